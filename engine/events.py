@@ -1,0 +1,80 @@
+"""Events: things that happened, with the attributes of a CloudEvent, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+RESERVED_PREFIX = "engine."
+"""Types that begin so are the engine's own and can't be sent from outside."""
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One thing that happened.
+
+    A source makes an event with a `type` and what else it knows; the engine fills the rest when it accepts it.
+
+    - `type`: what kind of thing happened, dotted, such as `order.created`.
+    - `subject`: what it happened to, such as a path or a row; text.
+    - `data`: any JSON value: None, bool, int, float, str, lists, and dicts with str keys.
+    - `key`: the sender's identity of the event (a delivery id, a file's identity). The same key from the same
+      source is the same event, for ever. None: each one is new.
+    - `time`: when it happened, aware; None means when it was received.
+    - `priority`: 0 to 9 as asked by the sender; clamped by the trigger's `priority_max`.
+    - `http`: method, headers, query and remote of a request, for expressions; it is never stored.
+    - `id`, `source`, `received_at`: given by the engine; what a plugin puts there is replaced.
+    """
+
+    type: str
+    subject: str | None = None
+    data: Any = None
+    key: str | None = None
+    time: datetime | None = None
+    priority: int | None = None
+    http: Mapping[str, Any] | None = None
+    id: str = ""
+    source: str = ""
+    received_at: datetime | None = None
+
+
+class EventOutcome(StrEnum):
+    """What became of an event at one trigger; exactly one for each trigger that it met."""
+
+    RUN = "run"
+    JOINED = "joined"
+    FILTERED = "filtered"
+    DEDUPLICATED = "deduplicated"
+    RATE_LIMITED = "rate_limited"
+    REJECTED = "rejected"
+    QUARANTINED = "quarantined"
+    PAUSED = "paused"
+    UNMATCHED = "unmatched"
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """An event's outcome at one trigger, with its reason: a row of the ledger.
+
+    `trigger` is None for `unmatched`; `run` is the run that came of it, where one did.
+    """
+
+    trigger: str | None
+    outcome: EventOutcome
+    run: str | None = None
+    code: str
+    reason: str
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """What the engine answers for an event once it is durable.
+
+    `duplicate` is true where the same key came before; event and runs are then those of the first time.
+    """
+
+    event: str
+    runs: tuple[str, ...] = ()
+    duplicate: bool = False
+    outcomes: tuple[Outcome, ...] = ()

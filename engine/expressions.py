@@ -1,0 +1,218 @@
+"""CEL expressions and the templates made of them.
+
+The language is Google's Common Expression Language (https://github.com/google/cel-spec). An expression is compiled
+once, its names are checked then, and it is evaluated against a `Scope`.
+
+Evaluation is bounded: CEL has no loops but its macros (`all`, `exists`, `exists_one`, `map`, `filter`), whose cost is
+the width of the data to the power of their nesting. Before an expression with macros is evaluated, that product is
+compared with `MOST_STEPS`; beyond it the expression fails instead of holding the engine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import cel
+
+from engine.clock import rfc3339
+from engine.errors import ExpressionError, InvalidEvent
+from engine.payload import encode_json, survey
+
+MOST_STEPS = 200_000
+"""Steps of macros that one evaluation may cost: about 70 ms on a small machine."""
+
+LONGEST_EXPRESSION = 4096
+
+TRIGGER_NAMES = frozenset({"event", "data", "http", "job", "trigger", "now"})
+"""What a trigger's expressions see; `http` only where the source is one that gets requests."""
+
+JOB_NAMES = frozenset({"event", "data", "job", "trigger", "now"})
+"""What a job's templates and expressions see."""
+
+_STRING = re.compile(r"""(?:[rRbB]{0,2})("{3}.*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""", re.DOTALL)
+_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_MACRO_OPEN = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\($")
+_FUNCTIONS = frozenset(
+    "size contains startsWith endsWith matches int uint double string bytes bool duration timestamp type dyn has "
+    "all exists exists_one map filter max min getFullYear getMonth getDate getDayOfMonth getDayOfWeek getDayOfYear "
+    "getHours getMinutes getSeconds getMilliseconds".split()
+)
+_TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+
+
+def _nesting(text: str) -> int:
+    """Return how deep macros stand within macros."""
+    bare = _STRING.sub('""', text)
+    deepest = 0
+    stack: list[bool] = []
+    for index, character in enumerate(bare):
+        if character == "(":
+            stack.append(_MACRO_OPEN.search(bare, 0, index + 1) is not None)
+            deepest = max(deepest, sum(stack))
+        elif character == ")" and stack:
+            stack.pop()
+    return deepest
+
+
+class Scope:
+    """The values that expressions see, converted for CEL once and used by many.
+
+    `names` holds the values by name; instants are aware datetimes.
+    """
+
+    __slots__ = ("_context", "_steps", "names")
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self.names = dict(names)
+        self._context: cel.Context | None = None
+        self._steps: tuple[int, int] | None = None
+
+    def derive(self, **names: Any) -> Scope:
+        """Return a scope in which some names have other values."""
+        return Scope({**self.names, **names})
+
+    @property
+    def context(self) -> cel.Context:
+        if self._context is None:
+            self._context = cel.Context(variables=self.names)
+        return self._context
+
+    def extent(self) -> tuple[int, int]:
+        """Return the widest list or object among the values, and their size as JSON in bytes."""
+        if self._steps is None:
+            values = {name: self.names.get(name) for name in ("data", "http") if name in self.names}
+            try:
+                self._steps = (survey(values).widest, len(encode_json(values)))
+            except InvalidEvent as error:
+                raise ExpressionError(str(error)) from None
+        return self._steps
+
+
+class Expression:
+    """A compiled CEL expression.
+
+    Raises ExpressionError, with what is wrong and a near miss, for a syntax error, a name that is not among
+    `names`, an unknown function, and text of more than 4,096 characters.
+    """
+
+    __slots__ = ("_concatenates", "_nesting", "_program", "text")
+
+    def __init__(self, text: str, names: Collection[str] = TRIGGER_NAMES) -> None:
+        if len(text) > LONGEST_EXPRESSION:
+            raise ExpressionError(f"the expression is longer than {LONGEST_EXPRESSION} characters")
+        self.text = text
+        try:
+            self._program = cel.compile(text)
+        except ValueError as error:
+            raise ExpressionError(_syntax_error(text, str(error))) from None
+        bound = set(_MACRO.findall(_STRING.sub('""', text)))
+        for name in self._program.variables():
+            if name not in names and name not in bound:
+                raise ExpressionError(f"unknown name `{name}`{_near(name, names)}")
+        for name in self._program.functions():
+            if name.isidentifier() and name not in _FUNCTIONS and not name.startswith("_"):
+                raise ExpressionError(f"unknown function `{name}`{_near(name, _FUNCTIONS)}")
+        self._nesting = _nesting(text)
+        self._concatenates = "+" in _STRING.sub('""', text)
+
+    def evaluate(self, scope: Scope) -> Any:
+        """Return the expression's value; raise ExpressionError, in words, where it has none."""
+        if self._nesting:
+            widest, size_bytes = scope.extent()
+            steps = widest**self._nesting * (1 + size_bytes // 512 if self._concatenates else 1)
+            if steps > MOST_STEPS:
+                raise ExpressionError(
+                    f"`{self.text}` could take {steps:,} steps on this data (a list or object of {widest:,}), "
+                    f"more than the {MOST_STEPS:,} allowed"
+                )
+        try:
+            return self._program.execute(scope.context)
+        except KeyError as error:
+            raise ExpressionError(f"`{self.text}`: there is no {error}; has(…) asks whether there is") from None
+        except Exception as error:  # whatever the evaluator raises is a fault of expression and data
+            raise ExpressionError(f"`{self.text}`: {_first_sentence(str(error))}") from None
+
+    def holds(self, scope: Scope) -> bool:
+        """Return the value of an expression that must be true or false."""
+        value = self.evaluate(scope)
+        if not isinstance(value, bool):
+            raise ExpressionError(f"`{self.text}` is {render(value)!r:.80}, neither true nor false")
+        return value
+
+
+class Template:
+    """Text with `{{ CEL }}` in it. `parts` alternates literal text and expressions."""
+
+    __slots__ = ("parts", "text")
+
+    def __init__(self, text: str, names: Collection[str] = JOB_NAMES) -> None:
+        self.text = text
+        self.parts: list[str | Expression] = []
+        position = 0
+        for match in _TEMPLATE.finditer(text):
+            if match.start() > position:
+                self.parts.append(text[position : match.start()])
+            self.parts.append(Expression(match[1].strip(), names))
+            position = match.end()
+        rest = text[position:]
+        if "{{" in rest:
+            raise ExpressionError("`{{` is never closed by `}}`")
+        if rest:
+            self.parts.append(rest)
+
+    @property
+    def constant(self) -> bool:
+        """Whether the text holds no expression."""
+        return not any(isinstance(part, Expression) for part in self.parts)
+
+    def render(self, scope: Scope) -> str:
+        """Return the text with each expression's value in its place; values are never templates themselves."""
+        return "".join(
+            render(part.evaluate(scope)) if isinstance(part, Expression) else part for part in self.parts
+        )
+
+    def value(self, scope: Scope) -> Any:
+        """Return the value itself where the whole text is one expression, else the rendered text."""
+        if len(self.parts) == 1 and isinstance(self.parts[0], Expression):
+            return self.parts[0].evaluate(scope)
+        return self.render(scope)
+
+
+def render(value: Any) -> str:
+    """Write a CEL value as text: null is empty, instants are RFC 3339, lists and maps are JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return encode_json(value).decode()
+
+
+def _near(name: str, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(names), n=1)
+    known = ", ".join(sorted(names)) if len(names) < 12 else ""
+    return (f"; did you mean `{close[0]}`?" if close else "") + (f" Known: {known}." if known and not close else "")
+
+
+def _first_sentence(text: str) -> str:
+    return text.split("\n", 1)[0].split(". ", 1)[0][:200]
+
+
+def _syntax_error(text: str, message: str) -> str:
+    detail = message.split("Syntax error:", 1)
+    if len(detail) == 2:
+        return f"`{text}` is no CEL expression: {_first_sentence(detail[1].strip()).split(' expecting', 1)[0]}"
+    return f"`{text}` is no CEL expression: {_first_sentence(message)}"

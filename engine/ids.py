@@ -1,0 +1,29 @@
+"""Ids of events and runs: UUIDv7 (RFC 9562), so that they sort by the time of their making."""
+
+from __future__ import annotations
+
+import re
+
+import uuid_utils
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
+
+
+def new_id() -> str:
+    """Return a new id: 36 characters, unique, and greater than every one that this process made before."""
+    return str(uuid_utils.uuid7())
+
+
+def is_id(text: str) -> bool:
+    """Tell whether `text` has the form of an id; ids from outside are checked before they are used."""
+    return _UUID.match(text) is not None
+
+
+def is_slug(text: str) -> bool:
+    """Tell whether `text` may name a job, a trigger or a source.
+
+    A name begins with a letter or digit, goes on with letters, digits, `_`, `.` and `-`, and has at most 128
+    characters: so it can stand in a URL and in a file name as it is, and can't climb out of a directory.
+    """
+    return _SLUG.match(text) is not None

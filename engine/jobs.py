@@ -1,0 +1,48 @@
+"""Jobs: what to run, and under which limits."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+
+class OnCrash(StrEnum):
+    """What becomes of a run that was running when the engine died: try it again, or fail it."""
+
+    RETRY = "retry"
+    FAIL = "fail"
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """When a failed or timed-out attempt is tried again.
+
+    The delay before attempt n+1 is `delay_s * factor ** (n-1)`, at most `max_delay_s`, varied by ±`jitter`
+    (a fraction, 0 to 1).
+    """
+
+    attempts: int = 1
+    delay_s: float = 5.0
+    factor: float = 2.0
+    max_delay_s: float = 300.0
+    jitter: float = 0.1
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A runner with its settings, and the limits under which it works.
+
+    `runner` is a plugin's settings (an `engine.plugin.Runner`); `concurrency` the most runs of this job at
+    once, None for no limit of its own; `timeout_s` bounds one attempt, from its start.
+    """
+
+    name: str
+    runner: Any
+    timeout_s: float = 3600.0
+    retry: RetryPolicy = RetryPolicy()
+    concurrency: int | None = None
+    on_crash: OnCrash = OnCrash.RETRY
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    enabled: bool = True
+    defined_in: str = ""

@@ -1,0 +1,100 @@
+"""Runners: what executes runs."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from engine.clock import Clock
+from engine.events import Event
+from engine.expressions import Scope
+from engine.plugin.settings import Plugin
+from engine.runs import RunState
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How an attempt ended: `state` is `succeeded`, `failed` or `skipped`, with a stable code and a sentence."""
+
+    state: RunState
+    code: str
+    reason: str
+    exit_code: int | None = None
+    outputs: Mapping[str, Any] | None = None
+
+    @staticmethod
+    def succeeded(
+        reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None
+    ) -> Outcome:
+        """Return the outcome of an attempt that did its work."""
+        return Outcome(
+            state=RunState.SUCCEEDED, code="succeeded", reason=reason, exit_code=exit_code, outputs=outputs
+        )
+
+    @staticmethod
+    def failed(
+        code: str, reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None
+    ) -> Outcome:
+        """Return the outcome of an attempt that did not; the job's retry policy says what follows."""
+        return Outcome(state=RunState.FAILED, code=code, reason=reason, exit_code=exit_code, outputs=outputs)
+
+
+class RunContext(Protocol):
+    """What the engine offers to a runner for one attempt."""
+
+    run_id: str
+    job: str
+    trigger: str
+    attempt: int
+    """The number of this attempt, from 1."""
+
+    event: Event
+    """The latest event, with the data as the trigger merged it."""
+
+    events: tuple[Event, ...]
+    """All events of the run, oldest first."""
+
+    scheduled_for: datetime | None
+    scope: Scope
+    """The values that the job's expressions and templates see."""
+
+    base: Path
+    """The directory of the configuration file: relative paths in settings are relative to it."""
+
+    clock: Clock
+    log: logging.LoggerAdapter[logging.Logger]
+
+    marks: Mapping[str, str]
+    """Environment variables by which a process is known as this run's; every process of it must carry them."""
+
+    def open_log(self) -> int:
+        """Return a file descriptor to append the run's output to; the runner closes it."""
+        ...
+
+    def output_path(self) -> Path:
+        """Return the path of a file, not yet there, where the attempt may leave `name=value` lines."""
+        ...
+
+    def process_started(self, pid: int) -> None:
+        """Tell of a process, the leader of its own session, so that it can be found after a crash."""
+        ...
+
+
+class Runner(Plugin, frozen=True, kw_only=True):
+    """Something that executes runs, such as a program.
+
+    When an attempt is timed out or cancelled, `run` is cancelled: it must then end what it started before it
+    lets the cancellation go on.
+    """
+
+    @abstractmethod
+    async def run(self, context: RunContext) -> Outcome:
+        """Execute one attempt and return how it ended. What it raises is a failed attempt (`runner_raised`)."""
+
+    def check(self, names: Collection[str]) -> None:
+        """Compile what the settings hold; raise BadSetting for what is wrong. Called once, at `check`."""

@@ -1,0 +1,105 @@
+"""Sources and timers: what emits events."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from engine.clock import Clock
+from engine.events import Accepted, Event
+from engine.plugin.requests import Handler
+from engine.plugin.settings import Plugin
+
+
+class SourceContext(Protocol):
+    """What the engine offers to a running source."""
+
+    name: str
+    """The id of the source, such as `webhook:github`; events get it as their `source`."""
+
+    clock: Clock
+    """Time; a virtual one in tests. A source reads no other clock and sleeps by no other means."""
+
+    log: logging.LoggerAdapter[logging.Logger]
+    """A logger whose records carry the source's name."""
+
+    max_data: int
+    """The largest data an event may have, as JSON, in bytes; emit refuses more."""
+
+    base: Path
+    """The directory of the configuration file: relative paths in settings are relative to it."""
+
+    async def emit(self, *events: Event, cursor: Any = None) -> list[Accepted]:
+        """Make events durable, with the source's cursor where one is given, in one transaction.
+
+        When it returns, events, their runs and the cursor are on disk; the answers are in the order of the
+        events. An event with a key that came before is not stored again: its answer says `duplicate`.
+
+        Raises InvalidEvent when one of them is no event (none is stored then), and StoreUnavailable when the
+        store can't take them now: what was not emitted must stay where it came from, and be offered again.
+        """
+        ...
+
+    async def reject(self, event: Event, reason: str) -> Accepted:
+        """Record something that came but is not valid, so that `why` can tell of it; no trigger runs for it."""
+        ...
+
+    async def cursor(self) -> Any:
+        """Return the cursor that was last made durable, or None before the first."""
+        ...
+
+    def ready(self) -> None:
+        """Say that the source receives; the engine is ready when all its sources are."""
+        ...
+
+    def every(self, seconds: float) -> AsyncIterator[None]:
+        """Iterate at once and then every `seconds`, measured from start to start; slow rounds skip beats."""
+        ...
+
+    def route(self, method: str, path: str, handler: Handler) -> None:
+        """Answer requests for `path` (below `/hooks/`) on the engine's listener for as long as the source runs."""
+        ...
+
+
+class Source(Plugin, frozen=True, kw_only=True):
+    """Something that emits events, such as a watched directory.
+
+    Sources with equal settings are one source, shared by the triggers that name them.
+
+    - `gets_requests`: whether its events carry `http`, so that triggers' expressions may use it.
+    - `hears`: whether it takes events that came in through the API; they are offered to `accepts`.
+    """
+
+    gets_requests: ClassVar[bool] = False
+    hears: ClassVar[bool] = False
+
+    def identity(self) -> str | None:
+        """Return what makes it the same source when other settings change, such as a webhook's path.
+
+        Event keys and cursors are kept under it. None: a digest of all settings.
+        """
+        return None
+
+    def accepts(self, event: Event) -> bool:
+        """Tell whether an event that came in through the API is one for its triggers (where it `hears`)."""
+        return False
+
+    @abstractmethod
+    async def run(self, context: SourceContext) -> None:
+        """Emit events until cancelled. What it raises is logged, and it is started again after a pause."""
+
+
+class Timer(Plugin, frozen=True, kw_only=True):
+    """The pure part of a time source: from an instant, the due instants around it. Aware datetimes, UTC."""
+
+    @abstractmethod
+    def next(self, after: datetime) -> datetime | None:
+        """Return the first due instant later than `after`, or None where there is none."""
+
+    @abstractmethod
+    def previous(self, before: datetime) -> datetime | None:
+        """Return the last due instant earlier than `before`, or None where there is none."""

@@ -1,0 +1,132 @@
+"""Runs: one execution of a job for one or more events; their states and the one table of transitions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+
+class RunState(StrEnum):
+    """Where a run stands. Who moves it there, and where a crash leaves it:
+
+    - `pending`: intake, while its debounce window is open. A crash keeps it, with its original deadline.
+    - `queued`: intake, or the queue when its time has come. A crash keeps it, in its place.
+    - `held`: a gate says not now. A crash keeps it; the gate is asked again.
+    - `running`: dispatch, in a commit before anything is started. After a crash its processes are ended,
+      and it is queued again (`on_crash = "retry"`) or failed.
+    - `retrying`: dispatch, when an attempt failed and another is due. A crash keeps attempt and time.
+    - the others are ends, and nothing leaves them.
+    """
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    HELD = "held"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+    EXPIRED = "expired"
+
+
+_S = RunState
+
+ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPPED, _S.MISSED, _S.EXPIRED})
+"""The states that nothing leaves."""
+
+WAITING = frozenset({_S.PENDING, _S.QUEUED, _S.HELD, _S.RETRYING})
+"""The states in which a run has no process and no slot."""
+
+TRANSITIONS: dict[RunState, frozenset[RunState]] = {
+    _S.PENDING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
+    _S.QUEUED: frozenset({_S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED, _S.FAILED}),
+    _S.HELD: frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
+    _S.RUNNING: frozenset(
+        {_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPPED, _S.RETRYING, _S.QUEUED}
+    ),
+    _S.RETRYING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
+    **{state: frozenset() for state in ENDED},
+}
+"""From each state, the states that a run may go to next."""
+
+
+class Origin(StrEnum):
+    """What made a run; part of its unique key, so a replay is a new run of the same instant."""
+
+    SCHEDULE = "schedule"
+    EVENT = "event"
+    MANUAL = "manual"
+    BACKFILL = "backfill"
+    REPLAY = "replay"
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One line of a run's trace: when it came to a state, and why."""
+
+    at: datetime
+    state: RunState
+    code: str
+    reason: str
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One ended attempt of a run. An attempt that a shutdown or crash interrupted has `counted` false."""
+
+    number: int
+    started_at: datetime
+    finished_at: datetime
+    state: RunState
+    code: str
+    reason: str
+    exit_code: int | None = None
+    counted: bool = True
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One execution of a job for one or more events.
+
+    - `key`: with `trigger` and `origin` the unique key: the first event's key, or its id where it has none.
+    - `rank`: its place in the queue; see `engine.decide.priority`.
+    - `attempt`: attempts begun that count, the running one included; 0 before the first.
+    - `due_at`: not to be started before (debounce, retry); None when it is ready.
+    - `closes_at`: the last instant to which joining events can put off a pending run.
+    - `window`: the debounce key whose window it keeps open while pending.
+    - `event`: the latest event's id; `event_count` how many it is for.
+    - `scheduled_for`: the due instant of a timer.
+    - `process`, `process_started`: process id and kernel start time (clock ticks) of its process while it runs.
+    - `boot`: the id of the engine process that runs it.
+    """
+
+    id: str
+    job: str
+    trigger: str
+    origin: Origin
+    key: str
+    event: str
+    event_count: int = 1
+    state: RunState
+    code: str
+    reason: str
+    priority: int
+    rank: int
+    attempt: int = 0
+    created_at: datetime
+    due_at: datetime | None = None
+    closes_at: datetime | None = None
+    window: str | None = None
+    scheduled_for: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    outputs: dict[str, Any] | None = None
+    process: int | None = None
+    process_started: int | None = None
+    boot: str | None = None
+    trace: tuple[Step, ...] = ()
+    attempts: tuple[Attempt, ...] = ()

@@ -1,0 +1,196 @@
+"""The contract of a store, in prose. Each sentence of it has a case in `engine.testing.store_contract`.
+
+A store keeps events, their outcomes, runs and cursors. It changes only through `apply`, which takes a batch of
+changes and makes them durable in one transaction; everything else reads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from engine.errors import EngineError
+from engine.events import Accepted, Event, Outcome
+from engine.runs import Run, RunState
+from engine.store.changes import Change
+
+Result = list[Accepted] | None | EngineError
+"""What came of one change: the answers of an `Accept`, None for the others, or why it had no effect."""
+
+
+class StoredEvent(Struct, frozen=True, kw_only=True):
+    """An event with its outcomes."""
+
+    event: Event
+    outcomes: tuple[Outcome, ...]
+
+
+class RunFilter(Struct, frozen=True, kw_only=True):
+    """Which runs a list holds; what is None does not restrict."""
+
+    states: frozenset[RunState] | None = None
+    job: str | None = None
+    triggers: frozenset[str] | None = None
+
+
+class EventFilter(Struct, frozen=True, kw_only=True):
+    """Which events a list holds; what is None does not restrict."""
+
+    source: str | None = None
+    type: str | None = None
+    trigger: str | None = None
+
+
+class QueuePlace(Struct, frozen=True, order=True):
+    """A place in a job's queue: rank first, then id."""
+
+    rank: int
+    run: str
+
+
+class TriggerStats(Struct, frozen=True, kw_only=True):
+    """How the runs of one trigger ended."""
+
+    by_state: Mapping[RunState, int]
+    duration_mean_s: float | None
+    last_run: str | None
+
+
+class Ledger(Struct, frozen=True, kw_only=True):
+    """The sum of all promises: each accepted event comes to one outcome for each trigger that it met.
+
+    `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is over,
+    `waiting` those whose run is yet to end. `missing` lists, in words, each row that breaks the rule.
+    """
+
+    accepted: int
+    ended: int
+    waiting: int
+    missing: tuple[str, ...]
+
+
+class Store(ABC):
+    """A place where events and runs are durable.
+
+    **Opening.** `open` makes a new store, or opens an existing one after checking it. A store that is damaged
+    (StoreDamaged) or written by a newer engine (StoreVersion) is refused and left as it is. An older one is first
+    copied beside itself, then migrated; interrupted migrations leave it as it was. A store that another engine
+    has open is refused with StoreInUse, which names that engine's process.
+
+    **Durability.** When `apply` returns, its changes survive the death of the process and of the machine's power.
+    When it raises StoreUnavailable, none of them was made, and the same call may be made again.
+
+    **Order.** Changes take effect in the order in which they are given.
+
+    **Each for itself.** A change is made whole or not at all. One that can't be made (its run is unknown, or in a
+    state that forbids it) has an error as its result, and no effect; the others are made all the same.
+
+    **Events.** An event whose source and key came before, in an earlier call or in the same one, is not stored,
+    nor are its outcomes, runs and joins: its answer is that of the first time, with `duplicate` true. Events
+    without a key are never duplicates. Equal keys of different sources are different events.
+
+    **Runs.** There is at most one run for a trigger, origin and key. An event whose run there is already gets the
+    outcome `deduplicated`, with that run, in place of a second one.
+
+    **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them are
+    duplicates.
+
+    **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it takes
+    to commit.
+    """
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Open the store; see above for what is refused, and how."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the store. What was applied is durable already; closing twice does nothing."""
+
+    @abstractmethod
+    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+        """Make changes durable in one transaction; return a result for each, in their order."""
+
+    @abstractmethod
+    async def find_event(self, source: str, key: str) -> Accepted | None:
+        """Return the answer that the event of this source and key got, as a duplicate, or None."""
+
+    @abstractmethod
+    async def event(self, event_id: str) -> StoredEvent | None:
+        """Return an event with its outcomes, or None."""
+
+    @abstractmethod
+    async def events(
+        self, which: EventFilter, *, limit: int, before: str | None = None
+    ) -> list[StoredEvent]:
+        """Return at most `limit` events, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def run(self, run_id: str) -> Run | None:
+        """Return a run with its trace and attempts, or None."""
+
+    @abstractmethod
+    async def runs(self, which: RunFilter, *, limit: int, before: str | None = None) -> list[Run]:
+        """Return at most `limit` runs, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def run_events(self, run_id: str) -> tuple[Event, ...]:
+        """Return all events of a run, oldest first."""
+
+    @abstractmethod
+    async def queue_head(
+        self, job: str, *, after: QueuePlace | None, limit: int
+    ) -> list[tuple[Run, Event]]:
+        """Return at most `limit` queued runs of a job with their latest events, in queue order, from a place on.
+
+        `after` None means from the head; the run at `after` itself is not returned.
+        """
+
+    @abstractmethod
+    async def queued_jobs(self) -> list[str]:
+        """Return the names of all jobs that have queued runs, at a cost that does not grow with their number."""
+
+    @abstractmethod
+    async def due(
+        self, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[tuple[datetime, Run]]:
+        """Return at most `limit` pending and retrying runs with their due times, the earliest first.
+
+        `after` None means from the earliest on, else those later than that due time and id.
+        """
+
+    @abstractmethod
+    async def open_windows(self) -> list[Run]:
+        """Return all pending runs whose debounce window is open."""
+
+    @abstractmethod
+    async def running(self) -> list[Run]:
+        """Return all running runs."""
+
+    @abstractmethod
+    async def cursor(self, source: str) -> Any:
+        """Return a source's cursor, or None."""
+
+    @abstractmethod
+    async def cursors(self, prefix: str) -> dict[str, Any]:
+        """Return the cursors of all sources whose id begins with `prefix`."""
+
+    @abstractmethod
+    async def counts(self) -> dict[RunState, int]:
+        """Return how many runs stand in each state that is not an end; cheap at any size of the store."""
+
+    @abstractmethod
+    async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
+        """Return statistics for each of the triggers."""
+
+    @abstractmethod
+    async def ledger(self) -> Ledger:
+        """Add up all events and runs; see `Ledger`. Reads the whole store."""
+
+    @abstractmethod
+    async def check(self) -> list[str]:
+        """Check the store's whole integrity; return what is wrong, in words. Reads the whole store."""

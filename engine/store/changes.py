@@ -1,0 +1,109 @@
+"""Changes: the only way in which anything in the store changes. The journal hands them to the store in batches."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from engine.events import Event, Outcome
+from engine.runs import Attempt, Run, RunState, Step
+
+
+class Join(Struct, frozen=True, kw_only=True):
+    """An event joins a pending run: the run gets the event as its latest, a new due time and priority."""
+
+    run: str
+    event: str
+    due_at: datetime
+    priority: int
+    reason: str
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One event with all that it brings about: its outcomes, new runs, and the pending runs that it joins.
+
+    `data` is the event's data as JSON. Each new run is in `outcomes` too.
+    """
+
+    event: Event
+    data: bytes
+    outcomes: tuple[Outcome, ...]
+    runs: tuple[Run, ...] = ()
+    joins: tuple[Join, ...] = ()
+
+
+class Cursor(Struct, frozen=True, kw_only=True):
+    """How far a source has come: any JSON value, kept for its id."""
+
+    source: str
+    value: Any
+
+
+class Accept(Struct, frozen=True, kw_only=True):
+    """Events are accepted and their source's cursor moves, all or nothing. Its result is a list of `Accepted`."""
+
+    entries: tuple[Entry, ...]
+    cursor: Cursor | None = None
+
+
+class Enqueue(Struct, frozen=True, kw_only=True):
+    """A pending, retrying or held run is ready: it becomes queued at `rank`."""
+
+    run: str
+    step: Step
+    rank: int
+
+
+class Start(Struct, frozen=True, kw_only=True):
+    """A waiting run becomes running, in the engine process `boot`, as attempt number `attempt`."""
+
+    run: str
+    step: Step
+    attempt: int
+    boot: str
+
+
+class NoteProcess(Struct, frozen=True, kw_only=True):
+    """The running run has the process `pid`, whose kernel start time is `started` (clock ticks since boot)."""
+
+    run: str
+    pid: int
+    started: int
+
+
+class Finish(Struct, frozen=True, kw_only=True):
+    """An attempt ended. The run goes to `step.state`: an end, `retrying` (with `due_at`) or `queued` (with `rank`).
+
+    `attempt_count` is the run's number of counted attempts afterwards: an interrupted one is taken back.
+    """
+
+    run: str
+    step: Step
+    attempt: Attempt
+    attempt_count: int
+    due_at: datetime | None = None
+    rank: int | None = None
+    outputs: dict[str, Any] | None = None
+
+
+class End(Struct, frozen=True, kw_only=True):
+    """A waiting run comes to an end without being started again."""
+
+    run: str
+    step: Step
+
+
+class RecordMissed(Struct, frozen=True, kw_only=True):
+    """Due instants were not run: their runs, which begin and end as missed, are stored; a known one is left."""
+
+    runs: tuple[Run, ...]
+    cursor: Cursor | None = None
+
+
+Change = Accept | Enqueue | Start | NoteProcess | Finish | End | RecordMissed
+
+ENQUEUEABLE = frozenset({RunState.PENDING, RunState.RETRYING, RunState.HELD})
+STARTABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
+"""The states from which `Enqueue` and `Start` take a run; from any other they are a conflict."""

@@ -1,0 +1,84 @@
+"""Durations and sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_ISO = re.compile(
+    r"P(?:(?P<w>\d+(?:\.\d+)?)W)?(?:(?P<d>\d+(?:\.\d+)?)D)?"
+    r"(?:T(?:(?P<h>\d+(?:\.\d+)?)H)?(?:(?P<m>\d+(?:\.\d+)?)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?\Z"
+)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?\Z")
+_SIZE_BYTES = {
+    None: 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+}  # fmt: skip
+
+LONGEST_DURATION_S = 3650 * 86400.0
+"""Ten years: longer durations are refused, as they are mistakes and overflow dates."""
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration into seconds.
+
+    Either parts of a number and a unit (`"500ms" "5s" "30m" "1h" "1d" "2w" "1h30m"`), each unit once and from
+    the largest down, or ISO 8601 without months and years (`"PT1H30M"`, `"P1D"`). Zero is `"0s"`.
+
+    Raises ValueError, in words, for anything else, and for more than ten years.
+    """
+    seconds = _parse_iso(text) if text.startswith("P") else _parse_parts(text)
+    if seconds > LONGEST_DURATION_S:
+        raise ValueError("is longer than ten years")
+    return seconds
+
+
+def _parse_iso(text: str) -> float:
+    match = _ISO.match(text)
+    if match is None or not any(match.groups()) or text.endswith("T"):
+        raise ValueError('is no ISO 8601 duration such as "PT1H30M" (months and years have no fixed length)')
+    return sum(float(value) * _UNIT_S[unit] for unit, value in match.groupdict().items() if value)
+
+
+def _parse_parts(text: str) -> float:
+    position, seconds, last_unit_s = 0, 0.0, float("inf")
+    for match in _PART.finditer(text):
+        unit_s = _UNIT_S[match[2]]
+        if match.start() != position or unit_s >= last_unit_s:
+            break
+        position, seconds, last_unit_s = match.end(), seconds + float(match[1]) * unit_s, unit_s
+    if not text or position != len(text):
+        raise ValueError('is no duration such as "500ms", "5s", "30m", "1h30m" or "1d"')
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds the way `parse_duration` reads them: `5400` is `"1h30m"`, `0.25` is `"250ms"`."""
+    milliseconds = round(seconds * 1000)
+    if milliseconds == 0:
+        return "0s"
+    parts = []
+    for unit, size_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, milliseconds = divmod(milliseconds, size_ms)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
+
+
+def parse_size(text: str) -> int:
+    """Read a size into bytes: `"64KiB"`, `"1MiB"`, `"5GB"`, `"100"`. Raises ValueError, in words."""
+    match = _SIZE.match(text)
+    if match is None:
+        raise ValueError('is no size such as "64KiB", "1MiB" or "5GB"')
+    return int(float(match[1]) * _SIZE_BYTES[match[2]])
+
+
+def format_size(size_bytes: int) -> str:
+    """Write bytes in the largest binary unit that keeps them readable: `65536` is `"64KiB"`."""
+    value = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g}{unit}"
+        value /= 1024
+    return f"{value:.4g}TiB"
