@@ -9,6 +9,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.clock import EPOCH
+
 RESERVED_PREFIX = "engine."
 """Types that begin so are the engine's own and can't be sent from outside."""
 
@@ -38,7 +40,7 @@ class Event(Struct, frozen=True, kw_only=True):
     http: Mapping[str, Any] | None = None
     id: str = ""
     source: str = ""
-    received_at: datetime | None = None
+    received_at: datetime = EPOCH
 
 
 class EventOutcome(StrEnum):

@@ -11,11 +11,12 @@ import msgspec
 from engine.errors import InvalidEvent
 
 MAX_DEPTH = 64
-"""Levels of nesting that data may have, the outermost value being the first."""
+"""How deep lists and objects may stand in each other: `[[]]` is two levels, a bare number or text none."""
 
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_SCALARS = (str, int, bool, type(None))
-_LARGEST_INT = 2**63
+_LEAST_INT, _GREATEST_INT = -(2**63), 2**64 - 1
+_DECODER = msgspec.json.Decoder()
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -27,96 +28,125 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 def survey(data: Any) -> Shape:
-    """Walk over `data` and return its shape; raise InvalidEvent where it is no plain JSON value.
+    """Walk over `data` and return its shape; raise InvalidEvent (status 422) where it is no plain JSON value.
 
     Refused, with the place: more than 64 levels (a cycle is endless depth), numbers that are NaN or infinite,
     integers beyond 64 bits, text with lone surrogates, object keys that are not text, and every other type
     (times are passed as RFC 3339 text).
     """
-    if isinstance(data, str):
-        _check_text(data, "")
-        return Shape(0, 0, 0)
     depth = widest = members = 0
-    level: list[Any] = [data]
+    level: list[Any] = []
+    _check(data, None, level)
     while level:
         depth += 1
-        if depth > MAX_DEPTH + 1:
-            raise InvalidEvent(f"data is nested deeper than {MAX_DEPTH} levels, or holds itself", status=422)
+        if depth > MAX_DEPTH:
+            raise InvalidEvent(f"data is {_TOO_DEEP}, or holds itself", status=422)
         below: list[Any] = []
         for value in level:
-            kind = type(value)
-            if kind is dict:
-                count = len(value)
-                members += count
-                if count > widest:
-                    widest = count
-                for key, item in value.items():
-                    if type(key) is not str:
-                        raise InvalidEvent(f"data has the object key {key!r}, which is no text", status=422)
-                    if not key.isascii():
-                        _check_text(key, key)
-                    item_kind = type(item)
-                    if item_kind is str:
-                        if not item.isascii():
-                            _check_text(item, key)
-                    elif item_kind is int:
-                        if not -_LARGEST_INT <= item < 2 * _LARGEST_INT:
-                            raise InvalidEvent(f"data.{key} is an integer beyond 64 bits", status=422)
-                    elif item is not None and item_kind is not bool:
-                        below.append(item)
-            elif kind is list or kind is tuple:
-                if len(value) > widest:
-                    widest = len(value)
-                below.extend(value)
-            elif kind is float:
-                if not math.isfinite(value):
-                    raise InvalidEvent("data holds NaN or an infinite number, which JSON can't", status=422)
-            elif kind is str:
-                if not value.isascii():
-                    _check_text(value, "")
-            elif kind is int:
-                if not -_LARGEST_INT <= value < 2 * _LARGEST_INT:
-                    raise InvalidEvent("data holds an integer beyond 64 bits", status=422)
-            elif value is not None and kind is not bool:
-                raise InvalidEvent(
-                    f"data holds a {kind.__name__}, which is no JSON value; pass text, numbers, lists and dicts",
-                    status=422,
-                )
+            if len(value) > widest:
+                widest = len(value)
+            if type(value) is not dict:
+                for item in value:
+                    _check(item, None, below)
+                continue
+            members += len(value)
+            for key, item in value.items():
+                if type(key) is not str:
+                    raise InvalidEvent(f"data has the object key {key!r}, which is no text", status=422)
+                if not key.isascii():
+                    _check_text(key, None)
+                if type(item) is not str or not item.isascii():
+                    _check(item, key, below)
         level = below
     return Shape(depth, widest, members)
 
 
-def _check_text(text: str, place: str) -> None:
+def _check(value: Any, key: str | None, below: list[Any]) -> None:
+    """Refuse what is no JSON value; append a list or object to `below`."""
+    kind = type(value)
+    if kind is dict or kind is list or kind is tuple:
+        below.append(value)
+    elif kind is str:
+        if not value.isascii():
+            _check_text(value, key)
+    elif kind is int:
+        if not _LEAST_INT <= value <= _GREATEST_INT:
+            raise InvalidEvent(f"data{_place(key)} holds an integer beyond 64 bits", status=422)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise InvalidEvent(
+                f"data{_place(key)} holds NaN or an infinite number, which JSON can't", status=422
+            )
+    elif value is not None and kind is not bool:
+        raise InvalidEvent(
+            f"data{_place(key)} holds a {kind.__name__}, which is no JSON value; "
+            "pass text, numbers, lists and dicts",
+            status=422,
+        )
+
+
+def _check_text(text: str, key: str | None) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        where = f" at {place!r}" if place.isascii() and place else ""
-        raise InvalidEvent(f"data holds text{where} that is not valid Unicode", status=422) from None
+        raise InvalidEvent(f"data{_place(key)} holds text that is not valid Unicode", status=422) from None
+
+
+def _place(key: str | None) -> str:
+    return "" if key is None else f" at {key[:64]!r}"
 
 
 def parse_json(body: bytes) -> Any:
     """Read one JSON text by RFC 8259, strictly, and return its value.
 
     Refused with InvalidEvent (status 400): what is not UTF-8 (also with a byte order mark), NaN and Infinity,
-    numbers out of range, lone surrogates, duplicate member names (readers differ in which one counts), more than
-    64 levels, and anything after the value.
+    numbers out of range, lone surrogates, duplicate member names (readers differ in which one counts), more
+    than 64 levels, and anything after the value.
     """
     try:
-        data = msgspec.json.decode(body)
+        data = _DECODER.decode(body)
     except UnicodeDecodeError:
         raise InvalidEvent("the body is not valid UTF-8") from None
     except RecursionError:
-        raise InvalidEvent(f"the body is nested deeper than {MAX_DEPTH} levels") from None
+        raise InvalidEvent(f"the body is {_TOO_DEEP}") from None
     except msgspec.MsgspecError as error:
         raise InvalidEvent(f"the body is not valid JSON: {error}") from None
-    try:
-        shape = survey(data)
-    except InvalidEvent as error:
-        raise InvalidEvent(str(error)) from None
-    # In valid JSON each member has one colon outside of strings; duplicates vanished when it was decoded.
-    if shape.members != body.count(b":") and shape.members != _STRINGS.sub(b"", body).count(b":"):
+    members = _count_members(data)
+    # Members that were decoded are those that were written, but for duplicates; each was written with one
+    # colon after its name. Counting the colons that can be such is quick, telling them from text is not.
+    if (
+        members != body.count(b":")
+        and members != sum(map(body.count, (b'":', b" :", b"\n:", b"\t:", b"\r:")))
+        and members != _STRINGS.sub(b"", body).count(b":")
+    ):
         raise InvalidEvent("the body has an object with the same member name twice")
     return data
+
+
+def _count_members(data: Any) -> int:
+    """Return how many members all objects have; refuse what the decoder lets pass and `survey` would not."""
+    members = depth = 0
+    level: Any = (data,)
+    while level:
+        below: list[Any] = []
+        for value in level:
+            kind = type(value)
+            if kind is dict:
+                members += len(value)
+                below.extend(value.values())
+            elif kind is list:
+                below.extend(value)
+            elif kind is int and not _LEAST_INT <= value <= _GREATEST_INT:
+                raise InvalidEvent("the body has an integer beyond 64 bits")
+        level = below
+        depth += 1
+    # The lowest level may be one of numbers and text, which does not count.
+    if depth > MAX_DEPTH:
+        try:
+            survey(data)
+        except InvalidEvent:
+            raise InvalidEvent(f"the body is {_TOO_DEEP}") from None
+    return members
 
 
 def encode_json(data: Any) -> bytes:

@@ -12,7 +12,7 @@ Plugins are found by entry points of the group `engine.plugins`, and in the fold
 
 from engine.clock import Clock, SystemClock
 from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnavailable
-from engine.events import Accepted, Event
+from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template
 from engine.payload import encode_json, parse_json
 from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
@@ -28,8 +28,11 @@ from engine.plugin.settings import (
     TimeZone,
 )
 from engine.plugin.sources import Source, SourceContext, Timer
+from engine.triggers import PRIORITIES
 
 __all__ = [
+    "PRIORITIES",
+    "RESERVED_PREFIX",
     "Accepted",
     "BadSetting",
     "Clock",

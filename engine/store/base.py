@@ -94,7 +94,9 @@ class Store(ABC):
     without a key are never duplicates. Equal keys of different sources are different events.
 
     **Runs.** There is at most one run for a trigger, origin and key. An event whose run there is already gets the
-    outcome `deduplicated`, with that run, in place of a second one.
+    outcome `deduplicated`, with that run, in place of a second one. A missed run that is there already is left.
+
+    **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended stays.
 
     **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them are
     duplicates.

@@ -42,9 +42,13 @@ class Cursor(Struct, frozen=True, kw_only=True):
 
 
 class Accept(Struct, frozen=True, kw_only=True):
-    """Events are accepted and their source's cursor moves, all or nothing. Its result is a list of `Accepted`."""
+    """Events are accepted and their source's cursor moves, all or nothing. Its result is a list of `Accepted`.
+
+    `missed` are runs of due instants that were not run: they begin and end as missed, without an event.
+    """
 
     entries: tuple[Entry, ...]
+    missed: tuple[Run, ...] = ()
     cursor: Cursor | None = None
 
 
@@ -95,14 +99,7 @@ class End(Struct, frozen=True, kw_only=True):
     step: Step
 
 
-class RecordMissed(Struct, frozen=True, kw_only=True):
-    """Due instants were not run: their runs, which begin and end as missed, are stored; a known one is left."""
-
-    runs: tuple[Run, ...]
-    cursor: Cursor | None = None
-
-
-Change = Accept | Enqueue | Start | NoteProcess | Finish | End | RecordMissed
+Change = Accept | Enqueue | Start | NoteProcess | Finish | End
 
 ENQUEUEABLE = frozenset({RunState.PENDING, RunState.RETRYING, RunState.HELD})
 STARTABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})

@@ -1,0 +1,151 @@
+"""Find and read the configuration files, and say all that is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.config.build import Builder
+from engine.config.document import Node, Place, Problems, merge, read_document, show_value
+from engine.config.environment import Overrides
+from engine.config.model import Config, DefaultsTable, EngineSettings, RetryTable, Root
+from engine.config.plugin_tables import SettingsReader
+from engine.config.references import References
+from engine.config.shapes import fields_of
+from engine.errors import ConfigError, ConfigProblem
+from engine.registry import Registry
+
+DEFAULT_FILE = "config.toml"
+
+
+def find_files(explicit: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
+    """Return the configuration files, in the order in which later ones go over earlier ones.
+
+    They are the `explicit` ones (`--config`), else those of `ENGINE_CONFIG` (separated as PATH is), else
+    `./config.toml`. Raises ConfigError for each that is not a file that is there.
+    """
+    named = [text for text in environment.get("ENGINE_CONFIG", "").split(os.pathsep) if text]
+    files, origin = (
+        [Path(DEFAULT_FILE)],
+        f"name one with --config or ENGINE_CONFIG, or make {DEFAULT_FILE} here",
+    )
+    if explicit:
+        files, origin = [Path(text) for text in explicit], "it was named with --config"
+    elif named:
+        files, origin = [Path(text) for text in named], "it was named in ENGINE_CONFIG"
+    problems = []
+    for file in files:
+        if not file.exists():
+            message = (
+                f"there is no such file in {Path.cwd()}"
+                if not file.is_absolute()
+                else "there is no such file"
+            )
+            problems.append(ConfigProblem(file=str(file), line=0, path="", message=message, hint=origin))
+        elif file.is_dir():
+            problems.append(
+                ConfigProblem(file=str(file), line=0, path="", message="is a directory, no file", hint=origin)
+            )
+    if problems:
+        raise ConfigError(problems)
+    return files
+
+
+def load(
+    files: Sequence[Path],
+    *,
+    environment: Mapping[str, str],
+    registry: Registry | None = None,
+    create_secrets: bool = False,
+) -> Config:
+    """Read the configuration from `files`, later ones over earlier ones, and overrides from `environment`.
+
+    Without a `registry`, plugins are those of the entry points and of the folders of `[engine] plugins`. With
+    `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the rest
+    was found right; without, a random value in memory stands in. Without files, everything has its default,
+    and relative paths are relative to the working directory.
+
+    Raises ConfigError with all problems, in the order of files and lines; no text of it holds a secret.
+    """
+    problems = Problems()
+    base = files[0].absolute().parent if files else Path.cwd()
+    documents = [read_document(file, order, problems) for order, file in enumerate(files)]
+    start = Place(str(files[0]) if files else DEFAULT_FILE, 1, base, 0)
+    root = Node({}, start)
+    for document in documents:
+        if document is not None:
+            root = merge(root, document)
+    references = References(environment, problems)
+    if registry is None:
+        registry = Registry.discover(_plugin_folders(root))
+    incomplete = None in documents
+    Overrides(registry, problems, base, len(files)).apply(root, environment, incomplete=incomplete)
+    reader = SettingsReader(problems, references, registry)
+    reader.incomplete = incomplete
+    tables = _read_tables(reader, root)
+    config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
+    if config is None or len(problems):
+        raise _error(problems, references)
+    if create_secrets:
+        references.write_generated()
+        if len(problems):
+            raise _error(problems, references)
+    return config
+
+
+def _plugin_folders(root: Node) -> list[Path]:
+    """Return the folders of `[engine] plugins` that are there; the others are told when they are read."""
+    node = root.nearest(("engine", "plugins"))
+    if not isinstance(node.value, list):
+        return []
+    named = [
+        child
+        for child in node.value
+        if isinstance(child.value, str) and child.value and "\0" not in child.value
+    ]
+    folders = [Path(os.path.abspath(child.place.base / child.value)) for child in named]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _read_tables(reader: SettingsReader, root: Node) -> dict[str, Any]:
+    """Read the tables of the root in their order; jobs and triggers go by `engine` and `defaults`."""
+    tables: dict[str, Any] = {}
+    known = {field.key: field for field in fields_of(Root)}
+    for field in known.values():
+        node = root.value.get(field.key, Node({}, root.place))
+        tables[field.key] = reader.read(field.shape, node, (field.key,))
+        if isinstance(tables[field.key], EngineSettings):
+            reader.timezone = tables[field.key].timezone
+        elif isinstance(tables[field.key], DefaultsTable):
+            reader.inherited[RetryTable] = tables[field.key].retry
+    _check_folders(reader, root.nearest(("engine", "plugins")))
+    unknown = Node({key: child for key, child in root.value.items() if key not in known}, root.place)
+    reader.read_fields(Root, unknown, ())
+    return tables
+
+
+def _check_folders(reader: SettingsReader, folders: Node) -> None:
+    for index, child in enumerate(folders.value if isinstance(folders.value, list) else ()):
+        if not isinstance(child.value, str) or not child.value or "\0" in child.value:
+            continue
+        folder = child.place.base / child.value
+        if not folder.is_dir():
+            message = f"found {show_value(child.value)}, but there is no folder {show_value(str(folder))}"
+            reader.problems.at(child, ("engine", "plugins", index), message)
+
+
+def _error(problems: Problems, references: References) -> ConfigError:
+    return ConfigError(
+        [
+            ConfigProblem(
+                file=problem.file,
+                line=problem.line,
+                path=problem.path,
+                message=references.masked(problem.message),
+                hint=references.masked(problem.hint) if problem.hint else None,
+            )
+            for problem in problems.ordered()
+        ]
+    )

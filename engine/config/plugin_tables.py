@@ -1,0 +1,142 @@
+"""Tables that name a plugin: `on.<source or timer> = …` and `run.<runner> = …`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from msgspec import Struct
+
+from engine.config.document import KeyPath, Node, Problems, show_path, show_value
+from engine.config.model import TriggerTable
+from engine.config.reader import BAD, Reader
+from engine.config.references import References
+from engine.config.scalars import near
+from engine.config.shapes import TEXT_KINDS, Shape, fields_of
+from engine.errors import PluginError
+from engine.expressions import JOB_NAMES, TRIGGER_NAMES
+from engine.plugin import BadSetting, Plugin, Runner, Source
+from engine.registry import Kind, Registry
+
+_log = logging.getLogger(__name__)
+
+
+def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
+    """Return the plugins that a table takes: runners, or sources and timers."""
+    return {**registry.runners} if of == "runner" else {**registry.sources, **registry.timers}
+
+
+def names_of(cls: type[Plugin]) -> frozenset[str]:
+    """Return what a plugin's expressions and templates may use, and those of the triggers on it."""
+    return TRIGGER_NAMES if issubclass(cls, Source) and cls.gets_requests else JOB_NAMES
+
+
+def main_key(cls: type[Plugin]) -> str:
+    """Return the key of a plugin's main field."""
+    return next(field.key for field in fields_of(cls) if field.name == cls.main)
+
+
+def as_table(cls: type[Plugin], node: Node, path: KeyPath) -> Node:
+    """Return a plugin's settings as a table: a value that is none stands for the main field.
+
+    So does a reference, where the main field is text and the plugin has no settings of these names.
+    """
+    if cls.main is None:
+        return node
+    if isinstance(node.value, dict):
+        fields = {field.key: field.shape for field in fields_of(cls)}
+        takes_text = any(item.kind in TEXT_KINDS for item in fields[main_key(cls)].alternatives())
+        if not (node.is_reference and takes_text) or node.value.keys() & fields.keys():
+            return node
+    main = _as_written(node, node.shown or show_path(path))
+    return Node({main_key(cls): main}, node.place, node.shown)
+
+
+def _as_written(node: Node, shown: str) -> Node:
+    """Return a node whose problems, and those of its elements, are told by another name."""
+    value = node.value
+    if isinstance(value, list):
+        value = [_as_written(child, f"{shown}[{index}]") for index, child in enumerate(value)]
+    return Node(value, node.place, shown)
+
+
+class SettingsReader(Reader):
+    """A reader that knows the plugins. `timezone` is what timers get that name none."""
+
+    def __init__(self, problems: Problems, references: References, registry: Registry) -> None:
+        super().__init__(problems, references)
+        self.registry = registry
+        self.timezone = "UTC"
+
+    def enter(self, cls: type[Struct], node: Node) -> None:
+        if cls is TriggerTable:
+            on = node.value.get("on")
+            named = list(on.value) if on is not None and isinstance(on.value, dict) else []
+            plugin = plugins_of(self.registry, "source").get(named[0]) if len(named) == 1 else None
+            self.names = TRIGGER_NAMES if plugin is None else names_of(plugin)
+
+    def read_plugin(self, shape: Shape, node: Node, path: KeyPath) -> Any:
+        noun = "runner" if shape.of == "runner" else "source or timer"
+        known = plugins_of(self.registry, shape.of)
+        if len(node.value) != 1:
+            found = " and ".join(show_value(name) for name in node.value) or "none"
+            self.problems.at(node, path, f"found {found}, expected exactly one {noun}", near("", known))
+            return BAD
+        ((name, child),) = node.value.items()
+        path = (*path, name)
+        if name not in known:
+            self._unknown(noun, name, child, path)
+            return BAD
+        outer, self.names = self.names, names_of(known[name])
+        try:
+            return self._read_settings(known[name], child, path)
+        except PluginError as error:
+            self.problems.at(child, path, f"the plugin {show_value(name)} can't be used: {error}")
+            return BAD
+        finally:
+            self.names = outer
+
+    def _unknown(self, noun: str, name: str, node: Node, path: KeyPath) -> None:
+        kinds: tuple[Kind, ...] = ("runner",) if noun == "runner" else ("source", "timer")
+        broken = self.registry.broken(name, *kinds)
+        if broken is not None:
+            message = f"the plugin {show_value(name)} ({broken.origin}) can't be used: {broken.error}"
+            self.problems.at(node, path, message)
+            return
+        known = plugins_of(self.registry, kinds[0])
+        hint = near(name, known) if known else "no plugin of that kind is installed"
+        self.problems.at(node, path, f"there is no {noun} {show_value(name)}", hint)
+
+    def _read_settings(self, cls: type[Plugin], node: Node, path: KeyPath) -> Any:
+        table = as_table(cls, node, path)
+        if not isinstance(table.value, dict):
+            found = show_value(node.value)
+            keys = ", ".join(field.key for field in fields_of(cls))
+            hint = f"its settings: {keys}" if keys else "it has no settings: write {}"
+            self.problems.at(node, path, f"found {found}, expected a table of settings", hint)
+            return BAD
+        values = self.read_fields(cls, table, path)
+        if values is BAD:
+            return BAD
+        self._fill_timezone(cls, values)
+        plugin = self.build(cls, values, table, path)
+        if isinstance(plugin, Runner):
+            try:
+                plugin.check(JOB_NAMES)
+            except BadSetting as error:
+                self.refuse(error, cls, table, path)
+                return BAD
+            except Exception as error:  # check is plugin code
+                _log.warning(
+                    "%s: check failed", show_path(path), exc_info=True, extra={"action": "plugin.check"}
+                )
+                self.problems.at(node, path, f"check failed with {type(error).__name__}: {error}")
+                return BAD
+        return plugin
+
+    def _fill_timezone(self, cls: type[Plugin], values: dict[str, Any]) -> None:
+        """Give the engine's time zone to a plugin that has a setting for one and was not told one."""
+        for field in fields_of(cls):
+            zone = any(item.kind == "timezone" for item in field.shape.alternatives())
+            if field.name == "timezone" and zone and values.get(field.name, field.default) is None:
+                values[field.name] = self.timezone

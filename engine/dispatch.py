@@ -1,0 +1,498 @@
+"""Dispatch: slots, starts, ends. It takes runs from the queue while slots are free, and records how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
+from engine.decide.priority import rank
+from engine.decide.retry import delay_s
+from engine.decide.shaping import Windows
+from engine.errors import Conflict, StoreError, StoreUnavailable
+from engine.events import Event
+from engine.jobs import Job, OnCrash, RetryPolicy
+from engine.journal import Journal
+from engine.plugin import Outcome
+from engine.queue import Queue, Timeline, Waiting
+from engine.runs import Attempt, Run, RunState, Step
+from engine.store.base import Store
+from engine.store.changes import Enqueue, Finish, NoteProcess, Start
+from engine.units import format_duration
+
+log = logging.getLogger("engine.dispatch")
+
+MOST_CRASHES = 10
+"""A run that was running at so many crashes of the engine is failed, as it may be what kills the engine."""
+
+RETRY_READ_S = 1.0
+
+Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int, int], None]], Awaitable[Outcome]]
+
+
+class Active(Struct):
+    """A run that has a slot: it is about to start, or running. `why` says why it is being cancelled."""
+
+    run: Run
+    scope: anyio.CancelScope | None = None
+    why: str | None = None
+    process: int | None = None
+
+
+class Dispatch:
+    """The running part of the engine; see `Starter` in `engine.intake` for what intake uses of it.
+
+    Slots are counted here alone: a slot is taken before the change that makes a run running is handed to the
+    journal, and given back after the change that ends its attempt was. As the journal keeps the order, the store
+    never shows more running runs than slots.
+    """
+
+    def __init__(
+        self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str, Job],
+        execute: Execute, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.boot = boot
+        self._clock = clock
+        self._journal = journal
+        self._store = store
+        self._windows = windows
+        self._jobs = jobs
+        self._execute = execute
+        self._concurrency = concurrency
+        self._ageing_s = ageing_s
+        self._on_change = on_change
+        self._limits = {name: job.concurrency for name, job in jobs.items()}
+        self._taken = 0
+        self._taken_by: dict[str, int] = {}
+        self._active: dict[str, Active] = {}
+        self._moving: set[str] = set()
+        self._queue = Queue(self._read_head, self._is_active)
+        self._timeline = Timeline(self._read_due, self._is_active)
+        self._timeline_changed = asyncio.Event()
+        self._timeline_until = EPOCH
+        self._deadlines: list[tuple[float, str, int]] = []
+        self._deadline_changed = asyncio.Event()
+        self._starting = False
+        self._group: TaskGroup | None = None
+        self._idle = asyncio.Event()
+
+    # What others see
+
+    @property
+    def running(self) -> int:
+        """How many runs have a slot now."""
+        return self._taken
+
+    @property
+    def concurrency(self) -> int:
+        """How many runs may have one."""
+        return self._concurrency
+
+    def processes(self) -> list[int]:
+        """Return the ids of the processes of all running runs."""
+        return [active.process for active in self._active.values() if active.process is not None]
+
+    # The starter that intake uses
+
+    def claim(self, job: str) -> bool:
+        if not self._starting or not self._may_start(job) or self._queue.has(job):
+            return False
+        self._take_slot(job)
+        return True
+
+    def release(self, job: str) -> None:
+        self._give_slot(job)
+        self.pump()
+
+    def launch(self, run: Run, event: Event) -> None:
+        self._begin(run, (event,), started=True)
+
+    def offer(self, run: Run, event: Event | None) -> None:
+        self._queue.offer(run, event)
+        self.pump()
+
+    def wait(self, run: Run) -> None:
+        if run.due_at is not None:
+            self._timeline.put(run, run.due_at)
+            if run.due_at < self._timeline_until:
+                self._timeline_changed.set()
+
+    # Life
+
+    async def run(self, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+        """Start runs until cancelled. Ready when what waits in the store was taken up."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            for job in await self._store.queued_jobs():
+                self._queue.expect(job)
+            for job in self._queue.low():
+                await self._queue.refill(job)
+            await self._timeline.refill()
+            self._starting = True
+            group.start_soon(self._follow_timeline, name="dispatch: timeline")
+            group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
+            task_status.started()
+            self.pump()
+
+    async def drain(self, grace_s: float) -> None:
+        """Start nothing more; let what runs end within `grace_s`, then interrupt it and wait for its end.
+
+        An interrupted run is queued again, and its attempt does not count.
+        """
+        self._starting = False
+        with anyio.move_on_after(grace_s):
+            await self._until_idle()
+        if self._active:
+            log.info("Interrupting %d runs", len(self._active), extra={"action": "interrupt"})
+        for active in list(self._active.values()):
+            self._cancel(active, "interrupted")
+        await self._until_idle()
+
+    async def _until_idle(self) -> None:
+        while self._active:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def stop(self) -> None:
+        """End the tasks that `run` holds."""
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    # Slots
+
+    def _may_start(self, job: str) -> bool:
+        if self._taken >= self._concurrency:
+            return False
+        known = self._jobs.get(job)
+        if known is not None and not known.enabled:
+            return False
+        limit = self._limits.get(job)
+        return limit is None or self._taken_by.get(job, 0) < limit
+
+    def _take_slot(self, job: str) -> None:
+        self._taken += 1
+        self._taken_by[job] = self._taken_by.get(job, 0) + 1
+
+    def _give_slot(self, job: str) -> None:
+        self._taken -= 1
+        left = self._taken_by[job] - 1
+        if left:
+            self._taken_by[job] = left
+        else:
+            del self._taken_by[job]
+        self._queue.unpark(job)
+
+    def _is_active(self, run_id: str) -> bool:
+        return run_id in self._active or run_id in self._moving
+
+    def pump(self) -> None:
+        """Start queued runs while slots are free."""
+        while self._starting and self._taken < self._concurrency:
+            waiting = self._queue.take(self._may_start)
+            if waiting is None:
+                break
+            self._take_slot(waiting.run.job)
+            self._start(waiting)
+            if self._queue.is_low(waiting.run.job):
+                self._spawn(self._refill, waiting.run.job)
+        else:
+            return
+        for job in self._queue.low():
+            self._spawn(self._refill, job)
+
+    def _spawn(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        if self._group is not None:
+            self._group.start_soon(function, *args)
+
+    # One run
+
+    def _start(self, waiting: Waiting) -> None:
+        """Begin a waiting run in a slot that was taken for it."""
+        run, now = waiting.run, self._clock.now()
+        waited = format_duration(max((now - run.created_at).total_seconds(), 0.0))
+        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
+        run = replace(
+            run, state=RunState.RUNNING, code="started", attempt=run.attempt + 1, started_at=now, boot=self.boot
+        )
+        events = None
+        if waiting.event is not None and run.event_count == 1:
+            events = (waiting.event,)
+        self._begin(run, events, started=False, step=step)
+
+    def _begin(
+        self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None
+    ) -> None:
+        active = Active(run)
+        self._active[run.id] = active
+        start = None
+        if step is not None:
+            start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
+        self._spawn(self._live, active, events, start)
+
+    async def _live(
+        self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None
+    ) -> None:
+        """Be one attempt of one run: from its start, once that is durable, to its recorded end."""
+        run = active.run
+        gave_back = False
+        try:
+            if start is not None:
+                await start
+            self._on_change(run.id)
+            outcome, started_at = await self._attempt(active, events)
+            finish, then = self._end_of_attempt(active, outcome, started_at)
+            recorded = self._journal.submit(finish)
+            del self._active[run.id]
+            self._moving.add(run.id)
+            self._give_slot(run.job)
+            gave_back = True
+            self.pump()
+            await recorded
+            self._moving.discard(run.id)
+            if then is not None and then.state is RunState.RETRYING:
+                self.wait(then)
+        except Conflict as error:
+            # It was ended or moved meanwhile: the store's word counts, and nothing was started.
+            log.warning("%s", error, extra={"action": "start_conflict", "run": run.id})
+        except StoreError as error:
+            log.error("Run %s: %s", run.id, error, extra={"action": "store_failed", "run": run.id})  # noqa: TRY400
+        finally:
+            self._moving.discard(run.id)
+            if not gave_back:
+                self._active.pop(run.id, None)
+                self._give_slot(run.job)
+                self.pump()
+            if not self._active:
+                self._idle.set()
+            self._on_change(run.id)
+
+    async def _attempt(
+        self, active: Active, events: tuple[Event, ...] | None
+    ) -> tuple[Outcome | None, datetime]:
+        """Run the runner within its time; None where it was cancelled, for `active.why`."""
+        run = active.run
+        started_at = self._clock.now()
+        if active.why is not None:
+            return None, started_at
+        job = self._jobs.get(run.job)
+        if job is None:
+            return Outcome.failed("job_missing", f"failed: there is no job {run.job} any more"), started_at
+        if events is None:
+            events = await self._events_of(run)
+            if not events:
+                return Outcome.failed("event_missing", "failed: its events are gone from the store"), started_at
+
+        def note(pid: int, kernel_started: int) -> None:
+            active.process = pid
+            # Not awaited: it rides along with the next commit, before the end of this attempt.
+            self._journal.submit(NoteProcess(run=run.id, pid=pid, started=kernel_started)).add_done_callback(_looked)
+
+        outcome: Outcome | None = None
+        with anyio.CancelScope() as scope:
+            active.scope = scope
+            self._set_deadline(run, job.timeout_s)
+            outcome = await self._execute(run, job, events, note)
+        active.scope = None
+        return (None if scope.cancelled_caught else outcome), started_at
+
+    async def _events_of(self, run: Run) -> tuple[Event, ...]:
+        while True:
+            try:
+                return await self._store.run_events(run.id)
+            except StoreUnavailable:
+                await self._clock.sleep(RETRY_READ_S)
+
+    def _end_of_attempt(
+        self, active: Active, outcome: Outcome | None, started_at: datetime
+    ) -> tuple[Finish, Run | None]:
+        """Decide what follows an attempt; return the change that records it, and the run that goes on."""
+        run, now = active.run, self._clock.now()
+        job = self._jobs.get(run.job)
+        retry = job.retry if job is not None else RetryPolicy()
+        if outcome is None and active.why == "interrupted":
+            step = Step(
+                at=now, state=RunState.QUEUED, code="interrupted",
+                reason="interrupted: the engine was stopped; the attempt does not count",
+            )  # fmt: skip
+            attempt = _attempt_record(run, started_at, step, RunState.CANCELLED, counted=False)
+            ready = rank(run.created_at, run.priority, self._ageing_s)
+            return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt - 1, rank=ready), None
+        if outcome is None:
+            timeout = format_duration(job.timeout_s if job is not None else 0.0)
+            state, code, reason = RunState.TIMED_OUT, "timed_out", f"timed out after {timeout}"
+            exit_code, outputs = None, None
+        else:
+            state, code, reason = outcome.state, outcome.code, outcome.reason
+            exit_code, outputs = outcome.exit_code, outcome.outputs
+        pause_s = None
+        if state in (RunState.FAILED, RunState.TIMED_OUT):
+            pause_s = delay_s(retry, run.attempt, run.id)
+        kept = dict(outputs) if outputs else None
+        if pause_s is None:
+            step = Step(at=now, state=state, code=code, reason=reason)
+            attempt = _attempt_record(run, started_at, step, state, exit_code=exit_code)
+            return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt, outputs=kept), None
+        due_at = now + timedelta(seconds=pause_s)
+        text = f"attempt {run.attempt} of {retry.attempts} {reason}; next in {format_duration(pause_s)}"
+        step = Step(at=now, state=RunState.RETRYING, code=code, reason=text)
+        attempt = replace(_attempt_record(run, started_at, step, state, exit_code=exit_code), reason=reason)
+        finish = Finish(
+            run=run.id, step=step, attempt=attempt, attempt_count=run.attempt, due_at=due_at, outputs=kept
+        )
+        return finish, replace(run, state=RunState.RETRYING, due_at=due_at, boot=None)
+
+    def _cancel(self, active: Active, why: str) -> None:
+        if active.why is None:
+            active.why = why
+            if active.scope is not None:
+                active.scope.cancel()
+
+    # Deadlines: one heap and one task for all attempts
+
+    def _set_deadline(self, run: Run, timeout_s: float) -> None:
+        at = self._clock.monotonic() + timeout_s
+        if len(self._deadlines) > 64 + 4 * len(self._active):
+            self._deadlines = [item for item in self._deadlines if item[1] in self._active]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (at, run.id, run.attempt))
+        if self._deadlines[0][1] == run.id:
+            self._deadline_changed.set()
+
+    async def _follow_deadlines(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            while self._deadlines and self._deadlines[0][0] <= now:
+                _, run_id, attempt = heapq.heappop(self._deadlines)
+                active = self._active.get(run_id)
+                if active is not None and active.run.attempt == attempt:
+                    self._cancel(active, "timed_out")
+            self._deadline_changed.clear()
+            left_s = self._deadlines[0][0] - now if self._deadlines else LONGEST_SLEEP_S
+            await self._sleep(min(left_s, LONGEST_SLEEP_S), self._deadline_changed)
+
+    async def _sleep(self, seconds: float, until: asyncio.Event) -> None:
+        """Sleep by the clock, or until the event is set."""
+        async with anyio.create_task_group() as group:
+
+            async def wake() -> None:
+                await until.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(wake)
+            await self._clock.sleep(seconds)
+            group.cancel_scope.cancel()
+
+    # What waits for its time
+
+    async def _follow_timeline(self) -> None:
+        while True:
+            if self._timeline.is_low:
+                try:
+                    await self._timeline.refill()
+                except StoreUnavailable:
+                    await self._clock.sleep(RETRY_READ_S)
+            now = self._clock.now()
+            for run in self._timeline.take_due(now):
+                self._promote(run, now)
+            self._timeline_changed.clear()
+            now, next_at = self._clock.now(), self._timeline.next_at()
+            latest = now + timedelta(seconds=LONGEST_SLEEP_S)
+            self._timeline_until = latest if next_at is None else min(next_at, latest)
+            if self._timeline_until > now:
+                await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
+
+    def _promote(self, run: Run, now: datetime) -> None:
+        """Make a run whose time has come ready: running where a slot is free, else queued."""
+        window = self._windows.of_run(run.id)
+        if window is not None:
+            if window.due_at > now:
+                self._timeline.put(run, window.due_at)
+                return
+            self._windows.close(window)
+            run = replace(run, event_count=window.count, priority=window.priority, window=None)
+        if self.claim(run.job):
+            self._start(Waiting(run, None))
+            return
+        code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
+        step = Step(at=now, state=RunState.QUEUED, code=code, reason=f"{text}; waits for a slot")
+        ready = replace(
+            run, state=RunState.QUEUED, due_at=None, rank=rank(now, run.priority, self._ageing_s), code=code
+        )
+        self._moving.add(run.id)
+        self._spawn(self._enqueue, ready, step)
+
+    async def _enqueue(self, run: Run, step: Step) -> None:
+        try:
+            await self._journal.submit(Enqueue(run=run.id, step=step, rank=run.rank))
+        except StoreError as error:
+            log.warning("%s", error, extra={"action": "enqueue_failed", "run": run.id})
+            return
+        except Conflict:
+            return
+        finally:
+            self._moving.discard(run.id)
+        self.offer(run, None)
+
+    # Reading
+
+    async def _read_head(self, job: str, after: Any, limit: int) -> list[tuple[Run, Event | None]]:
+        return list(await self._store.queue_head(job, after=after, limit=limit))
+
+    async def _read_due(self, after: tuple[datetime, str], limit: int) -> list[tuple[datetime, Run]]:
+        return await self._store.due(after=after, limit=limit)
+
+    async def _refill(self, job: str) -> None:
+        while self._queue.is_low(job):
+            try:
+                await self._queue.refill(job)
+            except StoreUnavailable:
+                await self._clock.sleep(RETRY_READ_S)
+                continue
+            self.pump()
+
+
+def _looked(future: asyncio.Future[Any]) -> None:
+    """Take note of a result that nobody waits for."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _attempt_record(
+    run: Run, started_at: datetime, step: Step, state: RunState, *, exit_code: int | None = None, counted: bool = True
+) -> Attempt:
+    return Attempt(
+        number=run.attempt, started_at=started_at, finished_at=step.at, state=state, code=step.code,
+        reason=step.reason, exit_code=exit_code, counted=counted,
+    )  # fmt: skip
+
+
+def settle(run: Run, on_crash: OnCrash, now: datetime, ended: int, ageing_s: float) -> Finish:
+    """Return what becomes of a run that was running when its engine died; `ended` processes of it were ended."""
+    found = f"; {ended} of its processes ended" if ended else ""
+    crashes = sum(not attempt.counted and attempt.code == "engine_died" for attempt in run.attempts)
+    started_at = run.started_at or now
+    if on_crash is OnCrash.RETRY and crashes < MOST_CRASHES:
+        step = Step(
+            at=now, state=RunState.QUEUED, code="engine_died",
+            reason=f"queued again: the engine died while it ran{found}; the attempt does not count",
+        )  # fmt: skip
+        attempt = _attempt_record(run, started_at, step, RunState.CANCELLED, counted=False)
+        ready = rank(run.created_at, run.priority, ageing_s)
+        return Finish(run=run.id, step=step, attempt=attempt, attempt_count=max(run.attempt - 1, 0), rank=ready)
+    code = "engine_died" if on_crash is OnCrash.FAIL else "crash_loop"
+    text = f"failed: the engine died while it ran{found}"
+    if code == "crash_loop":
+        text = f"failed: the engine died {crashes + 1} times while it ran{found}"
+    step = Step(at=now, state=RunState.FAILED, code=code, reason=text)
+    attempt = _attempt_record(run, started_at, step, RunState.FAILED)
+    return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt)
+

@@ -1,0 +1,134 @@
+"""Execution: one attempt of a run, from its context to its outcome, whatever the runner does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from engine.clock import Clock
+from engine.decide.rules import Rule
+from engine.errors import ExpressionError, InvalidEvent
+from engine.events import Event
+from engine.expressions import Scope
+from engine.jobs import Job
+from engine.payload import survey
+from engine.plugin import Outcome
+from engine.processes import kernel_start
+from engine.runlogs import RunLogs
+from engine.runs import Run, RunState
+
+log = logging.getLogger("engine.run")
+
+RUN_MARK = "ENGINE_RUN_ID"
+"""The environment variable by which every process of a run is known."""
+
+LONGEST_REASON = 2000
+
+_ALLOWED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED})
+
+
+class Context:
+    """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
+
+    __slots__ = (
+        "_note", "_run_logs", "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id",
+        "scheduled_for", "scope", "trigger",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, run: Run, events: tuple[Event, ...], scope: Scope, base: Path, clock: Clock, run_logs: RunLogs,
+        note: Callable[[int, int], None],
+    ) -> None:  # fmt: skip
+        self.run_id: str = run.id
+        self.job: str = run.job
+        self.trigger: str = run.trigger
+        self.attempt: int = run.attempt
+        self.events: tuple[Event, ...] = events
+        self.event: Event = events[-1]
+        self.scheduled_for: datetime | None = run.scheduled_for
+        self.scope = scope
+        self.base = base
+        self.clock = clock
+        self.log = logging.LoggerAdapter(log, {"run": run.id, "job": run.job, "trigger": run.trigger})
+        self.marks: Mapping[str, str] = {RUN_MARK: run.id}
+        self._run_logs = run_logs
+        self._note = note
+
+    def open_log(self) -> int:
+        return self._run_logs.open(self.run_id)
+
+    def output_path(self) -> Path:
+        return self._run_logs.output_path(self.run_id)
+
+    def process_started(self, pid: int) -> None:
+        started = kernel_start(pid)
+        if started is not None:
+            self._note(pid, started)
+
+
+class Executor:
+    """Executes attempts with the runners of the jobs."""
+
+    def __init__(
+        self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs
+    ) -> None:
+        self._rules = rules
+        self._clock = clock
+        self._base = base
+        self._run_logs = run_logs
+
+    async def execute(
+        self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int, int], None]
+    ) -> Outcome:
+        """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
+        try:
+            merged, scope = self._merge(run, job, events)
+        except ExpressionError as error:
+            return Outcome.failed("data_error", f"failed: {error}")
+        context = Context(
+            run=run, events=merged, scope=scope, base=self._base, clock=self._clock, run_logs=self._run_logs,
+            note=note,
+        )  # fmt: skip
+        try:
+            outcome: Any = await job.runner.run(context)
+        except Exception as error:
+            log.exception(
+                "The runner of job %s raised", job.name, extra={"action": "runner_raised", "run": run.id}
+            )
+            text = _printable(f"{type(error).__name__}: {error}")
+            return Outcome.failed("runner_raised", f"failed: the runner raised {text}")
+        if not isinstance(outcome, Outcome) or outcome.state not in _ALLOWED:
+            return Outcome.failed("runner_broke_contract", f"failed: the runner returned {outcome!r:.200}")
+        try:
+            survey(dict(outcome.outputs or {}))
+        except InvalidEvent as error:
+            return Outcome.failed("bad_outputs", f"failed: its outputs can't be kept: {error}")
+        return replace(outcome, reason=_printable(outcome.reason))
+
+    def _merge(self, run: Run, job: Job, events: tuple[Event, ...]) -> tuple[tuple[Event, ...], Scope]:
+        """Return the events with the data as the trigger merges it, and the scope for the job's templates."""
+        rule = self._rules.get(run.trigger)
+        if rule is None:
+            names = {"trigger": {"name": run.trigger, "tags": []}, "job": {"name": job.name, "tags": list(job.tags)}}
+            last = events[-1]
+            return events, Scope(
+                {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,
+                           "time": last.time, "received_at": last.received_at, "key": last.key,
+                           "priority": last.priority},
+                 "data": last.data, "now": self._clock.now(), **names}
+            )  # fmt: skip
+        merged = tuple(
+            event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events
+        )
+        last = merged[-1]
+        return merged, rule.scope(last, last.data).derive(now=self._clock.now())
+
+
+def _printable(reason: str) -> str:
+    """Return a sentence that can be stored: valid Unicode, and not endless."""
+    return reason.encode("utf-8", "backslashreplace").decode()[:LONGEST_REASON]

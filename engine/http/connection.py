@@ -1,0 +1,107 @@
+"""Connections: aiohttp's HTTP/1.1 protocol, with its own words for errors and a time-out for headers.
+
+The time-outs here are about the wire, so they are the event loop's, as all of aiohttp's are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from engine.http.answers import Heads
+from engine.http.problems import Problem
+from engine.ids import new_id
+
+HEADER_TIMEOUT_S = 10.0
+"""How long a client may take to send the head of a request, from its first byte or from connecting."""
+
+KEEPALIVE_S = 75.0
+LINGER_S = 2.0
+"""How long the rest of a refused body is read and thrown away, so that the sender can read the answer."""
+
+log = logging.getLogger("engine.http")
+
+
+class Connection(web.RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ("_header_timer", "_heads")
+
+    def __init__(self, manager: Listener, heads: Heads, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]
+            logger=log,
+        )
+        self._heads = heads
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._header_timer = self._loop.call_later(HEADER_TIMEOUT_S, self._header_late)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_header_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            if self._header_timer is not None:
+                self._stop_header_timer()
+        elif self._header_timer is None and self._waiter is not None and not self._waiter.done() and data:
+            self._header_timer = self._loop.call_later(HEADER_TIMEOUT_S, self._header_late)
+
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _header_late(self) -> None:
+        self._header_timer = None
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP with a problem, and close; the parser's text would echo what was sent."""
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("the answer was begun and can't be finished")
+        if status >= 500:
+            log.error(
+                "A request could not be answered", exc_info=exc, extra={"action": "http_request_failed"}
+            )
+            problem = Problem(500, "the engine failed to answer; its log says why", close=True)
+        elif isinstance(exc, LineTooLong):
+            problem = Problem(431, "the request line or a header is longer than 8190 bytes", close=True)
+        else:
+            problem = Problem(
+                400, "what was sent is not a valid HTTP/1.1 request", code="malformed_request", close=True
+            )
+        return self._heads.problem(problem, "", new_id())
+
+
+class Listener(web.Server):
+    """Makes a `Connection` for each client."""
+
+    def __init__(self, handler: Any, heads: Heads) -> None:
+        super().__init__(handler)
+        self._heads = heads
+
+    def __call__(self) -> Connection:
+        return Connection(self, self._heads, self._loop)

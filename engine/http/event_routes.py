@@ -1,0 +1,49 @@
+"""Routes about events."""
+
+from __future__ import annotations
+
+from engine.http.calls import Call
+from engine.http.fields import query
+from engine.http.problems import Problem
+from engine.http.received import read_events
+from engine.http.views import accepted_view, event_view, list_view
+from engine.plugin import Response
+from engine.store.base import EventFilter
+
+
+async def post_events(call: Call) -> Response:
+    """Accept one event, or a batch, all or none. The answer comes when they are durable."""
+    query(call.request).finish()
+    events, batch = read_events(call.request)
+    accepted = await call.operations.hear(events) if events else []
+    if batch:
+        return Response(status=202, body=list_view([accepted_view(one) for one in accepted], None))
+    return Response(
+        status=202,
+        body=accepted_view(accepted[0]),
+        headers={"Location": f"/api/v1/events/{accepted[0].event}"},
+    )
+
+
+async def list_events(call: Call) -> Response:
+    """Answer with events and their outcomes, the newest first."""
+    fields = query(call.request, "source", "type", "trigger", "limit", "cursor")
+    which = EventFilter(
+        source=fields.text("source"), type=fields.text("type"), trigger=fields.slug("trigger")
+    )
+    limit, before = fields.limit(), fields.cursor()
+    fields.finish()
+    events = await call.operations.store.events(which, limit=limit + 1, before=before)
+    page = events[:limit]
+    cursor = page[-1].event.id if len(events) > limit else None
+    return Response(body=list_view([event_view(stored) for stored in page], cursor))
+
+
+async def get_event(call: Call) -> Response:
+    """Answer with one event and its outcomes."""
+    event_id = call.id("event")
+    query(call.request).finish()
+    stored = await call.operations.store.event(event_id)
+    if stored is None:
+        raise Problem(404, "there is no event of that id")
+    return Response(body=event_view(stored))

@@ -1,0 +1,196 @@
+"""Reading what a caller sent: closed schemas, and all mistakes at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from engine.http.problems import Problem
+from engine.ids import is_id, is_slug
+from engine.payload import parse_json
+from engine.plugin import Headers, Request
+from engine.triggers import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITIES
+
+LARGEST_LIMIT = 1000
+DEFAULT_LIMIT = 50
+LONGEST_KEY = 255
+
+_INSTANT = Annotated[datetime, msgspec.Meta(tz=True)]
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
+
+
+class Fields:
+    """Members of one object, or parameters of one query.
+
+    The reading methods note what is wrong and go on; `finish` raises Problem 422 with all of it. `place` is
+    the pointer of the object itself; None means that it is a query.
+    """
+
+    def __init__(self, values: Mapping[str, Any], known: Collection[str], place: str | None = "") -> None:
+        self._values = values
+        self._place = place
+        self.errors: list[dict[str, Any]] = []
+        noun = "query parameter" if place is None else "member"
+        for name in values:
+            if name not in known:
+                self.fault(name, f"unknown {noun} {name!r}{near(name, known)}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def fault(self, name: str, detail: str) -> None:
+        """Note that a member is wrong."""
+        if self._place is None:
+            self.errors.append({"parameter": name, "detail": detail})
+        else:
+            escaped = name.replace("~", "~0").replace("/", "~1")
+            self.errors.append({"pointer": f"#{self._place}/{escaped}", "detail": detail})
+
+    def finish(self) -> None:
+        """Raise Problem 422 where anything was wrong."""
+        refuse(self.errors)
+
+    def value(self, name: str) -> Any:
+        """Return a member of any type, or None."""
+        return self._values.get(name)
+
+    def text(self, name: str, *, longest: int = 1024, required: bool = False) -> str | None:
+        """Return a member that is text of one line, not empty."""
+        value = self._values.get(name)
+        if value is None:
+            if required:
+                self.fault(name, f"{name} is required")
+            return None
+        if not isinstance(value, str) or not value or len(value) > longest or _CONTROL.search(value):
+            self.fault(name, f"{name} must be text of 1 to {longest} characters without control characters")
+            return None
+        return value
+
+    def slug(self, name: str) -> str | None:
+        """Return a member that names a job or a trigger."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not is_slug(value):
+            self.fault(name, f"{name} must be a name: letters, digits, '_', '.' and '-', at most 128")
+            return None
+        return value
+
+    def priority(self, name: str = "priority") -> int | None:
+        """Return a priority: 0 to 9, or one of the names."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, str) and value in PRIORITIES:
+            return PRIORITIES[value]
+        if type(value) is int and LOWEST_PRIORITY <= value <= HIGHEST_PRIORITY:
+            return value
+        self.fault(name, f"{name} must be 0 to 9, or one of {', '.join(PRIORITIES)}")
+        return None
+
+    def instant(self, name: str) -> datetime | None:
+        """Return an instant, written in RFC 3339 with its offset."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        try:
+            if isinstance(value, str):
+                return msgspec.convert(value, _INSTANT)
+        except msgspec.ValidationError:
+            pass
+        self.fault(name, f"{name} must be a time in RFC 3339 with its offset, such as 2026-11-21T09:30:00Z")
+        return None
+
+    def number(self, name: str, lowest: int, highest: int) -> int | None:
+        """Return a whole number that is written in decimal digits (a query's)."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if value.isascii() and value.isdigit() and len(value) < 10 and lowest <= int(value) <= highest:
+            return int(value)
+        self.fault(name, f"{name} must be a whole number from {lowest} to {highest}")
+        return None
+
+    def flag(self, name: str) -> bool:
+        """Return whether a query's parameter is 1 or true; it may be absent, 0 or false."""
+        value = self._values.get(name, "0")
+        if value not in ("0", "1", "true", "false"):
+            self.fault(name, f"{name} must be 1 or 0")
+        return value in ("1", "true")
+
+    def limit(self) -> int:
+        """Return how many items a list may hold."""
+        return self.number("limit", 1, LARGEST_LIMIT) or DEFAULT_LIMIT
+
+    def cursor(self) -> str | None:
+        """Return the id from which on a list goes, as the `next` of the one before said."""
+        value = self._values.get("cursor")
+        if value is not None and not is_id(value):
+            self.fault("cursor", "cursor must be the `next` of the list before")
+            return None
+        return value
+
+
+def query(request: Request, *known: str) -> Fields:
+    """Return the query's parameters, of which only those in `known` are allowed."""
+    return Fields(request.query, known, None)
+
+
+def body(request: Request, known: Collection[str], *, optional: bool = False) -> Fields:
+    """Return the members of the JSON object in the body.
+
+    Raises Problem 415 for another content type, InvalidEvent for what is no JSON, Problem 422 for no object.
+    With `optional` an absent body is an empty object.
+    """
+    if not request.body and optional:
+        return Fields({}, known)
+    media_type(request.headers, ("application/json",))
+    value = parse_json(request.body)
+    if not isinstance(value, dict):
+        raise Problem(422, "the body must be a JSON object", code="invalid_fields")
+    return Fields(value, known)
+
+
+def media_type(headers: Headers, allowed: Collection[str]) -> str:
+    """Return the body's media type, in lower case; raise Problem 415 where it is none of `allowed`."""
+    kind, _, parameters = headers.get("Content-Type", "").partition(";")
+    kind = kind.strip().lower()
+    charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters, re.IGNORECASE)
+    if kind in allowed and (charset is None or charset[1].lower() in ("utf-8", "utf8")):
+        return kind
+    raise Problem(
+        415,
+        f"the body must be UTF-8 with the Content-Type {' or '.join(sorted(allowed))}",
+        headers={"Accept": ", ".join(sorted(allowed))},
+    )
+
+
+def idempotency_key(headers: Headers) -> str | None:
+    """Return the Idempotency-Key; raise Problem 400 where it is not 1 to 255 printable ASCII characters."""
+    key = headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if _KEY.match(key) is None:
+        raise Problem(400, f"Idempotency-Key must be 1 to {LONGEST_KEY} printable ASCII characters")
+    return key
+
+
+def refuse(errors: Collection[Mapping[str, Any]]) -> None:
+    """Raise Problem 422 for mistakes in the input, where there are any."""
+    if errors:
+        first = next(iter(errors))["detail"]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise Problem(422, f"{first}{more}", code="invalid_fields", errors=tuple(errors))
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """Return a clause with the known name that is meant, or all of them where it is none."""
+    if close := difflib.get_close_matches(name, sorted(known), n=1):
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else "; there are none here"

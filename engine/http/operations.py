@@ -1,0 +1,80 @@
+"""What the listener asks the engine for; the runtime hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.clock import Clock
+from engine.events import Accepted, Event
+from engine.plugin import Handler
+from engine.store.base import Store
+
+if TYPE_CHECKING:
+    from engine.config import Config
+
+
+class Operations(Protocol):
+    """The engine, as far as HTTP may use it: the store is for reading, and changes go through the methods."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    async def hear(self, events: Sequence[Event]) -> list[Accepted]:
+        """Accept events that came in through the API, all or none; raise InvalidEvent or StoreUnavailable."""
+        ...
+
+    async def fire(
+        self,
+        trigger: str,
+        *,
+        data: Any,
+        reason: str,
+        priority: int | None,
+        bypass: frozenset[str],
+        request_id: str | None,
+    ) -> Accepted:
+        """Fire a trigger by hand; raise NotFound, InvalidEvent, Conflict or StoreUnavailable.
+
+        `request_id` makes it idempotent: the same one again gets the first answer, as a duplicate.
+        """
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """Return the engine's state, counts, sources and uptime."""
+        ...
+
+    def trigger_view(self, name: str) -> dict[str, Any]:
+        """Return a trigger as the API shows it, but for its statistics; raise NotFound."""
+        ...
+
+    def trigger_names(self) -> list[str]:
+        """Return the names of all triggers."""
+        ...
+
+    def ready(self) -> tuple[bool, list[str]]:
+        """Tell whether the engine takes events, and what is not ready, in words."""
+        ...
+
+    def health(self) -> dict[str, Any]:
+        """Return `{"status": "ok" | "degraded" | "failing", "checks": [{"name", "ok", "detail"}]}`."""
+        ...
+
+    def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
+        """Return the handler that a source registered, or the methods that its path allows, or None."""
+        ...
+
+    def log_path(self, run_id: str) -> Path:
+        """Return the path of a run's log file, which need not be there."""
+        ...
+
+    async def wait_change(self, run_id: str, timeout_s: float) -> None:
+        """Return when the run has changed its state, or after `timeout_s` seconds."""
+        ...

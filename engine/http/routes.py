@@ -1,0 +1,97 @@
+"""The one table of routes. Routing, 404, 405, OPTIONS, HEAD and who may do what all come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from engine.http import engine_routes, event_routes, logs, run_routes, trigger_routes
+from engine.http.access import Role
+from engine.http.calls import RouteHandler
+
+API = "/api/v1"
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One thing that can be asked for.
+
+    `pattern` is a path in which `{name}` stands for any one segment; `role` what is needed, None for nothing.
+    """
+
+    method: str
+    pattern: str
+    handler: RouteHandler
+    role: Role | None
+    summary: str
+
+
+def _route(method: str, pattern: str, handler: RouteHandler, role: Role | None, summary: str) -> Route:
+    return Route(method=method, pattern=pattern, handler=handler, role=role, summary=summary)
+
+
+_VIEWER, _OPERATOR = Role.VIEWER, Role.OPERATOR
+
+ROUTES: tuple[Route, ...] = (
+    _route("GET", "/live", engine_routes.get_live, None, "Whether the process answers"),
+    _route("GET", "/ready", engine_routes.get_ready, None, "Whether it takes events"),
+    _route("GET", "/health", engine_routes.get_health, None, "The engine's checks"),
+    _route("GET", f"{API}/status", engine_routes.get_status, _VIEWER, "State, counts, sources, uptime"),
+    _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
+    _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
+    _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
+    _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
+    _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
+    _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
+    _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
+    _route("GET", f"{API}/events", event_routes.list_events, _VIEWER, "Events, the newest first"),
+    _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),
+    _route("GET", f"{API}/runs", run_routes.list_runs, _VIEWER, "Runs, the newest first"),
+    _route("GET", f"{API}/runs/{{id}}", run_routes.get_run, _VIEWER, "One run, its trace and attempts"),
+    _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
+)
+
+Methods = Mapping[str, Route]
+
+
+class Router:
+    """Finds the routes of a path: a fixed path first, then patterns with as many segments."""
+
+    def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
+        self._fixed: dict[str, dict[str, Route]] = {}
+        self._patterns: dict[int, dict[tuple[str, ...], dict[str, Route]]] = {}
+        for route in routes:
+            if "{" in route.pattern:
+                segments = tuple(route.pattern.split("/"))
+                methods = self._patterns.setdefault(len(segments), {}).setdefault(segments, {})
+            else:
+                methods = self._fixed.setdefault(route.pattern, {})
+            if route.method in methods:
+                raise ValueError(f"{route.method} {route.pattern} is in the table twice")
+            methods[route.method] = route
+
+    def find(self, path: str) -> tuple[Methods, dict[str, str]] | None:
+        """Return the path's routes by method, and what stands for the pattern's names; or None."""
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return fixed, {}
+        segments = path.split("/")
+        for pattern, methods in self._patterns.get(len(segments), {}).items():
+            parameters: dict[str, str] = {}
+            for expected, found in zip(pattern, segments, strict=True):
+                if expected.startswith("{") and found:
+                    parameters[expected[1:-1]] = found
+                elif expected != found:
+                    break
+            else:
+                return methods, parameters
+        return None
+
+
+def allowed(methods: Iterable[str]) -> str:
+    """Return the value of an Allow header: the methods, HEAD wherever there is GET, and OPTIONS."""
+    names = set(methods) | {"OPTIONS"}
+    if "GET" in names:
+        names.add("HEAD")
+    return ", ".join(sorted(names))

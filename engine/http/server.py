@@ -1,0 +1,289 @@
+"""The listener: takes requests, finds who answers them, and sees that every answer is one.
+
+Requests below `/hooks/` go straight to the sources that registered their paths; everything else goes through
+the table of routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from engine.errors import EngineError
+from engine.http.access import Gate
+from engine.http.answers import Heads, stream_headers
+from engine.http.bodies import read_body
+from engine.http.calls import Call, Stream
+from engine.http.connection import Listener
+from engine.http.operations import Operations
+from engine.http.problems import Problem, problem_of
+from engine.http.routes import Router, allowed
+from engine.http.tokens import AdminToken
+from engine.ids import new_id
+from engine.plugin import Handler, Refusal, Request, Response
+
+HOOKS: Final = "/hooks/"
+API: Final = "/api/"
+BACKLOG = 1024
+"""Connections that the kernel keeps while the engine is busy."""
+
+MOST_PARAMETERS = 100
+_NO_QUERY: Mapping[str, str] = {}
+_REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}\Z")
+_SHORTEST_WAIT_S = 0.05  # aiohttp takes a time-out of 0 for none
+
+log = logging.getLogger("engine.http")
+
+
+class HttpServer:
+    """Serves HTTP on one address.
+
+    `host` and `port` are those of the configuration unless they are given; port 0 takes a free one.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        admin: AdminToken,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        router: Router | None = None,
+    ) -> None:
+        settings = operations.config.http
+        self._operations = operations
+        self._max_body_bytes = settings.max_body_bytes
+        self.host = settings.host if host is None else host
+        self._port = settings.port if port is None else port
+        self._gate = Gate(admin, self.host)
+        self._router = router or Router()
+        self._heads = Heads(operations.clock)
+        self._listener: Listener | None = None
+        self._server: asyncio.Server | None = None
+        self._stopping = False
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, once it is started."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The address as a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Bind and listen; raise EngineError, with the way out, where the address can't be had."""
+        loop = asyncio.get_running_loop()
+        self._listener = Listener(self._answer, self._heads)
+        try:
+            self._server = await loop.create_server(self._listener, self.host, self._port, backlog=BACKLOG)
+        except OSError as error:
+            raise EngineError(_no_address(self.host, self._port, error)) from None
+        self._port = self._server.sockets[0].getsockname()[1]
+        log.info("Listening on %s", self.url, extra={"action": "http_listening", "url": self.url})
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop listening, let begun requests end within `grace_s` seconds, then close what is left."""
+        self._stopping = True
+        server, listener = self._server, self._listener
+        if server is None or listener is None:
+            return
+        self._server = None
+        server.close()
+        await asyncio.sleep(0)  # what the kernel already handed over begins first
+        listener.pre_shutdown()
+        try:
+            async with asyncio.timeout(max(grace_s, _SHORTEST_WAIT_S) + _SHORTEST_WAIT_S):
+                await listener.shutdown(max(grace_s, _SHORTEST_WAIT_S))
+        except TimeoutError:
+            await listener.shutdown(_SHORTEST_WAIT_S)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        asked = request.headers.get("X-Request-ID")
+        request_id = asked if asked is not None and _REQUEST_ID.match(asked) else new_id()
+        target = request.raw_path
+        try:
+            path, query_text = _split(request, target)
+            if path.startswith(HOOKS):
+                return self._heads.answer(await self._hook(request, path, query_text), request_id)
+            return await self._routed(request, path, query_text, request_id)
+        except (EngineError, Refusal) as error:
+            problem = problem_of(error)
+        except Problem as raised:
+            problem = raised
+        except ConnectionError:
+            raise
+        except Exception as error:  # a source's handler, or a fault of ours: the sender gets no trace of it
+            log.exception(
+                "A request failed: %s %s",
+                request.method,
+                target.partition("?")[0],
+                extra={"action": "http_request_failed", "request_id": request_id, "error": repr(error)},
+            )
+            problem = Problem(
+                500, "the engine failed to answer; its log says why under this request_id", close=True
+            )
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("the answer was begun and can't be finished")
+        return self._heads.problem(problem, target.partition("?")[0], request_id)
+
+    async def _hook(self, request: web.BaseRequest, path: str, query_text: str) -> Response:
+        method = request.method
+        found = self._operations.route(method, path)
+        handler = found if callable(found) else self._other_method(found, method, path)
+        if isinstance(handler, Response):
+            return handler
+        return await handler(
+            Request(
+                method=method,
+                path=path,
+                query=_query(query_text) if query_text else _NO_QUERY,
+                headers=request.headers,
+                remote=request.remote or "",
+                body=await read_body(request, self._max_body_bytes),
+            )
+        )
+
+    def _other_method(self, methods: tuple[str, ...] | None, method: str, path: str) -> Handler | Response:
+        if not methods:
+            raise Problem(404, "no source receives here")
+        if method == "OPTIONS":
+            return Response(status=204, headers={"Allow": allowed(methods)})
+        if method == "HEAD" and callable(handler := self._operations.route("GET", path)):
+            return handler
+        raise Problem(
+            405, f"{method} is not allowed here; {allowed(methods)} are", headers={"Allow": allowed(methods)}
+        )
+
+    async def _routed(
+        self, request: web.BaseRequest, path: str, query_text: str, request_id: str
+    ) -> web.StreamResponse:
+        role = None
+        method = request.method
+        if path.startswith(API):
+            self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
+            if method != "OPTIONS":
+                role = self._gate.role_of(request.headers)
+        found = self._router.find(path)
+        if found is None:
+            raise Problem(404, "there is nothing here")
+        methods, parameters = found
+        if method == "OPTIONS":
+            return self._heads.answer(Response(status=204, headers={"Allow": allowed(methods)}), request_id)
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            names = allowed(methods)
+            raise Problem(405, f"{method} is not allowed here; {names} are", headers={"Allow": names})
+        if route.role is not None and (role is None or role < route.role):
+            raise Problem(403, f"this takes the role {route.role.name.lower()}", code="role_needed")
+        call = Call(
+            operations=self._operations,
+            request=Request(
+                method=method,
+                path=path,
+                query=_single(query_text),
+                headers=request.headers,
+                remote=request.remote or "",
+                body=await read_body(request, self._max_body_bytes),
+            ),
+            parameters=parameters,
+            role=role,
+            gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
+        )
+        answer = await route.handler(call)
+        if isinstance(answer, Stream):
+            return await self._stream(request, answer, request_id)
+        return self._heads.answer(answer, request_id)
+
+    async def _stream(self, request: web.BaseRequest, stream: Stream, request_id: str) -> web.StreamResponse:
+        headers = {"Date": self._heads.date(), "Server": "trigger-engine"}
+        response = web.StreamResponse(
+            status=stream.status, headers={**headers, **stream_headers(stream.headers, request_id)}
+        )
+        await response.prepare(request)
+        try:
+            if request.method != "HEAD":
+                async for chunk in stream.chunks:
+                    await response.write(chunk)
+            if not self._stopping:
+                await response.write_eof()
+                return response
+        finally:
+            await _close(stream.chunks)
+        # Cut off by the stop: without its last chunk the client knows that there would have been more.
+        raise ConnectionResetError("the engine stops")
+
+
+async def _close(chunks: AsyncIterator[bytes]) -> None:
+    close: Any = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _split(request: web.BaseRequest, target: str) -> tuple[str, str]:
+    """Return the decoded path of a request and its query, still encoded."""
+    if not target.startswith("/"):
+        if "://" not in target:
+            raise Problem(400, "the target of the request is no path", code="malformed_request", close=True)
+        target = str(request.rel_url)
+    path, _, query_text = target.partition("?")
+    if "%" in path:
+        if "%2f" in path.lower() or "%00" in path:
+            raise Problem(404, "there is nothing here")
+        try:
+            path = unquote(path, errors="strict")
+        except UnicodeDecodeError:
+            raise Problem(400, "the path is not valid UTF-8", code="malformed_request") from None
+    return path, query_text.partition("#")[0]
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
+    except ValueError:
+        raise Problem(
+            400, f"the query is not valid UTF-8, or has more than {MOST_PARAMETERS} parameters"
+        ) from None
+
+
+def _query(text: str) -> Mapping[str, str]:
+    """Return a query's parameters; of one that is repeated the first counts."""
+    return dict(reversed(_pairs(text)))
+
+
+def _single(text: str) -> Mapping[str, str]:
+    """Return a query's parameters; a repeated one is refused, as nobody can tell which counts."""
+    if not text:
+        return _NO_QUERY
+    pairs = _pairs(text)
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        detail = f"the query parameter {twice!r} is given twice"
+        raise Problem(422, detail, code="invalid_fields", errors=[{"parameter": twice, "detail": detail}])
+    return values
+
+
+def _no_address(host: str, port: int, error: OSError) -> str:
+    place = f"{host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{place} is in use by another program, perhaps another engine: "
+            "stop it, or choose another port in [http] listen"
+        )
+    if error.errno == errno.EACCES:
+        return f"{place} may not be listened on by this user: choose a port above 1023 in [http] listen"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{place} can't be listened on: {host} is no address of this machine; see [http] listen"
+    return f"{place} can't be listened on: {error.strerror or error}; see [http] listen"

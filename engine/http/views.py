@@ -1,0 +1,223 @@
+"""What the API shows: JSON values made from the nouns. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+from msgspec import Struct
+
+from engine.clock import rfc3339
+from engine.events import Accepted, Outcome
+from engine.jobs import Job
+from engine.plugin import Plugin, Secret
+from engine.runs import Attempt, Run, RunState, Step
+from engine.store.base import Ledger, StoredEvent, TriggerStats
+from engine.units import format_duration
+
+MASK = "***"
+MOST_BROKEN_ROWS = 100
+"""Rows that break the ledger's rule, as `doctor` lists them; the count is always whole."""
+
+
+def accepted_view(accepted: Accepted) -> dict[str, Any]:
+    """Return the answer for an event that is durable."""
+    view: dict[str, Any] = {
+        "event": accepted.event,
+        "runs": list(accepted.runs),
+        "duplicate": accepted.duplicate,
+    }
+    if accepted.outcomes:
+        view["outcomes"] = [outcome_view(outcome) for outcome in accepted.outcomes]
+    return view
+
+
+def outcome_view(outcome: Outcome) -> dict[str, Any]:
+    """Return one row of the ledger."""
+    return {
+        "trigger": outcome.trigger,
+        "outcome": outcome.outcome.value,
+        "run": outcome.run,
+        "code": outcome.code,
+        "reason": outcome.reason,
+    }
+
+
+def event_view(stored: StoredEvent) -> dict[str, Any]:
+    """Return an event with its outcomes."""
+    event = stored.event
+    return {
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "subject": event.subject,
+        "time": _at(event.time),
+        "received_at": _at(event.received_at),
+        "key": event.key,
+        "data": event.data,
+        "priority": event.priority,
+        "outcomes": [outcome_view(outcome) for outcome in stored.outcomes],
+    }
+
+
+def run_summary(run: Run, events: Sequence[str]) -> dict[str, Any]:
+    """Return a run as lists show it, without trace and attempts; `events` are the ids, oldest first."""
+    return {
+        "id": run.id,
+        "job": run.job,
+        "trigger": run.trigger,
+        "origin": run.origin.value,
+        "state": run.state.value,
+        "code": run.code,
+        "reason": run.reason,
+        "priority": run.priority,
+        "events": list(events),
+        "attempt": run.attempt,
+        "created_at": _at(run.created_at),
+        "due_at": _at(run.due_at),
+        "scheduled_for": _at(run.scheduled_for),
+        "started_at": _at(run.started_at),
+        "finished_at": _at(run.finished_at),
+        "exit_code": run.exit_code,
+        "outputs": run.outputs,
+    }
+
+
+def run_view(run: Run, events: Sequence[str]) -> dict[str, Any]:
+    """Return a run with its trace and its attempts."""
+    return {
+        **run_summary(run, events),
+        "trace": [step_view(step) for step in run.trace],
+        "attempts": [attempt_view(attempt) for attempt in run.attempts],
+    }
+
+
+def step_view(step: Step) -> dict[str, Any]:
+    """Return one line of a trace."""
+    return {"at": _at(step.at), "state": step.state.value, "code": step.code, "reason": step.reason}
+
+
+def attempt_view(attempt: Attempt) -> dict[str, Any]:
+    """Return one ended attempt."""
+    return {
+        "number": attempt.number,
+        "started_at": _at(attempt.started_at),
+        "finished_at": _at(attempt.finished_at),
+        "state": attempt.state.value,
+        "code": attempt.code,
+        "reason": attempt.reason,
+        "exit_code": attempt.exit_code,
+        "counted": attempt.counted,
+    }
+
+
+def stats_view(stats: TriggerStats | None) -> dict[str, Any]:
+    """Return statistics of ended runs: `failed` counts time-outs too.
+
+    `success_rate` is the part that succeeded of those that succeeded or failed; null before the first.
+    """
+    counts: Mapping[RunState, int] = stats.by_state if stats else {}
+    succeeded = counts.get(RunState.SUCCEEDED, 0)
+    failed = counts.get(RunState.FAILED, 0) + counts.get(RunState.TIMED_OUT, 0)
+    judged = succeeded + failed
+    return {
+        "total": sum(counts.values()),
+        "succeeded": succeeded,
+        "failed": failed,
+        "skipped": counts.get(RunState.SKIPPED, 0),
+        "missed": counts.get(RunState.MISSED, 0),
+        "success_rate": succeeded / judged if judged else None,
+        "duration_mean_s": stats.duration_mean_s if stats else None,
+        "by_state": {state.value: count for state, count in counts.items()},
+    }
+
+
+def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
+    """Return a job as it is configured; secrets among its runner's settings are masked."""
+    retry = job.retry
+    return {
+        "name": job.name,
+        "run": {runner_name(job.runner): shown(job.runner, secrets)},
+        "timeout": format_duration(job.timeout_s),
+        "retry": {
+            "attempts": retry.attempts,
+            "delay": format_duration(retry.delay_s),
+            "factor": retry.factor,
+            "max_delay": format_duration(retry.max_delay_s),
+            "jitter": retry.jitter,
+        },
+        "concurrency": job.concurrency,
+        "on_crash": job.on_crash.value,
+        "description": job.description,
+        "tags": list(job.tags),
+        "enabled": job.enabled,
+        "defined_in": job.defined_in,
+    }
+
+
+def runner_name(runner: Any) -> str:
+    """Return how the configuration calls a plugin."""
+    return runner.name if isinstance(runner, Plugin) else type(runner).__name__
+
+
+def shown(value: Any, secrets: Collection[str] = ()) -> Any:
+    """Return a setting as JSON, with every secret masked, also inside longer text."""
+    if isinstance(value, Secret):
+        return MASK
+    if isinstance(value, Enum):
+        return shown(value.value, secrets)
+    if isinstance(value, str):
+        for secret in secrets:
+            if secret and secret in value:
+                value = value.replace(secret, MASK)
+        return value
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Struct):
+        return {name: shown(getattr(value, name), secrets) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {str(shown(str(key), secrets)): shown(item, secrets) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [shown(item, secrets) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return shown(str(value), secrets) if isinstance(value, PurePath) else type(value).__name__
+
+
+def doctor_view(
+    ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return what `doctor` found: the ledger's sums, the store's integrity, and the engine's own checks.
+
+    `missing` is how many rows break the ledger's rule; the first of them are told in words in `broken`.
+    """
+    missing = len(ledger.missing)
+    told = "every event has its outcome" if not missing else "; ".join(ledger.missing[:3])
+    found = [
+        {"name": "ledger", "ok": not missing, "detail": told},
+        {"name": "store", "ok": not damage, "detail": "; ".join(damage) or "its integrity is whole"},
+        *({"name": c["name"], "ok": bool(c["ok"]), "detail": c["detail"]} for c in checks),
+    ]
+    return {
+        "ok": all(check["ok"] for check in found),
+        "ledger": {
+            "accepted": ledger.accepted,
+            "ended": ledger.ended,
+            "waiting": ledger.waiting,
+            "missing": missing,
+        },
+        "broken": list(ledger.missing[:MOST_BROKEN_ROWS]),
+        "checks": found,
+    }
+
+
+def list_view(items: Sequence[Any], cursor: str | None) -> dict[str, Any]:
+    """Return one page of a list; `cursor` is where the next one goes on, None at the end."""
+    return {"items": list(items), "next": cursor}
+
+
+def _at(at: datetime | None) -> str | None:
+    return None if at is None else rfc3339(at)

@@ -1,0 +1,400 @@
+"""Intake: from what a source emits to a durable event with its outcomes and runs, in one commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from engine.clock import Clock
+from engine.decide.priority import effective, rank
+from engine.decide.rules import Rule
+from engine.decide.shaping import Window, Windows, first_due, next_due
+from engine.errors import Conflict, ExpressionError, InvalidEvent, NotFound, StoreUnavailable
+from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
+from engine.expressions import render
+from engine.ids import new_id
+from engine.journal import Journal
+from engine.payload import encode_json, survey
+from engine.plugin import Source
+from engine.runs import Origin, Run, RunState, Step
+from engine.store.changes import Accept, Cursor, Entry, Join
+from engine.triggers import Debounce
+from engine.units import format_duration, format_size
+
+log = logging.getLogger("engine.intake")
+
+MANUAL_SOURCE = "manual"
+LONGEST_NAME = 1024
+"""Characters that an event's type, subject, key and source may have."""
+
+_TRIES = 3
+
+
+class Starter(Protocol):
+    """What intake needs of dispatch."""
+
+    boot: str
+
+    def claim(self, job: str) -> bool:
+        """Take a slot for a run of the job, if one is free and nobody waits for it."""
+        ...
+
+    def release(self, job: str) -> None:
+        """Give a claimed slot back, as its run was not stored."""
+        ...
+
+    def launch(self, run: Run, event: Event) -> None:
+        """Execute a run that was stored as running, in a claimed slot."""
+        ...
+
+    def offer(self, run: Run, event: Event | None) -> None:
+        """Take in a run that was stored as queued."""
+        ...
+
+    def wait(self, run: Run) -> None:
+        """Take in a run that was stored as pending, or was put off."""
+        ...
+
+
+class Draft(Struct):
+    """What an event is to become, until it is durable: also what has to be undone where it does not."""
+
+    event: Event
+    data: bytes
+    outcomes: list[Outcome]
+    runs: list[tuple[Run, Event]]
+    joins: list[Join]
+    opened: list[Window]
+    joined: list[tuple[Window, datetime, datetime]]
+
+
+class Intake:
+    """The engine's door.
+
+    `rules` are the triggers by name; `hearing` the ids and settings of the sources that listen to events from the
+    API; `own_sources` the plugin names that begin the ids of the engine's own sources, which no sender may use.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        journal: Journal,
+        starter: Starter,
+        windows: Windows,
+        rules: Mapping[str, Rule],
+        hearing: Sequence[tuple[str, Source]],
+        max_data_bytes: int,
+        ageing_s: float,
+        own_sources: frozenset[str] = frozenset(),
+    ) -> None:
+        self._clock = clock
+        self._journal = journal
+        self._starter = starter
+        self._windows = windows
+        self._rules = rules
+        self._hearing = tuple(hearing)
+        self._max_data_bytes = max_data_bytes
+        self._ageing_s = ageing_s
+        self._own_sources = own_sources
+        self._by_source: dict[str, list[Rule]] = {}
+        for rule in rules.values():
+            self._by_source.setdefault(rule.trigger.source, []).append(rule)
+        self.accepted = 0
+        self.duplicates = 0
+
+    async def accept(
+        self, source: str, events: Sequence[Event], *, cursor: Any = None, missed: Sequence[Run] = (),
+        origin: Origin = Origin.EVENT,
+    ) -> list[Accepted]:  # fmt: skip
+        """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
+        named = [self._admit(event, source) for event in events]
+        rules = self._by_source.get(source, ())
+        move = None if cursor is None else Cursor(source=source, value=cursor)
+        return await self._commit(named, lambda _: rules, origin, cursor=move, missed=tuple(missed))
+
+    async def hear(self, events: Sequence[Event]) -> list[Accepted]:
+        """Make events from the API durable, and offer them to the sources that listen.
+
+        Raises InvalidEvent for types that begin with `engine.`, and StoreUnavailable.
+        """
+        for event in events:
+            if event.type.startswith(RESERVED_PREFIX):
+                raise InvalidEvent(f"types that begin with {RESERVED_PREFIX!r} are the engine's own", status=422)
+            prefix, colon, rest = event.source.partition(":")
+            if event.source == MANUAL_SOURCE or (
+                colon and prefix in self._own_sources and not rest.startswith("//")
+            ):
+                raise InvalidEvent(
+                    f"the source {event.source!r} is one of the engine's own; send another name", status=422
+                )
+        named = [self._admit(event, event.source or "api") for event in events]
+        return await self._commit(named, self._listeners, Origin.EVENT)
+
+    def _listeners(self, event: Event) -> list[Rule]:
+        return [
+            rule
+            for source_id, source in self._hearing
+            if source.accepts(event)
+            for rule in self._by_source.get(source_id, ())
+        ]
+
+    async def fire(
+        self, trigger: str, *, data: Any = None, reason: str = "", priority: int | None = None,
+        bypass: frozenset[str] = frozenset(), request_id: str | None = None,
+    ) -> Accepted:  # fmt: skip
+        """Run a trigger by hand: it obeys its filter and every gate that `bypass` does not name.
+
+        Raises NotFound, Conflict (the trigger or its job is disabled), InvalidEvent and StoreUnavailable.
+        """
+        rule = self._rules.get(trigger)
+        if rule is None:
+            raise NotFound(f"there is no trigger {trigger}")
+        if not (rule.trigger.enabled and rule.job.enabled):
+            which = f"trigger {trigger}" if not rule.trigger.enabled else f"job {rule.job.name}"
+            raise Conflict(f"{which} is disabled")
+        event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
+        named = self._admit(event, MANUAL_SOURCE)
+        answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
+        return answers[0]
+
+    async def reject(self, source: str, event: Event, reason: str) -> Accepted:
+        """Record something that is not a valid event, for each trigger that it would have met."""
+        named = self._admit(event, source)
+        code, text = "invalid", f"rejected: {reason}"
+        rules = self._by_source.get(source, ())
+        names: list[str | None] = [rule.trigger.name for rule in rules] or [None]
+        outcomes = tuple(
+            Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names
+        )
+        entry = Entry(event=named, data=encode_json(named.data), outcomes=outcomes)
+        answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
+        return answers[0]
+
+    def _admit(self, event: Event, source: str) -> Event:
+        """Check what is offered and fill in what the engine gives; raise InvalidEvent."""
+        for name, text in (("type", event.type), ("subject", event.subject), ("key", event.key), ("source", source)):
+            if text is None:
+                continue
+            if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME:
+                raise InvalidEvent(f"an event's {name} is text of 1 to {LONGEST_NAME} characters", status=422)
+            if not text.isascii():
+                survey(text)
+        survey(event.data)
+        now = self._clock.now()
+        time = event.time
+        if time is None:
+            time = now
+        elif time.tzinfo is None:
+            raise InvalidEvent("an event's time needs a time zone", status=422)
+        priority = event.priority
+        if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
+            raise InvalidEvent("an event's priority is a whole number from 0 to 9", status=422)
+        return Event(
+            id=new_id(), source=source, type=event.type, subject=event.subject, data=event.data, key=event.key,
+            time=time, priority=priority, http=event.http, received_at=now,
+        )  # fmt: skip
+
+    async def _commit(
+        self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor: Cursor | None = None,
+        missed: tuple[Run, ...] = (), reason: str = "", bypass: frozenset[str] = frozenset(),
+    ) -> list[Accepted]:  # fmt: skip
+        """Decide what the events become, store it, and hand on what is ready."""
+        for attempt in range(1, _TRIES + 1):
+            drafts: list[Draft] = []
+            try:
+                for event in events:
+                    drafts.append(self._draft(event, rules_of(event), origin, reason, bypass))
+                entries = tuple([
+                    Entry(
+                        event=draft.event, data=draft.data, outcomes=tuple(draft.outcomes),
+                        runs=tuple([run for run, _ in draft.runs]), joins=tuple(draft.joins),
+                    )
+                    for draft in drafts
+                ])  # fmt: skip
+                change = Accept(entries=entries, missed=missed, cursor=cursor)
+                answers: list[Accepted] = await self._journal.submit(change)
+            except Conflict:
+                # A window that we joined was not stored, or closed in the store: decide anew.
+                self._undo(drafts)
+                for draft in drafts:
+                    for window, _, _ in draft.joined:
+                        self._windows.close(window)
+                if attempt == _TRIES:
+                    raise
+                continue
+            except BaseException:
+                self._undo(drafts)
+                raise
+            for draft, answer in zip(drafts, answers, strict=True):
+                self._hand_on(draft, answer)
+            return answers
+        raise StoreUnavailable("the events could not be stored; try again")
+
+    def _draft(
+        self, event: Event, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]
+    ) -> Draft:
+        data = encode_json(event.data)
+        if len(data) > self._max_data_bytes:
+            raise InvalidEvent(
+                f"an event's data is at most {format_size(self._max_data_bytes)} of JSON, this is "
+                f"{format_size(len(data))}",
+                status=413,
+            )
+        draft = Draft(event=event, data=data, outcomes=[], runs=[], joins=[], opened=[], joined=[])
+        if not rules:
+            draft.outcomes.append(
+                Outcome(
+                    trigger=None,
+                    outcome=EventOutcome.UNMATCHED,
+                    code="unmatched",
+                    reason=f"unmatched: no trigger is on events of {event.source} of type {event.type}",
+                )
+            )
+        for rule in rules:
+            draft.outcomes.append(self._decide(draft, event, rule, origin, reason, bypass))
+        return draft
+
+    def _decide(
+        self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
+    ) -> Outcome:
+        """Decide what an event becomes at one trigger, adding its run or join to the draft."""
+        trigger = rule.trigger
+        if not (trigger.enabled and rule.job.enabled):
+            what = "trigger" if not trigger.enabled else "job"
+            name = trigger.name if what == "trigger" else rule.job.name
+            return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", f"{what} {name} is disabled")
+        scope = None
+        window_key = ""
+        if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
+            try:
+                scope = rule.scope(event, rule.data_of(event))
+                if rule.filter is not None and not rule.filter.holds(scope):
+                    return _dropped(
+                        trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false"
+                    )
+                if rule.key is not None:
+                    window_key = render(rule.key.evaluate(scope))[:LONGEST_NAME]
+            except ExpressionError as error:
+                return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", str(error))
+        priority = effective(trigger.priority, event.priority, trigger.priority_max)
+        if trigger.debounce is not None and "debounce" not in bypass:
+            return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
+        return self._ready(draft, event, rule, origin, priority, reason)
+
+    def _gather(
+        self, draft: Draft, event: Event, rule: Rule, debounce: Debounce, origin: Origin, priority: int, key: str
+    ) -> Outcome:
+        """Join the open debounce window of this key, or open one with a pending run."""
+        trigger, now = rule.trigger, event.received_at
+        window = self._windows.find(trigger.name, key)
+        if window is not None:
+            before = window.due_at
+            window.due_at = next_due(debounce, now, window.closes_at)
+            draft.joined.append((window, before, window.due_at))
+            window.priority = max(window.priority, priority)
+            window.count += 1
+            text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
+            draft.joins.append(
+                Join(
+                    run=window.run, event=event.id, due_at=window.due_at, priority=window.priority, reason=text
+                )
+            )
+            return Outcome(
+                trigger=trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
+            )
+        due_at, closes_at = first_due(debounce, now)
+        text = f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)"
+        run = self._run(
+            event, rule, origin, priority,
+            (Step(at=now, state=RunState.PENDING, code="debounce", reason=text),),
+            due_at=due_at, closes_at=closes_at, window=key,
+        )  # fmt: skip
+        opened = Window(
+            run=run.id, trigger=trigger.name, key=key, due_at=due_at, closes_at=closes_at, priority=priority
+        )
+        self._windows.open(opened)
+        draft.opened.append(opened)
+        draft.runs.append((run, event))
+        return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
+
+    def _ready(
+        self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str
+    ) -> Outcome:
+        """Make a run that is ready; where a slot is free it is stored as running at once."""
+        now = event.received_at
+        if origin is Origin.MANUAL:
+            code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
+        elif origin is Origin.SCHEDULE:
+            code, text = "due", "due"
+        else:
+            code, text = "matched", "matched"
+        if self._starter.claim(rule.job.name):
+            steps = (
+                Step(at=now, state=RunState.QUEUED, code=code, reason=text),
+                Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
+            )
+            run = self._run(
+                event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot
+            )
+        else:
+            text = f"{text}; waits for a slot"
+            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
+            run = self._run(event, rule, origin, priority, (step,))
+        draft.runs.append((run, event))
+        return Outcome(
+            trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text
+        )
+
+    def _run(
+        self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
+    ) -> Run:
+        now = event.received_at
+        last = steps[-1]
+        return Run(
+            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=event.key or event.id,
+            event=event.id, state=last.state, code=last.code, reason=last.reason, priority=priority,
+            rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
+            scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
+        )  # fmt: skip
+
+    def _undo(self, drafts: Sequence[Draft]) -> None:
+        """Take back what was reserved for events that were not stored."""
+        for draft in drafts:
+            for run, _ in draft.runs:
+                if run.state is RunState.RUNNING:
+                    self._starter.release(run.job)
+            for window in draft.opened:
+                self._windows.close(window)
+            for window, before, after in reversed(draft.joined):
+                window.count -= 1
+                if window.due_at == after:
+                    window.due_at = before
+
+    def _hand_on(self, draft: Draft, answer: Accepted) -> None:
+        """Give what is durable to dispatch; take back what the store found to be there already."""
+        if answer.duplicate:
+            self.duplicates += 1
+            self._undo([draft])
+            return
+        self.accepted += 1
+        stored = {outcome.run for outcome in answer.outcomes}
+        for run, event in draft.runs:
+            if run.id not in stored:
+                opened = [window for window in draft.opened if window.run == run.id]
+                self._undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
+            elif run.state is RunState.RUNNING:
+                self._starter.launch(run, event)
+            elif run.state is RunState.QUEUED:
+                self._starter.offer(run, event)
+            else:
+                self._starter.wait(run)
+
+
+def _dropped(trigger: str, outcome: EventOutcome, code: str, why: str) -> Outcome:
+    return Outcome(trigger=trigger, outcome=outcome, code=code, reason=f"{outcome}: {why}")

@@ -1,0 +1,174 @@
+"""What the outside may ask of a running engine: the implementation of `engine.http.operations.Operations`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from engine.clock import Clock, rfc3339
+from engine.config import Config
+from engine.decide.rules import Rule
+from engine.dispatch import Dispatch
+from engine.errors import NotFound
+from engine.events import Accepted, Event
+from engine.intake import Intake
+from engine.journal import Journal
+from engine.plugin import Handler, Secret
+from engine.plugin.settings import settings_of
+from engine.runlogs import RunLogs
+from engine.sources import Routes, Sources
+from engine.store.base import Store
+from engine.timers import Timers
+from engine.triggers import Trigger, TriggerState
+
+
+class Changes:
+    """Lets those wait who want to know when a run's state changes."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, anyio.Event] = {}
+
+    def tell(self, run_id: str) -> None:
+        """Wake all that wait for the run."""
+        event = self._waiting.pop(run_id, None)
+        if event is not None:
+            event.set()
+
+    async def wait(self, run_id: str, timeout_s: float) -> None:
+        """Return when the run has changed, or after `timeout_s`."""
+        event = self._waiting.setdefault(run_id, anyio.Event())
+        with anyio.move_on_after(timeout_s):
+            await event.wait()
+
+
+class Operations:
+    """The running engine, for its faces."""
+
+    def __init__(
+        self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch: Dispatch,
+        timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
+        rules: Mapping[str, Rule], version: str, boot: str,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.clock = clock
+        self.store = store
+        self._journal = journal
+        self._intake = intake
+        self._dispatch = dispatch
+        self._timers = timers
+        self._sources = sources
+        self._routes = routes
+        self._run_logs = run_logs
+        self._changes = changes
+        self._rules = rules
+        self._version = version
+        self._boot = boot
+        self._started_at: datetime = clock.now()
+        self.state = "starting"
+        """`starting`, `running` or `stopping`."""
+
+    async def hear(self, events: Sequence[Event]) -> list[Accepted]:
+        return await self._intake.hear(events)
+
+    async def fire(
+        self, trigger: str, *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],
+        request_id: str | None,
+    ) -> Accepted:  # fmt: skip
+        return await self._intake.fire(
+            trigger, data=data, reason=reason, priority=priority, bypass=bypass, request_id=request_id
+        )
+
+    async def status(self) -> dict[str, Any]:
+        counts = await self.store.counts()
+        return {
+            "state": self.state,
+            "version": self._version,
+            "pid": os.getpid(),
+            "boot": self._boot,
+            "started_at": rfc3339(self._started_at),
+            "uptime_s": round((self.clock.now() - self._started_at).total_seconds(), 3),
+            "data": str(self.config.engine.data),
+            "concurrency": self._dispatch.concurrency,
+            "runs": {state.value: count for state, count in sorted(counts.items())},
+            "triggers": len(self._rules),
+            "jobs": len(self.config.jobs),
+            "sources": [state.view() for state in self._sources.states],
+            "store": {
+                "url": self.config.store.url,
+                "commits": self._journal.commits,
+                "changes": self._journal.changes,
+                "waiting": self._journal.depth,
+            },
+        }
+
+    def trigger_names(self) -> list[str]:
+        return list(self._rules)
+
+    def trigger_view(self, name: str) -> dict[str, Any]:
+        rule = self._rules.get(name)
+        if rule is None:
+            raise NotFound(f"there is no trigger {name}")
+        trigger = rule.trigger
+        next_at = self._timers.next_at(name)
+        state = TriggerState.ACTIVE if trigger.enabled else TriggerState.DISABLED
+        return {
+            "name": trigger.name,
+            "job": trigger.job,
+            "on": _on(trigger),
+            "source": trigger.source,
+            "state": state.value,
+            "enabled": trigger.enabled,
+            "paused": None,
+            "filter": trigger.filter,
+            "priority": trigger.priority,
+            "tags": list(trigger.tags),
+            "description": trigger.description,
+            "defined_in": trigger.defined_in,
+            "created_at": None,
+            "updated_at": None,
+            "next_at": None if next_at is None else rfc3339(next_at),
+        }
+
+    def ready(self) -> tuple[bool, list[str]]:
+        if self.state != "running":
+            return False, [f"the engine is {self.state}"]
+        problems = self._sources.not_ready()
+        if self._journal.failure is not None:
+            problems.append(str(self._journal.failure))
+        return not problems, problems
+
+    def health(self) -> dict[str, Any]:
+        failure = self._journal.failure
+        sources = self._sources.not_ready()
+        timers = [f"{name}: {problem}" for name, problem in self._timers.problems().items()]
+        checks = [
+            {"name": "store", "ok": failure is None, "detail": str(failure or "writes")},
+            {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
+            {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
+        ]
+        status = "failing" if failure is not None else "ok" if not sources and not timers else "degraded"
+        return {"status": status, "checks": checks}
+
+    def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
+        return self._routes.find(method, path)
+
+    def log_path(self, run_id: str) -> Path:
+        return self._run_logs.path(run_id)
+
+    async def wait_change(self, run_id: str, timeout_s: float) -> None:
+        await self._changes.wait(run_id, timeout_s)
+
+
+def _on(trigger: Trigger) -> dict[str, Any]:
+    """Return a trigger's source as the configuration writes it; secrets are left out."""
+    settings = {
+        name: "***" if isinstance(value, Secret) else value
+        for name, value in settings_of(trigger.on).items()
+        if isinstance(value, (str, int, float, bool, Secret)) or value is None
+    }
+    return {trigger.on.name: settings}

@@ -1,0 +1,306 @@
+"""The queue: in the store it is whole, in memory is a window of it.
+
+For each job the window holds the runs at the head of its queue; when it runs low, more is read. What comes due later
+(debounce, retry) stands on a timeline that is windowed in the same way. So a million waiting runs cost disk, and
+starting up reads a window.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from engine.events import Event
+from engine.runs import Run
+from engine.store.base import QueuePlace
+
+WINDOW = 512
+"""Runs of one job that are read at a time; at most twice as many are held."""
+
+LOW_WATER = 128
+"""When fewer are left in a window, more is read."""
+
+KEPT_DATA_BYTES = 16 * 1024
+"""Events with more data than this are not kept in memory with their run, but read when it starts."""
+
+
+class Waiting(Struct):
+    """A queued run in the window; its event is None where it has to be read."""
+
+    run: Run
+    event: Event | None
+
+
+class _Lane:
+    """The window of one job's queue.
+
+    `edge` is the last place known; None means that the window holds the whole queue of the job.
+    """
+
+    __slots__ = ("announced", "arrived", "edge", "entries", "heap", "parked", "reading")
+
+    def __init__(self) -> None:
+        self.announced: QueuePlace | None = None
+        self.heap: list[QueuePlace] = []
+        self.entries: dict[str, Waiting] = {}
+        self.edge: QueuePlace | None = None
+        self.parked = False
+        self.reading = False
+        self.arrived: list[Waiting] = []
+
+    def head(self) -> QueuePlace | None:
+        heap = self.heap
+        while heap and heap[0].run not in self.entries:
+            heapq.heappop(heap)
+        return heap[0] if heap else None
+
+    def push(self, waiting: Waiting) -> None:
+        self.entries[waiting.run.id] = waiting
+        heapq.heappush(self.heap, QueuePlace(waiting.run.rank, waiting.run.id))
+
+    def trim(self) -> None:
+        """Drop the far half of an overfull window; the store has it."""
+        if len(self.entries) <= 2 * WINDOW:
+            return
+        places = [place for place in sorted(self.heap) if place.run in self.entries]
+        for place in places[WINDOW:]:
+            del self.entries[place.run]
+        self.heap = places[:WINDOW]
+        self.edge = places[WINDOW - 1]
+
+
+ReadHead = Callable[[str, QueuePlace | None, int], Awaitable[list[tuple[Run, Event]]]]
+
+
+class Queue:
+    """The ready runs of all jobs, in order of rank.
+
+    `read` reads a job's queue from a place on; `is_active` tells whether a run was taken and has not ended.
+    """
+
+    def __init__(self, read: ReadHead, is_active: Callable[[str], bool]) -> None:
+        self._read = read
+        self._is_active = is_active
+        self._lanes: dict[str, _Lane] = {}
+        self._heads: list[tuple[QueuePlace, str]] = []
+
+    def __len__(self) -> int:
+        """How many runs the windows hold."""
+        return sum(len(lane.entries) for lane in self._lanes.values())
+
+    def has(self, job: str) -> bool:
+        """Tell whether runs of the job wait."""
+        lane = self._lanes.get(job)
+        return lane is not None and (bool(lane.entries) or lane.edge is not None or bool(lane.arrived))
+
+    def offer(self, run: Run, event: Event | None) -> None:
+        """Take in a run that is queued in the store; one that is known or active already is left."""
+        lane = self._lanes.get(run.job)
+        if lane is None:
+            lane = self._lanes[run.job] = _Lane()
+        if run.id in lane.entries or self._is_active(run.id):
+            return
+        waiting = Waiting(run, event)
+        if lane.edge is not None and QueuePlace(run.rank, run.id) > lane.edge:
+            if lane.reading:
+                lane.arrived.append(waiting)
+            return
+        lane.push(waiting)
+        lane.trim()
+        self._announce(run.job, lane)
+
+    def expect(self, job: str) -> None:
+        """Note, at the start, that the store may hold queued runs of a job."""
+        lane = self._lanes.setdefault(job, _Lane())
+        lane.edge = QueuePlace(-(2**62), "")
+
+    def remove(self, job: str, run_id: str) -> None:
+        """Forget a run that was taken out of the queue in the store."""
+        lane = self._lanes.get(job)
+        if lane is not None:
+            lane.entries.pop(run_id, None)
+            lane.arrived = [waiting for waiting in lane.arrived if waiting.run.id != run_id]
+
+    def take(self, may_start: Callable[[str], bool]) -> Waiting | None:
+        """Take the first run whose job may start one; jobs that may not are parked until `unpark`."""
+        heads = self._heads
+        while heads:
+            place, job = heads[0]
+            lane = self._lanes[job]
+            if place != lane.announced:
+                heapq.heappop(heads)
+                continue
+            head = lane.head()
+            if head == place and may_start(job):
+                heapq.heappop(lane.heap)
+                waiting = lane.entries.pop(head.run)
+                self._reannounce(job, lane)
+                return waiting
+            if head == place:
+                lane.parked, lane.announced = True, None
+                heapq.heappop(heads)
+            else:
+                self._reannounce(job, lane)
+        return None
+
+    def unpark(self, job: str) -> None:
+        """Let a job take part again, as one of its slots is free."""
+        lane = self._lanes.get(job)
+        if lane is not None and lane.parked:
+            lane.parked = False
+            self._announce(job, lane)
+
+    def low(self) -> list[str]:
+        """Return the jobs of whose queue more must be read."""
+        return [
+            job
+            for job, lane in self._lanes.items()
+            if lane.edge is not None and not lane.reading and len(lane.entries) < LOW_WATER
+        ]
+
+    def is_low(self, job: str) -> bool:
+        """Tell whether more of the job's queue must be read."""
+        lane = self._lanes.get(job)
+        return (
+            lane is not None and lane.edge is not None and not lane.reading and len(lane.entries) < LOW_WATER
+        )
+
+    async def refill(self, job: str) -> None:
+        """Read more of a job's queue into its window."""
+        lane = self._lanes[job]
+        if lane.reading or lane.edge is None:
+            return
+        lane.reading = True
+        try:
+            rows = await self._read(job, lane.edge, WINDOW)
+        except BaseException:
+            lane.reading = False
+            lane.arrived.clear()
+            raise
+        lane.reading = False
+        arrived, lane.arrived = lane.arrived, []
+        if len(rows) == WINDOW:
+            last = rows[-1][0]
+            lane.edge = QueuePlace(last.rank, last.id)
+        else:
+            lane.edge = None
+        for run, event in rows:
+            if run.id not in lane.entries and not self._is_active(run.id):
+                lane.push(Waiting(run, event))
+        for waiting in arrived:
+            place = QueuePlace(waiting.run.rank, waiting.run.id)
+            known = waiting.run.id in lane.entries or self._is_active(waiting.run.id)
+            if not known and (lane.edge is None or place <= lane.edge):
+                lane.push(waiting)
+        lane.trim()
+        self._announce(job, lane)
+
+    def _announce(self, job: str, lane: _Lane) -> None:
+        """Put the job in line by its head, where that is better than what stands there."""
+        head = lane.head()
+        if head is not None and not lane.parked and (lane.announced is None or head < lane.announced):
+            lane.announced = head
+            heapq.heappush(self._heads, (head, job))
+
+    def _reannounce(self, job: str, lane: _Lane) -> None:
+        """Replace the job's place at the front of the line by its head."""
+        lane.announced = lane.head()
+        if lane.announced is None:
+            heapq.heappop(self._heads)
+        else:
+            heapq.heapreplace(self._heads, (lane.announced, job))
+
+
+ReadDue = Callable[[tuple[datetime, str], int], Awaitable[list[tuple[datetime, Run]]]]
+
+
+class Timeline:
+    """What waits for its time, the earliest first: a window of it, and more is read when it runs low.
+
+    `edge` is the last place known; None means that the window holds all there is. Before the first `refill` nothing
+    is known.
+    """
+
+    def __init__(self, read: ReadDue, is_active: Callable[[str], bool]) -> None:
+        self._read = read
+        self._is_active = is_active
+        self._heap: list[tuple[datetime, str]] = []
+        self._runs: dict[str, tuple[datetime, Run]] = {}
+        self._edge: tuple[datetime, str] | None = (datetime.min.replace(tzinfo=UTC), "")
+        self._reading = False
+        self._arrived: list[tuple[datetime, Run]] = []
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def put(self, run: Run, due_at: datetime) -> None:
+        """Take in a run that waits in the store until `due_at`, or move it there."""
+        if self._edge is not None and (due_at, run.id) > self._edge:
+            self._runs.pop(run.id, None)
+            if self._reading:
+                self._arrived.append((due_at, run))
+            return
+        self._push(run, due_at)
+        if len(self._runs) > 4 * WINDOW:
+            self._trim()
+
+    def remove(self, run_id: str) -> None:
+        """Forget a run."""
+        self._runs.pop(run_id, None)
+        self._arrived = [item for item in self._arrived if item[1].id != run_id]
+
+    def next_at(self) -> datetime | None:
+        """Return the earliest due time in the window, or None."""
+        heap = self._heap
+        while heap:
+            due_at, run_id = heap[0]
+            known = self._runs.get(run_id)
+            if known is not None and known[0] == due_at:
+                return due_at
+            heapq.heappop(heap)
+        return None
+
+    def take_due(self, now: datetime) -> list[Run]:
+        """Take all runs of the window that are due."""
+        due = []
+        while (at := self.next_at()) is not None and at <= now:
+            _, run_id = heapq.heappop(self._heap)
+            due.append(self._runs.pop(run_id)[1])
+        return due
+
+    @property
+    def is_low(self) -> bool:
+        """Whether more must be read."""
+        return self._edge is not None and not self._reading and len(self._runs) < LOW_WATER
+
+    async def refill(self) -> None:
+        """Read more of what waits."""
+        if self._reading or self._edge is None:
+            return
+        self._reading = True
+        try:
+            rows = await self._read(self._edge, WINDOW)
+        finally:
+            self._reading = False
+            arrived, self._arrived = self._arrived, []
+        self._edge = (rows[-1][0], rows[-1][1].id) if len(rows) == WINDOW else None
+        for due_at, run in rows:
+            if run.id not in self._runs and not self._is_active(run.id):
+                self._push(run, due_at)
+        for due_at, run in arrived:
+            self.put(run, due_at)
+
+    def _push(self, run: Run, due_at: datetime) -> None:
+        self._runs[run.id] = (due_at, run)
+        heapq.heappush(self._heap, (due_at, run.id))
+
+    def _trim(self) -> None:
+        """Drop the far end of an overfull window; the store has it."""
+        places = sorted((due_at, run_id) for run_id, (due_at, _) in self._runs.items())
+        for _, run_id in places[WINDOW:]:
+            del self._runs[run_id]
+        self._heap = places[:WINDOW]
+        self._edge = places[WINDOW - 1]

@@ -1,0 +1,228 @@
+"""The plugins that are there: found by entry points and in folders, and listed by what they are.
+
+What can't be used (it can't be imported, it is no plugin, its name is taken) is kept as a broken entry with
+the reason: the others work all the same, and a configuration that names it is told why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from engine.errors import PluginError
+from engine.ids import is_slug
+from engine.plugin import Plugin, Runner, Source, Timer
+
+GROUP = "engine.plugins"
+"""The group of entry points that plugins are announced by."""
+
+Kind = Literal["source", "timer", "runner", "unknown"]
+
+_ABSTRACT: dict[Kind, tuple[type[Plugin], tuple[str, ...]]] = {
+    "source": (Source, ("run",)),
+    "timer": (Timer, ("next", "previous")),
+    "runner": (Runner, ("run",)),
+}
+
+_log = logging.getLogger(__name__)
+
+
+class PluginEntry(Struct, frozen=True, kw_only=True):
+    """A plugin as listings show it.
+
+    `origin` is where it comes from: an entry point or a file. A broken one has `error`, the reason in words,
+    and perhaps no class; `kind` is `unknown` where nothing tells it.
+    """
+
+    kind: Kind
+    name: str
+    cls: type[Plugin] | None
+    origin: str
+    doc: str = ""
+    error: str | None = None
+
+
+class Registry:
+    """Plugins by kind and name. `sources` and `timers` share one space of names, that of `on.<name>`."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, type[Source]] = {}
+        self.timers: dict[str, type[Timer]] = {}
+        self.runners: dict[str, type[Runner]] = {}
+        self._entries: list[PluginEntry] = []
+
+    @classmethod
+    def discover(cls, folders: Sequence[Path] = ()) -> Registry:
+        """Return a registry of what the entry points announce and the modules in `folders` define.
+
+        Each `*.py` in a folder is imported, except those whose names begin with `_`. Raises nothing for a
+        plugin or a folder that can't be used: they are kept as broken entries.
+        """
+        registry = cls()
+        points = importlib.metadata.entry_points(group=GROUP)
+        for point in sorted(points, key=lambda point: (point.name, point.value)):
+            registry._add_entry_point(point)
+        for folder in folders:
+            registry._add_folder(folder)
+        return registry
+
+    def add(self, plugin: Any, origin: str = "code") -> None:
+        """Register a plugin class; PluginError says why it can't be one, or that its name is taken."""
+        kind = check_plugin(plugin)
+        name = plugin.name
+        taken = self._taken(kind, name)
+        if taken is plugin:
+            return
+        if taken is not None:
+            first = next(entry.origin for entry in self._entries if entry.cls is taken)
+            raise PluginError(f'the name "{name}" is already taken by {_title(taken)}, from {first}')
+        if issubclass(plugin, Source):
+            self.sources[name] = plugin
+        elif issubclass(plugin, Timer):
+            self.timers[name] = plugin
+        else:
+            self.runners[name] = plugin
+        self._entries.append(
+            PluginEntry(kind=kind, name=name, cls=plugin, origin=origin, doc=_first_line(plugin))
+        )
+
+    def plugins(self) -> list[PluginEntry]:
+        """List all plugins, by kind and name, the broken ones included."""
+        return sorted(self._entries, key=lambda entry: (entry.kind, entry.name, entry.error is not None))
+
+    def broken(self, name: str, *kinds: Kind) -> PluginEntry | None:
+        """Return the broken entry of that name, of one of these kinds or of unknown kind, or None."""
+        for entry in self._entries:
+            if entry.error is not None and entry.name == name and entry.kind in (*kinds, "unknown"):
+                return entry
+        return None
+
+    def _taken(self, kind: Kind, name: str) -> type[Plugin] | None:
+        if kind == "runner":
+            return self.runners.get(name)
+        return self.sources.get(name) or self.timers.get(name)
+
+    def _add_entry_point(self, point: importlib.metadata.EntryPoint) -> None:
+        package = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
+        origin = f"entry point {point.name}{package}"
+        group, _, last = point.name.rpartition(".")
+        kind = _kind_named(group)
+        try:
+            plugin = point.load()
+        except (Exception, SystemExit) as error:  # what a foreign module raises on import is its own affair
+            _log.warning("%s can't be loaded", origin, exc_info=True, extra={"action": "plugin.broken"})
+            self._add_broken(kind, last, None, origin, f"can't be loaded: {_sentence(error)}")
+            return
+        self._try_add(plugin, last, origin)
+
+    def _add_folder(self, folder: Path) -> None:
+        try:
+            files = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.name[0] != "_")
+        except OSError as error:
+            self._add_broken("unknown", folder.name, None, str(folder), f"can't be read: {error.strerror}")
+            return
+        for file in files:
+            self._add_file(file)
+
+    def _add_file(self, file: Path) -> None:
+        try:
+            module = _import_file(file)
+        except (Exception, SystemExit) as error:  # as above
+            _log.warning("%s can't be imported", file, exc_info=True, extra={"action": "plugin.broken"})
+            self._add_broken("unknown", file.stem, None, str(file), f"can't be imported: {_sentence(error)}")
+            return
+        for value in list(vars(module).values()):
+            if (
+                inspect.isclass(value)
+                and issubclass(value, Plugin)
+                and value.__module__ == module.__name__
+                and not value.__name__.startswith("_")
+            ):
+                self._try_add(value, getattr(value, "name", file.stem), str(file))
+
+    def _try_add(self, plugin: Any, name: Any, origin: str) -> None:
+        try:
+            self.add(plugin, origin)
+        except PluginError as error:
+            cls = plugin if inspect.isclass(plugin) and issubclass(plugin, Plugin) else None
+            shown = getattr(cls, "name", name)
+            self._add_broken(kind_of(cls), str(shown), cls, origin, str(error))
+
+    def _add_broken(self, kind: Kind, name: str, cls: type[Plugin] | None, origin: str, error: str) -> None:
+        doc = _first_line(cls) if cls is not None else ""
+        self._entries.append(PluginEntry(kind=kind, name=name, cls=cls, origin=origin, doc=doc, error=error))
+
+
+def kind_of(plugin: type[Any] | None) -> Kind:
+    """Tell the kind of a plugin class by its base class."""
+    for kind, (base, _) in _ABSTRACT.items():
+        if plugin is not None and issubclass(plugin, base):
+            return kind
+    return "unknown"
+
+
+def check_plugin(plugin: Any) -> Kind:
+    """Return the kind of a plugin class; PluginError says what keeps it from being one."""
+    if not inspect.isclass(plugin) or not issubclass(plugin, Plugin):
+        raise PluginError(f"{plugin!r:.80} is no plugin: it has to be a subclass of Source, Timer or Runner")
+    title, kind = _title(plugin), kind_of(plugin)
+    if kind == "unknown":
+        raise PluginError(f"{title} is neither a Source nor a Timer nor a Runner; derive it from one of them")
+    name = getattr(plugin, "name", None)
+    if not isinstance(name, str) or not is_slug(name):
+        raise PluginError(f"{title} has no usable name; give it `name: ClassVar[str] = …`, as in `on.<name>`")
+    missing = [
+        method
+        for method in _ABSTRACT[kind][1]
+        if getattr(getattr(plugin, method), "__isabstractmethod__", False)
+    ]
+    if missing:
+        methods = " and ".join(f"`{method}`" for method in missing)
+        raise PluginError(f"{title} does not implement {methods}, which every {kind} must")
+    if plugin.main is not None and plugin.main not in plugin.__struct_fields__:
+        raise PluginError(f"{title} names {plugin.main!r} as its main field, but has no such field")
+    return kind
+
+
+def _import_file(file: Path) -> Any:
+    digest = hashlib.sha256(str(file).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    name = f"_engine_plugin_{digest}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError("it is no Python module")
+    module = importlib.util.module_from_spec(spec)
+    # Annotations are resolved through sys.modules, so the module has to stand there.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _kind_named(group: str) -> Kind:
+    named: dict[str, Kind] = {"sources": "source", "timers": "timer", "runners": "runner"}
+    return named.get(group, "unknown")
+
+
+def _title(plugin: type[Any]) -> str:
+    return f"{plugin.__module__}.{plugin.__qualname__}"
+
+
+def _first_line(plugin: type[Any]) -> str:
+    return (inspect.cleandoc(plugin.__doc__ or "").split("\n", 1)[0]).strip()
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text:.300}" if text else type(error).__name__

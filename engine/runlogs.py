@@ -1,0 +1,42 @@
+"""The files of runs: what their processes print, and what they leave as outputs."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+
+class RunLogs:
+    """Log files below one directory, a folder for each day (UTC) on which runs were made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._made: set[str] = set()
+
+    def path(self, run_id: str) -> Path:
+        """Return the path of a run's log file, which may not be there; it follows from the id alone."""
+        return self._directory / _day(run_id) / f"{run_id}.log"
+
+    def output_path(self, run_id: str) -> Path:
+        """Return the path of the file in which a run's attempt may leave its outputs."""
+        return self._directory / _day(run_id) / f"{run_id}.out"
+
+    def open(self, run_id: str) -> int:
+        """Open a run's log file to append to it, and return the descriptor."""
+        path = self.path(run_id)
+        if path.parent.name not in self._made:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._made.add(path.parent.name)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return os.open(path, flags, 0o600)
+
+
+def _day(run_id: str) -> str:
+    """Return the day on which an id was made: a UUIDv7 begins with milliseconds since 1970."""
+    return datetime.fromtimestamp((UUID(run_id).int >> 80) / 1000, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,301 @@
+"""The whole: the only place that builds the organs, connects them, and takes them down again.
+
+**The stop ladder**, in one place (`Runtime.run`): the listener and the sources stop, so nothing new is acknowledged;
+runs may end within `shutdown_grace`; those left are interrupted (their processes ended, their attempts not counted);
+the journal writes what waits; the store is closed. A second signal ends the process at once; the next start settles
+what was left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from engine import logs
+from engine.clock import Clock, SystemClock
+from engine.config import Config, find_files, load
+from engine.decide.rules import Rule
+from engine.decide.shaping import Windows
+from engine.dispatch import Dispatch, settle
+from engine.errors import ConfigError, EngineError, StoreDamaged
+from engine.events import Accepted, Event
+from engine.execution import RUN_MARK, Executor
+from engine.http.server import HttpServer
+from engine.http.tokens import AdminToken
+from engine.ids import new_id
+from engine.intake import MANUAL_SOURCE, Intake
+from engine.jobs import OnCrash
+from engine.journal import Journal
+from engine.operations import Changes, Operations
+from engine.plugin import Source
+from engine.processes import end_leftovers
+from engine.registry import Registry
+from engine.runlogs import RunLogs
+from engine.runs import Origin, Run
+from engine.sources import Routes, Sources
+from engine.store.changes import Accept, Cursor
+from engine.store.opening import Lock
+from engine.store.sqlite import SqliteStore
+from engine.systemd import Notifier
+from engine.timers import SOURCE_PREFIX, Timers
+
+log = logging.getLogger("engine")
+
+SWITCH_INTERVAL_S = 0.0005
+"""The interpreter's: at its default (5 ms) a busy loop starves the thread that writes."""
+
+ROUTES_S = 2.0
+"""How long the listener waits, at the start, for the sources to have their routes."""
+
+STOP_HTTP_S = 5.0
+
+
+def distribution_version() -> str:
+    """Return the version of the installed distribution."""
+    try:
+        return version("trigger-engine")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class Runtime:
+    """An engine: built from a configuration, run until it is told to stop.
+
+    `on_ready` is called once everything runs; `listen` tells whether it serves HTTP.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        registry: Registry | None = None,
+        clock: Clock | None = None,
+        listen: bool = True,
+        environment: Mapping[str, str] = os.environ,
+        on_ready: Callable[[Runtime], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.boot = new_id()
+        self._listen = listen
+        self._environment = environment
+        self._on_ready = on_ready
+        self._stop = anyio.Event()
+        known = registry or Registry.discover(config.engine.plugins)
+        self._own_sources = frozenset({"timer", MANUAL_SOURCE, *known.sources, *known.timers})
+        self._dispatch: Dispatch | None = None
+        self.operations: Operations | None = None
+        self.server: HttpServer | None = None
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns when it is done."""
+        self._stop.set()
+
+    def kill(self) -> None:
+        """Kill the processes of all running runs; the next start settles their runs."""
+        for pid in self._dispatch.processes() if self._dispatch is not None else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
+    async def run(self) -> None:
+        """Start, run until `stop`, and take everything down in order.
+
+        Raises StoreError when the store is refused or fails for good, EngineError when the address can't be had.
+        """
+        config = self.config
+        config.engine.data.mkdir(parents=True, exist_ok=True)
+        lock = Lock(config.engine.data / "engine.lock", f"the data directory {config.engine.data}")
+        try:
+            store = SqliteStore(config.store.path, clock=self.clock)
+            await store.open()
+            try:
+                await self._run_on(store)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await store.close()
+        finally:
+            lock.release()
+
+    async def _run_on(self, store: SqliteStore) -> None:
+        journal = Journal(store, self.clock)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._write, journal, group, name="journal")
+            try:
+                await self._settle(store, journal)
+                await self._run_organs(store, journal, group)
+            finally:
+                journal.close()
+
+    async def _write(self, journal: Journal, group: TaskGroup) -> None:
+        """Be the writer; it outlives everything else, and its end by damage is the end of all."""
+        with anyio.CancelScope(shield=True):
+            await journal.run()
+        if isinstance(journal.failure, StoreDamaged):
+            raise journal.failure
+
+    async def _settle(self, store: SqliteStore, journal: Journal) -> None:
+        """End what a crash left running, and record it, before anything is started in its place."""
+        left = await store.running()
+        if not left:
+            return
+        processes = {run.id: (run.process, run.process_started) for run in left}
+        ended = await end_leftovers(processes, mark=RUN_MARK, clock=self.clock)
+        now = self.clock.now()
+        futures = []
+        for run in left:
+            job = self.config.jobs.get(run.job)
+            on_crash = job.on_crash if job is not None else OnCrash.RETRY
+            count = len(ended.get(run.id, ()))
+            futures.append(journal.submit(settle(run, on_crash, now, count, self.config.engine.ageing_s)))
+        for future in futures:
+            await future
+        log.warning(
+            "Settled %d runs that were running when the engine died", len(left), extra={"action": "settled"}
+        )
+
+    async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
+        config, clock = self.config, self.clock
+        rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
+        windows = Windows(await store.open_windows())
+        run_logs = RunLogs(config.engine.data / "logs")
+        changes, routes = Changes(), Routes()
+        executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs)
+        dispatch = self._dispatch = Dispatch(
+            boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
+            execute=executor.execute, concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s,
+            on_change=changes.tell,
+        )  # fmt: skip
+        used = self._used_sources()
+        intake = Intake(
+            clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
+            hearing=[(name, source) for name, source in used if source.hears],
+            max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
+            own_sources=self._own_sources,
+        )  # fmt: skip
+
+        async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
+            return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
+
+        async def begin(cursor: Cursor) -> Any:
+            return await journal.submit(Accept(entries=(), cursor=cursor))
+
+        timers = Timers(clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin)
+        routes_ready = anyio.Event()
+        sources = Sources(
+            clock=clock, sources=used, door=intake, read_cursor=store.cursor, base=config.base,
+            max_data=config.http.max_body_bytes, routes=routes,
+            on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
+        )  # fmt: skip
+        operations = self.operations = Operations(
+            config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
+            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, rules=rules,
+            version=distribution_version(), boot=self.boot,
+        )  # fmt: skip
+        notifier = Notifier(self._environment)
+        async with anyio.create_task_group() as outer:
+            await outer.start(dispatch.run, name="dispatch")
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(sources.run, name="sources")
+                await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
+                if used:
+                    with anyio.move_on_after(ROUTES_S):
+                        await routes_ready.wait()
+                if self._listen:
+                    admin = AdminToken.open(config.engine.data, self._environment)
+                    self.server = HttpServer(operations, admin)
+                    await self.server.start()
+                operations.state = "running"
+                inner.start_soon(notifier.watch, clock, name="watchdog")
+                if not store.checked:
+                    inner.start_soon(self._check_whole, store, journal, name="store check")
+                notifier.send("READY=1")
+                log.info("The engine runs", extra={"action": "ready", "pid": os.getpid(), "boot": self.boot})
+                if self._on_ready is not None:
+                    self._on_ready(self)
+                await self._stop.wait()
+                operations.state = "stopping"
+                notifier.send("STOPPING=1")
+                log.info("Stopping", extra={"action": "stopping"})
+                if self.server is not None:
+                    await self.server.stop(STOP_HTTP_S)
+                inner.cancel_scope.cancel()
+            await dispatch.drain(config.engine.shutdown_grace_s)
+            dispatch.stop()
+        log.info("Stopped", extra={"action": "stopped"})
+
+    def _used_sources(self) -> list[tuple[str, Source]]:
+        """Return each source that an enabled trigger is on, once."""
+        used: dict[str, Source] = {}
+        for trigger in self.config.triggers.values():
+            if isinstance(trigger.on, Source) and trigger.enabled:
+                used.setdefault(trigger.source, trigger.on)
+        return list(used.items())
+
+    async def _check_whole(self, store: SqliteStore, journal: Journal) -> None:
+        """Check a store that was too large to be checked whole before the start."""
+        findings = await store.check()
+        if findings:
+            journal.fail(StoreDamaged(f"{store.path} is damaged: {'; '.join(findings[:5])}"))
+
+
+async def _follow_signals(runtime: Runtime, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    """Stop at the first SIGTERM or SIGINT; end the process at the second."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        asked = False
+        async for number in signals:
+            if asked:
+                log.warning("Second signal: ending at once", extra={"action": "ended"})
+                runtime.kill()
+                os._exit(128 + number)
+            asked = True
+            runtime.stop()
+
+
+async def _serve(runtime: Runtime) -> None:
+    async with anyio.create_task_group() as group:
+        await group.start(_follow_signals, runtime)
+        await runtime.run()
+        group.cancel_scope.cancel()
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for inner in error.exceptions for cause in _causes(inner)]
+    return [error]
+
+
+def serve(config_files: Sequence[str]) -> int:
+    """Run an engine on configuration files until a signal; return the exit code: 0, 1 (it failed), 2 (configuration)."""
+    try:
+        files = find_files(config_files, os.environ)
+        config = load(files, environment=os.environ, create_secrets=True)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
+        return 2
+    logs.configure(config.secrets)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    runtime = Runtime(config)
+    try:
+        anyio.run(_serve, runtime)
+    except EngineError as error:
+        log.critical("%s", error, extra={"action": "failed"})
+        return 1
+    except BaseExceptionGroup as group:
+        causes = _causes(group)
+        known = [cause for cause in causes if isinstance(cause, EngineError)]
+        if len(known) != len(causes):
+            raise
+        for cause in dict.fromkeys(map(str, known)):
+            log.critical("%s", cause, extra={"action": "failed"})
+        return 1
+    return 0

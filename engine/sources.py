@@ -1,0 +1,217 @@
+"""Sources: a supervisor that runs each, starts it again when it raises, and knows how it is."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+from msgspec import Struct
+
+from engine.clock import Clock, rfc3339
+from engine.errors import PluginError, StoreDamaged
+from engine.events import Accepted, Event
+from engine.payload import survey
+from engine.plugin import Handler, Source
+
+log = logging.getLogger("engine.sources")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+STEADY_S = 60.0
+"""A source that ran so long before it raised is started again after the first pause."""
+
+STOP_S = 5.0
+"""How long a source may take to stop."""
+
+
+class Door(Protocol):
+    """What a source needs of intake and store."""
+
+    async def accept(self, source: str, events: Sequence[Event], *, cursor: Any = None) -> list[Accepted]: ...
+
+    async def reject(self, source: str, event: Event, reason: str) -> Accepted: ...
+
+
+class Routes:
+    """The routes below `/hooks/` that running sources answer."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, dict[str, Handler]] = {}
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        """Add a route; raise PluginError where it is taken or not below `/hooks/`."""
+        if not path.startswith("/hooks/"):
+            raise PluginError(f"a source's route begins with /hooks/, {path!r} does not")
+        methods = self._handlers.setdefault(path, {})
+        if method in methods:
+            raise PluginError(f"the route {method} {path} is taken")
+        methods[method] = handler
+
+    def remove(self, method: str, path: str) -> None:
+        """Remove a route."""
+        methods = self._handlers.get(path, {})
+        methods.pop(method, None)
+        if not methods:
+            self._handlers.pop(path, None)
+
+    def find(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
+        """Return the handler, or the methods that the path allows, or None."""
+        methods = self._handlers.get(path)
+        if methods is None:
+            return None
+        return methods.get(method) or tuple(sorted(methods))
+
+
+class SourceState(Struct):
+    """How a source is: `starting`, `running`, `failed` (and starts again at some time), `stopped`."""
+
+    id: str
+    source: Source
+    state: str = "starting"
+    error: str | None = None
+    restarts: int = 0
+    events: int = 0
+    last_event_at: datetime | None = None
+
+    def view(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        return {
+            "name": self.id,
+            "plugin": self.source.name,
+            "state": self.state,
+            "error": self.error,
+            "restarts": self.restarts,
+            "events": self.events,
+            "last_event_at": None if self.last_event_at is None else rfc3339(self.last_event_at),
+        }
+
+
+class Context:
+    """What a running source gets; see `engine.plugin.SourceContext`."""
+
+    def __init__(
+        self, state: SourceState, *, door: Door, read_cursor: Callable[[str], Any], clock: Clock, base: Path,
+        max_data: int, routes: Routes, on_ready: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.name = state.id
+        self.clock = clock
+        self.base = base
+        self.max_data = max_data
+        self.log = logging.LoggerAdapter(logging.getLogger("plugins"), {"source": state.id})
+        self._state = state
+        self._door = door
+        self._read_cursor = read_cursor
+        self._routes = routes
+        self._on_ready = on_ready
+        self._mine: list[tuple[str, str]] = []
+
+    async def emit(self, *events: Event, cursor: Any = None) -> list[Accepted]:
+        if cursor is not None:
+            survey(cursor)
+        answers = await self._door.accept(self.name, events, cursor=cursor)
+        state = self._state
+        state.events += len(answers)
+        state.last_event_at = self.clock.now()
+        return answers
+
+    async def reject(self, event: Event, reason: str) -> Accepted:
+        return await self._door.reject(self.name, event, reason)
+
+    async def cursor(self) -> Any:
+        return await self._read_cursor(self.name)
+
+    def ready(self) -> None:
+        self._state.state = "running"
+        self._state.error = None
+        self._on_ready()
+
+    async def every(self, seconds: float) -> AsyncIterator[None]:
+        start = self.clock.monotonic()
+        beat = 0
+        while True:
+            yield
+            beat = max(beat + 1, int((self.clock.monotonic() - start) / seconds))
+            await self.clock.sleep(start + beat * seconds - self.clock.monotonic())
+
+    def route(self, method: str, path: str, handler: Handler) -> None:
+        self._routes.add(method, path, handler)
+        self._mine.append((method, path))
+
+    def close(self) -> None:
+        """Take back what the source registered."""
+        for method, path in self._mine:
+            self._routes.remove(method, path)
+        self._mine.clear()
+
+
+class Sources:
+    """Runs all sources side by side; one that raises or ends harms no other."""
+
+    def __init__(
+        self, *, clock: Clock, sources: Sequence[tuple[str, Source]], door: Door, read_cursor: Callable[[str], Any],
+        base: Path, max_data: int, routes: Routes, on_ready: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._states = [SourceState(id=source_id, source=source) for source_id, source in sources]
+        self._door = door
+        self._read_cursor = read_cursor
+        self._base = base
+        self._max_data = max_data
+        self._routes = routes
+        self._on_ready = on_ready
+        self._random = random.Random()  # noqa: S311 - spreads restarts, no secret
+
+    @property
+    def states(self) -> Sequence[SourceState]:
+        """How each source is."""
+        return self._states
+
+    def not_ready(self) -> list[str]:
+        """Return the sources that do not receive, in words."""
+        return [
+            f"source {state.id} is {state.state}" + (f": {state.error}" if state.error else "")
+            for state in self._states
+            if state.state != "running"
+        ]
+
+    async def run(self) -> None:
+        """Run all sources until cancelled."""
+        async with anyio.create_task_group() as group:
+            for state in self._states:
+                group.start_soon(self._supervise, state, name=f"source {state.id}")
+
+    async def _supervise(self, state: SourceState) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            started = self._clock.monotonic()
+            try:
+                await self._run_once(state)
+                state.error = "it ended by itself"
+                log.warning("Source %s ended by itself", state.id, extra={"action": "source_ended"})
+            except StoreDamaged:
+                state.state, state.error = "stopped", "the store failed"
+                return
+            except Exception as error:
+                state.error = f"{type(error).__name__}: {error}"
+                log.exception("Source %s raised", state.id, extra={"action": "source_raised", "source": state.id})
+            state.state = "failed"
+            state.restarts += 1
+            if self._clock.monotonic() - started >= STEADY_S:
+                pause_s = FIRST_PAUSE_S
+            await self._clock.sleep(pause_s * self._random.uniform(0.8, 1.2))
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            state.state = "starting"
+
+    async def _run_once(self, state: SourceState) -> None:
+        context = Context(
+            state, door=self._door, read_cursor=self._read_cursor, clock=self._clock, base=self._base,
+            max_data=self._max_data, routes=self._routes, on_ready=self._on_ready,
+        )  # fmt: skip
+        try:
+            await state.source.run(context)
+        finally:
+            context.close()

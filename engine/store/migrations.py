@@ -1,0 +1,89 @@
+"""The SQLite schema, as numbered migrations. What was released is never edited; a change is a new migration.
+
+Instants are integers: microseconds since 1970, UTC. Trace and attempts are JSON fragments without the outer
+brackets, so that appending is a concatenation.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x54524947
+"""What PRAGMA application_id says of our files: "TRIG"."""
+
+_INITIAL = """
+create table events (
+    seq integer primary key,
+    id text not null,
+    source text not null,
+    type text not null,
+    subject text,
+    time integer not null,
+    received_at integer not null,
+    key text,
+    priority integer,
+    data text not null
+) strict;
+create unique index events_id on events (id);
+-- The identity of an event: the promise that an occurrence is one row lives here.
+create unique index events_key on events (source, key) where key is not null;
+
+create table outcomes (
+    event text not null,
+    trigger text not null,
+    outcome text not null,
+    run text,
+    code text not null,
+    reason text not null,
+    primary key (event, trigger)
+) strict, without rowid;
+-- The events of a run that gathered several; a run's first event stands in the run itself.
+create index outcomes_joined on outcomes (run) where outcome = 'joined';
+
+create table runs (
+    seq integer primary key,
+    id text not null,
+    job text not null,
+    trigger text not null,
+    origin text not null,
+    key text not null,
+    first_event text not null,
+    event text not null,
+    event_count integer not null,
+    state text not null,
+    code text not null,
+    priority integer not null,
+    rank integer not null,
+    attempt integer not null,
+    created_at integer not null,
+    due_at integer,
+    closes_at integer,
+    window text,
+    scheduled_for integer,
+    started_at integer,
+    finished_at integer,
+    exit_code integer,
+    outputs text,
+    process integer,
+    process_started integer,
+    boot text,
+    trace text not null,
+    attempts text not null default ''
+) strict;
+create unique index runs_id on runs (id);
+-- At most one run for a trigger, origin and key.
+create unique index runs_key on runs (trigger, origin, key);
+-- The queue, in the order in which it is taken.
+create index runs_queue on runs (job, rank, id) where state = 'queued';
+-- What waits for its time.
+create index runs_due on runs (due_at, id) where state in ('pending', 'retrying');
+-- What a crash has to settle, and the gates to ask again.
+create index runs_live on runs (state) where state in ('running', 'held');
+
+create table cursors (
+    source text primary key,
+    value text not null,
+    moved_at integer not null
+) strict, without rowid;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL,)
+"""Migration n (from 1) brings a file from version n-1 to version n."""

@@ -1,0 +1,166 @@
+"""Opening a SQLite store: made, checked, migrated, or refused; never overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from engine.errors import StoreDamaged, StoreError, StoreInUse, StoreVersion
+from engine.store.connection import is_regular, sync_directory, translate
+from engine.store.migrations import APPLICATION_ID, MIGRATIONS
+
+CHECKED_AT_START_BYTES = 64 * 2**20
+"""Files up to this size are checked whole before they are used; of larger ones the rest is checked beside the work."""
+
+_WAY_OUT = "Move it away and put back a backup, or start with an empty data directory; it was left as it is."
+
+
+class Lock:
+    """A lock file that belongs to one process at a time and dies with it; it holds the process id."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        """Take the lock; raise StoreInUse, naming the process that has it."""
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(self._descriptor, 64).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            pid = int(text) if text.isdigit() else None
+            owner = f"process {pid}" if pid else "another process"
+            raise StoreInUse(
+                f"{what} is in use by {owner}. Stop that engine first, or give this one another directory.", pid=pid
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Give the lock back; its file stays, empty, as removing it could let two in."""
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
+
+
+def prepare(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
+    """Make the file ready for use; return whether it was checked whole.
+
+    A missing file is made: under another name, with its tables, and then renamed, so that a crash leaves no half
+    of one. An existing file is checked, and brought to the newest version after a copy of it was put beside it.
+
+    Raises StoreDamaged, StoreVersion, or StoreUnavailable.
+    """
+    if not is_regular(path):
+        if path.exists():
+            raise StoreDamaged(f"{path} is no regular file. {_WAY_OUT}")
+        if path.with_name(path.name + "-wal").exists():
+            raise StoreDamaged(
+                f"{path} is missing, but its write-ahead log {path.name}-wal is there. "
+                "Put the file back; both belong together."
+            )
+        _create(path, migrations)
+        return True
+    if path.stat().st_size == 0:
+        raise StoreDamaged(f"{path} is empty, so it is no store. {_WAY_OUT}")
+    try:
+        with _opened(path) as raw:
+            checked = _check(path, raw)
+            version = _version(path, raw, len(migrations))
+            if version < len(migrations):
+                _migrate(path, raw, version, migrations)
+    except sqlite3.DatabaseError as error:
+        cause = translate(error)
+        if isinstance(cause, StoreDamaged):
+            raise StoreDamaged(f"{path} is damaged: {error}. {_WAY_OUT}") from error
+        raise cause from error
+    return checked
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+    try:
+        yield raw
+    finally:
+        raw.close()
+
+
+def _create(path: Path, migrations: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    for leftover in (new, new.with_name(new.name + "-wal"), new.with_name(new.name + "-shm")):
+        leftover.unlink(missing_ok=True)
+    try:
+        raw = sqlite3.connect(new, isolation_level=None)
+        try:
+            # Works only before anything else is written.
+            raw.execute("pragma auto_vacuum = incremental")
+            raw.execute("pragma journal_mode = wal")
+            raw.execute("pragma synchronous = full")
+            raw.execute(f"pragma application_id = {APPLICATION_ID}")
+            for number, text in enumerate(migrations, start=1):
+                raw.executescript(f"begin immediate; {text}; pragma user_version = {number}; commit;")
+        finally:
+            raw.close()
+    except sqlite3.Error as error:
+        raise translate(error) from error
+    os.chmod(new, 0o600)
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    os.rename(new, path)
+    sync_directory(path.parent)
+
+
+def _check(path: Path, raw: sqlite3.Connection) -> bool:
+    """Check the file's integrity: whole where it is small, else its schema and the roots of its tables."""
+    if path.stat().st_size <= CHECKED_AT_START_BYTES:
+        findings = [row[0] for row in raw.execute("pragma quick_check(10)")]
+        if findings != ["ok"]:
+            raise StoreDamaged(f"{path} is damaged: {'; '.join(findings)}. {_WAY_OUT}")
+        return True
+    for (table,) in raw.execute("select name from sqlite_schema where type = 'table'").fetchall():
+        raw.execute(f'select * from "{table}" limit 1').fetchall()  # noqa: S608 - the name is from the schema
+    return False
+
+
+def _version(path: Path, raw: sqlite3.Connection, newest: int) -> int:
+    (application,) = raw.execute("pragma application_id").fetchone()
+    if application != APPLICATION_ID:
+        raise StoreDamaged(f"{path} is a database, but no store of this engine. {_WAY_OUT}")
+    (version,) = raw.execute("pragma user_version").fetchone()
+    if version > newest:
+        raise StoreVersion(
+            f"{path} has schema version {version}, this engine knows {newest}. "
+            "Install the engine that wrote it, or a newer one; the file was left as it is."
+        )
+    return int(version)
+
+
+def _migrate(path: Path, raw: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
+    """Bring the file to the newest version, each step in a transaction of its own, after copying it."""
+    backup = path.with_name(f"{path.name}.v{version}.backup")
+    if not backup.exists():
+        partial = backup.with_name(backup.name + ".part")
+        partial.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(partial)) as copy:
+            raw.backup(copy)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.rename(partial, backup)
+        sync_directory(path.parent)
+    raw.execute("pragma synchronous = full")
+    for number in range(version + 1, len(migrations) + 1):
+        try:
+            raw.executescript(f"begin immediate; {migrations[number - 1]}; pragma user_version = {number}; commit;")
+        except sqlite3.Error as error:
+            if raw.in_transaction:
+                raw.rollback()
+            cause = translate(error)
+            if isinstance(cause, StoreError):
+                raise cause from error
+            raise StoreDamaged(
+                f"{path}: migration {number} failed: {error}. The file is as it was; a copy is {backup}."
+            ) from error

@@ -1,0 +1,308 @@
+"""The SQLite store's queries, each with its name and a line on what it is for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from engine.clock import from_microseconds, to_microseconds
+from engine.events import Accepted, Event, EventOutcome
+from engine.runs import ENDED, Run, RunState
+from engine.store.base import EventFilter, Ledger, QueuePlace, RunFilter, StoredEvent, TriggerStats
+from engine.store.rows import (
+    EVENT_COLUMNS,
+    OUTCOME_COLUMNS,
+    RUN_COLUMNS,
+    decode_value,
+    prefixed,
+    read_event,
+    read_outcome,
+    read_run,
+)
+
+_ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
+_RUN = f"select {RUN_COLUMNS} from runs"
+
+QUERIES = {
+    # The event of a sender's key.
+    "event_of_key": "select id from events where source = ? and key = ?",
+    # One event.
+    "event": f"select {EVENT_COLUMNS} from events where id = ?",
+    # What became of an event.
+    "outcomes": f"select {OUTCOME_COLUMNS} from outcomes where event = ?",
+    # One run.
+    "run": f"{_RUN} where id = ?",
+    # The run of a trigger, origin and key.
+    "run_of_key": "select id from runs where trigger = ? and origin = ? and key = ?",
+    # All events of a run: its first, and those that joined.
+    "run_events": (
+        f"select {prefixed('e', EVENT_COLUMNS)} from events e where e.id = (select first_event from runs where id = ?1) "
+        f"union all select {prefixed('e', EVENT_COLUMNS)} from outcomes o cross join events e "
+        "where o.run = ?1 and o.outcome = 'joined' and e.id = o.event order by 1"
+    ),
+    # The next of a job's queue, from its head.
+    "queue_head": (
+        f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
+        "from runs r indexed by runs_queue left join events e on e.id = r.event "
+        "where r.state = 'queued' and r.job = ? order by r.rank, r.id limit ?"
+    ),
+    # The next of a job's queue, from a place on.
+    "queue_after": (
+        f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
+        "from runs r indexed by runs_queue left join events e on e.id = r.event "
+        "where r.state = 'queued' and r.job = ? and (r.rank, r.id) > (?, ?) order by r.rank, r.id limit ?"
+    ),
+    # The first job after a name that has queued runs: one step of a walk over the jobs.
+    "next_queued_job": (
+        "select job from runs indexed by runs_queue where state = 'queued' and job > ? order by job limit 1"
+    ),
+    # What comes due, from the earliest.
+    "due_first": (
+        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') and due_at is not null "
+        "order by due_at, id limit ?"
+    ),
+    # What comes due, from an instant on.
+    "due_after": (
+        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') "
+        "and (due_at, id) > (?, ?) order by due_at, id limit ?"
+    ),
+    # Pending runs that gather events.
+    "open_windows": (
+        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') and state = 'pending' "
+        "and window is not null"
+    ),
+    # What a crash leaves to settle.
+    "running": f"{_RUN} indexed by runs_live where state in ('running', 'held') and state = 'running'",
+    # How many wait in the queue.
+    "count_queued": "select count(*) from runs indexed by runs_queue where state = 'queued'",
+    # How many wait for their time.
+    "count_due": "select state, count(*) from runs indexed by runs_due where state in ('pending', 'retrying') group by 1",
+    # How many run or are held.
+    "count_live": "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1",
+    # How a trigger's runs ended.
+    "stats": (
+        "select state, count(*), sum(finished_at - started_at), sum(finished_at > 0 and started_at > 0), max(id) "
+        "from runs indexed by runs_key where trigger = ? group by state"
+    ),
+}  # fmt: skip
+
+
+def find_event(raw: sqlite3.Connection, source: str, key: str) -> Accepted | None:
+    row = raw.execute(QUERIES["event_of_key"], (source, key)).fetchone()
+    if row is None:
+        return None
+    outcomes = tuple(read_outcome(found) for found in raw.execute(QUERIES["outcomes"], row))
+    runs = tuple(outcome.run for outcome in outcomes if outcome.run is not None)
+    return Accepted(event=row[0], runs=runs, duplicate=True, outcomes=outcomes)
+
+
+def known_keys(raw: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> bool:
+    """Tell whether an event of one of the keys is there."""
+    for start in range(0, len(keys), 200):
+        chunk = keys[start : start + 200]
+        text = (
+            f"select 1 from (values {', '.join(['(?, ?)'] * len(chunk))}) v cross join events e "  # noqa: S608
+            "where e.source = v.column1 and e.key = v.column2 limit 1"
+        )
+        if raw.execute(text, [part for key in chunk for part in key]).fetchone() is not None:
+            return True
+    return False
+
+
+def event(raw: sqlite3.Connection, event_id: str) -> StoredEvent | None:
+    row = raw.execute(QUERIES["event"], (event_id,)).fetchone()
+    return None if row is None else _with_outcomes(raw, row)
+
+
+def _with_outcomes(raw: sqlite3.Connection, row: Sequence[Any]) -> StoredEvent:
+    outcomes = tuple(read_outcome(found) for found in raw.execute(QUERIES["outcomes"], (row[0],)))
+    return StoredEvent(event=read_event(row), outcomes=outcomes)
+
+
+def events(raw: sqlite3.Connection, which: EventFilter, limit: int, before: str | None) -> list[StoredEvent]:
+    clauses, values = ["1"], []
+    for column, value in (("source", which.source), ("type", which.type)):
+        if value is not None:
+            clauses.append(f"{column} = ?")
+            values.append(value)
+    if which.trigger is not None:
+        clauses.append("exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?)")
+        values.append(which.trigger)
+    if before is not None:
+        clauses.append("id < ?")
+        values.append(before)
+    text = (
+        f"select {EVENT_COLUMNS} from events where {' and '.join(clauses)} order by id desc limit ?"  # noqa: S608
+    )
+    return [_with_outcomes(raw, row) for row in raw.execute(text, [*values, limit]).fetchall()]
+
+
+def run(raw: sqlite3.Connection, run_id: str) -> Run | None:
+    row = raw.execute(QUERIES["run"], (run_id,)).fetchone()
+    return None if row is None else read_run(row)
+
+
+def run_of_key(raw: sqlite3.Connection, trigger: str, origin: str, key: str) -> str | None:
+    row = raw.execute(QUERIES["run_of_key"], (trigger, origin, key)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def runs(raw: sqlite3.Connection, which: RunFilter, limit: int, before: str | None) -> list[Run]:
+    clauses, values = ["1"], []
+    if which.states is not None:
+        clauses.append(f"state in ({', '.join('?' * len(which.states))})")
+        values.extend(sorted(which.states))
+    if which.job is not None:
+        clauses.append("job = ?")
+        values.append(which.job)
+    if which.triggers is not None:
+        clauses.append(f"trigger in ({', '.join('?' * len(which.triggers))})")
+        values.extend(sorted(which.triggers))
+    if before is not None:
+        clauses.append("id < ?")
+        values.append(before)
+    text = f"{_RUN} where {' and '.join(clauses)} order by id desc limit ?"
+    return [read_run(row) for row in raw.execute(text, [*values, limit])]
+
+
+def run_events(raw: sqlite3.Connection, run_id: str) -> tuple[Event, ...]:
+    return tuple(read_event(row) for row in raw.execute(QUERIES["run_events"], (run_id,)))
+
+
+def queue_head(
+    raw: sqlite3.Connection, job: str, after: QueuePlace | None, limit: int
+) -> list[tuple[Run, Event]]:
+    if after is None:
+        rows = raw.execute(QUERIES["queue_head"], (job, limit)).fetchall()
+    else:
+        rows = raw.execute(QUERIES["queue_after"], (job, after.rank, after.run, limit)).fetchall()
+    width = RUN_COLUMNS.count(",") + 1
+    return [(read_run(row[:width]), read_event(row[width:])) for row in rows]
+
+
+def queued_jobs(raw: sqlite3.Connection) -> list[str]:
+    jobs: list[str] = []
+    while (row := raw.execute(QUERIES["next_queued_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
+        jobs.append(row[0])
+    return jobs
+
+
+def due(
+    raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int
+) -> list[tuple[datetime, Run]]:
+    if after is None:
+        rows = raw.execute(QUERIES["due_first"], (limit,)).fetchall()
+    else:
+        rows = raw.execute(QUERIES["due_after"], (to_microseconds(after[0]), after[1], limit)).fetchall()
+    found = [read_run(row) for row in rows]
+    return [(run.due_at, run) for run in found if run.due_at is not None]
+
+
+def open_windows(raw: sqlite3.Connection) -> list[Run]:
+    return [read_run(row) for row in raw.execute(QUERIES["open_windows"])]
+
+
+def running(raw: sqlite3.Connection) -> list[Run]:
+    return [read_run(row) for row in raw.execute(QUERIES["running"])]
+
+
+def cursors(raw: sqlite3.Connection, source: str, *, exact: bool) -> dict[str, Any]:
+    """Return the cursor of a source, or those of all sources whose id begins so."""
+    if exact:
+        rows = raw.execute("select source, value from cursors where source = ?", (source,))
+    else:
+        rows = raw.execute(
+            "select source, value from cursors where source >= ? and source < ?", (source, source + "\U0010ffff")
+        )
+    return {name: decode_value(value) for name, value in rows}
+
+
+def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
+    found = {RunState(state): count for state, count in raw.execute(QUERIES["count_due"])}
+    found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
+    found[RunState.QUEUED] = raw.execute(QUERIES["count_queued"]).fetchone()[0]
+    return found
+
+
+def stats(raw: sqlite3.Connection, triggers: Collection[str]) -> dict[str, TriggerStats]:
+    found = {}
+    for trigger in triggers:
+        by_state, total_us, timed, last = {}, 0, 0, None
+        for state, count, duration_us, with_duration, newest in raw.execute(QUERIES["stats"], (trigger,)):
+            by_state[RunState(state)] = count
+            total_us += duration_us or 0
+            timed += with_duration or 0
+            last = max(last or "", newest)
+        found[trigger] = TriggerStats(
+            by_state=by_state, duration_mean_s=total_us / timed / 1e6 if timed else None, last_run=last
+        )
+    return found
+
+
+def why_not(raw: sqlite3.Connection, run_id: str) -> str:
+    """Say why a change to a run had no effect."""
+    row = raw.execute("select state from runs where id = ?", (run_id,)).fetchone()
+    return f"there is no run {run_id}" if row is None else f"run {run_id} is {row[0]}"
+
+
+def ledger(raw: sqlite3.Connection) -> Ledger:
+    """Add up what was accepted against what came of it, in one snapshot."""
+    raw.execute("begin")
+    try:
+        (outcomes,) = raw.execute("select count(*) from outcomes").fetchone()
+        (without_run,) = raw.execute("select count(*) from outcomes where run is null").fetchone()
+        (ended,) = raw.execute(
+            f"select count(*) from outcomes o join runs r on r.id = o.run where r.state in ({_ENDED})"  # noqa: S608
+        ).fetchone()
+        (with_run,) = raw.execute("select count(*) from outcomes o join runs r on r.id = o.run").fetchone()
+        broken = [
+            f"event {row[0]} has no outcome"
+            for row in raw.execute(
+                "select id from events e where not exists (select 1 from outcomes o where o.event = e.id) limit 100"
+            )
+        ]
+        (silent,) = raw.execute(
+            "select count(*) from events e where not exists (select 1 from outcomes o where o.event = e.id)"
+        ).fetchone()
+        broken += [
+            f"event {row[0]} at trigger {row[1]} names run {row[2]}, which is not there"
+            for row in raw.execute(
+                "select event, trigger, run from outcomes o where run is not null "
+                "and not exists (select 1 from runs r where r.id = o.run) limit 100"
+            )
+        ]
+        broken += [
+            f"run {row[0]} has no event {row[1]}"
+            for row in raw.execute(
+                "select id, first_event from runs r where event_count > 0 "
+                "and not exists (select 1 from events e where e.id = r.first_event) limit 100"
+            )
+        ]
+        joined = EventOutcome.JOINED
+        broken += [
+            f"run {row[0]} counts {row[1]} events, its outcomes {row[2] + 1}"
+            for row in raw.execute(
+                "select r.id, r.event_count, count(o.event) from runs r left join outcomes o "
+                "on o.run = r.id and o.outcome = ? where r.event_count > 1 group by r.id "
+                "having r.event_count <> count(o.event) + 1 limit 100",
+                (joined,),
+            )
+        ]
+    finally:
+        raw.execute("commit")
+    return Ledger(
+        accepted=outcomes + silent,
+        ended=without_run + ended,
+        waiting=with_run - ended,
+        missing=tuple(broken),
+    )
+
+
+def oldest_due(raw: sqlite3.Connection) -> datetime | None:
+    """Return the earliest due time, or None."""
+    row = raw.execute(
+        "select min(due_at) from runs indexed by runs_due where state in ('pending', 'retrying')"
+    ).fetchone()
+    return None if row[0] is None else from_microseconds(row[0])

@@ -1,0 +1,211 @@
+"""How structs become rows of the SQLite store, and rows structs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.clock import from_microseconds, to_microseconds
+from engine.events import Event, EventOutcome, Outcome
+from engine.runs import Attempt, Origin, Run, RunState, Step
+from engine.store.changes import Entry
+
+EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, data"
+RUN_COLUMNS = (
+    "id, job, trigger, origin, key, event, event_count, state, code, priority, rank, attempt, created_at, due_at, "
+    "closes_at, window, scheduled_for, started_at, finished_at, exit_code, outputs, process, process_started, boot, "
+    "trace, attempts"
+)
+OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason"
+NEW_RUN_COLUMNS = (
+    "id, job, trigger, origin, key, first_event, event, event_count, state, code, priority, rank, attempt, "
+    "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace"
+)
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def _micros(at: datetime | None) -> int | None:
+    return None if at is None else to_microseconds(at)
+
+
+def _instant(value: int | None) -> datetime | None:
+    return None if value is None else from_microseconds(value)
+
+
+def event_row(entry: Entry) -> tuple[Any, ...]:
+    """Return the values of EVENT_COLUMNS."""
+    event = entry.event
+    received = to_microseconds(event.received_at)
+    return (
+        event.id,
+        event.source,
+        event.type,
+        event.subject,
+        received if event.time is event.received_at else _micros(event.time),
+        received,
+        event.key,
+        event.priority,
+        entry.data.decode(),
+    )
+
+
+def read_event(row: Sequence[Any]) -> Event:
+    """Make an event of the values of EVENT_COLUMNS."""
+    return Event(
+        id=row[0],
+        source=row[1],
+        type=row[2],
+        subject=row[3],
+        time=from_microseconds(row[4]),
+        received_at=from_microseconds(row[5]),
+        key=row[6],
+        priority=row[7],
+        data=_decode(row[8]),
+    )
+
+
+def outcome_row(event: str, outcome: Outcome) -> tuple[Any, ...]:
+    """Return the values of OUTCOME_COLUMNS."""
+    return (event, outcome.trigger or "", outcome.outcome.value, outcome.run, outcome.code, outcome.reason)
+
+
+def read_outcome(row: Sequence[Any]) -> Outcome:
+    """Make an outcome of the values of OUTCOME_COLUMNS."""
+    return Outcome(
+        trigger=row[1] or None, outcome=EventOutcome(row[2]), run=row[3], code=row[4], reason=row[5]
+    )
+
+
+def step_fragment(step: Step) -> str:
+    """Return one step of a trace as it is appended."""
+    return _encode((to_microseconds(step.at), step.state, step.code, step.reason)).decode()
+
+
+def attempt_fragment(attempt: Attempt) -> str:
+    """Return one attempt as it is appended."""
+    return _encode(
+        (
+            attempt.number,
+            to_microseconds(attempt.started_at),
+            to_microseconds(attempt.finished_at),
+            attempt.state,
+            attempt.code,
+            attempt.reason,
+            attempt.exit_code,
+            attempt.counted,
+        )
+    ).decode()
+
+
+def encode_value(value: Any) -> str:
+    """Return any JSON value as text."""
+    return _encode(value).decode()
+
+
+def decode_value(text: str) -> Any:
+    """Return the value of a JSON text that we wrote."""
+    return _decode(text)
+
+
+def new_run_row(run: Run) -> tuple[Any, ...]:
+    """Return the values of NEW_RUN_COLUMNS."""
+    return (
+        run.id,
+        run.job,
+        run.trigger,
+        run.origin.value,
+        run.key,
+        run.event,
+        run.event,
+        run.event_count,
+        run.state.value,
+        run.code,
+        run.priority,
+        run.rank,
+        run.attempt,
+        to_microseconds(run.created_at),
+        _micros(run.due_at),
+        _micros(run.closes_at),
+        run.window,
+        _micros(run.scheduled_for),
+        _micros(run.started_at),
+        _micros(run.finished_at),
+        run.boot,
+        ",".join([step_fragment(step) for step in run.trace]),
+    )
+
+
+def read_trace(fragments: str) -> tuple[Step, ...]:
+    """Make a trace of what was appended."""
+    return tuple(
+        Step(at=from_microseconds(at), state=RunState(state), code=code, reason=reason)
+        for at, state, code, reason in _decode(f"[{fragments}]")
+    )
+
+
+def read_attempts(fragments: str) -> tuple[Attempt, ...]:
+    """Make attempts of what was appended."""
+    if not fragments:
+        return ()
+    return tuple(
+        Attempt(
+            number=number,
+            started_at=from_microseconds(started),
+            finished_at=from_microseconds(finished),
+            state=RunState(state),
+            code=code,
+            reason=reason,
+            exit_code=exit_code,
+            counted=counted,
+        )
+        for number, started, finished, state, code, reason, exit_code, counted in _decode(f"[{fragments}]")
+    )
+
+
+def read_run(row: Sequence[Any]) -> Run:
+    """Make a run of the values of RUN_COLUMNS."""
+    trace = read_trace(row[24])
+    return Run(
+        id=row[0],
+        job=row[1],
+        trigger=row[2],
+        origin=Origin(row[3]),
+        key=row[4],
+        event=row[5],
+        event_count=row[6],
+        state=RunState(row[7]),
+        code=row[8],
+        reason=trace[-1].reason,
+        priority=row[9],
+        rank=row[10],
+        attempt=row[11],
+        created_at=from_microseconds(row[12]),
+        due_at=_instant(row[13]),
+        closes_at=_instant(row[14]),
+        window=row[15],
+        scheduled_for=_instant(row[16]),
+        started_at=_instant(row[17]),
+        finished_at=_instant(row[18]),
+        exit_code=row[19],
+        outputs=None if row[20] is None else _decode(row[20]),
+        process=row[21],
+        process_started=row[22],
+        boot=row[23],
+        trace=trace,
+        attempts=read_attempts(row[25]),
+    )
+
+
+def prefixed(alias: str, columns: str) -> str:
+    """Return a column list with each name qualified: `prefixed("r", "id, job")` is `"r.id, r.job"`."""
+    return ", ".join(f"{alias}.{name}" for name in columns.split(", "))
+
+
+def flatten(rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return all values of all rows, for a statement with many rows of parameters."""
+    return [value for row in rows for value in row]

@@ -1,0 +1,293 @@
+"""The store in one SQLite file. See `engine.store.base` for what it promises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine.clock import Clock, SystemClock, to_microseconds
+from engine.errors import Conflict, StoreDamaged, StoreUnavailable
+from engine.events import Accepted, Event, EventOutcome
+from engine.runs import Run, RunState
+from engine.store import reads
+from engine.store.base import (
+    EventFilter,
+    Ledger,
+    QueuePlace,
+    Result,
+    RunFilter,
+    Store,
+    StoredEvent,
+    TriggerStats,
+)
+from engine.store.changes import Accept, Change, Entry
+from engine.store.connection import Connection, connect
+from engine.store.opening import Lock, prepare
+from engine.store.writes import Wave, plan
+
+T = TypeVar("T")
+
+IDLE_CHECKPOINT_PAGES = 1_000
+"""So much in the write-ahead log is moved into the file when nothing waits; 4 MB."""
+
+LONGEST_LOG_PAGES = 16_000
+"""So much is moved even when something waits; 64 MB."""
+
+
+class SqliteStore(Store):
+    """Events and runs in one file, written by one connection.
+
+    `path` is the file; `read_only` opens an existing one for reading alone, beside a running engine if need be.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock | None = None, read_only: bool = False) -> None:
+        self.path = path
+        self.checked = False
+        """Whether the file was checked whole when it was opened."""
+        self._clock = clock or SystemClock()
+        self._read_only = read_only
+        self._lock: Lock | None = None
+        self._writer: Connection | None = None
+        self._readers: list[Connection] = []
+        self._turn = 0
+        self._log_pages = 0
+
+    async def open(self) -> None:
+        if not self._read_only:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self.path.with_name(self.path.name + ".lock"), f"the store {self.path}")
+        try:
+            if not self._read_only:
+                self.checked = prepare(self.path)
+                self._writer = await connect(self.path, read_only=False)
+            self._readers = [await connect(self.path, read_only=True) for _ in range(2)]
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        connections, self._readers = self._readers, []
+        for connection in connections:
+            await connection.close()
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            await writer.close()
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            lock.release()
+
+    # Writing
+
+    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+        if self._writer is None:
+            raise StoreUnavailable("the store is closed")
+        waves = plan(changes, to_microseconds(self._clock.now()))
+        keys = _keys_of(changes)
+        results = await self._writer.call(lambda raw: _apply(raw, waves, keys, changes, self._clock))
+        self._log_pages += 8 + sum(len(wave.rows) * 2 + wave.size_bytes // 4096 for wave in waves) + len(changes)
+        if self._log_pages > LONGEST_LOG_PAGES:
+            await self.checkpoint()
+        return results
+
+    async def checkpoint(self) -> None:
+        """Move the write-ahead log into the file, as far as no reader needs it."""
+        if self._writer is not None:
+            self._log_pages = 0
+            await self._writer.call(lambda raw: raw.execute("pragma wal_checkpoint(passive)").fetchall())
+
+    async def idle(self) -> None:
+        """Tidy up while nothing waits."""
+        if self._log_pages > IDLE_CHECKPOINT_PAGES:
+            await self.checkpoint()
+
+    # Reading
+
+    async def _read(self, function: Callable[[sqlite3.Connection], T], *, slow: bool = False) -> T:
+        """Run a query on a reading connection; slow ones have one of their own, so that others don't wait."""
+        if not self._readers:
+            raise StoreUnavailable("the store is closed")
+        return await self._readers[1 if slow else 0].call(function)
+
+    async def find_event(self, source: str, key: str) -> Accepted | None:
+        return await self._read(lambda raw: reads.find_event(raw, source, key))
+
+    async def event(self, event_id: str) -> StoredEvent | None:
+        return await self._read(lambda raw: reads.event(raw, event_id))
+
+    async def events(
+        self, which: EventFilter, *, limit: int, before: str | None = None
+    ) -> list[StoredEvent]:
+        return await self._read(lambda raw: reads.events(raw, which, limit, before), slow=True)
+
+    async def run(self, run_id: str) -> Run | None:
+        return await self._read(lambda raw: reads.run(raw, run_id))
+
+    async def runs(self, which: RunFilter, *, limit: int, before: str | None = None) -> list[Run]:
+        return await self._read(lambda raw: reads.runs(raw, which, limit, before), slow=True)
+
+    async def run_events(self, run_id: str) -> tuple[Event, ...]:
+        return await self._read(lambda raw: reads.run_events(raw, run_id))
+
+    async def queue_head(
+        self, job: str, *, after: QueuePlace | None, limit: int
+    ) -> list[tuple[Run, Event]]:
+        return await self._read(lambda raw: reads.queue_head(raw, job, after, limit))
+
+    async def queued_jobs(self) -> list[str]:
+        return await self._read(reads.queued_jobs)
+
+    async def due(
+        self, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[tuple[datetime, Run]]:
+        return await self._read(lambda raw: reads.due(raw, after, limit))
+
+    async def open_windows(self) -> list[Run]:
+        return await self._read(reads.open_windows)
+
+    async def running(self) -> list[Run]:
+        return await self._read(reads.running)
+
+    async def cursor(self, source: str) -> Any:
+        return (await self._read(lambda raw: reads.cursors(raw, source, exact=True))).get(source)
+
+    async def cursors(self, prefix: str) -> dict[str, Any]:
+        return await self._read(lambda raw: reads.cursors(raw, prefix, exact=False))
+
+    async def counts(self) -> dict[RunState, int]:
+        return await self._read(reads.counts, slow=True)
+
+    async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
+        return await self._read(lambda raw: reads.stats(raw, triggers), slow=True)
+
+    async def ledger(self) -> Ledger:
+        return await self._read(reads.ledger, slow=True)
+
+    async def check(self) -> list[str]:
+        connection = await connect(self.path, read_only=True)
+        try:
+            findings = await connection.call(
+                lambda raw: [str(row[0]) for row in raw.execute("pragma integrity_check(20)")]
+            )
+        except StoreDamaged as error:
+            findings = [str(error)]
+        finally:
+            await connection.close()
+        return [] if findings == ["ok"] else findings
+
+
+def _keys_of(changes: Sequence[Change]) -> list[tuple[str, str]]:
+    return [
+        (entry.event.source, entry.event.key)
+        for change in changes
+        if isinstance(change, Accept)
+        for entry in change.entries
+        if entry.event.key is not None
+    ]
+
+
+def _apply(
+    raw: sqlite3.Connection,
+    waves: Sequence[Wave],
+    keys: Sequence[tuple[str, str]],
+    changes: Sequence[Change],
+    clock: Clock,
+) -> list[Result]:
+    """Make all changes in one transaction: together where nothing is in their way, else one by one."""
+    raw.execute("begin immediate")
+    try:
+        if len(set(keys)) == len(keys) and not reads.known_keys(raw, keys) and _apply_waves(raw, waves):
+            results = [_fresh(change) for change in changes]
+        else:
+            raw.execute("rollback")
+            raw.execute("begin immediate")
+            results = [_apply_one(raw, change, to_microseconds(clock.now())) for change in changes]
+        raw.execute("commit")
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("rollback")
+        raise
+    return results
+
+
+def _apply_waves(raw: sqlite3.Connection, waves: Sequence[Wave]) -> bool:
+    """Run the statements of the waves; return False where one of them met something in its way."""
+    try:
+        for wave in waves:
+            for text, count, values, guarded in wave.statements():
+                if raw.execute(text, values).rowcount != count and guarded:
+                    return False
+    except sqlite3.IntegrityError:
+        return False
+    return True
+
+
+def _fresh(change: Change) -> Result:
+    if not isinstance(change, Accept):
+        return None
+    return [_answer(entry) for entry in change.entries]
+
+
+def _answer(entry: Entry) -> Accepted:
+    runs = tuple([outcome.run for outcome in entry.outcomes if outcome.run is not None])
+    return Accepted(event=entry.event.id, runs=runs, outcomes=entry.outcomes)
+
+
+def _apply_one(raw: sqlite3.Connection, change: Change, moved_at: int) -> Result:
+    """Make one change in a savepoint of its own, looking at what is there first."""
+    raw.execute("savepoint one")
+    try:
+        if isinstance(change, Accept):
+            result: Result = _accept_one(raw, change, moved_at)
+        else:
+            result = None
+            if not _apply_waves(raw, plan([change], moved_at)):
+                raise Conflict(reads.why_not(raw, change.run))
+    except (Conflict, ValueError) as error:
+        raw.execute("rollback to one")
+        result = error if isinstance(error, Conflict) else Conflict(str(error))
+    raw.execute("release one")
+    return result
+
+
+def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[Accepted]:
+    answers: list[Accepted] = []
+    for entry in change.entries:
+        event = entry.event
+        known = None if event.key is None else reads.find_event(raw, event.source, event.key)
+        if known is not None:
+            answers.append(known)
+            continue
+        entry = _without_known_runs(raw, entry)
+        if not _apply_waves(raw, plan([Accept(entries=(entry,))], moved_at)):
+            raise Conflict(
+                f"event {event.id} could not be stored: "
+                + (reads.why_not(raw, entry.joins[0].run) if entry.joins else "its id is there already")
+            )
+        answers.append(_answer(entry))
+    rest = Accept(entries=(), missed=change.missed, cursor=change.cursor)
+    if not _apply_waves(raw, plan([rest], moved_at)):
+        raise StoreDamaged("a cursor could not be moved")
+    return answers
+
+
+def _without_known_runs(raw: sqlite3.Connection, entry: Entry) -> Entry:
+    """Return the entry without runs whose trigger, origin and key have one; their outcome is `deduplicated`."""
+    outcomes, runs = list(entry.outcomes), []
+    for run in entry.runs:
+        known = reads.run_of_key(raw, run.trigger, run.origin, run.key)
+        if known is None:
+            runs.append(run)
+            continue
+        for place, outcome in enumerate(outcomes):
+            if outcome.run == run.id:
+                outcomes[place] = type(outcome)(
+                    trigger=outcome.trigger,
+                    outcome=EventOutcome.DEDUPLICATED,
+                    run=known,
+                    code="run_exists",
+                    reason=f"deduplicated: this trigger has run {known} for the same key",
+                )
+    return Entry(event=entry.event, data=entry.data, outcomes=tuple(outcomes), runs=tuple(runs), joins=entry.joins)

@@ -1,0 +1,239 @@
+"""How a batch of changes becomes statements: few of them, each with many rows.
+
+The statements of one transaction run in a thread beside a busy event loop. Each statement gives the interpreter lock
+away and has to win it back, so a batch is a handful of statements with many rows of parameters rather than a
+statement for each row. Changes of one kind are put together in a *wave*; a wave ends where a run comes up that it has
+already taken as far or further, so that changes of one run keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from engine.clock import to_microseconds
+from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
+from engine.store.changes import (
+    ENQUEUEABLE,
+    STARTABLE,
+    Accept,
+    Change,
+    End,
+    Enqueue,
+    Finish,
+    NoteProcess,
+    Start,
+)
+from engine.store.rows import (
+    EVENT_COLUMNS,
+    NEW_RUN_COLUMNS,
+    OUTCOME_COLUMNS,
+    attempt_fragment,
+    encode_value,
+    event_row,
+    new_run_row,
+    outcome_row,
+    step_fragment,
+)
+
+MOST_ROWS = 64
+"""Rows of parameters in one statement; more become several statements."""
+
+
+def _states(states: frozenset[RunState]) -> str:
+    return ", ".join(f"'{state}'" for state in sorted(states))
+
+
+# Each updating statement names the states that it may leave, so that what has ended stays.
+STATEMENTS: dict[str, tuple[str, int]] = {
+    # Store new events; a key that is there already breaks events_key.
+    "insert_events": (f"insert into events ({EVENT_COLUMNS}) values {{rows}}", 9),
+    # Store what became of events.
+    "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 6),
+    # Store new runs; a second run for trigger, origin and key breaks runs_key.
+    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
+    # Store runs of due instants that were missed; those that are there already are left.
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
+    # Remember how far sources have come.
+    "move_cursors": (
+        "insert into cursors (source, value, moved_at) values {rows} "
+        "on conflict (source) do update set value = excluded.value, moved_at = excluded.moved_at",
+        3,
+    ),
+    # Give pending runs one more event.
+    "join": (
+        "update runs set event = v.column2, event_count = event_count + v.column3, due_at = v.column4, "
+        "priority = max(priority, v.column5) "
+        "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'pending'",
+        5,
+    ),
+    # Make waiting runs ready.
+    "enqueue": (
+        "update runs set state = 'queued', code = v.column2, rank = v.column3, due_at = null, window = null, "
+        "trace = trace || ',' || v.column4 from (values {rows}) as v "
+        f"where runs.id = v.column1 and runs.state in ({_states(ENQUEUEABLE)})",
+        4,
+    ),
+    # Make waiting runs running.
+    "start": (
+        "update runs set state = 'running', code = v.column2, attempt = v.column3, started_at = v.column4, "
+        "boot = v.column5, due_at = null, window = null, process = null, process_started = null, "
+        "trace = trace || ',' || v.column6 from (values {rows}) as v "
+        f"where runs.id = v.column1 and runs.state in ({_states(STARTABLE)})",
+        6,
+    ),
+    # Remember the processes of running runs.
+    "note_process": (
+        "update runs set process = v.column2, process_started = v.column3 "
+        "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'running'",
+        3,
+    ),
+    # End attempts of running runs.
+    "finish": (
+        "update runs set state = v.column2, code = v.column3, attempt = v.column4, due_at = v.column5, "
+        "rank = coalesce(v.column6, rank), finished_at = v.column7, exit_code = v.column8, outputs = v.column9, "
+        "boot = null, process = null, process_started = null, trace = trace || ',' || v.column10, "
+        "attempts = case attempts when '' then v.column11 else attempts || ',' || v.column11 end "
+        "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'running'",
+        11,
+    ),
+    # End waiting runs.
+    "end": (
+        "update runs set state = v.column2, code = v.column3, finished_at = v.column4, due_at = null, window = null, "
+        "trace = trace || ',' || v.column5 from (values {rows}) as v "
+        f"where runs.id = v.column1 and runs.state in ({_states(WAITING)})",
+        5,
+    ),
+}
+
+_ORDER = tuple(STATEMENTS)
+_GUARDED = frozenset({"join", "enqueue", "start", "note_process", "finish", "end"})
+
+
+@lru_cache(maxsize=1024)
+def statement(name: str, count: int) -> str:
+    """Return the text of a statement for `count` rows of parameters."""
+    text, width = STATEMENTS[name]
+    row = "(" + ", ".join("?" * width) + ")"
+    return text.replace("{rows}", ", ".join([row] * count))
+
+
+class Wave:
+    """Changes that can be made together: rows by statement, in the one order in which statements run."""
+
+    __slots__ = ("joins", "rows", "size_bytes", "touched")
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[tuple[Any, ...]]] = {}
+        self.joins: dict[str, tuple[Any, ...]] = {}
+        self.touched: dict[str, int] = {}
+        self.size_bytes = 0
+
+    def add(self, name: str, row: tuple[Any, ...]) -> None:
+        rows = self.rows.get(name)
+        if rows is None:
+            self.rows[name] = [row]
+        else:
+            rows.append(row)
+
+    def statements(self) -> list[tuple[str, int, list[Any], bool]]:
+        """Return text, row count, parameters, and whether each row must change exactly one run, in order."""
+        result = []
+        for name in _ORDER:
+            rows = list(self.joins.values()) if name == "join" else self.rows.get(name)
+            if not rows:
+                continue
+            for start in range(0, len(rows), MOST_ROWS):
+                chunk = rows[start : start + MOST_ROWS]
+                values = [value for row in chunk for value in row]
+                result.append((statement(name, len(chunk)), len(chunk), values, name in _GUARDED))
+        return result
+
+
+_PHASE = {Enqueue: 2, Start: 3, NoteProcess: 4, Finish: 5, End: 6}
+_ACCEPT_PHASE, _JOIN_PHASE = 0, 1
+
+
+def plan(changes: Sequence[Change], moved_at: int) -> list[Wave]:
+    """Return the waves that make `changes`, in their order. `moved_at` dates the cursors (microseconds).
+
+    Raises ValueError for a change that asks for a transition which does not exist.
+    """
+    waves = [Wave()]
+    for change in changes:
+        wave = waves[-1]
+        if isinstance(change, Accept):
+            if not _fits(wave, change):
+                wave = Wave()
+                waves.append(wave)
+            _add_accept(wave, change, moved_at)
+            continue
+        phase = _PHASE[type(change)]
+        if wave.touched.get(change.run, -1) >= phase:
+            wave = Wave()
+            waves.append(wave)
+        wave.touched[change.run] = phase
+        _add_transition(wave, change)
+    return waves
+
+
+def _fits(wave: Wave, change: Accept) -> bool:
+    """Whether the joins of `change` may go into the wave: not where it has moved one of their runs already."""
+    return all(
+        wave.touched.get(join.run, -1) <= _JOIN_PHASE for entry in change.entries for join in entry.joins
+    )
+
+
+def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
+    for entry in change.entries:
+        event_id = entry.event.id
+        wave.add("insert_events", event_row(entry))
+        wave.size_bytes += len(entry.data)
+        for outcome in entry.outcomes:
+            wave.add("insert_outcomes", outcome_row(event_id, outcome))
+        for run in entry.runs:
+            wave.add("insert_runs", new_run_row(run))
+            wave.touched[run.id] = _ACCEPT_PHASE
+        for join in entry.joins:
+            _, _, count, _, priority = wave.joins.get(join.run, (None, None, 0, None, 0))
+            row = (join.run, join.event, count + 1, to_microseconds(join.due_at), max(priority, join.priority))
+            wave.joins[join.run] = row
+            wave.touched[join.run] = _JOIN_PHASE
+    for run in change.missed:
+        wave.add("insert_missed", new_run_row(run))
+    if change.cursor is not None:
+        wave.add("move_cursors", (change.cursor.source, encode_value(change.cursor.value), moved_at))
+
+
+def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish | End) -> None:
+    if isinstance(change, Start):
+        step = change.step
+        wave.add("start", (change.run, step.code, change.attempt, to_microseconds(step.at), change.boot,
+                           step_fragment(step)))  # fmt: skip
+    elif isinstance(change, NoteProcess):
+        wave.add("note_process", (change.run, change.pid, change.started))
+    elif isinstance(change, Finish):
+        step, attempt = change.step, change.attempt
+        _require(step.state in TRANSITIONS[RunState.RUNNING], change)
+        wave.add(
+            "finish",
+            (
+                change.run, step.state.value, step.code, change.attempt_count,
+                None if change.due_at is None else to_microseconds(change.due_at), change.rank,
+                to_microseconds(step.at) if step.state in ENDED else None, attempt.exit_code,
+                None if change.outputs is None else encode_value(change.outputs),
+                step_fragment(step), attempt_fragment(attempt),
+            ),
+        )  # fmt: skip
+    elif isinstance(change, Enqueue):
+        wave.add("enqueue", (change.run, change.step.code, change.rank, step_fragment(change.step)))
+    else:
+        step = change.step
+        _require(step.state in ENDED, change)
+        wave.add("end", (change.run, step.state.value, step.code, to_microseconds(step.at), step_fragment(step)))
+
+
+def _require(holds: bool, change: Finish | End) -> None:
+    if not holds:
+        raise ValueError(f"run {change.run} can't go to {change.step.state} by {type(change).__name__}")

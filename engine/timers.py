@@ -1,0 +1,199 @@
+"""Timers: one heap of due instants, one task that sleeps until the earliest.
+
+A due instant, its event, its runs and the timer's cursor are one commit. The cursor is the last instant that was dealt
+with; the instant is the event's key, so that neither a crash nor a step of the clock runs one twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import anyio
+from msgspec import Struct
+
+from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
+from engine.decide.misfire import Due, due
+from engine.errors import StoreDamaged, StoreUnavailable
+from engine.events import Accepted, Event
+from engine.ids import new_id
+from engine.plugin import Timer
+from engine.runs import Origin, Run, RunState, Step
+from engine.store.changes import Cursor
+from engine.triggers import Trigger
+
+log = logging.getLogger("engine.timers")
+
+SOURCE_PREFIX = "timer:"
+EVENT_TYPE = "engine.timer"
+RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+
+
+class State(Struct):
+    """One timer: its trigger, the plugin, the last instant dealt with, and the next one."""
+
+    trigger: Trigger
+    timer: Timer
+    since: datetime
+    next_at: datetime | None = None
+    problem: str | None = None
+
+
+EmitDue = Callable[[str, Event, str, Sequence[Run]], Awaitable[list[Accepted]]]
+Begin = Callable[[Cursor], Awaitable[Any]]
+
+
+class Timers:
+    """All time sources.
+
+    `emit` makes a due instant durable: source id, event, cursor and the runs of missed instants. `begin` stores the
+    cursor of a timer that is new.
+    """
+
+    def __init__(
+        self, *, clock: Clock, triggers: Sequence[Trigger], emit: EmitDue, begin: Begin
+    ) -> None:
+        self._clock = clock
+        self._emit = emit
+        self._begin = begin
+        self._states: dict[str, State] = {
+            trigger.name: State(trigger=trigger, timer=trigger.on, since=clock.now())
+            for trigger in triggers
+            if isinstance(trigger.on, Timer) and trigger.enabled
+        }
+        self._heap: list[tuple[datetime, str]] = []
+        self._woken = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def next_at(self, trigger: str) -> datetime | None:
+        """Return the trigger's next due instant, or None."""
+        state = self._states.get(trigger)
+        return None if state is None else state.next_at
+
+    def problems(self) -> Mapping[str, str]:
+        """Return what is wrong, by trigger."""
+        return {name: state.problem for name, state in self._states.items() if state.problem is not None}
+
+    async def run(self, cursors: Mapping[str, Any], *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+        """Emit due instants until cancelled. Ready when every timer has its next instant.
+
+        `cursors` are those of all timers by source id, as they were stored.
+        """
+        async with anyio.create_task_group() as group:
+            for state in self._states.values():
+                cursor = cursors.get(SOURCE_PREFIX + state.trigger.name)
+                if isinstance(cursor, str):
+                    state.since = datetime.fromisoformat(cursor)
+                else:
+                    group.start_soon(self._begin_timer, state)
+                self._schedule(state)
+            task_status.started()
+            while True:
+                now = self._clock.now()
+                while self._heap and self._heap[0][0] <= now:
+                    _, name = heapq.heappop(self._heap)
+                    group.start_soon(self._fire, self._states[name])
+                left_s = LONGEST_SLEEP_S
+                if self._heap:
+                    left_s = min((self._heap[0][0] - now).total_seconds(), left_s)
+                await self._wait(left_s)
+
+    async def _wait(self, seconds: float) -> None:
+        self._woken = anyio.Event()
+        async with anyio.create_task_group() as group:
+
+            async def wake() -> None:
+                await self._woken.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(wake)
+            await self._clock.sleep(seconds)
+            group.cancel_scope.cancel()
+
+    async def _begin_timer(self, state: State) -> None:
+        """Remember since when a new timer is there, so that what it misses from now on is known."""
+        cursor = Cursor(source=SOURCE_PREFIX + state.trigger.name, value=rfc3339(state.since))
+        pause_s = RETRY_S
+        while True:
+            try:
+                await self._begin(cursor)
+                return
+            except StoreUnavailable:
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+
+    def _schedule(self, state: State) -> None:
+        """Put the timer's next instant on the heap."""
+        try:
+            state.next_at = state.timer.next(state.since)
+            state.problem = None
+        except Exception as error:
+            self._note_problem(state, error)
+            state.next_at = None
+            return
+        if state.next_at is not None:
+            heapq.heappush(self._heap, (state.next_at, state.trigger.name))
+            if self._heap[0][1] == state.trigger.name:
+                self._woken.set()
+
+    def _note_problem(self, state: State, error: Exception) -> None:
+        name = state.trigger.name
+        state.problem = f"the timer raised {type(error).__name__}: {error}"
+        log.exception("The timer of trigger %s raised", name, extra={"action": "timer_raised", "trigger": name})
+
+    async def _fire(self, state: State) -> None:
+        """Make what is due durable, however long the store takes, and schedule what comes next."""
+        pause_s = RETRY_S
+        while True:
+            now = self._clock.now()
+            try:
+                found = due(state.timer.next, state.timer.previous, state.since, now)
+            except Exception as error:
+                self._note_problem(state, error)
+                return
+            if found is None:
+                break
+            try:
+                await self._emit_due(state, found, now)
+            except StoreDamaged:
+                return
+            except StoreUnavailable:
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+                continue
+            state.since = found.run
+            break
+        self._schedule(state)
+
+    async def _emit_due(self, state: State, found: Due, now: datetime) -> None:
+        name = state.trigger.name
+        scheduled = rfc3339(found.run)
+        missed = [_missed(state.trigger, instant, now) for instant in found.missed]
+        if found.gap is not None:
+            count = f"{'more than ' if found.gap.more else ''}{found.gap.count:,}"
+            text = f"missed: {count} due instants from {rfc3339(found.gap.first)} to {rfc3339(found.gap.last)}"
+            missed.insert(0, _missed(state.trigger, found.gap.first, now, text))
+        if missed:
+            log.warning(
+                "Trigger %s missed due instants; the latest is run", name, extra={"action": "missed", "trigger": name}
+            )
+        event = Event(
+            type=EVENT_TYPE, subject=name, time=found.run, key=scheduled, data={"scheduled_for": scheduled}
+        )
+        await self._emit(SOURCE_PREFIX + name, event, scheduled, missed)
+
+
+def _missed(trigger: Trigger, instant: datetime, now: datetime, text: str | None = None) -> Run:
+    """Return the run of a due instant that was not run: it begins and ends as missed."""
+    reason = text or f"missed: due at {rfc3339(instant)}, while the engine was away or busy; a later one is run"
+    return Run(
+        id=new_id(), job=trigger.job, trigger=trigger.name, origin=Origin.SCHEDULE, key=rfc3339(instant), event="",
+        event_count=0, state=RunState.MISSED, code="missed", reason=reason, priority=trigger.priority, rank=0,
+        created_at=now, scheduled_for=instant, finished_at=now,
+        trace=(Step(at=now, state=RunState.MISSED, code="missed", reason=reason),),
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""A started program: waited for without a thread, ended with all of its process group."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+
+from engine.plugin import Clock
+
+EXIT_UNKNOWN = 1 << 16
+"""In place of an exit status that something else collected."""
+
+SETTLE_S = 0.05
+"""How long killed processes may take to leave their group before the run goes on without looking again."""
+
+
+class Child:
+    """A started program, the leader of its own session and process group; reaped as soon as it has ended."""
+
+    __slots__ = ("_loop", "_pidfd", "_popen", "ended", "exit_code", "pid")
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.pid = popen.pid
+        self.ended = asyncio.Event()
+        self.exit_code = EXIT_UNKNOWN
+        """The exit status, or the negative number of the signal that ended it."""
+        self._popen = popen
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = -1
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            threading.Thread(target=self._watch, name=f"wait-{self.pid}", daemon=True).start()
+        else:
+            self._loop.add_reader(self._pidfd, self._reap)
+
+    def _watch(self) -> None:
+        """Wait in a thread, where the kernel has no pidfd or there are no descriptors left."""
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self._loop.call_soon_threadsafe(self._reap)
+        except (ChildProcessError, RuntimeError):  # reaped by somebody else; or the loop is closed
+            return
+
+    def _reap(self) -> None:
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid == 0:
+                return
+            self.exit_code = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            pass
+        # Popen would wait for it once more, and take an unknown status for 0.
+        self._popen.returncode = self.exit_code
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+        self.ended.set()
+
+    def group_lives(self) -> bool:
+        """Tell whether the group has members; its number can't be used anew before all of them are gone."""
+        try:
+            os.killpg(self.pid, 0)
+            if self.ended.is_set():
+                # Where this process is the reaper of orphans, as pid 1 is, they are members until it does so.
+                while os.waitpid(-self.pid, os.WNOHANG)[0]:
+                    pass
+                os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except (ChildProcessError, PermissionError):
+            return True
+        return True
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal all members; those that run as another user may be out of reach."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+    async def end(self, clock: Clock, grace_s: float) -> None:
+        """End the group: SIGTERM, after `grace_s` SIGKILL. Returns when the program itself has ended."""
+        try:
+            self.signal_group(signal.SIGTERM)
+            self.signal_group(signal.SIGCONT)  # what is stopped can't act on SIGTERM
+            if not await self._gone(clock, grace_s):
+                self.signal_group(signal.SIGKILL)
+                await self._gone(clock, SETTLE_S)
+            await self.ended.wait()
+        except BaseException:
+            self.signal_group(signal.SIGKILL)
+            raise
+
+    async def _gone(self, clock: Clock, within_s: float) -> bool:
+        deadline_s, pause_s = clock.monotonic() + within_s, 0.001
+        while self.group_lives():
+            left_s = deadline_s - clock.monotonic()
+            if left_s <= 0:
+                return False
+            await clock.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 2, 0.1)
+        return True

@@ -1,0 +1,55 @@
+"""Events that come in through the API."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import anyio
+
+from engine.plugin import BadSetting, Event, Source, SourceContext
+
+LONGEST_PATTERN = 255
+
+
+class Heard(Source, frozen=True, kw_only=True):
+    """Hear events that somebody sends to `POST /api/v1/events`, or with `emit` on the command line.
+
+    Each setting is a pattern that the whole attribute must match, in its own case: `*` stands for any text
+    (dots included), `?` for one character, `[abc]` for one of them. All given patterns must match.
+
+    - `type`: the event's type, such as `order.created` or `order.*`; every type by default.
+    - `source`: the source that the event names. An event without one matches only `*`.
+    - `subject`: the event's subject. An event without one matches only `*`.
+    """
+
+    name: ClassVar[str] = "event"
+    main: ClassVar[str | None] = "type"
+    hears: ClassVar[bool] = True
+
+    type: str = "*"
+    source: str | None = None
+    subject: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("type", "source", "subject"):
+            pattern = getattr(self, field)
+            if pattern is None:
+                continue
+            if not pattern:
+                raise BadSetting(
+                    field, "is an empty pattern, which nothing matches", '"*" matches everything'
+                )
+            if len(pattern) > LONGEST_PATTERN:
+                raise BadSetting(field, f"is longer than {LONGEST_PATTERN} characters")
+
+    def accepts(self, event: Event) -> bool:
+        return (
+            fnmatchcase(event.type, self.type)
+            and (self.source is None or fnmatchcase(event.source, self.source))
+            and (self.subject is None or fnmatchcase(event.subject or "", self.subject))
+        )
+
+    async def run(self, context: SourceContext) -> None:
+        context.ready()
+        await anyio.sleep_forever()

@@ -1,0 +1,25 @@
+"""Triggers that run only when somebody fires them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import anyio
+
+from engine.plugin import Source, SourceContext
+
+
+class Manual(Source, frozen=True, kw_only=True):
+    """Emit nothing: the trigger runs when it is fired through the API, the web page or the command line.
+
+    Written `on.manual = true`. Every other trigger can be fired, too.
+    """
+
+    name: ClassVar[str] = "manual"
+    main: ClassVar[str | None] = "allowed"
+
+    allowed: Literal[True] = True
+
+    async def run(self, context: SourceContext) -> None:
+        context.ready()
+        await anyio.sleep_forever()

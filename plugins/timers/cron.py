@@ -1,0 +1,232 @@
+"""The cron timer: due instants from a cron expression in a time zone.
+
+`cron_calendar` says which walls (naive local datetimes) an expression means; here they are put on the time
+line of a zone. A change of the clock is a *gap* where it is set forward and a *repeat* where it is set back.
+"""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, lru_cache
+from typing import ClassVar
+from zoneinfo import ZoneInfo, available_timezones
+
+from msgspec import Struct
+
+from engine.plugin import BadSetting, Timer, TimeZone
+from plugins.timers.cron_calendar import LAST_YEAR, Calendar, read_expression
+
+_SECOND, _MINUTE, _NO_SHIFT = timedelta(seconds=1), timedelta(minutes=1), timedelta(0)
+_GAPS_TRIED = 100
+"""A time that as many gaps in a row removed (each year's last Sunday of March, 02:30) does not come."""
+
+
+class Cron(Timer, frozen=True, kw_only=True, dict=True):
+    """Due at the times of a cron expression, in a time zone.
+
+    - `expression`: five fields (minute, hour, day of month, month, day of week), due at second 0; or six,
+      with seconds first; or `@hourly @daily @midnight @weekly @monthly @yearly @annually`. A field holds `*`,
+      values, names (`jan`, `mon`), ranges, steps and lists. Ranges may wrap: `22-4` is 22, 23, 0, 1, 2, 3, 4,
+      and steps count on across the end. `7` is Sunday, as `0` is. `L` is the last day of the month, `15W` the
+      day from Monday to Friday that is nearest to the 15th, `mon#2` the second Monday, `L5` the last Friday.
+    - `timezone`: the zone whose clock is meant; by default that of the engine.
+
+    A day of month and a day of week that are both restricted are OR, unless one begins with `*`: then AND.
+
+    When clocks change, Debian's cron is followed. An entry whose minute or hour begins with `*`, and one with
+    seconds, follows the wall clock: what a gap removes is not due, what a repeat brings again is due again.
+    Any other entry is a fixed time: one in a gap is due once, at the first minute after it; one in a repeat
+    is due the first time only. In short, it is due when the clock first shows that time or a later one.
+    """
+
+    name: ClassVar[str] = "cron"
+    main: ClassVar[str | None] = "expression"
+
+    expression: str
+    timezone: TimeZone | None = None
+
+    def __post_init__(self) -> None:
+        _compile(self.expression, self.timezone or "UTC")
+
+    @cached_property
+    def _schedule(self) -> _Schedule:
+        return _compile(self.expression, self.timezone or "UTC")
+
+    def next(self, after: datetime) -> datetime | None:
+        """Return the first due instant later than `after`, in UTC.
+
+        None where there is none before the year 9999, and for an entry that follows the wall clock and whose
+        times are always in a gap. Raises ValueError when `after` is naive.
+        """
+        return self._schedule.next(after) if _aware(after).year <= LAST_YEAR else None
+
+    def previous(self, before: datetime) -> datetime | None:
+        """Return the last due instant earlier than `before`, in UTC, or None where there is none.
+
+        Raises ValueError when `before` is naive.
+        """
+        return self._schedule.previous(before) if _aware(before).year > 2 else None
+
+    def note(self, at: datetime) -> str | None:
+        """Say, of a due instant, what a change of the clock does to it; None where there is nothing to say.
+
+        Raises ValueError when `at` is naive.
+        """
+        return self._schedule.note(_aware(at))
+
+
+def _aware(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError(
+            f"cron: {at.isoformat()} has no time zone; give an aware datetime, such as one in UTC"
+        )
+    return at
+
+
+@lru_cache(maxsize=4096)
+def _compile(expression: str, timezone: str) -> _Schedule:
+    try:
+        zone = ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):
+        near = difflib.get_close_matches(timezone, available_timezones(), 1)
+        hint = f'did you mean "{near[0]}"?' if near else 'use an IANA name, such as "Europe/Berlin"'
+        raise BadSetting("timezone", f'"{timezone}" is no known time zone', hint) from None
+    walls, follows_clock = read_expression(expression)
+    return _Schedule(walls=walls, zone=zone, follows_clock=follows_clock)
+
+
+class _Change(Struct, frozen=True, kw_only=True):
+    """A change of a zone's clock: at the instant `at` it goes from showing `before` to showing `after`."""
+
+    at: datetime
+    before: datetime
+    after: datetime
+
+
+class _Schedule(Struct, frozen=True, kw_only=True):
+    """Walls in a zone; `follows_clock` tells which of the two rules of daylight saving holds."""
+
+    walls: Calendar
+    zone: ZoneInfo
+    follows_clock: bool
+
+    def next(self, after: datetime) -> datetime | None:
+        start = after.astimezone(UTC).replace(microsecond=0)
+        if self.follows_clock:
+            return self._shown_from(start + _SECOND)
+        wall = self.walls.first_from(self._wall(start) + _SECOND)
+        while wall is not None:
+            due = self._fixed(wall)
+            if due > start:
+                return due
+            wall = self.walls.first_from(wall + _SECOND)
+        return None
+
+    def previous(self, before: datetime) -> datetime | None:
+        end = (before.astimezone(UTC) - timedelta(microseconds=1)).replace(microsecond=0)
+        if self.follows_clock:
+            return self._shown_to(end)
+        here = self._wall(end)
+        first, second = self._offsets(here)
+        # In a repeat the clock may have shown that much more already; what is yet to come is passed over.
+        wall = self.walls.last_to(here + (first - second))
+        while wall is not None:
+            due = self._fixed(wall)
+            if due <= end:
+                return due
+            wall = self.walls.last_to(wall - _SECOND)
+        return None
+
+    def note(self, at: datetime) -> str | None:
+        here = self._wall(at)
+        first, second = self._offsets(here)
+        if first > second:
+            if not self.follows_clock:
+                return f"the clock shows {here:%H:%M} twice as it is set back: runs the first time only"
+            which = "first" if at == _instant(here, first) else "second"
+            return f"the {which} of two times that the clock shows {here:%H:%M}, as it is set back"
+        removed = self._wall(at - _MINUTE) + _MINUTE
+        first, second = self._offsets(removed)
+        if self.follows_clock or first >= second:
+            return None
+        change = self._change(removed)
+        earliest = self.walls.first_from(change.before)
+        latest = self.walls.last_to(change.after - _SECOND)
+        if earliest is None or latest is None or earliest > latest:
+            return None
+        form = "%H:%M" if change.before.date() == change.after.date() else "%Y-%m-%d %H:%M"
+        meant = f"{earliest:{form}}" if earliest == latest else f"{earliest:{form}} to {latest:{form}}"
+        skipped = f"from {change.before:{form}} to {change.after:{form}}"
+        return f"scheduled for {meant}, runs at {here:{form}}: the clock skips {skipped}"
+
+    def _fixed(self, wall: datetime) -> datetime:
+        """Return the first instant at which the clock shows `wall`, or the first minute after its gap."""
+        first, second = self._offsets(wall)
+        if first >= second:
+            return _instant(wall, first)
+        change = self._change(wall)
+        return change.at + timedelta(seconds=-change.after.second % 60)
+
+    def _shown_from(self, start: datetime) -> datetime | None:
+        """Return the first instant, `start` or later, at which the clock shows a wall that is meant."""
+        here = self._wall(start)
+        wall = self.walls.first_from(here)
+        first, second = self._offsets(here)
+        if first > second and start == _instant(here, first):  # it will show `here` again
+            change = self._change(here)
+            if wall is None or wall >= change.before:
+                wall = self.walls.first_from(change.after)
+        for _ in range(_GAPS_TRIED):
+            if wall is None:
+                return None
+            first, second = self._offsets(wall)
+            if first >= second:
+                due = _instant(wall, first)
+                return due if due >= start else _instant(wall, second)
+            wall = self.walls.first_from(self._change(wall).after)
+        return None
+
+    def _shown_to(self, end: datetime) -> datetime | None:
+        """Return the last instant, `end` or earlier, at which the clock shows a wall that is meant."""
+        here = self._wall(end)
+        wall = self.walls.last_to(here)
+        first, second = self._offsets(here)
+        if first > second and end == _instant(here, second):  # it has shown `here` before
+            change = self._change(here)
+            if wall is None or wall < change.after:
+                wall = self.walls.last_to(change.before - _SECOND)
+        for _ in range(_GAPS_TRIED):
+            if wall is None:
+                return None
+            first, second = self._offsets(wall)
+            if first >= second:
+                due = _instant(wall, second)
+                return due if due <= end else _instant(wall, first)
+            wall = self.walls.last_to(self._change(wall).before - _SECOND)
+        return None
+
+    def _wall(self, at: datetime) -> datetime:
+        return at.astimezone(self.zone).replace(tzinfo=None, fold=0)
+
+    def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
+        """Return a wall's offsets from UTC: mostly equal, falling in a repeat, rising in a gap (PEP 495)."""
+        shown = wall.replace(tzinfo=self.zone)
+        return shown.utcoffset() or _NO_SHIFT, shown.replace(fold=1).utcoffset() or _NO_SHIFT
+
+    def _change(self, wall: datetime) -> _Change:
+        """Return the change in whose gap or repeat `wall` is."""
+        first, second = self._offsets(wall)
+        low, high = sorted((_instant(wall, first), _instant(wall, second)))
+        while high - low > _SECOND:  # low stays before the change, high at it or after
+            middle = low + (high - low) // _SECOND // 2 * _SECOND
+            if middle.astimezone(self.zone).utcoffset() == first:
+                low = middle
+            else:
+                high = middle
+        shown = high.replace(tzinfo=None)
+        return _Change(at=high, before=shown + first, after=shown + second)
+
+
+def _instant(wall: datetime, offset: timedelta) -> datetime:
+    return (wall - offset).replace(tzinfo=UTC)

@@ -1,0 +1,326 @@
+"""An engine without organs: what HTTP and the command line ask for, kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from engine.clock import SystemClock
+from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.errors import EngineError, NotFound
+from engine.events import Accepted, Event, EventOutcome, Outcome
+from engine.http.server import HttpServer
+from engine.http.tokens import AdminToken
+from engine.ids import new_id
+from engine.jobs import Job
+from engine.plugin import Handler, Runner, Secret
+from engine.plugin import Outcome as Ending
+from engine.plugin import RunContext as Context
+from engine.runs import Attempt, Origin, Run, RunState, Step
+from engine.store.base import (
+    EventFilter,
+    Ledger,
+    QueuePlace,
+    Result,
+    RunFilter,
+    Store,
+    StoredEvent,
+    TriggerStats,
+)
+from engine.store.changes import Change
+from engine.triggers import Trigger
+
+TOKEN = "a-token-for-tests-and-nothing-else"
+AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+
+
+class Program(Runner, frozen=True, kw_only=True):
+    """A runner that has something to hide."""
+
+    name = "program"
+    main = "command"
+    command: tuple[str, ...] = ()
+    password: Secret = Secret("hunter2hunter2")
+
+    async def run(self, context: Context) -> Ending:
+        return Ending.succeeded("it did nothing")
+
+
+class FakeStore(Store):
+    """A store that reads from dictionaries."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, StoredEvent] = {}
+        self.kept: dict[str, Run] = {}
+        self.joined: dict[str, tuple[str, ...]] = {}
+        self.missing: tuple[str, ...] = ()
+        self.fault: EngineError | Exception | None = None
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+        raise AssertionError("HTTP changes nothing by itself")
+
+    async def find_event(self, source: str, key: str) -> Accepted | None:
+        return None
+
+    async def event(self, event_id: str) -> StoredEvent | None:
+        return self.stored.get(event_id)
+
+    async def events(self, which: EventFilter, *, limit: int, before: str | None = None) -> list[StoredEvent]:
+        found = [
+            one
+            for key, one in sorted(self.stored.items(), reverse=True)
+            if (before is None or key < before)
+            and which.source in (None, one.event.source)
+            and which.type in (None, one.event.type)
+            and (which.trigger is None or which.trigger in {outcome.trigger for outcome in one.outcomes})
+        ]
+        return found[:limit]
+
+    async def run(self, run_id: str) -> Run | None:
+        if self.fault is not None:
+            raise self.fault
+        return self.kept.get(run_id)
+
+    async def runs(self, which: RunFilter, *, limit: int, before: str | None = None) -> list[Run]:
+        found = [
+            run
+            for key, run in sorted(self.kept.items(), reverse=True)
+            if (before is None or key < before)
+            and (which.states is None or run.state in which.states)
+            and which.job in (None, run.job)
+            and (which.triggers is None or run.trigger in which.triggers)
+        ]
+        return found[:limit]
+
+    async def run_events(self, run_id: str) -> tuple[Event, ...]:
+        ids = self.joined.get(run_id, (self.kept[run_id].event,))
+        return tuple(self.stored[one].event for one in ids)
+
+    async def queue_head(self, job: str, *, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
+        return []
+
+    async def queued_jobs(self) -> list[str]:
+        return []
+
+    async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
+        return []
+
+    async def open_windows(self) -> list[Run]:
+        return []
+
+    async def running(self) -> list[Run]:
+        return []
+
+    async def cursor(self, source: str) -> Any:
+        return None
+
+    async def cursors(self, prefix: str) -> dict[str, Any]:
+        return {}
+
+    async def counts(self) -> dict[RunState, int]:
+        return {}
+
+    async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
+        found = {}
+        for name in triggers:
+            runs = [run for _, run in sorted(self.kept.items()) if run.trigger == name]
+            states = {run.state: sum(other.state is run.state for other in runs) for run in runs}
+            last = runs[-1].id if runs else None
+            found[name] = TriggerStats(by_state=states, duration_mean_s=1.5 if runs else None, last_run=last)
+        return found
+
+    async def ledger(self) -> Ledger:
+        return Ledger(accepted=len(self.stored), ended=len(self.stored), waiting=0, missing=self.missing)
+
+    async def check(self) -> list[str]:
+        return []
+
+
+class FakeOperations:
+    """An engine that accepts everything, and remembers what it was asked for."""
+
+    def __init__(self, base: Path, *, max_body_bytes: int = 1 << 20, host: str = "127.0.0.1") -> None:
+        self.memory = FakeStore()
+        self.store = self.memory
+        self.clock = SystemClock()
+        self.base = base
+        self.heard: list[Event] = []
+        self.fired: list[dict[str, Any]] = []
+        self.routes: dict[str, dict[str, Handler]] = {}
+        self.fault: Exception | None = None
+        self.unready: list[str] = []
+        self.state = "ok"
+        self.changed = asyncio.Condition()
+        job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), defined_in="c:1")
+        trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=None)
+        self.config = Config(
+            engine=EngineSettings(data=base / "data"),
+            store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
+            http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes),
+            jobs={"import": job},
+            triggers={"nightly": trigger},
+            base=base,
+            files=(),
+            secrets=frozenset({"sesame-open"}),
+        )
+
+    async def hear(self, events: Sequence[Event]) -> list[Accepted]:
+        if self.fault is not None:
+            raise self.fault
+        self.heard.extend(events)
+        return [self.keep(event) for event in events]
+
+    def keep(self, event: Event) -> Accepted:
+        """Store an event that met no trigger."""
+        outcome = Outcome(
+            trigger=None, outcome=EventOutcome.UNMATCHED, code="unmatched", reason="no trigger hears it"
+        )
+        kept = replace(event, id=new_id(), source=event.source or "api", received_at=AT)
+        self.memory.stored[kept.id] = StoredEvent(event=kept, outcomes=(outcome,))
+        return Accepted(event=kept.id, outcomes=(outcome,))
+
+    async def fire(
+        self,
+        trigger: str,
+        *,
+        data: Any,
+        reason: str,
+        priority: int | None,
+        bypass: frozenset[str],
+        request_id: str | None,
+    ) -> Accepted:
+        if self.fault is not None:
+            raise self.fault
+        self.fired.append(
+            {
+                "trigger": trigger,
+                "data": data,
+                "reason": reason,
+                "priority": priority,
+                "bypass": bypass,
+                "request_id": request_id,
+            }
+        )
+        run = self.add_run(state=RunState.SUCCEEDED, data=data)
+        return Accepted(event=run.event, runs=(run.id,))
+
+    def add_run(
+        self, *, state: RunState = RunState.RUNNING, events: int = 1, data: Any = None, reason: str = "exit 0"
+    ) -> Run:
+        """Store a run with its events."""
+        run_id = new_id()
+        outcome = Outcome(
+            trigger="nightly", outcome=EventOutcome.RUN, run=run_id, code="matched", reason="it is time"
+        )
+        ids = tuple(new_id() for _ in range(events))
+        for one in ids:
+            event = Event(
+                type="manual", id=one, source="manual", data=data, received_at=AT, subject="nightly"
+            )
+            self.memory.stored[one] = StoredEvent(event=event, outcomes=(outcome,))
+        ended = AT + timedelta(seconds=2)
+        attempt = Attempt(
+            number=1,
+            started_at=AT,
+            finished_at=ended,
+            state=state,
+            code="succeeded",
+            reason=reason,
+            exit_code=0,
+        )
+        run = Run(
+            id=run_id,
+            job="import",
+            trigger="nightly",
+            origin=Origin.MANUAL,
+            key=run_id,
+            event=ids[-1],
+            event_count=events,
+            state=state,
+            code=state.value,
+            reason=reason,
+            priority=5,
+            rank=0,
+            attempt=1,
+            created_at=AT,
+            started_at=AT,
+            finished_at=ended if state is RunState.SUCCEEDED else None,
+            trace=(
+                Step(at=AT, state=RunState.QUEUED, code="fired", reason="fired by hand"),
+                Step(at=AT, state=state, code=state.value, reason=reason),
+            ),
+            attempts=(attempt,),
+        )
+        self.memory.kept[run_id] = run
+        self.memory.joined[run_id] = ids
+        return run
+
+    async def change_run(self, run_id: str, state: RunState) -> None:
+        """Move a run to another state, and wake who waits for it."""
+        self.memory.kept[run_id] = replace(self.memory.kept[run_id], state=state)
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def status(self) -> dict[str, Any]:
+        return {"state": "running", "runs": {}, "uptime_s": 1.0}
+
+    def trigger_view(self, name: str) -> dict[str, Any]:
+        if name not in self.config.triggers:
+            raise NotFound(f"there is no trigger {name!r}")
+        return {
+            "name": name,
+            "job": "import",
+            "on": {"cron": "0 2 * * *"},
+            "state": "active",
+            "enabled": True,
+            "paused": None,
+            "next_at": "2026-11-22T02:00:00Z",
+        }
+
+    def trigger_names(self) -> list[str]:
+        return list(self.config.triggers)
+
+    def ready(self) -> tuple[bool, list[str]]:
+        return not self.unready, self.unready
+
+    def health(self) -> dict[str, Any]:
+        return {
+            "status": self.state,
+            "checks": [{"name": "loop", "ok": self.state == "ok", "detail": "1 ms"}],
+        }
+
+    def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
+        methods = self.routes.get(path)
+        if methods is None:
+            return None
+        return methods.get(method) or tuple(methods)
+
+    def log_path(self, run_id: str) -> Path:
+        return self.base / f"{run_id}.log"
+
+    async def wait_change(self, run_id: str, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s), self.changed:
+                await self.changed.wait()
+        except TimeoutError:
+            return
+
+
+@asynccontextmanager
+async def serving(operations: FakeOperations, *, token: str = TOKEN) -> AsyncIterator[HttpServer]:
+    """Serve an engine's HTTP on a free port."""
+    server = HttpServer(operations, AdminToken.from_text(token))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop(0.5)
