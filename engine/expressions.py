@@ -204,7 +204,7 @@ def render(value: Any) -> str:
 def _near(name: str, names: Collection[str]) -> str:
     close = difflib.get_close_matches(name, sorted(names), n=1)
     known = ", ".join(sorted(names)) if len(names) < 12 else ""
-    return (f"; did you mean `{close[0]}`?" if close else "") + (f" Known: {known}." if known and not close else "")
+    return (f"; did you mean `{close[0]}`?" if close else "") + (f"; known are {known}" if known and not close else "")
 
 
 def _first_sentence(text: str) -> str:

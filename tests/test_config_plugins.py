@@ -296,7 +296,7 @@ def test_a_choice_between_text_and_table_goes_by_what_stands_there(tmp_path: Pat
 @pytest.mark.parametrize(
     ("settings", "path", "message"),
     [
-        ("path = 'x'\nverify = 'nonne'", "verify", 'found "nonne", expected "none"'),
+        ("path = 'x'\nverify = 'nonne'", "verify", 'found "nonne", expected "none" or a table'),
         ("path = 'x'\nverify = { gitub = 'x' }", "verify.gitub", "unknown key"),
         ("path = 'x'\nverify = 1", "verify", 'found 1, expected "none" or a table'),
         ("path = 'x'\nverify = { github = '' }", "verify.github", "is empty"),
@@ -409,7 +409,8 @@ def test_equal_settings_are_one_source_and_other_settings_another(tmp_path: Path
 
 
 def test_a_source_keeps_its_id_when_its_secret_changes(tmp_path: Path) -> None:
-    text = f"{JOB}[triggers.t]\njob = 'j'\n[triggers.t.on.table]\nurl = {{ env = 'URL' }}\npassword = {{ env = 'PW' }}"
+    text = f"{JOB}[triggers.t]\njob = 'j'\n[triggers.t.on.table]\n"
+    text += "url = { env = 'URL' }\npassword = { env = 'PW' }"
     ids = {
         load_text(tmp_path, text, environment={"URL": url, "PW": pw}).triggers["t"].source
         for url, pw in (("db://a", "x"), ("db://b", "y"))

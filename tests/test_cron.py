@@ -1,8 +1,9 @@
-"""The cron timer, against changes of clocks worked out by hand and a slow reading of the rule by minutes."""
+"""The cron timer, against changes of clocks worked out by hand and a slow reading of the rule."""
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -127,6 +128,13 @@ def assert_as_read(timer: Cron, expected: list[datetime], shown: Shown) -> None:
     while (at := timer.previous(backward[-1] if backward else end + SECOND)) and at > start:
         backward.append(at)
     assert backward[::-1] == expected, timer
+    for at, _ in shown[:: max(1, len(shown) // 300)]:
+        place = bisect_left(expected, at)
+        if place:
+            assert timer.previous(at) == expected[place - 1], (timer, at)
+        place = bisect_right(expected, at)
+        if place < len(expected):
+            assert timer.next(at) == expected[place], (timer, at)
 
 
 READINGS: list[tuple[str, Callable[[Meant, Shown], list[datetime]], Meant, timedelta]] = [
@@ -186,8 +194,13 @@ def assert_all_readings(zone: str, change: datetime) -> None:
         shown = [each for each in whole if abs(each[0] - change) <= distance] if distance < 3 * DAY else whole
         assert_as_read(Cron(expression=expression, timezone=zone), rule(meant, shown), shown)
     seconds = shown_between(zone, change - 70 * MINUTE, change + 70 * MINUTE, SECOND)
-    expected = by_wall_clock(lambda t: t.second % 25 == 0 and t.minute in (0, 29, 30, 59), seconds)
-    assert_as_read(Cron(expression="*/25 0,29-30,59 * * * *", timezone=zone), expected, seconds)
+    before = (change - SECOND).astimezone(ZoneInfo(zone)).hour
+    hours = (before, (before + 1) % 24)
+    timer = Cron(expression=f"*/25 0,29-30,59 {hours[0]},{hours[1]} * * *", timezone=zone)
+    expected = by_wall_clock(
+        lambda t: t.second % 25 == 0 and t.minute in (0, 29, 30, 59) and t.hour in hours, seconds
+    )
+    assert_as_read(timer, expected, seconds)
 
 
 @pytest.mark.parametrize("zone", ZONES)

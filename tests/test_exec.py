@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -245,6 +248,49 @@ async def test_a_stopped_program_ends_at_once_when_it_is_cancelled(tmp_path: Pat
     assert not lives(pid)
 
 
+def test_an_engine_that_inherits_orphans_reaps_those_of_its_runs(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, ctypes, os, time
+from pathlib import Path
+from tests.exec_runs import context
+from plugins.runners.exec import Exec
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+begun = time.monotonic()
+program = Exec(command=("sh", "-c", "sleep 60 & sleep 60 & exit 0"))
+outcome = asyncio.run(program.run(context(Path({str(tmp_path)!r}))))
+assert outcome.exit_code == 0, outcome
+assert time.monotonic() - begun < 2
+try:
+    raise SystemExit(f"a child is left: {{os.waitpid(-1, os.WNOHANG)}}")
+except ChildProcessError:
+    pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+async def test_a_second_cancellation_kills_at_once(tmp_path: Path) -> None:
+    script = 'trap "" TERM; echo $$ > pids; while :; do sleep 1e6; done'
+    task = asyncio.create_task(Exec(command=("sh", "-c", script)).run(context(tmp_path)))
+    await until(lambda: pids_in(tmp_path / "pids"))
+    begun = time.monotonic()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (pid,) = pids_in(tmp_path / "pids")
+    await until(lambda: not os.path.exists(f"/proc/{pid}"))
+    assert time.monotonic() - begun < 5
+
+
 async def test_a_program_is_ended_when_its_start_cannot_be_recorded(tmp_path: Path) -> None:
     class Full(Context):
         def process_started(self, pid: int) -> None:
@@ -258,7 +304,17 @@ async def test_a_program_is_ended_when_its_start_cannot_be_recorded(tmp_path: Pa
     assert not any(map(lives, made.started))
 
 
-async def test_an_exit_status_that_was_lost_is_no_success(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone_at_once", [False, True])
+async def test_an_exit_status_that_was_lost_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone_at_once: bool
+) -> None:
+    def too_late(pid: int) -> int:
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED)
+        raise ProcessLookupError(3, "No such process")
+
+    if gone_at_once:
+        monkeypatch.setattr(os, "pidfd_open", too_late)
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         outcome, _ = await run(tmp_path, "true")

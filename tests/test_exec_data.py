@@ -16,7 +16,8 @@ from tests.exec_runs import context, program, run
 
 HOSTILE = [
     "$(touch x)", "`touch x`", "; touch x", "a && touch x", "| touch x", "a\nb", "{{7*7}}", "{{ data.x }}",
-    "'", '"',    "\\", "*", "~", "$HOME", "%s", "a b", " ", "", "../../etc/passwd", "\x1b[31m", "ünï☃", "--" * 1000 + "x",
+    "'", '"', "\\", "*", "~", "$HOME", "%s", "a b", " ", "", "../../etc/passwd", "\x1b[31m",
+    "ünï☃", "--" * 1000 + "x",
 ]  # fmt: skip
 
 

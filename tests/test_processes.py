@@ -53,12 +53,17 @@ def start() -> Iterator[Started]:
     started.close()
 
 
-def lives(pid: int) -> bool:
+def state(pid: int) -> str:
+    """Return the letter of proc(5) for a process's state; Z too where there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return text.rpartition(")")[2].split()[0] != "Z"
+        return "Z"
+    return text.rpartition(")")[2].split()[0]
+
+
+def lives(pid: int) -> bool:
+    return state(pid) != "Z"
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -146,6 +151,7 @@ async def test_what_is_stopped_gets_to_act_on_sigterm(start: Started) -> None:
     run = new_id()
     process = start("sleep", "1000", run=run)
     os.kill(process.pid, signal.SIGSTOP)
+    await until(lambda: state(process.pid) == "T")
     with anyio.fail_after(5):
         assert await end_leftovers({run: (None, None)}, mark=MARK, clock=CLOCK) == {run: [process.pid]}
     assert process.wait(10) == -signal.SIGTERM
@@ -217,20 +223,24 @@ async def test_an_engine_that_carries_the_mark_itself_ends_neither_itself_nor_it
 ) -> None:
     run = new_id()
     script = """
-import asyncio, os, subprocess, sys
+import asyncio, os, subprocess, sys, time
 from engine.clock import SystemClock
 from engine.processes import end_leftovers
 mark, run = sys.argv[1:]
 near = subprocess.Popen(["sleep", "1000"])
 far = subprocess.Popen(["sleep", "1000"], start_new_session=True)
 runs = {run: (os.getpid(), None)}
+begun = time.monotonic()
 ended = asyncio.run(end_leftovers(runs, mark=mark, clock=SystemClock(), grace_s=0.1))
 assert ended == {run: [far.pid]}, (ended, os.getpid(), near.pid, far.pid)
 assert far.wait(10) == -15
+assert time.monotonic() - begun < 4, "nothing was waited for in vain"
 assert near.poll() is None
 near.kill()
 near.wait()
 """
-    process = start(sys.executable, "-c", script, MARK, run, run=run, PYTHONPATH=os.getcwd())
+    process = start(
+        sys.executable, "-c", script, MARK, run, run=run, PYTHONPATH=str(Path(__file__).parents[1])
+    )
     await until(lambda: process.poll() is not None)
     assert process.returncode == 0

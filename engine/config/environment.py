@@ -57,7 +57,7 @@ class Overrides:
             if not variable.upper().startswith(PREFIX):
                 continue
             rest = variable[len(PREFIX) :].lower()
-            targets = list(dict.fromkeys(self._targets(Shape("struct", cls=Root), root, rest, (), ())))
+            targets = list(self._targets(Shape("struct", cls=Root), root, rest, (), ())) if rest else []
             places = {target.keys for target in targets}
             if len(places) > 1:
                 shown = " and ".join(".".join(keys) for keys in sorted(places))

@@ -75,9 +75,9 @@ class Reader:
         try:
             return convert(chosen, node.value, node.place.base)
         except Mismatch as error:
-            # Where other shapes take the same type, the message has to name them too.
-            several = len([item for item in shape.alternatives() if fits(item, node.value)]) > 1
-            message = f"expected {expected(shape)}" if several else str(error)
+            # A word that is none of the choices could have been meant for any of the alternatives.
+            any_of = chosen.kind in ("literal", "enum")
+            message = f"expected {expected(shape)}" if any_of else str(error)
             self.problems.at(node, path, f"found {show_value(node.value)}, {message}", error.hint)
             return BAD
 

@@ -150,10 +150,13 @@ def _encodable(text: str) -> bool:
 def _read(file: Path) -> str:
     # O_NONBLOCK: a FIFO with nobody at its other end must not hold the start.
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise EngineError("it is no regular file")
-        content = stream.read(LARGEST_FILE_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(LARGEST_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST_FILE_BYTES:
         raise EngineError(f"it is larger than {LARGEST_FILE_BYTES} bytes")
     text = content.decode()

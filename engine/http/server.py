@@ -35,6 +35,9 @@ API: Final = "/api/"
 BACKLOG = 1024
 """Connections that the kernel keeps while the engine is busy."""
 
+ACCEPT_TURNS = 4
+"""Turns of the event loop until a connection that the kernel handed over is known to the listener."""
+
 MOST_PARAMETERS = 100
 _NO_QUERY: Mapping[str, str] = {}
 _REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}\Z")
@@ -100,7 +103,8 @@ class HttpServer:
             return
         self._server = None
         server.close()
-        await asyncio.sleep(0)  # what the kernel already handed over begins first
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         listener.pre_shutdown()
         try:
             async with asyncio.timeout(max(grace_s, _SHORTEST_WAIT_S) + _SHORTEST_WAIT_S):

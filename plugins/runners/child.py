@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 
 from engine.plugin import Clock
 
@@ -39,11 +40,10 @@ class Child:
 
     def _watch(self) -> None:
         """Wait in a thread, where the kernel has no pidfd or there are no descriptors left."""
-        try:
+        with suppress(ChildProcessError):  # something else has reaped it: it has ended as well
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._reap)
-        except (ChildProcessError, RuntimeError):  # reaped by somebody else; or the loop is closed
-            return
 
     def _reap(self) -> None:
         try:

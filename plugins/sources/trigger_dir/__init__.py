@@ -15,13 +15,13 @@ class TriggerDirectory(Source, frozen=True, kw_only=True):
     """Take files that others drop into a directory, and remove each once its event is durable.
 
     - `path`: the directory; it is made where it is missing, also later.
-    - `settle`: how long a file must stay the same before it is taken while somebody has it open for writing, or
-      rejected as not valid: what is half-written is not rejected. A valid file that nobody writes to is
+    - `settle`: how long a file must stay the same before it is taken while somebody has it open for writing,
+      or rejected as not valid: what is half-written is not rejected. A valid file that nobody writes to is
       taken at once.
 
     Files named `*.trigger` or `*.json` count, those that are there at the start included; names that begin
-    with a dot don't, so that a sender can write to `.x.json` and rename it. Links, pipes, directories and the like
-    are left alone. A file holds one JSON object with any of these members, and no others:
+    with a dot don't, so that a sender can write to `.x.json` and rename it. Links, pipes and directories are
+    left alone. A file holds one JSON object with any of these members, and no others:
 
     - `trigger_type`: the event's type, else `file.trigger`.
     - `parameters`: an object; it is `data.parameters`.

@@ -104,13 +104,17 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         return True
 
-    def identity(self) -> tuple[int, int] | None:
-        """Return what differs when another directory stands at the path; None where there is none."""
+    def hold(self) -> int:
+        """Open the directory and return its descriptor: as long as it is open, `is_held` can tell it."""
+        return os.open(self.path, _DIRECTORY_FLAGS)
+
+    def is_held(self, root: int) -> bool:
+        """Tell whether the directory that was opened still stands at the path."""
         try:
-            found = os.stat(self.path)
+            # An inode number that is held open is not given to another directory.
+            return os.path.samestat(os.fstat(root), os.stat(self.path))
         except OSError:
-            return None
-        return found.st_dev, found.st_ino
+            return False
 
     def listing(self, known: Mapping[str, Mark]) -> Listing:
         """Return the names that trigger files have; those in `known` with the same mark are not fresh."""
@@ -210,7 +214,7 @@ class Folder:
 
     @contextmanager
     def _open(self) -> Iterator[int]:
-        root = os.open(self.path, _DIRECTORY_FLAGS)
+        root = self.hold()
         try:
             yield root
         finally:
@@ -283,8 +287,8 @@ def _open_for_writing(file: int) -> bool | None:
     if sys.platform != "linux":
         return None
     try:
-        # Who opens it for writing while the lease is held has us told by a signal: SIGIO, the usual one, would
-        # end the process; this one is ignored.
+        # Who opens it for writing while the lease is held has us told by a signal: the usual one, SIGIO,
+        # would end the process; this one is ignored.
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
@@ -294,10 +298,10 @@ def _open_for_writing(file: int) -> bool | None:
 
 
 def _generation(file: int) -> int:
-    """Return what tells a file from an earlier one with the same inode number; 0 where the system doesn't say.
+    """Return what tells a file from an earlier one of the same inode number; 0 where that is not known.
 
-    ext4 gives a number out again at once: a copy that keeps its time (`cp -p`), dropped again and again, would
-    otherwise be the same file each time.
+    ext4 gives a number out again at once: a copy that keeps its time (`cp -p`), dropped again and again,
+    would otherwise be the same file each time.
     """
     if sys.platform != "linux":
         return 0

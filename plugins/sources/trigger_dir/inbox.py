@@ -42,8 +42,8 @@ class Aside(Struct, frozen=True, kw_only=True):
 class Inbox:
     """Takes the files of one directory.
 
-    What watches the directory only hints; what counts is what a scan finds. A file's event is emitted, then the
-    file is removed; when the engine dies in between, the event's key makes the second emit a duplicate.
+    What watches the directory only hints; what counts is what a scan finds. A file's event is emitted, then
+    the file is removed; when the engine dies in between, the event's key makes the second emit a duplicate.
     """
 
     def __init__(self, path: Path, settle_s: float, context: SourceContext) -> None:
@@ -123,15 +123,24 @@ class Inbox:
         while True:
             try:
                 await self._hints()
+            except FileNotFoundError:
+                pass  # the next sweep makes it
             except (OSError, RuntimeError, ExceptionGroup) as error:
-                if await run_sync(self._folder.identity) is not None:
-                    self._tell("watch", f"{self._folder.path} is polled: {error}", "directory_polled")
+                # The watch also breaks on a file name that is not UTF-8; a sweep then takes that file.
+                cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+                self._tell("watch", f"the watch of {self._folder.path} broke: {cause}", "watch_broken")
             await self._clock.sleep(POLL_S)
             self._wake.set()
 
     async def _hints(self) -> None:
-        watched = await run_sync(self._folder.identity)
-        # The next sweep begins when this task waits, and then the watch stands: nothing falls between the two.
+        held = await run_sync(self._folder.hold)
+        try:
+            await self._hints_of(held)
+        finally:
+            os.close(held)
+
+    async def _hints_of(self, held: int) -> None:
+        # The next sweep begins when this task waits, and then the watch stands: no file falls between them.
         self._wake.set()
         changes_of = awatch(
             self._folder.path,
@@ -147,7 +156,7 @@ class Inbox:
             async for changes in rounds:
                 if changes:
                     self._wake.set()
-                elif await run_sync(self._folder.identity) != watched:
+                elif not await run_sync(self._folder.is_held, held):
                     return
 
     # What to do
@@ -278,8 +287,8 @@ class Inbox:
         done = "taken" if reason is None else "rejected"
         self._tell(
             look.name,
-            f"{shown(look.name)} was {done}, but can't be removed from {self._folder.path}: {error.strerror}; "
-            "it will not be taken twice, and removing it is tried again",
+            f"{shown(look.name)} was {done}, but can't be removed from {self._folder.path}: "
+            f"{error.strerror}; it will not be taken twice, and removing it is tried again",
             "file_stuck",
         )
 

@@ -1,0 +1,386 @@
+"""The commands. Each reads its options, asks, prints, and ends with its exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.output import local, say, say_json, say_table, terminal_safe
+from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.errors import ConfigError, EngineError
+
+
+class Commands(TyperGroup):
+    """Turns errors into sentences and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            say("\n".join(str(problem) for problem in error.problems), error=True)
+            raise typer.Exit(USAGE) from None
+        except CommandFailed as error:
+            say(str(error), error=True)
+            raise typer.Exit(error.code) from None
+        except EngineError as error:
+            say(str(error), error=True)
+            raise typer.Exit(FAILED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Run jobs on events. Without a command, serve.",
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+token_commands = typer.Typer(
+    help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None
+)
+app.add_typer(token_commands, name="token")
+
+
+@app.callback()
+def begin(
+    ctx: typer.Context,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Run jobs on events. Without a command, serve."""
+    ctx.obj = Session.of(ctx, config, as_json, url, token)
+    if ctx.invoked_subcommand is None:
+        _serve(ctx.obj)
+
+
+@app.command()
+def serve(ctx: typer.Context, config: ConfigFiles = None) -> None:
+    """Run the engine until it is told to stop."""
+    _serve(Session.of(ctx, config, False, None, None))
+
+
+def _serve(session: Session) -> None:
+    from engine.runtime import serve as run
+
+    raise typer.Exit(run(list(session.config)))
+
+
+@app.command()
+def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False) -> None:
+    """Say all that is wrong with the configuration."""
+    session = Session.of(ctx, config, as_json, None, None)
+    try:
+        loaded = session.load()
+    except ConfigError as error:
+        if not session.json:
+            raise
+        fields = ("file", "line", "path", "message", "hint")
+        errors = [{name: getattr(problem, name) for name in fields} for problem in error.problems]
+        say_json({"ok": False, "errors": errors})
+        raise typer.Exit(USAGE) from None
+    if session.json:
+        say_json({"ok": True, "errors": []})
+    else:
+        files = ", ".join(str(file) for file in loaded.files)
+        say(f"{files}: right, with {len(loaded.triggers)} triggers and {len(loaded.jobs)} jobs")
+
+
+@app.command()
+def fire(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The trigger.")],
+    data: Annotated[str | None, typer.Option(help="JSON, or @FILE, or @- for standard input.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; it is recorded.")] = None,
+    priority: Annotated[str | None, typer.Option(help="0 to 9, low, normal, high or critical.")] = None,
+    bypass: Annotated[
+        list[str] | None, typer.Option(help="A gate to leave out: debounce. Repeatable.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its runs; fail where one does.")] = False,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Fire a trigger by hand."""
+    from engine.cli.sending import fire_trigger, wait_for_runs
+
+    session = Session.of(ctx, config, as_json, url, token)
+    client = session.client()
+    accepted = fire_trigger(client, name, data=data, reason=reason, priority=priority, bypass=bypass or [])
+    runs = wait_for_runs(client, accepted["runs"]) if wait else []
+    if session.json:
+        say_json({**accepted, "states": {run["id"]: run["state"] for run in runs}} if wait else accepted)
+    else:
+        _say_accepted(accepted)
+        for run in runs:
+            say(f"Run {run['id']} {run['state']}: {run['reason']}")
+    if wait and not (runs and all(run["state"] == "succeeded" for run in runs)):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def emit(
+    ctx: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, such as order.created.")],
+    data: Annotated[str | None, typer.Option(help="JSON, or @FILE, or @- for standard input.")] = None,
+    subject: Annotated[str | None, typer.Option(help="What it happened to.")] = None,
+    key: Annotated[str | None, typer.Option(help="The same key is the same event.")] = None,
+    source: Annotated[str | None, typer.Option(help="Who sends it.")] = None,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Send an event."""
+    from engine.cli.sending import emit_event
+
+    session = Session.of(ctx, config, as_json, url, token)
+    accepted = emit_event(session.client(), kind, data=data, subject=subject, key=key, source=source)
+    if session.json:
+        say_json(accepted)
+    else:
+        _say_accepted(accepted)
+
+
+def _say_accepted(accepted: dict[str, Any]) -> None:
+    again = " (it came before)" if accepted["duplicate"] else ""
+    runs = f"; runs: {', '.join(accepted['runs'])}" if accepted["runs"] else ""
+    say(f"Event {accepted['event']} is accepted{again}{runs}")
+    for outcome in accepted.get("outcomes", []):
+        met = outcome["trigger"] or "no trigger"
+        if not outcome["run"]:
+            say(f"  {met}: {outcome['outcome']}: {outcome['reason']}")
+
+
+@app.command()
+def triggers(
+    ctx: typer.Context,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List the triggers."""
+    session = Session.of(ctx, config, as_json, url, token)
+    found = session.client().get("triggers", limit=1000)
+    if session.json:
+        say_json(found)
+        return
+    columns = ("name", "job", "state", "next", "total", "succeeded", "failed")
+    say_table(
+        columns,
+        [
+            [one["name"], one["job"], one["state"], local(one.get("next_at")), *_counts(one["stats"])]
+            for one in found["items"]
+        ],
+    )
+
+
+def _counts(stats: dict[str, Any]) -> list[Any]:
+    return [stats["total"], stats["succeeded"], stats["failed"]]
+
+
+@app.command()
+def runs(
+    ctx: typer.Context,
+    state: Annotated[str | None, typer.Option(help="A state, or several with commas.")] = None,
+    job: Annotated[str | None, typer.Option(help="Of this job.")] = None,
+    trigger: Annotated[str | None, typer.Option(help="Of this trigger.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List runs, the newest first."""
+    session = Session.of(ctx, config, as_json, url, token)
+    found = session.client().get("runs", state=state, job=job, trigger=trigger, limit=limit)
+    if session.json:
+        say_json(found)
+        return
+    say_table(
+        ("run", "trigger", "job", "state", "created", "reason"),
+        [
+            [one["id"], one["trigger"], one["job"], one["state"], local(one["created_at"]), one["reason"]]
+            for one in found["items"]
+        ],
+    )
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    run_id: Annotated[str, typer.Argument(metavar="ID")],
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show one run."""
+    session = Session.of(ctx, config, as_json, url, token)
+    found = session.client().get("runs", run_id)
+    if session.json:
+        say_json(found)
+        return
+    for name, value in found.items():
+        if name.endswith("_at") or name == "scheduled_for":
+            value = local(value)
+        if value is not None and name not in ("trace", "attempts", "events"):
+            say(f"{name:14} {value}")
+    say(f"{'events':14} {' '.join(found['events'])}")
+    for step in found["trace"]:
+        say(f"  {local(step['at'])}  {step['state']}: {step['reason']} [{step['code']}]")
+
+
+@app.command()
+def logs(
+    ctx: typer.Context,
+    run_id: Annotated[str, typer.Argument(metavar="RUN")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
+    tail: Annotated[int | None, typer.Option(min=0, max=100_000, help="The last lines alone.")] = None,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Print what a run wrote: as it is where it is piped, with control characters escaped on a terminal."""
+    import codecs
+
+    session = Session.of(ctx, config, as_json, url, token)
+    chunks = session.client().stream("runs", run_id, "log", follow=1 if follow else None, tail=tail)
+    if session.json:
+        say_json({"run": run_id, "log": b"".join(chunks).decode("utf-8", "replace")})
+        return
+    if not sys.stdout.isatty():
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for chunk in chunks:
+        sys.stdout.write(terminal_safe(decoder.decode(chunk)))
+        sys.stdout.flush()
+
+
+@app.command()
+def why(
+    ctx: typer.Context,
+    what: Annotated[str, typer.Argument(metavar="EVENT|RUN|TRIGGER")],
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Say why something ran, or did not."""
+    from engine.cli.why import ask, sentences
+
+    session = Session.of(ctx, config, as_json, url, token)
+    known = ask(session.client(), what)
+    if session.json:
+        say_json(known)
+        return
+    for sentence in sentences(known):
+        say(sentence)
+
+
+@app.command()
+def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False) -> None:
+    """List the plugins, those that can't be used too."""
+    from engine.cli.offline import find_plugins, plugin_view
+
+    session = Session.of(ctx, config, as_json, None, None)
+    found = [plugin_view(entry) for entry in find_plugins(session).plugins()]
+    if session.json:
+        say_json({"items": found, "next": None})
+        return
+    say_table(
+        ("kind", "name", "from", "about"),
+        [[one["kind"], one["name"], one["origin"], one["error"] or one["doc"]] for one in found],
+    )
+
+
+@app.command()
+def doctor(
+    ctx: typer.Context,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Add up what was promised, and check the store; with the engine where it runs, else without."""
+    from engine.cli.diagnosis import examine
+
+    session = Session.of(ctx, config, as_json, url, token)
+    found = examine(session)
+    if session.json:
+        say_json(found)
+    else:
+        ledger = found["ledger"]
+        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "missing")))
+        for one in found["checks"]:
+            say(f"{'ok ' if one['ok'] else 'BAD'}  {one['name']}: {one['detail']}")
+    if not found["ok"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def schema(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False) -> None:
+    """Print the JSON Schema of the configuration, all plugins included."""
+    from engine.cli.offline import find_plugins
+    from engine.config import schema as schema_of
+
+    say_json(schema_of(find_plugins(Session.of(ctx, config, as_json, None, None))))
+
+
+@token_commands.callback()
+def token_place(
+    ctx: typer.Context,
+    show: Annotated[bool, typer.Option("--show", help="Print the token itself.")] = False,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell where the admin token is."""
+    session = ctx.obj = Session.of(ctx, config, as_json, None, None)
+    if ctx.invoked_subcommand is None:
+        _say_token(session, show)
+
+
+@token_commands.command("rotate")
+def token_rotate(
+    ctx: typer.Context,
+    show: Annotated[bool, typer.Option("--show", help="Print the new token.")] = False,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new admin token. The old one is refused at once, by a running engine too."""
+    import os
+
+    from engine.http.tokens import VARIABLE, rotate_admin_token
+
+    session = Session.of(ctx, config, as_json, None, None)
+    data = session.load().engine.data
+    if VARIABLE in os.environ:
+        raise CommandFailed(
+            f"the admin token comes from {VARIABLE}: change it there, and start the engine again"
+        )
+    rotate_admin_token(data)
+    _say_token(session, show)
+
+
+def _say_token(session: Session, show: bool) -> None:
+    import os
+
+    from engine.http.tokens import read_admin_token
+
+    value, origin, path = read_admin_token(session.load().engine.data, os.environ)
+    if session.json:
+        shown = {"origin": origin, "path": None if path is None else str(path)}
+        say_json({**shown, "token": value} if show else shown)
+    else:
+        say(value if show else f"The admin token is in {origin}")

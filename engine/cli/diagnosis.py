@@ -1,0 +1,30 @@
+"""`doctor`: by the engine where one answers, else from the store's file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.cli.failures import CommandFailed, NoEngine
+from engine.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from engine.cli.session import Session
+
+
+def examine(session: Session) -> dict[str, Any]:
+    """Return what `doctor` finds."""
+    try:
+        found: dict[str, Any] = session.client().get("doctor")
+        return found
+    except ConfigError:
+        raise
+    except NoEngine:
+        if session.url:
+            raise
+    except (CommandFailed, EngineError):
+        # Without a token no engine can be asked; where it never started there is none yet.
+        if session.url or session.token or (session.load().engine.data / "admin.token").exists():
+            raise
+    from engine.cli.offline import offline_doctor
+
+    return offline_doctor(session.load())

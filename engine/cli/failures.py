@@ -1,0 +1,21 @@
+"""How commands fail: with a sentence and an exit code."""
+
+from __future__ import annotations
+
+FAILED, USAGE = 1, 2
+
+
+class CommandFailed(Exception):
+    """Raise to end the command with a sentence that says what is wrong and the way out."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NoEngine(CommandFailed):
+    """No engine answers at the address."""
+
+
+class NotThere(CommandFailed):
+    """The engine has nothing of that name or id."""

@@ -1,0 +1,80 @@
+"""What the command line can tell without a running engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from engine.clock import SystemClock
+from engine.errors import StoreError
+from engine.http.views import doctor_view
+from engine.store.base import Ledger
+
+if TYPE_CHECKING:
+    from engine.cli.session import Session
+    from engine.config import Config
+    from engine.registry import Registry
+
+LONGEST_JOIN_S = 5.0
+
+_EMPTY = Ledger(accepted=0, ended=0, waiting=0, missing=())
+
+
+def offline_doctor(config: Config) -> dict[str, Any]:
+    """Add up the ledger and check the store's integrity, in its file, which is only read."""
+    checks = [{"name": "engine", "ok": True, "detail": "it does not run; the store was read from its file"}]
+    path = config.store.path
+    if not path.exists():
+        absent = {"name": "store_file", "ok": True, "detail": f"there is none yet in {path}"}
+        return doctor_view(_EMPTY, (), [*checks, absent])
+    try:
+        ledger, damage = asyncio.run(_read(config))
+    except StoreError as error:
+        return doctor_view(_EMPTY, (str(error),), checks)
+    return doctor_view(ledger, damage, checks)
+
+
+async def _read(config: Config) -> tuple[Ledger, list[str]]:
+    from engine.store.sqlite import SqliteStore
+
+    store = SqliteStore(config.store.path, clock=SystemClock(), read_only=True)
+    before = set(threading.enumerate())
+    try:
+        await store.open()
+    except StoreError:
+        # The thread of a connection that could not be opened still has a word for this event loop.
+        for thread in set(threading.enumerate()) - before:
+            await asyncio.to_thread(thread.join, LONGEST_JOIN_S)
+        raise
+    try:
+        damage = await store.check()
+        return (_EMPTY if damage else await store.ledger()), damage
+    finally:
+        await store.close()
+
+
+def find_plugins(session: Session) -> Registry:
+    """Return all plugins; those in folders too, where there is a configuration that names them."""
+    from engine.errors import ConfigError
+    from engine.registry import Registry
+
+    try:
+        folders = session.load().engine.plugins
+    except ConfigError:
+        if session.config:
+            raise
+        folders = ()
+    return Registry.discover(folders)
+
+
+def plugin_view(entry: Any) -> dict[str, Any]:
+    """Return a plugin as `plugins` lists it."""
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "origin": entry.origin,
+        "doc": entry.doc,
+        "ok": entry.error is None,
+        "error": entry.error,
+    }

@@ -1,0 +1,95 @@
+"""What every command knows: where the configuration is, how to print, and how to reach the engine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+from msgspec import Struct
+
+from engine.cli.failures import USAGE, CommandFailed
+
+if TYPE_CHECKING:
+    from engine.cli.client import Client
+    from engine.config import Config
+
+ConfigFiles = Annotated[
+    list[str] | None,
+    typer.Option("--config", metavar="FILE", help="Configuration file; repeatable, later ones win."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="The engine's address (or ENGINE_URL).")
+]
+Token = Annotated[
+    str | None, typer.Option("--token", metavar="TOKEN", help="A token of the API (or ENGINE_TOKEN).")
+]
+
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - never bound here
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """The options that stand on every command."""
+
+    config: tuple[str, ...] = ()
+    json: bool = False
+    url: str | None = None
+    token: str | None = None
+
+    @classmethod
+    def of(
+        cls, ctx: typer.Context, config: list[str] | None, json: bool, url: str | None, token: str | None
+    ) -> Session:
+        """Return the options of a command; those before the command's name hold where it gives none."""
+        outer = ctx.obj if isinstance(ctx.obj, Session) else Session()
+        return cls(
+            config=tuple(config or ()) or outer.config,
+            json=json or outer.json,
+            url=url or outer.url,
+            token=token or outer.token,
+        )
+
+    def load(self) -> Config:
+        """Read the configuration; raise ConfigError with all that is wrong."""
+        from engine.config import find_files, load
+
+        return load(find_files(self.config, os.environ), environment=os.environ)
+
+    def client(self) -> Client:
+        """Return a client of the engine that the options, the environment or the configuration name.
+
+        The admin token of the data directory goes to this machine and the configured address alone.
+        """
+        from engine.cli.client import Client
+        from engine.http.access import is_loopback
+        from engine.http.tokens import read_admin_token
+
+        url = self.url or os.environ.get("ENGINE_URL")
+        token, origin = self._token()
+        if url and token:
+            return Client(url, token, origin)
+        config = self.load()
+        own = url_of(config)
+        if not token:
+            host = urlsplit(url).hostname if url else None
+            if url and host and not is_loopback(host) and url.rstrip("/") != own:
+                raise CommandFailed(f"give a token for {url}: --token, or ENGINE_TOKEN", USAGE)
+            token, origin, _ = read_admin_token(config.engine.data, os.environ)
+        if not url and own is None:
+            raise CommandFailed("[http] listen takes any free port: say which with --url", USAGE)
+        return Client(url or str(own), token, origin)
+
+    def _token(self) -> tuple[str | None, str]:
+        if self.token:
+            return self.token, "--token"
+        return os.environ.get("ENGINE_TOKEN"), "the environment variable ENGINE_TOKEN"
+
+
+def url_of(config: Any) -> str | None:
+    """Return the address at which the configured engine is reached, or None where only it knows its port."""
+    host = _ANY_ADDRESS.get(config.http.host, config.http.host)
+    if config.http.port == 0:
+        return None
+    return f"http://[{host}]:{config.http.port}" if ":" in host else f"http://{host}:{config.http.port}"

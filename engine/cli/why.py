@@ -1,0 +1,110 @@
+"""Why something ran, or did not: sentences made of traces and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from engine.cli.client import Client
+from engine.cli.failures import NotThere
+from engine.cli.output import local
+from engine.ids import is_id
+
+LAST_RUNS = 10
+LAST_EVENTS = 50
+
+
+def ask(client: Client, what: str) -> dict[str, Any]:
+    """Return what the engine knows of a run or an event, by id, or of a trigger, by name."""
+    if not is_id(what):
+        return {
+            "trigger": client.get("triggers", what),
+            "runs": client.get("triggers", what, "runs", limit=LAST_RUNS)["items"],
+            "events": client.get("events", trigger=what, limit=LAST_EVENTS)["items"],
+        }
+    try:
+        run = client.get("runs", what)
+        return {"run": run, "events": [client.get("events", one) for one in run["events"][-LAST_RUNS:]]}
+    except NotThere:
+        pass
+    try:
+        event = client.get("events", what)
+    except NotThere:
+        raise NotThere(f"there is no run and no event {what}") from None
+    runs = dict.fromkeys(outcome["run"] for outcome in event["outcomes"] if outcome["run"])
+    return {"event": event, "runs": [client.get("runs", one) for one in runs]}
+
+
+def sentences(known: dict[str, Any]) -> Iterator[str]:
+    """Tell what `ask` found."""
+    if "run" in known:
+        yield from _run(known["run"])
+        for event in known["events"]:
+            yield f"It is for {_event_name(event)}."
+    elif "event" in known:
+        yield from _event(known["event"])
+        for run in known["runs"]:
+            yield ""
+            yield from _run(run)
+    else:
+        yield from _trigger(known)
+
+
+def _run(run: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"Run {run['id']} of job {run['job']}, by trigger {run['trigger']} ({run['origin']}), "
+        f"is {run['state']}: {run['reason']}"
+    )
+    if run["scheduled_for"]:
+        yield f"  It was due at {local(run['scheduled_for'])}."
+    for step in run["trace"]:
+        yield f"  {local(step['at'])}  {step['state']}: {step['reason']} [{step['code']}]"
+    for attempt in run["attempts"]:
+        counted = "" if attempt["counted"] else ", and does not count"
+        yield (
+            f"  Attempt {attempt['number']} began {local(attempt['started_at'])} and {attempt['state']} "
+            f"{local(attempt['finished_at'])}: {attempt['reason']}{counted}"
+        )
+    if run["due_at"] and not run["finished_at"]:
+        yield f"  It is not to start before {local(run['due_at'])}."
+
+
+def _event(event: dict[str, Any]) -> Iterator[str]:
+    yield f"{_event_name(event).capitalize()}, was received {local(event['received_at'])}."
+    for outcome in event["outcomes"]:
+        yield f"  {_outcome(outcome)}"
+
+
+def _event_name(event: dict[str, Any]) -> str:
+    subject = f" about {event['subject']}" if event["subject"] else ""
+    return f"event {event['id']} of type {event['type']}{subject}, from {event['source']}"
+
+
+def _outcome(outcome: dict[str, Any]) -> str:
+    met = f"trigger {outcome['trigger']}" if outcome["trigger"] else "no trigger"
+    run = f", run {outcome['run']}" if outcome["run"] else ""
+    return f"{met}: {outcome['outcome']}{run}: {outcome['reason']} [{outcome['code']}]"
+
+
+def _trigger(known: dict[str, Any]) -> Iterator[str]:
+    trigger, runs = known["trigger"], known["runs"]
+    yield f"Trigger {trigger['name']} is {trigger['state']} and runs job {trigger['job']}."
+    if trigger.get("next_at"):
+        yield f"  It is next due {local(trigger['next_at'])}."
+    yield "Its last runs:" if runs else "It has had no run."
+    for run in runs:
+        yield f"  {local(run['created_at'])}  run {run['id']} {run['state']}: {run['reason']} [{run['code']}]"
+    others = [
+        (event, outcome)
+        for event in known["events"]
+        for outcome in event["outcomes"]
+        if outcome["trigger"] == trigger["name"] and outcome["outcome"] != "run"
+    ]
+    if others:
+        yield "Events that came to no run of their own:"
+    for event, outcome in others:
+        subject = f" about {event['subject']}" if event["subject"] else ""
+        yield (
+            f"  {local(event['received_at'])}  event {event['id']} of type {event['type']}{subject} "
+            f"was {outcome['outcome']}: {outcome['reason']} [{outcome['code']}]"
+        )

@@ -1,0 +1,369 @@
+"""The command line, against a real listener with an engine without organs behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from engine.cli.app import app
+from engine.cli.output import terminal_safe
+from engine.events import Event
+from engine.http.server import HttpServer
+from engine.http.tokens import token_path
+from engine.ids import new_id
+from engine.runs import RunState
+from tests.fake_operations import TOKEN, FakeOperations, serving
+
+VARIABLES = ("ENGINE_URL", "ENGINE_TOKEN", "ENGINE_CONFIG", "ENGINE_ADMIN_TOKEN")
+
+
+class Running:
+    """An engine's HTTP, on an event loop in a thread of its own."""
+
+    def __init__(self, base: Path) -> None:
+        self.operations = FakeOperations(base)
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._started = threading.Event()
+        self._server: HttpServer | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    @property
+    def url(self) -> str:
+        assert self._server is not None
+        return self._server.url
+
+    def do(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(5)
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            async with serving(self.operations) as self._server:
+                self._started.set()
+                await self._stop.wait()
+
+        self._loop.run_until_complete(serve())
+        self._loop.close()
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        assert self._started.wait(5)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def running(here: Path) -> Iterator[Running]:
+    with Running(here) as engine:
+        yield engine
+
+
+def call(*arguments: str, given: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=given)
+
+
+def ask(engine: Running, *arguments: str, given: str | bytes | None = None) -> Result:
+    return call("--url", engine.url, "--token", TOKEN, *arguments, given=given)
+
+
+def test_fire_hands_over_its_options_and_prints_the_ids(running: Running, here: Path) -> None:
+    (here / "data.json").write_text('{"a": 1}')
+    options = ("--reason", "because", "--priority", "8", "--bypass", "debounce")
+    result = ask(running, "fire", "nightly", "--data", "@data.json", *options)
+    assert result.exit_code == 0, result.output
+    (fired,) = running.operations.fired
+    assert (fired["data"], fired["reason"], fired["priority"]) == ({"a": 1}, "because", 8)
+    assert fired["bypass"] == {"debounce"}
+    (run,) = running.operations.memory.kept
+    assert run in result.output
+    assert json.loads(ask(running, "fire", "nightly", "--json").output)["duplicate"] is False
+
+
+def test_fire_reads_standard_input(running: Running) -> None:
+    assert ask(running, "fire", "nightly", "--data", "@-", given="[1, 2]").exit_code == 0
+    assert running.operations.fired[0]["data"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("state", "code"), [(RunState.SUCCEEDED, 0), (RunState.FAILED, 1), (RunState.TIMED_OUT, 1)]
+)
+def test_fire_wait_tells_how_the_run_ended(
+    running: Running, monkeypatch: pytest.MonkeyPatch, state: RunState, code: int
+) -> None:
+    add_run = running.operations.add_run
+    monkeypatch.setattr(running.operations, "add_run", lambda **given: add_run(**{**given, "state": state}))
+    result = ask(running, "fire", "nightly", "--wait", "--json")
+    assert result.exit_code == code
+    (run,) = running.operations.memory.kept
+    assert json.loads(result.output)["states"] == {run: state.value}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("fire", "nobody"), 1, "there is no trigger 'nobody'"),
+        (("fire", "nightly", "--data", "{"), 2, "--data: the text is not valid JSON"),
+        (("fire", "nightly", "--data", "@missing"), 2, "missing can't be read: No such file"),
+        (("fire", "nightly", "--priority", "11"), 2, "0 to 9"),
+        (("fire", "nightly", "--bypass", "debonce"), 2, "did you mean 'debounce'?"),
+        (("fire",), 2, "Missing argument"),
+        (("emit", "engine.timer"), 2, "can't be sent from outside"),
+        (("runs", "--state", "faild"), 2, "did you mean 'failed'?"),
+        (("run", "1"), 1, "no run"),
+        (("run", "../../live"), 1, "there is no"),
+        (("why", "00000000-0000-7000-8000-000000000000"), 1, "no run and no event"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_what_goes_wrong_is_said_with_its_exit_code(
+    running: Running, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    result = ask(running, *arguments)
+    assert result.exit_code == code, result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_emit_sends_an_event_and_says_what_met_it(running: Running) -> None:
+    result = ask(running, "emit", "order.created", "--data", '{"a":1}', "--subject", "s", "--key", "k")
+    assert result.exit_code == 0, result.output
+    assert "no trigger: unmatched: no trigger hears it" in result.output
+    (event,) = running.operations.heard
+    assert (event.type, event.data, event.subject, event.key) == ("order.created", {"a": 1}, "s", "k")
+
+
+def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.FAILED)
+    running.operations.add_run(state=RunState.SUCCEEDED)
+    lines = ask(running, "runs", "--state", "failed").output.splitlines()
+    assert lines[0].split() == ["RUN", "TRIGGER", "JOB", "STATE", "CREATED", "REASON"]
+    assert lines[1].startswith(f"{run.id}  nightly  import  failed")
+    assert len(lines) == 2
+    assert "2026-11-21 " in lines[1]
+    assert len(json.loads(ask(running, "runs", "--json").output)["items"]) == 2
+    assert "nightly" in ask(running, "triggers").output
+    assert json.loads(ask(running, "triggers", "--json").output)["items"][0]["name"] == "nightly"
+    shown = ask(running, "run", run.id).output
+    assert "exit 0" in shown
+    assert json.loads(ask(running, "run", run.id, "--json").output)["id"] == run.id
+
+
+def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.SUCCEEDED)
+    told = ask(running, "why", run.id).output
+    assert f"Run {run.id} of job import, by trigger nightly (manual), is succeeded: exit 0" in told
+    assert "queued: fired by hand [fired]" in told
+    assert f"It is for event {run.event} of type manual about nightly" in told
+    told = ask(running, "why", run.event).output
+    assert f"trigger nightly: run, run {run.id}: it is time [matched]" in told
+    assert f"Run {run.id}" in told
+    told = ask(running, "why", "nightly").output
+    assert "Trigger nightly is active and runs job import." in told
+    assert f"run {run.id} succeeded: exit 0" in told
+    assert set(json.loads(ask(running, "why", run.id, "--json").output)) == {"run", "events"}
+
+
+def test_control_characters_of_others_are_escaped(running: Running) -> None:
+    evil = "\x1b]0;owned\x07 \x9b31m\r\nsecond"
+    run = running.operations.add_run(state=RunState.FAILED, reason=evil)
+    running.operations.keep(Event(type="t", subject=evil))
+    for arguments in (("runs",), ("run", run.id), ("why", run.id), ("why", "nightly"), ("runs", "--json")):
+        output = ask(running, *arguments).output
+        assert "owned" in output
+        assert not {"\x1b", "\x07", "\x9b", "\r"} & set(output), arguments
+    assert terminal_safe("a\x1b[2J\n\tb") == "a\\x1b[2J\n\tb"
+
+
+def test_logs_are_printed_as_they_are_when_piped(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.SUCCEEDED)
+    running.operations.log_path(run.id).write_bytes(b"one\n\x1b[31mtwo\n")
+    assert ask(running, "logs", run.id).stdout_bytes == b"one\n\x1b[31mtwo\n"
+    assert ask(running, "logs", run.id, "--tail", "1", "-f").stdout_bytes == b"\x1b[31mtwo\n"
+    assert json.loads(ask(running, "logs", run.id, "--json").output)["log"].startswith("one")
+    assert ask(running, "logs", new_id()).exit_code == 1
+
+
+def test_followed_logs_end_with_the_run(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.RUNNING)
+    running.operations.log_path(run.id).write_bytes(b"one\n")
+    results: list[Result] = []
+    follower = threading.Thread(target=lambda: results.append(ask(running, "logs", run.id, "-f")))
+    follower.start()
+    with running.operations.log_path(run.id).open("ab") as file:
+        file.write(b"two\n")
+    running.do(running.operations.change_run(run.id, RunState.FAILED))
+    follower.join(10)
+    assert results[0].stdout_bytes == b"one\ntwo\n"
+    assert results[0].exit_code == 0
+
+
+def test_doctor_asks_the_engine_and_fails_where_it_is_not_well(running: Running) -> None:
+    result = ask(running, "doctor")
+    assert (result.exit_code, "ok   loop: 1 ms" in result.output) == (0, True)
+    running.operations.memory.missing = ("event 1 has no outcome",)
+    result = ask(running, "doctor", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.output)["ledger"]["missing"] == 1
+
+
+def test_options_stand_before_and_after_the_command_and_in_the_environment(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("runs", "--url", running.url, "--token", TOKEN).exit_code == 0
+    monkeypatch.setenv("ENGINE_URL", running.url + "/")
+    monkeypatch.setenv("ENGINE_TOKEN", TOKEN)
+    assert call("runs").exit_code == 0
+    assert call("runs", "--token", "wrong").exit_code == 1
+
+
+def test_a_refused_token_is_told_by_its_origin_and_not_shown(
+    running: Running, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = call("runs", "--url", running.url, "--token", "a-wrong-secret")
+    assert (result.exit_code, "refused the token from --token" in result.output) == (1, True)
+    monkeypatch.setenv("ENGINE_TOKEN", "a-wrong-secret")
+    assert "the environment variable ENGINE_TOKEN" in call("runs", "--url", running.url).output
+    monkeypatch.delenv("ENGINE_TOKEN")
+    configure(here, running.url)
+    token_path(here / "data").parent.mkdir()
+    token_path(here / "data").write_text("a-wrong-secret")
+    token_path(here / "data").chmod(0o600)
+    result = call("runs")
+    assert f"the file {here / 'data' / 'admin.token'}" in result.output
+    assert "a-wrong-secret" not in result.output
+    for odd in ("a\nb", "é\u2026"):
+        result = call("runs", "--token", odd)
+        assert (result.exit_code, "is no token" in result.output) == (2, True)
+
+
+def configure(here: Path, url: str = "http://127.0.0.1:1", more: str = "") -> None:
+    listen = url.removeprefix("http://")
+    (here / "config.toml").write_text(f'[http]\nlisten = "{listen}"\n{more}')
+
+
+def test_the_configuration_says_where_the_engine_and_its_token_are(running: Running, here: Path) -> None:
+    configure(here, running.url)
+    result = call("runs")
+    assert (result.exit_code, "there is no admin token" in result.output) == (1, True)
+    token_path(here / "data").parent.mkdir()
+    token_path(here / "data").write_text(TOKEN)
+    token_path(here / "data").chmod(0o600)
+    assert call("runs").exit_code == 0
+
+
+def test_the_admin_token_of_this_machine_goes_nowhere_else(here: Path) -> None:
+    configure(here)
+    result = call("runs", "--url", "http://192.0.2.1:8080")
+    assert (result.exit_code, "give a token for http://192.0.2.1:8080" in result.output) == (2, True)
+
+
+def test_where_no_engine_answers_the_way_out_is_said(here: Path) -> None:
+    result = call("runs", "--url", "http://127.0.0.1:1", "--token", "x")
+    assert result.exit_code == 1
+    assert "no engine answers at http://127.0.0.1:1" in result.output
+    assert "start it with python -m engine" in result.output
+    result = call("runs", "--url", "nowhere", "--token", "x")
+    assert (result.exit_code, "is no URL" in result.output) == (2, True)
+
+
+def test_check_prints_every_problem_with_its_place(here: Path) -> None:
+    configure(here, more='[jobs.a]\ntimeout = "soon"\n[trigers.x]\n')
+    result = call("check")
+    assert result.exit_code == 2
+    assert "config.toml:4: jobs.a.timeout" in result.output
+    assert "triggers" in result.output
+    found = json.loads(call("check", "--json").output)
+    assert found["ok"] is False
+    assert {"file", "line", "path", "message", "hint"} == set(found["errors"][0])
+    configure(here)
+    assert call("check").exit_code == 0
+    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": []}
+    result = call("check", "--config", "missing.toml")
+    assert (result.exit_code, "missing.toml" in result.output) == (2, True)
+
+
+def test_plugins_and_schema_need_no_engine_and_no_configuration(here: Path) -> None:
+    assert json.loads(call("plugins", "--json").output)["next"] is None
+    assert call("plugins").output.startswith("KIND")
+    schema = json.loads(call("schema").output)
+    assert schema["additionalProperties"] is False
+    assert "http" in schema["properties"]
+
+
+def test_token_tells_where_it_is_shows_it_on_request_and_makes_a_new_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(here)
+    assert call("token").exit_code == 1
+    (here / "data").mkdir()
+    assert call("token", "rotate").exit_code == 0
+    first = token_path(here / "data").read_text().strip()
+    result = call("token")
+    assert (str(token_path(here / "data")) in result.output, first in result.output) == (True, False)
+    assert call("token", "--show").output.strip() == first
+    assert "token" not in json.loads(call("token", "--json").output)
+    assert call("token", "rotate", "--show").output.strip() != first
+    monkeypatch.setenv("ENGINE_ADMIN_TOKEN", "x" * 20)
+    result = call("token", "rotate")
+    assert (result.exit_code, "change it there" in result.output) == (1, True)
+
+
+def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
+    from engine.store.sqlite import SqliteStore
+
+    configure(here)
+    result = call("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["checks"][-1]["name"] == "store_file"
+
+    async def make() -> None:
+        store = SqliteStore(here / "data" / "engine.db")
+        await store.open()
+        await store.close()
+
+    asyncio.run(make())
+    result = call("doctor")
+    assert result.exit_code == 0, result.output
+    assert "accepted 0  ended 0  waiting 0  missing 0" in result.output
+    (here / "data" / "engine.db").write_bytes(b"this is no store" * 1000)
+    result = call("doctor")
+    assert (result.exit_code, "BAD  store:" in result.output) == (1, True), result.output
+
+
+def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['x', '--help']\n"
+        "from engine.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'aiohttp', 'cel', 'rich', 'tree_sitter', 'aiosqlite', 'engine.config'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {name} " in done.stdout for name in ("serve", "fire", "why", "doctor", "token"))
+    done = subprocess.run(
+        [sys.executable, "-m", "engine", "check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "config.toml" in done.stderr
