@@ -20,6 +20,10 @@ from engine.clock import Clock
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.5
+_EXEC_PAUSE_S = 0.05
+"""Longer than an exec takes: until the new program is in place, /proc shows another environment (after vfork
+that of the parent) or none."""
+
 _LAST_WAIT_S = 5.0
 """How long what was killed may take to go; a kernel call that hangs can hold it for ever."""
 
@@ -93,7 +97,7 @@ async def end_leftovers(
     end by themselves raise nothing.
     """
     ended: dict[str, set[int]] = defaultdict(set)
-    left = _leftovers(runs, mark, {})
+    left = await _look(runs, mark, {}, clock)
     steps = (((signal.SIGTERM, signal.SIGCONT), grace_s), ((signal.SIGKILL,), _LAST_WAIT_S))
     for signals, wait_s in steps:
         deadline_s, pause_s = clock.monotonic() + wait_s, _FIRST_PAUSE_S
@@ -109,7 +113,7 @@ async def end_leftovers(
                 break
             await clock.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            left = _leftovers(runs, mark, left)
+            left = await _look(runs, mark, left, clock)
     _report_survivors(left, ended)
     return {run: sorted(pids) for run, pids in ended.items() if pids}
 
@@ -124,6 +128,20 @@ def _report_survivors(left: Mapping[str, list[_Process]], ended: Mapping[str, se
             ", ".join(map(str, survivors)),
             extra={"action": "leftovers_survive", "run": run},
         )
+
+
+async def _look(
+    runs: Mapping[str, tuple[int | None, int | None]],
+    mark: str,
+    before: Mapping[str, Collection[_Process]],
+    clock: Clock,
+) -> dict[str, list[_Process]]:
+    """Look for leftovers, and once more before it is said that there are none."""
+    left = _leftovers(runs, mark, before)
+    if runs and not left:
+        await clock.sleep(_EXEC_PAUSE_S)
+        left = _leftovers(runs, mark, before)
+    return left
 
 
 def _leftovers(

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
-from engine.cli.output import terminal_safe
+from engine.cli.output import say_table, terminal_safe
 from engine.events import Event
 from engine.http.server import HttpServer
 from engine.http.tokens import token_path
@@ -172,12 +172,15 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
 def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -> None:
     run = running.operations.add_run(state=RunState.SUCCEEDED)
     told = ask(running, "why", run.id).output
-    assert f"Run {run.id} of job import, by trigger nightly (manual), is succeeded: exit 0" in told
+    assert f"Run {run.id} of job import, by trigger nightly (manual): succeeded: exit 0" in told
     assert "queued: fired by hand [fired]" in told
     assert f"It is for event {run.event} of type manual about nightly" in told
     told = ask(running, "why", run.event).output
     assert f"trigger nightly: run, run {run.id}: it is time [matched]" in told
     assert f"Run {run.id}" in told
+    other = running.operations.keep(Event(type="Order.Created", subject="ID-1"))
+    told = ask(running, "why", other.event).output
+    assert f"Event {other.event} of type Order.Created about ID-1, from api, was received" in told
     told = ask(running, "why", "nightly").output
     assert "Trigger nightly is active and runs job import." in told
     assert f"run {run.id} succeeded: exit 0" in told
@@ -348,7 +351,7 @@ def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
     assert "accepted 0  ended 0  waiting 0  missing 0" in result.output
     (here / "data" / "engine.db").write_bytes(b"this is no store" * 1000)
     result = call("doctor")
-    assert (result.exit_code, "BAD  store:" in result.output) == (1, True), result.output
+    assert (result.exit_code, "BAD  integrity:" in result.output) == (1, True), result.output
 
 
 def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:
@@ -367,3 +370,17 @@ def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:
     )
     assert done.returncode == 2
     assert "config.toml" in done.stderr
+
+
+def test_a_table_on_a_terminal_shows_text_and_no_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    one = new_id()
+    say_table(("run", "reason"), [[one, "[red]not red[/red] \x1b[31m" + "x" * 100], ["b", None]])
+    shown = capsys.readouterr().out
+    assert one in shown
+    assert "[red]not red[/red] \\x1b[31m" in shown
+    assert "\x1b[31m" not in shown

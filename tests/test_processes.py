@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import pytest
 
+from engine import processes
 from engine.clock import SystemClock
 from engine.ids import new_id
 from engine.processes import end_leftovers, find_marked, kernel_start
@@ -106,7 +107,9 @@ async def test_marked_processes_are_found_by_the_exact_name_and_value(start: Sta
     first, second, third = (start("sleep", "1000", run=run) for run in (one, one, two))
     start("env", f"X{MARK}={one}", f"OTHER={MARK}={one}", "sleep", "1000")
     await until(lambda: one in find_marked(f"X{MARK}", None))
-    assert find_marked(MARK, {one, two}) == {one: {first.pid, second.pid}, two: {third.pid}}
+    expected = {one: {first.pid, second.pid}, two: {third.pid}}
+    # Right after an exec, /proc shows no environment for a moment.
+    await until(lambda: find_marked(MARK, {one, two}) == expected)
     assert find_marked(MARK, {two}) == {two: {third.pid}}
     assert find_marked(MARK, None).keys() >= {one, two}
     assert find_marked(MARK, ()) == {}
@@ -210,6 +213,22 @@ async def test_an_unmarked_survivor_of_sigterm_is_still_known_when_its_leader_is
     assert not lives(survivor)
 
 
+async def test_a_process_whose_program_is_only_being_loaded_is_found_at_the_second_look(
+    start: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_id()
+    process = start("sleep", "1000", run=run)
+    looks: list[object] = []
+
+    def find(name: str, values: Collection[str] | None) -> dict[str, set[int]]:
+        looks.append(values)
+        return {} if len(looks) == 1 else find_marked(name, values)
+
+    monkeypatch.setattr(processes, "find_marked", find)
+    assert await end_leftovers({run: (None, None)}, mark=MARK, clock=CLOCK) == {run: [process.pid]}
+    assert process.wait(10) == -signal.SIGTERM
+
+
 async def test_a_zombie_is_gone(start: Started) -> None:
     run = new_id()
     process = start("true", run=run)
@@ -229,6 +248,8 @@ from engine.processes import end_leftovers
 mark, run = sys.argv[1:]
 near = subprocess.Popen(["sleep", "1000"])
 far = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+while mark.encode() not in open(f"/proc/{far.pid}/environ", "rb").read():
+    time.sleep(0.001)
 runs = {run: (os.getpid(), None)}
 begun = time.monotonic()
 ended = asyncio.run(end_leftovers(runs, mark=mark, clock=SystemClock(), grace_s=0.1))

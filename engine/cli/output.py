@@ -46,8 +46,8 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=index == 0)  # names and ids can be copied whole
     for line in cells:
         table.add_row(*(Text(cell) for cell in line))  # text, no markup: brackets are brackets
     Console(highlight=False).print(table)

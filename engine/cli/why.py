@@ -52,8 +52,8 @@ def sentences(known: dict[str, Any]) -> Iterator[str]:
 
 def _run(run: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"Run {run['id']} of job {run['job']}, by trigger {run['trigger']} ({run['origin']}), "
-        f"is {run['state']}: {run['reason']}"
+        f"Run {run['id']} of job {run['job']}, by trigger {run['trigger']} ({run['origin']}): "
+        f"{run['state']}: {run['reason']}"
     )
     if run["scheduled_for"]:
         yield f"  It was due at {local(run['scheduled_for'])}."
@@ -70,7 +70,7 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
 
 
 def _event(event: dict[str, Any]) -> Iterator[str]:
-    yield f"{_event_name(event).capitalize()}, was received {local(event['received_at'])}."
+    yield f"E{_event_name(event)[1:]}, was received {local(event['received_at'])}."
     for outcome in event["outcomes"]:
         yield f"  {_outcome(outcome)}"
 

@@ -69,12 +69,16 @@ class AdminToken:
         if self._path is None or (stamp := _stamp(self._path)) == self._stamp or stamp is None:
             return
         try:
-            self._digest = _digest(_read(self._path).encode())
+            digest = _digest(_read(self._path).encode())
         except EngineError as error:
             log.warning("The admin token was not read again: %s", error, extra={"action": "token_unreadable"})
             return
         self._stamp = stamp
-        log.info("The admin token was changed", extra={"action": "token_changed", "path": str(self._path)})
+        if digest != self._digest:
+            self._digest = digest
+            log.info(
+                "The admin token was changed", extra={"action": "token_changed", "path": str(self._path)}
+            )
 
 
 def token_path(data: Path) -> Path:

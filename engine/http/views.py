@@ -198,7 +198,7 @@ def doctor_view(
     told = "every event has its outcome" if not missing else "; ".join(ledger.missing[:3])
     found = [
         {"name": "ledger", "ok": not missing, "detail": told},
-        {"name": "store", "ok": not damage, "detail": "; ".join(damage) or "its integrity is whole"},
+        {"name": "integrity", "ok": not damage, "detail": "; ".join(damage) or "the store is whole"},
         *({"name": c["name"], "ok": bool(c["ok"]), "detail": c["detail"]} for c in checks),
     ]
     return {

@@ -71,7 +71,7 @@ def read_event(row: Sequence[Any]) -> Event:
 
 def outcome_row(event: str, outcome: Outcome) -> tuple[Any, ...]:
     """Return the values of OUTCOME_COLUMNS."""
-    return (event, outcome.trigger or "", outcome.outcome.value, outcome.run, outcome.code, outcome.reason)
+    return (event, outcome.trigger or "", outcome.outcome._value_, outcome.run, outcome.code, outcome.reason)
 
 
 def read_outcome(row: Sequence[Any]) -> Outcome:
@@ -118,12 +118,12 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
         run.id,
         run.job,
         run.trigger,
-        run.origin.value,
+        run.origin._value_,
         run.key,
         run.event,
         run.event,
         run.event_count,
-        run.state.value,
+        run.state._value_,
         run.code,
         run.priority,
         run.rank,

@@ -219,7 +219,7 @@ def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish |
         wave.add(
             "finish",
             (
-                change.run, step.state.value, step.code, change.attempt_count,
+                change.run, step.state._value_, step.code, change.attempt_count,
                 None if change.due_at is None else to_microseconds(change.due_at), change.rank,
                 to_microseconds(step.at) if step.state in ENDED else None, attempt.exit_code,
                 None if change.outputs is None else encode_value(change.outputs),
@@ -231,7 +231,7 @@ def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish |
     else:
         step = change.step
         _require(step.state in ENDED, change)
-        wave.add("end", (change.run, step.state.value, step.code, to_microseconds(step.at), step_fragment(step)))
+        wave.add("end", (change.run, step.state._value_, step.code, to_microseconds(step.at), step_fragment(step)))
 
 
 def _require(holds: bool, change: Finish | End) -> None:

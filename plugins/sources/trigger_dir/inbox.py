@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import anyio
@@ -62,6 +62,8 @@ class Inbox:
 
     async def run(self) -> None:
         """Take files until cancelled."""
+        with suppress(OSError):  # the first sweep tells of it
+            await self._make()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._end_watch_when_cancelled)
             tasks.start_soon(self._watch)
@@ -162,8 +164,7 @@ class Inbox:
     # What to do
 
     async def _sweep(self) -> None:
-        if await run_sync(self._folder.make):
-            self._log.info("made the trigger directory %s", self._folder.path)
+        await self._make()
         if self._round_due:
             self._round_due = False
             if error := await run_sync(self._folder.restore):
@@ -181,6 +182,10 @@ class Inbox:
             looks = await run_sync(self._folder.look, names[:MOST_EVENTS])
             names = names[len(looks) :]
             await self._take(looks)
+
+    async def _make(self) -> None:
+        if await run_sync(self._folder.make):
+            self._log.info("made the trigger directory %s", self._folder.path)
 
     def _forget_all_but(self, present: frozenset[str]) -> None:
         for kept in (self._aside, self._since, self._told):

@@ -1,0 +1,33 @@
+"""The contract of a store as a suite: one case or more for each sentence of `engine.store.base`.
+
+For a store of your own, subclass `StoreContract` in a test module and fill in what `Place` asks for:
+
+    class TestMyStore(StoreContract):
+        def make_store(self) -> Store: ...
+
+The cases are async and run with anyio's pytest plugin. This module needs pytest; `engine.testing` does not.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.testing.store_contract.accepting import AcceptingCases
+from engine.testing.store_contract.moving import MovingCases
+from engine.testing.store_contract.opening import OpeningCases
+from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
+from engine.testing.store_contract.queueing import QueueingCases
+from engine.testing.store_contract.reading import ReadingCases
+
+__all__ = ["StoreContract", "promise", "sentences_kept_by", "sentences_of_contract"]
+
+
+class StoreContract(OpeningCases, AcceptingCases, MovingCases, ReadingCases, QueueingCases):
+    """All cases; a new sentence in the contract without a case fails too."""
+
+    pytestmark = pytest.mark.anyio
+
+    def test_each_sentence_of_the_contract_has_a_case_and_each_case_a_sentence(self) -> None:
+        sentences, kept = set(sentences_of_contract()), sentences_kept_by(type(self))
+        assert not sentences - kept, "sentences without a case"  # noqa: S101 - a suite is assertions
+        assert not kept - sentences, "cases for sentences that the contract does not hold"  # noqa: S101

@@ -1,0 +1,233 @@
+"""Senders as the world has them: each keeps what was not acknowledged, and sends it again with the same key."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+
+from msgspec import Struct
+
+from tests.crash.process import wait_for
+from tests.crash.site import Site, ask
+
+RESEND_S = 0.05
+REPEATS = 0.1
+"""How often a sender sends again what was acknowledged, as senders do whose connection broke too early."""
+
+FINISH_S = 60.0
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """What is sent: `headers` hold the key where it is not in the body; `keyed` tells whether there is one."""
+
+    path: str
+    body: Any
+    headers: dict[str, str] = {}  # noqa: RUF012 - msgspec makes a new one for each
+    keyed: bool = True
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """An acknowledgement: the ids that were answered."""
+
+    event: str
+    runs: tuple[str, ...]
+    duplicate: bool
+
+
+class Feeder(threading.Thread):
+    """Sends offers in their order, `per_second` of them, `most` at most.
+
+    `receipts` are the answers by the number of the offer; `sent` how many offers there were; `unsure` how many
+    without a key had no answer and may or may not be stored; `problems` what must not happen.
+    """
+
+    def __init__(
+        self, name: str, site: Site, make: Callable[[int], Offer], *, per_second: float, most: int | None = None,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(name=name, daemon=True)
+        self.receipts: dict[int, Receipt] = {}
+        self.sent = 0
+        self.unsure = 0
+        self.duplicates = 0
+        self.problems: list[str] = []
+        self._site = site
+        self._make = make
+        self._pause_s = 1.0 / per_second
+        self._most = most
+        self._random = random.Random(f"{seed}/{name}")
+        self._enough = threading.Event()
+        self._give_up = threading.Event()
+        self._connection: HTTPConnection | None = None
+
+    def run(self) -> None:
+        while not self._enough.is_set() and self.sent != self._most:
+            self.sent += 1
+            self._deliver(self.sent)
+            if self.receipts and self._random.random() < REPEATS:
+                number = self._random.choice(list(self.receipts))
+                if self._make(number).keyed:
+                    self._deliver(number)
+            self._enough.wait(self._pause_s * self._random.uniform(0.2, 1.8))
+        self._close()
+
+    def finish(self) -> None:
+        """Make no new offers, and return when all that were made are acknowledged; raise NotInTime."""
+        self._enough.set()
+        self.join(FINISH_S)
+        if self.is_alive():
+            self._give_up.set()
+            self.problems.append(f"{self.name}: offer {self.sent} was not taken within {FINISH_S:g} s")
+
+    def _deliver(self, number: int) -> None:
+        offer = self._make(number)
+        while not self._give_up.is_set():
+            answer = self._try(offer)
+            if answer is None:
+                if not offer.keyed:
+                    self.unsure += 1
+                    return
+                time.sleep(RESEND_S)
+                continue
+            self._note(number, answer)
+            return
+
+    def _try(self, offer: Offer) -> Receipt | None:
+        """Send once; None where nothing, or a refusal for now, came back."""
+        try:
+            if self._connection is None:
+                self._connection = HTTPConnection("127.0.0.1", self._site.port, timeout=10.0)
+            answer = ask(self._connection, "POST", offer.path, offer.body, offer.headers)
+        except (OSError, HTTPException, json.JSONDecodeError):
+            self._close()
+            return None
+        if answer.status == 202:
+            body = answer.body
+            return Receipt(event=body["event"], runs=tuple(body["runs"]), duplicate=body["duplicate"])
+        if answer.status != 503:
+            self.problems.append(f"{self.name}: {offer.path} answered {answer.status}: {answer.body}")
+        return None
+
+    def _note(self, number: int, receipt: Receipt) -> None:
+        self.duplicates += receipt.duplicate
+        before = self.receipts.setdefault(number, receipt)
+        if before is receipt:
+            return
+        if not receipt.duplicate:
+            self.problems.append(f"{self.name}: offer {number} was stored again as event {receipt.event}")
+        if (before.event, before.runs) != (receipt.event, receipt.runs):
+            self.problems.append(f"{self.name}: offer {number} got other ids: {before}, then {receipt}")
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class FileFeeder(threading.Thread):
+    """Drops trigger files; one is acknowledged when it is gone. `names` are those that were dropped."""
+
+    def __init__(self, site: Site, *, per_second: float, most: int | None = None, seed: int = 0) -> None:
+        super().__init__(name="files", daemon=True)
+        self.names: list[str] = []
+        self._site = site
+        self._pause_s = 1.0 / per_second
+        self._most = most
+        self._random = random.Random(f"{seed}/files")
+        self._enough = threading.Event()
+
+    def run(self) -> None:
+        while not self._enough.is_set() and len(self.names) != self._most:
+            drop(self._site, name := f"{len(self.names) + 1}.json", {"n": len(self.names) + 1})
+            self.names.append(name)
+            self._enough.wait(self._pause_s * self._random.uniform(0.2, 1.8))
+
+    def finish(self) -> None:
+        """Drop no new files, and return when all that were dropped are gone; raise NotInTime."""
+        self._enough.set()
+        self.join()
+        wait_for(lambda: not self.left(), f"all trigger files are taken, not {self.left()[:5]}", FINISH_S)
+
+    def left(self) -> list[str]:
+        """Return the files that were not taken to their end."""
+        return left_in(self._site)
+
+
+def drop(site: Site, name: str, parameters: dict[str, Any], **members: Any) -> None:
+    """Put a trigger file into place at once, as a careful sender does."""
+    hidden = site.inbox / f".{name}"
+    hidden.write_text(json.dumps({"parameters": parameters, **members}))
+    os.rename(hidden, site.inbox / name)
+
+
+def left_in(site: Site) -> list[str]:
+    """Return the trigger files in the inbox, with those that were moved aside to be removed."""
+    found = [path.name for path in site.inbox.iterdir() if path.is_file() and not path.name.startswith(".")]
+    aside = site.inbox / ".taken"
+    return found + [f".taken/{path.name}" for path in aside.iterdir()] if aside.is_dir() else found
+
+
+class Load:
+    """All feeders of a site together; `rate` multiplies how much they send, `most` bounds the offers of each."""
+
+    def __init__(self, site: Site, *, rate: float = 1.0, most: int | None = None, seed: int = 0) -> None:
+        def feeder(name: str, make: Callable[[int], Offer], per_second: float) -> Feeder:
+            return Feeder(name, site, make, per_second=per_second * rate, most=most, seed=seed)
+
+        self.http: Sequence[Feeder] = (
+            feeder("hook", _hook, 14.0),
+            feeder("unkeyed", _unkeyed, 4.0),
+            feeder("gather", _gather, 12.0),
+            feeder("api", _api, 8.0),
+            feeder("fire", _fire, 4.0),
+        )
+        self.files = FileFeeder(site, per_second=8.0 * rate, most=most, seed=seed)
+
+    def start(self) -> None:
+        """Begin to send."""
+        for feeder in (*self.http, self.files):
+            feeder.start()
+
+    def finish(self) -> None:
+        """Send nothing new, and return when all is acknowledged."""
+        for feeder in self.http:
+            feeder.finish()
+        self.files.finish()
+
+    def is_done(self) -> bool:
+        """Tell whether all that there was to send is acknowledged."""
+        return not any(feeder.is_alive() for feeder in (*self.http, self.files)) and not self.files.left()
+
+
+def _hook(number: int) -> Offer:
+    return Offer(
+        path="/hooks/hook", body={"feeder": "hook", "n": number}, headers={"Idempotency-Key": f"hook-{number}"}
+    )
+
+
+def _unkeyed(number: int) -> Offer:
+    return Offer(path="/hooks/hook", body={"feeder": "unkeyed", "n": number}, keyed=False)
+
+
+def _gather(number: int) -> Offer:
+    body = {"feeder": "gather", "n": number, "group": number % 3}
+    return Offer(path="/hooks/gather", body=body, headers={"Idempotency-Key": f"gather-{number}"})
+
+
+def _api(number: int) -> Offer:
+    data = {"feeder": "api", "n": number}
+    return Offer(path="/api/v1/events", body={"type": "crash.test", "id": f"api-{number}", "data": data})
+
+
+def _fire(number: int) -> Offer:
+    return Offer(
+        path="/api/v1/triggers/by-hand/fire",
+        body={"data": {"feeder": "fire", "n": number}},
+        headers={"Idempotency-Key": f"fire-{number}"},
+    )

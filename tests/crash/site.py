@@ -1,0 +1,185 @@
+"""A directory with everything that one engine needs: its configuration, a job that watches itself, and its data."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+TOKEN = "the-crash-harness-is-the-admin"
+
+JOB = """\
+#!/bin/sh
+# job.sh JOB LIMIT LIMIT_IN_ALL SECONDS [FAILING_ATTEMPTS] [with-daemon]
+# The locks belong to the living processes of a run, and the kernel gives them back when the last one has ended:
+# so two processes of one run at the same time, or more runs than slots, are seen from outside of the engine.
+job=$1 limit=$2 in_all=$3 seconds=$4 failing=${5:-0} daemon=${6:-}
+say() {
+    read -r up _ </proc/uptime
+    echo "$1 $job $ENGINE_RUN_ID $ENGINE_ATTEMPT $$ $up" >>witness/log
+}
+exec 7>"witness/run.$ENGINE_RUN_ID"
+flock -n 7 || say overlap
+number=1
+while exec 8>"witness/slot.$job.$number"; ! flock -n 8; do
+    number=$((number + 1))
+    [ "$number" -le "$limit" ] || { say over_limit; break; }
+done
+number=1
+while exec 9>"witness/slot.$number"; ! flock -n 9; do
+    number=$((number + 1))
+    [ "$number" -le "$in_all" ] || { say over_limit_in_all; break; }
+done
+say start
+[ -z "$daemon" ] || setsid sh -c 'echo "daemon $$" >>witness/daemons; exec sleep "$0"' "$seconds" &
+sleep "$seconds"
+[ "$ENGINE_ATTEMPT" -gt "$failing" ] || { say fail; exit 3; }
+say stop
+"""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A job of the site: how long it takes, and what limits and policies it has."""
+
+    limit: int | None = None
+    seconds: float = 0.05
+    failing: int = 0
+    with_daemon: bool = False
+    on_crash: str = "retry"
+    retry: str = ""
+
+
+class Witnessed(Struct, frozen=True, kw_only=True):
+    """A line that a job wrote: what happened (start, stop, fail, overlap, over_limit…), to which attempt, and when."""
+
+    what: str
+    job: str
+    run: str
+    attempt: int
+    pid: int
+    at_s: float
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What the engine answered: `body` is JSON, or None where it is none."""
+
+    status: int
+    body: Any
+
+
+class Site:
+    """A directory in which one engine works.
+
+    `triggers` are TOML lines; `concurrency` is the engine's own, `grace` its shutdown_grace.
+    """
+
+    def __init__(
+        self, path: Path, *, jobs: Mapping[str, Job], triggers: str, concurrency: int = 6, grace: str = "20s"
+    ) -> None:
+        self.path = path
+        self.jobs = dict(jobs)
+        self.concurrency = concurrency
+        self.port = _free_port()
+        self.inbox = path / "inbox"
+        self.database = path / "data" / "engine.db"
+        self.log = path / "engine.log"
+        for folder in ("inbox", "witness"):
+            (path / folder).mkdir(parents=True, exist_ok=True)
+        (path / "job.sh").write_text(JOB)
+        tables = "\n".join(self._job_table(name, job) for name, job in jobs.items())
+        (path / "config.toml").write_text(
+            f'[engine]\nconcurrency = {concurrency}\nshutdown_grace = "{grace}"\n'
+            f'[http]\nlisten = "127.0.0.1:{self.port}"\n{tables}\n{triggers}\n'
+        )
+
+    def _job_table(self, name: str, job: Job) -> str:
+        command = [
+            "sh", "job.sh", name, str(job.limit or self.concurrency), str(self.concurrency), str(job.seconds),
+            str(job.failing), *(["with-daemon"] if job.with_daemon else []),
+        ]  # fmt: skip
+        lines = [f"[jobs.{name}]", f"run.exec = {json.dumps(command)}", f'on_crash = "{job.on_crash}"']
+        lines += [f"concurrency = {job.limit}"] if job.limit else []
+        lines += [f"retry = {job.retry}"] if job.retry else []
+        return "\n".join(lines)
+
+    # What the jobs saw
+
+    def witnessed(self) -> list[Witnessed]:
+        """Return what the jobs wrote, in the order in which it happened."""
+        try:
+            text = (self.path / "witness" / "log").read_text()
+        except FileNotFoundError:
+            return []
+        lines = (line.split() for line in text.splitlines())
+        return [
+            Witnessed(what=what, job=job, run=run, attempt=int(attempt), pid=int(pid), at_s=float(at))
+            for what, job, run, attempt, pid, at in lines
+        ]
+
+    def daemons(self) -> list[int]:
+        """Return the process ids of the processes that left their run's session."""
+        try:
+            lines = (self.path / "witness" / "daemons").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [int(line.split()[1]) for line in lines]
+
+    # What the store holds
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query on the store's file, which is opened for reading alone."""
+        with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, timeout=5.0)) as raw:
+            return raw.execute(query, values).fetchall()
+
+    # What the engine says
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Ask the engine once, on a connection of its own; raises OSError and HTTPException."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10.0)
+        try:
+            return ask(connection, method, path, body, headers)
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: Any, *, key: str | None = None) -> Answer:
+        """Post JSON once, with an Idempotency-Key where a key is given."""
+        return self.ask("POST", path, body, {} if key is None else {"Idempotency-Key": key})
+
+    def unfinished(self) -> int | None:
+        """Return how many runs have not ended; None while the engine does not answer."""
+        try:
+            answer = self.ask("GET", "/api/v1/status")
+        except (OSError, HTTPException):
+            return None
+        return sum(answer.body["runs"].values()) if answer.status == 200 else None
+
+
+def ask(
+    connection: HTTPConnection, method: str, path: str, body: Any, headers: Mapping[str, str] | None
+) -> Answer:
+    """Ask the engine once; raises OSError and HTTPException."""
+    sent = {"Authorization": f"Bearer {TOKEN}", **(headers or {})}
+    content = None
+    if body is not None:
+        content = json.dumps(body).encode()
+        sent["Content-Type"] = "application/json"
+    connection.request(method, path, content, sent)
+    response = connection.getresponse()
+    text = response.read()
+    is_json = "json" in response.headers.get("Content-Type", "")
+    return Answer(status=response.status, body=json.loads(text) if text and is_json else None)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,114 @@
+"""The kill storm: an engine under load from all sources, killed at random moments, restarted, and added up."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.crash.audit import Sum, add_up
+from tests.crash.feeders import Load
+from tests.crash.process import EngineProcess, NotInTime, started, wait_for
+from tests.crash.site import Job, Site
+
+JOBS = {
+    "single": Job(limit=1, seconds=0.03),
+    "pair": Job(limit=2, seconds=0.05),
+    "plain": Job(seconds=0.05),
+    "flaky": Job(seconds=0.02, failing=1, retry='{ attempts = 3, delay = "200ms", jitter = 0.1 }'),
+    "fragile": Job(seconds=0.1, on_crash="fail"),
+}
+TRIGGERS = """
+[triggers.tick]
+on.cron = "* * * * * *"
+job = "plain"
+[triggers.dropped]
+on.trigger_dir = "inbox"
+job = "single"
+[triggers.hook]
+on.webhook = { path = "hook", verify = "none" }
+job = "pair"
+[triggers.gather]
+on.webhook = { path = "gather", verify = "none" }
+debounce = { wait = "300ms", max_wait = "2s", key = "data.group" }
+job = "plain"
+[triggers.heard]
+on.event = "crash.*"
+job = "flaky"
+[triggers.heard-too]
+on.event = "crash.*"
+filter = "data.n % 2 == 0"
+job = "plain"
+[triggers.by-hand]
+on.manual = true
+job = "fragile"
+"""
+
+EARLIEST_S, LATEST_S = 0.05, 1.5
+"""When an engine is killed, counted from when it is ready."""
+
+KILLS_AT_START = 0.15
+"""How many of the kills come while the engine starts, at up to START_S after its exec."""
+
+START_S = 0.6
+DRAIN_S = 90.0
+
+
+def make_site(path: Path) -> Site:
+    """Make a site with every kind of source, and jobs with limits, retries and both crash policies."""
+    return Site(path, jobs=JOBS, triggers=TRIGGERS)
+
+
+def storm(path: Path, *, kills: int, seed: int, tell: Callable[[int], None] = lambda _: None) -> Sum:
+    """Kill an engine under load `kills` times, let it drain, and add up. `tell` hears of each kill."""
+    chance = random.Random(seed)
+    site = make_site(path)
+    load = Load(site, seed=seed)
+    engine = started(site)
+    load.start()
+    findings: list[str] = []
+    try:
+        for number in range(kills):
+            time.sleep(chance.uniform(EARLIEST_S, LATEST_S))
+            engine.kill()
+            while chance.random() < KILLS_AT_START:
+                engine = EngineProcess(site)
+                time.sleep(chance.uniform(0.0, START_S))
+                if engine.exit_code is not None:
+                    findings.append(f"the engine ended by itself at a start: {engine.logged()}")
+                engine.kill()
+            engine = started(site)
+            tell(number + 1)
+        result = settle(site, load, engine)
+    except BaseException:
+        engine.kill()
+        raise
+    result.findings[:0] = findings
+    return result
+
+
+def settle(site: Site, load: Load, engine: EngineProcess) -> Sum:
+    """Let the senders finish and the engine drain, stop it, and add up."""
+    load.finish()
+    findings = []
+    for _ in range(3):
+        try:
+            wait_for(lambda: site.unfinished() == 0, "all runs end", DRAIN_S)
+        except NotInTime as late:
+            findings.append(f"{late}: {site.unfinished()} have not")
+        if (code := engine.stop()) != 0:
+            findings.append(f"the engine ended with {code} at SIGTERM: {engine.logged()[-2000:]}")
+        # A second that came due at the last moment may be queued: the next start takes it up.
+        if not site.rows("select 1 from runs where state in ('queued', 'running', 'pending', 'retrying')"):
+            break
+        engine = started(site)
+    engine.stop()
+    result = add_up(site, load)
+    result.findings[:0] = findings + _tracebacks(site)
+    return result
+
+
+def _tracebacks(site: Site) -> list[str]:
+    lines = site.log.read_text(errors="replace").splitlines()
+    return [f"a traceback in the log: {lines[-1]}"] if any(line.startswith("Traceback") for line in lines) else []
