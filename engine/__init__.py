@@ -1,1 +1,1 @@
-"""A durable trigger engine: on this, when that, run this; and a reason for everything that did or did not happen."""
+"""A durable trigger engine: on this, when that, run this; and a reason for all that did or did not happen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,7 +25,7 @@ from engine.journal import Journal
 from engine.plugin import Outcome
 from engine.queue import Queue, Timeline, Waiting
 from engine.runs import Attempt, Run, RunState, Step
-from engine.store.base import Store
+from engine.store.base import QueuePlace, Store
 from engine.store.changes import Enqueue, Finish, NoteProcess, Start
 from engine.units import format_duration
 
@@ -52,13 +52,13 @@ class Dispatch:
     """The running part of the engine; see `Starter` in `engine.intake` for what intake uses of it.
 
     Slots are counted here alone: a slot is taken before the change that makes a run running is handed to the
-    journal, and given back after the change that ends its attempt was. As the journal keeps the order, the store
-    never shows more running runs than slots.
+    journal, and given back after the change that ends its attempt was. As the journal keeps the order, the
+    store never shows more running runs than slots.
     """
 
     def __init__(
-        self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str, Job],
-        execute: Execute, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
+        self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
+        Job], execute: Execute, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -209,7 +209,7 @@ class Dispatch:
         for job in self._queue.low():
             self._spawn(self._refill, job)
 
-    def _spawn(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
             self._group.start_soon(function, *args)
 
@@ -221,16 +221,19 @@ class Dispatch:
         waited = format_duration(max((now - run.created_at).total_seconds(), 0.0))
         step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
         run = replace(
-            run, state=RunState.RUNNING, code="started", attempt=run.attempt + 1, started_at=now, boot=self.boot
+            run,
+            state=RunState.RUNNING,
+            code="started",
+            attempt=run.attempt + 1,
+            started_at=now,
+            boot=self.boot,
         )
         events = None
         if waiting.event is not None and run.event_count == 1:
             events = (waiting.event,)
         self._begin(run, events, started=False, step=step)
 
-    def _begin(
-        self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None
-    ) -> None:
+    def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
         active = Active(run)
         self._active[run.id] = active
         start = None
@@ -238,9 +241,7 @@ class Dispatch:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
         self._spawn(self._live, active, events, start)
 
-    async def _live(
-        self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None
-    ) -> None:
+    async def _live(self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None) -> None:
         """Be one attempt of one run: from its start, once that is durable, to its recorded end."""
         run = active.run
         gave_back = False
@@ -264,7 +265,7 @@ class Dispatch:
             # It was ended or moved meanwhile: the store's word counts, and nothing was started.
             log.warning("%s", error, extra={"action": "start_conflict", "run": run.id})
         except StoreError as error:
-            log.error("Run %s: %s", run.id, error, extra={"action": "store_failed", "run": run.id})  # noqa: TRY400
+            log.error("Run %s: %s", run.id, error, extra={"action": "store_failed", "run": run.id})
         finally:
             self._moving.discard(run.id)
             if not gave_back:
@@ -275,9 +276,7 @@ class Dispatch:
                 self._idle.set()
             self._on_change(run.id)
 
-    async def _attempt(
-        self, active: Active, events: tuple[Event, ...] | None
-    ) -> tuple[Outcome | None, datetime]:
+    async def _attempt(self, active: Active, events: tuple[Event, ...] | None) -> tuple[Outcome | None, datetime]:
         """Run the runner within its time; None where it was cancelled, for `active.why`."""
         run = active.run
         started_at = self._clock.now()
@@ -345,9 +344,7 @@ class Dispatch:
         text = f"attempt {run.attempt} of {retry.attempts} {reason}; next in {format_duration(pause_s)}"
         step = Step(at=now, state=RunState.RETRYING, code=code, reason=text)
         attempt = replace(_attempt_record(run, started_at, step, state, exit_code=exit_code), reason=reason)
-        finish = Finish(
-            run=run.id, step=step, attempt=attempt, attempt_count=run.attempt, due_at=due_at, outputs=kept
-        )
+        finish = Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt, due_at=due_at, outputs=kept)
         return finish, replace(run, state=RunState.RETRYING, due_at=due_at, boot=None)
 
     def _cancel(self, active: Active, why: str) -> None:
@@ -444,8 +441,8 @@ class Dispatch:
 
     # Reading
 
-    async def _read_head(self, job: str, after: Any, limit: int) -> list[tuple[Run, Event | None]]:
-        return list(await self._store.queue_head(job, after=after, limit=limit))
+    async def _read_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
+        return await self._store.queue_head(job, after=after, limit=limit)
 
     async def _read_due(self, after: tuple[datetime, str], limit: int) -> list[tuple[datetime, Run]]:
         return await self._store.due(after=after, limit=limit)
@@ -467,7 +464,13 @@ def _looked(future: asyncio.Future[Any]) -> None:
 
 
 def _attempt_record(
-    run: Run, started_at: datetime, step: Step, state: RunState, *, exit_code: int | None = None, counted: bool = True
+    run: Run,
+    started_at: datetime,
+    step: Step,
+    state: RunState,
+    *,
+    exit_code: int | None = None,
+    counted: bool = True,
 ) -> Attempt:
     return Attempt(
         number=run.attempt, started_at=started_at, finished_at=step.at, state=state, code=step.code,
@@ -495,4 +498,3 @@ def settle(run: Run, on_crash: OnCrash, now: datetime, ended: int, ageing_s: flo
     step = Step(at=now, state=RunState.FAILED, code=code, reason=text)
     attempt = _attempt_record(run, started_at, step, RunState.FAILED)
     return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt)
-

@@ -18,7 +18,8 @@ RESERVED_PREFIX = "engine."
 class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened.
 
-    A source makes an event with a `type` and what else it knows; the engine fills the rest when it accepts it.
+    A source makes an event with a `type` and what else it knows; the engine fills the rest when it accepts
+    it.
 
     - `type`: what kind of thing happened, dotted, such as `order.created`.
     - `subject`: what it happened to, such as a path or a row; text.

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 from msgspec.structs import replace
 
 from engine.clock import Clock
@@ -18,7 +19,7 @@ from engine.expressions import Scope
 from engine.jobs import Job
 from engine.payload import survey
 from engine.plugin import Outcome
-from engine.processes import kernel_start
+from engine.processes import end_leftovers, kernel_start
 from engine.runlogs import RunLogs
 from engine.runs import Run, RunState
 
@@ -41,8 +42,8 @@ class Context:
     )  # fmt: skip
 
     def __init__(
-        self, *, run: Run, events: tuple[Event, ...], scope: Scope, base: Path, clock: Clock, run_logs: RunLogs,
-        note: Callable[[int, int], None],
+        self, *, run: Run, events: tuple[Event, ...], scope: Scope, base: Path, clock: Clock, run_logs:
+        RunLogs, note: Callable[[int, int], None],
     ) -> None:  # fmt: skip
         self.run_id: str = run.id
         self.job: str = run.job
@@ -74,17 +75,13 @@ class Context:
 class Executor:
     """Executes attempts with the runners of the jobs."""
 
-    def __init__(
-        self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs
-    ) -> None:
+    def __init__(self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs) -> None:
         self._rules = rules
         self._clock = clock
         self._base = base
         self._run_logs = run_logs
 
-    async def execute(
-        self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int, int], None]
-    ) -> Outcome:
+    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int, int], None]) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
         try:
             merged, scope = self._merge(run, job, events)
@@ -94,14 +91,18 @@ class Executor:
             run=run, events=merged, scope=scope, base=self._base, clock=self._clock, run_logs=self._run_logs,
             note=note,
         )  # fmt: skip
+        if run.attempt > 1:
+            await self._end_strays(run)
         try:
             outcome: Any = await job.runner.run(context)
         except Exception as error:
-            log.exception(
-                "The runner of job %s raised", job.name, extra={"action": "runner_raised", "run": run.id}
-            )
+            log.exception("The runner of job %s raised", job.name, extra={"action": "runner_raised", "run": run.id})
             text = _printable(f"{type(error).__name__}: {error}")
             return Outcome.failed("runner_raised", f"failed: the runner raised {text}")
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._end_strays(run)
+            raise
         if not isinstance(outcome, Outcome) or outcome.state not in _ALLOWED:
             return Outcome.failed("runner_broke_contract", f"failed: the runner returned {outcome!r:.200}")
         try:
@@ -110,11 +111,23 @@ class Executor:
             return Outcome.failed("bad_outputs", f"failed: its outputs can't be kept: {error}")
         return replace(outcome, reason=_printable(outcome.reason))
 
+    async def _end_strays(self, run: Run) -> None:
+        """End what an attempt left outside of its group: no two attempts of a run are ever alive at once."""
+        ended = await end_leftovers({run.id: (None, None)}, mark=RUN_MARK, clock=self._clock)
+        if ended:
+            log.warning(
+                "Ended %d processes that an attempt had left running", len(ended[run.id]),
+                extra={"action": "strays_ended", "run": run.id},
+            )  # fmt: skip
+
     def _merge(self, run: Run, job: Job, events: tuple[Event, ...]) -> tuple[tuple[Event, ...], Scope]:
         """Return the events with the data as the trigger merges it, and the scope for the job's templates."""
         rule = self._rules.get(run.trigger)
         if rule is None:
-            names = {"trigger": {"name": run.trigger, "tags": []}, "job": {"name": job.name, "tags": list(job.tags)}}
+            names = {
+                "trigger": {"name": run.trigger, "tags": []},
+                "job": {"name": job.name, "tags": list(job.tags)},
+            }
             last = events[-1]
             return events, Scope(
                 {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,

@@ -1,11 +1,11 @@
 """CEL expressions and the templates made of them.
 
-The language is Google's Common Expression Language (https://github.com/google/cel-spec). An expression is compiled
-once, its names are checked then, and it is evaluated against a `Scope`.
+The language is Google's Common Expression Language (https://github.com/google/cel-spec). An expression is
+compiled once, its names are checked then, and it is evaluated against a `Scope`.
 
-Evaluation is bounded: CEL has no loops but its macros (`all`, `exists`, `exists_one`, `map`, `filter`), whose cost is
-the width of the data to the power of their nesting. Before an expression with macros is evaluated, that product is
-compared with `MOST_STEPS`; beyond it the expression fails instead of holding the engine.
+Evaluation is bounded: CEL has no loops but its macros (`all`, `exists`, `exists_one`, `map`, `filter`), whose
+cost is the width of the data to the power of their nesting. Before an expression with macros is evaluated,
+that product is compared with `MOST_STEPS`; beyond it the expression fails instead of holding the engine.
 """
 
 from __future__ import annotations
@@ -171,9 +171,7 @@ class Template:
 
     def render(self, scope: Scope) -> str:
         """Return the text with each expression's value in its place; values are never templates themselves."""
-        return "".join(
-            render(part.evaluate(scope)) if isinstance(part, Expression) else part for part in self.parts
-        )
+        return "".join(render(part.evaluate(scope)) if isinstance(part, Expression) else part for part in self.parts)
 
     def value(self, scope: Scope) -> Any:
         """Return the value itself where the whole text is one expression, else the rendered text."""

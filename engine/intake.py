@@ -76,8 +76,9 @@ class Draft(Struct):
 class Intake:
     """The engine's door.
 
-    `rules` are the triggers by name; `hearing` the ids and settings of the sources that listen to events from the
-    API; `own_sources` the plugin names that begin the ids of the engine's own sources, which no sender may use.
+    `rules` are the triggers by name; `hearing` the ids and settings of the sources that listen to events from
+    the API; `own_sources` the plugin names that begin the ids of the engine's own sources, which no sender
+    may use.
     """
 
     def __init__(
@@ -127,9 +128,7 @@ class Intake:
             if event.type.startswith(RESERVED_PREFIX):
                 raise InvalidEvent(f"types that begin with {RESERVED_PREFIX!r} are the engine's own", status=422)
             prefix, colon, rest = event.source.partition(":")
-            if event.source == MANUAL_SOURCE or (
-                colon and prefix in self._own_sources and not rest.startswith("//")
-            ):
+            if event.source == MANUAL_SOURCE or (colon and prefix in self._own_sources and not rest.startswith("//")):
                 raise InvalidEvent(
                     f"the source {event.source!r} is one of the engine's own; send another name", status=422
                 )
@@ -169,16 +168,19 @@ class Intake:
         code, text = "invalid", f"rejected: {reason}"
         rules = self._by_source.get(source, ())
         names: list[str | None] = [rule.trigger.name for rule in rules] or [None]
-        outcomes = tuple(
-            Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names
-        )
+        outcomes = tuple(Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names)
         entry = Entry(event=named, data=encode_json(named.data), outcomes=outcomes)
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
     def _admit(self, event: Event, source: str) -> Event:
         """Check what is offered and fill in what the engine gives; raise InvalidEvent."""
-        for name, text in (("type", event.type), ("subject", event.subject), ("key", event.key), ("source", source)):
+        for name, text in (
+            ("type", event.type),
+            ("subject", event.subject),
+            ("key", event.key),
+            ("source", source),
+        ):
             if text is None:
                 continue
             if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME:
@@ -196,20 +198,22 @@ class Intake:
         if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
             raise InvalidEvent("an event's priority is a whole number from 0 to 9", status=422)
         return Event(
-            id=new_id(), source=source, type=event.type, subject=event.subject, data=event.data, key=event.key,
-            time=time, priority=priority, http=event.http, received_at=now,
+            id=new_id(), source=source, type=event.type, subject=event.subject, data=event.data,
+            key=event.key, time=time, priority=priority, http=event.http, received_at=now,
         )  # fmt: skip
 
     async def _commit(
-        self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor: Cursor | None = None,
-        missed: tuple[Run, ...] = (), reason: str = "", bypass: frozenset[str] = frozenset(),
+        self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
+        Cursor | None = None, missed: tuple[Run, ...] = (), reason: str = "", bypass: frozenset[str] =
+        frozenset(),
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
         for attempt in range(1, _TRIES + 1):
             drafts: list[Draft] = []
             try:
                 for event in events:
-                    drafts.append(self._draft(event, rules_of(event), origin, reason, bypass))
+                    draft = self._draft(event, rules_of(event), origin, reason, bypass)
+                    drafts.append(draft)
                 entries = tuple([
                     Entry(
                         event=draft.event, data=draft.data, outcomes=tuple(draft.outcomes),
@@ -236,9 +240,7 @@ class Intake:
             return answers
         raise StoreUnavailable("the events could not be stored; try again")
 
-    def _draft(
-        self, event: Event, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]
-    ) -> Draft:
+    def _draft(self, event: Event, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> Draft:
         data = encode_json(event.data)
         if len(data) > self._max_data_bytes:
             raise InvalidEvent(
@@ -275,9 +277,7 @@ class Intake:
             try:
                 scope = rule.scope(event, rule.data_of(event))
                 if rule.filter is not None and not rule.filter.holds(scope):
-                    return _dropped(
-                        trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false"
-                    )
+                    return _dropped(trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false")
                 if rule.key is not None:
                     window_key = render(rule.key.evaluate(scope))[:LONGEST_NAME]
             except ExpressionError as error:
@@ -288,7 +288,14 @@ class Intake:
         return self._ready(draft, event, rule, origin, priority, reason)
 
     def _gather(
-        self, draft: Draft, event: Event, rule: Rule, debounce: Debounce, origin: Origin, priority: int, key: str
+        self,
+        draft: Draft,
+        event: Event,
+        rule: Rule,
+        debounce: Debounce,
+        origin: Origin,
+        priority: int,
+        key: str,
     ) -> Outcome:
         """Join the open debounce window of this key, or open one with a pending run."""
         trigger, now = rule.trigger, event.received_at
@@ -302,7 +309,11 @@ class Intake:
             text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
             draft.joins.append(
                 Join(
-                    run=window.run, event=event.id, due_at=window.due_at, priority=window.priority, reason=text
+                    run=window.run,
+                    event=event.id,
+                    due_at=window.due_at,
+                    priority=window.priority,
+                    reason=text,
                 )
             )
             return Outcome(
@@ -323,9 +334,7 @@ class Intake:
         draft.runs.append((run, event))
         return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
 
-    def _ready(
-        self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str
-    ) -> Outcome:
+    def _ready(self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str) -> Outcome:
         """Make a run that is ready; where a slot is free it is stored as running at once."""
         now = event.received_at
         if origin is Origin.MANUAL:
@@ -339,17 +348,13 @@ class Intake:
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
             )
-            run = self._run(
-                event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot
-            )
+            run = self._run(event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot)
         else:
             text = f"{text}; waits for a slot"
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
             run = self._run(event, rule, origin, priority, (step,))
         draft.runs.append((run, event))
-        return Outcome(
-            trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text
-        )
+        return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
 
     def _run(
         self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
@@ -357,10 +362,10 @@ class Intake:
         now = event.received_at
         last = steps[-1]
         return Run(
-            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=event.key or event.id,
-            event=event.id, state=last.state, code=last.code, reason=last.reason, priority=priority,
-            rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
+            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=event.key or
+            event.id, event=event.id, state=last.state, code=last.code, reason=last.reason, priority=priority,
+            rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps, scheduled_for=event.time if
+            origin is Origin.SCHEDULE else None, **fields,
         )  # fmt: skip
 
     def _undo(self, drafts: Sequence[Draft]) -> None:

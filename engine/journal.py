@@ -1,10 +1,15 @@
 """The journal: the one writer. Changes that wait together become durable together (group commit).
 
-Whoever changes state hands a change to `submit` and awaits the future. Changes take effect in the order of the calls:
-so a slot that is given back and taken anew is, at every commit, held at most once.
+Whoever changes state hands a change to `submit` and awaits the future. Changes take effect in the order of
+the calls: so a slot that is given back and taken anew is, at every commit, held at most once.
 
-When the store can't write, what came from outside (`Accept`) is refused, so that its sender keeps it; everything else
-is about work that has happened or is under way, and waits in its order until the store is back.
+A batch is handed to the store when nothing is being written and the event loop has brought no further change
+for a few turns. There is no timer: an idle engine waits some microseconds, a busy one gathers what its
+clients send together.
+
+When the store can't write, what came from outside (`Accept`) is refused, so that its sender keeps it;
+everything else is about work that has happened or is under way, and waits in its order until the store is
+back.
 """
 
 from __future__ import annotations
@@ -24,18 +29,29 @@ log = logging.getLogger("engine.journal")
 LARGEST_BATCH = 512
 """Changes in one transaction."""
 
+QUIET_TURNS, ENOUGH = 4, 64
+"""A batch begins after so many turns of the event loop without a new change, or when so many wait. Three
+turns are
+what a request that has arrived takes to become a change."""
+
 MOST_WAITING = 10_000
 """Changes that may wait to be written; beyond it new events are refused."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
+_Item = tuple[Change, "asyncio.Future[Any]"]
+
 
 class Writable(Protocol):
     """What the journal needs of a store."""
 
-    async def apply(self, changes: Sequence[Change]) -> list[Result]: ...
+    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+        """Make changes durable; see `Store.apply`."""
+        ...
 
-    async def idle(self) -> None: ...
+    def tidy(self) -> None:
+        """Start to tidy up, as nothing waits."""
+        ...
 
 
 class Journal:
@@ -44,10 +60,12 @@ class Journal:
     def __init__(self, store: Writable, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._waiting: list[tuple[Change, asyncio.Future[Any]]] = []
-        self._wake = asyncio.Event()
-        self._closing = False
+        self._waiting: list[_Item] = []
+        self._writing: asyncio.Future[list[Result]] | None = None
+        self._gathering = False
         self._singly = 0
+        self._closing = False
+        self._changed = asyncio.Event()
         self.failure: EngineError | None = None
         """Why the store can't write now; None while it can."""
         self.commits = 0
@@ -61,101 +79,146 @@ class Journal:
     def submit(self, change: Change) -> asyncio.Future[Any]:
         """Put a change in line and return a future of its result.
 
-        The future raises StoreUnavailable where the store refuses an `Accept` now, StoreDamaged when the store
-        has failed for good, and Conflict where the change can't be made.
+        The future raises StoreUnavailable where the store refuses an `Accept` now, StoreDamaged when the
+        store has failed for good, and Conflict where the change can't be made.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if isinstance(self.failure, StoreDamaged):
-            future.set_exception(self.failure)
-        elif isinstance(change, Accept) and (self.failure is not None or len(self._waiting) >= MOST_WAITING):
-            future.set_exception(
-                StoreUnavailable(str(self.failure or "too many events wait to be written; try again in a moment"))
-            )
+        if self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
+            future.set_exception(type(self.failure)(str(self.failure)))
+        elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:
+            future.set_exception(StoreUnavailable("too many events wait to be written; try again in a moment"))
         else:
             self._waiting.append((change, future))
-            self._wake.set()
+            if self._writing is None and not self._gathering:
+                self._gathering = True
+                asyncio.get_running_loop().call_soon(self._gather, 1, 0)
         return future
 
     async def run(self) -> None:
-        """Write what is submitted until `close`; then write the rest and return."""
+        """See to it that what is submitted is written, until `close` and until all is; then return.
+
+        Returns early, with `failure` set, when the store was found damaged.
+        """
         pause_s = FIRST_PAUSE_S
-        while self._waiting or not self._closing:
-            if not self._waiting:
-                await self._store.idle()
-                if not self._waiting and not self._closing:
-                    self._wake.clear()
-                    await self._wake.wait()
-                continue
-            size = LARGEST_BATCH
-            if self._singly:
-                size, self._singly = 1, self._singly - 1
-            batch, self._waiting = self._waiting[:size], self._waiting[size:]
-            try:
-                results = await self._store.apply([change for change, _ in batch])
-            except StoreUnavailable as error:
-                self._refuse(batch, error)
-                if self._closing:
-                    self._give_up(error)
+        while not isinstance(self.failure, StoreDamaged):
+            if self._closing and self._writing is None:
+                if not self._waiting:
                     return
+                if self.failure is not None:
+                    self._give_up(self.failure)
+                    return
+                self._begin()
+            elif self.failure is None:
+                pause_s = FIRST_PAUSE_S
+            elif self._writing is None:
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-                continue
-            except StoreDamaged as error:
-                log.critical("The store failed; nothing more is written", extra={"action": "store_damaged"})
-                self.failure = error
-                self._waiting = [*batch, *self._waiting]
-                self._give_up(error)
-                return
-            except Exception as error:
-                # A change that can't be written at all: find it, so that it harms nothing but itself.
-                if len(batch) > 1:
-                    self._singly = len(batch)
-                    self._waiting = [*batch, *self._waiting]
-                    continue
-                log.exception("A change can't be written", extra={"action": "change_refused"})
-                if not batch[0][1].done():
-                    batch[0][1].set_exception(error)
-                continue
-            if self.failure is not None:
-                log.info("The store writes again", extra={"action": "store_back"})
-                self.failure = None
-            pause_s = FIRST_PAUSE_S
-            self.commits += 1
-            self.changes += len(batch)
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, EngineError):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+                self._begin()
+            await self._changed.wait()
+            self._changed.clear()
 
     def fail(self, error: StoreDamaged) -> None:
         """Write nothing more: the store was found damaged. What waits is refused, and `run` returns."""
+        log.critical("The store failed; nothing more is written", extra={"action": "store_damaged"})
         self.failure = error
         self._give_up(error)
-        self.close()
+        self._changed.set()
 
     def close(self) -> None:
         """Let `run` write what waits, and return."""
         self._closing = True
-        self._wake.set()
+        self._changed.set()
 
-    def _refuse(self, batch: list[tuple[Change, asyncio.Future[Any]]], error: StoreUnavailable) -> None:
-        """Refuse the events that wait; put everything else back in line."""
+    def _gather(self, seen: int, quiet: int) -> None:
+        """Begin a batch once the event loop brings nothing more; called at each of its turns until then."""
+        count = len(self._waiting)
+        quiet = quiet + 1 if count == seen else 0
+        if quiet < QUIET_TURNS and count < ENOUGH:
+            asyncio.get_running_loop().call_soon(self._gather, count, quiet)
+            return
+        self._gathering = False
+        if self.failure is None and self._waiting and self._writing is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Hand what waits to the store."""
+        size = LARGEST_BATCH
+        if self._singly:
+            size, self._singly = 1, self._singly - 1
+        batch, self._waiting = self._waiting[:size], self._waiting[size:]
+        if not batch:
+            # Only to see whether the store is back.
+            self.failure = None
+            return
+        writing = self._writing = asyncio.ensure_future(self._store.apply([change for change, _ in batch]))
+        writing.add_done_callback(lambda done: self._end(batch, done))
+
+    def _end(self, batch: list[_Item], done: asyncio.Future[list[Result]]) -> None:
+        """Take the outcome of a batch, and go on with what has gathered meanwhile."""
+        self._writing = None
+        error = StoreUnavailable("the store was closed") if done.cancelled() else done.exception()
+        if error is None:
+            self._settle(batch, done.result())
+        elif isinstance(error, StoreDamaged):
+            _raise(batch, error)
+            self.fail(error)
+            return
+        elif isinstance(error, StoreUnavailable):
+            self._refuse(batch, error)
+            return
+        else:
+            self._isolate(batch, error)
+        if self._waiting:
+            self._begin()
+        else:
+            self._store.tidy()
+            if self._closing:
+                self._changed.set()
+
+    def _isolate(self, batch: list[_Item], error: BaseException) -> None:
+        """Find the change that can't be written at all, so that it harms nothing but itself."""
+        if len(batch) > 1:
+            self._singly = len(batch)
+            self._waiting = [*batch, *self._waiting]
+            return
+        log.error("A change can't be written", exc_info=error, extra={"action": "change_refused"})
+        _raise(batch, error)
+
+    def _settle(self, batch: list[_Item], results: list[Result]) -> None:
+        if self.failure is not None and not isinstance(self.failure, StoreDamaged):
+            log.info("The store writes again", extra={"action": "store_back"})
+            self.failure = None
+            self._changed.set()
+        self.commits += 1
+        self.changes += len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, EngineError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _refuse(self, batch: list[_Item], error: StoreUnavailable) -> None:
+        """Refuse the events that wait; keep everything else, in its order, for the next try."""
         if self.failure is None:
             log.error("The store can't write: %s", error, extra={"action": "store_away"})
         self.failure = error
-        kept = []
+        kept: list[_Item] = []
         for change, future in [*batch, *self._waiting]:
             if not isinstance(change, Accept):
                 kept.append((change, future))
             elif not future.done():
                 future.set_exception(StoreUnavailable(str(error)))
         self._waiting = kept
+        self._changed.set()
 
     def _give_up(self, error: EngineError) -> None:
-        waiting, self._waiting = self._waiting, []
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(error)
+        items, self._waiting = self._waiting, []
+        _raise(items, error)
+
+
+def _raise(items: list[_Item], error: BaseException) -> None:
+    for _, future in items:
+        if not future.done():
+            future.set_exception(error)

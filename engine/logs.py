@@ -7,7 +7,11 @@ import sys
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+}
 _SHORTEST_SECRET = 6
 """Shorter secrets are not masked: they would blot out half of the text."""
 
@@ -36,7 +40,7 @@ class Masker:
 
 
 class LineFormatter(logging.Formatter):
-    """One line for each record: time (RFC 3339, UTC), level, sentence, then `key=value` of its ids; then a traceback."""
+    """One line a record: time (RFC 3339, UTC), level, sentence, then `key=value` of its ids; then a traceback."""
 
     def __init__(self, masker: Masker) -> None:
         super().__init__()
@@ -44,9 +48,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        fields = [
-            f"{name}={printable(str(value))}" for name, value in record.__dict__.items() if name not in _STANDARD
-        ]
+        fields = [f"{name}={printable(str(value))}" for name, value in record.__dict__.items() if name not in _STANDARD]
         line = f"{at} {record.levelname.lower():7} {printable(record.getMessage())}"
         if fields:
             line += "  " + " ".join(fields)

@@ -50,8 +50,8 @@ class Operations:
     """The running engine, for its faces."""
 
     def __init__(
-        self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch: Dispatch,
-        timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
+        self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
+        Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
         rules: Mapping[str, Rule], version: str, boot: str,
     ) -> None:  # fmt: skip
         self.config = config

@@ -74,13 +74,10 @@ def _check(value: Any, key: str | None, below: list[Any]) -> None:
             raise InvalidEvent(f"data{_place(key)} holds an integer beyond 64 bits", status=422)
     elif kind is float:
         if not math.isfinite(value):
-            raise InvalidEvent(
-                f"data{_place(key)} holds NaN or an infinite number, which JSON can't", status=422
-            )
+            raise InvalidEvent(f"data{_place(key)} holds NaN or an infinite number, which JSON can't", status=422)
     elif value is not None and kind is not bool:
         raise InvalidEvent(
-            f"data{_place(key)} holds a {kind.__name__}, which is no JSON value; "
-            "pass text, numbers, lists and dicts",
+            f"data{_place(key)} holds a {kind.__name__}, which is no JSON value; pass text, numbers, lists and dicts",
             status=422,
         )
 

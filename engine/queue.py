@@ -1,14 +1,14 @@
 """The queue: in the store it is whole, in memory is a window of it.
 
-For each job the window holds the runs at the head of its queue; when it runs low, more is read. What comes due later
-(debounce, retry) stands on a timeline that is windowed in the same way. So a million waiting runs cost disk, and
-starting up reads a window.
+For each job the window holds the runs at the head of its queue; when it runs low, more is read. What comes
+due later (debounce, retry) stands on a timeline that is windowed in the same way. So a million waiting runs
+cost disk, and starting up reads a window.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -72,7 +72,7 @@ class _Lane:
         self.edge = places[WINDOW - 1]
 
 
-ReadHead = Callable[[str, QueuePlace | None, int], Awaitable[list[tuple[Run, Event]]]]
+ReadHead = Callable[[str, QueuePlace | None, int], Awaitable[Sequence[tuple[Run, Event | None]]]]
 
 
 class Queue:
@@ -164,9 +164,7 @@ class Queue:
     def is_low(self, job: str) -> bool:
         """Tell whether more of the job's queue must be read."""
         lane = self._lanes.get(job)
-        return (
-            lane is not None and lane.edge is not None and not lane.reading and len(lane.entries) < LOW_WATER
-        )
+        return lane is not None and lane.edge is not None and not lane.reading and len(lane.entries) < LOW_WATER
 
     async def refill(self, job: str) -> None:
         """Read more of a job's queue into its window."""
@@ -220,8 +218,8 @@ ReadDue = Callable[[tuple[datetime, str], int], Awaitable[list[tuple[datetime, R
 class Timeline:
     """What waits for its time, the earliest first: a window of it, and more is read when it runs low.
 
-    `edge` is the last place known; None means that the window holds all there is. Before the first `refill` nothing
-    is known.
+    `edge` is the last place known; None means that the window holds all there is. Before the first `refill`
+    nothing is known.
     """
 
     def __init__(self, read: ReadDue, is_active: Callable[[str], bool]) -> None:

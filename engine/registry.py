@@ -91,9 +91,7 @@ class Registry:
             self.timers[name] = plugin
         else:
             self.runners[name] = plugin
-        self._entries.append(
-            PluginEntry(kind=kind, name=name, cls=plugin, origin=origin, doc=_first_line(plugin))
-        )
+        self._entries.append(PluginEntry(kind=kind, name=name, cls=plugin, origin=origin, doc=_first_line(plugin)))
 
     def plugins(self) -> list[PluginEntry]:
         """List all plugins, by kind and name, the broken ones included."""
@@ -181,9 +179,7 @@ def check_plugin(plugin: Any) -> Kind:
     if not isinstance(name, str) or not is_slug(name):
         raise PluginError(f"{title} has no usable name; give it `name: ClassVar[str] = …`, as in `on.<name>`")
     missing = [
-        method
-        for method in _ABSTRACT[kind][1]
-        if getattr(getattr(plugin, method), "__isabstractmethod__", False)
+        method for method in _ABSTRACT[kind][1] if getattr(getattr(plugin, method), "__isabstractmethod__", False)
     ]
     if missing:
         methods = " and ".join(f"`{method}`" for method in missing)

@@ -47,9 +47,7 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     _S.PENDING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     _S.QUEUED: frozenset({_S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED, _S.FAILED}),
     _S.HELD: frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
-    _S.RUNNING: frozenset(
-        {_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPPED, _S.RETRYING, _S.QUEUED}
-    ),
+    _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPPED, _S.RETRYING, _S.QUEUED}),
     _S.RETRYING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     **{state: frozenset() for state in ENDED},
 }
@@ -99,7 +97,8 @@ class Run(Struct, frozen=True, kw_only=True):
     - `window`: the debounce key whose window it keeps open while pending.
     - `event`: the latest event's id; `event_count` how many it is for.
     - `scheduled_for`: the due instant of a timer.
-    - `process`, `process_started`: process id and kernel start time (clock ticks) of its process while it runs.
+    - `process`, `process_started`: process id and kernel start time (clock ticks) of its process while it
+    runs.
     - `boot`: the id of the engine process that runs it.
     """
 

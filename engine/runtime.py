@@ -1,9 +1,9 @@
 """The whole: the only place that builds the organs, connects them, and takes them down again.
 
-**The stop ladder**, in one place (`Runtime.run`): the listener and the sources stop, so nothing new is acknowledged;
-runs may end within `shutdown_grace`; those left are interrupted (their processes ended, their attempts not counted);
-the journal writes what waits; the store is closed. A second signal ends the process at once; the next start settles
-what was left.
+**The stop ladder**, in one place (`Runtime.run`): the listener and the sources stop, so nothing new is
+acknowledged; runs may end within `shutdown_grace`; those left are interrupted (their processes ended, their
+attempts not counted); the journal writes what waits; the store is closed. A second signal ends the process at
+once; the next start settles what was left.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ class Runtime:
     async def run(self) -> None:
         """Start, run until `stop`, and take everything down in order.
 
-        Raises StoreError when the store is refused or fails for good, EngineError when the address can't be had.
+        Raises StoreError when the store is refused or fails for good, EngineError when the address can't be
+        had.
         """
         config = self.config
         config.engine.data.mkdir(parents=True, exist_ok=True)
@@ -162,9 +163,7 @@ class Runtime:
             futures.append(journal.submit(settle(run, on_crash, now, count, self.config.engine.ageing_s)))
         for future in futures:
             await future
-        log.warning(
-            "Settled %d runs that were running when the engine died", len(left), extra={"action": "settled"}
-        )
+        log.warning("Settled %d runs that were running when the engine died", len(left), extra={"action": "settled"})
 
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
         config, clock = self.config, self.clock
@@ -279,7 +278,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def serve(config_files: Sequence[str]) -> int:
-    """Run an engine on configuration files until a signal; return the exit code: 0, 1 (it failed), 2 (configuration)."""
+    """Run an engine on configuration files until a signal; return 0, 1 (it failed) or 2 (configuration)."""
     try:
         files = find_files(config_files, os.environ)
         config = load(files, environment=os.environ, create_secrets=True)

@@ -152,8 +152,8 @@ class Sources:
     """Runs all sources side by side; one that raises or ends harms no other."""
 
     def __init__(
-        self, *, clock: Clock, sources: Sequence[tuple[str, Source]], door: Door, read_cursor: Callable[[str], Any],
-        base: Path, max_data: int, routes: Routes, on_ready: Callable[[], None],
+        self, *, clock: Clock, sources: Sequence[tuple[str, Source]], door: Door, read_cursor: Callable[[str],
+        Any], base: Path, max_data: int, routes: Routes, on_ready: Callable[[], None],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._states = [SourceState(id=source_id, source=source) for source_id, source in sources]

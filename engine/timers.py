@@ -1,7 +1,8 @@
 """Timers: one heap of due instants, one task that sleeps until the earliest.
 
-A due instant, its event, its runs and the timer's cursor are one commit. The cursor is the last instant that was dealt
-with; the instant is the event's key, so that neither a crash nor a step of the clock runs one twice.
+A due instant, its event, its runs and the timer's cursor are one commit. The cursor is the last instant that
+was dealt with; the instant is the event's key, so that neither a crash nor a step of the clock runs one
+twice.
 """
 
 from __future__ import annotations
@@ -49,13 +50,11 @@ Begin = Callable[[Cursor], Awaitable[Any]]
 class Timers:
     """All time sources.
 
-    `emit` makes a due instant durable: source id, event, cursor and the runs of missed instants. `begin` stores the
-    cursor of a timer that is new.
+    `emit` makes a due instant durable: source id, event, cursor and the runs of missed instants. `begin`
+    stores the cursor of a timer that is new.
     """
 
-    def __init__(
-        self, *, clock: Clock, triggers: Sequence[Trigger], emit: EmitDue, begin: Begin
-    ) -> None:
+    def __init__(self, *, clock: Clock, triggers: Sequence[Trigger], emit: EmitDue, begin: Begin) -> None:
         self._clock = clock
         self._emit = emit
         self._begin = begin
@@ -180,11 +179,11 @@ class Timers:
             missed.insert(0, _missed(state.trigger, found.gap.first, now, text))
         if missed:
             log.warning(
-                "Trigger %s missed due instants; the latest is run", name, extra={"action": "missed", "trigger": name}
+                "Trigger %s missed due instants; the latest is run",
+                name,
+                extra={"action": "missed", "trigger": name},
             )
-        event = Event(
-            type=EVENT_TYPE, subject=name, time=found.run, key=scheduled, data={"scheduled_for": scheduled}
-        )
+        event = Event(type=EVENT_TYPE, subject=name, time=found.run, key=scheduled, data={"scheduled_for": scheduled})
         await self._emit(SOURCE_PREFIX + name, event, scheduled, missed)
 
 

@@ -39,7 +39,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `on`: the source's settings: an `engine.plugin.Source` or `engine.plugin.Timer`.
     - `filter`: a CEL expression that must be true; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
-    - `data`: fixed values, they win over the event's; `defaults`: fill what the event's data lacks, text values
+    - `data`: fixed values, they win over the event's; `defaults`: fill what the event's data lacks, text
+    values
       may hold `{{ CEL }}`.
     """
 

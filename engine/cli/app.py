@@ -39,9 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-token_commands = typer.Typer(
-    help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None
-)
+token_commands = typer.Typer(help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
 
 
@@ -98,9 +96,7 @@ def fire(
     data: Annotated[str | None, typer.Option(help="JSON, or @FILE, or @- for standard input.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded.")] = None,
     priority: Annotated[str | None, typer.Option(help="0 to 9, low, normal, high or critical.")] = None,
-    bypass: Annotated[
-        list[str] | None, typer.Option(help="A gate to leave out: debounce. Repeatable.")
-    ] = None,
+    bypass: Annotated[list[str] | None, typer.Option(help="A gate to leave out: debounce. Repeatable.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its runs; fail where one does.")] = False,
     config: ConfigFiles = None,
     as_json: AsJson = False,
@@ -366,9 +362,7 @@ def token_rotate(
     session = Session.of(ctx, config, as_json, None, None)
     data = session.load().engine.data
     if VARIABLE in os.environ:
-        raise CommandFailed(
-            f"the admin token comes from {VARIABLE}: change it there, and start the engine again"
-        )
+        raise CommandFailed(f"the admin token comes from {VARIABLE}: change it there, and start the engine again")
     rotate_admin_token(data)
     _say_token(session, show)
 

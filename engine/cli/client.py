@@ -110,9 +110,7 @@ class Client:
             return NotThere(detail)
         errors = problem.get("errors") or []
         if len(errors) > 1:
-            places = [
-                f"{error.get('pointer') or error.get('parameter')}: {error['detail']}" for error in errors
-            ]
+            places = [f"{error.get('pointer') or error.get('parameter')}: {error['detail']}" for error in errors]
             detail = "\n".join(places)
         return CommandFailed(detail, USAGE if status in (400, 422) else 1)
 
@@ -124,6 +122,4 @@ def _path(parts: tuple[str, ...], query: Mapping[str, Any]) -> str:
 
 
 def _words(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(
-        error
-    ).__name__
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

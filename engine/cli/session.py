@@ -20,12 +20,8 @@ ConfigFiles = Annotated[
     typer.Option("--config", metavar="FILE", help="Configuration file; repeatable, later ones win."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Url = Annotated[
-    str | None, typer.Option("--url", metavar="URL", help="The engine's address (or ENGINE_URL).")
-]
-Token = Annotated[
-    str | None, typer.Option("--token", metavar="TOKEN", help="A token of the API (or ENGINE_TOKEN).")
-]
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The engine's address (or ENGINE_URL).")]
+Token = Annotated[str | None, typer.Option("--token", metavar="TOKEN", help="A token of the API (or ENGINE_TOKEN).")]
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - never bound here
 

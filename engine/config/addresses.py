@@ -30,9 +30,7 @@ def is_loopback(host: str) -> bool:
 def parse_store_url(text: str, base: Path) -> Path:
     """Return the file of a `sqlite:///path` URL, relative to `base`; raise ValueError, in words."""
     if not text.startswith(_SQLITE):
-        raise ValueError(
-            'but only SQLite is built: expected sqlite:/// and a path, "sqlite:///data/engine.db"'
-        )
+        raise ValueError('but only SQLite is built: expected sqlite:/// and a path, "sqlite:///data/engine.db"')
     written = text.removeprefix(_SQLITE)
     if not written or written.startswith(":memory:") or set(written) & set("?#\0"):
         raise ValueError("which names no file; the store is a file, given by its path alone")

@@ -227,9 +227,7 @@ def _canonical(value: Any, path: KeyPath, origins: Mapping[KeyPath, str]) -> Any
         return {"secret": value.origin}
     if isinstance(value, Struct):
         fields = fields_of(type(value))
-        return {
-            field.key: _canonical(getattr(value, field.name), (*path, field.key), origins) for field in fields
-        }
+        return {field.key: _canonical(getattr(value, field.name), (*path, field.key), origins) for field in fields}
     if isinstance(value, dict):
         return {key: _canonical(item, (*path, key), origins) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

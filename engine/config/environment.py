@@ -65,9 +65,7 @@ class Overrides:
             elif targets:
                 self._set(root, targets, variable, environment[variable])
             elif not incomplete:
-                self._problems.add(
-                    self._place, variable, "overrides nothing that there is", self._near(root, rest)
-                )
+                self._problems.add(self._place, variable, "overrides nothing that there is", self._near(root, rest))
 
     def _targets(
         self, shape: Shape, node: Node | None, rest: str, keys: tuple[str, ...], plugins: tuple[Any, ...]
@@ -196,9 +194,7 @@ def _parse(shapes: list[Shape], text: str, current: Node | None) -> Any:
 def _parse_as(expected: set[type], text: str) -> Any:
     """Return the value that TOML would read, where it is of an expected type, else the text."""
     try:
-        value = tomllib.loads(f"value = {text.strip().lower() if bool in expected else text.strip()}")[
-            "value"
-        ]
+        value = tomllib.loads(f"value = {text.strip().lower() if bool in expected else text.strip()}")["value"]
     except ValueError:
         return text
     if expected & {datetime, date, time} and isinstance(value, (datetime, date, time)):

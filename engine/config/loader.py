@@ -38,11 +38,7 @@ def find_files(explicit: Sequence[str], environment: Mapping[str, str]) -> list[
     problems = []
     for file in files:
         if not file.exists():
-            message = (
-                f"there is no such file in {Path.cwd()}"
-                if not file.is_absolute()
-                else "there is no such file"
-            )
+            message = f"there is no such file in {Path.cwd()}" if not file.is_absolute() else "there is no such file"
             problems.append(ConfigProblem(file=str(file), line=0, path="", message=message, hint=origin))
         elif file.is_dir():
             problems.append(
@@ -100,11 +96,7 @@ def _plugin_folders(root: Node) -> list[Path]:
     node = root.nearest(("engine", "plugins"))
     if not isinstance(node.value, list):
         return []
-    named = [
-        child
-        for child in node.value
-        if isinstance(child.value, str) and child.value and "\0" not in child.value
-    ]
+    named = [child for child in node.value if isinstance(child.value, str) and child.value and "\0" not in child.value]
     folders = [Path(os.path.abspath(child.place.base / child.value)) for child in named]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 

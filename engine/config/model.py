@@ -127,9 +127,7 @@ class HttpTable(Struct, frozen=True, kw_only=True):
     insecure: Annotated[
         bool, Meta(description="Allow listening beyond loopback without encryption: tokens travel readable.")
     ] = False
-    max_body: Annotated[Size, Meta(ge=1, description="The largest request body; more is refused (413).")] = (
-        1024 * 1024
-    )
+    max_body: Annotated[Size, Meta(ge=1, description="The largest request body; more is refused (413).")] = 1024 * 1024
 
 
 class JobTable(Struct, frozen=True, kw_only=True):
@@ -147,9 +145,9 @@ class JobTable(Struct, frozen=True, kw_only=True):
     concurrency: Annotated[
         int | None, Meta(ge=1, description="Runs of this job at once. Default: no limit of its own.")
     ] = None
-    on_crash: Annotated[
-        OnCrash, Meta(description="What becomes of a run that was running when the engine died.")
-    ] = OnCrash.RETRY
+    on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
+        OnCrash.RETRY
+    )
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
@@ -163,9 +161,7 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
         Duration | None,
         Meta(ge=0, description="It starts at the latest this long after the first event. Default: no bound."),
     ] = None
-    key: Annotated[
-        ExpressionText | None, Meta(description="Events with different values are gathered apart.")
-    ] = None
+    key: Annotated[ExpressionText | None, Meta(description="Events with different values are gathered apart.")] = None
 
     def __post_init__(self) -> None:
         if self.max_wait is not None and self.max_wait < self.wait:
@@ -209,9 +205,9 @@ class Root(Struct, frozen=True, kw_only=True):
     """The configuration of a trigger engine: config.toml."""
 
     engine: Annotated[EngineSettings, Meta(description="The engine as a whole.")] = EngineSettings()
-    defaults: Annotated[
-        DefaultsTable, Meta(description="What holds for every job that does not say otherwise.")
-    ] = DefaultsTable()
+    defaults: Annotated[DefaultsTable, Meta(description="What holds for every job that does not say otherwise.")] = (
+        DefaultsTable()
+    )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)

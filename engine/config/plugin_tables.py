@@ -127,9 +127,7 @@ class SettingsReader(Reader):
                 self.refuse(error, cls, table, path)
                 return BAD
             except Exception as error:  # check is plugin code
-                _log.warning(
-                    "%s: check failed", show_path(path), exc_info=True, extra={"action": "plugin.check"}
-                )
+                _log.warning("%s: check failed", show_path(path), exc_info=True, extra={"action": "plugin.check"})
                 self.problems.at(node, path, f"check failed with {type(error).__name__}: {error}")
                 return BAD
         return plugin

@@ -55,9 +55,7 @@ class Reader:
         chosen = self._choose(shape, node)
         if chosen is None:
             found = "a value of another type" if _secret_only(shape) else show_value(node.value)
-            self.problems.at(
-                node, path, f"found {found}, expected {expected(shape)}", _unit_hint(shape, node)
-            )
+            self.problems.at(node, path, f"found {found}, expected {expected(shape)}", _unit_hint(shape, node))
             return BAD
         if chosen.kind in TEXT_KINDS:
             return self._read_text(chosen, node, path)
@@ -180,9 +178,7 @@ class Reader:
         except ExpressionError as error:
             # What stands behind a reference is not repeated; the expression's own error would.
             secret = origin != "text"
-            message = (
-                f"found {found}, which has mistakes" if secret else f"found {found}{_mistake(text, error)}"
-            )
+            message = f"found {found}, which has mistakes" if secret else f"found {found}{_mistake(text, error)}"
             hint = _HTTP_HINT if "unknown name `http`" in str(error) else None
             self.problems.at(node, path, message, hint)
             return BAD

@@ -45,9 +45,7 @@ class References:
             self._problems.at(node, path, f"{message}, expected one of them")
             return None
         if "generate" in given and "env" in given:
-            self._problems.at(
-                given["generate"], (*path, "generate"), "only a file can be generated, no variable"
-            )
+            self._problems.at(given["generate"], (*path, "generate"), "only a file can be generated, no variable")
             return None
         if "env" in given:
             text, origin = self._variable(node, path), f"env {given['env'].value}"
@@ -81,9 +79,7 @@ class References:
                     "start again",
                 )
             except OSError as error:
-                self._problems.at(
-                    node, path, f"the file {show_value(str(file))} can't be made: {error.strerror}"
-                )
+                self._problems.at(node, path, f"the file {show_value(str(file))} can't be made: {error.strerror}")
 
     def _variable(self, node: Node, path: KeyPath) -> str | None:
         name = node.value["env"].value

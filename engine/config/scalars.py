@@ -116,12 +116,8 @@ def check_bounds(shape: Shape, result: Any, written: Any) -> None:
     """Raise Mismatch where a value (or the length of a text or list) is out of the shape's bounds."""
     bounds = shape.bounds
     if isinstance(result, (int, float)) and not isinstance(result, bool):
-        too_small = ("ge" in bounds and not result >= bounds["ge"]) or (
-            "gt" in bounds and not result > bounds["gt"]
-        )
-        too_large = ("le" in bounds and not result <= bounds["le"]) or (
-            "lt" in bounds and not result < bounds["lt"]
-        )
+        too_small = ("ge" in bounds and not result >= bounds["ge"]) or ("gt" in bounds and not result > bounds["gt"])
+        too_large = ("le" in bounds and not result <= bounds["le"]) or ("lt" in bounds and not result < bounds["lt"])
         if too_small or too_large:
             if isinstance(written, str):
                 raise Mismatch("which is too short or small" if too_small else "which is too long or large")

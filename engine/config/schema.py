@@ -99,9 +99,7 @@ def written(value: Any, shape: Shape) -> Any:
     if isinstance(value, Struct):
         pairs = [(field, getattr(value, field.name)) for field in fields_of(type(value))]
         return {
-            field.key: written(item, field.shape)
-            for field, item in pairs
-            if item is not None and not field.computed
+            field.key: written(item, field.shape) for field, item in pairs if item is not None and not field.computed
         }
     if isinstance(value, Enum):
         return value.value
@@ -162,17 +160,11 @@ class _Writer:
             bounds = {names[name]: value for name, value in shape.bounds.items() if name in names}
             return {"type": "array", "items": self.shape(shape.items[0]), **bounds}
         if kind == "dict":
-            key = (
-                {"propertyNames": {"pattern": _SLUG_PATTERN}}
-                if shape.key and shape.key.kind == "slug"
-                else {}
-            )
+            key = {"propertyNames": {"pattern": _SLUG_PATTERN}} if shape.key and shape.key.kind == "slug" else {}
             return {"type": "object", "additionalProperties": self.shape(shape.items[0]), **key}
         # Bounds of durations and sizes are numbers, but they are written as text.
         numeric = kind in ("int", "float") or kind in TEXT_KINDS
-        bounds = {
-            _KEYWORDS[name]: value for name, value in shape.bounds.items() if numeric and name in _KEYWORDS
-        }
+        bounds = {_KEYWORDS[name]: value for name, value in shape.bounds.items() if numeric and name in _KEYWORDS}
         if kind in TEXT_KINDS:
             self.definitions["reference"] = _REFERENCE
             return {"anyOf": [{"type": "string", **bounds}, {"$ref": "#/$defs/reference"}]}

@@ -1,7 +1,7 @@
 """What becomes of due instants that passed while nobody looked: the latest is run, the others are missed.
 
-The answer is bounded whatever the gap: at most `MOST_ROWS` instants are named one by one, what lies before them is
-one row with a count, and the count itself stops at `MOST_COUNTED`.
+The answer is bounded whatever the gap: at most `MOST_ROWS` instants are named one by one, what lies before
+them is one row with a count, and the count itself stops at `MOST_COUNTED`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Due(Struct, frozen=True, kw_only=True):
 def due(following: _Step, preceding: _Step, since: datetime, now: datetime) -> Due | None:
     """Return what is due in (`since`, `now`], or None.
 
-    `following` and `preceding` are a timer's `next` and `previous`; `since` is the last instant that was dealt with.
+    `following` and `preceding` are a timer's `next` and `previous`; `since` is the last instant that was
+    dealt with.
     """
     latest = preceding(now + _TICK)
     if latest is None or latest <= since:

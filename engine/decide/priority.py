@@ -1,12 +1,12 @@
 """The order of the queue: priority first, and ageing so that nothing waits for ever.
 
-A run's rank is the instant at which it became ready, moved earlier by `ageing_s` for each step of priority. The
-queue starts the lowest rank first. A rank never changes while a run waits, so an index keeps the order however
-long the queue is, and ageing costs nothing.
+A run's rank is the instant at which it became ready, moved earlier by `ageing_s` for each step of priority.
+The queue starts the lowest rank first. A rank never changes while a run waits, so an index keeps the order
+however long the queue is, and ageing costs nothing.
 
-The bound: a run is overtaken only by runs that became ready less than `(9 - priority) * ageing_s` seconds after
-it. With the default of one minute, a run of priority 0 is ahead of everything that came nine minutes after it.
-(The rule is that of multilevel queues with linear ageing, with the ageing folded into the key.)
+The bound: a run is overtaken only by runs that became ready less than `(9 - priority) * ageing_s` seconds
+after it. With the default of one minute, a run of priority 0 is ahead of everything that came nine minutes
+after it. (The rule is that of multilevel queues with linear ageing, with the ageing folded into the key.)
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ class Rule:
     def data_of(self, event: Event) -> Any:
         """Return the data that the trigger's expressions and its job see.
 
-        Fixed values win over the event's, the event's over the defaults; the first level only. Data that is no
-        object stays as it is where there is nothing to merge, and becomes the member `value` where there is.
-        Raises ExpressionError for a default whose template fails on this event.
+        Fixed values win over the event's, the event's over the defaults; the first level only. Data that is
+        no object stays as it is where there is nothing to merge, and becomes the member `value` where there
+        is. Raises ExpressionError for a default whose template fails on this event.
         """
         fixed, data = self.trigger.data, event.data
         if not self._defaults and not fixed:

@@ -1,8 +1,9 @@
 """Debounce: events that come close together become one run.
 
-A window opens with the first event and belongs to a pending run. Each further event of the same trigger and key joins
-that run and puts it off, but not past `max_wait` after the first. When the time has come the window closes, and the
-next event opens a new one. (The rule is that of lodash's `debounce` with `maxWait`, trailing edge.)
+A window opens with the first event and belongs to a pending run. Each further event of the same trigger and
+key joins that run and puts it off, but not past `max_wait` after the first. When the time has come the window
+closes, and the next event opens a new one. (The rule is that of lodash's `debounce` with `maxWait`, trailing
+edge.)
 """
 
 from __future__ import annotations

@@ -44,8 +44,7 @@ class Gate:
         if self._on_loopback and not (is_loopback(name) or name == self._host):
             raise Problem(
                 403,
-                "the engine listens on this machine alone and does not answer to this Host; "
-                "use 127.0.0.1 or localhost",
+                "the engine listens on this machine alone and does not answer to this Host; use 127.0.0.1 or localhost",
                 code="wrong_host",
             )
         origin = headers.get("Origin")

@@ -120,9 +120,7 @@ class Heads:
             extra += f"Content-Length: {len(body)}\r\n"
         else:
             body = b""
-        return Answer(
-            status, f"{head}Date: {self.date()}\r\nX-Request-ID: {request_id}\r\n{extra}", body, close=close
-        )
+        return Answer(status, f"{head}Date: {self.date()}\r\nX-Request-ID: {request_id}\r\n{extra}", body, close=close)
 
     def problem(self, problem: Problem, instance: str, request_id: str) -> Answer:
         """Return the answer that tells of a problem with the path `instance`."""

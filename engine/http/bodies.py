@@ -47,9 +47,7 @@ async def read_body(request: web.BaseRequest, max_bytes: int) -> bytes:
     except TimeoutError:
         raise Problem(408, f"the body did not come within {BODY_TIMEOUT_S:.0f} seconds", close=True) from None
     except (HttpProcessingError, HTTPException, web.RequestPayloadError):
-        raise Problem(
-            400, "the body's transfer coding is broken", code="malformed_request", close=True
-        ) from None
+        raise Problem(400, "the body's transfer coding is broken", code="malformed_request", close=True) from None
 
 
 async def _read_chunks(content: StreamReader, max_bytes: int) -> bytes:

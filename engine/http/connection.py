@@ -83,9 +83,7 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer was begun and can't be finished")
         if status >= 500:
-            log.error(
-                "A request could not be answered", exc_info=exc, extra={"action": "http_request_failed"}
-            )
+            log.error("A request could not be answered", exc_info=exc, extra={"action": "http_request_failed"})
             problem = Problem(500, "the engine failed to answer; its log says why", close=True)
         elif isinstance(exc, LineTooLong):
             problem = Problem(431, "the request line or a header is longer than 8190 bytes", close=True)

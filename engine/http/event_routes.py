@@ -28,9 +28,7 @@ async def post_events(call: Call) -> Response:
 async def list_events(call: Call) -> Response:
     """Answer with events and their outcomes, the newest first."""
     fields = query(call.request, "source", "type", "trigger", "limit", "cursor")
-    which = EventFilter(
-        source=fields.text("source"), type=fields.text("type"), trigger=fields.slug("trigger")
-    )
+    which = EventFilter(source=fields.text("source"), type=fields.text("type"), trigger=fields.slug("trigger"))
     limit, before = fields.limit(), fields.cursor()
     fields.finish()
     events = await call.operations.store.events(which, limit=limit + 1, before=before)

@@ -134,9 +134,7 @@ class HttpServer:
                 target.partition("?")[0],
                 extra={"action": "http_request_failed", "request_id": request_id, "error": repr(error)},
             )
-            problem = Problem(
-                500, "the engine failed to answer; its log says why under this request_id", close=True
-            )
+            problem = Problem(500, "the engine failed to answer; its log says why under this request_id", close=True)
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer was begun and can't be finished")
         return self._heads.problem(problem, target.partition("?")[0], request_id)
@@ -165,9 +163,7 @@ class HttpServer:
             return Response(status=204, headers={"Allow": allowed(methods)})
         if method == "HEAD" and callable(handler := self._operations.route("GET", path)):
             return handler
-        raise Problem(
-            405, f"{method} is not allowed here; {allowed(methods)} are", headers={"Allow": allowed(methods)}
-        )
+        raise Problem(405, f"{method} is not allowed here; {allowed(methods)} are", headers={"Allow": allowed(methods)})
 
     async def _routed(
         self, request: web.BaseRequest, path: str, query_text: str, request_id: str
@@ -255,9 +251,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     try:
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
     except ValueError:
-        raise Problem(
-            400, f"the query is not valid UTF-8, or has more than {MOST_PARAMETERS} parameters"
-        ) from None
+        raise Problem(400, f"the query is not valid UTF-8, or has more than {MOST_PARAMETERS} parameters") from None
 
 
 def _query(text: str) -> Mapping[str, str]:

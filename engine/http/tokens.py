@@ -76,9 +76,7 @@ class AdminToken:
         self._stamp = stamp
         if digest != self._digest:
             self._digest = digest
-            log.info(
-                "The admin token was changed", extra={"action": "token_changed", "path": str(self._path)}
-            )
+            log.info("The admin token was changed", extra={"action": "token_changed", "path": str(self._path)})
 
 
 def token_path(data: Path) -> Path:
@@ -98,9 +96,7 @@ def read_admin_token(
         if not given.strip():
             raise EngineError(f"{VARIABLE} is set but empty: give it a token, or unset it")
         if len(given) < SHORTEST:
-            log.warning(
-                "%s is shorter than %d characters", VARIABLE, SHORTEST, extra={"action": "token_weak"}
-            )
+            log.warning("%s is shorter than %d characters", VARIABLE, SHORTEST, extra={"action": "token_weak"})
         return given, f"the environment variable {VARIABLE}", None
     path = token_path(data)
     if create and not os.path.lexists(path):

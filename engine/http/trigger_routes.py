@@ -81,9 +81,7 @@ async def list_jobs(call: Call) -> Response:
     fields.finish()
     config = call.operations.config
     names, following = _page(list(config.jobs), after, limit)
-    return Response(
-        body=list_view([job_view(config.jobs[name], config.secrets) for name in names], following)
-    )
+    return Response(body=list_view([job_view(config.jobs[name], config.secrets) for name in names], following))
 
 
 async def get_job(call: Call) -> Response:

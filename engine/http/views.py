@@ -187,9 +187,7 @@ def shown(value: Any, secrets: Collection[str] = ()) -> Any:
     return shown(str(value), secrets) if isinstance(value, PurePath) else type(value).__name__
 
 
-def doctor_view(
-    ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
+def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return what `doctor` found: the ledger's sums, the store's integrity, and the engine's own checks.
 
     `missing` is how many rows break the ledger's rule; the first of them are told in words in `broken`.

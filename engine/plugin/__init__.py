@@ -1,13 +1,14 @@
 """All that a plugin imports: base classes, settings types, contexts, answers and errors.
 
-A plugin is a class that is a `msgspec.Struct` of its settings; the engine reads them from the configuration, checks
-them against the class, and calls the one method that its kind asks for:
+A plugin is a class that is a `msgspec.Struct` of its settings; the engine reads them from the configuration,
+checks them against the class, and calls the one method that its kind asks for:
 
 - `Source.run(context)` emits events for as long as it runs;
 - `Timer.next(after)` and `Timer.previous(before)` tell due instants, purely;
 - `Runner.run(context)` executes one attempt of a run and returns its `Outcome`.
 
-Plugins are found by entry points of the group `engine.plugins`, and in the folders that `[engine] plugins` names.
+Plugins are found by entry points of the group `engine.plugins`, and in the folders that `[engine] plugins`
+names.
 """
 
 from engine.clock import Clock, SystemClock
@@ -16,7 +17,7 @@ from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template
 from engine.payload import encode_json, parse_json
 from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
-from engine.plugin.runners import Outcome, Runner, RunContext
+from engine.plugin.runners import Outcome, RunContext, Runner
 from engine.plugin.settings import (
     BadSetting,
     Duration,

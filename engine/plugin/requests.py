@@ -33,10 +33,11 @@ class Response(Struct, frozen=True, kw_only=True):
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+class Refusal(Exception):
     """Raise in a route's handler to answer with an RFC 9457 problem.
 
-    `detail` is shown to the sender: it must say nothing about secrets, and not which part of a proof was wrong.
+    `detail` is shown to the sender: it must say nothing about secrets, and not which part of a proof was
+    wrong.
     """
 
     def __init__(self, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> None:

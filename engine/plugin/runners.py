@@ -28,13 +28,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     outputs: Mapping[str, Any] | None = None
 
     @staticmethod
-    def succeeded(
-        reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None
-    ) -> Outcome:
+    def succeeded(reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None) -> Outcome:
         """Return the outcome of an attempt that did its work."""
-        return Outcome(
-            state=RunState.SUCCEEDED, code="succeeded", reason=reason, exit_code=exit_code, outputs=outputs
-        )
+        return Outcome(state=RunState.SUCCEEDED, code="succeeded", reason=reason, exit_code=exit_code, outputs=outputs)
 
     @staticmethod
     def failed(

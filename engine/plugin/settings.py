@@ -35,8 +35,8 @@ class BadSetting(ValueError):
 class Secret:
     """A setting that is never shown: not in logs, errors, the API or an export.
 
-    In the configuration it is text, `{ env = "NAME" }` or `{ file = "path" }` (with `generate = true` the file is
-    made, mode 0600, with 256 random bits where it is missing).
+    In the configuration it is text, `{ env = "NAME" }` or `{ file = "path" }` (with `generate = true` the
+    file is made, mode 0600, with 256 random bits where it is missing).
     """
 
     __slots__ = ("_value", "origin")
@@ -67,10 +67,11 @@ class Plugin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all plugins: a struct of settings.
 
     - `name`: how the configuration calls it, such as `cron` in `on.cron`.
-    - `main`: the field that a value which is no table stands for, such as `expression` in `on.cron = "0 2 * * *"`.
+    - `main`: the field that a value which is no table stands for, such as `expression` in `on.cron = "0 2 * *
+    *"`.
 
-    Fields are settings: their annotations are their types, their defaults the defaults, and the class docstring
-    is the documentation. Refuse what the types can't by raising `BadSetting` in `__post_init__`.
+    Fields are settings: their annotations are their types, their defaults the defaults, and the class
+    docstring is the documentation. Refuse what the types can't by raising `BadSetting` in `__post_init__`.
     """
 
     name: ClassVar[str]

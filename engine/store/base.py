@@ -1,7 +1,7 @@
 """The contract of a store, in prose. Each sentence of it has a case in `engine.testing.store_contract`.
 
-A store keeps events, their outcomes, runs and cursors. It changes only through `apply`, which takes a batch of
-changes and makes them durable in one transaction; everything else reads.
+A store keeps events, their outcomes, runs and cursors. It changes only through `apply`, which takes a batch
+of changes and makes them durable in one transaction; everything else reads.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class TriggerStats(Struct, frozen=True, kw_only=True):
 class Ledger(Struct, frozen=True, kw_only=True):
     """The sum of all promises: each accepted event comes to one outcome for each trigger that it met.
 
-    `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is over,
-    `waiting` those whose run is yet to end. `missing` lists, in words, each row that breaks the rule.
+    `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is
+    over, `waiting` those whose run is yet to end. `missing` lists, in words, each row that breaks the rule.
     """
 
     accepted: int
@@ -77,32 +77,34 @@ class Store(ABC):
     """A place where events and runs are durable.
 
     **Opening.** `open` makes a new store, or opens an existing one after checking it. A store that is damaged
-    (StoreDamaged) or written by a newer engine (StoreVersion) is refused and left as it is. An older one is first
-    copied beside itself, then migrated; interrupted migrations leave it as it was. A store that another engine
-    has open is refused with StoreInUse, which names that engine's process.
+    (StoreDamaged) or written by a newer engine (StoreVersion) is refused and left as it is. An older one is
+    first copied beside itself, then migrated; interrupted migrations leave it as it was. A store that another
+    engine has open is refused with StoreInUse, which names that engine's process.
 
-    **Durability.** When `apply` returns, its changes survive the death of the process and of the machine's power.
-    When it raises StoreUnavailable, none of them was made, and the same call may be made again.
+    **Durability.** When `apply` returns, its changes survive the death of the process and of the machine's
+    power. When it raises StoreUnavailable, none of them was made, and the same call may be made again.
 
     **Order.** Changes take effect in the order in which they are given.
 
-    **Each for itself.** A change is made whole or not at all. One that can't be made (its run is unknown, or in a
-    state that forbids it) has an error as its result, and no effect; the others are made all the same.
+    **Each for itself.** A change is made whole or not at all. One that can't be made (its run is unknown, or
+    in a state that forbids it) has an error as its result, and no effect; the others are made all the same.
 
-    **Events.** An event whose source and key came before, in an earlier call or in the same one, is not stored,
-    nor are its outcomes, runs and joins: its answer is that of the first time, with `duplicate` true. Events
-    without a key are never duplicates. Equal keys of different sources are different events.
+    **Events.** An event whose source and key came before, in an earlier call or in the same one, is not
+    stored, nor are its outcomes, runs and joins: its answer is that of the first time, with `duplicate` true.
+    Events without a key are never duplicates. Equal keys of different sources are different events.
 
-    **Runs.** There is at most one run for a trigger, origin and key. An event whose run there is already gets the
-    outcome `deduplicated`, with that run, in place of a second one. A missed run that is there already is left.
+    **Runs.** There is at most one run for a trigger, origin and key. An event whose run there is already gets
+    the outcome `deduplicated`, with that run, in place of a second one. A missed run that is there already is
+    left.
 
-    **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended stays.
+    **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended
+    stays.
 
-    **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them are
-    duplicates.
+    **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them
+    are duplicates.
 
-    **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it takes
-    to commit.
+    **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
+    takes to commit.
     """
 
     @abstractmethod
@@ -117,6 +119,9 @@ class Store(ABC):
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         """Make changes durable in one transaction; return a result for each, in their order."""
 
+    def tidy(self) -> None:  # noqa: B027 - most stores have nothing to do
+        """Start to tidy up; called when nothing waits to be written."""
+
     @abstractmethod
     async def find_event(self, source: str, key: str) -> Accepted | None:
         """Return the answer that the event of this source and key got, as a duplicate, or None."""
@@ -126,9 +131,7 @@ class Store(ABC):
         """Return an event with its outcomes, or None."""
 
     @abstractmethod
-    async def events(
-        self, which: EventFilter, *, limit: int, before: str | None = None
-    ) -> list[StoredEvent]:
+    async def events(self, which: EventFilter, *, limit: int, before: str | None = None) -> list[StoredEvent]:
         """Return at most `limit` events, the newest first; those before the id `before` where it is given."""
 
     @abstractmethod
@@ -144,10 +147,9 @@ class Store(ABC):
         """Return all events of a run, oldest first."""
 
     @abstractmethod
-    async def queue_head(
-        self, job: str, *, after: QueuePlace | None, limit: int
-    ) -> list[tuple[Run, Event]]:
-        """Return at most `limit` queued runs of a job with their latest events, in queue order, from a place on.
+    async def queue_head(self, job: str, *, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
+        """Return at most `limit` queued runs of a job with their latest events, in queue order, from a place
+        on.
 
         `after` None means from the head; the run at `after` itself is not returned.
         """
@@ -157,9 +159,7 @@ class Store(ABC):
         """Return the names of all jobs that have queued runs, at a cost that does not grow with their number."""
 
     @abstractmethod
-    async def due(
-        self, *, after: tuple[datetime, str] | None, limit: int
-    ) -> list[tuple[datetime, Run]]:
+    async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         """Return at most `limit` pending and retrying runs with their due times, the earliest first.
 
         `after` None means from the earliest on, else those later than that due time and id.

@@ -42,7 +42,8 @@ class Cursor(Struct, frozen=True, kw_only=True):
 
 
 class Accept(Struct, frozen=True, kw_only=True):
-    """Events are accepted and their source's cursor moves, all or nothing. Its result is a list of `Accepted`.
+    """Events are accepted and their source's cursor moves, all or nothing. Its result is a list of
+    `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event.
     """
@@ -78,7 +79,8 @@ class NoteProcess(Struct, frozen=True, kw_only=True):
 
 
 class Finish(Struct, frozen=True, kw_only=True):
-    """An attempt ended. The run goes to `step.state`: an end, `retrying` (with `due_at`) or `queued` (with `rank`).
+    """An attempt ended. The run goes to `step.state`: an end, `retrying` (with `due_at`) or `queued` (with
+    `rank`).
 
     `attempt_count` is the run's number of counted attempts afterwards: an interrupted one is taken back.
     """

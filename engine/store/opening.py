@@ -34,7 +34,8 @@ class Lock:
             pid = int(text) if text.isdigit() else None
             owner = f"process {pid}" if pid else "another process"
             raise StoreInUse(
-                f"{what} is in use by {owner}. Stop that engine first, or give this one another directory.", pid=pid
+                f"{what} is in use by {owner}. Stop that engine first, or give this one another directory.",
+                pid=pid,
             ) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -48,15 +49,17 @@ class Lock:
 def prepare(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
     """Make the file ready for use; return whether it was checked whole.
 
-    A missing file is made: under another name, with its tables, and then renamed, so that a crash leaves no half
-    of one. An existing file is checked, and brought to the newest version after a copy of it was put beside it.
+    A missing file is made: under another name, with its tables, and then renamed, so that a crash leaves no
+    half of one. An existing file is checked, and brought to the newest version after a copy of it was put
+    beside it.
 
     Raises StoreDamaged, StoreVersion, or StoreUnavailable.
     """
     if not is_regular(path):
         if path.exists():
             raise StoreDamaged(f"{path} is no regular file. {_WAY_OUT}")
-        if path.with_name(path.name + "-wal").exists():
+        log = path.with_name(path.name + "-wal")
+        if log.exists() and log.stat().st_size > 0:
             raise StoreDamaged(
                 f"{path} is missing, but its write-ahead log {path.name}-wal is there. "
                 "Put the file back; both belong together."
@@ -66,10 +69,11 @@ def prepare(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
     if path.stat().st_size == 0:
         raise StoreDamaged(f"{path} is empty, so it is no store. {_WAY_OUT}")
     try:
-        with _opened(path) as raw:
+        with _opened(path, _unchanged(path)) as raw:
             checked = _check(path, raw)
             version = _version(path, raw, len(migrations))
-            if version < len(migrations):
+        if version < len(migrations):
+            with _opened(path, "mode=rw") as raw:
                 _migrate(path, raw, version, migrations)
     except sqlite3.DatabaseError as error:
         cause = translate(error)
@@ -79,9 +83,19 @@ def prepare(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
     return checked
 
 
+def _unchanged(path: Path) -> str:
+    """Return how to open a file that may be refused, so that it stays byte for byte as it is.
+
+    The last connection to leave moves the write-ahead log into the file, unless it can only read; one that
+    only reads makes a log where there is none, unless it takes the file to be unchanging. It is: we hold the
+    lock.
+    """
+    return "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+
+
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+def _opened(path: Path, how: str) -> Iterator[sqlite3.Connection]:
+    raw = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
     try:
         yield raw
     finally:
@@ -122,7 +136,7 @@ def _check(path: Path, raw: sqlite3.Connection) -> bool:
             raise StoreDamaged(f"{path} is damaged: {'; '.join(findings)}. {_WAY_OUT}")
         return True
     for (table,) in raw.execute("select name from sqlite_schema where type = 'table'").fetchall():
-        raw.execute(f'select * from "{table}" limit 1').fetchall()  # noqa: S608 - the name is from the schema
+        raw.execute(f'select * from "{table}" limit 1').fetchall()
     return False
 
 
@@ -140,27 +154,30 @@ def _version(path: Path, raw: sqlite3.Connection, newest: int) -> int:
 
 
 def _migrate(path: Path, raw: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
-    """Bring the file to the newest version, each step in a transaction of its own, after copying it."""
+    """Bring the file to the newest version, all steps in one transaction, after copying it."""
     backup = path.with_name(f"{path.name}.v{version}.backup")
-    if not backup.exists():
-        partial = backup.with_name(backup.name + ".part")
-        partial.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(partial)) as copy:
-            raw.backup(copy)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.rename(partial, backup)
-        sync_directory(path.parent)
+    # Also where a copy is there: it may be older than the file, which is whole until the transaction ends.
+    partial = backup.with_name(backup.name + ".part")
+    partial.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(partial)) as copy:
+        raw.backup(copy)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.rename(partial, backup)
+    sync_directory(path.parent)
     raw.execute("pragma synchronous = full")
-    for number in range(version + 1, len(migrations) + 1):
-        try:
-            raw.executescript(f"begin immediate; {migrations[number - 1]}; pragma user_version = {number}; commit;")
-        except sqlite3.Error as error:
-            if raw.in_transaction:
-                raw.rollback()
-            cause = translate(error)
-            if isinstance(cause, StoreError):
-                raise cause from error
-            raise StoreDamaged(
-                f"{path}: migration {number} failed: {error}. The file is as it was; a copy is {backup}."
-            ) from error
+    steps = [
+        f"{text}; pragma user_version = {number}" for number, text in enumerate(migrations[version:], start=version + 1)
+    ]
+    try:
+        raw.executescript(f"begin immediate; {'; '.join(steps)}; commit;")
+    except sqlite3.Error as error:
+        (reached,) = raw.execute("pragma user_version").fetchone()
+        if raw.in_transaction:
+            raw.rollback()
+        cause = translate(error)
+        if isinstance(cause, StoreError):
+            raise cause from error
+        raise StoreDamaged(
+            f"{path}: migration {reached + 1} failed: {error}. The file is as it was; a copy is {backup}."
+        ) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -38,7 +39,8 @@ QUERIES = {
     "run_of_key": "select id from runs where trigger = ? and origin = ? and key = ?",
     # All events of a run: its first, and those that joined.
     "run_events": (
-        f"select {prefixed('e', EVENT_COLUMNS)} from events e where e.id = (select first_event from runs where id = ?1) "
+        f"select {prefixed('e', EVENT_COLUMNS)} from events e "
+        "where e.id = (select first_event from runs where id = ?1) "
         f"union all select {prefixed('e', EVENT_COLUMNS)} from outcomes o cross join events e "
         "where o.run = ?1 and o.outcome = 'joined' and e.id = o.event order by 1"
     ),
@@ -78,15 +80,29 @@ QUERIES = {
     # How many wait in the queue.
     "count_queued": "select count(*) from runs indexed by runs_queue where state = 'queued'",
     # How many wait for their time.
-    "count_due": "select state, count(*) from runs indexed by runs_due where state in ('pending', 'retrying') group by 1",
+    "count_due": (
+        "select state, count(*) from runs indexed by runs_due where state in ('pending', 'retrying') group by 1"
+    ),
     # How many run or are held.
-    "count_live": "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1",
+    "count_live": (
+        "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1"
+    ),
     # How a trigger's runs ended.
     "stats": (
         "select state, count(*), sum(finished_at - started_at), sum(finished_at > 0 and started_at > 0), max(id) "
         "from runs indexed by runs_key where trigger = ? group by state"
     ),
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _snapshot(raw: sqlite3.Connection) -> Iterator[None]:
+    """Let all statements within see the same commit."""
+    raw.execute("begin")
+    try:
+        yield
+    finally:
+        raw.execute("commit")
 
 
 def find_event(raw: sqlite3.Connection, source: str, key: str) -> Accepted | None:
@@ -103,7 +119,7 @@ def known_keys(raw: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> bool
     for start in range(0, len(keys), 200):
         chunk = keys[start : start + 200]
         text = (
-            f"select 1 from (values {', '.join(['(?, ?)'] * len(chunk))}) v cross join events e "  # noqa: S608
+            f"select 1 from (values {', '.join(['(?, ?)'] * len(chunk))}) v cross join events e "
             "where e.source = v.column1 and e.key = v.column2 limit 1"
         )
         if raw.execute(text, [part for key in chunk for part in key]).fetchone() is not None:
@@ -122,7 +138,8 @@ def _with_outcomes(raw: sqlite3.Connection, row: Sequence[Any]) -> StoredEvent:
 
 
 def events(raw: sqlite3.Connection, which: EventFilter, limit: int, before: str | None) -> list[StoredEvent]:
-    clauses, values = ["1"], []
+    clauses: list[str] = ["1"]
+    values: list[str] = []
     for column, value in (("source", which.source), ("type", which.type)):
         if value is not None:
             clauses.append(f"{column} = ?")
@@ -133,9 +150,7 @@ def events(raw: sqlite3.Connection, which: EventFilter, limit: int, before: str 
     if before is not None:
         clauses.append("id < ?")
         values.append(before)
-    text = (
-        f"select {EVENT_COLUMNS} from events where {' and '.join(clauses)} order by id desc limit ?"  # noqa: S608
-    )
+    text = f"select {EVENT_COLUMNS} from events where {' and '.join(clauses)} order by id desc limit ?"
     return [_with_outcomes(raw, row) for row in raw.execute(text, [*values, limit]).fetchall()]
 
 
@@ -150,7 +165,8 @@ def run_of_key(raw: sqlite3.Connection, trigger: str, origin: str, key: str) -> 
 
 
 def runs(raw: sqlite3.Connection, which: RunFilter, limit: int, before: str | None) -> list[Run]:
-    clauses, values = ["1"], []
+    clauses = ["1"]
+    values: list[str] = []
     if which.states is not None:
         clauses.append(f"state in ({', '.join('?' * len(which.states))})")
         values.extend(sorted(which.states))
@@ -171,9 +187,7 @@ def run_events(raw: sqlite3.Connection, run_id: str) -> tuple[Event, ...]:
     return tuple(read_event(row) for row in raw.execute(QUERIES["run_events"], (run_id,)))
 
 
-def queue_head(
-    raw: sqlite3.Connection, job: str, after: QueuePlace | None, limit: int
-) -> list[tuple[Run, Event]]:
+def queue_head(raw: sqlite3.Connection, job: str, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
     if after is None:
         rows = raw.execute(QUERIES["queue_head"], (job, limit)).fetchall()
     else:
@@ -184,14 +198,13 @@ def queue_head(
 
 def queued_jobs(raw: sqlite3.Connection) -> list[str]:
     jobs: list[str] = []
-    while (row := raw.execute(QUERIES["next_queued_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
-        jobs.append(row[0])
+    with _snapshot(raw):
+        while (row := raw.execute(QUERIES["next_queued_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
+            jobs.append(row[0])
     return jobs
 
 
-def due(
-    raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int
-) -> list[tuple[datetime, Run]]:
+def due(raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
     if after is None:
         rows = raw.execute(QUERIES["due_first"], (limit,)).fetchall()
     else:
@@ -214,31 +227,33 @@ def cursors(raw: sqlite3.Connection, source: str, *, exact: bool) -> dict[str, A
         rows = raw.execute("select source, value from cursors where source = ?", (source,))
     else:
         rows = raw.execute(
-            "select source, value from cursors where source >= ? and source < ?", (source, source + "\U0010ffff")
+            "select source, value from cursors where source >= ? and source < ?",
+            (source, source + "\U0010ffff"),
         )
     return {name: decode_value(value) for name, value in rows}
 
 
 def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
-    found = {RunState(state): count for state, count in raw.execute(QUERIES["count_due"])}
-    found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
-    found[RunState.QUEUED] = raw.execute(QUERIES["count_queued"]).fetchone()[0]
+    with _snapshot(raw):
+        found = {RunState(state): count for state, count in raw.execute(QUERIES["count_due"])}
+        found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
+        found[RunState.QUEUED] = raw.execute(QUERIES["count_queued"]).fetchone()[0]
     return found
 
 
 def stats(raw: sqlite3.Connection, triggers: Collection[str]) -> dict[str, TriggerStats]:
-    found = {}
-    for trigger in triggers:
-        by_state, total_us, timed, last = {}, 0, 0, None
-        for state, count, duration_us, with_duration, newest in raw.execute(QUERIES["stats"], (trigger,)):
-            by_state[RunState(state)] = count
-            total_us += duration_us or 0
-            timed += with_duration or 0
-            last = max(last or "", newest)
-        found[trigger] = TriggerStats(
-            by_state=by_state, duration_mean_s=total_us / timed / 1e6 if timed else None, last_run=last
-        )
-    return found
+    with _snapshot(raw):
+        return {trigger: _stats_of(raw, trigger) for trigger in triggers}
+
+
+def _stats_of(raw: sqlite3.Connection, trigger: str) -> TriggerStats:
+    by_state, total_us, timed, last = {}, 0, 0, None
+    for state, count, duration_us, with_duration, newest in raw.execute(QUERIES["stats"], (trigger,)):
+        by_state[RunState(state)] = count
+        total_us += duration_us or 0
+        timed += with_duration or 0
+        last = max(last or "", newest)
+    return TriggerStats(by_state=by_state, duration_mean_s=total_us / timed / 1e6 if timed else None, last_run=last)
 
 
 def why_not(raw: sqlite3.Connection, run_id: str) -> str:
@@ -254,7 +269,7 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
         (outcomes,) = raw.execute("select count(*) from outcomes").fetchone()
         (without_run,) = raw.execute("select count(*) from outcomes where run is null").fetchone()
         (ended,) = raw.execute(
-            f"select count(*) from outcomes o join runs r on r.id = o.run where r.state in ({_ENDED})"  # noqa: S608
+            f"select count(*) from outcomes o join runs r on r.id = o.run where r.state in ({_ENDED})"
         ).fetchone()
         (with_run,) = raw.execute("select count(*) from outcomes o join runs r on r.id = o.run").fetchone()
         broken = [

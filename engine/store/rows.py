@@ -76,9 +76,7 @@ def outcome_row(event: str, outcome: Outcome) -> tuple[Any, ...]:
 
 def read_outcome(row: Sequence[Any]) -> Outcome:
     """Make an outcome of the values of OUTCOME_COLUMNS."""
-    return Outcome(
-        trigger=row[1] or None, outcome=EventOutcome(row[2]), run=row[3], code=row[4], reason=row[5]
-    )
+    return Outcome(trigger=row[1] or None, outcome=EventOutcome(row[2]), run=row[3], code=row[4], reason=row[5])
 
 
 def step_fragment(step: Step) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
@@ -40,7 +42,8 @@ LONGEST_LOG_PAGES = 16_000
 class SqliteStore(Store):
     """Events and runs in one file, written by one connection.
 
-    `path` is the file; `read_only` opens an existing one for reading alone, beside a running engine if need be.
+    `path` is the file; `read_only` opens an existing one for reading alone, beside a running engine if need
+    be.
     """
 
     def __init__(self, path: Path, *, clock: Clock | None = None, read_only: bool = False) -> None:
@@ -86,22 +89,26 @@ class SqliteStore(Store):
             raise StoreUnavailable("the store is closed")
         waves = plan(changes, to_microseconds(self._clock.now()))
         keys = _keys_of(changes)
-        results = await self._writer.call(lambda raw: _apply(raw, waves, keys, changes, self._clock))
         self._log_pages += 8 + sum(len(wave.rows) * 2 + wave.size_bytes // 4096 for wave in waves) + len(changes)
-        if self._log_pages > LONGEST_LOG_PAGES:
-            await self.checkpoint()
-        return results
-
-    async def checkpoint(self) -> None:
-        """Move the write-ahead log into the file, as far as no reader needs it."""
-        if self._writer is not None:
+        full = self._log_pages > LONGEST_LOG_PAGES
+        if full:
             self._log_pages = 0
-            await self._writer.call(lambda raw: raw.execute("pragma wal_checkpoint(passive)").fetchall())
 
-    async def idle(self) -> None:
-        """Tidy up while nothing waits."""
-        if self._log_pages > IDLE_CHECKPOINT_PAGES:
-            await self.checkpoint()
+        def write(raw: sqlite3.Connection) -> list[Result]:
+            results = _apply(raw, waves, keys, changes, self._clock)
+            if full:
+                # The changes are durable; a log that can't be moved now is moved later.
+                with contextlib.suppress(sqlite3.Error):
+                    _checkpoint(raw)
+            return results
+
+        return await self._writer.call(write)
+
+    def tidy(self) -> None:
+        """Move the write-ahead log into the file while nothing waits, where it has grown."""
+        if self._writer is not None and self._log_pages > IDLE_CHECKPOINT_PAGES:
+            self._log_pages = 0
+            self._writer.begin(_checkpoint).add_done_callback(_looked)
 
     # Reading
 
@@ -117,9 +124,7 @@ class SqliteStore(Store):
     async def event(self, event_id: str) -> StoredEvent | None:
         return await self._read(lambda raw: reads.event(raw, event_id))
 
-    async def events(
-        self, which: EventFilter, *, limit: int, before: str | None = None
-    ) -> list[StoredEvent]:
+    async def events(self, which: EventFilter, *, limit: int, before: str | None = None) -> list[StoredEvent]:
         return await self._read(lambda raw: reads.events(raw, which, limit, before), slow=True)
 
     async def run(self, run_id: str) -> Run | None:
@@ -131,17 +136,13 @@ class SqliteStore(Store):
     async def run_events(self, run_id: str) -> tuple[Event, ...]:
         return await self._read(lambda raw: reads.run_events(raw, run_id))
 
-    async def queue_head(
-        self, job: str, *, after: QueuePlace | None, limit: int
-    ) -> list[tuple[Run, Event]]:
+    async def queue_head(self, job: str, *, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
         return await self._read(lambda raw: reads.queue_head(raw, job, after, limit))
 
     async def queued_jobs(self) -> list[str]:
         return await self._read(reads.queued_jobs)
 
-    async def due(
-        self, *, after: tuple[datetime, str] | None, limit: int
-    ) -> list[tuple[datetime, Run]]:
+    async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return await self._read(lambda raw: reads.due(raw, after, limit))
 
     async def open_windows(self) -> list[Run]:
@@ -176,6 +177,17 @@ class SqliteStore(Store):
         finally:
             await connection.close()
         return [] if findings == ["ok"] else findings
+
+
+def _checkpoint(raw: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the file, as far as no reader needs it."""
+    raw.execute("pragma wal_checkpoint(passive)").fetchall()
+
+
+def _looked(future: asyncio.Future[None]) -> None:
+    """A checkpoint that fails is made up for by a later one."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _keys_of(changes: Sequence[Change]) -> list[tuple[str, str]]:

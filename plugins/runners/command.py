@@ -125,17 +125,13 @@ def compile_command(command: tuple[str, ...], env: tuple[tuple[str, str], ...]) 
             guarded = guarded and text != "--"
             elements.append(text)
         else:
-            elements.append(
-                _Argument(number, template, guarded and isinstance(template.parts[0], Expression))
-            )
+            elements.append(_Argument(number, template, guarded and isinstance(template.parts[0], Expression)))
     templates = {name: Template(text) for name, text in env}
     return Command(
         elements=tuple(elements),
         fixed={name.encode(): text.encode() for name, text in env if templates[name].constant},
         variables=tuple(
-            _Variable(name.encode(), template)
-            for name, template in templates.items()
-            if not template.constant
+            _Variable(name.encode(), template) for name, template in templates.items() if not template.constant
         ),
     )
 
@@ -144,9 +140,7 @@ def check_variable(name: str, text: str) -> None:
     """Refuse a variable whose name is none, or the engine's, or that steers programs and would hold data."""
     field = f"env.{name}"
     if not _VARIABLE.fullmatch(name):
-        raise BadSetting(
-            field, "is no name of a variable", "letters, digits and _, not beginning with a digit"
-        )
+        raise BadSetting(field, "is no name of a variable", "letters, digits and _, not beginning with a digit")
     if name.startswith("ENGINE_") or name == "TRACEPARENT":
         raise BadSetting(field, "is set by the engine", "choose another name")
     if "\0" in text:
@@ -207,9 +201,7 @@ def _is_assignment(element: str) -> bool:
     return bool(equals and _VARIABLE.fullmatch(name) and not ("{{" in value and _STEERING.fullmatch(name)))
 
 
-def _code_places(
-    command: Sequence[str], place: int, code: str, values: str, is_shell: bool
-) -> tuple[list[int], bool]:
+def _code_places(command: Sequence[str], place: int, code: str, values: str, is_shell: bool) -> tuple[list[int], bool]:
     """Return the places of an interpreter's options and code or script, and whether an option takes code."""
     places: list[int] = []
     takes_code = False
@@ -240,7 +232,5 @@ def _refuse_templates(command: Sequence[str], places: Collection[int], name: str
             raise BadSetting(
                 "command",
                 f"element {place + 1} is what {name} runs, and holds a template: data would be run as code",
-                f"pass values as arguments: {example}"
-                if is_shell
-                else "pass values as arguments after the code",
+                f"pass values as arguments: {example}" if is_shell else "pass values as arguments after the code",
             )

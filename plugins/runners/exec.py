@@ -75,9 +75,7 @@ class Exec(Runner, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
-            raise BadSetting(
-                "command", "names no program", 'an argument list such as ["python", "import.py"]'
-            )
+            raise BadSetting("command", "names no program", 'an argument list such as ["python", "import.py"]')
         if "{{" in self.command[0]:
             raise BadSetting(
                 "command",
@@ -270,9 +268,7 @@ def _explain(error: OSError, arguments: Sequence[str], environment: Mapping[byte
     program = arguments[0]
     text = error.strerror or str(error)
     if error.filename == cwd and program != cwd:
-        return (
-            f"{program} can't be started: its working directory {cwd}: {text}; set `cwd` to one that is there"
-        )
+        return f"{program} can't be started: its working directory {cwd}: {text}; set `cwd` to one that is there"
     if error.filename != program:
         return f"{program} can't be started: {text}"
     if error.errno == errno.E2BIG:
@@ -290,9 +286,7 @@ def _explain(error: OSError, arguments: Sequence[str], environment: Mapping[byte
     if error.errno == errno.EACCES and not os.access(path, os.X_OK):
         return f"{program} can't be started: {path} is not executable; `chmod +x` it"
     if error.errno == errno.ENOENT:
-        return (
-            f"{program} can't be started: {path} needs {_interpreter(path)}, which is not there; correct it"
-        )
+        return f"{program} can't be started: {path} needs {_interpreter(path)}, which is not there; correct it"
     if error.errno == errno.ENOEXEC:
         return (
             f"{program} can't be started: {path} is neither a program for this machine nor a script that "
@@ -342,9 +336,7 @@ def _take_outputs(path: str, context: RunContext) -> dict[str, Any] | None:
     except OSError as error:
         problems.append(f"the file can't be removed: {error.strerror}")
     if problems:
-        context.log.warning(
-            "outputs left out: %s", "; ".join(problems[:5]), extra={"action": "outputs_left_out"}
-        )
+        context.log.warning("outputs left out: %s", "; ".join(problems[:5]), extra={"action": "outputs_left_out"})
     return outputs or None
 
 

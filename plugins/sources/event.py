@@ -37,9 +37,7 @@ class Heard(Source, frozen=True, kw_only=True):
             if pattern is None:
                 continue
             if not pattern:
-                raise BadSetting(
-                    field, "is an empty pattern, which nothing matches", '"*" matches everything'
-                )
+                raise BadSetting(field, "is an empty pattern, which nothing matches", '"*" matches everything')
             if len(pattern) > LONGEST_PATTERN:
                 raise BadSetting(field, f"is longer than {LONGEST_PATTERN} characters")
 

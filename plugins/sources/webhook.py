@@ -116,9 +116,7 @@ def _check_path(path: str) -> None:
     if len(path) > LONGEST_PATH:
         raise BadSetting("path", f"is longer than {LONGEST_PATH} characters")
     if path.startswith("/"):
-        raise BadSetting(
-            "path", "begins with a slash; what comes after /hooks/ is meant", f'"{path.lstrip("/")}"'
-        )
+        raise BadSetting("path", "begins with a slash; what comes after /hooks/ is meant", f'"{path.lstrip("/")}"')
     for segment in path.split("/"):
         if not _SEGMENT.match(segment):
             raise BadSetting(
@@ -143,9 +141,7 @@ def _check_verify(verify: Verify) -> None:
     if verify.token is not None:
         _check_secret("verify.token", verify.token)
         if any(not "!" <= character <= "~" for character in verify.token.reveal()):
-            raise BadSetting(
-                "verify.token", "holds spaces or characters that no header can carry", "use ASCII"
-            )
+            raise BadSetting("verify.token", "holds spaces or characters that no header can carry", "use ASCII")
     if verify.hmac is not None:
         _check_secret("verify.hmac.secret", verify.hmac.secret)
         if not _HEADER_NAME.match(verify.hmac.header):
@@ -224,9 +220,7 @@ class Receiver:
             return
         if verify.github is not None:
             self._vendor = True
-            self._proof = SignatureProof(
-                Hmac(secret=verify.github, header="X-Hub-Signature-256", prefix="sha256=")
-            )
+            self._proof = SignatureProof(Hmac(secret=verify.github, header="X-Hub-Signature-256", prefix="sha256="))
         elif verify.token is not None:
             self._proof = TokenProof(verify.token)
         elif verify.hmac is not None:
@@ -306,9 +300,7 @@ def _event_name(offered: str | None, otherwise: str) -> str:
     if offered is None or not _EVENT_NAME.match(offered):
         return otherwise
     if offered.startswith(RESERVED_PREFIX):
-        raise _refused(
-            400, f"The event name begins with {RESERVED_PREFIX!r}, which is kept for the engine's own."
-        )
+        raise _refused(400, f"The event name begins with {RESERVED_PREFIX!r}, which is kept for the engine's own.")
     return offered
 
 

@@ -78,9 +78,7 @@ class Cron(Timer, frozen=True, kw_only=True, dict=True):
 
 def _aware(at: datetime) -> datetime:
     if at.tzinfo is None:
-        raise ValueError(
-            f"cron: {at.isoformat()} has no time zone; give an aware datetime, such as one in UTC"
-        )
+        raise ValueError(f"cron: {at.isoformat()} has no time zone; give an aware datetime, such as one in UTC")
     return at
 
 

@@ -269,9 +269,7 @@ def _element(index: int, text: str, name: str) -> tuple[tuple[int, ...], dict[in
     values = expanded[index]
     if "*" in values:
         return tuple(range(_LOWEST[index], _HIGHEST[index] + 1)), {}
-    return tuple(map(int, values)), {
-        day: {-1 if n == "l" else n for n in which} for day, which in nth.items()
-    }
+    return tuple(map(int, values)), {day: {-1 if n == "l" else n for n in which} for day, which in nth.items()}
 
 
 def _written_out(index: int, text: str) -> str:

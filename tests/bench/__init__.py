@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench NAME`. Each measures the engine and a baseline alternately, in one call."""

@@ -1,4 +1,4 @@
-"""Senders as the world has them: each keeps what was not acknowledged, and sends it again with the same key."""
+"""Senders as the world has them: each keeps what was not acknowledged, and sends it again by the same key."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FINISH_S = 60.0
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """What is sent: `headers` hold the key where it is not in the body; `keyed` tells whether there is one."""
+    """What is sent: `headers` hold the key where the body does not; `keyed` tells whether there is one."""
 
     path: str
     body: Any
-    headers: dict[str, str] = {}  # noqa: RUF012 - msgspec makes a new one for each
+    headers: dict[str, str] = {}
     keyed: bool = True
 
 
@@ -43,14 +43,20 @@ class Receipt(Struct, frozen=True, kw_only=True):
 class Feeder(threading.Thread):
     """Sends offers in their order, `per_second` of them, `most` at most.
 
-    `receipts` are the answers by the number of the offer; `sent` how many offers there were; `unsure` how many
-    without a key had no answer and may or may not be stored; `problems` what must not happen.
+    `receipts` are the answers by the number of the offer; `sent` how many offers there were; `unsure` how
+    many without a key had no answer and may or may not be stored; `problems` what must not happen.
     """
 
     def __init__(
-        self, name: str, site: Site, make: Callable[[int], Offer], *, per_second: float, most: int | None = None,
+        self,
+        name: str,
+        site: Site,
+        make: Callable[[int], Offer],
+        *,
+        per_second: float,
+        most: int | None = None,
         seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.receipts: dict[int, Receipt] = {}
         self.sent = 0
@@ -78,8 +84,9 @@ class Feeder(threading.Thread):
         self._close()
 
     def finish(self) -> None:
-        """Make no new offers, and return when all that were made are acknowledged; raise NotInTime."""
-        self._enough.set()
+        """Make no new offers, but for those up to `most`, and return when all are acknowledged."""
+        if self._most is None:
+            self._enough.set()
         self.join(FINISH_S)
         if self.is_alive():
             self._give_up.set()
@@ -149,8 +156,9 @@ class FileFeeder(threading.Thread):
             self._enough.wait(self._pause_s * self._random.uniform(0.2, 1.8))
 
     def finish(self) -> None:
-        """Drop no new files, and return when all that were dropped are gone; raise NotInTime."""
-        self._enough.set()
+        """Drop no new files, but for those up to `most`; return when all are gone, or raise NotInTime."""
+        if self._most is None:
+            self._enough.set()
         self.join()
         wait_for(lambda: not self.left(), f"all trigger files are taken, not {self.left()[:5]}", FINISH_S)
 
@@ -174,7 +182,7 @@ def left_in(site: Site) -> list[str]:
 
 
 class Load:
-    """All feeders of a site together; `rate` multiplies how much they send, `most` bounds the offers of each."""
+    """All feeders of a site; `rate` multiplies how much they send, `most` bounds the offers of each."""
 
     def __init__(self, site: Site, *, rate: float = 1.0, most: int | None = None, seed: int = 0) -> None:
         def feeder(name: str, make: Callable[[int], Offer], per_second: float) -> Feeder:
@@ -183,6 +191,9 @@ class Load:
         self.http: Sequence[Feeder] = (
             feeder("hook", _hook, 14.0),
             feeder("unkeyed", _unkeyed, 4.0),
+            # Two senders of the same deliveries, at nearly the same times.
+            feeder("twin", _twin, 3.0),
+            feeder("twin", _twin, 3.0),
             feeder("gather", _gather, 12.0),
             feeder("api", _api, 8.0),
             feeder("fire", _fire, 4.0),
@@ -207,7 +218,17 @@ class Load:
 
 def _hook(number: int) -> Offer:
     return Offer(
-        path="/hooks/hook", body={"feeder": "hook", "n": number}, headers={"Idempotency-Key": f"hook-{number}"}
+        path="/hooks/hook",
+        body={"feeder": "hook", "n": number},
+        headers={"Idempotency-Key": f"hook-{number}"},
+    )
+
+
+def _twin(number: int) -> Offer:
+    return Offer(
+        path="/hooks/hook",
+        body={"feeder": "twin", "n": number},
+        headers={"Idempotency-Key": f"twin-{number}"},
     )
 
 

@@ -1,8 +1,9 @@
-"""A directory with everything that one engine needs: its configuration, a job that watches itself, and its data."""
+"""A directory with all that one engine needs: its configuration, a job that watches itself, and its data."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,8 @@ TOKEN = "the-crash-harness-is-the-admin"
 JOB = """\
 #!/bin/sh
 # job.sh JOB LIMIT LIMIT_IN_ALL SECONDS [FAILING_ATTEMPTS] [with-daemon]
-# The locks belong to the living processes of a run, and the kernel gives them back when the last one has ended:
-# so two processes of one run at the same time, or more runs than slots, are seen from outside of the engine.
+# The locks belong to the living processes of a run; the kernel gives them back when the last one has ended.
+# So two attempts of one run at the same time, or more runs than slots, are seen from outside of the engine.
 job=$1 limit=$2 in_all=$3 seconds=$4 failing=${5:-0} daemon=${6:-}
 say() {
     read -r up _ </proc/uptime
@@ -38,7 +39,7 @@ while exec 9>"witness/slot.$number"; ! flock -n 9; do
     [ "$number" -le "$in_all" ] || { say over_limit_in_all; break; }
 done
 say start
-[ -z "$daemon" ] || setsid sh -c 'echo "daemon $$" >>witness/daemons; exec sleep "$0"' "$seconds" &
+[ -z "$daemon" ] || setsid sh -c 'echo "daemon $$" >>witness/daemons; exec sleep "$0"' "$seconds" 8>&- 9>&- &
 sleep "$seconds"
 [ "$ENGINE_ATTEMPT" -gt "$failing" ] || { say fail; exit 3; }
 say stop
@@ -57,7 +58,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Witnessed(Struct, frozen=True, kw_only=True):
-    """A line that a job wrote: what happened (start, stop, fail, overlap, over_limit…), to which attempt, and when."""
+    """A line that a job wrote: what happened (start, stop, overlap, over_limit…), to which attempt, when."""
 
     what: str
     job: str
@@ -85,6 +86,7 @@ class Site:
     ) -> None:
         self.path = path
         self.jobs = dict(jobs)
+        self.triggers = frozenset(re.findall(r"^\[triggers\.([\w-]+)\]", triggers, re.MULTILINE))
         self.concurrency = concurrency
         self.port = _free_port()
         self.inbox = path / "inbox"

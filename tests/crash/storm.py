@@ -1,4 +1,4 @@
-"""The kill storm: an engine under load from all sources, killed at random moments, restarted, and added up."""
+"""The kill storm: an engine under load from all sources, killed at random moments, restarted, added up."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ JOBS = {
     "single": Job(limit=1, seconds=0.03),
     "pair": Job(limit=2, seconds=0.05),
     "plain": Job(seconds=0.05),
+    "slow": Job(limit=3, seconds=0.6),
     "flaky": Job(seconds=0.02, failing=1, retry='{ attempts = 3, delay = "200ms", jitter = 0.1 }'),
     "fragile": Job(seconds=0.1, on_crash="fail"),
 }
 TRIGGERS = """
 [triggers.tick]
 on.cron = "* * * * * *"
-job = "plain"
+job = "slow"
 [triggers.dropped]
 on.trigger_dir = "inbox"
 job = "single"
@@ -52,6 +53,11 @@ KILLS_AT_START = 0.15
 """How many of the kills come while the engine starts, at up to START_S after its exec."""
 
 START_S = 0.6
+
+STOPS = 0.2
+"""How many of the kills come while the engine stops, at up to STOP_S after SIGTERM."""
+
+STOP_S = 0.3
 DRAIN_S = 90.0
 
 
@@ -71,6 +77,9 @@ def storm(path: Path, *, kills: int, seed: int, tell: Callable[[int], None] = la
     try:
         for number in range(kills):
             time.sleep(chance.uniform(EARLIEST_S, LATEST_S))
+            if chance.random() < STOPS:
+                engine.terminate()
+                time.sleep(chance.uniform(0.0, STOP_S))
             engine.kill()
             while chance.random() < KILLS_AT_START:
                 engine = EngineProcess(site)
@@ -111,4 +120,8 @@ def settle(site: Site, load: Load, engine: EngineProcess) -> Sum:
 
 def _tracebacks(site: Site) -> list[str]:
     lines = site.log.read_text(errors="replace").splitlines()
-    return [f"a traceback in the log: {lines[-1]}"] if any(line.startswith("Traceback") for line in lines) else []
+    return (
+        [f"a traceback in the log: {lines[-1]}"]
+        if any(line.startswith("Traceback") for line in lines)
+        else []
+    )

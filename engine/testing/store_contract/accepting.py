@@ -31,17 +31,20 @@ from engine.testing.store_contract.place import Place
 from engine.testing.store_contract.promises import promise
 
 _DUPLICATES = (
-    "Store: An event whose source and key came before, in an earlier call or in the same one, is not stored, nor are "
+    "Store: An event whose source and key came before, in an earlier call or in the same one, is not "
+    "stored, nor are "
     "its outcomes, runs and joins: its answer is that of the first time, with `duplicate` true."
 )
 _WHOLE = "Store: A change is made whole or not at all."
 _EACH_FOR_ITSELF = (
-    "Store: One that can't be made (its run is unknown, or in a state that forbids it) has an error as its result, "
+    "Store: One that can't be made (its run is unknown, or in a state that forbids it) has an error as "
+    "its result, "
     "and no effect; the others are made all the same."
 )
 _ONE_RUN = "Store: There is at most one run for a trigger, origin and key."
 _DEDUPLICATED = (
-    "Store: An event whose run there is already gets the outcome `deduplicated`, with that run, in place of a "
+    "Store: An event whose run there is already gets the outcome `deduplicated`, with that run, in place "
+    "of a "
     "second one."
 )
 _CURSOR = (
@@ -197,9 +200,7 @@ class AcceptingCases(Place):
     async def test_a_cursor_stays_where_its_events_could_not_be_stored(self, store: Store) -> None:
         await make(store, accept(cursor=Cursor(source="db", value=1)))
         event = an_event("db")
-        lost = accept(
-            an_entry(event, joins=[a_join(event, a_run(event))]), cursor=Cursor(source="db", value=2)
-        )
+        lost = accept(an_entry(event, joins=[a_join(event, a_run(event))]), cursor=Cursor(source="db", value=2))
         (result,) = await store.apply([lost])
         assert isinstance(result, Conflict)
         assert await store.cursor("db") == 1

@@ -37,9 +37,9 @@ def a_run(event: Event, *, state: RunState = RunState.QUEUED, trigger: str = "ba
         fields = {"due_at": at(10), **fields}
     step = Step(at=NOON, state=state, code="made", reason=f"{state}: made by a case")
     given: dict[str, Any] = {
-        "id": new_id(), "job": "oven", "trigger": trigger, "origin": Origin.EVENT, "key": event.key or event.id,
-        "event": event.id, "state": state, "code": step.code, "reason": step.reason, "priority": 5, "rank": 100,
-        "created_at": NOON, "trace": (step,), **fields,
+        "id": new_id(), "job": "oven", "trigger": trigger, "origin": Origin.EVENT,
+        "key": event.key or event.id, "event": event.id, "state": state, "code": step.code,
+        "reason": step.reason, "priority": 5, "rank": 100, "created_at": NOON, "trace": (step,), **fields,
     }  # fmt: skip
     return Run(**given)
 
@@ -55,7 +55,7 @@ def a_missed_run(key: str, *, trigger: str = "bake") -> Run:
 
 
 def an_entry(event: Event, *runs: Run, outcomes: Sequence[Outcome] = (), joins: Sequence[Join] = ()) -> Entry:
-    """Make an entry in which each run and join has its outcome, and the event is unmatched where there is none."""
+    """Make an entry in which each run and join has its outcome; without any, the event is unmatched."""
     found = [
         Outcome(trigger=run.trigger, outcome=EventOutcome.RUN, run=run.id, code="run", reason="it matched")
         for run in runs
@@ -67,15 +67,17 @@ def an_entry(event: Event, *runs: Run, outcomes: Sequence[Outcome] = (), joins: 
     found += outcomes
     if not found:
         found = [Outcome(trigger=None, outcome=EventOutcome.UNMATCHED, code="unmatched", reason="no trigger")]
-    return Entry(
-        event=event, data=encode_json(event.data), outcomes=tuple(found), runs=runs, joins=tuple(joins)
-    )
+    return Entry(event=event, data=encode_json(event.data), outcomes=tuple(found), runs=runs, joins=tuple(joins))
 
 
 def a_join(event: Event, run: Run, *, due_at: datetime | None = None, priority: int = 5) -> Join:
     """Let an event join a pending run."""
     return Join(
-        run=run.id, event=event.id, due_at=due_at or at(20), priority=priority, reason="joined: its window is open"
+        run=run.id,
+        event=event.id,
+        due_at=due_at or at(20),
+        priority=priority,
+        reason="joined: its window is open",
     )
 
 
@@ -106,13 +108,21 @@ def start(run: Run, attempt: int = 1, seconds: float = 1.0) -> Start:
     return Start(run=run.id, step=step(RunState.RUNNING, seconds), attempt=attempt, boot=BOOT)
 
 
-def finish(run: Run, state: RunState = RunState.SUCCEEDED, *, seconds: float = 3.0, number: int = 1, **fields: Any) -> Finish:
+def finish(
+    run: Run, state: RunState = RunState.SUCCEEDED, *, seconds: float = 3.0, number: int = 1, **fields: Any
+) -> Finish:
     """Finish an attempt that began one second after noon."""
     if state is RunState.RETRYING:
         fields = {"due_at": at(seconds + 5), **fields}
     how = state if state in ENDED else RunState.FAILED
     attempt = Attempt(
-        number=number, started_at=at(1), finished_at=at(seconds), state=how, code="exit", reason="it ended", exit_code=0
+        number=number,
+        started_at=at(1),
+        finished_at=at(seconds),
+        state=how,
+        code="exit",
+        reason="it ended",
+        exit_code=0,
     )
     return Finish(run=run.id, step=step(state, seconds), attempt=attempt, attempt_count=number, **fields)
 

@@ -29,12 +29,11 @@ from engine.testing.store_contract.material import (
 from engine.testing.store_contract.place import Place
 from engine.testing.store_contract.promises import promise
 
-_TRANSITIONS = (
-    "Store: A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended stays."
-)
+_TRANSITIONS = "Store: A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended stays."
 _ORDER = "Store: Changes take effect in the order in which they are given."
 _EACH_FOR_ITSELF = (
-    "Store: One that can't be made (its run is unknown, or in a state that forbids it) has an error as its result, "
+    "Store: One that can't be made (its run is unknown, or in a state that forbids it) has an error as "
+    "its result, "
     "and no effect; the others are made all the same."
 )
 
@@ -64,7 +63,7 @@ async def run_in(store: Store, state: RunState) -> Run:
 
 
 def changes_of(run: Run) -> list[tuple[Change, frozenset[RunState], RunState]]:
-    """Return every change that can be asked of a run, the states that it may leave, and the one it leads to."""
+    """Return every change that can be asked of a run, the states that it leaves, and the one it leads to."""
     running = frozenset({RunState.RUNNING})
     every: list[tuple[Change, frozenset[RunState], RunState]] = [
         (enqueue(run), ENQUEUEABLE, RunState.QUEUED),
@@ -101,17 +100,22 @@ class MovingCases(Place):
 
     @pytest.mark.parametrize("to", sorted(set(RunState) - TRANSITIONS[RunState.RUNNING]))
     @promise(_TRANSITIONS, _EACH_FOR_ITSELF)
-    async def test_an_attempt_can_not_finish_in_a_state_that_does_not_follow_and_harms_no_other(
-        self, store: Store, to: RunState
-    ) -> None:
+    async def test_an_attempt_can_not_finish_in_a_state_that_never_follows(self, store: Store, to: RunState) -> None:
         run, other = await run_in(store, RunState.RUNNING), await run_in(store, RunState.RUNNING)
         results = await store.apply([finish(run, to), finish(other)])
         assert isinstance(results[0], Conflict)
+        assert run.id in str(results[0])
         assert results[1] is None
         assert await store.run(run.id) == run
-        ended = await store.run(other.id)
-        assert ended is not None
-        assert ended.state is RunState.SUCCEEDED
+
+    @pytest.mark.parametrize("to", sorted(set(RunState) - ENDED))
+    @promise(_TRANSITIONS, _EACH_FOR_ITSELF)
+    async def test_a_waiting_run_can_not_end_in_a_state_that_is_no_end(self, store: Store, to: RunState) -> None:
+        run, other = await run_in(store, RunState.QUEUED), await run_in(store, RunState.QUEUED)
+        results = await store.apply([end(run, to), end(other)])
+        assert isinstance(results[0], Conflict)
+        assert results[1] is None
+        assert await store.run(run.id) == run
 
     @promise(_EACH_FOR_ITSELF)
     async def test_an_unknown_run_is_an_error_of_that_change_alone(self, store: Store) -> None:
@@ -156,7 +160,12 @@ class MovingCases(Place):
         )  # fmt: skip
         assert [attempt.number for attempt in found.attempts] == [1, 2]
         assert (found.attempt, found.rank, found.event, found.event_count) == (2, 8, later.id, 2)
-        assert (found.started_at, found.finished_at, found.due_at, found.window) == (at(11), at(13), None, None)
+        assert (found.started_at, found.finished_at, found.due_at, found.window) == (
+            at(11),
+            at(13),
+            None,
+            None,
+        )
         assert (found.exit_code, found.outputs) == (0, {"loaves": [1, 2]})
         assert (found.process, found.process_started, found.boot) == (None, None, None)
 
@@ -173,9 +182,7 @@ class MovingCases(Place):
     async def test_an_interrupted_attempt_is_taken_back_and_the_run_queued_again(self, store: Store) -> None:
         run = await run_in(store, RunState.RUNNING)
         back = finish(run, RunState.QUEUED, rank=3)
-        back = Finish(
-            run=run.id, step=back.step, attempt=replace(back.attempt, counted=False), attempt_count=0, rank=3
-        )
+        back = Finish(run=run.id, step=back.step, attempt=replace(back.attempt, counted=False), attempt_count=0, rank=3)
         await make(store, back)
         found = await store.run(run.id)
         assert found is not None
@@ -195,6 +202,11 @@ class MovingCases(Place):
     @promise(_ORDER)
     async def test_what_is_asked_of_a_run_before_it_is_there_can_not_be_made(self, store: Store) -> None:
         event, joining = an_event(), an_event()
+        early = a_run(event, trigger="early")
+        results = await store.apply([start(early), accept(an_entry(event, early))])
+        assert isinstance(results[0], Conflict)
+        assert await store.run(early.id) == early
+        event = an_event()
         run = a_run(event, state=RunState.PENDING, window="w")
         results = await store.apply(
             [

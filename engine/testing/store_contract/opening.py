@@ -50,7 +50,8 @@ class OpeningCases(Place):
             assert await store.check() == []
 
     @promise(
-        "Store: A store that is damaged (StoreDamaged) or written by a newer engine (StoreVersion) is refused "
+        "Store: A store that is damaged (StoreDamaged) or written by a newer engine (StoreVersion) is "
+        "refused "
         "and left as it is."
     )
     async def test_a_damaged_store_is_refused_and_left_as_it_is(self) -> None:
@@ -59,7 +60,8 @@ class OpeningCases(Place):
         await self._refused(StoreDamaged)
 
     @promise(
-        "Store: A store that is damaged (StoreDamaged) or written by a newer engine (StoreVersion) is refused "
+        "Store: A store that is damaged (StoreDamaged) or written by a newer engine (StoreVersion) is "
+        "refused "
         "and left as it is."
     )
     async def test_a_store_of_a_newer_engine_is_refused_and_left_as_it_is(self) -> None:
@@ -190,6 +192,21 @@ class OpeningCases(Place):
             assert found is not None
             assert found.state is RunState.RUNNING
             assert await store.check() == []
+
+    @promise("Store.tidy: Start to tidy up; called when nothing waits to be written.")
+    async def test_tidying_up_changes_nothing_that_can_be_read(self) -> None:
+        async with self.opened() as store:
+            made = [accept_run() for _ in range(500)]
+            await make(store, *(change for _, _, change in made))
+            before = await store.runs(RunFilter(), limit=1000)
+            store.tidy()
+            store.tidy()
+            await make(store, *(start(run) for _, run, _ in made[:10]))
+            assert len(await store.runs(RunFilter(), limit=1000)) == len(before) == 500
+            assert len(await store.running()) == 10
+            store.tidy()
+            assert await store.check() == []
+        store.tidy()
 
     async def _keep_something(self) -> str:
         """Let a store keep enough that it fills more than one page; return the id of a run."""

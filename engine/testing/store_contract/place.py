@@ -47,7 +47,11 @@ class Place(ABC):
 
     @abstractmethod
     def refuse_writes(self, store: Store) -> AbstractAsyncContextManager[None]:
-        """Let an open store find, while the context lasts, that it can't be written, as where another holds it."""
+        """Let an open store find, while the context lasts, that it can't be written: another holds it."""
+
+    @abstractmethod
+    def looked_into(self) -> AbstractAsyncContextManager[Store]:
+        """Open a store that may be damaged as far as `check` needs it, as `doctor` does."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Store]:

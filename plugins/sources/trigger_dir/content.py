@@ -59,13 +59,10 @@ def _type(content: dict[str, Any]) -> str:
         return DEFAULT_TYPE
     kind = _text(content, "trigger_type")
     if not kind or not kind.isprintable() or " " in kind:
-        raise InvalidTrigger(
-            f'trigger_type: {_short(kind)} is no type; expected a word such as "order.created"'
-        )
+        raise InvalidTrigger(f'trigger_type: {_short(kind)} is no type; expected a word such as "order.created"')
     if kind.startswith(RESERVED_PREFIX):
         raise InvalidTrigger(
-            f"trigger_type: {_short(kind)} is reserved: "
-            f"types that begin with {RESERVED_PREFIX!r} are the engine's own"
+            f"trigger_type: {_short(kind)} is reserved: types that begin with {RESERVED_PREFIX!r} are the engine's own"
         )
     return kind
 
@@ -75,9 +72,7 @@ def _text(content: dict[str, Any], member: str) -> str:
     if type(value) is not str:
         raise InvalidTrigger(f"{member}: found {_kind(value)}; expected text")
     if len(value) > LONGEST_TEXT:
-        raise InvalidTrigger(
-            f"{member}: the text has {len(value)} characters; at most {LONGEST_TEXT} are allowed"
-        )
+        raise InvalidTrigger(f"{member}: the text has {len(value)} characters; at most {LONGEST_TEXT} are allowed")
     return value
 
 

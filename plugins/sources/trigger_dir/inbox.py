@@ -272,9 +272,7 @@ class Inbox:
         await self._context.reject(Event(type="file.rejected", subject=name, key=look.key, data=data), reason)
         self._log.warning("%s is rejected: %s", name, reason, extra={"action": "file_rejected"})
         look = look.without_body()
-        self._finished(
-            look, reason, await run_sync(self._folder.reject, look, self._error_text(name, reason))
-        )
+        self._finished(look, reason, await run_sync(self._folder.reject, look, self._error_text(name, reason)))
 
     def _error_text(self, name: str, reason: str) -> str:
         return (
@@ -317,8 +315,4 @@ class Inbox:
 
 
 def _is_hint(change: Change, path: str) -> bool:
-    return (
-        change is not Change.deleted
-        and path.endswith(SUFFIXES)
-        and not os.path.basename(path).startswith(".")
-    )
+    return change is not Change.deleted and path.endswith(SUFFIXES) and not os.path.basename(path).startswith(".")

@@ -1,0 +1,135 @@
+"""Cases on what the queue, the timeline and a start after a crash read."""
+# ruff: noqa: S101 - a suite is assertions
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from engine.events import Event
+from engine.runs import Run, RunState
+from engine.store.base import QueuePlace, Store
+from engine.testing.store_contract.material import (
+    a_join,
+    a_run,
+    accept,
+    accept_run,
+    an_entry,
+    an_event,
+    at,
+    end,
+    enqueue,
+    finish,
+    make,
+    start,
+)
+from engine.testing.store_contract.place import Place
+from engine.testing.store_contract.promises import promise
+
+_HEAD = (
+    "Store.queue_head: Return at most `limit` queued runs of a job with their latest events, in queue "
+    "order, from a "
+    "place on."
+)
+_AFTER = "Store.queue_head: `after` None means from the head; the run at `after` itself is not returned."
+_DUE = "Store.due: Return at most `limit` pending and retrying runs with their due times, the earliest first."
+_LATER = "Store.due: `after` None means from the earliest on, else those later than that due time and id."
+
+
+class QueueingCases(Place):
+    """What the queue's reads of the contract return."""
+
+    @promise(_HEAD, _AFTER, "QueuePlace: A place in a job's queue: rank first, then id.")
+    async def test_the_queue_is_read_by_rank_and_id_in_pages(self, store: Store) -> None:
+        made: list[tuple[Event, Run]] = []
+        for rank in (5, -3, 5, 9, 5, -(2**60), 2**60):
+            event, run, change = accept_run(rank=rank)
+            await make(store, change)
+            made.append((event, run))
+        await make(store, accept_run(job="other", rank=-100)[2], accept_run(state=RunState.HELD)[2])
+        _, taken, change = accept_run(rank=-50)
+        await make(store, change, start(taken))
+        made.sort(key=lambda pair: QueuePlace(pair[1].rank, pair[1].id))
+        expected = [(run, event) for event, run in made]
+        assert await store.queue_head("oven", after=None, limit=100) == expected
+        assert await store.queue_head("oven", after=None, limit=3) == expected[:3]
+        for place, (run, _) in enumerate(expected):
+            after = QueuePlace(run.rank, run.id)
+            assert await store.queue_head("oven", after=after, limit=2) == expected[place + 1 : place + 3]
+        assert await store.queue_head("none", after=None, limit=5) == []
+
+    @promise(_HEAD)
+    async def test_a_queued_run_comes_with_its_latest_event(self, store: Store) -> None:
+        first, last = an_event(data=1), an_event(data=2)
+        run = a_run(first, state=RunState.PENDING, window="w")
+        joining = an_entry(last, joins=[a_join(last, run)])
+        await make(store, accept(an_entry(first, run)), accept(joining), enqueue(run))
+        assert [event for _, event in await store.queue_head("oven", after=None, limit=5)] == [last]
+
+    @promise(
+        "Store.queued_jobs: Return the names of all jobs that have queued runs, at a cost that does not "
+        "grow with "
+        "their number."
+    )
+    async def test_the_jobs_with_queued_runs_are_named_once_each(self, store: Store) -> None:
+        assert await store.queued_jobs() == []
+        for job in ("b", "a", "b", "Z", "ä", "a.1"):
+            await make(store, accept_run(job=job)[2])
+        await make(store, accept_run(job="held", state=RunState.HELD)[2])
+        _, run, change = accept_run(job="gone")
+        await make(store, change, end(run))
+        found = await store.queued_jobs()
+        assert sorted(found) == sorted({"a", "b", "Z", "ä", "a.1"})
+
+    @promise(_DUE, _LATER)
+    async def test_what_waits_for_its_time_is_read_earliest_first_in_pages(self, store: Store) -> None:
+        expected: list[tuple[datetime, str]] = []
+        for seconds in (30, 10, 20, 10, 40):
+            _, run, change = accept_run(state=RunState.PENDING, due_at=at(seconds))
+            await make(store, change)
+            expected.append((at(seconds), run.id))
+        for seconds in (7, 35):
+            _, run, change = accept_run()
+            await make(store, change, start(run), finish(run, RunState.RETRYING, due_at=at(seconds)))
+            expected.append((at(seconds), run.id))
+        _, run, change = accept_run(state=RunState.PENDING, due_at=at(1))
+        await make(store, change, enqueue(run), accept_run()[2], accept_run(state=RunState.HELD, due_at=at(2))[2])
+        expected.sort()
+
+        async def read(after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, str]]:
+            found = await store.due(after=after, limit=limit)
+            assert all(run.state in (RunState.PENDING, RunState.RETRYING) for _, run in found)
+            assert all(run.due_at == due_at for due_at, run in found)
+            return [(due_at, run.id) for due_at, run in found]
+
+        assert await read(None, 100) == expected
+        assert await read(None, 2) == expected[:2]
+        for place, known in enumerate(expected):
+            assert await read(known, 3) == expected[place + 1 : place + 4]
+        assert await read((at(20), ""), 100) == [pair for pair in expected if pair[0] >= at(20)]
+
+    @promise("Store.open_windows: Return all pending runs whose debounce window is open.")
+    async def test_open_windows_are_those_of_pending_runs(self, store: Store) -> None:
+        _, gathering, change = accept_run(state=RunState.PENDING, window="w", closes_at=at(60))
+        _, closed, other = accept_run(state=RunState.PENDING, window="w", trigger="t")
+        without = accept_run(state=RunState.PENDING)[2]
+        _, retried, last = accept_run(state=RunState.PENDING, window="v")
+        await make(store, change, other, without, last, enqueue(closed))
+        await make(store, start(retried), finish(retried, RunState.RETRYING))
+        assert await store.open_windows() == [gathering]
+
+    @pytest.mark.parametrize("reopened", [False, True], ids=["while open", "opened again"])
+    @promise("Store.running: Return all running runs.")
+    async def test_running_runs_are_all_found(self, reopened: bool) -> None:
+        async with self.opened() as store:
+            running = []
+            for _ in range(5):
+                _, run, change = accept_run()
+                await make(store, change, accept_run()[2], accept_run(state=RunState.HELD)[2], start(run))
+                running.append(run.id)
+            await make(store, finish(run))
+            if not reopened:
+                assert {run.id for run in await store.running()} == set(running[:-1])
+        async with self.opened() as store:
+            assert {run.id for run in await store.running()} == set(running[:-1])

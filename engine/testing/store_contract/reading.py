@@ -1,0 +1,333 @@
+"""Cases on reading events, runs and sums."""
+# ruff: noqa: S101 - a suite is assertions
+
+from __future__ import annotations
+
+import time
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from engine.events import EventOutcome, Outcome
+from engine.ids import new_id
+from engine.runs import ENDED, RunState
+from engine.store.base import EventFilter, RunFilter, Store
+from engine.store.changes import Cursor, Enqueue, Finish, Start
+from engine.testing.store_contract.material import (
+    a_join,
+    a_run,
+    accept,
+    accept_run,
+    an_entry,
+    an_event,
+    answers,
+    end,
+    enqueue,
+    finish,
+    make,
+    start,
+)
+from engine.testing.store_contract.place import Place
+from engine.testing.store_contract.promises import promise
+
+_CHEAP_S = 0.02
+"""What a read that must be cheap may take longer beside thousands of rows than beside a few."""
+
+_LEDGER_COUNTS = (
+    "Ledger: `accepted` counts pairs of event and trigger (and events that met none); `ended` those "
+    "whose story is "
+    "over, `waiting` those whose run is yet to end."
+)
+
+
+class ReadingCases(Place):
+    """What the reading methods of the contract return."""
+
+    @promise(
+        "Store.event: Return an event with its outcomes, or None.",
+        "StoredEvent: An event with its outcomes.",
+    )
+    @pytest.mark.parametrize(
+        "data", [None, True, 0, -1.5, "", "ü\n\u2028\0", [], {}, {"a": [1, {"b": None}]}, 2**64 - 1, -(2**63)]
+    )
+    async def test_an_event_comes_back_as_it_was_accepted_with_its_outcomes(self, store: Store, data: object) -> None:
+        event = replace(an_event(key="k", data=data), http={"method": "POST"})
+        filtered = Outcome(trigger="b", outcome=EventOutcome.FILTERED, code="filter_false", reason="data.x is false")
+        paused = Outcome(trigger="c", outcome=EventOutcome.PAUSED, code="paused", reason="paused: stock-taking")
+        entry = an_entry(event, a_run(event, trigger="a"), outcomes=[filtered, paused])
+        await make(store, accept(entry))
+        found = await store.event(event.id)
+        assert found is not None
+        assert found.event == replace(event, http=None)
+        assert found.outcomes == entry.outcomes
+        assert await store.event(new_id()) is None
+
+    @promise("Store.find_event: Return the answer that the event of this source and key got, as a duplicate, or None.")
+    async def test_an_answer_is_found_by_source_and_key(self, store: Store) -> None:
+        event = an_event(key="k")
+        (result,) = await make(store, accept(an_entry(event, a_run(event))))
+        assert await store.find_event("mill", "k") == replace(answers(result)[0], duplicate=True)
+        assert await store.find_event("mill", "other") is None
+        assert await store.find_event("farm", "k") is None
+
+    @promise(
+        "Store.events: Return at most `limit` events, the newest first; those before the id `before` "
+        "where it is "
+        "given.",
+        "EventFilter: Which events a list holds; what is None does not restrict.",
+    )
+    async def test_events_are_listed_newest_first_by_pages_and_filters(self, store: Store) -> None:
+        events = [an_event("mill" if n % 2 else "farm", type=f"t.{n % 3}") for n in range(12)]
+        runs = [a_run(event, trigger="bake") if n % 4 == 0 else None for n, event in enumerate(events)]
+        await make(store, *(accept(an_entry(e, *([r] if r else []))) for e, r in zip(events, runs, strict=True)))
+        newest = events[::-1]
+
+        async def ids(which: EventFilter, limit: int = 100, before: str | None = None) -> list[str]:
+            found = await store.events(which, limit=limit, before=before)
+            assert all(stored.outcomes for stored in found)
+            return [stored.event.id for stored in found]
+
+        assert await ids(EventFilter()) == [event.id for event in newest]
+        assert await ids(EventFilter(), limit=5) == [event.id for event in newest[:5]]
+        assert await ids(EventFilter(), limit=5, before=newest[4].id) == [event.id for event in newest[5:10]]
+        assert await ids(EventFilter(), before=newest[-1].id) == []
+        mill = [event.id for event in newest if event.source == "mill"]
+        assert await ids(EventFilter(source="mill")) == mill
+        assert await ids(EventFilter(source="mill"), limit=2, before=mill[1]) == mill[2:4]
+        assert await ids(EventFilter(type="t.1")) == [event.id for event in newest if event.type == "t.1"]
+        assert await ids(EventFilter(trigger="bake")) == [events[n].id for n in (8, 4, 0)]
+        both = EventFilter(source="farm", type="t.0", trigger="bake")
+        assert await ids(both) == [events[0].id]
+        assert await ids(EventFilter(trigger="none")) == []
+
+    @promise("Store.run: Return a run with its trace and attempts, or None.")
+    async def test_a_run_comes_back_with_its_trace_and_attempts(self, store: Store) -> None:
+        _, run, change = accept_run()
+        failed, done = finish(run, RunState.RETRYING), finish(run, number=2, seconds=9)
+        steps: list[Enqueue | Start | Finish] = [start(run), failed, enqueue(run), start(run, 2, 8), done]
+        await make(store, change, *steps)
+        found = await store.run(run.id)
+        assert found is not None
+        assert found.attempts == (failed.attempt, done.attempt)
+        assert found.trace == run.trace + tuple(step.step for step in steps)
+        assert await store.run(new_id()) is None
+
+    @promise(
+        "Store.runs: Return at most `limit` runs, the newest first; those before the id `before` where it is given.",
+        "RunFilter: Which runs a list holds; what is None does not restrict.",
+    )
+    async def test_runs_are_listed_newest_first_by_pages_and_filters(self, store: Store) -> None:
+        runs = []
+        for n in range(12):
+            _, run, change = accept_run(job="oven" if n % 2 else "mixer", trigger=f"t{n % 3}")
+            await make(store, change, *([start(run)] if n % 4 == 0 else []))
+            runs.append(run)
+        newest = runs[::-1]
+
+        async def ids(which: RunFilter, limit: int = 100, before: str | None = None) -> list[str]:
+            return [run.id for run in await store.runs(which, limit=limit, before=before)]
+
+        assert await ids(RunFilter()) == [run.id for run in newest]
+        assert await ids(RunFilter(), limit=5, before=newest[4].id) == [run.id for run in newest[5:10]]
+        assert await ids(RunFilter(states=frozenset({RunState.RUNNING}))) == [runs[n].id for n in (8, 4, 0)]
+        either = frozenset({RunState.RUNNING, RunState.QUEUED})
+        assert len(await ids(RunFilter(states=either))) == 12
+        assert await ids(RunFilter(job="oven"), limit=2) == [runs[11].id, runs[9].id]
+        assert await ids(RunFilter(triggers=frozenset({"t1"}))) == [runs[n].id for n in (10, 7, 4, 1)]
+        all_of_it = RunFilter(states=frozenset({RunState.QUEUED}), job="mixer", triggers=frozenset({"t1", "t2"}))
+        assert await ids(all_of_it) == [runs[n].id for n in (10, 2)]
+        assert await ids(RunFilter(triggers=frozenset())) == []
+        assert await ids(RunFilter(states=frozenset())) == []
+
+    @promise("Store.run_events: Return all events of a run, oldest first.")
+    async def test_all_events_of_a_run_are_read_oldest_first(self, store: Store) -> None:
+        events = [an_event(data={"n": n}) for n in range(5)]
+        run = a_run(events[0], state=RunState.PENDING, window="w")
+        await make(store, accept(an_entry(events[0], run), an_entry(an_event())))
+        await make(store, accept(*(an_entry(event, joins=[a_join(event, run)]) for event in events[1:])))
+        assert await store.run_events(run.id) == tuple(events)
+        await make(store, enqueue(run), start(run), finish(run))
+        assert await store.run_events(run.id) == tuple(events)
+        assert await store.run_events(new_id()) == ()
+
+    @promise(
+        "Store.cursor: Return a source's cursor, or None.",
+        "Store.cursors: Return the cursors of all sources whose id begins with `prefix`.",
+    )
+    async def test_cursors_are_read_alone_and_by_prefix(self, store: Store) -> None:
+        kept = {
+            "timer:a": 1,
+            "timer:b": {"x": [None]},
+            "timer": "t",
+            "timers": True,
+            "time_:": None,
+            "db%": 1.5,
+        }
+        await make(store, *(accept(cursor=Cursor(source=name, value=value)) for name, value in kept.items()))
+        for name, value in kept.items():
+            assert await store.cursor(name) == value
+        assert await store.cursor("timer:") is None
+        assert await store.cursors("timer:") == {"timer:a": 1, "timer:b": {"x": [None]}}
+        assert await store.cursors("timer") == {n: v for n, v in kept.items() if n.startswith("timer")}
+        assert await store.cursors("") == kept
+        assert await store.cursors("%") == {}
+        assert await store.cursors("TIMER") == {}
+
+    @promise(
+        "Store.counts: Return how many runs stand in each state that is not an end; cheap at any size of the store."
+    )
+    async def test_counts_tell_the_runs_in_each_state_that_is_not_an_end(self, store: Store) -> None:
+        assert sum((await store.counts()).values()) == 0
+        expected = {
+            RunState.QUEUED: 3,
+            RunState.RUNNING: 2,
+            RunState.PENDING: 4,
+            RunState.HELD: 1,
+            RunState.RETRYING: 2,
+        }
+        for state, count in {**expected, **dict.fromkeys(ENDED - {RunState.MISSED}, 2)}.items():
+            for _ in range(count):
+                made = state in (RunState.QUEUED, RunState.PENDING, RunState.HELD)
+                _, run, change = accept_run(state=state if made else RunState.QUEUED)
+                await make(store, change)
+                if state in (RunState.RUNNING, RunState.RETRYING):
+                    await make(store, start(run))
+                if state is RunState.RETRYING:
+                    await make(store, finish(run, state))
+                if state in (RunState.SUCCEEDED, RunState.FAILED, RunState.TIMED_OUT):
+                    await make(store, start(run), finish(run, state))
+                elif state in ENDED:
+                    await make(store, end(run, state))
+        counts = await store.counts()
+        assert {state: counts.get(state, 0) for state in RunState if state not in ENDED} == expected
+        assert not set(counts) & ENDED
+
+    @promise(
+        "Store.counts: Return how many runs stand in each state that is not an end; cheap at any size of the store.",
+        "Store.queued_jobs: Return the names of all jobs that have queued runs, at a cost that does not "
+        "grow with "
+        "their number.",
+    )
+    async def test_counts_and_queued_jobs_do_not_cost_more_in_a_larger_store(self, store: Store) -> None:
+        async def cost_s(ask: str) -> float:
+            best = float("inf")
+            for _ in range(5):
+                began = time.perf_counter()
+                await getattr(store, ask)()
+                best = min(best, time.perf_counter() - began)
+            return best
+
+        small = {ask: await cost_s(ask) for ask in ("counts", "queued_jobs")}
+        for _ in range(10):
+            ended = [accept_run() for _ in range(200)]
+            await make(store, *(change for _, _, change in ended), *(end(run) for _, run, _ in ended))
+        assert await cost_s("counts") < small["counts"] + _CHEAP_S
+        for _ in range(10):
+            await make(store, *(accept_run()[2] for _ in range(200)))
+        assert await cost_s("queued_jobs") < small["queued_jobs"] + _CHEAP_S
+
+    @promise(
+        "Store.stats: Return statistics for each of the triggers.",
+        "TriggerStats: How the runs of one trigger ended.",
+    )
+    async def test_statistics_tell_how_the_runs_of_a_trigger_ended(self, store: Store) -> None:
+        made = [accept_run(trigger="bake") for _ in range(4)] + [accept_run(trigger="other")]
+        await make(store, *(change for _, _, change in made))
+        one, two, three, four, _ = [run for _, run, _ in made]
+        await make(store, start(one), finish(one, seconds=3), start(two), finish(two, RunState.FAILED, seconds=7))
+        await make(store, end(three))
+        stats = await store.stats(["bake", "other", "none"])
+        assert set(stats) == {"bake", "other", "none"}
+        assert dict(stats["bake"].by_state) == {
+            RunState.SUCCEEDED: 1, RunState.FAILED: 1, RunState.CANCELLED: 1, RunState.QUEUED: 1,
+        }  # fmt: skip
+        assert stats["bake"].duration_mean_s == pytest.approx(4.0)
+        assert stats["bake"].last_run == four.id
+        assert stats["other"].duration_mean_s is None
+        assert (dict(stats["none"].by_state), stats["none"].last_run) == ({}, None)
+        assert await store.stats([]) == {}
+
+    @promise(
+        "Ledger: The sum of all promises: each accepted event comes to one outcome for each trigger that it met.",
+        _LEDGER_COUNTS,
+        "Store.ledger: Add up all events and runs; see `Ledger`.",
+        "Store.ledger: Reads the whole store.",
+    )
+    async def test_the_ledger_adds_up(self, store: Store) -> None:
+        assert await store.ledger() == replace(await store.ledger(), accepted=0, ended=0, waiting=0, missing=())
+        unmatched, first, second = an_event(), an_event(), an_event()
+        gathering, queued = a_run(first, state=RunState.PENDING, window="w"), a_run(first, trigger="b")
+        dropped = Outcome(trigger="c", outcome=EventOutcome.FILTERED, code="filter_false", reason="false")
+        await make(
+            store,
+            accept(an_entry(unmatched), an_entry(first, gathering, queued, outcomes=[dropped])),
+            accept(an_entry(second, joins=[a_join(second, gathering)])),
+        )
+        ledger = await store.ledger()
+        assert (ledger.accepted, ledger.ended, ledger.waiting, ledger.missing) == (5, 2, 3, ())
+        await make(store, enqueue(gathering), start(gathering), finish(gathering))
+        ledger = await store.ledger()
+        assert (ledger.accepted, ledger.ended, ledger.waiting, ledger.missing) == (5, 4, 1, ())
+
+    @promise("Ledger: `missing` lists, in words, each row that breaks the rule.")
+    async def test_the_ledger_names_what_breaks_the_rule(self, store: Store) -> None:
+        silent, haunted, phantom = an_event(), an_event(), an_event()
+        lost = a_run(phantom)
+        names_no_run = Outcome(trigger="t", outcome=EventOutcome.RUN, run=lost.id, code="run", reason="it matched")
+        no_event = a_run(phantom, key="other", trigger="b")
+        await make(
+            store,
+            accept(replace(an_entry(silent), outcomes=())),
+            accept(an_entry(haunted, outcomes=[names_no_run])),
+            accept(replace(an_entry(an_event(), no_event))),
+        )
+        ledger = await store.ledger()
+        assert len(ledger.missing) == 3
+        for row in (silent.id, haunted.id, no_event.id):
+            assert sum(row in line for line in ledger.missing) == 1
+        assert ledger.accepted > ledger.ended + ledger.waiting
+
+    @promise(
+        "Store.check: Check the store's whole integrity; return what is wrong, in words.",
+        "Store.check: Reads the whole store.",
+    )
+    async def test_the_check_finds_nothing_in_a_sound_store_and_tells_of_damage(self, store: Store) -> None:
+        await make(store, *(accept_run()[2] for _ in range(200)))
+        assert await store.check() == []
+        await store.close()
+        self.damage()
+        async with self.looked_into() as damaged:
+            assert await damaged.check() != []
+
+    @promise(
+        "Store: Reads see what was durable when they began.",
+        "Store: They never wait for a writer for longer than it takes to commit.",
+    )
+    async def test_reads_answer_while_another_holds_the_store_for_writing(self, store: Store) -> None:
+        event, run, change = accept_run()
+        await make(store, change)
+        async with self.refuse_writes(store):
+            with anyio.fail_after(2):
+                assert await store.event(event.id) is not None
+                assert [found.id for found, _ in await store.queue_head("oven", after=None, limit=5)] == [run.id]
+                assert (await store.counts())[RunState.QUEUED] == 1
+                assert (await store.ledger()).waiting == 1
+                assert len(await store.runs(RunFilter(), limit=5)) == 1
+
+    @promise("Store: Reads see what was durable when they began.")
+    async def test_reads_see_a_call_of_apply_whole_or_not_at_all(self, store: Store) -> None:
+        async def write() -> None:
+            for _ in range(15):
+                made = [accept_run() for _ in range(10)]
+                await make(store, *(change for _, _, change in made), *(start(run) for _, run, _ in made[:5]))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(write)
+            seen = 0
+            while seen < 150:
+                counts = await store.counts()
+                seen = sum(counts.values())
+                assert counts.get(RunState.RUNNING, 0) == counts[RunState.QUEUED]
+                assert (await store.ledger()).missing == ()
+                assert len(await store.runs(RunFilter(), limit=1000)) % 10 == 0

@@ -1,0 +1,59 @@
+"""The stable codes of outcomes and of run steps, as the code gives them: found by reading it, for tests/test_docs.py."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MADE_IN = ("engine/*.py", "engine/store/*.py", "engine/plugin/*.py", "plugins/**/*.py")
+"""Where outcomes and steps are made. The codes of HTTP problems, in engine/http, are others."""
+
+_FIRST_ARGUMENT = frozenset({"failed", "CannotStart"})
+
+
+def codes_in_code() -> set[str]:
+    """Return all codes; one that is put together holds `*` for the part that varies."""
+    found: set[str] = set()
+    for pattern in MADE_IN:
+        for file in ROOT.glob(pattern):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                for value in _code_values(node):
+                    found.update(_texts(value))
+    return found
+
+
+def _code_values(node: ast.AST) -> Iterator[ast.expr]:
+    """Yield the expressions whose value is a code."""
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in _FIRST_ARGUMENT and node.args:
+            yield node.args[0]
+        if name == "_dropped":
+            yield node.args[2]
+        yield from (keyword.value for keyword in node.keywords if keyword.arg == "code")
+    elif isinstance(node, ast.Assign):
+        for target in node.targets:
+            yield from _assigned(target, node.value)
+
+
+def _assigned(target: ast.expr, value: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(target, ast.Name) and target.id == "code":
+        yield value
+    elif isinstance(target, ast.Tuple):
+        values = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+        for one in values:
+            if isinstance(one, ast.Tuple):
+                for part, given in zip(target.elts, one.elts, strict=True):
+                    yield from _assigned(part, given)
+
+
+def _texts(value: ast.expr) -> Iterator[str]:
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        yield value.value
+    elif isinstance(value, ast.IfExp):
+        yield from _texts(value.body)
+        yield from _texts(value.orelse)
+    elif isinstance(value, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in value.values)

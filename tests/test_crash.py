@@ -1,0 +1,49 @@
+"""The crash harness: a sample of its kills in the fast tier, all of them in the long one.
+
+The long one is `python -m tests.crash --steps`, which prints what it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash.steps import CALLS, steps, strace_is_there
+from tests.crash.storm import storm
+
+needs_strace = pytest.mark.skipif(
+    not strace_is_there(), reason="strace is not installed: it kills the engine at its Nth system call"
+)
+
+SAMPLE = [("fdatasync", 9), ("sendto", 5), ("vfork", 3)]
+
+
+def test_a_few_kills_at_random_moments_lose_nothing_and_run_nothing_without_a_reason(tmp_path: Path) -> None:
+    result = storm(tmp_path, kills=4, seed=20261121)
+    assert result.findings == []
+    assert result.counts["acknowledged"] > 0
+    assert result.counts["cut off"] > 0
+
+
+@needs_strace
+@pytest.mark.parametrize(("call", "number"), SAMPLE)
+def test_a_kill_at_a_step_loses_nothing(tmp_path: Path, call: str, number: int) -> None:
+    (step,) = steps(tmp_path, call, numbers=[number])
+    assert step.died
+    assert step.sum.findings == []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_two_hundred_kills_at_random_moments_add_up_to_zero(tmp_path: Path, seed: int) -> None:
+    assert storm(tmp_path, kills=200, seed=seed).findings == []
+
+
+@needs_strace
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("call", CALLS)
+def test_kills_at_every_step_add_up_to_zero(tmp_path: Path, call: str) -> None:
+    assert [(step.number, step.sum.findings) for step in steps(tmp_path, call) if step.sum.findings] == []

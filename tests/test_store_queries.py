@@ -1,0 +1,162 @@
+"""Each query and statement of the SQLite store finds its rows by an index."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from engine.store import reads
+from engine.store.base import EventFilter, QueuePlace, RunFilter
+from engine.store.opening import prepare
+from engine.store.reads import QUERIES
+from engine.store.writes import MOST_ROWS, STATEMENTS, statement
+
+SMALL = {"runs_queue", "runs_due", "runs_live", "outcomes_joined"}
+"""Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
+
+WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
+TABLES = {"events", "outcomes", "runs", "cursors", "e", "o", "r"}
+
+NOT_HOT = {
+    "events": "a list walks events from the newest on by their id, and stops at its limit",
+    "runs": "a list walks runs from the newest on by their id, and stops at its limit",
+    "ledger": "it adds up the whole store, by name",
+}
+"""Reads that walk more, and why they may; none is between an event and its run."""
+
+SORTS = {
+    "run_events": "ORDER BY",  # the events of one run
+    "stats": "GROUP BY",  # the runs of one trigger
+    "counts": "GROUP BY",  # what waits or runs, by its state
+    "count_due": "GROUP BY",
+    "count_live": "GROUP BY",
+}
+"""Reads that sort, or gather in groups, what an index has found."""
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+READS: dict[str, Callable[[sqlite3.Connection], object]] = {
+    "find_event": lambda raw: reads.find_event(raw, "mill", "k"),
+    "known_keys": lambda raw: reads.known_keys(raw, [("mill", str(n)) for n in range(450)]),
+    "event": lambda raw: reads.event(raw, "e1"),
+    "run": lambda raw: reads.run(raw, "r1"),
+    "run_of_key": lambda raw: reads.run_of_key(raw, "bake", "event", "k"),
+    "run_events": lambda raw: reads.run_events(raw, "r1"),
+    "queue_head": lambda raw: reads.queue_head(raw, "oven", None, 512),
+    "queue_after": lambda raw: reads.queue_head(raw, "oven", QueuePlace(5, "r1"), 512),
+    "queued_jobs": reads.queued_jobs,
+    "due": lambda raw: reads.due(raw, None, 512),
+    "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
+    "open_windows": reads.open_windows,
+    "running": reads.running,
+    "cursor": lambda raw: reads.cursors(raw, "mill", exact=True),
+    "cursors": lambda raw: reads.cursors(raw, "timer:", exact=False),
+    "counts": reads.counts,
+    "stats": lambda raw: reads.stats(raw, ["bake"]),
+    "why_not": lambda raw: reads.why_not(raw, "r1"),
+}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    prepare(tmp_path / "engine.db")
+    connection = sqlite3.connect(tmp_path / "engine.db", isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def plan_of(raw: sqlite3.Connection, text: str) -> list[str]:
+    return [row[3] for row in raw.execute(f"explain query plan {text}", [None] * text.count("?"))]
+
+
+def faults(steps: list[str], *, sorts: str = "") -> list[str]:
+    """Return the steps of a query plan that walk a whole table, or sort what was read for other than `sorts`."""
+    found = []
+    for step in steps:
+        walked = WALKED.match(step)
+        if walked and walked[1] in TABLES and walked[2] not in SMALL:
+            found.append(step)
+        if "AUTOMATIC" in step or ("TEMP B-TREE" in step and not (sorts and sorts in step)):
+            found.append(step)
+    return found
+
+
+def statements_of(raw: sqlite3.Connection, ask: Callable[[sqlite3.Connection], object]) -> list[str]:
+    """Return what `ask` runs, with its values in place."""
+    seen: list[str] = []
+    raw.set_trace_callback(seen.append)
+    ask(raw)
+    raw.set_trace_callback(None)
+    return [text for text in seen if not re.match(r"(begin|commit|--)", text, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_read_finds_its_rows_by_an_index(raw: sqlite3.Connection, name: str) -> None:
+    ran = statements_of(raw, READS[name])
+    assert ran
+    for text in ran:
+        assert faults(plan_of(raw, text), sorts=SORTS.get(name, "")) == [], text
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_named_query_finds_its_rows_by_an_index(raw: sqlite3.Connection, name: str) -> None:
+    text = re.sub(r"\?1", "'x'", QUERIES[name])
+    assert faults(plan_of(raw, text), sorts=SORTS.get(name, "")) == []
+
+
+@pytest.mark.parametrize("rows", [1, MOST_ROWS])
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_finds_its_rows_by_an_index(raw: sqlite3.Connection, name: str, rows: int) -> None:
+    steps = plan_of(raw, statement(name, rows))
+    assert faults(steps) == []
+    if name in ("join", "enqueue", "start", "note_process", "finish", "end"):
+        assert any("SEARCH runs USING" in step and "runs_id" in step for step in steps), steps
+
+
+@pytest.mark.parametrize("which", [RunFilter(), RunFilter(job="oven")], ids=["all", "of a job"])
+@pytest.mark.parametrize("before", [None, "r1"])
+def test_a_list_of_runs_is_read_in_its_order_without_sorting(
+    raw: sqlite3.Connection, which: RunFilter, before: str | None
+) -> None:
+    (text,) = statements_of(raw, lambda on: reads.runs(on, which, 50, before))
+    steps = plan_of(raw, text)
+    assert not any("TEMP B-TREE" in step for step in steps), NOT_HOT["runs"]
+    assert any("INDEX runs_id" in step for step in steps)
+
+
+@pytest.mark.parametrize(
+    "which",
+    [EventFilter(), EventFilter(type="t"), EventFilter(trigger="bake")],
+    ids=["all", "of a type", "of a trigger"],
+)
+@pytest.mark.parametrize("before", [None, "e1"])
+def test_a_list_of_events_is_read_in_its_order_without_sorting(
+    raw: sqlite3.Connection, which: EventFilter, before: str | None
+) -> None:
+    (text,) = statements_of(raw, lambda on: reads.events(on, which, 50, before))
+    steps = plan_of(raw, text)
+    assert not any("TEMP B-TREE" in step for step in steps), NOT_HOT["events"]
+    assert any("INDEX events_id" in step for step in steps)
+
+
+def test_every_query_of_the_store_is_looked_at() -> None:
+    asked = set(READS) | set(NOT_HOT)
+    offered = {
+        name
+        for name, each in vars(reads).items()
+        if callable(each) and getattr(each, "__module__", "") == reads.__name__ and not name.startswith("_")
+    }
+    assert offered - asked <= {"oldest_due"}
+
+
+def test_a_plan_that_walks_or_sorts_is_noticed() -> None:
+    assert faults(["SCAN runs"]) == ["SCAN runs"]
+    assert faults(["SCAN e USING INDEX events_id"]) == ["SCAN e USING INDEX events_id"]
+    assert faults(["USE TEMP B-TREE FOR ORDER BY"]) == ["USE TEMP B-TREE FOR ORDER BY"]
+    assert faults(["SEARCH runs USING INDEX runs_id (id=?)", "SCAN 2 CONSTANT ROWS", "SCAN v"]) == []
+    assert faults(["SCAN runs USING COVERING INDEX runs_queue"]) == []
