@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from engine.events import Event
 from engine.jobs import Job, OnCrash, RetryPolicy
 from engine.journal import Journal
 from engine.plugin import Outcome
+from engine.processes import kernel_start
 from engine.queue import Queue, Timeline, Waiting
 from engine.runs import Attempt, Run, RunState, Step
 from engine.store.base import QueuePlace, Store
@@ -36,7 +38,10 @@ MOST_CRASHES = 10
 
 RETRY_READ_S = 1.0
 
-Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int, int], None]], Awaitable[Outcome]]
+NOTE_AFTER_S = 0.05
+"""The process of a run that lasts longer is stored, so that its group is found after a crash."""
+
+Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
 
 
 class Active(Struct):
@@ -81,6 +86,8 @@ class Dispatch:
         self._timeline_until = EPOCH
         self._deadlines: list[tuple[float, str, int]] = []
         self._deadline_changed = asyncio.Event()
+        self._unnoted: deque[tuple[float, Active]] = deque()
+        self._note_wanted = asyncio.Event()
         self._starting = False
         self._group: TaskGroup | None = None
         self._idle = asyncio.Event()
@@ -140,6 +147,7 @@ class Dispatch:
             self._starting = True
             group.start_soon(self._follow_timeline, name="dispatch: timeline")
             group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
+            group.start_soon(self._note_processes, name="dispatch: processes")
             task_status.started()
             self.pump()
 
@@ -290,10 +298,10 @@ class Dispatch:
             if not events:
                 return Outcome.failed("event_missing", "failed: its events are gone from the store"), started_at
 
-        def note(pid: int, kernel_started: int) -> None:
+        def note(pid: int) -> None:
             active.process = pid
-            # Not awaited: it rides along with the next commit, before the end of this attempt.
-            self._journal.submit(NoteProcess(run=run.id, pid=pid, started=kernel_started)).add_done_callback(_looked)
+            self._unnoted.append((self._clock.monotonic() + NOTE_AFTER_S, active))
+            self._note_wanted.set()
 
         outcome: Outcome | None = None
         with anyio.CancelScope() as scope:
@@ -302,6 +310,30 @@ class Dispatch:
             outcome = await self._execute(run, job, events, note)
         active.scope = None
         return (None if scope.cancelled_caught else outcome), started_at
+
+    async def _note_processes(self) -> None:
+        """Store the processes of runs that last; those of short ones would cost more than the runs.
+
+        A process is known by its environment from its start, whatever the store says; what is stored finds the
+        group of one that dropped its environment or is gone.
+        """
+        while True:
+            await self._note_wanted.wait()
+            self._note_wanted.clear()
+            while self._unnoted:
+                due, active = self._unnoted[0]
+                if active.run.id in self._active and (left_s := due - self._clock.monotonic()) > 0:
+                    await self._clock.sleep(left_s)
+                    continue
+                self._unnoted.popleft()
+                pid = active.process
+                if pid is None or self._active.get(active.run.id) is not active:
+                    continue
+                started = kernel_start(pid)
+                if started is not None:
+                    change = NoteProcess(run=active.run.id, pid=pid, started=started)
+                    # Not awaited: it comes before the end of this attempt in any case.
+                    self._journal.submit(change).add_done_callback(_looked)
 
     async def _events_of(self, run: Run) -> tuple[Event, ...]:
         while True:

@@ -19,7 +19,7 @@ from engine.expressions import Scope
 from engine.jobs import Job
 from engine.payload import survey
 from engine.plugin import Outcome
-from engine.processes import end_leftovers, kernel_start
+from engine.processes import end_leftovers
 from engine.runlogs import RunLogs
 from engine.runs import Run, RunState
 
@@ -43,7 +43,7 @@ class Context:
 
     def __init__(
         self, *, run: Run, events: tuple[Event, ...], scope: Scope, base: Path, clock: Clock, run_logs:
-        RunLogs, note: Callable[[int, int], None],
+        RunLogs, note: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.run_id: str = run.id
         self.job: str = run.job
@@ -67,9 +67,7 @@ class Context:
         return self._run_logs.output_path(self.run_id)
 
     def process_started(self, pid: int) -> None:
-        started = kernel_start(pid)
-        if started is not None:
-            self._note(pid, started)
+        self._note(pid)
 
 
 class Executor:
@@ -81,7 +79,7 @@ class Executor:
         self._base = base
         self._run_logs = run_logs
 
-    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int, int], None]) -> Outcome:
+    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
         try:
             merged, scope = self._merge(run, job, events)

@@ -6,6 +6,8 @@ compiled once, its names are checked then, and it is evaluated against a `Scope`
 Evaluation is bounded: CEL has no loops but its macros (`all`, `exists`, `exists_one`, `map`, `filter`), whose
 cost is the width of the data to the power of their nesting. Before an expression with macros is evaluated,
 that product is compared with `MOST_STEPS`; beyond it the expression fails instead of holding the engine.
+Patterns of `matches` take a time that is linear in the text but grows with the pattern, so an author writes
+them out: data can't bring one.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ TRIGGER_NAMES = frozenset({"event", "data", "http", "job", "trigger", "now"})
 JOB_NAMES = frozenset({"event", "data", "job", "trigger", "now"})
 """What a job's templates and expressions see."""
 
-_STRING = re.compile(r"""(?:[rRbB]{0,2})("{3}.*?"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""", re.DOTALL)
+_TEXT = r"""
+    (?:[bB]?[rR]|[rR][bB])(?:"{3}.*?"{3}|'{3}.*?'{3}|"[^"\n]*"|'[^'\n]*')
+    |[bB]?(?:"{3}(?:\\.|[^\\])*?"{3}|'{3}(?:\\.|[^\\])*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
+"""
+_TEXT_OR_COMMENT = re.compile(rf"(?P<comment>//[^\n]*)|{_TEXT}", re.DOTALL | re.VERBOSE)
 _MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _MACRO_OPEN = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\($")
 _FUNCTIONS = frozenset(
@@ -41,21 +47,34 @@ _FUNCTIONS = frozenset(
     "all exists exists_one map filter max min getFullYear getMonth getDate getDayOfMonth getDayOfWeek getDayOfYear "
     "getHours getMinutes getSeconds getMilliseconds".split()
 )
-_TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_TEMPLATE = re.compile(rf"\{{\{{((?:(?>{_TEXT})|[^'\"}}]|\}}(?!\}}))*+)\}}\}}", re.DOTALL | re.VERBOSE)
+_MATCHES = re.compile(r"\bmatches\s*\(")
+_MATCHES_A_LITERAL = re.compile(r'\.\s*matches\s*\(\s*""\s*\)')
+_SEARCHED_BYTES = (("+", 512), ("matches(", 512), ("contains(", 16384))
+"""What makes or searches texts, and how many bytes of text take it about as long as one step of a macro."""
 
 
-def _nesting(text: str) -> int:
-    """Return how deep macros stand within macros."""
-    bare = _STRING.sub('""', text)
-    deepest = 0
-    stack: list[bool] = []
+def _bare(text: str) -> str:
+    """Return an expression with its texts emptied and its comments gone: what is left is code."""
+    return _TEXT_OR_COMMENT.sub(lambda match: " " if match["comment"] else '""', text)
+
+
+def _measure(bare: str) -> tuple[int, int]:
+    """Return how deep macros stand within macros, and how many items the widest list or map has that is written out."""
+    deepest = widest = 0
+    macros: list[bool] = []
+    items: list[int] = []
     for index, character in enumerate(bare):
-        if character == "(":
-            stack.append(_MACRO_OPEN.search(bare, 0, index + 1) is not None)
-            deepest = max(deepest, sum(stack))
-        elif character == ")" and stack:
-            stack.pop()
-    return deepest
+        if character in "([{":
+            macros.append(character == "(" and _MACRO_OPEN.search(bare, 0, index + 1) is not None)
+            items.append(0 if character == "(" else 1)
+            deepest = max(deepest, sum(macros))
+        elif character in ")]}" and macros:
+            macros.pop()
+            widest = max(widest, items.pop())
+        elif character == "," and items and items[-1]:
+            items[-1] += 1
+    return deepest, widest
 
 
 class Scope:
@@ -96,10 +115,10 @@ class Expression:
     """A compiled CEL expression.
 
     Raises ExpressionError, with what is wrong and a near miss, for a syntax error, a name that is not among
-    `names`, an unknown function, and text of more than 4,096 characters.
+    `names`, an unknown function, a `matches` whose pattern is not written out, and text of more than 4,096 characters.
     """
 
-    __slots__ = ("_concatenates", "_nesting", "_program", "text")
+    __slots__ = ("_nesting", "_program", "_searched_bytes", "_written_out", "text")
 
     def __init__(self, text: str, names: Collection[str] = TRIGGER_NAMES) -> None:
         if len(text) > LONGEST_EXPRESSION:
@@ -109,21 +128,29 @@ class Expression:
             self._program = cel.compile(text)
         except ValueError as error:
             raise ExpressionError(_syntax_error(text, str(error))) from None
-        bound = set(_MACRO.findall(_STRING.sub('""', text)))
+        bare = _bare(text)
+        bound = set(_MACRO.findall(bare))
         for name in self._program.variables():
             if name not in names and name not in bound:
                 raise ExpressionError(f"unknown name `{name}`{_near(name, names)}")
         for name in self._program.functions():
-            if name.isidentifier() and name not in _FUNCTIONS and not name.startswith("_"):
+            if name.isidentifier() and name not in _FUNCTIONS:
                 raise ExpressionError(f"unknown function `{name}`{_near(name, _FUNCTIONS)}")
-        self._nesting = _nesting(text)
-        self._concatenates = "+" in _STRING.sub('""', text)
+        if len(_MATCHES.findall(bare)) != len(_MATCHES_A_LITERAL.findall(bare)):
+            raise ExpressionError(
+                f"`{text}`: the pattern of `matches` must be written out, as in `data.name.matches('^a')`: "
+                "one that is put together from data could take any time"
+            )
+        self._nesting, self._written_out = _measure(bare)
+        packed = "".join(bare.split())
+        self._searched_bytes = min((size for sign, size in _SEARCHED_BYTES if sign in packed), default=0)
 
     def evaluate(self, scope: Scope) -> Any:
         """Return the expression's value; raise ExpressionError, in words, where it has none."""
         if self._nesting:
             widest, size_bytes = scope.extent()
-            steps = widest**self._nesting * (1 + size_bytes // 512 if self._concatenates else 1)
+            widest = max(widest, self._written_out)
+            steps = widest**self._nesting * (1 + size_bytes // self._searched_bytes if self._searched_bytes else 1)
             if steps > MOST_STEPS:
                 raise ExpressionError(
                     f"`{self.text}` could take {steps:,} steps on this data (a list or object of {widest:,}), "
@@ -153,16 +180,16 @@ class Template:
         self.text = text
         self.parts: list[str | Expression] = []
         position = 0
-        for match in _TEMPLATE.finditer(text):
-            if match.start() > position:
-                self.parts.append(text[position : match.start()])
+        while (opens := text.find("{{", position)) >= 0:
+            match = _TEMPLATE.match(text, opens)
+            if match is None:
+                raise ExpressionError("`{{` is never closed by `}}`")
+            if opens > position:
+                self.parts.append(text[position:opens])
             self.parts.append(Expression(match[1].strip(), names))
             position = match.end()
-        rest = text[position:]
-        if "{{" in rest:
-            raise ExpressionError("`{{` is never closed by `}}`")
-        if rest:
-            self.parts.append(rest)
+        if position < len(text):
+            self.parts.append(text[position:])
 
     @property
     def constant(self) -> bool:

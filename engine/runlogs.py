@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
-from uuid import UUID
+
+from engine.clock import EPOCH
+
+_DAY_MS = 86_400_000
 
 
 class RunLogs:
@@ -39,4 +43,9 @@ class RunLogs:
 
 def _day(run_id: str) -> str:
     """Return the day on which an id was made: a UUIDv7 begins with milliseconds since 1970."""
-    return datetime.fromtimestamp((UUID(run_id).int >> 80) / 1000, UTC).strftime("%Y-%m-%d")
+    return _date(int(run_id[:8] + run_id[9:13], 16) // _DAY_MS)
+
+
+@lru_cache(maxsize=64)
+def _date(day: int) -> str:
+    return (EPOCH + timedelta(days=day)).strftime("%Y-%m-%d")

@@ -16,6 +16,9 @@ _SIZE_BYTES = {
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
 
+GREATEST_SIZE_BYTES = 2**50
+"""A pebibyte: larger sizes are refused, as they are mistakes."""
+
 LONGEST_DURATION_S = 3650 * 86400.0
 """Ten years: longer durations are refused, as they are mistakes and overflow dates."""
 
@@ -71,7 +74,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.match(text)
     if match is None:
         raise ValueError('is no size such as "64KiB", "1MiB" or "5GB"')
-    return int(float(match[1]) * _SIZE_BYTES[match[2]])
+    size = float(match[1]) * _SIZE_BYTES[match[2]]
+    if size > GREATEST_SIZE_BYTES:
+        raise ValueError(f"is larger than {format_size(GREATEST_SIZE_BYTES)}")
+    return int(size)
 
 
 def format_size(size_bytes: int) -> str:

@@ -143,9 +143,7 @@ def _type(shape: Shape) -> str:
         return f"table of {_type(shape.items[0])}"
     if shape.kind == "plugin":
         return f"table with one {shape.of}"
-    bounds = [
-        f"{_SIGNS[name]} {_bound(shape.kind, value)}" for name, value in shape.bounds.items() if name in _SIGNS
-    ]
+    bounds = [f"{_SIGNS[name]} {_bound(shape.kind, value)}" for name, value in shape.bounds.items() if name in _SIGNS]
     return " ".join([_WORDS[shape.kind], ", ".join(bounds)]).strip()
 
 
@@ -181,9 +179,7 @@ def main() -> None:
     made = tables()
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text("utf-8")
-        fresh = MARKED.sub(
-            lambda match: f"<!-- table: {match['name']} -->\n{made[match['name']]}<!-- /table -->", text
-        )
+        fresh = MARKED.sub(lambda match: f"<!-- table: {match['name']} -->\n{made[match['name']]}<!-- /table -->", text)
         if fresh != text:
             page.write_text(fresh, "utf-8")
             sys.stdout.write(f"{page.relative_to(ROOT)} was written anew\n")

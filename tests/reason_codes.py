@@ -1,4 +1,4 @@
-"""The stable codes of outcomes and of run steps, as the code gives them: found by reading it, for tests/test_docs.py."""
+"""The stable codes of outcomes and of run steps, found by reading the code that gives them."""
 
 from __future__ import annotations
 

@@ -85,9 +85,7 @@ def test_an_event_that_was_stored_but_not_answered_is_the_same_event_when_it_is_
 ) -> None:
     site = sites(Job(), HOOK)
     # Only the main thread is traced: what it sends first is the answer, and by then the event is durable.
-    with EngineProcess(
-        site, strace=["-e", "trace=sendto", "-e", "inject=sendto:signal=SIGKILL:when=1"]
-    ) as traced:
+    with EngineProcess(site, strace=["-e", "trace=sendto", "-e", "inject=sendto:signal=SIGKILL:when=1"]) as traced:
         assert traced.wait_ready()
         with pytest.raises((OSError, HTTPException)):
             site.post("/hooks/hook", {"n": 1}, key="delivery-1")
@@ -104,10 +102,8 @@ def test_an_event_that_was_stored_but_not_answered_is_the_same_event_when_it_is_
 
 
 @needs_strace
-@pytest.mark.parametrize("call", ["renameat", "unlinkat"])
-def test_a_trigger_file_whose_event_was_stored_but_that_was_not_removed_is_one_event(
-    sites: Any, call: str
-) -> None:
+@pytest.mark.parametrize("call", [pytest.param("renameat", marks=pytest.mark.full), "unlinkat"])
+def test_a_trigger_file_whose_event_was_stored_but_that_was_not_removed_is_one_event(sites: Any, call: str) -> None:
     site = sites(Job(), '[triggers.dropped]\non.trigger_dir = "inbox"\njob = "work"\n')
     drop(site, "order.json", {"n": 1})
     with EngineProcess(
@@ -192,7 +188,7 @@ def test_the_queue_keeps_its_order_over_a_kill(sites: Any) -> None:
 @needs_strace
 def test_a_run_whose_program_was_never_started_loses_no_attempt(sites: Any) -> None:
     site = sites(Job(), BY_HAND)
-    # The first fork of the main thread is the interpreter's own, of a library that looks at the machine.
+    # The first fork of the main thread is croniter's, which asks file(1) about the machine when it is imported.
     strace = ["-e", "trace=vfork", "-e", "inject=vfork:signal=SIGKILL:when=2"]
     with EngineProcess(site, strace=strace) as traced:
         assert traced.wait_ready()
@@ -212,7 +208,7 @@ def test_a_run_whose_program_was_never_started_loses_no_attempt(sites: Any) -> N
 def test_what_a_dead_engine_left_running_is_ended_before_anything_is_started_in_its_place(
     sites: Any, on_crash: str
 ) -> None:
-    site = sites(Job(limit=1, seconds=LONG_S, with_daemon=True, on_crash=on_crash), BY_HAND)
+    site = sites(Job(limit=1, seconds=LONG_S, daemon_s=LONG_S, on_crash=on_crash), BY_HAND)
     with started(site) as engine:
         run = fire(site)
         left = [*wait_for(lambda: starts(site, run), "it runs"), *wait_for(site.daemons, "its daemon runs")]
@@ -296,18 +292,34 @@ def test_sigterm_lets_a_run_end_within_the_grace(sites: Any) -> None:
 
 
 def test_sigterm_interrupts_a_run_that_takes_longer_and_the_next_start_takes_it_up(sites: Any) -> None:
-    site = sites(Job(limit=1, seconds=LONG_S), BY_HAND, grace="200ms")
+    site = sites(Job(limit=1, seconds=LONG_S, daemon_s=LONG_S), BY_HAND, grace="200ms")
     with started(site) as engine:
         run = fire(site)
-        (first,) = wait_for(lambda: starts(site, run), "it runs")
+        left = [*wait_for(lambda: starts(site, run), "it runs"), *wait_for(site.daemons, "its daemon runs")]
         assert engine.stop() == 0
-    assert is_gone(first)
+    assert all(is_gone(pid) for pid in left)
     stored = run_of(site, run)
     assert (stored.state, stored.code) == ("queued", "interrupted")
     with started(site) as engine:
         wait_for(lambda: len(starts(site, run)) == 2, "it is started again")
         assert {line.attempt for line in site.witnessed()} == {1}
         assert {line.what for line in site.witnessed()} == {"start"}
+        engine.kill()
+
+
+@pytest.mark.parametrize("why", ["timed out", "failed"])
+def test_what_an_attempt_left_outside_of_its_group_is_ended_before_the_next_one(sites: Any, why: str) -> None:
+    retry = '{ attempts = 2, delay = "100ms" }'
+    job = Job(seconds=0.1, failing=1, daemon_s=LONG_S, retry=retry)
+    if why == "timed out":
+        job = Job(seconds=LONG_S, daemon_s=LONG_S, timeout="500ms", retry=retry)
+    site = sites(job, BY_HAND)
+    with started(site) as engine:
+        run = fire(site)
+        left = [*wait_for(lambda: starts(site, run), "it runs"), *wait_for(site.daemons, "its daemon runs")]
+        wait_for(lambda: len(starts(site, run)) == 2, "it is started again")
+        assert all(is_gone(pid) for pid in left[:2])
+        assert {line.what for line in site.witnessed()} <= {"start", "fail", "stop"}
         engine.kill()
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.cli.failures import FAILED, USAGE, CommandFailed
-from engine.cli.output import local, say, say_json, say_table, terminal_safe
+from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.errors import ConfigError, EngineError
 
@@ -115,7 +115,7 @@ def fire(
     else:
         _say_accepted(accepted)
         for run in runs:
-            say(f"Run {run['id']} {run['state']}: {run['reason']}")
+            say(f"Run {run['id']} {sentence(run['state'], run['reason'])}")
     if wait and not (runs and all(run["state"] == "succeeded" for run in runs)):
         raise typer.Exit(FAILED)
 
@@ -151,7 +151,7 @@ def _say_accepted(accepted: dict[str, Any]) -> None:
     for outcome in accepted.get("outcomes", []):
         met = outcome["trigger"] or "no trigger"
         if not outcome["run"]:
-            say(f"  {met}: {outcome['outcome']}: {outcome['reason']}")
+            say(f"  {met}: {sentence(outcome['outcome'], outcome['reason'])}")
 
 
 @app.command()
@@ -231,7 +231,7 @@ def run(
             say(f"{name:14} {value}")
     say(f"{'events':14} {' '.join(found['events'])}")
     for step in found["trace"]:
-        say(f"  {local(step['at'])}  {step['state']}: {step['reason']} [{step['code']}]")
+        say(f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]")
 
 
 @app.command()
@@ -281,8 +281,8 @@ def why(
     if session.json:
         say_json(known)
         return
-    for sentence in sentences(known):
-        say(sentence)
+    for line in sentences(known):
+        say(line)
 
 
 @app.command()

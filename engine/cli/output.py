@@ -53,6 +53,11 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     Console(highlight=False).print(table)
 
 
+def sentence(word: str, reason: str) -> str:
+    """Return a reason with its state or outcome before it, once."""
+    return reason if reason.startswith(f"{word}:") else f"{word}: {reason}"
+
+
 def local(at: str | None) -> str | None:
     """Return an RFC 3339 instant in local time with its offset, to the second."""
     if at is None:

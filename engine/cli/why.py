@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.cli.client import Client
 from engine.cli.failures import NotThere
-from engine.cli.output import local
+from engine.cli.output import local, sentence
 from engine.ids import is_id
 
 LAST_RUNS = 10
@@ -53,12 +53,12 @@ def sentences(known: dict[str, Any]) -> Iterator[str]:
 def _run(run: dict[str, Any]) -> Iterator[str]:
     yield (
         f"Run {run['id']} of job {run['job']}, by trigger {run['trigger']} ({run['origin']}): "
-        f"{run['state']}: {run['reason']}"
+        f"{sentence(run['state'], run['reason'])}"
     )
     if run["scheduled_for"]:
         yield f"  It was due at {local(run['scheduled_for'])}."
     for step in run["trace"]:
-        yield f"  {local(step['at'])}  {step['state']}: {step['reason']} [{step['code']}]"
+        yield f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]"
     for attempt in run["attempts"]:
         counted = "" if attempt["counted"] else ", and does not count"
         yield (
@@ -83,7 +83,8 @@ def _event_name(event: dict[str, Any]) -> str:
 def _outcome(outcome: dict[str, Any]) -> str:
     met = f"trigger {outcome['trigger']}" if outcome["trigger"] else "no trigger"
     run = f", run {outcome['run']}" if outcome["run"] else ""
-    return f"{met}: {outcome['outcome']}{run}: {outcome['reason']} [{outcome['code']}]"
+    told = outcome["reason"].removeprefix(f"{outcome['outcome']}: ")
+    return f"{met}: {outcome['outcome']}{run}: {told} [{outcome['code']}]"
 
 
 def _trigger(known: dict[str, Any]) -> Iterator[str]:
@@ -93,7 +94,7 @@ def _trigger(known: dict[str, Any]) -> Iterator[str]:
         yield f"  It is next due {local(trigger['next_at'])}."
     yield "Its last runs:" if runs else "It has had no run."
     for run in runs:
-        yield f"  {local(run['created_at'])}  run {run['id']} {run['state']}: {run['reason']} [{run['code']}]"
+        yield f"  {local(run['created_at'])}  run {run['id']} {sentence(run['state'], run['reason'])} [{run['code']}]"
     others = [
         (event, outcome)
         for event in known["events"]
@@ -106,5 +107,5 @@ def _trigger(known: dict[str, Any]) -> Iterator[str]:
         subject = f" about {event['subject']}" if event["subject"] else ""
         yield (
             f"  {local(event['received_at'])}  event {event['id']} of type {event['type']}{subject} "
-            f"was {outcome['outcome']}: {outcome['reason']} [{outcome['code']}]"
+            f"was {sentence(outcome['outcome'], outcome['reason'])} [{outcome['code']}]"
         )

@@ -9,6 +9,8 @@ anew, from the process to `/ready`.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +20,7 @@ from msgspec import Struct
 
 from tests.bench.material import order_json
 from tests.bench.preload import preload
-from tests.bench.processes import Server, start_engine, wait_for
+from tests.bench.processes import TOKEN, Server, start_engine, wait_for
 from tests.bench.report import BenchFailed, Figure, Options, Report
 from tests.bench.wire import Wire, request
 
@@ -26,6 +28,9 @@ DEEP, SHALLOW = 1_000_000, 1_000
 QUICK_DEEP, QUICK_SHALLOW = 2_000, 300
 EACH, QUICK_EACH = 400, 100
 """Events, and then dispatches, of one round."""
+
+PARTS = 4
+"""The dispatches of a round are measured in so many parts, the engines in turn."""
 
 STARTS = 3
 CHECKED_S = 300.0
@@ -84,11 +89,8 @@ class Side:
             (self._folder / name).unlink(missing_ok=True)
         return start_engine(self._folder, CONFIG.replace("{folder}", str(self._folder)))
 
-    def turn(self, server: Server, count: int) -> Turn:
-        """Send so many events, and let so many runs pass."""
-        server.wait_quiet()
-        event_ms, event_cpu_us = self._events(server, count)
-        server.wait_quiet()
+    def let_pass(self, count: int) -> Passed:
+        """Let so many runs pass, and return what that cost."""
         self._allowed += count
         (self._folder / "allowed.new").write_text(str(self._allowed))
         (self._folder / "allowed.new").rename(self._folder / "allowed")
@@ -96,25 +98,7 @@ class Side:
         passed = self._passed()
         if passed is None:
             raise BenchFailed("the meter's note is gone")
-        return Turn(
-            event_ms=event_ms,
-            event_cpu_us=event_cpu_us,
-            dispatch_ms=passed.wall_s / count * 1e3,
-            dispatch_cpu_us=passed.cpu_s / count * 1e6,
-        )
-
-    def _events(self, server: Server, count: int) -> tuple[float, float]:
-        times_s = []
-        before = server.threads()
-        with Wire(server.port) as wire:
-            for number in range(count):
-                data = request("POST", "/hooks/bench", order_json(number))
-                begun_s = time.perf_counter()
-                status, body = wire.send(data)
-                times_s.append(time.perf_counter() - begun_s)
-                if status != 202:
-                    raise BenchFailed(f"the webhook was answered with {status}: {body.decode()}")
-        return median(times_s) * 1e3, server.cpu_since(before).total_s / count * 1e6
+        return passed
 
     def _passed(self) -> Passed | None:
         """Return the meter's note on all that may pass, once it is there."""
@@ -130,20 +114,65 @@ def measure(options: Options) -> Report:
     many, few = (QUICK_DEEP, QUICK_SHALLOW) if options.quick else (DEEP, SHALLOW)
     each = QUICK_EACH if options.quick else EACH
     deep, shallow = Side(options.folder / "deep", many), Side(options.folder / "shallow", few)
-    ours: list[Turn] = []
-    bare: list[Turn] = []
     with deep.start() as large, shallow.start() as small:
         ready_s, bare_ready_s = [large.ready_s], [small.ready_s]
         checked_s = large.wait_quiet(CHECKED_S)
-        for _ in range(options.rounds):
-            ours.append(deep.turn(large, each))
-            bare.append(shallow.turn(small, each))
+        for server, count in ((large, many), (small, few)):
+            waiting = _waiting(server)
+            if waiting != count:
+                raise BenchFailed(f"{waiting} runs wait instead of {count}")
+        turns = [_round(((deep, large), (shallow, small)), each) for _ in range(options.rounds)]
         resident = large.memory_bytes() / 2**20, small.memory_bytes() / 2**20
     for _ in range(1 if options.quick else STARTS - 1):
         for side, times_s in ((deep, ready_s), (shallow, bare_ready_s)):
             with side.start() as server:
                 times_s.append(server.ready_s)
+    ours, bare = [turn for turn, _ in turns], [turn for _, turn in turns]
     return _report(ours, bare, resident, ready_s, bare_ready_s, checked_s, many)
+
+
+def _waiting(server: Server) -> int:
+    """Return how many runs wait, by the engine's own count; those that stand before the meter wait too."""
+    with Wire(server.port) as wire:
+        _, body = wire.ask("GET", "/api/v1/status", token=TOKEN)
+    return int(sum(msgspec.json.decode(body)["runs"].values()))
+
+
+def _round(sides: Sequence[tuple[Side, Server]], count: int) -> list[Turn]:
+    """Send `count` events to each, one by one in turn; then let as many runs of each pass, some at a time in turn."""
+    for _, server in sides:
+        server.wait_quiet()
+    before = [server.threads() for _, server in sides]
+    times_s = _send(tuple(server for _, server in sides), count)
+    event_cpu_s = [server.cpu_since(threads).total_s for (_, server), threads in zip(sides, before, strict=True)]
+    for _, server in sides:
+        server.wait_quiet()
+    passed = [[side.let_pass(count // PARTS) for side, _ in sides] for _ in range(PARTS)]
+    return [
+        Turn(
+            event_ms=median(times) * 1e3,
+            event_cpu_us=cpu_s / count * 1e6,
+            dispatch_ms=median(one.wall_s for one in parts) / (count // PARTS) * 1e3,
+            dispatch_cpu_us=median(one.cpu_s for one in parts) / (count // PARTS) * 1e6,
+        )
+        for times, cpu_s, parts in zip(times_s, event_cpu_s, zip(*passed, strict=True), strict=True)
+    ]
+
+
+def _send(servers: Sequence[Server], count: int) -> list[list[float]]:
+    """Send so many events to each server in turn; return for each the seconds to their 202s."""
+    times_s: list[list[float]] = [[] for _ in servers]
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(server.port)) for server in servers]
+        for number in range(count):
+            data = request("POST", "/hooks/bench", order_json(number))
+            for wire, times in zip(wires, times_s, strict=True):
+                begun_s = time.perf_counter()
+                status, body = wire.send(data)
+                times.append(time.perf_counter() - begun_s)
+                if status != 202:
+                    raise BenchFailed(f"the webhook was answered with {status}: {body.decode()}")
+    return times_s
 
 
 def _report(

@@ -14,13 +14,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from tests.bench import load
+from tests.bench.load import Load
 from tests.bench.material import order_json
 from tests.bench.processes import Cpu, Server, start_bare, start_engine
 from tests.bench.report import BenchFailed, Figure, Options, Report
 
 CONNECTIONS = 32
-SECONDS, SINGLE_SECONDS = 3.0, 2.0
-WARM_UP_S = 1.0
+SLICES, SINGLE_SLICES = 3, 2
+"""Seconds under load, and with one connection, in each round; engine and baseline take turns by the second."""
+
 PATH = "/hooks/bench"
 
 CONFIG = """\
@@ -37,46 +39,64 @@ job = "sleeper"
 """
 
 
-class Round(Struct, frozen=True, kw_only=True):
-    """What one server did in one round: under load, and with one connection."""
+class Slice(Struct, frozen=True, kw_only=True):
+    """What one server did in one second."""
 
-    many: load.Load
+    load: Load
     cpu: Cpu
-    single: load.Load
+
+
+class Round(Struct, frozen=True, kw_only=True):
+    """What one server did in one round: under load, with which processor time, and with one connection."""
+
+    many: Load
+    cpu: Cpu
+    single: Load
 
 
 def measure(options: Options) -> Report:
     """Load both servers in turn."""
     body = options.folder / "body.json"
     body.write_bytes(order_json())
-    seconds, single_s = (1.0, 1.0) if options.quick else (SECONDS, SINGLE_SECONDS)
-    ours: list[Round] = []
-    bare: list[Round] = []
+    slices, single_slices = (1, 1) if options.quick else (SLICES, SINGLE_SLICES)
+    rounds: list[list[Round]] = []
     folder = options.folder / "engine"
-    accepted = 0
     with start_engine(folder, CONFIG) as engine, start_bare(options.folder / "bare") as baseline:
-        if not options.quick:
-            for server in (engine, baseline):
-                warm_up = load.post(server.port, PATH, body, connections=CONNECTIONS, seconds=WARM_UP_S)
-                accepted += warm_up.accepted if server is engine else 0
+        servers = (engine, baseline)
+        warm_up = [_slice(server, body, CONNECTIONS).load for server in servers]
         for _ in range(options.rounds):
-            ours.append(_round(engine, body, seconds, single_s))
-            bare.append(_round(baseline, body, seconds, single_s))
-    accepted += sum(turn.many.accepted + turn.single.accepted for turn in ours)
+            many = [[_slice(server, body, CONNECTIONS) for server in servers] for _ in range(slices)]
+            single = [[_slice(server, body, 1) for server in servers] for _ in range(single_slices)]
+            rounds.append(
+                [
+                    _pooled(list(one), list(other))
+                    for one, other in zip(zip(*many, strict=True), zip(*single, strict=True), strict=True)
+                ]
+            )
+    ours, bare = [turn for turn, _ in rounds], [turn for _, turn in rounds]
+    accepted = warm_up[0].accepted + sum(turn.many.accepted + turn.single.accepted for turn in ours)
     stored = _stored(folder / "data" / "engine.db")
     if stored < accepted:
         raise BenchFailed(f"{accepted} events were answered with 202, but the store holds {stored} of them")
     return _report(ours, bare, stored)
 
 
-def _round(server: Server, body: Path, seconds: float, single_s: float) -> Round:
+def _slice(server: Server, body: Path, connections: int) -> Slice:
     server.wait_quiet()
     before = server.threads()
-    many = load.post(server.port, PATH, body, connections=CONNECTIONS, seconds=seconds)
-    cpu = server.cpu_since(before)
-    server.wait_quiet()
-    single = load.post(server.port, PATH, body, connections=1, seconds=single_s)
-    return Round(many=many, cpu=cpu, single=single)
+    found = load.post(server.port, PATH, body, connections=connections, seconds=1.0)
+    return Slice(load=found, cpu=server.cpu_since(before))
+
+
+def _pooled(many: list[Slice], single: list[Slice]) -> Round:
+    cpu = Cpu(
+        loop_s=sum(one.cpu.loop_s for one in many),
+        writer_s=sum(one.cpu.writer_s for one in many),
+        rest_s=sum(one.cpu.rest_s for one in many),
+    )
+    return Round(
+        many=load.pooled([one.load for one in many]), cpu=cpu, single=load.pooled([one.load for one in single])
+    )
 
 
 def _stored(database: Path) -> int:
@@ -126,6 +146,7 @@ def _report(ours: list[Round], bare: list[Round], stored: int) -> Report:
             "baseline_cpu_us": total.baseline,
             "cpu_ratio": total.ratio,
             "refused": sum(turn.many.refused + turn.single.refused for turn in ours),
+            "broken": sum(turn.many.broken + turn.single.broken for turn in ours),
             "stored": stored,
             "client": "wrk" if load.has_wrk() else "own",
         },

@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import msgspec
 from msgspec import Struct
@@ -54,6 +56,18 @@ class Load(Struct, frozen=True, kw_only=True):
     def rate(self) -> float:
         """Accepted requests per second."""
         return self.accepted / self.seconds
+
+
+def pooled(loads: Sequence[Load]) -> Load:
+    """Return several loads as one: sums, and the medians of the latencies."""
+    return Load(
+        requests=sum(one.requests for one in loads),
+        seconds=sum(one.seconds for one in loads),
+        refused=sum(one.refused for one in loads),
+        broken=sum(one.broken for one in loads),
+        p50_ms=median(one.p50_ms for one in loads),
+        p99_ms=median(one.p99_ms for one in loads),
+    )
 
 
 def has_wrk() -> bool:

@@ -55,9 +55,7 @@ def _storm(path: Path, kills: int, seed: int | None, table: Table) -> list[str]:
     path.mkdir()
     begun_s = time.monotonic()
     with console.status("") as status:
-        result = storm(
-            path, kills=kills, seed=seed, tell=lambda done: status.update(f"storm: {done} of {kills} kills")
-        )
+        result = storm(path, kills=kills, seed=seed, tell=lambda done: status.update(f"storm: {done} of {kills} kills"))
     _add_row(table, f"storm, seed {seed}", kills, [result], time.monotonic() - begun_s)
     return [f"storm, seed {seed}: {finding}" for finding in result.findings]
 

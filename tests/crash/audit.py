@@ -73,9 +73,7 @@ class Sum(Struct, kw_only=True):
 
 def read_runs(site: Site) -> dict[str, StoredRun]:
     """Return all runs of a site's store by id."""
-    columns = (
-        "id, job, trigger, origin, key, first_event, event_count, state, code, scheduled_for, trace, attempts"
-    )
+    columns = "id, job, trigger, origin, key, first_event, event_count, state, code, scheduled_for, trace, attempts"
     found = {}
     for row in site.rows(f"select {columns} from runs order by id"):
         attempts = [

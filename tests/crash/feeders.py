@@ -196,7 +196,7 @@ class Load:
             feeder("twin", _twin, 3.0),
             feeder("gather", _gather, 12.0),
             feeder("api", _api, 8.0),
-            feeder("fire", _fire, 4.0),
+            feeder("fire", _fire, 1.5),
         )
         self.files = FileFeeder(site, per_second=8.0 * rate, most=most, seed=seed)
 

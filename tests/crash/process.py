@@ -46,9 +46,7 @@ class EngineProcess:
     def __init__(self, site: Site, *, strace: Sequence[str] = ()) -> None:
         self.site = site
         prefix = ["strace", "-qq", "-o", "/dev/null", *strace] if strace else []
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("ENGINE", "NOTIFY"))
-        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ENGINE", "NOTIFY"))}
         environment |= {"ENGINE_ADMIN_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
         self._log_from = site.log.stat().st_size if site.log.exists() else 0
         with site.log.open("ab") as log:

@@ -18,7 +18,7 @@ TOKEN = "the-crash-harness-is-the-admin"
 
 JOB = """\
 #!/bin/sh
-# job.sh JOB LIMIT LIMIT_IN_ALL SECONDS [FAILING_ATTEMPTS] [with-daemon]
+# job.sh JOB LIMIT LIMIT_IN_ALL SECONDS [FAILING_ATTEMPTS [SECONDS_OF_DAEMON]]
 # The locks belong to the living processes of a run; the kernel gives them back when the last one has ended.
 # So two attempts of one run at the same time, or more runs than slots, are seen from outside of the engine.
 job=$1 limit=$2 in_all=$3 seconds=$4 failing=${5:-0} daemon=${6:-}
@@ -39,7 +39,7 @@ while exec 9>"witness/slot.$number"; ! flock -n 9; do
     [ "$number" -le "$in_all" ] || { say over_limit_in_all; break; }
 done
 say start
-[ -z "$daemon" ] || setsid sh -c 'echo "daemon $$" >>witness/daemons; exec sleep "$0"' "$seconds" 8>&- 9>&- &
+[ -z "$daemon" ] || setsid sh -c 'echo "daemon $$" >>witness/daemons; exec sleep "$0"' "$daemon" 8>&- 9>&- &
 sleep "$seconds"
 [ "$ENGINE_ATTEMPT" -gt "$failing" ] || { say fail; exit 3; }
 say stop
@@ -47,14 +47,18 @@ say stop
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """A job of the site: how long it takes, and what limits and policies it has."""
+    """A job of the site: how long it takes, and what limits and policies it has.
+
+    `failing`: how many attempts fail; `daemon_s`: how long a process lives that it starts in a session of its own.
+    """
 
     limit: int | None = None
     seconds: float = 0.05
     failing: int = 0
-    with_daemon: bool = False
+    daemon_s: float | None = None
     on_crash: str = "retry"
     retry: str = ""
+    timeout: str = "1h"
 
 
 class Witnessed(Struct, frozen=True, kw_only=True):
@@ -104,9 +108,14 @@ class Site:
     def _job_table(self, name: str, job: Job) -> str:
         command = [
             "sh", "job.sh", name, str(job.limit or self.concurrency), str(self.concurrency), str(job.seconds),
-            str(job.failing), *(["with-daemon"] if job.with_daemon else []),
+            str(job.failing), *([str(job.daemon_s)] if job.daemon_s else []),
         ]  # fmt: skip
-        lines = [f"[jobs.{name}]", f"run.exec = {json.dumps(command)}", f'on_crash = "{job.on_crash}"']
+        lines = [
+            f"[jobs.{name}]",
+            f"run.exec = {json.dumps(command)}",
+            f'on_crash = "{job.on_crash}"',
+            f'timeout = "{job.timeout}"',
+        ]
         lines += [f"concurrency = {job.limit}"] if job.limit else []
         lines += [f"retry = {job.retry}"] if job.retry else []
         return "\n".join(lines)
@@ -142,9 +151,7 @@ class Site:
 
     # What the engine says
 
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask the engine once, on a connection of its own; raises OSError and HTTPException."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10.0)
         try:
@@ -165,9 +172,7 @@ class Site:
         return sum(answer.body["runs"].values()) if answer.status == 200 else None
 
 
-def ask(
-    connection: HTTPConnection, method: str, path: str, body: Any, headers: Mapping[str, str] | None
-) -> Answer:
+def ask(connection: HTTPConnection, method: str, path: str, body: Any, headers: Mapping[str, str] | None) -> Answer:
     """Ask the engine once; raises OSError and HTTPException."""
     sent = {"Authorization": f"Bearer {TOKEN}", **(headers or {})}
     content = None

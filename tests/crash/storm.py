@@ -16,9 +16,9 @@ JOBS = {
     "single": Job(limit=1, seconds=0.03),
     "pair": Job(limit=2, seconds=0.05),
     "plain": Job(seconds=0.05),
-    "slow": Job(limit=3, seconds=0.6),
+    "slow": Job(limit=4, seconds=0.8),
     "flaky": Job(seconds=0.02, failing=1, retry='{ attempts = 3, delay = "200ms", jitter = 0.1 }'),
-    "fragile": Job(seconds=0.1, on_crash="fail"),
+    "fragile": Job(limit=2, seconds=1.0, on_crash="fail"),
 }
 TRIGGERS = """
 [triggers.tick]
@@ -58,6 +58,10 @@ STOPS = 0.2
 """How many of the kills come while the engine stops, at up to STOP_S after SIGTERM."""
 
 STOP_S = 0.3
+
+LONG_AWAY, AWAY_S = 0.05, 2.5
+"""How often, and how long, the engine stays away, so that due seconds are missed."""
+
 DRAIN_S = 90.0
 
 
@@ -87,6 +91,8 @@ def storm(path: Path, *, kills: int, seed: int, tell: Callable[[int], None] = la
                 if engine.exit_code is not None:
                     findings.append(f"the engine ended by itself at a start: {engine.logged()}")
                 engine.kill()
+            if chance.random() < LONG_AWAY:
+                time.sleep(AWAY_S)
             engine = started(site)
             tell(number + 1)
         result = settle(site, load, engine)
@@ -120,8 +126,4 @@ def settle(site: Site, load: Load, engine: EngineProcess) -> Sum:
 
 def _tracebacks(site: Site) -> list[str]:
     lines = site.log.read_text(errors="replace").splitlines()
-    return (
-        [f"a traceback in the log: {lines[-1]}"]
-        if any(line.startswith("Traceback") for line in lines)
-        else []
-    )
+    return [f"a traceback in the log: {lines[-1]}"] if any(line.startswith("Traceback") for line in lines) else []
