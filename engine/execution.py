@@ -11,17 +11,20 @@ from typing import Any
 import anyio
 from msgspec.structs import replace
 
+from engine import cancellation
 from engine.clock import Clock
 from engine.decide.rules import Rule
 from engine.errors import ExpressionError, InvalidEvent
 from engine.events import Event
 from engine.expressions import Scope
+from engine.ids import is_slug
 from engine.jobs import Job
-from engine.payload import survey
+from engine.payload import encode_json, survey
 from engine.plugin import Outcome
 from engine.processes import end_leftovers
 from engine.runlogs import RunLogs
 from engine.runs import Run, RunState
+from engine.units import format_size
 
 log = logging.getLogger("engine.run")
 
@@ -29,6 +32,8 @@ RUN_MARK = "ENGINE_RUN_ID"
 """The environment variable by which every process of a run is known."""
 
 LONGEST_REASON = 2000
+LARGEST_OUTPUTS_BYTES = 1024 * 1024
+_LONGEST_REPR = 200
 
 _ALLOWED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED})
 
@@ -93,21 +98,17 @@ class Executor:
             await self._end_strays(run)
         try:
             outcome: Any = await job.runner.run(context)
-        except Exception as error:
-            log.exception("The runner of job %s raised", job.name, extra={"action": "runner_raised", "run": run.id})
-            text = _printable(f"{type(error).__name__}: {error}")
-            return Outcome.failed("runner_raised", f"failed: the runner raised {text}")
-        except anyio.get_cancelled_exc_class():
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except anyio.get_cancelled_exc_class() as error:
             with anyio.CancelScope(shield=True):
                 await self._end_strays(run)
-            raise
-        if not isinstance(outcome, Outcome) or outcome.state not in _ALLOWED:
-            return Outcome.failed("runner_broke_contract", f"failed: the runner returned {outcome!r:.200}")
-        try:
-            survey(dict(outcome.outputs or {}))
-        except InvalidEvent as error:
-            return Outcome.failed("bad_outputs", f"failed: its outputs can't be kept: {error}")
-        return replace(outcome, reason=_printable(outcome.reason))
+            if cancellation.is_wanted():
+                raise
+            return _raised(run, job, error)
+        except BaseException as error:  # also SystemExit, which would end the engine
+            return _raised(run, job, error)
+        return _checked(outcome)
 
     async def _end_strays(self, run: Run) -> None:
         """End what an attempt left outside of its group: no two attempts of a run are ever alive at once."""
@@ -138,6 +139,47 @@ class Executor:
         )
         last = merged[-1]
         return merged, rule.scope(last, last.data).derive(now=self._clock.now())
+
+
+def _raised(run: Run, job: Job, error: BaseException) -> Outcome:
+    log.error("The runner of job %s raised", job.name, exc_info=error, extra={"action": "runner_raised", "run": run.id})
+    text = _printable(f"{type(error).__name__}: {_shown(error, str)}")
+    return Outcome.failed("runner_raised", f"failed: the runner raised {text}")
+
+
+def _checked(outcome: Any) -> Outcome:
+    """Return what a runner returned, if it is an outcome that can be stored; else a failed one that says why not."""
+    if (
+        not isinstance(outcome, Outcome)
+        or not isinstance(outcome.state, str)
+        or outcome.state not in _ALLOWED
+        or not isinstance(outcome.code, str)
+        or not is_slug(outcome.code)
+        or not isinstance(outcome.reason, str)
+        or not (outcome.exit_code is None or (type(outcome.exit_code) is int and abs(outcome.exit_code) < 2**63))
+    ):
+        text = _printable(_shown(outcome, repr))[:_LONGEST_REPR]
+        return Outcome.failed("runner_broke_contract", f"failed: the runner returned {text}")
+    outputs = outcome.outputs
+    try:
+        if outputs is not None:
+            outputs = dict(outputs)
+            survey(outputs)
+            if (size := len(encode_json(outputs))) > LARGEST_OUTPUTS_BYTES:
+                raise InvalidEvent(f"they are {format_size(size)}, more than {format_size(LARGEST_OUTPUTS_BYTES)}")
+    except (TypeError, ValueError) as error:
+        return Outcome.failed("bad_outputs", f"failed: its outputs can't be kept: {_printable(str(error))}")
+    except InvalidEvent as error:
+        return Outcome.failed("bad_outputs", f"failed: its outputs can't be kept: {error}")
+    return replace(outcome, state=RunState(outcome.state), reason=_printable(outcome.reason), outputs=outputs)
+
+
+def _shown(value: Any, how: Callable[[Any], str]) -> str:
+    """Return a plugin's object as text, whatever its methods do."""
+    try:
+        return how(value)
+    except Exception as error:
+        return f"a {type(value).__name__} that can't be shown ({type(error).__name__})"
 
 
 def _printable(reason: str) -> str:

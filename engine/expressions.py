@@ -13,6 +13,7 @@ them out: data can't bring one.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
@@ -223,7 +224,23 @@ def render(value: Any) -> str:
         return value.decode("utf-8", "replace")
     if isinstance(value, (int, float)):
         return repr(value)
-    return encode_json(value).decode()
+    return encode_json(plain(value)).decode()
+
+
+def plain(value: Any) -> Any:
+    """Return a CEL value as a JSON value: instants, durations and bytes as text, the keys of maps too.
+
+    Raises ExpressionError for numbers that JSON hasn't.
+    """
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {render(key): plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ExpressionError(f"{value!r} is no number that JSON has")
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return render(value) if isinstance(value, (str, datetime, timedelta, bytes)) else str(value)
 
 
 def _near(name: str, names: Collection[str]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -189,11 +190,7 @@ class Intake:
                 survey(text)
         survey(event.data)
         now = self._clock.now()
-        time = event.time
-        if time is None:
-            time = now
-        elif time.tzinfo is None:
-            raise InvalidEvent("an event's time needs a time zone", status=422)
+        time = now if event.time is None else _in_utc(event.time)
         priority = event.priority
         if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
             raise InvalidEvent("an event's priority is a whole number from 0 to 9", status=422)
@@ -210,10 +207,12 @@ class Intake:
         """Decide what the events become, store it, and hand on what is ready."""
         for attempt in range(1, _TRIES + 1):
             drafts: list[Draft] = []
+            stored: asyncio.Future[list[Accepted]] | None = None
             try:
                 for event in events:
-                    draft = self._draft(event, rules_of(event), origin, reason, bypass)
+                    draft = self._draft(event)
                     drafts.append(draft)
+                    self._decide_all(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([
                     Entry(
                         event=draft.event, data=draft.data, outcomes=tuple(draft.outcomes),
@@ -222,7 +221,15 @@ class Intake:
                     for draft in drafts
                 ])  # fmt: skip
                 change = Accept(entries=entries, missed=missed, cursor=cursor)
-                answers: list[Accepted] = await self._journal.submit(change)
+                stored = self._journal.submit(change)
+                answers = await stored
+            except asyncio.CancelledError:
+                # Who emitted is gone, but the change was written or refused: its runs must not be left alone.
+                if stored is None or stored.exception() is not None:
+                    self._undo(drafts)
+                else:
+                    self._hand_on_all(drafts, stored.result())
+                raise
             except Conflict:
                 # A window that we joined was not stored, or closed in the store: decide anew.
                 self._undo(drafts)
@@ -235,12 +242,11 @@ class Intake:
             except BaseException:
                 self._undo(drafts)
                 raise
-            for draft, answer in zip(drafts, answers, strict=True):
-                self._hand_on(draft, answer)
+            self._hand_on_all(drafts, answers)
             return answers
         raise StoreUnavailable("the events could not be stored; try again")
 
-    def _draft(self, event: Event, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> Draft:
+    def _draft(self, event: Event) -> Draft:
         data = encode_json(event.data)
         if len(data) > self._max_data_bytes:
             raise InvalidEvent(
@@ -248,7 +254,13 @@ class Intake:
                 f"{format_size(len(data))}",
                 status=413,
             )
-        draft = Draft(event=event, data=data, outcomes=[], runs=[], joins=[], opened=[], joined=[])
+        return Draft(event=event, data=data, outcomes=[], runs=[], joins=[], opened=[], joined=[])
+
+    def _decide_all(
+        self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]
+    ) -> None:
+        """Decide what an event becomes at each trigger that it meets."""
+        event = draft.event
         if not rules:
             draft.outcomes.append(
                 Outcome(
@@ -260,7 +272,6 @@ class Intake:
             )
         for rule in rules:
             draft.outcomes.append(self._decide(draft, event, rule, origin, reason, bypass))
-        return draft
 
     def _decide(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
@@ -381,6 +392,10 @@ class Intake:
                 if window.due_at == after:
                     window.due_at = before
 
+    def _hand_on_all(self, drafts: Sequence[Draft], answers: Sequence[Accepted]) -> None:
+        for draft, answer in zip(drafts, answers, strict=True):
+            self._hand_on(draft, answer)
+
     def _hand_on(self, draft: Draft, answer: Accepted) -> None:
         """Give what is durable to dispatch; take back what the store found to be there already."""
         if answer.duplicate:
@@ -399,6 +414,16 @@ class Intake:
                 self._starter.offer(run, event)
             else:
                 self._starter.wait(run)
+
+
+def _in_utc(time: Any) -> datetime:
+    """Return an event's time in UTC; refuse what is no instant, or one that has no date there."""
+    if not isinstance(time, datetime) or time.utcoffset() is None:
+        raise InvalidEvent("an event's time is an instant with a time zone", status=422)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise InvalidEvent("an event's time is out of range", status=422) from None
 
 
 def _dropped(trigger: str, outcome: EventOutcome, code: str, why: str) -> Outcome:

@@ -42,6 +42,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 _Item = tuple[Change, "asyncio.Future[Any]"]
 
 
+class Submitted(asyncio.Future[Any]):
+    """The result of a change that can't be taken back: who is cancelled while waiting learns it first."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Do nothing: the change is written or refused all the same."""
+        return False
+
+
 class Writable(Protocol):
     """What the journal needs of a store."""
 
@@ -79,10 +87,13 @@ class Journal:
     def submit(self, change: Change) -> asyncio.Future[Any]:
         """Put a change in line and return a future of its result.
 
+        It is done once the change is written or refused, and can't be cancelled: a task that is cancelled while
+        it awaits the future goes on, with CancelledError, when the future is done.
+
         The future raises StoreUnavailable where the store refuses an `Accept` now, StoreDamaged when the
         store has failed for good, and Conflict where the change can't be made.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future = Submitted(loop=asyncio.get_running_loop())
         if self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
             future.set_exception(type(self.failure)(str(self.failure)))
         elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:

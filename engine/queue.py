@@ -172,14 +172,15 @@ class Queue:
         if lane.reading or lane.edge is None:
             return
         lane.reading = True
+        edge = lane.edge
         try:
-            rows = await self._read(job, lane.edge, WINDOW)
-        except BaseException:
+            rows = await self._read(job, edge, WINDOW)
+        finally:
             lane.reading = False
-            lane.arrived.clear()
-            raise
-        lane.reading = False
-        arrived, lane.arrived = lane.arrived, []
+            arrived, lane.arrived = lane.arrived, []
+        if lane.edge != edge:
+            # The window was trimmed meanwhile: what was read, and what arrived, lies beyond its end.
+            return
         if len(rows) == WINDOW:
             last = rows[-1][0]
             lane.edge = QueuePlace(last.rank, last.id)
@@ -235,7 +236,9 @@ class Timeline:
         return len(self._runs)
 
     def put(self, run: Run, due_at: datetime) -> None:
-        """Take in a run that waits in the store until `due_at`, or move it there."""
+        """Take in a run that waits in the store until `due_at`, or move it there; one that is active is left."""
+        if self._is_active(run.id):
+            return
         if self._edge is not None and (due_at, run.id) > self._edge:
             self._runs.pop(run.id, None)
             if self._reading:
@@ -279,11 +282,15 @@ class Timeline:
         if self._reading or self._edge is None:
             return
         self._reading = True
+        edge = self._edge
         try:
-            rows = await self._read(self._edge, WINDOW)
+            rows = await self._read(edge, WINDOW)
         finally:
             self._reading = False
             arrived, self._arrived = self._arrived, []
+        if self._edge != edge:
+            # The window was trimmed meanwhile: what was read, and what arrived, lies beyond its end.
+            return
         self._edge = (rows[-1][0], rows[-1][1].id) if len(rows) == WINDOW else None
         for due_at, run in rows:
             if run.id not in self._runs and not self._is_active(run.id):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import anyio
 from msgspec import Struct
 
+from engine import cancellation
 from engine.clock import Clock, rfc3339
 from engine.errors import PluginError, StoreDamaged
 from engine.events import Accepted, Event
@@ -195,9 +196,16 @@ class Sources:
             except StoreDamaged:
                 state.state, state.error = "stopped", "the store failed"
                 return
-            except Exception as error:
-                state.error = f"{type(error).__name__}: {error}"
-                log.exception("Source %s raised", state.id, extra={"action": "source_raised", "source": state.id})
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException as error:  # also SystemExit, which would end the engine
+                if isinstance(error, anyio.get_cancelled_exc_class()) and cancellation.is_wanted():
+                    raise
+                state.error = _said(error)
+                log.error(
+                    "Source %s raised", state.id, exc_info=error,
+                    extra={"action": "source_raised", "source": state.id},
+                )  # fmt: skip
             state.state = "failed"
             state.restarts += 1
             if self._clock.monotonic() - started >= STEADY_S:
@@ -215,3 +223,11 @@ class Sources:
             await state.source.run(context)
         finally:
             context.close()
+
+
+def _said(error: BaseException) -> str:
+    """Return what an error says, whatever its methods do."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__

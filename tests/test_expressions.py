@@ -193,7 +193,7 @@ def test_macros_that_could_hold_the_engine_fail_at_once(text: str) -> None:
     expression = Expression(text)
     with pytest.raises(ExpressionError, match=f"more than the {MOST_STEPS:,} allowed"):
         expression.evaluate(scope(data))
-    assert time.perf_counter() - began < 0.1
+    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.errors import ExpressionError
 from engine.events import Event
-from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template
+from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain
 from engine.jobs import Job
 from engine.triggers import Trigger
 
@@ -60,7 +60,7 @@ class Rule:
                 if scope is None:
                     scope = self.scope(event, data)
                 try:
-                    filled[name] = default.value(scope)
+                    filled[name] = plain(default.value(scope))
                 except ExpressionError as error:
                     raise ExpressionError(f"default {name}: {error}") from None
             else:

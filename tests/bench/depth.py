@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from tests.bench.material import order_json
 from tests.bench.preload import preload
-from tests.bench.processes import TOKEN, Server, start_engine, wait_for
+from tests.bench.processes import Server, start_engine, wait_for
 from tests.bench.report import BenchFailed, Figure, Options, Report
 from tests.bench.wire import Wire, request
 
@@ -118,7 +118,8 @@ def measure(options: Options) -> Report:
         ready_s, bare_ready_s = [large.ready_s], [small.ready_s]
         checked_s = large.wait_quiet(CHECKED_S)
         for server, count in ((large, many), (small, few)):
-            waiting = _waiting(server)
+            with Wire(server.port) as wire:
+                waiting = server.unfinished(wire)
             if waiting != count:
                 raise BenchFailed(f"{waiting} runs wait instead of {count}")
         turns = [_round(((deep, large), (shallow, small)), each) for _ in range(options.rounds)]
@@ -129,13 +130,6 @@ def measure(options: Options) -> Report:
                 times_s.append(server.ready_s)
     ours, bare = [turn for turn, _ in turns], [turn for _, turn in turns]
     return _report(ours, bare, resident, ready_s, bare_ready_s, checked_s, many)
-
-
-def _waiting(server: Server) -> int:
-    """Return how many runs wait, by the engine's own count; those that stand before the meter wait too."""
-    with Wire(server.port) as wire:
-        _, body = wire.ask("GET", "/api/v1/status", token=TOKEN)
-    return int(sum(msgspec.json.decode(body)["runs"].values()))
 
 
 def _round(sides: Sequence[tuple[Side, Server]], count: int) -> list[Turn]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from tests.bench.report import BenchFailed
@@ -96,6 +97,13 @@ class Server:
         loop_s = used.pop(self.pid, 0.0)
         others = sorted(used.values())
         return Cpu(loop_s=loop_s, writer_s=others[-1] if others else 0.0, rest_s=sum(others[:-1]))
+
+    def unfinished(self, wire: Wire) -> int:
+        """Return how many runs have not ended, by the engine's own count."""
+        status, body = wire.ask("GET", "/api/v1/status", token=TOKEN)
+        if status != 200:
+            raise BenchFailed(f"the engine answered {status}: {body.decode()}\n{self.log.read_text()[-4000:]}")
+        return int(sum(msgspec.json.decode(body)["runs"].values()))
 
     def memory_bytes(self, field: str = "VmHWM") -> int:
         """Return its resident memory, the most so far (VmHWM) or now (VmRSS)."""

@@ -76,7 +76,7 @@ def _engine_turn(engine: Server, database: Path, runs: int) -> Turn:
             status, answer = wire.ask("POST", "/api/v1/events", body, TOKEN)
             if status != 202:
                 raise BenchFailed(f"POST /api/v1/events was answered with {status}: {answer.decode()}")
-        wait_for(lambda: _unfinished(wire) == 0, "all runs have ended", within_s=LONGEST_S, pause_s=0.05)
+        wait_for(lambda: engine.unfinished(wire) == 0, "all runs have ended", within_s=LONGEST_S, pause_s=0.05)
     cpu: Cpu = engine.cpu_since(before)
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as raw:
         query = (
@@ -87,11 +87,6 @@ def _engine_turn(engine: Server, database: Path, runs: int) -> Turn:
     if count != runs:
         raise BenchFailed(f"of {runs} runs {count} succeeded")
     return Turn(runs=runs, seconds=last / 1e6 - begun_s, cpu_s=cpu.total_s, loop_s=cpu.loop_s, writer_s=cpu.writer_s)
-
-
-def _unfinished(wire: Wire) -> int:
-    _, answer = wire.ask("GET", "/api/v1/status", token=TOKEN)
-    return sum(msgspec.json.decode(answer)["runs"].values())
 
 
 def _bare_turn(folder: Path, runs: int) -> Turn:

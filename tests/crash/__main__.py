@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -33,20 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     table = Table("what", "kills", "events", "runs", "attempts", "cut off", "done twice", "seconds", "wrong")
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="crash-") as folder:
-        path = Path(folder)
-        if given.kills > 0 and not given.call:
-            wrong += _storm(path / "storm", given.kills, given.seed, table)
-        if given.steps or given.call:
-            if not strace_is_there():
-                console.print("strace is not installed: the steps need it (apt-get install strace)")
-                return 1
-            for call in given.call or CALLS:
-                wrong += _steps(path, call, given.at, table)
+    path = Path(tempfile.mkdtemp(prefix="crash-"))
+    if given.kills > 0 and not given.call:
+        wrong += _storm(path / "storm", given.kills, given.seed, table)
+    if given.steps or given.call:
+        if not strace_is_there():
+            console.print("strace is not installed: the steps need it (apt-get install strace)")
+            return 1
+        for call in given.call or CALLS:
+            wrong += _steps(path, call, given.at, table)
     console.print(table)
     for finding in wrong[:MOST_SHOWN]:
         console.print(finding, markup=False, highlight=False)
-    console.print(f"sum: {len(wrong)}")
+    console.print(f"sum: {len(wrong)}" + (f"; the sites that don't add up are kept in {path}" if wrong else ""))
+    if not wrong:
+        shutil.rmtree(path)
     return 1 if wrong else 0
 
 

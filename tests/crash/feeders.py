@@ -160,7 +160,7 @@ class FileFeeder(threading.Thread):
         if self._most is None:
             self._enough.set()
         self.join()
-        wait_for(lambda: not self.left(), f"all trigger files are taken, not {self.left()[:5]}", FINISH_S)
+        wait_for(lambda: not self.left(), lambda: f"all trigger files are taken, not {self.left()[:5]}", FINISH_S)
 
     def left(self) -> list[str]:
         """Return the files that were not taken to their end."""

@@ -27,12 +27,12 @@ class NotInTime(AssertionError):
     """What was waited for did not come."""
 
 
-def wait_for(look: Callable[[], T | None], what: str, within_s: float = 20.0) -> T:
-    """Look until what is found is true, and return it; raise NotInTime."""
+def wait_for(look: Callable[[], T | None], what: str | Callable[[], str], within_s: float = 20.0) -> T:
+    """Look until what is found is true, and return it; raise NotInTime, which says `what` was waited for."""
     until_s = time.monotonic() + within_s
     while not (found := look()):
         if time.monotonic() > until_s:
-            raise NotInTime(f"not within {within_s:g} s: {what}")
+            raise NotInTime(f"not within {within_s:g} s: {what if isinstance(what, str) else what()}")
         time.sleep(PAUSE_S)
     return found
 
@@ -88,7 +88,7 @@ class EngineProcess:
                 return "ended"
             return "ready" if "action=ready" in self.logged() else None
 
-        return wait_for(look, f"the engine is ready:\n{self.logged()}", START_S) == "ready"
+        return wait_for(look, lambda: f"the engine is ready:\n{self.logged()}", START_S) == "ready"
 
     def kill(self) -> None:
         """Kill it with SIGKILL, and nothing that it started; return when it is gone."""

@@ -100,7 +100,7 @@ def kill_at(site: Site, call: str, number: int) -> Step:
         def over() -> bool:
             return traced.exit_code is not None or (load.is_done() and site.unfinished() == 0)
 
-        wait_for(over, f"the load is over:\n{traced.logged()}", LOAD_S)
+        wait_for(over, lambda: f"the load is over:\n{traced.logged()}", LOAD_S)
         code = traced.stop() if traced.exit_code is None else traced.exit_code
     findings = [] if code in (0, -signal.SIGKILL) else [f"the engine ended with {code}: {traced.logged()}"]
     with EngineProcess(site) as engine:

@@ -1,0 +1,70 @@
+"""Whether and when a failed attempt is tried again."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.decide.retry import delay_s
+from engine.jobs import RetryPolicy
+
+POLICIES = st.builds(
+    RetryPolicy,
+    attempts=st.integers(1, 1000),
+    delay_s=st.floats(0, 1e6),
+    factor=st.floats(1, 100),
+    max_delay_s=st.floats(0, 1e6),
+    jitter=st.floats(0, 1),
+)
+
+
+def test_without_a_policy_there_is_one_attempt() -> None:
+    assert delay_s(RetryPolicy(), 1, "run") is None
+
+
+@pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, True), (3, False), (4, False)])
+def test_there_are_as_many_attempts_in_all_as_the_policy_says(attempt: int, again: bool) -> None:
+    assert (delay_s(RetryPolicy(attempts=3), attempt, "run") is not None) == again
+
+
+def test_delays_grow_by_the_factor_up_to_the_longest() -> None:
+    policy = RetryPolicy(attempts=10, delay_s=5, factor=2, max_delay_s=60, jitter=0)
+    assert [delay_s(policy, attempt, "run") for attempt in range(1, 10)] == [5, 10, 20, 40, 60, 60, 60, 60, 60]
+
+
+def test_a_factor_of_one_keeps_the_delay() -> None:
+    policy = RetryPolicy(attempts=4, delay_s=7, factor=1, jitter=0)
+    assert [delay_s(policy, attempt, "run") for attempt in (1, 2, 3)] == [7, 7, 7]
+
+
+@given(POLICIES, st.integers(1, 1000), st.text())
+def test_every_delay_is_finite_and_within_the_jitter_of_its_bound(policy: RetryPolicy, attempt: int, seed: str) -> None:
+    delay = delay_s(policy, attempt, seed)
+    if attempt >= policy.attempts:
+        assert delay is None
+        return
+    assert delay is not None
+    assert math.isfinite(delay)
+    assert 0 <= delay <= policy.max_delay_s * (1 + policy.jitter) * 1.000001
+
+
+@given(POLICIES, st.integers(1, 1000), st.text())
+def test_deciding_twice_decides_the_same(policy: RetryPolicy, attempt: int, seed: str) -> None:
+    assert delay_s(policy, attempt, seed) == delay_s(policy, attempt, seed)
+
+
+def test_jitter_spreads_runs_that_failed_together_over_the_whole_band() -> None:
+    policy = RetryPolicy(attempts=2, delay_s=100, jitter=0.1)
+    delays = [delay_s(policy, 1, f"run-{n}") or 0.0 for n in range(1000)]
+    assert 90 <= min(delays) < 91
+    assert 109 < max(delays) <= 110
+    assert 99 < sum(delays) / len(delays) < 101
+    assert len(set(delays)) > 990
+
+
+def test_the_attempts_of_one_run_do_not_share_their_jitter() -> None:
+    policy = RetryPolicy(attempts=100, delay_s=100, factor=1, jitter=0.5)
+    assert len({delay_s(policy, attempt, "run") for attempt in range(1, 100)}) > 90
