@@ -38,6 +38,9 @@ MOST_CRASHES = 10
 
 RETRY_READ_S = 1.0
 
+MOST_MOVING = 2048
+"""While so many runs are on their way from one state to the next, no more of those that are due are taken up."""
+
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
 
@@ -80,6 +83,7 @@ class Dispatch:
         self._taken_by: dict[str, int] = {}
         self._active: dict[str, Active] = {}
         self._moving: set[str] = set()
+        self._fewer_moving = asyncio.Event()
         self._queue = Queue(self._read_head, self._is_active)
         self._timeline = Timeline(self._read_due, self._is_active)
         self._timeline_changed = asyncio.Event()
@@ -157,16 +161,15 @@ class Dispatch:
         An interrupted run is queued again, and its attempt does not count.
         """
         self._starting = False
-        with anyio.move_on_after(grace_s):
-            await self._until_idle()
+        ends_s = self._clock.monotonic() + grace_s
+        while self._taken and (left_s := ends_s - self._clock.monotonic()) > 0:
+            self._idle.clear()
+            await self._sleep(left_s, self._idle)
         if self._active:
             log.info("Interrupting %d runs", len(self._active), extra={"action": "interrupt"})
         for active in list(self._active.values()):
             self._cancel(active, "interrupted")
-        await self._until_idle()
-
-    async def _until_idle(self) -> None:
-        while self._active:
+        while self._taken:
             self._idle.clear()
             await self._idle.wait()
 
@@ -197,7 +200,13 @@ class Dispatch:
             self._taken_by[job] = left
         else:
             del self._taken_by[job]
+        if not self._taken:
+            self._idle.set()
         self._queue.unpark(job)
+
+    def _moved(self, run_id: str) -> None:
+        self._moving.discard(run_id)
+        self._fewer_moving.set()
 
     def _is_active(self, run_id: str) -> bool:
         return run_id in self._active or run_id in self._moving
@@ -243,6 +252,9 @@ class Dispatch:
 
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
         active = Active(run)
+        if not self._starting:
+            # It was stored as running while we began to stop.
+            active.why = "interrupted"
         self._active[run.id] = active
         start = None
         if step is not None:
@@ -266,7 +278,7 @@ class Dispatch:
             gave_back = True
             self.pump()
             await recorded
-            self._moving.discard(run.id)
+            self._moved(run.id)
             if then is not None and then.state is RunState.RETRYING:
                 self.wait(then)
         except Conflict as error:
@@ -275,13 +287,11 @@ class Dispatch:
         except StoreError as error:
             log.error("Run %s: %s", run.id, error, extra={"action": "store_failed", "run": run.id})
         finally:
-            self._moving.discard(run.id)
+            self._moved(run.id)
             if not gave_back:
                 self._active.pop(run.id, None)
                 self._give_slot(run.job)
                 self.pump()
-            if not self._active:
-                self._idle.set()
             self._on_change(run.id)
 
     async def _attempt(self, active: Active, events: tuple[Event, ...] | None) -> tuple[Outcome | None, datetime]:
@@ -293,10 +303,6 @@ class Dispatch:
         job = self._jobs.get(run.job)
         if job is None:
             return Outcome.failed("job_missing", f"failed: there is no job {run.job} any more"), started_at
-        if events is None:
-            events = await self._events_of(run)
-            if not events:
-                return Outcome.failed("event_missing", "failed: its events are gone from the store"), started_at
 
         def note(pid: int) -> None:
             active.process = pid
@@ -306,8 +312,13 @@ class Dispatch:
         outcome: Outcome | None = None
         with anyio.CancelScope() as scope:
             active.scope = scope
-            self._set_deadline(run, job.timeout_s)
-            outcome = await self._execute(run, job, events, note)
+            if events is None:
+                events = await self._events_of(run)
+            if events:
+                self._set_deadline(run, job.timeout_s)
+                outcome = await self._execute(run, job, events, note)
+            else:
+                outcome = Outcome.failed("event_missing", "failed: its events are gone from the store")
         active.scope = None
         return (None if scope.cancelled_caught else outcome), started_at
 
@@ -432,6 +443,12 @@ class Dispatch:
             now = self._clock.now()
             for run in self._timeline.take_due(now):
                 self._promote(run, now)
+            if self._timeline.is_low:
+                # What is due may go on beyond the window; so may what is being moved, so it has to end at times.
+                while len(self._moving) >= MOST_MOVING:
+                    self._fewer_moving.clear()
+                    await self._fewer_moving.wait()
+                continue
             self._timeline_changed.clear()
             now, next_at = self._clock.now(), self._timeline.next_at()
             latest = now + timedelta(seconds=LONGEST_SLEEP_S)
@@ -444,7 +461,7 @@ class Dispatch:
         window = self._windows.of_run(run.id)
         if window is not None:
             if window.due_at > now:
-                self._timeline.put(run, window.due_at)
+                self._timeline.postpone(run, window.due_at)
                 return
             self._windows.close(window)
             run = replace(run, event_count=window.count, priority=window.priority, window=None)
@@ -468,7 +485,7 @@ class Dispatch:
         except Conflict:
             return
         finally:
-            self._moving.discard(run.id)
+            self._moved(run.id)
         self.offer(run, None)
 
     # Reading

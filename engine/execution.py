@@ -72,6 +72,8 @@ class Context:
         return self._run_logs.output_path(self.run_id)
 
     def process_started(self, pid: int) -> None:
+        if type(pid) is not int or pid < 2:
+            raise ValueError(f"{pid!r} is no process id of a run")
         self._note(pid)
 
 

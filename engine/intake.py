@@ -137,12 +137,16 @@ class Intake:
         return await self._commit(named, self._listeners, Origin.EVENT)
 
     def _listeners(self, event: Event) -> list[Rule]:
-        return [
-            rule
-            for source_id, source in self._hearing
-            if source.accepts(event)
-            for rule in self._by_source.get(source_id, ())
-        ]
+        found: list[Rule] = []
+        for source_id, source in self._hearing:
+            try:
+                accepted = source.accepts(event)
+            except Exception:
+                log.exception("Source %s raised on an event", source_id, extra={"action": "source_raised"})
+                continue
+            if accepted:
+                found.extend(self._by_source.get(source_id, ()))
+        return found
 
     async def fire(
         self, trigger: str, *, data: Any = None, reason: str = "", priority: int | None = None,
@@ -150,7 +154,10 @@ class Intake:
     ) -> Accepted:  # fmt: skip
         """Run a trigger by hand: it obeys its filter and every gate that `bypass` does not name.
 
-        Raises NotFound, Conflict (the trigger or its job is disabled), InvalidEvent and StoreUnavailable.
+        A `request_id` that came before is not fired again: the answer is that of the first time.
+
+        Raises NotFound, Conflict (the trigger or its job is disabled, or the request id was that of another
+        trigger), InvalidEvent and StoreUnavailable.
         """
         rule = self._rules.get(trigger)
         if rule is None:
@@ -161,7 +168,10 @@ class Intake:
         event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
         named = self._admit(event, MANUAL_SOURCE)
         answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
-        return answers[0]
+        answer = answers[0]
+        if answer.duplicate and all(outcome.trigger != trigger for outcome in answer.outcomes):
+            raise Conflict(f"the request id {request_id} has fired another trigger; give each request its own")
+        return answer
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted:
         """Record something that is not a valid event, for each trigger that it would have met."""
@@ -372,11 +382,15 @@ class Intake:
     ) -> Run:
         now = event.received_at
         last = steps[-1]
+        key = event.key or event.id
+        if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
+            # Heard: several senders may use the same keys for different events.
+            key = f"{event.source} {event.key}"
         return Run(
-            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=event.key or
-            event.id, event=event.id, state=last.state, code=last.code, reason=last.reason, priority=priority,
-            rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps, scheduled_for=event.time if
-            origin is Origin.SCHEDULE else None, **fields,
+            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
+            state=last.state, code=last.code, reason=last.reason, priority=priority,
+            rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
+            scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
         )  # fmt: skip
 
     def _undo(self, drafts: Sequence[Draft]) -> None:

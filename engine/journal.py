@@ -73,6 +73,7 @@ class Journal:
         self._gathering = False
         self._singly = 0
         self._closing = False
+        self._ended = False
         self._changed = asyncio.Event()
         self.failure: EngineError | None = None
         """Why the store can't write now; None while it can."""
@@ -94,7 +95,9 @@ class Journal:
         store has failed for good, and Conflict where the change can't be made.
         """
         future = Submitted(loop=asyncio.get_running_loop())
-        if self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
+        if self._ended:
+            future.set_exception(self.failure or StoreUnavailable("the engine has stopped"))
+        elif self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
             future.set_exception(type(self.failure)(str(self.failure)))
         elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:
             future.set_exception(StoreUnavailable("too many events wait to be written; try again in a moment"))
@@ -110,13 +113,17 @@ class Journal:
 
         Returns early, with `failure` set, when the store was found damaged.
         """
+        try:
+            await self._see_to_it()
+        finally:
+            self._ended = True
+            self._give_up(self.failure or StoreUnavailable("the engine has stopped"))
+
+    async def _see_to_it(self) -> None:
         pause_s = FIRST_PAUSE_S
         while not isinstance(self.failure, StoreDamaged):
             if self._closing and self._writing is None:
-                if not self._waiting:
-                    return
-                if self.failure is not None:
-                    self._give_up(self.failure)
+                if not self._waiting or self.failure is not None:
                     return
                 self._begin()
             elif self.failure is None:

@@ -42,8 +42,12 @@ class Changes:
     async def wait(self, run_id: str, timeout_s: float) -> None:
         """Return when the run has changed, or after `timeout_s`."""
         event = self._waiting.setdefault(run_id, anyio.Event())
-        with anyio.move_on_after(timeout_s):
-            await event.wait()
+        try:
+            with anyio.move_on_after(timeout_s):
+                await event.wait()
+        finally:
+            if self._waiting.get(run_id) is event and not event.statistics().tasks_waiting:
+                del self._waiting[run_id]
 
 
 class Operations:

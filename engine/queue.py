@@ -248,6 +248,13 @@ class Timeline:
         if len(self._runs) > 4 * WINDOW:
             self._trim()
 
+    def postpone(self, run: Run, due_at: datetime) -> None:
+        """Put back a run that was taken, for a later time that the store may not know yet.
+
+        It stays in memory though it may lie beyond the edge: a read could pass the place where it will be.
+        """
+        self._push(run, due_at)
+
     def remove(self, run_id: str) -> None:
         """Forget a run."""
         self._runs.pop(run_id, None)

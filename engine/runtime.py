@@ -8,6 +8,7 @@ once; the next start settles what was left.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -62,6 +63,9 @@ ROUTES_S = 2.0
 
 STOP_HTTP_S = 5.0
 
+STOP_PLUGINS_S = 20.0
+"""How long sources and interrupted runners may take to stop; programs get 10 s between SIGTERM and SIGKILL."""
+
 
 def distribution_version() -> str:
     """Return the version of the installed distribution."""
@@ -94,6 +98,8 @@ class Runtime:
         self._environment = environment
         self._on_ready = on_ready
         self._stop = anyio.Event()
+        self.stopping = anyio.Event()
+        """Set once it stops, asked to or as something failed."""
         known = registry or Registry.discover(config.engine.plugins)
         self._own_sources = frozenset({"timer", MANUAL_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
@@ -109,6 +115,11 @@ class Runtime:
         for pid in self._dispatch.processes() if self._dispatch is not None else ():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+
+    @property
+    def running(self) -> int:
+        """How many runs have a slot now."""
+        return 0 if self._dispatch is None else self._dispatch.running
 
     async def run(self) -> None:
         """Start, run until `stop`, and take everything down in order.
@@ -206,33 +217,43 @@ class Runtime:
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
             await outer.start(dispatch.run, name="dispatch")
-            async with anyio.create_task_group() as inner:
-                inner.start_soon(sources.run, name="sources")
-                await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
-                if used:
-                    with anyio.move_on_after(ROUTES_S):
-                        await routes_ready.wait()
-                if self._listen:
-                    admin = AdminToken.open(config.engine.data, self._environment)
-                    self.server = HttpServer(operations, admin)
-                    await self.server.start()
-                operations.state = "running"
-                inner.start_soon(notifier.watch, clock, name="watchdog")
-                if not store.checked:
-                    inner.start_soon(self._check_whole, store, journal, name="store check")
-                notifier.send("READY=1")
-                log.info("The engine runs", extra={"action": "ready", "pid": os.getpid(), "boot": self.boot})
-                if self._on_ready is not None:
-                    self._on_ready(self)
-                await self._stop.wait()
-                operations.state = "stopping"
-                notifier.send("STOPPING=1")
-                log.info("Stopping", extra={"action": "stopping"})
-                if self.server is not None:
-                    await self.server.stop(STOP_HTTP_S)
-                inner.cancel_scope.cancel()
-            await dispatch.drain(config.engine.shutdown_grace_s)
-            dispatch.stop()
+            grace_s = 0.0
+            try:
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(sources.run, name="sources")
+                    await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
+                    if used:
+                        with anyio.move_on_after(ROUTES_S):
+                            await routes_ready.wait()
+                    if self._listen:
+                        admin = AdminToken.open(config.engine.data, self._environment)
+                        self.server = HttpServer(operations, admin)
+                        await self.server.start()
+                    operations.state = "running"
+                    inner.start_soon(notifier.watch, clock, name="watchdog")
+                    if not store.checked:
+                        inner.start_soon(self._check_whole, store, journal, name="store check")
+                    notifier.send("READY=1")
+                    log.info("The engine runs", extra={"action": "ready", "pid": os.getpid(), "boot": self.boot})
+                    if self._on_ready is not None:
+                        self._on_ready(self)
+                    await self._stop.wait()
+                    self.stopping.set()
+                    operations.state = "stopping"
+                    notifier.send("STOPPING=1")
+                    grace_s = config.engine.shutdown_grace_s
+                    log.info("Stopping", extra={"action": "stopping"})
+                    if self.server is not None:
+                        await self.server.stop(STOP_HTTP_S)
+                    inner.cancel_scope.cancel()
+            finally:
+                # Where something failed, too: what runs is interrupted, and recorded as such.
+                with anyio.CancelScope(shield=True):
+                    self.stopping.set()
+                    if self.server is not None:
+                        await self.server.stop(STOP_HTTP_S)
+                    await dispatch.drain(grace_s)
+                    dispatch.stop()
         log.info("Stopped", extra={"action": "stopped"})
 
     def _used_sources(self) -> list[tuple[str, Source]]:
@@ -264,9 +285,23 @@ async def _follow_signals(runtime: Runtime, *, task_status: TaskStatus[None] = a
             runtime.stop()
 
 
+async def _limit_stop(runtime: Runtime) -> None:
+    """End the process where plugins do not stop in time; the next start settles what is left."""
+    await runtime.stopping.wait()
+    await runtime.clock.sleep(runtime.config.engine.shutdown_grace_s + STOP_HTTP_S + STOP_PLUGINS_S)
+    names = sorted(task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("source "))
+    log.critical(
+        "Not stopped in time (%s, runs: %d): ending at once", ", ".join(names) or "no source", runtime.running,
+        extra={"action": "stop_overdue"},
+    )  # fmt: skip
+    runtime.kill()
+    os._exit(1)
+
+
 async def _serve(runtime: Runtime) -> None:
     async with anyio.create_task_group() as group:
         await group.start(_follow_signals, runtime)
+        group.start_soon(_limit_stop, runtime)
         await runtime.run()
         group.cancel_scope.cancel()
 

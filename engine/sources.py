@@ -25,9 +25,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 STEADY_S = 60.0
 """A source that ran so long before it raised is started again after the first pause."""
 
-STOP_S = 5.0
-"""How long a source may take to stop."""
-
 
 class Door(Protocol):
     """What a source needs of intake and store."""

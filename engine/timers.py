@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
 from engine.decide.misfire import Due, due
-from engine.errors import StoreDamaged, StoreUnavailable
+from engine.errors import EngineError, PluginError, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.ids import new_id
 from engine.plugin import Timer
@@ -31,6 +31,8 @@ log = logging.getLogger("engine.timers")
 SOURCE_PREFIX = "timer:"
 EVENT_TYPE = "engine.timer"
 RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+ASK_AGAIN_S = 60.0
+"""After so long a timer that raised is asked again."""
 
 
 class State(Struct):
@@ -117,8 +119,8 @@ class Timers:
     async def _begin_timer(self, state: State) -> None:
         """Remember since when a new timer is there, so that what it misses from now on is known."""
         cursor = Cursor(source=SOURCE_PREFIX + state.trigger.name, value=rfc3339(state.since))
-        pause_s = RETRY_S
-        while True:
+        pause_s, since = RETRY_S, state.since
+        while state.since == since:
             try:
                 await self._begin(cursor)
                 return
@@ -129,21 +131,29 @@ class Timers:
     def _schedule(self, state: State) -> None:
         """Put the timer's next instant on the heap."""
         try:
-            state.next_at = state.timer.next(state.since)
-            state.problem = None
+            next_at = state.timer.next(state.since)
+            if next_at is not None and next_at <= state.since:
+                raise PluginError(f"the next instant after {rfc3339(state.since)} can't be {rfc3339(next_at)}")
         except Exception as error:
             self._note_problem(state, error)
-            state.next_at = None
             return
-        if state.next_at is not None:
-            heapq.heappush(self._heap, (state.next_at, state.trigger.name))
-            if self._heap[0][1] == state.trigger.name:
-                self._woken.set()
+        state.problem = None
+        state.next_at = next_at
+        if next_at is not None:
+            self._push(next_at, state)
+
+    def _push(self, at: datetime, state: State) -> None:
+        heapq.heappush(self._heap, (at, state.trigger.name))
+        if self._heap[0][1] == state.trigger.name:
+            self._woken.set()
 
     def _note_problem(self, state: State, error: Exception) -> None:
+        """Say that the plugin does not answer, and ask it again in a while."""
         name = state.trigger.name
         state.problem = f"the timer raised {type(error).__name__}: {error}"
         log.exception("The timer of trigger %s raised", name, extra={"action": "timer_raised", "trigger": name})
+        state.next_at = None
+        self._push(self._clock.now() + timedelta(seconds=ASK_AGAIN_S), state)
 
     async def _fire(self, state: State) -> None:
         """Make what is due durable, however long the store takes, and schedule what comes next."""
@@ -152,6 +162,8 @@ class Timers:
             now = self._clock.now()
             try:
                 found = due(state.timer.next, state.timer.previous, state.since, now)
+                if found is None and state.next_at is not None and state.next_at <= now:
+                    raise PluginError(f"{rfc3339(state.next_at)} is its next instant, but none of its previous ones")
             except Exception as error:
                 self._note_problem(state, error)
                 return
@@ -161,7 +173,12 @@ class Timers:
                 await self._emit_due(state, found, now)
             except StoreDamaged:
                 return
-            except StoreUnavailable:
+            except EngineError as error:
+                if not isinstance(error, StoreUnavailable):
+                    log.exception(
+                        "Trigger %s could not be run; trying again", state.trigger.name,
+                        extra={"action": "timer_refused", "trigger": state.trigger.name},
+                    )  # fmt: skip
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_RETRY_S)
                 continue

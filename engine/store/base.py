@@ -64,7 +64,8 @@ class Ledger(Struct, frozen=True, kw_only=True):
     """The sum of all promises: each accepted event comes to one outcome for each trigger that it met.
 
     `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is
-    over, `waiting` those whose run is yet to end. `missing` lists, in words, each row that breaks the rule.
+    over, `waiting` those whose run is yet to end. `missing` tells, in words, of the rows that break the rule: of each
+    kind the first hundred.
     """
 
     accepted: int

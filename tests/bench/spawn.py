@@ -79,13 +79,11 @@ def _engine_turn(engine: Server, database: Path, runs: int) -> Turn:
         wait_for(lambda: engine.unfinished(wire) == 0, "all runs have ended", within_s=LONGEST_S, pause_s=0.05)
     cpu: Cpu = engine.cpu_since(before)
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as raw:
-        query = (
-            "select count(*), max(finished_at) from runs where created_at >= ? and state = 'succeeded' "
-            "and exit_code = 0"
-        )
-        count, last = raw.execute(query, (int(begun_s * 1e6),)).fetchone()
-    if count != runs:
-        raise BenchFailed(f"of {runs} runs {count} succeeded")
+        query = "select state, code, count(*), max(finished_at) from runs where created_at >= ? group by 1, 2"
+        ends = raw.execute(query, (int(begun_s * 1e6),)).fetchall()
+    if [end[:3] for end in ends] != [("succeeded", "succeeded", runs)]:
+        raise BenchFailed(f"of {runs} runs not all succeeded: {ends}")
+    last = ends[0][3]
     return Turn(runs=runs, seconds=last / 1e6 - begun_s, cpu_s=cpu.total_s, loop_s=cpu.loop_s, writer_s=cpu.writer_s)
 
 

@@ -273,7 +273,7 @@ class ReadingCases(Place):
         ledger = await store.ledger()
         assert (ledger.accepted, ledger.ended, ledger.waiting, ledger.missing) == (5, 4, 1, ())
 
-    @promise("Ledger: `missing` lists, in words, each row that breaks the rule.")
+    @promise("Ledger: `missing` tells, in words, of the rows that break the rule: of each kind the first hundred.")
     async def test_the_ledger_names_what_breaks_the_rule(self, store: Store) -> None:
         silent, haunted, phantom = an_event(), an_event(), an_event()
         lost = a_run(phantom)
