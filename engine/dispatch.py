@@ -141,19 +141,22 @@ class Dispatch:
 
     async def run(self, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """Start runs until cancelled. Ready when what waits in the store was taken up."""
-        async with anyio.create_task_group() as group:
-            self._group = group
-            for job in await self._store.queued_jobs():
-                self._queue.expect(job)
-            for job in self._queue.low():
-                await self._queue.refill(job)
-            await self._timeline.refill()
-            self._starting = True
-            group.start_soon(self._follow_timeline, name="dispatch: timeline")
-            group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
-            group.start_soon(self._note_processes, name="dispatch: processes")
-            task_status.started()
-            self.pump()
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                for job in await self._store.queued_jobs():
+                    self._queue.expect(job)
+                for job in self._queue.low():
+                    await self._queue.refill(job)
+                await self._timeline.refill()
+                self._starting = True
+                group.start_soon(self._follow_timeline, name="dispatch: timeline")
+                group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
+                group.start_soon(self._note_processes, name="dispatch: processes")
+                task_status.started()
+                self.pump()
+        finally:
+            self._group = None
 
     async def drain(self, grace_s: float) -> None:
         """Start nothing more; let what runs end within `grace_s`, then interrupt it and wait for its end.
@@ -251,6 +254,10 @@ class Dispatch:
         self._begin(run, events, started=False, step=step)
 
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
+        if self._group is None:
+            # All has ended; what is stored as running is settled at the next start.
+            self._give_slot(run.job)
+            return
         active = Active(run)
         if not self._starting:
             # It was stored as running while we began to stop.

@@ -105,7 +105,8 @@ class Intake:
         self._ageing_s = ageing_s
         self._own_sources = own_sources
         self._by_source: dict[str, list[Rule]] = {}
-        for rule in rules.values():
+        # By name, as the store gives them back: a repeat gets the same answer as the first.
+        for rule in sorted(rules.values(), key=_name_of):
             self._by_source.setdefault(rule.trigger.source, []).append(rule)
         self.accepted = 0
         self.duplicates = 0
@@ -146,7 +147,7 @@ class Intake:
                 continue
             if accepted:
                 found.extend(self._by_source.get(source_id, ()))
-        return found
+        return sorted(found, key=_name_of)
 
     async def fire(
         self, trigger: str, *, data: Any = None, reason: str = "", priority: int | None = None,
@@ -428,6 +429,10 @@ class Intake:
                 self._starter.offer(run, event)
             else:
                 self._starter.wait(run)
+
+
+def _name_of(rule: Rule) -> str:
+    return rule.trigger.name
 
 
 def _in_utc(time: Any) -> datetime:

@@ -17,28 +17,27 @@ class RunLogs:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._made: set[str] = set()
 
     def path(self, run_id: str) -> Path:
         """Return the path of a run's log file, which may not be there; it follows from the id alone."""
-        return self._directory / _day(run_id) / f"{run_id}.log"
+        return Path(self._place(run_id, "log"))
 
     def output_path(self, run_id: str) -> Path:
         """Return the path of the file in which a run's attempt may leave its outputs."""
-        return self._directory / _day(run_id) / f"{run_id}.out"
+        return Path(self._place(run_id, "out"))
 
     def open(self, run_id: str) -> int:
         """Open a run's log file to append to it, and return the descriptor."""
-        path = self.path(run_id)
-        if path.parent.name not in self._made:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._made.add(path.parent.name)
+        path = self._place(run_id, "log")
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
+
+    def _place(self, run_id: str, kind: str) -> str:
+        return f"{self._directory}/{_day(run_id)}/{run_id}.{kind}"
 
 
 def _day(run_id: str) -> str:

@@ -174,7 +174,8 @@ class Runtime:
             futures.append(journal.submit(settle(run, on_crash, now, count, self.config.engine.ageing_s)))
         for future in futures:
             await future
-        log.warning("Settled %d runs that were running when the engine died", len(left), extra={"action": "settled"})
+        what = "a run that was" if len(left) == 1 else f"{len(left)} runs that were"
+        log.warning("Settled %s running when the engine died", what, extra={"action": "settled"})
 
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
         config, clock = self.config, self.clock
@@ -321,6 +322,10 @@ def serve(config_files: Sequence[str]) -> int:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     logs.configure(config.secrets)
+    log.info(
+        "Read %s: triggers %d, jobs %d", ", ".join(map(str, config.files)), len(config.triggers), len(config.jobs),
+        extra={"action": "config_read"},
+    )  # fmt: skip
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # What is loaded by now stays: the collector need not look at it again, nor look for every 700 new objects.
     gc.collect()

@@ -181,9 +181,7 @@ class FakeOperations:
 
     def keep(self, event: Event) -> Accepted:
         """Store an event that met no trigger."""
-        outcome = Outcome(
-            trigger=None, outcome=EventOutcome.UNMATCHED, code="unmatched", reason="no trigger hears it"
-        )
+        outcome = Outcome(trigger=None, outcome=EventOutcome.UNMATCHED, code="unmatched", reason="no trigger hears it")
         kept = replace(event, id=new_id(), source=event.source or "api", received_at=AT)
         self.memory.stored[kept.id] = StoredEvent(event=kept, outcomes=(outcome,))
         return Accepted(event=kept.id, outcomes=(outcome,))
@@ -218,14 +216,10 @@ class FakeOperations:
     ) -> Run:
         """Store a run with its events."""
         run_id = new_id()
-        outcome = Outcome(
-            trigger="nightly", outcome=EventOutcome.RUN, run=run_id, code="matched", reason="it is time"
-        )
+        outcome = Outcome(trigger="nightly", outcome=EventOutcome.RUN, run=run_id, code="matched", reason="it is time")
         ids = tuple(new_id() for _ in range(events))
         for one in ids:
-            event = Event(
-                type="manual", id=one, source="manual", data=data, received_at=AT, subject="nightly"
-            )
+            event = Event(type="manual", id=one, source="manual", data=data, received_at=AT, subject="nightly")
             self.memory.stored[one] = StoredEvent(event=event, outcomes=(outcome,))
         ended = AT + timedelta(seconds=2)
         attempt = Attempt(

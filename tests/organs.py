@@ -7,6 +7,7 @@ Under a virtual clock nothing may happen behind the test's back: the store works
 from __future__ import annotations
 
 import asyncio
+import heapq
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from engine.events import Accepted, Event
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
-from engine.plugin import Outcome, Runner, RunContext, Source, SourceContext
+from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
 from engine.runs import Run
 from engine.store.base import Result
 from engine.store.changes import Change
@@ -167,9 +168,7 @@ class Script:
     async def succeed(self, run: Run, job: Job) -> Outcome:
         return Outcome.succeeded("done")
 
-    async def execute(
-        self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[..., None]
-    ) -> Outcome:
+    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[..., None]) -> Outcome:
         if run.id in self.going:
             raise AssertionError(f"run {run.id} runs twice at once")
         self.begun.append((run.id, run.attempt, self.clock.now()))
@@ -231,12 +230,15 @@ class Bench:
 
     async def advance(self, seconds: float) -> None:
         """Let time pass: everybody wakes at his time, and all that follows from it happens at that time."""
-        end = self.clock.monotonic() + seconds
+        clock = self.clock
+        end = clock.monotonic() + seconds
         await self.settle()
-        while self.clock._sleepers and self.clock._sleepers[0][0] <= end:
-            await self.clock.advance(max(self.clock._sleepers[0][0] - self.clock.monotonic(), 0.0))
+        while clock._sleepers and clock._sleepers[0][0] <= end:
+            clock._pass(max(clock._sleepers[0][0] - clock.monotonic(), 0.0))
+            while clock._sleepers and clock._sleepers[0][0] <= clock.monotonic():
+                heapq.heappop(clock._sleepers)[2].set()
             await self.settle()
-        await self.clock.advance(max(end - self.clock.monotonic(), 0.0))
+        clock._pass(max(end - clock.monotonic(), 0.0))
         await self.settle()
 
 
@@ -278,17 +280,26 @@ async def bench(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,
         hearing=list(hearing), max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources,
     )  # fmt: skip
+
+    async def write() -> None:
+        with anyio.CancelScope(shield=True):
+            await made.journal.run()
+
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(made.journal.run)
-            if dispatching:
-                await group.start(made.dispatch.run)
-            await made.settle()
-            yield made
-            for gate in (store.hold, store.hold_answers):
-                if gate is not None:
-                    gate.set()
-            group.cancel_scope.cancel()
+            group.start_soon(write)
+            try:
+                if dispatching:
+                    await group.start(made.dispatch.run)
+                await made.settle()
+                yield made
+            finally:
+                store.write_error = store.read_error = None
+                for gate in (store.hold, store.hold_answers):
+                    if gate is not None:
+                        gate.set()
+                group.cancel_scope.cancel()
+                made.journal.close()
     finally:
         with anyio.CancelScope(shield=True):
             await store.close()

@@ -105,9 +105,7 @@ def test_fire_reads_standard_input(running: Running) -> None:
     assert running.operations.fired[0]["data"] == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("state", "code"), [(RunState.SUCCEEDED, 0), (RunState.FAILED, 1), (RunState.TIMED_OUT, 1)]
-)
+@pytest.mark.parametrize(("state", "code"), [(RunState.SUCCEEDED, 0), (RunState.FAILED, 1), (RunState.TIMED_OUT, 1)])
 def test_fire_wait_tells_how_the_run_ended(
     running: Running, monkeypatch: pytest.MonkeyPatch, state: RunState, code: int
 ) -> None:
@@ -365,9 +363,7 @@ def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"\n  {name} " in done.stdout for name in ("serve", "fire", "why", "doctor", "token"))
-    done = subprocess.run(
-        [sys.executable, "-m", "engine", "check"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "engine", "check"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "config.toml" in done.stderr
 

@@ -408,9 +408,7 @@ def test_files_are_those_named_or_of_the_environment_or_the_default(
     assert find_files([], {}) == [Path("config.toml")]
 
 
-def test_files_that_are_not_there_are_named_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_are_not_there_are_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"config\.toml: there is no such file.*--config or ENGINE_CONFIG"):
         find_files([], {})

@@ -62,21 +62,14 @@ def test_tables_within_settings_and_choices_can_be_overridden(tmp_path: Path) ->
     assert config.triggers["t-1"].on == Hook(path="p", verify=Verify(token=Secret("s3cret")))
     assert config.secrets == {"s3cret"}
     shell = "[jobs.j]\nrun.shell = { command = ['a'], env = { LEVEL = 'info' } }\n"
-    runner = (
-        load_text(tmp_path, shell, environment={"ENGINE__JOBS__J__RUN__SHELL__ENV__LEVEL": "1"})
-        .jobs["j"]
-        .runner
-    )
+    runner = load_text(tmp_path, shell, environment={"ENGINE__JOBS__J__RUN__SHELL__ENV__LEVEL": "1"}).jobs["j"].runner
     assert runner == Shell(command=["a"], env={"LEVEL": "1"})
 
 
 def test_a_value_that_may_be_number_or_word_is_read_as_what_it_is(tmp_path: Path) -> None:
     for text, number in (("3", 3), ("high", 8)):
         environment = {"ENGINE__TRIGGERS__T_1__PRIORITY": text}
-        assert (
-            load_text(tmp_path, text_of("tick='x'"), environment=environment).triggers["t-1"].priority
-            == number
-        )
+        assert load_text(tmp_path, text_of("tick='x'"), environment=environment).triggers["t-1"].priority == number
     environment = {"ENGINE__TRIGGERS__T_1__DEBOUNCE__WAIT": "3s"}
     config = load_text(tmp_path, text_of("tick='x'", "debounce='1s'"), environment=environment)
     assert config.triggers["t-1"].debounce == Debounce(wait_s=3.0)

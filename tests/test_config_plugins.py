@@ -305,9 +305,7 @@ def test_a_choice_between_text_and_table_goes_by_what_stands_there(tmp_path: Pat
         ("path = 'x'", "verify", "missing; expected"),
     ],
 )
-def test_what_a_class_refuses_is_told_at_the_field(
-    tmp_path: Path, settings: str, path: str, message: str
-) -> None:
+def test_what_a_class_refuses_is_told_at_the_field(tmp_path: Path, settings: str, path: str, message: str) -> None:
     text = f"{JOB}[triggers.t]\njob = 'j'\n[triggers.t.on.hook]\n{settings}\n"
     (problem,) = problems_of(tmp_path, text)
     assert problem.path == f"triggers.t.on.hook.{path}"
@@ -367,9 +365,7 @@ def test_a_timer_without_a_zone_gets_that_of_the_engine(tmp_path: Path) -> None:
         ("run = 'shell'", 2, "run", 'found "shell", expected a table with one runner'),
     ],
 )
-def test_a_wrong_runner_is_told_where_it_stands(
-    tmp_path: Path, run: str, line: int, path: str, message: str
-) -> None:
+def test_a_wrong_runner_is_told_where_it_stands(tmp_path: Path, run: str, line: int, path: str, message: str) -> None:
     (problem,) = problems_of(tmp_path, f"[jobs.j]\n{run}\n")
     assert (problem.line, problem.path) == (line, f"jobs.j.{path}")
     assert message in problem.message

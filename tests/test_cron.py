@@ -180,9 +180,7 @@ def clock_changes(zone: str, first_year: int, last_year: int) -> tuple[datetime,
         if high.astimezone(place).utcoffset() != before:
             while high - low > SECOND:
                 middle = low + (high - low) // SECOND // 2 * SECOND
-                low, high = (
-                    (middle, high) if middle.astimezone(place).utcoffset() == before else (low, middle)
-                )
+                low, high = (middle, high) if middle.astimezone(place).utcoffset() == before else (low, middle)
             found.append(high)
         day += DAY
     return tuple(found)
@@ -197,9 +195,7 @@ def assert_all_readings(zone: str, change: datetime) -> None:
     before = (change - SECOND).astimezone(ZoneInfo(zone)).hour
     hours = (before, (before + 1) % 24)
     timer = Cron(expression=f"*/25 0,29-30,59 {hours[0]},{hours[1]} * * *", timezone=zone)
-    expected = by_wall_clock(
-        lambda t: t.second % 25 == 0 and t.minute in (0, 29, 30, 59) and t.hour in hours, seconds
-    )
+    expected = by_wall_clock(lambda t: t.second % 25 == 0 and t.minute in (0, 29, 30, 59) and t.hour in hours, seconds)
     assert_as_read(timer, expected, seconds)
 
 
@@ -383,8 +379,7 @@ NOTES = [
         "Pacific/Apia",
         "0 2 * * *",
         "2011-12-30T10:00",
-        "scheduled for 2011-12-30 02:00, runs at 2011-12-31 00:00: "
-        f"{SKIPS} 2011-12-30 00:00 to 2011-12-31 00:00",
+        f"scheduled for 2011-12-30 02:00, runs at 2011-12-31 00:00: {SKIPS} 2011-12-30 00:00 to 2011-12-31 00:00",
     ),
     (
         "Europe/Berlin",

@@ -354,9 +354,7 @@ async def test_many_programs_at_once_all_end_with_their_own_status(tmp_path: Pat
 
 
 async def test_lines_of_the_output_file_become_outputs_and_the_file_is_removed(tmp_path: Path) -> None:
-    script = (
-        'printf "rows=42\\nnote=a=b c\\r\\n\\nempty=\\nrows=43\\nlast=no newline" > "$ENGINE_OUTPUT"; exit 1'
-    )
+    script = 'printf "rows=42\\nnote=a=b c\\r\\n\\nempty=\\nrows=43\\nlast=no newline" > "$ENGINE_OUTPUT"; exit 1'
     outcome, _ = await run(tmp_path, "sh", "-c", script)
     outputs = {"rows": "43", "note": "a=b c", "empty": "", "last": "no newline"}
     assert outcome == Outcome.failed("exit_code", "exited with 1", exit_code=1, outputs=outputs)
@@ -376,9 +374,7 @@ async def test_lines_that_are_no_outputs_are_left_out_with_a_note(
     assert "line 1 is no name=value line" in caplog.text
 
 
-async def test_outputs_are_bounded_in_number_and_size(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_outputs_are_bounded_in_number_and_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = (
         "f = open(os.environ['ENGINE_OUTPUT'], 'w')\n"
         "for n in range(150): f.write(f'n{n}={n}\\n')\n"

@@ -131,9 +131,7 @@ def test_variables_that_steer_programs_take_no_data(name: str) -> None:
         (("true",), {"TRACEPARENT": "x"}, "is set by the engine"),
     ],
 )
-def test_settings_that_make_no_program_are_refused(
-    command: tuple[str, ...], env: dict[str, str], words: str
-) -> None:
+def test_settings_that_make_no_program_are_refused(command: tuple[str, ...], env: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Exec(command=command, env=env)
 
@@ -176,9 +174,7 @@ def test_settings_that_make_no_program_are_refused(
     ids=" ".join,
 )
 def test_data_is_never_run_as_code_and_never_chooses_the_program(command: list[str]) -> None:
-    with pytest.raises(
-        ValueError, match=r"data would be run as code|data can't choose what is run"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"data would be run as code|data can't choose what is run") as caught:
         Exec(command=tuple(command)).check({"data"})
     assert caught.value.field == "command"  # type: ignore[attr-defined]
     assert caught.value.hint  # type: ignore[attr-defined]

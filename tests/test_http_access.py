@@ -80,9 +80,7 @@ async def test_odd_credentials_are_401(client: Client, headers: dict[str, str]) 
 
 
 async def test_a_token_that_is_not_utf_8_is_401(server: HttpServer) -> None:
-    sent = (
-        b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nX-API-Key: \xff\xfe\r\nConnection: close\r\n\r\n"
-    )
+    sent = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nX-API-Key: \xff\xfe\r\nConnection: close\r\n\r\n"
     assert (await raw(server, sent)).startswith(b"HTTP/1.1 401 ")
 
 

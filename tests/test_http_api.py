@@ -299,9 +299,7 @@ async def test_a_plain_event_is_heard(operations: FakeOperations, client: Client
     shown = await client.ask("GET", got.headers["Location"])
     assert shown.json["time"] == "2026-11-21T08:30:00Z"
     assert shown.json["outcomes"][0]["outcome"] == "unmatched"
-    assert set(shown.json) == set(
-        "id source type subject time received_at key data priority outcomes".split()
-    )
+    assert set(shown.json) == set("id source type subject time received_at key data priority outcomes".split())
 
 
 async def test_the_idempotency_key_is_the_key_of_an_event_without_one(
@@ -316,9 +314,7 @@ def cloud(**more: Any) -> dict[str, Any]:
     return {"specversion": "1.0", "id": "c1", "source": "/shop", "type": "order.created", **more}
 
 
-async def test_cloud_events_are_heard_alone_and_in_batches(
-    operations: FakeOperations, client: Client
-) -> None:
+async def test_cloud_events_are_heard_alone_and_in_batches(operations: FakeOperations, client: Client) -> None:
     encoded = base64.b64encode(b'{"b":2}').decode()
     single = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
     batch = {"Content-Type": "application/cloudevents-batch+json"}
@@ -411,9 +407,7 @@ async def test_events_in_the_wrong_envelope_are_refused(
         ("jobs/import?x=1", "x", "there are none here"),
     ],
 )
-async def test_a_bad_query_is_422_with_the_parameter(
-    client: Client, path: str, parameter: str, words: str
-) -> None:
+async def test_a_bad_query_is_422_with_the_parameter(client: Client, path: str, parameter: str, words: str) -> None:
     got = await client.ask("GET", f"{V1}/{path}")
     assert got.status == 422, got.json
     assert got.json["errors"][0]["parameter"] == parameter
@@ -455,9 +449,7 @@ async def test_a_run_has_its_events_trace_and_attempts(operations: FakeOperation
     assert got["created_at"] == "2026-11-21T09:30:00Z"
 
 
-async def test_a_log_is_text_with_what_is_no_utf_8_replaced(
-    operations: FakeOperations, client: Client
-) -> None:
+async def test_a_log_is_text_with_what_is_no_utf_8_replaced(operations: FakeOperations, client: Client) -> None:
     run = operations.add_run(state=RunState.SUCCEEDED)
     path = f"{V1}/runs/{run.id}/log"
     assert (await client.ask("GET", path)).body == b""
@@ -490,9 +482,7 @@ async def test_a_tail_is_the_last_lines(
     assert (await client.ask("GET", f"{V1}/runs/{run.id}/log?tail={tail}")).body == expected
 
 
-async def test_a_followed_log_goes_on_until_the_run_ends(
-    operations: FakeOperations, server: HttpServer
-) -> None:
+async def test_a_followed_log_goes_on_until_the_run_ends(operations: FakeOperations, server: HttpServer) -> None:
     run = operations.add_run(state=RunState.RUNNING)
     log = operations.log_path(run.id)
     reader, writer = await asyncio.open_connection(server.host, server.port)
@@ -519,9 +509,7 @@ async def test_a_followed_log_ends_when_the_engine_stops_and_says_that_it_was_cu
     run = operations.add_run(state=RunState.RUNNING)
     async with serving(operations) as server:
         reader, writer = await asyncio.open_connection(server.host, server.port)
-        head = (
-            f"GET {V1}/runs/{run.id}/log?follow=1 HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {TOKEN}\r\n\r\n"
-        )
+        head = f"GET {V1}/runs/{run.id}/log?follow=1 HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {TOKEN}\r\n\r\n"
         writer.write(head.encode())
         await reader.readuntil(b"\r\n\r\n")
         async with asyncio.timeout(5):

@@ -54,14 +54,10 @@ def problem_of(answer: bytes) -> tuple[int, bytes]:
     return int(head.split(b" ", 2)[1]), body
 
 
-async def test_a_hook_gets_the_request_exactly_as_it_was_sent(
-    operations: FakeOperations, client: Client
-) -> None:
+async def test_a_hook_gets_the_request_exactly_as_it_was_sent(operations: FakeOperations, client: Client) -> None:
     received = receive(operations, "/hooks/a/b")
     body = b'{"a":\xc3\xa9, not json at all\x00'
-    got = await client.ask(
-        "POST", "/hooks/a/b?x=1&x=2&y=%C3%A9", body=body, headers={"X-Sig": "q"}, token=None
-    )
+    got = await client.ask("POST", "/hooks/a/b?x=1&x=2&y=%C3%A9", body=body, headers={"X-Sig": "q"}, token=None)
     assert (got.status, got.json, got.headers["Location"]) == (202, {"ok": True}, "/there")
     (request,) = received
     assert request.body == body
@@ -201,18 +197,12 @@ async def test_a_body_shorter_than_its_declared_length_reaches_no_handler(
     assert received == []
 
 
-async def test_an_encoded_body_is_refused_and_not_inflated(
-    operations: FakeOperations, client: Client
-) -> None:
+async def test_an_encoded_body_is_refused_and_not_inflated(operations: FakeOperations, client: Client) -> None:
     received = receive(operations)
     for encoding in ("gzip", "deflate", "br", "x-unknown", "identity, gzip"):
-        got = await client.ask(
-            "POST", "/hooks/x", body=b"\x1f\x8b", headers={"Content-Encoding": encoding}, token=None
-        )
+        got = await client.ask("POST", "/hooks/x", body=b"\x1f\x8b", headers={"Content-Encoding": encoding}, token=None)
         assert (got.status, got.json["code"]) == (415, "content_encoding"), encoding
-    got = await client.ask(
-        "POST", "/hooks/x", body=b"plain", headers={"Content-Encoding": "identity"}, token=None
-    )
+    got = await client.ask("POST", "/hooks/x", body=b"plain", headers={"Content-Encoding": "identity"}, token=None)
     assert got.status == 202
     assert [request.body for request in received] == [b"plain"]
 
@@ -223,8 +213,7 @@ async def test_expect_100_continue_is_answered_before_the_body_comes(
     receive(operations)
     reader, writer = await asyncio.open_connection(server.host, server.port)
     writer.write(
-        b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n"
-        b"Connection: close\r\n\r\n"
+        b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     )
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(b"{}")
@@ -238,9 +227,7 @@ async def test_a_body_that_does_not_come_is_timed_out(
     receive(operations)
     monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(connection, "LINGER_S", 0.05)
-    status, _ = problem_of(
-        await raw(server, b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1")
-    )
+    status, _ = problem_of(await raw(server, b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"))
     assert status == 408
 
 
@@ -306,9 +293,7 @@ async def test_a_head_that_is_too_large_is_a_problem(server: HttpServer, sent: b
 
 
 async def test_the_absolute_form_and_http_1_0_are_understood(server: HttpServer) -> None:
-    answer = await raw(
-        server, b"GET http://localhost/live?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    )
+    answer = await raw(server, b"GET http://localhost/live?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     answer = await raw(server, b"GET /live HTTP/1.0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -317,9 +302,7 @@ async def test_the_absolute_form_and_http_1_0_are_understood(server: HttpServer)
     assert status in (400, 404)
 
 
-async def test_requests_on_one_connection_are_answered_in_order(
-    operations: FakeOperations, server: HttpServer
-) -> None:
+async def test_requests_on_one_connection_are_answered_in_order(operations: FakeOperations, server: HttpServer) -> None:
     received = receive(operations)
     one = b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%d"
     last = b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\n9"
@@ -329,9 +312,7 @@ async def test_requests_on_one_connection_are_answered_in_order(
 
 
 @pytest.mark.parametrize("path", ["/hooks%2Fx", "/hooks/a%2Fb", "/hooks/%00", "/api/v1/runs/..%2f..%2fx"])
-async def test_encoded_slashes_and_nul_name_nothing(
-    operations: FakeOperations, server: HttpServer, path: str
-) -> None:
+async def test_encoded_slashes_and_nul_name_nothing(operations: FakeOperations, server: HttpServer, path: str) -> None:
     received = [receive(operations), receive(operations, "/hooks/a/b")]
     sent = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     status, _ = problem_of(await raw(server, sent.encode()))
@@ -339,9 +320,7 @@ async def test_encoded_slashes_and_nul_name_nothing(
     assert received == [[], []]
 
 
-async def test_an_encoded_path_is_the_path_that_it_stands_for(
-    operations: FakeOperations, server: HttpServer
-) -> None:
+async def test_an_encoded_path_is_the_path_that_it_stands_for(operations: FakeOperations, server: HttpServer) -> None:
     received = receive(operations)
     await raw(server, b"POST /hooks/%78 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert [request.path for request in received] == ["/hooks/x"]

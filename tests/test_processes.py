@@ -83,9 +83,7 @@ def pids_in(path: Path) -> list[int]:
     return [int(line) for line in path.read_text().split()]
 
 
-async def test_the_start_time_is_read_past_a_name_with_blanks_and_brackets(
-    start: Started, tmp_path: Path
-) -> None:
+async def test_the_start_time_is_read_past_a_name_with_blanks_and_brackets(start: Started, tmp_path: Path) -> None:
     odd = tmp_path / "a) Z 1 (b"
     shutil.copy(shutil.which("sleep") or "", odd)
     process = start(str(odd), "1000")
@@ -115,9 +113,7 @@ async def test_marked_processes_are_found_by_the_exact_name_and_value(start: Sta
     assert find_marked(MARK, ()) == {}
 
 
-async def test_no_run_has_two_living_processes_after_its_leftovers_were_ended(
-    start: Started, tmp_path: Path
-) -> None:
+async def test_no_run_has_two_living_processes_after_its_leftovers_were_ended(start: Started, tmp_path: Path) -> None:
     run, log = new_id(), tmp_path / "log"
     script = f'trap "echo stop >> {log}; exit" TERM; echo $$ >> {log}; while :; do sleep 0.01; done'
     process = start("sh", "-c", script, run=run)
@@ -130,9 +126,7 @@ async def test_no_run_has_two_living_processes_after_its_leftovers_were_ended(
     assert log.read_text().split() == [str(process.pid), "stop"], "it got SIGTERM, and time to stop"
 
 
-async def test_a_daemon_with_a_session_of_its_own_is_found_by_its_mark(
-    start: Started, tmp_path: Path
-) -> None:
+async def test_a_daemon_with_a_session_of_its_own_is_found_by_its_mark(start: Started, tmp_path: Path) -> None:
     run, log = new_id(), tmp_path / "pid"
     leader = start("sh", "-c", f"setsid sh -c 'sleep 1000 & echo $! >> {log}' & wait", run=run)
     (daemon,) = await written(log)
@@ -169,13 +163,9 @@ async def test_a_pid_that_belongs_to_another_process_by_now_is_left_alone(start:
     assert other.poll() is None
 
 
-async def test_the_recorded_leader_and_its_session_are_ended_without_any_mark(
-    start: Started, tmp_path: Path
-) -> None:
+async def test_the_recorded_leader_and_its_session_are_ended_without_any_mark(start: Started, tmp_path: Path) -> None:
     run, log = new_id(), tmp_path / "pids"
-    leader = start(
-        "bash", "-c", f"set -m; sleep 1000 & echo $! >> {log}; sleep 1000 & echo $! >> {log}; wait"
-    )
+    leader = start("bash", "-c", f"set -m; sleep 1000 & echo $! >> {log}; sleep 1000 & echo $! >> {log}; wait")
     children = await written(log, 2)
     assert len({os.getpgid(pid) for pid in (leader.pid, *children)}) == 3, "three groups in one session"
     ended = await end_leftovers({run: (leader.pid, kernel_start(leader.pid))}, mark=MARK, clock=CLOCK)
@@ -203,9 +193,7 @@ async def test_an_unmarked_survivor_of_sigterm_is_still_known_when_its_leader_is
 ) -> None:
     run, log = new_id(), tmp_path / "pids"
     stubborn = f"trap '' TERM; echo $$ >> {log}; while :; do sleep 1000; done"
-    leader = start(
-        "sh", "-c", f'env -u {MARK} sh -c "{stubborn.replace("$", chr(92) + "$")}" & wait', run=run
-    )
+    leader = start("sh", "-c", f'env -u {MARK} sh -c "{stubborn.replace("$", chr(92) + "$")}" & wait', run=run)
     (survivor,) = await written(log)
     runs = {run: (leader.pid, kernel_start(leader.pid))}
     ended = await end_leftovers(runs, mark=MARK, clock=CLOCK, grace_s=0.1)
@@ -260,8 +248,6 @@ assert near.poll() is None
 near.kill()
 near.wait()
 """
-    process = start(
-        sys.executable, "-c", script, MARK, run, run=run, PYTHONPATH=str(Path(__file__).parents[1])
-    )
+    process = start(sys.executable, "-c", script, MARK, run, run=run, PYTHONPATH=str(Path(__file__).parents[1]))
     await until(lambda: process.poll() is not None)
     assert process.returncode == 0

@@ -427,9 +427,7 @@ async def test_what_was_rejected_before_is_not_overwritten(box: Box) -> None:
             box.drop("a.json", f"bad {number}")
             await box.settled(lambda: "a.json" not in box.left())
     rejected = box.path / "rejected"
-    kept = {
-        name: (rejected / name).read_text() for name in os.listdir(rejected) if not name.endswith(".error")
-    }
+    kept = {name: (rejected / name).read_text() for name in os.listdir(rejected) if not name.endswith(".error")}
     assert kept == {"a.json": "bad 0", "a~1.json": "bad 1", "a~2.json": "bad 2"}
     assert len(os.listdir(rejected)) == 6
 
@@ -530,7 +528,8 @@ async def test_a_link_that_takes_the_place_of_a_file_is_not_followed(box: Box, t
             (box.spare / "link").rename(box.path / "a.json")
             box.drop("a.json")
             await anyio.lowlevel.checkpoint()
-        await until(lambda: box.left() == [])
+        # A link that was in the way may stay, under a name of its own.
+        await until(lambda: [name for name in box.left() if not (box.path / name).is_symlink()] == [])
     assert {event.type for event in box.events} == {"report.daily"}
     assert secret.exists()
 
@@ -876,9 +875,7 @@ async def test_hostile_names_are_only_names(box: Box) -> None:
         os.rename(box.spare / "made", os.fsencode(box.path) + b"/" + name)
     async with box.open():
         await until(lambda: box.left() == [])
-    assert sorted(event.subject or "" for event in box.events) == sorted(
-        shown(os.fsdecode(name)) for name in HOSTILE
-    )
+    assert sorted(event.subject or "" for event in box.events) == sorted(shown(os.fsdecode(name)) for name in HOSTILE)
     for event in box.events:
         assert event.subject is not None
         assert event.subject.isprintable()

@@ -261,9 +261,7 @@ async def test_a_signature_of_ones_own_making(
 ) -> None:
     mac = hmac.new(b"key", BODY, getattr(hashlib, algorithm))
     text = mac.hexdigest().upper() if encoding == "hex" else base64.b64encode(mac.digest()).decode()
-    settings = Hmac(
-        secret=Secret("key"), header="X-Sig", algorithm=algorithm, encoding=encoding, prefix=prefix
-    )
+    settings = Hmac(secret=Secret("key"), header="X-Sig", algorithm=algorithm, encoding=encoding, prefix=prefix)
     hook = Hook(Verify(hmac=settings))
     assert (await hook.post(headers={"x-sig": prefix + text})).status == 202
     wrong = Hook(Verify(hmac=settings))

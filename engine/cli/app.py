@@ -86,7 +86,7 @@ def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fals
         say_json({"ok": True, "errors": []})
     else:
         files = ", ".join(str(file) for file in loaded.files)
-        say(f"{files}: right, with {len(loaded.triggers)} triggers and {len(loaded.jobs)} jobs")
+        say(f"{files}: right; triggers: {len(loaded.triggers)}, jobs: {len(loaded.jobs)}")
 
 
 @app.command()

@@ -60,7 +60,7 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
     for step in run["trace"]:
         yield f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]"
     for attempt in run["attempts"]:
-        counted = "" if attempt["counted"] else ", and does not count"
+        counted = "" if attempt["counted"] or "does not count" in attempt["reason"] else "; it does not count"
         yield (
             f"  Attempt {attempt['number']} began {local(attempt['started_at'])} and {attempt['state']} "
             f"{local(attempt['finished_at'])}: {attempt['reason']}{counted}"

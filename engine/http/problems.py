@@ -75,9 +75,13 @@ def problem_of(error: EngineError | Refusal) -> Problem:
     return Problem(500, str(error))
 
 
+_RENAMED = {413: "request_entity_too_large", 422: "unprocessable_entity"}
+"""Codes of statuses that Python 3.13 calls by other names: a code is stable."""
+
+
 def _name(status: int) -> str:
     try:
-        return HTTPStatus(status).name.lower()
+        return _RENAMED.get(status) or HTTPStatus(status).name.lower()
     except ValueError:
         return f"status_{status}"
 

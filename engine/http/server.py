@@ -111,6 +111,8 @@ class HttpServer:
                 await listener.shutdown(max(grace_s, _SHORTEST_WAIT_S))
         except TimeoutError:
             await listener.shutdown(_SHORTEST_WAIT_S)
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)  # the transports close a turn after they were told to
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         asked = request.headers.get("X-Request-ID")
@@ -282,6 +284,7 @@ def _no_address(host: str, port: int, error: OSError) -> str:
         )
     if error.errno == errno.EACCES:
         return f"{place} may not be listened on by this user: choose a port above 1023 in [http] listen"
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+    # From Python 3.13 on asyncio raises without a number where no address could be bound.
+    if error.errno in (errno.EADDRNOTAVAIL, None) or isinstance(error, socket.gaierror):
         return f"{place} can't be listened on: {host} is no address of this machine; see [http] listen"
     return f"{place} can't be listened on: {error.strerror or error}; see [http] listen"

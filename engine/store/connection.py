@@ -91,15 +91,23 @@ def connector(path: Path, *, read_only: bool) -> Callable[[], sqlite3.Connection
             timeout=BUSY_TIMEOUT_S,
             check_same_thread=False,
         )
-        raw.execute("pragma cache_size = -32768")
-        if not read_only:
-            raw.execute("pragma synchronous = full")
-            # We checkpoint ourselves, when nobody waits.
-            raw.execute("pragma wal_autocheckpoint = 0")
-        raw.execute("pragma temp_store = memory")
+        try:
+            _set_up(raw, read_only=read_only)
+        except BaseException:
+            raw.close()
+            raise
         return raw
 
     return connect
+
+
+def _set_up(raw: sqlite3.Connection, *, read_only: bool) -> None:
+    raw.execute("pragma cache_size = -32768")
+    if not read_only:
+        raw.execute("pragma synchronous = full")
+        # We checkpoint ourselves, when nobody waits.
+        raw.execute("pragma wal_autocheckpoint = 0")
+    raw.execute("pragma temp_store = memory")
 
 
 async def connect(path: Path, *, read_only: bool) -> Connection:

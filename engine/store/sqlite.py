@@ -35,8 +35,8 @@ T = TypeVar("T")
 IDLE_CHECKPOINT_PAGES = 1_000
 """So much in the write-ahead log is moved into the file when nothing waits; 4 MB."""
 
-LONGEST_LOG_PAGES = 16_000
-"""So much is moved even when something waits; 64 MB."""
+LONGEST_LOG_PAGES = 4_000
+"""So much is moved even when something waits; 16 MB. The log is then written over, which costs less than growth."""
 
 
 class SqliteStore(Store):

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from io import FileIO
@@ -102,6 +103,8 @@ class Exec(Runner, frozen=True, kw_only=True):
 
     async def run(self, context: RunContext) -> Outcome:
         output = str(context.output_path())
+        with suppress(FileNotFoundError):
+            os.unlink(output)  # left by an attempt that the engine did not outlive
         try:
             child = self._start(context, output)
         except CannotStart as refusal:

@@ -28,7 +28,7 @@ QUIET_S = 0.05
 
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
-WATCH_STEP_MS = 10
+WATCH_STEP_MS = 25
 
 
 class Aside(Struct, frozen=True, kw_only=True):
