@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from engine import cancellation
 from engine.clock import Clock, rfc3339
-from engine.errors import PluginError, StoreDamaged
-from engine.events import Accepted, Event
+from engine.errors import InvalidEvent, PluginError, StoreDamaged
+from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.payload import survey
 from engine.plugin import Handler, Source
 
@@ -108,6 +108,9 @@ class Context:
         self._mine: list[tuple[str, str]] = []
 
     async def emit(self, *events: Event, cursor: Any = None) -> list[Accepted]:
+        for event in events:
+            if str(event.type).startswith(RESERVED_PREFIX):
+                raise InvalidEvent(f"types that begin with {RESERVED_PREFIX!r} are the engine's own", status=422)
         if cursor is not None:
             survey(cursor)
         answers = await self._door.accept(self.name, events, cursor=cursor)

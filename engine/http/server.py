@@ -105,14 +105,18 @@ class HttpServer:
         server.close()
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
+        left = listener.connections
         listener.pre_shutdown()
         try:
             async with asyncio.timeout(max(grace_s, _SHORTEST_WAIT_S) + _SHORTEST_WAIT_S):
                 await listener.shutdown(max(grace_s, _SHORTEST_WAIT_S))
         except TimeoutError:
             await listener.shutdown(_SHORTEST_WAIT_S)
+        for connection in [*left, *listener.connections]:
+            if connection.transport is not None:
+                connection.transport.abort()
         for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)  # the transports close a turn after they were told to
+            await asyncio.sleep(0)  # a transport closes a turn after it was told to
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         asked = request.headers.get("X-Request-ID")

@@ -9,6 +9,7 @@ from itertools import count
 import anyio
 from anyio import wait_all_tasks_blocked
 
+TURNS = 20
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
 
@@ -44,12 +45,12 @@ class VirtualClock:
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass: each sleeper wakes at its time, and does what it can before time goes on."""
         end = self._monotonic + seconds
-        await wait_all_tasks_blocked()
+        await _settle()
         while self._sleepers and self._sleepers[0][0] <= end:
             self._pass(self._sleepers[0][0] - self._monotonic)
             while self._sleepers and self._sleepers[0][0] <= self._monotonic:
                 heapq.heappop(self._sleepers)[2].set()
-            await wait_all_tasks_blocked()
+            await _settle()
         self._pass(end - self._monotonic)
 
     def step(self, seconds: float) -> None:
@@ -59,3 +60,10 @@ class VirtualClock:
     def _pass(self, seconds: float) -> None:
         self._monotonic += seconds
         self._now += timedelta(seconds=seconds)
+
+
+async def _settle() -> None:
+    """Return when all tasks wait for something; most do after a few turns, and looking for it takes far longer."""
+    for _ in range(TURNS):
+        await anyio.lowlevel.checkpoint()
+    await wait_all_tasks_blocked()

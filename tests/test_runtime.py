@@ -1,0 +1,689 @@
+"""The whole engine: started from a configuration, worked, stopped, broken and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+import anyio
+import pytest
+
+from engine import runtime as runtime_module
+from engine.config import Config, load
+from engine.errors import EngineError, StoreDamaged, StoreInUse
+from engine.execution import RUN_MARK
+from engine.operations import Changes, Operations
+from engine.plugin import Event, Outcome, RunContext, Runner, Source, SourceContext
+from engine.registry import Registry
+from engine.runs import Run, RunState
+from engine.runtime import Runtime
+from engine.store.base import RunFilter
+from engine.store.sqlite import SqliteStore
+from engine.testing import VirtualClock
+from engine.testing.clock import START
+from engine.testing.store_contract.material import a_run, accept, an_entry, an_event, make
+from tests.fakes import until
+from tests.organs import InlineStore
+
+ROOT = Path(__file__).parent.parent
+IN_TIME_S = 20.0
+
+
+class Gate(Runner, frozen=True, kw_only=True):
+    """Notes that it began, waits until the test opens the gate of its name, and succeeds."""
+
+    name: ClassVar[str] = "gate"
+    main: ClassVar[str | None] = "gate"
+    begun: ClassVar[list[RunContext]] = []
+    open: ClassVar[set[str]] = set()
+
+    gate: str = "open"
+
+    async def run(self, context: RunContext) -> Outcome:
+        Gate.begun.append(context)
+        while self.gate not in Gate.open:
+            await context.clock.sleep(0.005)
+        return Outcome.succeeded("done")
+
+
+class Tap(Source, frozen=True, kw_only=True):
+    """Emits what the test asks for."""
+
+    name: ClassVar[str] = "tap"
+    contexts: ClassVar[dict[str, SourceContext]] = {}
+
+    label: str = "tap"
+
+    async def run(self, context: SourceContext) -> None:
+        Tap.contexts[self.label] = context
+        context.ready()
+        await anyio.sleep_forever()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    Gate.begun.clear()
+    Gate.open.clear()
+    Gate.open.add("open")
+    Tap.contexts.clear()
+
+
+def a_registry() -> Registry:
+    registry = Registry.discover()
+    registry.add(Gate)
+    registry.add(Tap)
+    return registry
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def configured(path: Path, text: str, *, port: int | None = None) -> Config:
+    """Write a configuration and read it."""
+    file = path / "config.toml"
+    file.write_text(f'http.listen = "127.0.0.1:{port or free_port()}"\n{text}', "utf-8")
+    return load([file], environment={}, registry=a_registry(), create_secrets=True)
+
+
+@asynccontextmanager
+async def running(
+    config: Config, *, clock: VirtualClock | None = None, listen: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Runtime]:  # fmt: skip
+    """Run an engine while the block lasts, and stop it as a signal does."""
+    ready = anyio.Event()
+    engine = Runtime(
+        config, registry=a_registry(), clock=clock, listen=listen,
+        environment={"ENGINE_ADMIN_TOKEN": "t" * 43, **(environment or {})}, on_ready=lambda _: ready.set(),
+    )  # fmt: skip
+    with anyio.fail_after(IN_TIME_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(engine.run)
+            await ready.wait()
+            yield engine
+            engine.stop()
+
+
+def operations(engine: Runtime) -> Operations:
+    assert engine.operations is not None
+    return engine.operations
+
+
+async def fire(engine: Runtime, trigger: str, data: Any = None) -> str:
+    """Fire a trigger and return its run."""
+    answer = await operations(engine).fire(
+        trigger, data=data, reason="", priority=None, bypass=frozenset(), request_id=None
+    )
+    return answer.runs[0]
+
+
+async def comes_to(engine: Runtime, run_id: str, state: RunState) -> Run:
+    """Wait until a run is in a state, and return it."""
+    while True:
+        run = await operations(engine).store.run(run_id)
+        if run is not None and run.state is state:
+            return run
+        await asyncio.sleep(0.005)
+
+
+async def stored_runs(config: Config) -> list[Run]:
+    """Return all runs of a store that no engine has open."""
+    store = SqliteStore(config.store.path, read_only=True)
+    await store.open()
+    try:
+        ledger = await store.ledger()
+        assert ledger.missing == ()
+        return list(reversed(await store.runs(RunFilter(), limit=1000)))
+    finally:
+        await store.close()
+
+
+BY_HAND = """
+[engine]
+shutdown_grace = "100ms"
+[jobs.work]
+run.gate = "closed"
+[triggers.go]
+on.manual = true
+job = "work"
+"""
+
+QUICK = """
+[jobs.work]
+run.gate = "open"
+[triggers.go]
+on.manual = true
+job = "work"
+"""
+
+
+# Work
+
+
+async def test_a_fired_trigger_runs_a_program_and_all_of_it_is_there_afterwards(tmp_path: Path) -> None:
+    config = configured(tmp_path, """
+[jobs.hello]
+run.exec = ["sh", "-c", "echo hello $1; echo rows=7 >> $ENGINE_OUTPUT", "sh", "{{ data.name }}"]
+[triggers.go]
+on.manual = true
+job = "hello"
+""")  # fmt: skip
+    async with running(config) as engine:
+        run = await comes_to(engine, await fire(engine, "go", {"name": "you"}), RunState.SUCCEEDED)
+        assert (run.exit_code, run.outputs) == (0, {"rows": "7"})
+        assert operations(engine).log_path(run.id).read_text() == "hello you\n"
+        assert operations(engine).health()["status"] == "ok"
+        assert operations(engine).ready() == (True, [])
+    assert [each.id for each in await stored_runs(config)] == [run.id]
+    assert (config.engine.data / "engine.lock").read_text() == ""
+
+
+async def test_a_webhook_comes_in_over_http_and_runs(tmp_path: Path) -> None:
+    config = configured(tmp_path, """
+[jobs.work]
+run.gate = "open"
+[triggers.hook]
+on.webhook = { path = "orders", verify = "none" }
+job = "work"
+""")  # fmt: skip
+    async with running(config, listen=True) as engine, aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{config.http.port}"
+        headers = {"Idempotency-Key": "delivery-1"}
+        async with client.post(f"{url}/hooks/orders", json={"n": 1}, headers=headers) as answer:
+            assert answer.status == 202
+            accepted = await answer.json()
+        async with client.post(f"{url}/hooks/orders", json={"n": 1}, headers=headers) as answer:
+            again = await answer.json()
+        assert again == {**accepted, "duplicate": True}
+        await comes_to(engine, accepted["runs"][0], RunState.SUCCEEDED)
+        assert Gate.begun[0].event.data == {"n": 1}
+        async with client.get(f"{url}/ready") as answer:
+            assert answer.status == 200
+    with pytest.raises(aiohttp.ClientConnectionError):
+        async with aiohttp.ClientSession() as client, client.get(f"{url}/live"):
+            pass
+
+
+async def test_a_cron_entry_is_run_at_its_time(tmp_path: Path) -> None:
+    config = configured(tmp_path, """
+[jobs.work]
+run.gate = "open"
+[triggers.often]
+on.cron = "* * * * * *"
+job = "work"
+""")  # fmt: skip
+    async with running(config):
+        await until(lambda: len(Gate.begun) >= 2)
+    instants = [context.scheduled_for for context in Gate.begun]
+    assert all(instant is not None and instant.microsecond == 0 for instant in instants)
+    assert len(set(instants)) == len(instants)
+    assert {run.state for run in await stored_runs(config)} <= {RunState.SUCCEEDED, RunState.QUEUED}
+
+
+async def test_the_whole_engine_runs_under_a_virtual_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_module, "SqliteStore", InlineStore)
+    config = configured(tmp_path, """
+[jobs.work]
+run.gate = "open"
+[triggers.hourly]
+on.cron = "0 * * * *"
+job = "work"
+""")  # fmt: skip
+    clock = VirtualClock()
+    async with running(config, clock=clock) as engine:
+        for _ in range(24 * 4):
+            await clock.advance(900)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert [context.scheduled_for for context in Gate.begun] == [START + timedelta(hours=n) for n in range(1, 25)]
+        assert (await operations(engine).status())["uptime_s"] == 86400
+
+
+async def test_triggers_on_the_same_source_share_it_and_disabled_ones_start_none(tmp_path: Path) -> None:
+    config = configured(tmp_path, """
+[jobs.work]
+run.gate = "open"
+[triggers.one]
+on.tap = { label = "shared" }
+job = "work"
+[triggers.two]
+on.tap = { label = "shared" }
+job = "work"
+[triggers.off]
+on.tap = { label = "off" }
+job = "work"
+enabled = false
+""")  # fmt: skip
+    async with running(config) as engine:
+        assert set(Tap.contexts) == {"shared"}
+        [answer] = await Tap.contexts["shared"].emit(Event(type="drop"))
+        assert len(answer.runs) == 2
+        for run_id in answer.runs:
+            await comes_to(engine, run_id, RunState.SUCCEEDED)
+        assert [state["state"] for state in (await operations(engine).status())["sources"]] == ["running"]
+
+
+# Stopping
+
+
+async def test_a_run_may_end_within_the_grace_of_a_stop(tmp_path: Path) -> None:
+    config = configured(tmp_path, BY_HAND.replace("100ms", "15s"))
+    async with running(config) as engine:
+        await fire(engine, "go")
+        await until(lambda: Gate.begun)
+        engine.stop()
+        await until(lambda: operations(engine).state == "stopping")
+        Gate.open.add("closed")
+    [run] = await stored_runs(config)
+    assert run.state is RunState.SUCCEEDED
+
+
+async def test_what_a_stop_interrupts_is_run_again_at_the_next_start_without_losing_an_attempt(tmp_path: Path) -> None:
+    config = configured(tmp_path, BY_HAND)
+    async with running(config) as engine:
+        run_id = await fire(engine, "go")
+        await until(lambda: Gate.begun)
+    [run] = await stored_runs(config)
+    assert (run.id, run.state, run.code, run.attempt) == (run_id, RunState.QUEUED, "interrupted", 0)
+    Gate.open.add("closed")
+    async with running(config) as engine:
+        run = await comes_to(engine, run_id, RunState.SUCCEEDED)
+        assert (run.attempt, [attempt.counted for attempt in run.attempts]) == (1, [False, True])
+
+
+async def test_a_stop_ends_the_whole_group_of_a_program(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    config = configured(tmp_path, f"""
+[engine]
+shutdown_grace = "0s"
+[jobs.work]
+run.exec = ["sh", "-c", "sleep 300 & echo $! > {pids}; sleep 300"]
+[triggers.go]
+on.manual = true
+job = "work"
+""")  # fmt: skip
+    async with running(config) as engine:
+        run_id = await fire(engine, "go")
+        await until(lambda: pids.exists() and pids.read_text().strip())
+    [run] = await stored_runs(config)
+    assert (run.id, run.state) == (run_id, RunState.QUEUED)
+    await until(lambda: not Path(f"/proc/{pids.read_text().strip()}").exists())
+
+
+async def test_an_engine_that_is_told_to_stop_before_it_runs_stops(tmp_path: Path) -> None:
+    engine = Runtime(configured(tmp_path, QUICK), registry=a_registry(), listen=False, environment={})
+    engine.stop()
+    with anyio.fail_after(IN_TIME_S):
+        await engine.run()
+
+
+async def test_open_windows_go_on_where_they_were(tmp_path: Path) -> None:
+    config = configured(tmp_path, """
+[jobs.work]
+run.gate = "open"
+[triggers.gathers]
+on.event = "order.*"
+debounce = { wait = "1h", key = "data.customer" }
+job = "work"
+""")  # fmt: skip
+
+    async def order(engine: Runtime, customer: str) -> str:
+        data = {"customer": customer}
+        [answer] = await operations(engine).hear([Event(type="order.created", source="shop", data=data)])
+        return answer.runs[0]
+
+    async with running(config) as engine:
+        first = await order(engine, "a")
+    async with running(config) as engine:
+        assert await order(engine, "a") == first
+        assert await order(engine, "b") != first
+    runs = await stored_runs(config)
+    assert [(run.state, run.event_count) for run in runs] == [(RunState.PENDING, 2), (RunState.PENDING, 1)]
+
+
+# After a crash
+
+
+async def crashed_run(config: Config, *, pid: int | None = None, started: int | None = None) -> str:
+    """Leave a store as an engine leaves it that was killed while a run was going on."""
+    config.engine.data.mkdir(parents=True, exist_ok=True)
+    store = SqliteStore(config.store.path)
+    await store.open()
+    event = an_event(source="manual")
+    fields = {"job": "work", "attempt": 1, "boot": "an-earlier-one", "started_at": START}
+    run = a_run(event, state=RunState.RUNNING, trigger="go", **fields)
+    await make(store, accept(an_entry(event, run)))
+    await store.close()
+    return run.id
+
+
+def left_by(run_id: str) -> subprocess.Popen[bytes]:
+    """Start a process as one of a run that nobody looks after any more."""
+    return subprocess.Popen(["sleep", "300"], env={**os.environ, RUN_MARK: run_id}, start_new_session=True)
+
+
+async def test_what_a_crash_left_running_is_ended_before_it_is_run_again(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK)
+    run_id = await crashed_run(config)
+    with left_by(run_id) as left:
+        async with running(config) as engine:
+            assert left.wait(10) == -signal.SIGTERM
+            run = await comes_to(engine, run_id, RunState.SUCCEEDED)
+    assert (run.attempt, [(each.code, each.counted) for each in run.attempts]) == (
+        1, [("engine_died", False), ("succeeded", True)],
+    )  # fmt: skip
+    assert "1 of its processes ended" in run.trace[1].reason
+
+
+async def test_a_run_that_is_not_to_be_repeated_is_failed_after_a_crash(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK.replace("[jobs.work]", '[jobs.work]\non_crash = "fail"'))
+    run_id = await crashed_run(config)
+    async with running(config) as engine:
+        run = await comes_to(engine, run_id, RunState.FAILED)
+        assert run.code == "engine_died"
+        assert Gate.begun == []
+
+
+# What goes wrong
+
+
+async def test_a_second_engine_on_the_same_data_is_refused_and_told_whose_it_is(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK)
+    async with running(config) as engine:
+        with pytest.raises(StoreInUse, match=str(os.getpid())) as refused:
+            await Runtime(config, registry=a_registry(), listen=False, environment={}).run()
+        assert refused.value.pid == os.getpid()
+        await comes_to(engine, await fire(engine, "go"), RunState.SUCCEEDED)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [cause for inner in error.exceptions for cause in causes(inner)]
+    return [error]
+
+
+async def test_a_port_that_is_taken_fails_the_start_and_all_is_closed_and_recorded(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = configured(tmp_path, BY_HAND, port=taken.getsockname()[1])
+        async with running(config) as engine:
+            run_id = await fire(engine, "go")
+            await until(lambda: Gate.begun)
+        with anyio.fail_after(IN_TIME_S):
+            with pytest.raises(BaseException) as failed:  # noqa: PT011
+                await Runtime(config, registry=a_registry(), environment={"ENGINE_ADMIN_TOKEN": "t" * 43}).run()
+    [cause] = causes(failed.value)
+    assert type(cause) is EngineError
+    assert str(config.http.port) in str(cause)
+    # The run that had been started from the queue meanwhile was interrupted, as at any stop.
+    [run] = await stored_runs(config)
+    assert (run.id, run.state, run.code) == (run_id, RunState.QUEUED, "interrupted")
+    Gate.open.add("closed")
+    async with running(config) as engine:
+        await comes_to(engine, run_id, RunState.SUCCEEDED)
+
+
+async def test_a_store_that_turns_out_damaged_ends_the_engine_and_closes_the_listener(tmp_path: Path) -> None:
+    config = configured(tmp_path, BY_HAND)
+
+    async def break_it() -> None:
+        async with running(config, listen=True) as engine:
+            await fire(engine, "go")
+            await until(lambda: Gate.begun)
+            operations(engine)._journal.fail(StoreDamaged("a page is torn"))
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(IN_TIME_S), pytest.raises(BaseException) as failed:  # noqa: PT011
+        await break_it()
+    assert {type(cause) for cause in causes(failed.value)} == {StoreDamaged}
+    with socket.socket() as again:
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind(("127.0.0.1", config.http.port))
+    [run] = await stored_runs(config)
+    assert run.state is RunState.RUNNING
+
+
+class Loud(Source, frozen=True, kw_only=True):
+    """Raises at once, whenever it is started."""
+
+    name: ClassVar[str] = "loud"
+
+    async def run(self, context: SourceContext) -> None:
+        raise RuntimeError("no route to host")
+
+
+async def test_a_source_that_fails_keeps_nothing_from_starting_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "ROUTES_S", 0.05)
+    registry = a_registry()
+    registry.add(Loud)
+    file = tmp_path / "config.toml"
+    file.write_text(QUICK + "\n[triggers.loud]\non.loud = {}\njob = 'work'\n", "utf-8")
+    config = load([file], environment={}, registry=registry)
+    async with running(config) as engine:
+        await comes_to(engine, await fire(engine, "go"), RunState.SUCCEEDED)
+        ready, problems = operations(engine).ready()
+        assert not ready
+        assert "no route to host" in problems[0]
+        assert operations(engine).health()["status"] == "degraded"
+
+
+# Those who look on
+
+
+async def test_systemd_hears_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK)
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.setblocking(False)
+
+        def listen() -> list[str]:
+            while True:
+                try:
+                    said.append(listener.recv(100).decode())
+                except BlockingIOError:
+                    return said
+
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "20000"}
+        async with running(config, environment=environment):
+            await until(lambda: listen().count("WATCHDOG=1") >= 3)
+            assert "STOPPING=1" not in said
+        listen()
+    assert said[0] == "READY=1"
+    assert said[-1] == "STOPPING=1"
+
+
+async def test_who_waits_for_a_run_is_told_and_leaves_nothing_behind() -> None:
+    changes = Changes()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(changes.wait, "run-1", 60.0)
+            await anyio.wait_all_tasks_blocked()
+            changes.tell("run-2")
+            changes.tell("run-1")
+        await changes.wait("run-3", 0.01)
+    assert changes._waiting == {}
+
+
+async def test_one_that_stops_waiting_does_not_stop_the_others() -> None:
+    changes = Changes()
+    told = anyio.Event()
+
+    async def wait() -> None:
+        await changes.wait("run-1", 60.0)
+        told.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await changes.wait("run-1", 0.01)
+        changes.tell("run-1")
+        with anyio.fail_after(5):
+            await told.wait()
+
+
+# The process
+
+
+SERVE = "import sys; from engine.runtime import serve; sys.exit(serve(sys.argv[1:]))"
+
+
+class Process:
+    """`serve` in a process of its own."""
+
+    def __init__(self, path: Path, code: str = SERVE) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ENGINE", "NOTIFY"))}
+        environment |= {"PYTHONPATH": str(ROOT), "ENGINE_ADMIN_TOKEN": "t" * 43}
+        self.log = path / "log.txt"
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-c", code], cwd=path, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text("utf-8")
+
+    async def says(self, words: str) -> None:
+        await until(lambda: words in self.text or self.popen.poll() is not None, within_s=IN_TIME_S)
+        assert words in self.text
+
+    async def ends(self) -> int:
+        await until(lambda: self.popen.poll() is not None, within_s=IN_TIME_S)
+        code = self.popen.returncode
+        assert code is not None
+        return code
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait(10)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Any:
+    """Start processes that end with the test."""
+    processes: list[Process] = []
+
+    def begin(text: str, code: str = SERVE) -> Process:
+        (tmp_path / "config.toml").write_text(text, "utf-8")
+        processes.append(Process(tmp_path, code))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.end()
+
+
+Start = Callable[..., Process]
+
+
+def served(port: int | None = None) -> str:
+    return f"""
+http.listen = "127.0.0.1:{port or free_port()}"
+[engine]
+shutdown_grace = "0s"
+plugins = ["plugins"]
+[jobs.work]
+run.exec = ["true"]
+[triggers.go]
+on.manual = true
+job = "work"
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_the_process_with_0(start: Start, tmp_path: Path, number: int) -> None:
+    (tmp_path / "plugins").mkdir()
+    process = start(served())
+    await process.says("The engine runs")
+    process.popen.send_signal(number)
+    assert await process.ends() == 0
+    assert "Stopped" in process.text
+
+
+async def test_a_mistake_in_the_configuration_ends_the_process_with_2(start: Start) -> None:
+    process = start("[jobs.work]\nrun.exc = ['true']\n")
+    assert await process.ends() == 2
+    assert "config.toml:2" in process.text
+    assert "Traceback" not in process.text
+
+
+async def test_a_port_that_is_taken_ends_the_process_with_1_and_a_sentence(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start(served(port))
+        assert await process.ends() == 1
+    assert f"127.0.0.1:{port}" in process.text
+    assert "Traceback" not in process.text
+
+
+async def test_data_that_another_process_has_end_it_with_1_and_name_that_one(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    first = start(served())
+    await first.says("The engine runs")
+    second = start(served())
+    assert await second.ends() == 1
+    assert f"in use by process {first.popen.pid}" in second.text
+    assert "Traceback" not in second.text
+
+
+NEVER_STOPS = """
+import anyio
+from typing import ClassVar
+from engine.plugin import Source, SourceContext
+
+class Stubborn(Source, frozen=True, kw_only=True):
+    name: ClassVar[str] = "stubborn"
+
+    async def run(self, context: SourceContext) -> None:
+        context.ready()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep_forever()
+"""
+
+
+async def test_a_source_that_never_stops_is_named_and_the_process_ends_all_the_same(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "stubborn.py").write_text(NEVER_STOPS)
+    hurry = SERVE.replace("sys.exit", "import engine.runtime as r; r.STOP_HTTP_S = r.STOP_PLUGINS_S = 0.2; sys.exit")
+    process = start(served() + "\n[triggers.never]\non.stubborn = {}\njob = 'work'\n", hurry)
+    await process.says("The engine runs")
+    process.popen.send_signal(signal.SIGTERM)
+    assert await process.ends() == 1
+    assert "Not stopped in time (source stubborn:" in process.text
+
+
+async def test_a_second_signal_ends_the_process_at_once(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "stubborn.py").write_text(NEVER_STOPS)
+    process = start(served() + "\n[triggers.never]\non.stubborn = {}\njob = 'work'\n")
+    await process.says("The engine runs")
+    process.popen.send_signal(signal.SIGTERM)
+    await process.says("Stopping")
+    process.popen.send_signal(signal.SIGTERM)
+    assert await process.ends() == 128 + signal.SIGTERM

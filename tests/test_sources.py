@@ -1,0 +1,521 @@
+"""Sources: each is run, restarted and known, and none harms another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from engine.errors import InvalidEvent, PluginError, StoreDamaged, StoreUnavailable
+from engine.events import Accepted, Event
+from engine.plugin import Request, Response, Source, SourceContext
+from engine.sources import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Routes, Sources, SourceState
+from engine.testing import VirtualClock
+from tests.organs import Bench, bench, event, trigger
+
+Act = Callable[[SourceContext], Awaitable[None]]
+
+
+class Acts(Source, frozen=True, kw_only=True):
+    """A source that does what the test says."""
+
+    name = "acts"
+    act: Act
+
+    async def run(self, context: SourceContext) -> None:
+        await self.act(context)
+
+
+class FakeDoor:
+    """Takes events, or raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, tuple[Event, ...], Any]] = []
+        self.rejected: list[tuple[str, Event, str]] = []
+        self.error: Exception | None = None
+
+    async def accept(self, source: str, events: Sequence[Event], *, cursor: Any = None) -> list[Accepted]:
+        if self.error is not None:
+            raise self.error
+        self.taken.append((source, tuple(events), cursor))
+        return [Accepted(event=str(number)) for number, _ in enumerate(events)]
+
+    async def reject(self, source: str, event: Event, reason: str) -> Accepted:
+        self.rejected.append((source, event, reason))
+        return Accepted(event="rejected")
+
+
+class Yard:
+    """Sources at work under a virtual clock."""
+
+    def __init__(self, acts: dict[str, Act], path: Path) -> None:
+        self.clock = VirtualClock()
+        self.door = FakeDoor()
+        self.routes = Routes()
+        self.cursors: dict[str, Any] = {}
+        self.readiness: list[list[str]] = []
+        self.sources = Sources(
+            clock=self.clock, sources=[(name, Acts(act=act)) for name, act in acts.items()], door=self.door,
+            read_cursor=self.read_cursor, base=path, max_data=1000, routes=self.routes,
+            on_ready=lambda: self.readiness.append(self.sources.not_ready()),
+        )  # fmt: skip
+        self.ended = False
+
+    async def read_cursor(self, source: str) -> Any:
+        return self.cursors.get(source)
+
+    async def run(self) -> None:
+        await self.sources.run()
+        self.ended = True
+
+    def state(self, name: str) -> SourceState:
+        [state] = [state for state in self.sources.states if state.id == name]
+        return state
+
+
+@asynccontextmanager
+async def yard(path: Path, **acts: Act) -> AsyncIterator[Yard]:
+    made = Yard(acts, path)
+    async with anyio.create_task_group() as group:
+        group.start_soon(made.run)
+        await anyio.wait_all_tasks_blocked()
+        yield made
+        group.cancel_scope.cancel()
+
+
+async def receives(context: SourceContext) -> None:
+    context.ready()
+    await anyio.sleep_forever()
+
+
+def raising(error: BaseException, times: list[float] | None = None, *, ready: bool = False) -> Act:
+    async def act(context: SourceContext) -> None:
+        if times is not None:
+            times.append(context.clock.monotonic())
+        if ready:
+            context.ready()
+        raise error
+
+    return act
+
+
+# Readiness and state
+
+
+async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def late(context: SourceContext) -> None:
+        await gate.wait()
+        context.ready()
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, early=receives, late=late) as at_work:
+        assert at_work.sources.not_ready() == ["source late is starting"]
+        assert at_work.readiness == [["source late is starting"]]
+        gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert at_work.sources.not_ready() == []
+        assert at_work.readiness[-1] == []
+        assert at_work.state("late").view() == {
+            "name": "late", "plugin": "acts", "state": "running", "error": None, "restarts": 0, "events": 0,
+            "last_event_at": None,
+        }  # fmt: skip
+
+
+async def test_a_source_has_its_cursor_its_name_and_its_base(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    async def act(context: SourceContext) -> None:
+        seen.extend([context.name, await context.cursor(), context.base, context.max_data])
+        await receives(context)
+
+    made = Yard({"rows": act}, tmp_path)
+    made.cursors["rows"] = {"row": 7}
+    async with anyio.create_task_group() as group:
+        group.start_soon(made.run)
+        await anyio.wait_all_tasks_blocked()
+        assert seen == ["rows", {"row": 7}, tmp_path, 1000]
+        group.cancel_scope.cancel()
+
+
+# Restarts
+
+
+async def test_what_raises_is_started_again_after_pauses_that_grow_to_a_bound(tmp_path: Path) -> None:
+    times: list[float] = []
+    async with yard(tmp_path, bad=raising(RuntimeError("no route to host"), times)) as at_work:
+        state = at_work.state("bad")
+        assert (state.state, state.error, state.restarts) == ("failed", "RuntimeError: no route to host", 1)
+        assert at_work.sources.not_ready() == ["source bad is failed: RuntimeError: no route to host"]
+        await at_work.clock.advance(500)
+        pauses = [later - earlier for earlier, later in pairwise(times)]
+        expected = [min(FIRST_PAUSE_S * 2**number, LONGEST_PAUSE_S) for number in range(len(pauses))]
+        assert len(pauses) >= 10
+        for pause, nominal in zip(pauses, expected, strict=True):
+            assert 0.8 * nominal - 1e-9 <= pause <= 1.2 * nominal + 1e-9
+        assert len(set(pauses[7:])) > 1, "restarts are not spread"
+
+
+async def test_a_source_that_ran_steadily_begins_with_short_pauses_again(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    async def act(context: SourceContext) -> None:
+        times.append(context.clock.monotonic())
+        context.ready()
+        if len(times) >= 7:
+            await context.clock.sleep(STEADY_S)
+        raise RuntimeError("lost")
+
+    async with yard(tmp_path, wavers=act) as at_work:
+        await at_work.clock.advance(2000)
+        assert all(later - earlier <= STEADY_S + 1.2 * FIRST_PAUSE_S for earlier, later in pairwise(times[6:]))
+        assert len(times) > 20
+
+
+async def test_what_ends_by_itself_is_started_again_too(tmp_path: Path) -> None:
+    starts: list[float] = []
+
+    async def act(context: SourceContext) -> None:
+        starts.append(context.clock.monotonic())
+        context.ready()
+
+    async with yard(tmp_path, brief=act) as at_work:
+        assert at_work.state("brief").error == "it ended by itself"
+        await at_work.clock.advance(5)
+        assert len(starts) >= 2
+
+
+async def test_a_source_that_came_back_is_healthy_and_has_no_error(tmp_path: Path) -> None:
+    starts = 0
+
+    async def act(context: SourceContext) -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            raise RuntimeError("lost")
+        await receives(context)
+
+    async with yard(tmp_path, wavers=act) as at_work:
+        await at_work.clock.advance(2)
+        state = at_work.state("wavers")
+        assert (state.state, state.error, state.restarts) == ("running", None, 1)
+        assert at_work.sources.not_ready() == []
+
+
+class Mute(Exception):
+    """An error that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("a bug"), asyncio.CancelledError("by itself"), SystemExit(3), Mute(), BaseException("odd"),
+        ExceptionGroup("several", [ValueError("one")]), StoreUnavailable("away"), InvalidEvent("no event"),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+async def test_one_bad_source_harms_no_other(
+    tmp_path: Path, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Found in review: one that raised CancelledError by itself ended all the others, without a word.
+    emitted: list[float] = []
+
+    async def good(context: SourceContext) -> None:
+        context.ready()
+        async for _ in context.every(10):
+            await context.emit(event())
+            emitted.append(context.clock.monotonic())
+
+    async with yard(tmp_path, bad=raising(error, ready=True), good=good) as at_work:
+        await at_work.clock.advance(100)
+        assert emitted == [float(seconds) for seconds in range(0, 101, 10)]
+        assert not at_work.ended
+        assert at_work.state("good").state == "running"
+        assert at_work.state("bad").restarts >= 4
+        assert at_work.state("bad").error
+        assert any(getattr(record, "action", "") == "source_raised" for record in caplog.records)
+
+
+async def test_all_sources_end_when_they_are_told_to(tmp_path: Path) -> None:
+    cleaned: list[str] = []
+
+    async def act(context: SourceContext) -> None:
+        try:
+            await receives(context)
+        finally:
+            cleaned.append(context.name)
+
+    async with yard(tmp_path, one=act, two=act):
+        pass
+    assert sorted(cleaned) == ["one", "two"]
+
+
+async def test_a_source_stops_when_the_store_has_failed_for_good(tmp_path: Path) -> None:
+    starts = 0
+
+    async def act(context: SourceContext) -> None:
+        nonlocal starts
+        starts += 1
+        context.ready()
+        await context.emit(event())
+
+    made = Yard({"source": act}, tmp_path)
+    made.door.error = StoreDamaged("a page is torn")
+    async with anyio.create_task_group() as group:
+        group.start_soon(made.run)
+        await made.clock.advance(300)
+        assert starts == 1
+        assert made.state("source").view()["state"] == "stopped"
+        assert made.sources.not_ready() == ["source source is stopped: the store failed"]
+        group.cancel_scope.cancel()
+
+
+async def test_logs_of_a_source_carry_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def act(context: SourceContext) -> None:
+        context.log.warning("low on grain")
+        await receives(context)
+
+    with caplog.at_level(logging.INFO):
+        async with yard(tmp_path, mill=act):
+            pass
+    [record] = [record for record in caplog.records if record.getMessage() == "low on grain"]
+    assert getattr(record, "source", None) == "mill"
+
+
+# Emitting
+
+
+async def test_what_is_emitted_goes_to_the_door_and_is_counted(tmp_path: Path) -> None:
+    answers: list[Any] = []
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        answers.extend(await context.emit(event("a"), event("b"), cursor=3))
+        answers.append(await context.reject(event("c"), "it is no JSON"))
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, mill=act) as at_work:
+        [(source, events, cursor)] = at_work.door.taken
+        assert (source, [each.type for each in events], cursor) == ("mill", ["a", "b"], 3)
+        [(source, rejected, reason)] = at_work.door.rejected
+        assert (source, rejected.type, reason) == ("mill", "c", "it is no JSON")
+        assert [answer.event for answer in answers] == ["0", "1", "rejected"]
+        state = at_work.state("mill")
+        assert (state.events, state.last_event_at) == (2, at_work.clock.now())
+        assert state.view()["last_event_at"] == "2026-01-05T12:00:00Z"
+
+
+async def test_a_cursor_that_is_no_json_is_refused_and_nothing_is_emitted(tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        for cursor in (datetime(2026, 1, 1, tzinfo=UTC), float("nan"), {1: 2}, "\ud800"):
+            try:
+                await context.emit(event(), cursor=cursor)
+            except InvalidEvent as error:
+                errors.append(error)
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, mill=act) as at_work:
+        assert len(errors) == 4
+        assert at_work.door.taken == []
+
+
+async def test_types_of_the_engines_own_can_not_be_emitted(tmp_path: Path) -> None:
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        with pytest.raises(InvalidEvent, match="own"):
+            await context.emit(event(), event("engine.run.failed"))
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, mill=act) as at_work:
+        assert at_work.state("mill").error is None
+        assert at_work.door.taken == []
+
+
+async def test_a_source_hears_that_the_store_is_away_and_may_offer_again(tmp_path: Path) -> None:
+    refused = 0
+
+    async def act(context: SourceContext) -> None:
+        nonlocal refused
+        context.ready()
+        while True:
+            try:
+                await context.emit(event())
+                break
+            except StoreUnavailable:
+                refused += 1
+                await context.clock.sleep(1)
+        await anyio.sleep_forever()
+
+    made = Yard({"mill": act}, tmp_path)
+    made.door.error = StoreUnavailable("the disk is full")
+    async with anyio.create_task_group() as group:
+        group.start_soon(made.run)
+        await made.clock.advance(3)
+        made.door.error = None
+        await made.clock.advance(2)
+        assert refused >= 3
+        assert len(made.door.taken) == 1
+        assert made.state("mill").restarts == 0
+        group.cancel_scope.cancel()
+
+
+async def emitting(desk: Bench, path: Path, act: Act) -> None:
+    """Run a source against the real door."""
+    sources = Sources(
+        clock=desk.clock, sources=[("mill", Acts(act=act))], door=desk.intake, read_cursor=desk.store.cursor,
+        base=path, max_data=1000, routes=Routes(), on_ready=lambda: None,
+    )  # fmt: skip
+    async with anyio.create_task_group() as group:
+        group.start_soon(sources.run)
+        await desk.advance(10)
+        group.cancel_scope.cancel()
+
+
+async def test_events_of_a_source_that_is_stopped_while_it_emits_are_run(tmp_path: Path) -> None:
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        with anyio.move_on_after(0):
+            await context.emit(event(key="a"))
+        await anyio.sleep_forever()
+
+    async with bench(tmp_path / "s.db", triggers=[trigger()]) as desk:
+        await emitting(desk, tmp_path, act)
+        assert len(desk.script.begun) == 1
+        assert (await desk.store.ledger()).waiting == 0
+
+
+async def test_junk_from_one_source_is_refused_and_its_good_events_come_in(tmp_path: Path) -> None:
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        cycle: list[Any] = []
+        cycle.append(cycle)
+        for data in (float("nan"), cycle, {"x": object()}, "x" * 2000):
+            with pytest.raises(InvalidEvent):
+                await context.emit(event(data=data))
+        with pytest.raises(InvalidEvent):
+            await context.emit(event(time=datetime(2026, 1, 1)))  # noqa: DTZ001
+        await context.emit(event(data="good"))
+        await anyio.sleep_forever()
+
+    async with bench(tmp_path / "s.db", triggers=[trigger()], max_data_bytes=1000) as desk:
+        await emitting(desk, tmp_path, act)
+        assert len(desk.script.begun) == 1
+
+
+# Beats
+
+
+async def test_beats_come_at_once_and_then_from_start_to_start_and_slow_rounds_skip_some(tmp_path: Path) -> None:
+    times: list[float] = []
+    slow = {1: 25.0, 4: 10.0}
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        async for _ in context.every(10):
+            times.append(context.clock.monotonic())
+            await context.clock.sleep(slow.get(len(times) - 1, 3.0))
+
+    async with yard(tmp_path, ticks=act) as at_work:
+        await at_work.clock.advance(85)
+        # The second round took 25 s: of the beats at 20 and 30 one is late, and none is made up for.
+        assert times == [0, 10, 35, 40, 50, 60, 70, 80]
+
+
+async def test_steps_of_the_wall_clock_move_no_beat(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        async for _ in context.every(10):
+            now = context.clock.monotonic()
+            times.append(now)
+
+    async with yard(tmp_path, ticks=act) as at_work:
+        await at_work.clock.advance(15)
+        at_work.clock.step(7200)
+        await at_work.clock.advance(10)
+        at_work.clock.step(-7200)
+        await at_work.clock.advance(10)
+        assert times == [0, 10, 20, 30]
+
+
+# Routes
+
+
+async def answers(request: Request) -> Response:
+    return Response()
+
+
+async def other(request: Request) -> Response:
+    return Response()
+
+
+def test_a_route_is_found_by_path_and_method() -> None:
+    routes = Routes()
+    routes.add("POST", "/hooks/a", answers)
+    routes.add("GET", "/hooks/a", other)
+    assert routes.find("POST", "/hooks/a") is answers
+    assert routes.find("GET", "/hooks/a") is other
+    assert routes.find("PUT", "/hooks/a") == ("GET", "POST")
+    assert routes.find("POST", "/hooks/b") is None
+    routes.remove("POST", "/hooks/a")
+    assert routes.find("POST", "/hooks/a") == ("GET",)
+    routes.remove("GET", "/hooks/a")
+    assert routes.find("GET", "/hooks/a") is None
+    routes.remove("GET", "/hooks/never")
+
+
+def test_a_route_belongs_to_one_source_and_lies_below_hooks() -> None:
+    routes = Routes()
+    routes.add("POST", "/hooks/a", answers)
+    with pytest.raises(PluginError, match="taken"):
+        routes.add("POST", "/hooks/a", other)
+    with pytest.raises(PluginError, match="/hooks/"):
+        routes.add("POST", "/api/v1/status", other)
+    assert routes.find("POST", "/hooks/a") is answers
+
+
+async def test_the_routes_of_a_source_go_with_it_and_come_back(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def act(context: SourceContext) -> None:
+        context.route("POST", "/hooks/github", answers)
+        context.ready()
+        await gate.wait()
+        raise RuntimeError("lost")
+
+    async with yard(tmp_path, github=act) as at_work:
+        assert at_work.routes.find("POST", "/hooks/github") is answers
+        gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert at_work.routes.find("POST", "/hooks/github") is None
+        gate = anyio.Event()
+        await at_work.clock.advance(2)
+        assert at_work.routes.find("POST", "/hooks/github") is answers
+
+
+async def test_a_source_whose_route_is_taken_fails_and_leaves_the_other_alone(tmp_path: Path) -> None:
+    async def act(context: SourceContext) -> None:
+        context.route("POST", "/hooks/same", answers)
+        await receives(context)
+
+    async with yard(tmp_path, first=act, second=act) as at_work:
+        await at_work.clock.advance(10)
+        assert at_work.state("first").state == "running"
+        assert "taken" in (at_work.state("second").error or "")
+        assert at_work.routes.find("POST", "/hooks/same") is answers
