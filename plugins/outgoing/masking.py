@@ -56,8 +56,12 @@ def _forms(text: str) -> Iterable[str]:
     yield text
     yield quote(text, safe="")
     yield quote_plus(text)
-    yield json.dumps(text)[1:-1]
-    yield json.dumps(text, ensure_ascii=False)[1:-1].replace("/", "\\/")
+    for ascii_only in (True, False):
+        escaped = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        yield escaped
+        yield escaped.replace("/", "\\/")
+        # JSON in JSON: a text that holds a document, as logs and errors of servers do.
+        yield json.dumps(escaped)[1:-1]
     raw = text.encode("utf-8", "replace")
     for offset in range(3):
         # The characters at both ends also hold bits of what stands beside the secret.
