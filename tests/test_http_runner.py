@@ -114,7 +114,7 @@ async def test_what_a_template_lacks_fails_the_attempt_and_sends_nothing(tmp_pat
             {"url": server.url(), "body": "{{ data.none }}"},
             {"url": server.url(), "json": {"a": ["{{ data.none }}"]}},
         ):
-            outcome, _ = await send(tmp_path, data={"lines": "a\r\nX-Admin: 1"}, **settings)  # type: ignore[arg-type]
+            outcome, _ = await send(tmp_path, data={"lines": "a\r\nX-Admin: 1"}, **settings)
             assert outcome.code == "template_error", outcome
     assert server.requests == []
 
