@@ -166,7 +166,7 @@ async def test_an_expression_says_what_counts() -> None:
 
 
 async def test_a_status_can_be_what_counts() -> None:
-    act = saying(answer("200 OK", "a", "ETag: 1"), answer("503 Service Unavailable"), answer("200 OK", "a", "ETag: 1"))
+    act = saying(answer("200 OK", "a", "ETag: 1"), answer("503 Sorry", "", "ETag: 2"), answer("200 OK", "a", "ETag: 1"))
     async with polling(act, changed="status") as polled:
         await polled.looks(4)
         assert [event.data["status"] for event in polled.context.emitted] == [503, 200]
@@ -334,10 +334,12 @@ async def test_secrets_are_in_no_event_and_no_log(caplog: pytest.LogCaptureFixtu
         if len(server_requests) % 2:
             writer.write(answer("500 hunter22"))
         else:
-            writer.write(json_answer(json.dumps([len(server_requests), request.headers["authorization"]])))
+            writer.write(
+                json_answer(json.dumps([len(server_requests), request.headers["authorization"], request.target]))
+            )
 
     server_requests: list[Received] = []
-    async with polling(act, "/feed/k-7777777", bearer=Secret("hunter22"), secret=True, start="beginning") as polled:
+    async with polling(act, "/feed/k-7777777777", bearer=Secret("hunter22"), secret=True, start="beginning") as polled:
         server_requests = polled.server.requests
         await polled.looks(4)
         assert len(polled.keys) == 2

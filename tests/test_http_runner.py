@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import json
 from datetime import timedelta
@@ -87,6 +88,12 @@ async def test_a_value_stays_in_its_place_of_the_url_whatever_it_is(tmp_path: Pa
     path, _, query = server.requests[0].target.partition("?")
     assert [unquote(segment) for segment in path.split("/")] == ["", "a", value, "b"]
     assert [unquote(parameter) for parameter in query.split("&")] == [f"q={value}", "r=1"]
+
+
+async def test_what_the_author_wrote_is_sent_as_it_stands(tmp_path: Path) -> None:
+    async with serving(saying(answer())) as server:
+        await send(tmp_path, server.url("/a%2Fb/%7Eme/./ü x/100%?q=%41+b&r={{ data.x }}"), {"x": 1})
+    assert server.requests[0].target == "/a%2Fb/%7Eme/./%C3%BC%20x/100%25?q=%41+b&r=1"
 
 
 @pytest.mark.parametrize(
@@ -291,6 +298,26 @@ async def test_a_large_body_is_cut_in_the_outputs(tmp_path: Path) -> None:
     assert made.logged().count("\x01") == 60_000
 
 
+async def test_a_log_that_can_not_be_written_does_not_undo_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Context) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Context, "open_log", full)
+    async with serving(saying(answer())) as server:
+        outcome, _ = await send(tmp_path, server.url())
+    assert outcome.code == "succeeded"
+
+
+async def test_the_log_tells_who_answered_after_a_redirect(tmp_path: Path) -> None:
+    async with serving(saying(answer())) as other:
+        async with serving(saying(answer("307 Go", "", f"Location: {other.url('/there')}"))) as server:
+            outcome, made = await send(tmp_path, server.url(), redirects=1)
+    assert outcome.code == "succeeded"
+    assert f"\n> redirected to http://127.0.0.1:{other.port}\n< 200 OK\n" in made.logged()
+
+
 # Retry-After
 
 
@@ -455,8 +482,9 @@ async def test_headers_without_end_are_given_up(tmp_path: Path) -> None:
 async def test_a_compressed_answer_is_not_inflated(tmp_path: Path) -> None:
     body = gzip.compress(b"a" * 1_000_000)
     async with serving(saying(answer("200 OK", body, "Content-Encoding: gzip"))) as server:
-        outcome, _ = await send(tmp_path, server.url())
+        outcome, made = await send(tmp_path, server.url())
         told, _ = await send(tmp_path, server.url(), success="body != ''")
+    assert b"aaaa" not in (made.base / "log").read_bytes()
     assert outcome.outputs is not None
     assert (outcome.code, outcome.outputs["body"]) == ("succeeded", "")
     assert told.code == "success_error"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
+LEAST_KEY = 12
+"""A part of a secret URL that is this long is taken for a key by itself."""
+
+_SEPARATORS = re.compile(r"[/?&=]")
 _SHORTEST = 4
 """What is shorter is no secret that could be kept, and would mask innocent text."""
 
@@ -49,6 +54,16 @@ class Masker:
         if isinstance(value, dict):
             return {self.text(name): self.value(item) for name, item in value.items()}
         return value
+
+
+def parts_of_url(url: str, origin: str) -> list[str]:
+    """Return what of a secret URL is masked where a server repeats it: all of it, and parts that look like keys.
+
+    Its origin (scheme, host and port) may be shown.
+    """
+    rest = url.removeprefix(origin)
+    parts = [part for part in _SEPARATORS.split(rest) if len(part) >= LEAST_KEY and "{{" not in part]
+    return [url, rest, rest.lstrip("/"), *parts]
 
 
 def _forms(text: str) -> Iterable[str]:

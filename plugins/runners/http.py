@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -28,9 +27,9 @@ from engine.plugin import (
     plain,
 )
 from plugins.outgoing.answers import is_json, is_whole, kept_headers, read_body, retry_after_s
-from plugins.outgoing.client import Answer, Call, CallFailed, open_client
+from plugins.outgoing.client import Answer, Call, CallFailed, open_client, origin_of
 from plugins.outgoing.headers import Headers, literal, read_headers
-from plugins.outgoing.masking import Masker
+from plugins.outgoing.masking import Masker, parts_of_url
 from plugins.outgoing.networks import Reach, read_reach
 from plugins.outgoing.urls import UnsafeUrl, UrlTemplate
 
@@ -39,13 +38,8 @@ KEPT_BODY_BYTES = 32 * 1024
 
 LARGEST_BODY_BYTES = 16 * 1024 * 1024
 
-LEAST_KEY = 12
-"""A part of a secret URL that is this long is taken for a key by itself."""
-
 ANSWER_NAMES = frozenset({"status", "headers", "body"})
 """What `success` sees besides the names of the job."""
-
-_SEPARATORS = re.compile(r"[/?&=]")
 
 
 class Http(Runner, frozen=True, kw_only=True):
@@ -121,10 +115,12 @@ class Http(Runner, frozen=True, kw_only=True):
                 )
         except CallFailed as failure:
             reason = plan.masker.text(str(failure))
-            await run_sync(_write_log, context, f"{first_line}! {reason}\n".encode())
+            await _write_log(context, f"{first_line}! {reason}\n".encode())
             return Outcome.failed(failure.code, reason)
         body = read_body(answer)
-        await run_sync(_write_log, context, first_line.encode() + _transcript(answer, plan.masker))
+        if answer.url != call.url:
+            first_line += f"> redirected to {origin_of(answer.url)}\n"
+        await _write_log(context, first_line.encode() + _transcript(answer, plan.masker))
         return self._judge(answer, body, plan, context)
 
     def _judge(self, answer: Answer, body: Any, plan: _Plan, context: RunContext) -> Outcome:
@@ -189,7 +185,7 @@ class _Plan(NamedTuple):
         secrets = [*headers.secrets()]
         secrets += [item.reveal() for item in (body, settings.bearer) if isinstance(item, Secret)]
         if isinstance(settings.url, Secret):
-            secrets += _parts_of(url.removeprefix(target.origin))
+            secrets += parts_of_url(url, target.origin)
         content = _compiled("json", settings.json, names)
         return cls(reach, target, headers, text, content, success, Masker(secrets))
 
@@ -277,12 +273,6 @@ def _revealed(text: Secret | str) -> str:
     return text.reveal() if isinstance(text, Secret) else text
 
 
-def _parts_of(rest: str) -> list[str]:
-    """Return what of a secret URL is masked where a server repeats it: all of it, and parts that look like keys."""
-    parts = _SEPARATORS.split(rest)
-    return [rest.lstrip("/"), *(part for part in parts if len(part) >= LEAST_KEY and "{{" not in part)]
-
-
 def _looks_like_json(body: str, headers: Headers) -> bool:
     for field in headers.fields:
         if field.name.lower() == "content-type":
@@ -322,7 +312,15 @@ def _transcript(answer: Answer, masker: Masker) -> bytes:
     return f"{head}\n\n".encode() + shown.encode("utf-8", "surrogateescape") + note.encode()
 
 
-def _write_log(context: RunContext, text: bytes) -> None:
+async def _write_log(context: RunContext, text: bytes) -> None:
+    """Append to the run's log. That it can't be written changes nothing of what the request has done."""
+    try:
+        await run_sync(_append, context, text)
+    except OSError as error:
+        context.log.warning("the answer can't be logged: %s", error.strerror, extra={"action": "answer_not_logged"})
+
+
+def _append(context: RunContext, text: bytes) -> None:
     descriptor = context.open_log()
     try:
         view = memoryview(text)

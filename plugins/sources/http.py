@@ -29,7 +29,7 @@ from engine.plugin import (
 from plugins.outgoing.answers import is_whole, kept_headers, read_body, retry_after_s
 from plugins.outgoing.client import Answer, Call, CallFailed, Client, open_client, origin_of
 from plugins.outgoing.headers import Headers, read_headers
-from plugins.outgoing.masking import Masker
+from plugins.outgoing.masking import Masker, parts_of_url
 from plugins.outgoing.networks import read_reach
 from plugins.outgoing.urls import read_url
 
@@ -175,7 +175,7 @@ class _Watch:
         self._subject = str(self._url)
         if isinstance(poll.url, Secret):
             self._subject = origin_of(self._url)
-            secrets.append(poll.url.reveal())
+            secrets += parts_of_url(poll.url.reveal(), self._subject)
         self._masker = Masker(secrets)
 
     async def look(self, client: Client) -> float:
