@@ -7,6 +7,9 @@ import base64
 import errno
 import gzip
 import json
+import shutil
+import ssl
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import pytest
 
 from engine.config import load
 from engine.errors import ConfigError
+from engine.execution import _checked
 from engine.expressions import JOB_NAMES
 from engine.jobs import RetryPolicy
 from engine.plugin import BadSetting, Outcome, Secret
@@ -360,6 +364,12 @@ async def test_the_next_attempt_waits_as_long_as_the_outcome_asks(tmp_path: Path
         assert len(engine.script.begun) == 2
 
 
+@pytest.mark.parametrize("pause", [-1, float("nan"), float("inf"), "60", True])
+def test_a_pause_that_is_none_breaks_the_contract_of_runners(pause: Any) -> None:
+    checked = _checked(Outcome.failed("http_status", "answered 503", retry_after_s=pause))
+    assert (checked.code, checked.retry_after_s) == ("runner_broke_contract", None)
+
+
 # Servers that mean harm
 
 
@@ -511,6 +521,33 @@ async def test_a_server_that_speaks_no_tls_is_no_server(tmp_path: Path) -> None:
         outcome, _ = await send(tmp_path, f"https://127.0.0.1:{port}/")
     assert outcome.code == "http_unreachable"
     assert "no TLS connection" in outcome.reason
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return what a server of 127.0.0.1 needs to speak TLS with a certificate of its own making."""
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    return tls
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path: Path) -> None:
+    tls = self_signed(tmp_path)
+
+    def act(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(act, "127.0.0.1", 0, ssl=tls) as server:
+        port = server.sockets[0].getsockname()[1]
+        outcome, _ = await send(tmp_path, f"https://127.0.0.1:{port}/")
+    assert outcome.code == "http_unreachable"
+    assert "no TLS connection: self-signed certificate" in outcome.reason
 
 
 async def test_a_cancelled_attempt_closes_its_connection(tmp_path: Path) -> None:
