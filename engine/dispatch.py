@@ -384,7 +384,8 @@ class Dispatch:
             exit_code, outputs = outcome.exit_code, outcome.outputs
         pause_s = None
         if state in (RunState.FAILED, RunState.TIMED_OUT):
-            pause_s = delay_s(retry, run.attempt, run.id)
+            asked_s = outcome.retry_after_s if outcome is not None else None
+            pause_s = delay_s(retry, run.attempt, run.id, asked_s or 0.0)
         kept = dict(outputs) if outputs else None
         if pause_s is None:
             step = Step(at=now, state=state, code=code, reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -159,6 +160,7 @@ def _checked(outcome: Any) -> Outcome:
         or not is_slug(outcome.code)
         or not isinstance(outcome.reason, str)
         or not (outcome.exit_code is None or (type(outcome.exit_code) is int and abs(outcome.exit_code) < 2**63))
+        or not _is_pause(outcome.retry_after_s)
     ):
         text = _printable(_shown(outcome, repr))[:_LONGEST_REPR]
         return Outcome.failed("runner_broke_contract", f"failed: the runner returned {text}")
@@ -174,6 +176,10 @@ def _checked(outcome: Any) -> Outcome:
     except InvalidEvent as error:
         return Outcome.failed("bad_outputs", f"failed: its outputs can't be kept: {error}")
     return replace(outcome, state=RunState(outcome.state), reason=_printable(outcome.reason), outputs=outputs)
+
+
+def _is_pause(seconds: Any) -> bool:
+    return seconds is None or (type(seconds) in (int, float) and 0 <= seconds < math.inf)
 
 
 def _shown(value: Any, how: Callable[[Any], str]) -> str:

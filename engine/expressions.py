@@ -36,6 +36,9 @@ TRIGGER_NAMES = frozenset({"event", "data", "http", "job", "trigger", "now"})
 JOB_NAMES = frozenset({"event", "data", "job", "trigger", "now"})
 """What a job's templates and expressions see."""
 
+_FROM_OUTSIDE = ("data", "http", "headers", "body")
+"""Names whose values others send (`headers` and `body` are those of an answer): their extent bounds an evaluation."""
+
 _TEXT = r"""
     (?:[bB]?[rR]|[rR][bB])(?:"{3}.*?"{3}|'{3}.*?'{3}|"[^"\n]*"|'[^'\n]*')
     |[bB]?(?:"{3}(?:\\.|[^\\])*?"{3}|'{3}(?:\\.|[^\\])*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
@@ -104,7 +107,7 @@ class Scope:
     def extent(self) -> tuple[int, int]:
         """Return the widest list or object among the values, and their size as JSON in bytes."""
         if self._steps is None:
-            values = {name: self.names.get(name) for name in ("data", "http") if name in self.names}
+            values = {name: self.names[name] for name in _FROM_OUTSIDE if name in self.names}
             try:
                 self._steps = (survey(values).widest, len(encode_json(values)))
             except InvalidEvent as error:

@@ -115,8 +115,9 @@ class Context:
             survey(cursor)
         answers = await self._door.accept(self.name, events, cursor=cursor)
         state = self._state
-        state.events += len(answers)
-        state.last_event_at = self.clock.now()
+        if answers:
+            state.events += len(answers)
+            state.last_event_at = self.clock.now()
         return answers
 
     async def reject(self, event: Event, reason: str) -> Accepted:

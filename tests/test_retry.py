@@ -68,3 +68,21 @@ def test_jitter_spreads_runs_that_failed_together_over_the_whole_band() -> None:
 def test_the_attempts_of_one_run_do_not_share_their_jitter() -> None:
     policy = RetryPolicy(attempts=100, delay_s=100, factor=1, jitter=0.5)
     assert len({delay_s(policy, attempt, "run") for attempt in range(1, 100)}) > 90
+
+
+def test_what_a_server_asks_for_is_waited_for_also_beyond_the_longest_delay() -> None:
+    policy = RetryPolicy(attempts=3, delay_s=5, max_delay_s=60, jitter=0)
+    assert delay_s(policy, 1, "run", 120) == 120
+    assert delay_s(policy, 1, "run", 2) == 5
+    assert delay_s(policy, 3, "run", 120) is None
+
+
+@given(POLICIES, st.integers(1, 1000), st.text(), st.floats(0, 1e300))
+def test_what_is_asked_for_is_the_least_and_bounded_by_a_day(
+    policy: RetryPolicy, attempt: int, seed: str, asked_s: float
+) -> None:
+    alone, delay = delay_s(policy, attempt, seed), delay_s(policy, attempt, seed, asked_s)
+    assert (alone is None) == (delay is None)
+    if alone is not None and delay is not None:
+        assert delay >= max(alone, min(asked_s, 86_400))
+        assert delay <= max(alone, 86_400 * (1 + policy.jitter))

@@ -77,7 +77,9 @@ class RetryTable(Struct, frozen=True, kw_only=True):
     attempts: Annotated[int, Meta(ge=1, description="Attempts in all, the first included.")] = _RETRY.attempts
     delay: Annotated[Duration, Meta(ge=0, description="Wait before the second attempt.")] = _RETRY.delay_s
     factor: Annotated[float, Meta(ge=1, description="Each further wait is this much longer.")] = _RETRY.factor
-    max_delay: Annotated[Duration, Meta(ge=0, description="No wait is longer.")] = _RETRY.max_delay_s
+    max_delay: Annotated[
+        Duration, Meta(ge=0, description="No wait is longer, but for one that a server asks for (`Retry-After`).")
+    ] = _RETRY.max_delay_s
     jitter: Annotated[
         float, Meta(ge=0, le=1, description="Waits vary at random by up to this fraction, both ways.")
     ] = _RETRY.jitter

@@ -14,7 +14,7 @@ names.
 from engine.clock import Clock, SystemClock
 from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
-from engine.expressions import Expression, Scope, Template
+from engine.expressions import Expression, Scope, Template, plain, render
 from engine.payload import encode_json, parse_json
 from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
 from engine.plugin.runners import Outcome, RunContext, Runner
@@ -66,4 +66,6 @@ __all__ = [
     "Timer",
     "encode_json",
     "parse_json",
+    "plain",
+    "render",
 ]

@@ -19,13 +19,18 @@ from engine.runs import RunState
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How an attempt ended: `state` is `succeeded`, `failed` or `skipped`, with a stable code and a sentence."""
+    """How an attempt ended: `state` is `succeeded`, `failed` or `skipped`, with a stable code and a sentence.
+
+    `retry_after_s`: the next attempt, where the job's retry policy has one, begins no sooner (a day at most);
+    for what others ask for, such as a server's `Retry-After`.
+    """
 
     state: RunState
     code: str
     reason: str
     exit_code: int | None = None
     outputs: Mapping[str, Any] | None = None
+    retry_after_s: float | None = None
 
     @staticmethod
     def succeeded(reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None) -> Outcome:
@@ -34,10 +39,14 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def failed(
-        code: str, reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None
-    ) -> Outcome:
+        code: str, reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None,
+        retry_after_s: float | None = None,
+    ) -> Outcome:  # fmt: skip
         """Return the outcome of an attempt that did not; the job's retry policy says what follows."""
-        return Outcome(state=RunState.FAILED, code=code, reason=reason, exit_code=exit_code, outputs=outputs)
+        return Outcome(
+            state=RunState.FAILED, code=code, reason=reason, exit_code=exit_code, outputs=outputs,
+            retry_after_s=retry_after_s,
+        )  # fmt: skip
 
 
 class RunContext(Protocol):

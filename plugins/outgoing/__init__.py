@@ -1,0 +1,1 @@
+"""Requests that plugins send: guarded targets, bounded answers, masked secrets. For plugins of every kind."""
