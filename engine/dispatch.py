@@ -51,6 +51,7 @@ class Active(Struct):
     """A run that has a slot: it is about to start, or running. `why` says why it is being cancelled."""
 
     run: Run
+    start: asyncio.Future[None] | None = None
     scope: anyio.CancelScope | None = None
     why: str | None = None
     process: int | None = None
@@ -266,6 +267,7 @@ class Dispatch:
         start = None
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
+            active.start = start
         self._spawn(self._live, active, events, start)
 
     async def _live(self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None) -> None:
@@ -274,7 +276,12 @@ class Dispatch:
         gave_back = False
         try:
             if start is not None:
-                await start
+                try:
+                    await start
+                except asyncio.CancelledError:
+                    # Interrupted while the store is away: its start may never be durable, and is not waited for.
+                    if active.why is None:
+                        raise
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
             finish, then = self._end_of_attempt(active, outcome, started_at)
@@ -403,6 +410,8 @@ class Dispatch:
             active.why = why
             if active.scope is not None:
                 active.scope.cancel()
+            elif active.start is not None:
+                active.start.cancel()
 
     # Deadlines: one heap and one task for all attempts
 

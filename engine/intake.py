@@ -22,6 +22,7 @@ from engine.ids import new_id
 from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
+from engine.queue import KEPT_DATA_BYTES
 from engine.runs import Origin, Run, RunState, Step
 from engine.store.changes import Accept, Cursor, Entry, Join
 from engine.triggers import Debounce
@@ -72,6 +73,8 @@ class Draft(Struct):
     joins: list[Join]
     opened: list[Window]
     joined: list[tuple[Window, datetime, datetime]]
+    apart: set[str] | None = None
+    """On the last try: the runs whose windows this very change opens, as they may turn out to be there already."""
 
 
 class Intake:
@@ -181,7 +184,7 @@ class Intake:
         rules = self._by_source.get(source, ())
         names: list[str | None] = [rule.trigger.name for rule in rules] or [None]
         outcomes = tuple(Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names)
-        entry = Entry(event=named, data=encode_json(named.data), outcomes=outcomes)
+        entry = Entry(event=named, data=self._draft(named).data, outcomes=outcomes)
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
@@ -218,10 +221,12 @@ class Intake:
         """Decide what the events become, store it, and hand on what is ready."""
         for attempt in range(1, _TRIES + 1):
             drafts: list[Draft] = []
+            apart: set[str] | None = set() if attempt == _TRIES else None
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
                 for event in events:
                     draft = self._draft(event)
+                    draft.apart = apart
                     drafts.append(draft)
                     self._decide_all(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([
@@ -322,7 +327,7 @@ class Intake:
         """Join the open debounce window of this key, or open one with a pending run."""
         trigger, now = rule.trigger, event.received_at
         window = self._windows.find(trigger.name, key)
-        if window is not None:
+        if window is not None and (draft.apart is None or window.run not in draft.apart):
             before = window.due_at
             window.due_at = next_due(debounce, now, window.closes_at)
             draft.joined.append((window, before, window.due_at))
@@ -353,6 +358,8 @@ class Intake:
         )
         self._windows.open(opened)
         draft.opened.append(opened)
+        if draft.apart is not None:
+            draft.apart.add(run.id)
         draft.runs.append((run, event))
         return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
 
@@ -426,7 +433,7 @@ class Intake:
             elif run.state is RunState.RUNNING:
                 self._starter.launch(run, event)
             elif run.state is RunState.QUEUED:
-                self._starter.offer(run, event)
+                self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             else:
                 self._starter.wait(run)
 

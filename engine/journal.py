@@ -43,7 +43,11 @@ _Item = tuple[Change, "asyncio.Future[Any]"]
 
 
 class Submitted(asyncio.Future[Any]):
-    """The result of a change that can't be taken back: who is cancelled while waiting learns it first."""
+    """The answer to an `Accept`: who is cancelled while waiting for it learns it first.
+
+    Its runs and windows have to be handed on or undone. It comes soon, as nothing is accepted while the store is
+    away; the results of other changes may take as long as that, and don't keep anybody from being cancelled.
+    """
 
     def cancel(self, msg: Any = None) -> bool:
         """Do nothing: the change is written or refused all the same."""
@@ -88,13 +92,14 @@ class Journal:
     def submit(self, change: Change) -> asyncio.Future[Any]:
         """Put a change in line and return a future of its result.
 
-        It is done once the change is written or refused, and can't be cancelled: a task that is cancelled while
-        it awaits the future goes on, with CancelledError, when the future is done.
+        It is done once the change is written or refused. That of an `Accept` can't be cancelled: a task that is
+        cancelled while it awaits the future goes on, with CancelledError, when the future is done.
 
         The future raises StoreUnavailable where the store refuses an `Accept` now, StoreDamaged when the
         store has failed for good, and Conflict where the change can't be made.
         """
-        future = Submitted(loop=asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = Submitted(loop=loop) if isinstance(change, Accept) else loop.create_future()
         if self._ended:
             future.set_exception(self.failure or StoreUnavailable("the engine has stopped"))
         elif self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
@@ -105,7 +110,7 @@ class Journal:
             self._waiting.append((change, future))
             if self._writing is None and not self._gathering:
                 self._gathering = True
-                asyncio.get_running_loop().call_soon(self._gather, 1, 0)
+                loop.call_soon(self._gather, 1, 0)
         return future
 
     async def run(self) -> None:

@@ -40,7 +40,7 @@ class _Lane:
     `edge` is the last place known; None means that the window holds the whole queue of the job.
     """
 
-    __slots__ = ("announced", "arrived", "edge", "entries", "heap", "parked", "reading")
+    __slots__ = ("announced", "arrived", "edge", "entries", "heap", "look_at", "parked", "reading", "taken")
 
     def __init__(self) -> None:
         self.announced: QueuePlace | None = None
@@ -50,6 +50,10 @@ class _Lane:
         self.parked = False
         self.reading = False
         self.arrived: list[Waiting] = []
+        self.taken: set[str] = set()
+        """What was taken and may still be queued in what is read, as its start was not durable then."""
+        self.look_at = 2 * WINDOW
+        """At so many of these, those that have ended are forgotten."""
 
     def head(self) -> QueuePlace | None:
         heap = self.heap
@@ -137,6 +141,9 @@ class Queue:
             if head == place and may_start(job):
                 heapq.heappop(lane.heap)
                 waiting = lane.entries.pop(head.run)
+                lane.taken.add(head.run)
+                if len(lane.taken) > lane.look_at and not lane.reading:
+                    self._forget_ended(lane)
                 self._reannounce(job, lane)
                 return waiting
             if head == place:
@@ -173,6 +180,7 @@ class Queue:
             return
         lane.reading = True
         edge = lane.edge
+        self._forget_ended(lane)
         try:
             rows = await self._read(job, edge, WINDOW)
         finally:
@@ -187,7 +195,7 @@ class Queue:
         else:
             lane.edge = None
         for run, event in rows:
-            if run.id not in lane.entries and not self._is_active(run.id):
+            if run.id not in lane.entries and run.id not in lane.taken and not self._is_active(run.id):
                 lane.push(Waiting(run, event))
         for waiting in arrived:
             place = QueuePlace(waiting.run.rank, waiting.run.id)
@@ -196,6 +204,10 @@ class Queue:
                 lane.push(waiting)
         lane.trim()
         self._announce(job, lane)
+
+    def _forget_ended(self, lane: _Lane) -> None:
+        lane.taken = {run_id for run_id in lane.taken if self._is_active(run_id)}
+        lane.look_at = 2 * max(WINDOW, len(lane.taken))
 
     def _announce(self, job: str, lane: _Lane) -> None:
         """Put the job in line by its head, where that is better than what stands there."""

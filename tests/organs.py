@@ -284,7 +284,9 @@ async def bench(
     async def write() -> None:
         with anyio.CancelScope(shield=True):
             await made.journal.run()
+            written.set()
 
+    written = anyio.Event()
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(write)
@@ -300,6 +302,11 @@ async def bench(
                         gate.set()
                 group.cancel_scope.cancel()
                 made.journal.close()
+                with anyio.CancelScope(shield=True):
+                    for _ in range(2 * QUIET_TURNS):
+                        await asyncio.sleep(0)
+                    while not written.is_set():
+                        await clock.advance(1)
     finally:
         with anyio.CancelScope(shield=True):
             await store.close()

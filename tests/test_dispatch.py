@@ -567,6 +567,26 @@ async def test_a_run_that_was_stored_as_running_while_dispatch_stops_goes_back_t
         assert (run.state, run.code, run.attempt) == (RunState.QUEUED, "interrupted", 0)
 
 
+async def test_a_stop_does_not_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def act(run: Run, job: Job) -> Outcome:
+        await gate.wait()
+        return Outcome.succeeded("done")
+
+    async with bench(tmp_path / "s.db", jobs=[job(concurrency=1)], act=act) as desk:
+        await wait_queued(desk, 2)
+        await desk.settle()
+        desk.store.write_error = StoreUnavailable("the disk is full")
+        gate.set()
+        await desk.advance(1)
+        with anyio.fail_after(5):
+            await desk.dispatch.drain(0.0)
+        desk.dispatch.stop()
+        await desk.settle()
+        assert desk.dispatch._group is None
+
+
 # The store is away
 
 
