@@ -109,8 +109,7 @@ class Journal:
         else:
             self._waiting.append((change, future))
             if self._writing is None and not self._gathering:
-                self._gathering = True
-                loop.call_soon(self._gather, 1, 0)
+                self._begin_soon()
         return future
 
     async def run(self) -> None:
@@ -152,6 +151,10 @@ class Journal:
         self._closing = True
         self._changed.set()
 
+    def _begin_soon(self) -> None:
+        self._gathering = True
+        asyncio.get_running_loop().call_soon(self._gather, 0, 0)
+
     def _gather(self, seen: int, quiet: int) -> None:
         """Begin a batch once the event loop brings nothing more; called at each of its turns until then."""
         count = len(self._waiting)
@@ -192,7 +195,8 @@ class Journal:
         else:
             self._isolate(batch, error)
         if self._waiting:
-            self._begin()
+            # Those who were just answered send their next now: it goes along.
+            self._begin_soon()
         else:
             self._store.tidy()
             if self._closing:
