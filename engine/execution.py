@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from msgspec.structs import replace
@@ -25,9 +26,12 @@ from engine.plugin import Outcome
 from engine.processes import end_leftovers
 from engine.runlogs import RunLogs
 from engine.runs import Run, RunState
+from engine.shared import Shared
 from engine.units import format_size
 
 log = logging.getLogger("engine.run")
+
+T = TypeVar("T")
 
 RUN_MARK = "ENGINE_RUN_ID"
 """The environment variable by which every process of a run is known."""
@@ -43,13 +47,13 @@ class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_note", "_run_logs", "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id",
+        "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id",
         "scheduled_for", "scope", "trigger",
     )  # fmt: skip
 
     def __init__(
         self, *, run: Run, events: tuple[Event, ...], scope: Scope, base: Path, clock: Clock, run_logs:
-        RunLogs, note: Callable[[int], None],
+        RunLogs, shared: Shared, note: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.run_id: str = run.id
         self.job: str = run.job
@@ -64,6 +68,7 @@ class Context:
         self.log = logging.LoggerAdapter(log, {"run": run.id, "job": run.job, "trigger": run.trigger})
         self.marks: Mapping[str, str] = {RUN_MARK: run.id}
         self._run_logs = run_logs
+        self._shared = shared
         self._note = note
 
     def open_log(self) -> int:
@@ -77,15 +82,21 @@ class Context:
             raise ValueError(f"{pid!r} is no process id of a run")
         self._note(pid)
 
+    async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        return await self._shared.get(key, make)
+
 
 class Executor:
     """Executes attempts with the runners of the jobs."""
 
-    def __init__(self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs) -> None:
+    def __init__(
+        self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared
+    ) -> None:
         self._rules = rules
         self._clock = clock
         self._base = base
         self._run_logs = run_logs
+        self._shared = shared
 
     async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
@@ -95,7 +106,7 @@ class Executor:
             return Outcome.failed("data_error", f"failed: {error}")
         context = Context(
             run=run, events=merged, scope=scope, base=self._base, clock=self._clock, run_logs=self._run_logs,
-            note=note,
+            shared=self._shared, note=note,
         )  # fmt: skip
         if run.attempt > 1:
             await self._end_strays(run)

@@ -24,7 +24,7 @@ from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import Origin, Run, RunState, Step
-from engine.store.changes import Accept, Cursor, Entry, Join
+from engine.store.changes import Accept, Cursor, Entry, Join, Memory
 from engine.triggers import Debounce
 from engine.units import format_duration, format_size
 
@@ -115,14 +115,15 @@ class Intake:
         self.duplicates = 0
 
     async def accept(
-        self, source: str, events: Sequence[Event], *, cursor: Any = None, missed: Sequence[Run] = (),
-        origin: Origin = Origin.EVENT,
+        self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,
+        missed: Sequence[Run] = (), origin: Origin = Origin.EVENT,
     ) -> list[Accepted]:  # fmt: skip
         """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
         named = [self._admit(event, source) for event in events]
         rules = self._by_source.get(source, ())
         move = None if cursor is None else Cursor(source=source, value=cursor)
-        return await self._commit(named, lambda _: rules, origin, cursor=move, missed=tuple(missed))
+        memory = Memory(source=source, values=remember) if remember else None
+        return await self._commit(named, lambda _: rules, origin, cursor=move, memory=memory, missed=tuple(missed))
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Make events from the API durable, and offer them to the sources that listen.
@@ -215,8 +216,8 @@ class Intake:
 
     async def _commit(
         self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
-        Cursor | None = None, missed: tuple[Run, ...] = (), reason: str = "", bypass: frozenset[str] =
-        frozenset(),
+        Cursor | None = None, memory: Memory | None = None, missed: tuple[Run, ...] = (), reason: str = "",
+        bypass: frozenset[str] = frozenset(),
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
         for attempt in range(1, _TRIES + 1):
@@ -236,7 +237,7 @@ class Intake:
                     )
                     for draft in drafts
                 ])  # fmt: skip
-                change = Accept(entries=entries, missed=missed, cursor=cursor)
+                change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory)
                 stored = self._journal.submit(change)
                 answers = await stored
             except asyncio.CancelledError:

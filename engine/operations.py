@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,41 +14,85 @@ import anyio
 from engine.clock import Clock, rfc3339
 from engine.config import Config
 from engine.decide.rules import Rule
-from engine.dispatch import Dispatch
-from engine.errors import NotFound
+from engine.dispatch import RETRY_READ_S, Dispatch
+from engine.errors import NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.intake import Intake
 from engine.journal import Journal
-from engine.plugin import Handler, Secret
+from engine.plugin import Handler, Secret, Settled
 from engine.plugin.settings import settings_of
 from engine.runlogs import RunLogs
+from engine.runs import ENDED
 from engine.sources import Routes, Sources
 from engine.store.base import Store
 from engine.timers import Timers
 from engine.triggers import Trigger, TriggerState
+
+LOOK_AGAIN_S = 30.0
+"""Who waits for a run's end looks at the store at least so often."""
 
 
 class Changes:
     """Lets those wait who want to know when a run's state changes."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, anyio.Event] = {}
+        self._watched: dict[str, list[anyio.Event]] = {}
 
     def tell(self, run_id: str) -> None:
         """Wake all that wait for the run."""
-        event = self._waiting.pop(run_id, None)
-        if event is not None:
+        for event in self._watched.pop(run_id, ()):
             event.set()
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[anyio.Event]:
+        """Give an event that is set at the run's next change, also one before it is waited for."""
+        event = anyio.Event()
+        self._watched.setdefault(run_id, []).append(event)
+        try:
+            yield event
+        finally:
+            events = self._watched.get(run_id)
+            if events is not None and event in events:
+                events.remove(event)
+                if not events:
+                    del self._watched[run_id]
 
     async def wait(self, run_id: str, timeout_s: float) -> None:
         """Return when the run has changed, or after `timeout_s`."""
-        event = self._waiting.setdefault(run_id, anyio.Event())
-        try:
-            with anyio.move_on_after(timeout_s):
-                await event.wait()
-        finally:
-            if self._waiting.get(run_id) is event and not event.statistics().tasks_waiting:
-                del self._waiting[run_id]
+        with self.watch(run_id) as event, anyio.move_on_after(timeout_s):
+            await event.wait()
+
+
+class SourceMemory:
+    """What sources may read of what is stored for them: see `engine.sources.Memory`."""
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock) -> None:
+        self._store = store
+        self._changes = changes
+        self._clock = clock
+
+    async def cursor(self, source: str) -> Any:
+        return await self._store.cursor(source)
+
+    async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
+        return await self._store.memory(source, after=after, limit=limit)
+
+    async def settled(self, run_id: str) -> Settled | None:
+        while True:
+            with self._changes.watch(run_id) as changed:
+                try:
+                    run = await self._store.run(run_id)
+                except StoreUnavailable:
+                    await self._clock.sleep(RETRY_READ_S)
+                    continue
+                if run is None:
+                    return None
+                if run.state in ENDED:
+                    return Settled(
+                        run=run.id, job=run.job, trigger=run.trigger, state=run.state, code=run.code, reason=run.reason
+                    )
+                with anyio.move_on_after(LOOK_AGAIN_S):
+                    await changed.wait()
 
 
 class Operations:

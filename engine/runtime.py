@@ -37,12 +37,13 @@ from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import OnCrash
 from engine.journal import Journal
-from engine.operations import Changes, Operations
+from engine.operations import Changes, Operations, SourceMemory
 from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runs import Origin, Run
+from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.store.changes import Accept, Cursor
 from engine.store.opening import Lock
@@ -182,8 +183,8 @@ class Runtime:
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
-        changes, routes = Changes(), Routes()
-        executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs)
+        changes, routes, shared = Changes(), Routes(), Shared()
+        executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs, shared=shared)
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s,
@@ -206,7 +207,7 @@ class Runtime:
         timers = Timers(clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin)
         routes_ready = anyio.Event()
         sources = Sources(
-            clock=clock, sources=used, door=intake, read_cursor=store.cursor, base=config.base,
+            clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
             max_data=config.http.max_body_bytes, routes=routes,
             on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
         )  # fmt: skip
@@ -217,6 +218,7 @@ class Runtime:
         )  # fmt: skip
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
+            await outer.start(shared.run, name="shared")
             await outer.start(dispatch.run, name="dispatch")
             grace_s = 0.0
             try:
@@ -255,6 +257,7 @@ class Runtime:
                         await self.server.stop(STOP_HTTP_S)
                     await dispatch.drain(grace_s)
                     dispatch.stop()
+                    shared.close()
         log.info("Stopped", extra={"action": "stopped"})
 
     def _used_sources(self) -> list[tuple[str, Source]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +17,13 @@ from engine.clock import Clock, rfc3339
 from engine.errors import InvalidEvent, PluginError, StoreDamaged
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.payload import survey
-from engine.plugin import Handler, Source
+from engine.plugin import Handler, Settled, Source
 
 log = logging.getLogger("engine.sources")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+MEMORY_PAGE = 5_000
+LONGEST_KEY = 1024
 STEADY_S = 60.0
 """A source that ran so long before it raised is started again after the first pause."""
 
@@ -29,9 +31,23 @@ STEADY_S = 60.0
 class Door(Protocol):
     """What a source needs of intake and store."""
 
-    async def accept(self, source: str, events: Sequence[Event], *, cursor: Any = None) -> list[Accepted]: ...
+    async def accept(
+        self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None
+    ) -> list[Accepted]: ...
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted: ...
+
+
+class Memory(Protocol):
+    """What a source needs to read of what was stored for it."""
+
+    async def cursor(self, source: str) -> Any: ...
+
+    async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]: ...
+
+    async def settled(self, run_id: str) -> Settled | None:
+        """Wait until a run has ended, and return how; None where there is no such run any more."""
+        ...
 
 
 class Routes:
@@ -92,8 +108,8 @@ class Context:
     """What a running source gets; see `engine.plugin.SourceContext`."""
 
     def __init__(
-        self, state: SourceState, *, door: Door, read_cursor: Callable[[str], Any], clock: Clock, base: Path,
-        max_data: int, routes: Routes, on_ready: Callable[[], None],
+        self, state: SourceState, *, door: Door, memory: Memory, clock: Clock, base: Path, max_data: int, routes:
+        Routes, on_ready: Callable[[], None],
     ) -> None:  # fmt: skip
         self.name = state.id
         self.clock = clock
@@ -102,18 +118,22 @@ class Context:
         self.log = logging.LoggerAdapter(logging.getLogger("plugins"), {"source": state.id})
         self._state = state
         self._door = door
-        self._read_cursor = read_cursor
+        self._memory = memory
         self._routes = routes
         self._on_ready = on_ready
         self._mine: list[tuple[str, str]] = []
 
-    async def emit(self, *events: Event, cursor: Any = None) -> list[Accepted]:
+    async def emit(
+        self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
+    ) -> list[Accepted]:
         for event in events:
             if str(event.type).startswith(RESERVED_PREFIX):
                 raise InvalidEvent(f"types that begin with {RESERVED_PREFIX!r} are the engine's own", status=422)
         if cursor is not None:
             survey(cursor)
-        answers = await self._door.accept(self.name, events, cursor=cursor)
+        if remember:
+            _check_memory(remember)
+        answers = await self._door.accept(self.name, events, cursor=cursor, remember=remember)
         state = self._state
         if answers:
             state.events += len(answers)
@@ -124,7 +144,19 @@ class Context:
         return await self._door.reject(self.name, event, reason)
 
     async def cursor(self) -> Any:
-        return await self._read_cursor(self.name)
+        return await self._memory.cursor(self.name)
+
+    async def remembered(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        after: str | None = None
+        while page := await self._memory.memory(self.name, after=after, limit=MEMORY_PAGE):
+            found |= page
+            after = next(reversed(page))
+        return found
+
+    async def settled(self, accepted: Accepted) -> tuple[Settled, ...]:
+        ends = [await self._memory.settled(run_id) for run_id in dict.fromkeys(accepted.runs)]
+        return tuple(end for end in ends if end is not None)
 
     def ready(self) -> None:
         self._state.state = "running"
@@ -154,13 +186,13 @@ class Sources:
     """Runs all sources side by side; one that raises or ends harms no other."""
 
     def __init__(
-        self, *, clock: Clock, sources: Sequence[tuple[str, Source]], door: Door, read_cursor: Callable[[str],
-        Any], base: Path, max_data: int, routes: Routes, on_ready: Callable[[], None],
+        self, *, clock: Clock, sources: Sequence[tuple[str, Source]], door: Door, memory: Memory, base: Path,
+        max_data: int, routes: Routes, on_ready: Callable[[], None],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._states = [SourceState(id=source_id, source=source) for source_id, source in sources]
         self._door = door
-        self._read_cursor = read_cursor
+        self._memory = memory
         self._base = base
         self._max_data = max_data
         self._routes = routes
@@ -217,13 +249,20 @@ class Sources:
 
     async def _run_once(self, state: SourceState) -> None:
         context = Context(
-            state, door=self._door, read_cursor=self._read_cursor, clock=self._clock, base=self._base,
+            state, door=self._door, memory=self._memory, clock=self._clock, base=self._base,
             max_data=self._max_data, routes=self._routes, on_ready=self._on_ready,
         )  # fmt: skip
         try:
             await state.source.run(context)
         finally:
             context.close()
+
+
+def _check_memory(values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
+            raise InvalidEvent(f"what is remembered has a key of 1 to {LONGEST_KEY} characters", status=422)
+        survey([key, value])
 
 
 def _said(error: BaseException) -> str:

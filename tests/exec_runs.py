@@ -6,17 +6,21 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from engine.ids import new_id
 from engine.plugin import Clock, Event, Outcome, Scope, SystemClock
+from engine.shared import Shared
 from plugins.runners.exec import Exec
+
+T = TypeVar("T")
 
 AT = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 
@@ -53,6 +57,7 @@ class Context:
     )
     started: list[int] = field(default_factory=list)
 
+    held: Shared = field(default_factory=Shared)
     marks: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +71,9 @@ class Context:
 
     def process_started(self, pid: int) -> None:
         self.started.append(pid)
+
+    async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        return await self.held.get(key, make)
 
     def logged(self) -> str:
         return (self.base / "log").read_text()

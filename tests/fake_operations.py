@@ -126,6 +126,9 @@ class FakeStore(Store):
     async def cursors(self, prefix: str) -> dict[str, Any]:
         return {}
 
+    async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
+        return {}
+
     async def counts(self) -> dict[RunState, int]:
         return {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,10 +19,12 @@ from engine.plugin import (
     Event,
     Handler,
     InvalidEvent,
+    Settled,
     Source,
     StoreUnavailable,
     SystemClock,
 )
+from engine.runs import RunState
 
 _BEAT = 0.002
 
@@ -71,6 +73,7 @@ class FakeSourceContext:
 
     - `emitted`: what was stored, in order, without duplicates; `batches`: the sizes of the calls.
     - `failures`: how many calls of emit and reject from now on raise StoreUnavailable.
+    - `memory`: what it was told to remember; `settle(accepted, *states)`: ends the runs of an event.
     - `beat()`: starts the next round of all `every` loops.
     - `before_answer`: awaited between the commit and the answer of emit: the place where crashes hurt.
     """
@@ -91,9 +94,14 @@ class FakeSourceContext:
         self.before_answer: Callable[[], Awaitable[None]] | None = None
         self._answers: dict[str, Accepted] = {}
         self._cursor: Any = None
+        self.memory: dict[str, Any] = {}
+        self.ends: dict[str, tuple[Settled, ...]] = {}
+        self._settled = anyio.Event()
         self._beat = anyio.Event()
 
-    async def emit(self, *events: Event, cursor: Any = None) -> list[Accepted]:
+    async def emit(
+        self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
+    ) -> list[Accepted]:
         self._fail_where_told()
         for event in events:
             self._check(event)
@@ -101,6 +109,11 @@ class FakeSourceContext:
         self.batches.append(len(events))
         if cursor is not None:
             self._cursor = cursor
+        for key, value in (remember or {}).items():
+            survey([key, value])
+            self.memory[key] = value
+            if value is None:
+                del self.memory[key]
         if self.before_answer is not None:
             await self.before_answer()
         await anyio.lowlevel.checkpoint()
@@ -114,6 +127,24 @@ class FakeSourceContext:
 
     async def cursor(self) -> Any:
         return self._cursor
+
+    async def remembered(self) -> dict[str, Any]:
+        return dict(sorted(self.memory.items()))
+
+    async def settled(self, accepted: Accepted) -> tuple[Settled, ...]:
+        while (ends := self.ends.get(accepted.event)) is None:
+            changed = self._settled
+            await changed.wait()
+        return ends
+
+    def settle(self, accepted: Accepted, *states: RunState) -> None:
+        """Let the runs of an event end in these states."""
+        self.ends[accepted.event] = tuple(
+            Settled(run=run, job="job", trigger="trigger", state=state, code=state.value, reason=f"{state}: it said so")
+            for run, state in zip(accepted.runs, states, strict=True)
+        )
+        self._settled.set()
+        self._settled = anyio.Event()
 
     def ready(self) -> None:
         self.is_ready.set()
@@ -145,6 +176,7 @@ class FakeSourceContext:
         """Return the context that a new process would get: the same store, nothing else."""
         context = FakeSourceContext(self.base, clock=self.clock)
         context.emitted, context.rejected, context._answers = self.emitted, self.rejected, self._answers
+        context._cursor, context.memory, context.ends = self._cursor, self.memory, self.ends
         context.max_data = self.max_data
         return context
 

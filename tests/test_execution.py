@@ -20,6 +20,7 @@ from engine.jobs import Job, RetryPolicy
 from engine.plugin import Outcome, RunContext, Runner
 from engine.runlogs import RunLogs
 from engine.runs import Run, RunState
+from engine.shared import Shared
 from engine.testing import VirtualClock
 from engine.testing.store_contract.material import a_run, an_event
 from engine.triggers import Trigger
@@ -47,7 +48,7 @@ async def execute(path: Path, act: Act, *events: Event, run: Run | None = None, 
     worker = acting(act, tags=("nightly",))
     rules = {} if rule is None else {rule.name: Rule(rule, worker)}
     clock = VirtualClock()
-    executor = Executor(rules=rules, clock=clock, base=path, run_logs=RunLogs(path / "logs"))
+    executor = Executor(rules=rules, clock=clock, base=path, run_logs=RunLogs(path / "logs"), shared=Shared())
     given = events or (an_event(),)
     one = run or a_run(given[0], trigger="on-grain")
     executing = asyncio.ensure_future(executor.execute(replace(one, job="bake"), worker, given, lambda pid: None))
@@ -270,7 +271,7 @@ async def test_a_state_given_as_text_and_half_characters_in_a_reason_are_put_rig
 
 async def test_a_cancellation_that_was_asked_for_passes_through(tmp_path: Path) -> None:
     clock = VirtualClock()
-    executor = Executor(rules={}, clock=clock, base=tmp_path, run_logs=RunLogs(tmp_path))
+    executor = Executor(rules={}, clock=clock, base=tmp_path, run_logs=RunLogs(tmp_path), shared=Shared())
 
     async def act(context: RunContext) -> Outcome:
         await anyio.sleep_forever()
@@ -314,7 +315,7 @@ async def test_what_one_runner_does_harms_no_other_run(tmp_path: Path, error: Ba
     triggers = [trigger(), trigger("weighs", job="weigh", source="scales")]
     rules = {each.name: Rule(each, jobs[number]) for number, each in enumerate(triggers)}
     clock = VirtualClock()
-    executor = Executor(rules=rules, clock=clock, base=tmp_path, run_logs=RunLogs(tmp_path))
+    executor = Executor(rules=rules, clock=clock, base=tmp_path, run_logs=RunLogs(tmp_path), shared=Shared())
     async with bench(tmp_path / "s.db", jobs=jobs, triggers=triggers, execute=executor.execute, clock=clock) as desk:
         bad = await desk.emit_one(event())
         good = await desk.emit_one(event(), source="scales")
@@ -336,7 +337,7 @@ async def test_a_time_out_of_a_real_attempt_is_told_as_one(tmp_path: Path) -> No
 
     jobs = [acting(act, timeout_s=5.0)]
     clock = VirtualClock()
-    executor = Executor(rules={}, clock=clock, base=tmp_path, run_logs=RunLogs(tmp_path))
+    executor = Executor(rules={}, clock=clock, base=tmp_path, run_logs=RunLogs(tmp_path), shared=Shared())
     async with bench(tmp_path / "s.db", jobs=jobs, execute=executor.execute, clock=clock) as desk:
         answer = await desk.emit_one(event())
         await desk.advance(4.9)

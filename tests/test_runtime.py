@@ -520,7 +520,7 @@ async def test_who_waits_for_a_run_is_told_and_leaves_nothing_behind() -> None:
             changes.tell("run-2")
             changes.tell("run-1")
         await changes.wait("run-3", 0.01)
-    assert changes._waiting == {}
+    assert changes._watched == {}
 
 
 async def test_one_that_stops_waiting_does_not_stop_the_others() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,7 +16,10 @@ import pytest
 
 from engine.errors import InvalidEvent, PluginError, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
-from engine.plugin import Request, Response, Source, SourceContext
+from engine.jobs import Job
+from engine.operations import Changes, SourceMemory
+from engine.plugin import Outcome, Request, Response, Settled, Source, SourceContext
+from engine.runs import Run
 from engine.sources import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Routes, Sources, SourceState
 from engine.testing import VirtualClock
 from tests.organs import Bench, bench, event, trigger
@@ -42,7 +45,9 @@ class FakeDoor:
         self.rejected: list[tuple[str, Event, str]] = []
         self.error: Exception | None = None
 
-    async def accept(self, source: str, events: Sequence[Event], *, cursor: Any = None) -> list[Accepted]:
+    async def accept(
+        self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None
+    ) -> list[Accepted]:
         if self.error is not None:
             raise self.error
         self.taken.append((source, tuple(events), cursor))
@@ -61,16 +66,25 @@ class Yard:
         self.door = FakeDoor()
         self.routes = Routes()
         self.cursors: dict[str, Any] = {}
+        self.remembered: dict[str, dict[str, Any]] = {}
+        self.ends: dict[str, Settled] = {}
         self.readiness: list[list[str]] = []
         self.sources = Sources(
             clock=self.clock, sources=[(name, Acts(act=act)) for name, act in acts.items()], door=self.door,
-            read_cursor=self.read_cursor, base=path, max_data=1000, routes=self.routes,
+            memory=self, base=path, max_data=1000, routes=self.routes,
             on_ready=lambda: self.readiness.append(self.sources.not_ready()),
         )  # fmt: skip
         self.ended = False
 
-    async def read_cursor(self, source: str) -> Any:
+    async def cursor(self, source: str) -> Any:
         return self.cursors.get(source)
+
+    async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
+        values = sorted(self.remembered.get(source, {}).items())
+        return dict([item for item in values if after is None or item[0] > after][:limit])
+
+    async def settled(self, run_id: str) -> Settled | None:
+        return self.ends.get(run_id)
 
     async def run(self) -> None:
         await self.sources.run()
@@ -374,14 +388,19 @@ async def test_a_source_hears_that_the_store_is_away_and_may_offer_again(tmp_pat
         group.cancel_scope.cancel()
 
 
+def sources_of(desk: Bench, path: Path, act: Act, changes: Changes) -> Sources:
+    """Make a source at the real door."""
+    return Sources(
+        clock=desk.clock, sources=[("mill", Acts(act=act))], door=desk.intake,
+        memory=SourceMemory(desk.store, changes, desk.clock), base=path, max_data=1000, routes=Routes(),
+        on_ready=lambda: None,
+    )  # fmt: skip
+
+
 async def emitting(desk: Bench, path: Path, act: Act) -> None:
     """Run a source against the real door."""
-    sources = Sources(
-        clock=desk.clock, sources=[("mill", Acts(act=act))], door=desk.intake, read_cursor=desk.store.cursor,
-        base=path, max_data=1000, routes=Routes(), on_ready=lambda: None,
-    )  # fmt: skip
     async with anyio.create_task_group() as group:
-        group.start_soon(sources.run)
+        group.start_soon(sources_of(desk, path, act, Changes()).run)
         await desk.advance(10)
         group.cancel_scope.cancel()
 
@@ -519,3 +538,67 @@ async def test_a_source_whose_route_is_taken_fails_and_leaves_the_other_alone(tm
         assert at_work.state("first").state == "running"
         assert "taken" in (at_work.state("second").error or "")
         assert at_work.routes.find("POST", "/hooks/same") is answers
+
+
+# What a source remembers, and how its runs end
+
+
+async def test_what_is_remembered_is_there_again_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.sources.MEMORY_PAGE", 2)
+    seen: list[dict[str, Any]] = []
+
+    async def act(context: SourceContext) -> None:
+        await context.emit(event(), cursor=1, remember={"c": 1, "a": [2], "b": {"x": None}})
+        await context.emit(remember={"c": None, "d": 4})
+        seen.append(await context.remembered())
+        context.ready()
+        await anyio.sleep_forever()
+
+    async with bench(tmp_path / "s.db", triggers=[trigger()]) as desk:
+        await emitting(desk, tmp_path, act)
+    assert seen == [{"a": [2], "b": {"x": None}, "d": 4}]
+
+
+@pytest.mark.parametrize("bad", [{"": 1}, {"k" * 1025: 1}, {1: 1}, {"k": float("nan")}, {"k": {"t": object()}}])
+async def test_what_can_not_be_remembered_is_refused_with_its_events(tmp_path: Path, bad: dict[Any, Any]) -> None:
+    async def act(context: SourceContext) -> None:
+        with pytest.raises(InvalidEvent):
+            await context.emit(event(), remember=bad)
+        context.ready()
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, mill=act) as place:
+        assert place.state("mill").state == "running"
+        assert place.door.taken == []
+
+
+async def test_settled_waits_for_the_end_of_all_runs_of_an_event(tmp_path: Path) -> None:
+    ends: list[tuple[Settled, ...]] = []
+    gates = {"one": anyio.Event(), "two": anyio.Event()}
+
+    async def work(run: Run, _: Job) -> Outcome:
+        await gates[run.trigger].wait()
+        return Outcome.succeeded("done")
+
+    async def act(context: SourceContext) -> None:
+        ends.append(await context.settled(Accepted(event="none")))
+        await context.emit(event(key="sack-1"))
+        [again] = await context.emit(event(key="sack-1"))
+        assert again.duplicate
+        ends.append(await context.settled(again))
+        await anyio.sleep_forever()
+
+    async with bench(tmp_path / "s.db", triggers=[trigger("one"), trigger("two")], act=work) as desk:
+        changes = Changes()
+        async with anyio.create_task_group() as group:
+            group.start_soon(sources_of(desk, tmp_path, act, changes).run)
+            for gate in gates.values():
+                await desk.settle()
+                assert ends == [()]
+                gate.set()
+                await desk.settle()
+                for run_id in desk.changed:
+                    changes.tell(run_id)
+            await desk.settle()
+            group.cancel_scope.cancel()
+    assert [(end.trigger, end.state.value) for end in ends[1]] == [("one", "succeeded"), ("two", "succeeded")]

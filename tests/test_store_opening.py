@@ -135,8 +135,12 @@ def _without_file(path: Path) -> None:
         (_foreign, StoreDamaged, "no store of this engine"),
         (_foreign_with_an_id, StoreDamaged, "no store of this engine"),
         (_damaged_and_killed, StoreDamaged, "damaged"),
-        (_newer, StoreVersion, r"schema version 2, this engine knows 1\."),
-        (_newer_and_killed, StoreVersion, r"schema version 2, this engine knows 1\."),
+        (_newer, StoreVersion, rf"schema version {len(MIGRATIONS) + 1}, this engine knows {len(MIGRATIONS)}\."),
+        (
+            _newer_and_killed,
+            StoreVersion,
+            rf"schema version {len(MIGRATIONS) + 1}, this engine knows {len(MIGRATIONS)}\.",
+        ),
         (_without_file, StoreDamaged, "write-ahead log engine.db-wal is there"),
     ],
 )

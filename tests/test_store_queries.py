@@ -20,7 +20,7 @@ SMALL = {"runs_queue", "runs_due", "runs_live", "outcomes_joined"}
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
-TABLES = {"events", "outcomes", "runs", "cursors", "e", "o", "r"}
+TABLES = {"events", "outcomes", "runs", "cursors", "memory", "e", "o", "r"}
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",
@@ -56,6 +56,8 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "running": reads.running,
     "cursor": lambda raw: reads.cursors(raw, "mill", exact=True),
     "cursors": lambda raw: reads.cursors(raw, "timer:", exact=False),
+    "memory": lambda raw: reads.memory(raw, "mill", None, 512),
+    "memory_after": lambda raw: reads.memory(raw, "mill", "k", 512),
     "counts": reads.counts,
     "stats": lambda raw: reads.stats(raw, ["bake"]),
     "why_not": lambda raw: reads.why_not(raw, "r1"),

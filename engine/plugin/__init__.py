@@ -28,7 +28,7 @@ from engine.plugin.settings import (
     TemplateText,
     TimeZone,
 )
-from engine.plugin.sources import Source, SourceContext, Timer
+from engine.plugin.sources import Settled, Source, SourceContext, Timer
 from engine.triggers import PRIORITIES
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "Runner",
     "Scope",
     "Secret",
+    "Settled",
     "Size",
     "Source",
     "SourceContext",

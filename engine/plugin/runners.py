@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +17,8 @@ from engine.events import Event
 from engine.expressions import Scope
 from engine.plugin.settings import Plugin
 from engine.runs import RunState
+
+T = TypeVar("T")
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -87,6 +90,15 @@ class RunContext(Protocol):
 
     def process_started(self, pid: int) -> None:
         """Tell of a process, the leader of its own session, so that it can be found after a crash."""
+        ...
+
+    async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """Return what all attempts with this key share, such as a pool of processes or connections.
+
+        `make()` is called and entered when it is first asked for; the engine leaves it when it stops, after the
+        last attempt ended. `key` begins with the runner's name and holds the settings that matter, such as
+        `("python", workers)`. Raises what `make` or entering raises; it is tried anew at the next call.
+        """
         ...
 
 

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+from msgspec import Struct
 
 from engine.clock import Clock
 from engine.events import Accepted, Event
 from engine.plugin.requests import Handler
 from engine.plugin.settings import Plugin
+from engine.runs import RunState
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """How a run of an event ended; see `SourceContext.settled`."""
+
+    run: str
+    job: str
+    trigger: str
+    state: RunState
+    code: str
+    reason: str
 
 
 class SourceContext(Protocol):
@@ -33,11 +47,16 @@ class SourceContext(Protocol):
     base: Path
     """The directory of the configuration file: relative paths in settings are relative to it."""
 
-    async def emit(self, *events: Event, cursor: Any = None) -> list[Accepted]:
-        """Make events durable, with the source's cursor where one is given, in one transaction.
+    async def emit(
+        self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
+    ) -> list[Accepted]:
+        """Make events durable, with the source's cursor and memory where they are given, in one transaction.
 
-        When it returns, events, their runs and the cursor are on disk; the answers are in the order of the
-        events. An event with a key that came before is not stored again: its answer says `duplicate`.
+        When it returns, events, their runs, the cursor and what is to be remembered are on disk; the answers
+        are in the order of the events. An event with a key that came before is not stored again: its answer
+        says `duplicate`. `cursor` is any JSON value but None. `remember` holds any JSON values by key (text of 1 to
+        1024 characters); a value of None forgets the key. It is for sources that have to know more than how far
+        they came, such as the files of a directory; what a cursor can tell belongs there.
 
         Raises InvalidEvent when one of them is no event (none is stored then), and StoreUnavailable when the
         store can't take them now: what was not emitted must stay where it came from, and be offered again.
@@ -50,6 +69,18 @@ class SourceContext(Protocol):
 
     async def cursor(self) -> Any:
         """Return the cursor that was last made durable, or None before the first."""
+        ...
+
+    async def remembered(self) -> dict[str, Any]:
+        """Return all that `emit` was told to remember and not to forget, by key, in the order of the keys."""
+        ...
+
+    async def settled(self, accepted: Accepted) -> tuple[Settled, ...]:
+        """Wait until all runs of an event have ended, however long it takes, and return how, in their order.
+
+        `accepted` is what `emit` answered for the event: after a restart emit it again, under its key, to have the
+        answer again. An event without runs is settled at once, with an empty answer.
+        """
         ...
 
     def ready(self) -> None:

@@ -1,7 +1,7 @@
 """The contract of a store, in prose. Each sentence of it has a case in `engine.testing.store_contract`.
 
-A store keeps events, their outcomes, runs and cursors. It changes only through `apply`, which takes a batch
-of changes and makes them durable in one transaction; everything else reads.
+A store keeps events, their outcomes, runs, cursors and what sources remember. It changes only through `apply`,
+which takes a batch of changes and makes them durable in one transaction; everything else reads.
 """
 
 from __future__ import annotations
@@ -104,6 +104,9 @@ class Store(ABC):
     **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them
     are duplicates.
 
+    **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
+    key that is remembered again has the later value; one that is forgotten and was not there is no error.
+
     **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
     takes to commit.
     """
@@ -181,6 +184,13 @@ class Store(ABC):
     @abstractmethod
     async def cursors(self, prefix: str) -> dict[str, Any]:
         """Return the cursors of all sources whose id begins with `prefix`."""
+
+    @abstractmethod
+    async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
+        """Return at most `limit` of the values that a source remembers, in the order of their keys.
+
+        `after` None means from the first key on, else from the first key later than that one.
+        """
 
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -41,9 +42,16 @@ class Cursor(Struct, frozen=True, kw_only=True):
     value: Any
 
 
+class Memory(Struct, frozen=True, kw_only=True):
+    """What a source remembers: any JSON value by key, kept for its id; None forgets the key."""
+
+    source: str
+    values: Mapping[str, Any]
+
+
 class Accept(Struct, frozen=True, kw_only=True):
-    """Events are accepted and their source's cursor moves, all or nothing. Its result is a list of
-    `Accepted`.
+    """Events are accepted, their source's cursor moves and its memory changes, all or nothing. Its result is a
+    list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event.
     """
@@ -51,6 +59,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     missed: tuple[Run, ...] = ()
     cursor: Cursor | None = None
+    memory: Memory | None = None
 
 
 class Enqueue(Struct, frozen=True, kw_only=True):

@@ -85,5 +85,14 @@ create table cursors (
 ) strict, without rowid;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL,)
+_MEMORY = """
+create table memory (
+    source text not null,
+    key text not null,
+    value text not null,
+    primary key (source, key)
+) strict, without rowid;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY)
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -77,6 +77,10 @@ QUERIES = {
     ),
     # What a crash leaves to settle.
     "running": f"{_RUN} indexed by runs_live where state in ('running', 'held') and state = 'running'",
+    # What a source remembers, from its first key.
+    "memory_first": "select key, value from memory where source = ? order by key limit ?",
+    # What a source remembers, from a key on.
+    "memory_after": "select key, value from memory where source = ? and key > ? order by key limit ?",
     # How many wait in the queue.
     "count_queued": "select count(*) from runs indexed by runs_queue where state = 'queued'",
     # How many wait for their time.
@@ -231,6 +235,14 @@ def cursors(raw: sqlite3.Connection, source: str, *, exact: bool) -> dict[str, A
             (source, source + "\U0010ffff"),
         )
     return {name: decode_value(value) for name, value in rows}
+
+
+def memory(raw: sqlite3.Connection, source: str, after: str | None, limit: int) -> dict[str, Any]:
+    if after is None:
+        rows = raw.execute(QUERIES["memory_first"], (source, limit))
+    else:
+        rows = raw.execute(QUERIES["memory_after"], (source, after, limit))
+    return {key: decode_value(value) for key, value in rows}
 
 
 def counts(raw: sqlite3.Connection) -> dict[RunState, int]:

@@ -157,6 +157,9 @@ class SqliteStore(Store):
     async def cursors(self, prefix: str) -> dict[str, Any]:
         return await self._read(lambda raw: reads.cursors(raw, prefix, exact=False))
 
+    async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
+        return await self._read(lambda raw: reads.memory(raw, source, after, limit), slow=True)
+
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
 
@@ -279,9 +282,9 @@ def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[
                 + (reads.why_not(raw, entry.joins[0].run) if entry.joins else "its id is there already")
             )
         answers.append(_answer(entry))
-    rest = Accept(entries=(), missed=change.missed, cursor=change.cursor)
+    rest = Accept(entries=(), missed=change.missed, cursor=change.cursor, memory=change.memory)
     if not _apply_waves(raw, plan([rest], moved_at)):
-        raise StoreDamaged("a cursor could not be moved")
+        raise StoreDamaged("a cursor or a memory could not be changed")
     return answers
 
 

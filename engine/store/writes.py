@@ -65,6 +65,14 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         "on conflict (source) do update set value = excluded.value, moved_at = excluded.moved_at",
         3,
     ),
+    # Have sources remember values.
+    "remember": (
+        "insert into memory (source, key, value) values {rows} on conflict (source, key) do update set "
+        "value = excluded.value",
+        3,
+    ),
+    # Have sources forget values.
+    "forget": ("delete from memory where (source, key) in (select column1, column2 from (values {rows}))", 2),
     # Give pending runs one more event.
     "join": (
         "update runs set event = v.column2, event_count = event_count + v.column3, due_at = v.column4, "
@@ -187,6 +195,9 @@ def _fits(wave: Wave, change: Accept) -> bool:
     Nor where it records missed runs, which come after new ones in a wave and may be of the same instant.
     """
     touched, missed = wave.touched, "insert_missed" in wave.rows
+    if change.memory is not None and ("remember" in wave.rows or "forget" in wave.rows):
+        # Remembering comes before forgetting in a wave, whatever the order was.
+        return False
     for entry in change.entries:
         for run in entry.runs:
             if missed or run.id in touched:
@@ -222,6 +233,13 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("insert_missed", new_run_row(run))
     if change.cursor is not None:
         wave.add("move_cursors", (change.cursor.source, encode_value(change.cursor.value), moved_at))
+    if change.memory is not None:
+        source = change.memory.source
+        for key, value in change.memory.values.items():
+            if value is None:
+                wave.add("forget", (source, key))
+            else:
+                wave.add("remember", (source, key, encode_value(value)))
 
 
 def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish | End) -> None:

@@ -13,7 +13,7 @@ from engine.errors import Conflict
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.runs import Origin, Run, RunState
 from engine.store.base import EventFilter, Result, RunFilter, Store
-from engine.store.changes import Accept, Cursor
+from engine.store.changes import Accept, Cursor, Memory
 from engine.testing.store_contract.material import (
     a_join,
     a_missed_run,
@@ -52,9 +52,18 @@ _CURSOR = (
     "duplicates."
 )
 
+_MEMORY = "Store: What an `Accept` has a source remember or forget changes in the same transaction as its events."
+_LATER_VALUE = (
+    "Store: A key that is remembered again has the later value; one that is forgotten and was not there is no error."
+)
+
 
 async def _apply(store: Store, batches: Sequence[Sequence[Accept]]) -> list[Result]:
     return [result for batch in batches for result in await store.apply(batch)]
+
+
+def _memory(**values: object) -> Memory:
+    return Memory(source="db", values=values)
 
 
 def _again(answer: Accepted) -> Accepted:
@@ -220,6 +229,35 @@ class AcceptingCases(Place):
                 seen = len(await store.events(EventFilter(source="db"), limit=1000))
                 assert seen % 5 == 0
                 assert seen >= cursor
+
+    @promise(_MEMORY)
+    async def test_memory_changes_with_its_events_and_stays_where_they_could_not_be_stored(self, store: Store) -> None:
+        event = an_event("db", "1")
+        await make(store, accept(an_entry(event), memory=_memory(a=1, b={"x": [None]})))
+        assert await store.memory("db", after=None, limit=9) == {"a": 1, "b": {"x": [None]}}
+        await make(store, accept(an_entry(an_event("db", "1")), memory=_memory(c="with a duplicate")))
+        lost_event = an_event("db")
+        lost = accept(an_entry(lost_event, joins=[a_join(lost_event, a_run(lost_event))]), memory=_memory(a=2, b=None))
+        (result,) = await store.apply([lost])
+        assert isinstance(result, Conflict)
+        assert await store.memory("db", after=None, limit=9) == {
+            "a": 1,
+            "b": {"x": [None]},
+            "c": "with a duplicate",
+        }
+
+    @pytest.mark.parametrize("together", [True, False], ids=["in one call", "in two calls"])
+    @promise(_LATER_VALUE)
+    async def test_what_is_remembered_and_forgotten_later_counts(self, store: Store, together: bool) -> None:
+        changes = [
+            accept(memory=_memory(a=1, b=1, c=1)),
+            accept(memory=_memory(a=2, b=None, never=None)),
+            accept(memory=_memory(b=3, c=None)),
+        ]
+        for result in await _apply(store, [changes] if together else [[change] for change in changes]):
+            assert answers(result) == []
+        assert await store.memory("db", after=None, limit=9) == {"a": 2, "b": 3}
+        assert await store.memory("other", after=None, limit=9) == {}
 
     @promise(_WHOLE, _EACH_FOR_ITSELF)
     async def test_an_accept_with_a_join_that_can_not_be_made_leaves_nothing_and_spares_the_others(

@@ -12,7 +12,7 @@ from engine.ids import new_id
 from engine.payload import encode_json
 from engine.runs import ENDED, Attempt, Origin, Run, RunState, Step
 from engine.store.base import Result, Store
-from engine.store.changes import Accept, Change, Cursor, End, Enqueue, Entry, Finish, Join, Start
+from engine.store.changes import Accept, Change, Cursor, End, Enqueue, Entry, Finish, Join, Memory, Start
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 BOOT = "0198f0aa-0000-7000-8000-00000000b007"
@@ -81,9 +81,11 @@ def a_join(event: Event, run: Run, *, due_at: datetime | None = None, priority: 
     )
 
 
-def accept(*entries: Entry, missed: Sequence[Run] = (), cursor: Cursor | None = None) -> Accept:
+def accept(
+    *entries: Entry, missed: Sequence[Run] = (), cursor: Cursor | None = None, memory: Memory | None = None
+) -> Accept:
     """Make an `Accept` of entries."""
-    return Accept(entries=entries, missed=tuple(missed), cursor=cursor)
+    return Accept(entries=entries, missed=tuple(missed), cursor=cursor, memory=memory)
 
 
 def accept_run(**fields: Any) -> tuple[Event, Run, Accept]:

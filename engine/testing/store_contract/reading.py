@@ -13,7 +13,7 @@ from engine.events import EventOutcome, Outcome
 from engine.ids import new_id
 from engine.runs import ENDED, RunState
 from engine.store.base import EventFilter, RunFilter, Store
-from engine.store.changes import Cursor, Enqueue, Finish, Start
+from engine.store.changes import Cursor, Enqueue, Finish, Memory, Start
 from engine.testing.store_contract.material import (
     a_join,
     a_run,
@@ -176,6 +176,18 @@ class ReadingCases(Place):
         assert await store.cursors("") == kept
         assert await store.cursors("%") == {}
         assert await store.cursors("TIMER") == {}
+
+    @promise(
+        "Store.memory: Return at most `limit` of the values that a source remembers, in the order of their keys.",
+        "Store.memory: `after` None means from the first key on, else from the first key later than that one.",
+    )
+    async def test_memory_is_read_in_pages_in_the_order_of_its_keys(self, store: Store) -> None:
+        values = {"b": 1, "a": None, "é": "x", "c": [2], "a/1": False}
+        await make(store, accept(memory=Memory(source="db", values=values)))
+        await make(store, accept(memory=Memory(source="db2", values={"z": 1})))
+        assert list((await store.memory("db", after=None, limit=3)).items()) == [("a/1", False), ("b", 1), ("c", [2])]
+        assert await store.memory("db", after="c", limit=3) == {"é": "x"}
+        assert await store.memory("db", after="é", limit=3) == {}
 
     @promise(
         "Store.counts: Return how many runs stand in each state that is not an end; cheap at any size of the store."
