@@ -25,6 +25,8 @@ FIRST = "create table grain (id integer primary key, note text) strict"
 SECOND = "alter table grain add column weight integer; create index grain_weight on grain (weight)"
 THIRD = "create table flour (id integer primary key) strict; insert into flour select id from grain"
 
+NEWER = rf"schema version {len(MIGRATIONS) + 1}, this engine knows {len(MIGRATIONS)}\."
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -135,11 +137,11 @@ def _without_file(path: Path) -> None:
         (_foreign, StoreDamaged, "no store of this engine"),
         (_foreign_with_an_id, StoreDamaged, "no store of this engine"),
         (_damaged_and_killed, StoreDamaged, "damaged"),
-        (_newer, StoreVersion, rf"schema version {len(MIGRATIONS) + 1}, this engine knows {len(MIGRATIONS)}\."),
+        (_newer, StoreVersion, NEWER),
         (
             _newer_and_killed,
             StoreVersion,
-            rf"schema version {len(MIGRATIONS) + 1}, this engine knows {len(MIGRATIONS)}\.",
+            NEWER,
         ),
         (_without_file, StoreDamaged, "write-ahead log engine.db-wal is there"),
     ],
