@@ -95,6 +95,7 @@ class Dispatch:
         self._note_wanted = asyncio.Event()
         self._starting = False
         self._group: TaskGroup | None = None
+        self._runs: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
 
     # What others see
@@ -142,22 +143,25 @@ class Dispatch:
 
     async def run(self, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """Start runs until cancelled. Ready when what waits in the store was taken up."""
-        try:
-            async with anyio.create_task_group() as group:
-                self._group = group
-                for job in await self._store.queued_jobs():
-                    self._queue.expect(job)
-                for job in self._queue.low():
-                    await self._queue.refill(job)
-                await self._timeline.refill()
-                self._starting = True
-                group.start_soon(self._follow_timeline, name="dispatch: timeline")
-                group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
-                group.start_soon(self._note_processes, name="dispatch: processes")
-                task_status.started()
-                self.pump()
-        finally:
-            self._group = None
+        # Runs are tasks of asyncio's own: each of anyio's has a scope and an event, which nobody needs here.
+        async with asyncio.TaskGroup() as runs:
+            try:
+                async with anyio.create_task_group() as group:
+                    self._group, self._runs = group, runs
+                    for job in await self._store.queued_jobs():
+                        self._queue.expect(job)
+                    for job in self._queue.low():
+                        await self._queue.refill(job)
+                    await self._timeline.refill()
+                    self._starting = True
+                    group.start_soon(self._follow_timeline, name="dispatch: timeline")
+                    group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
+                    group.start_soon(self._note_processes, name="dispatch: processes")
+                    task_status.started()
+                    self.pump()
+            finally:
+                self._starting = False
+                self._group = self._runs = None
 
     async def drain(self, grace_s: float) -> None:
         """Start nothing more; let what runs end within `grace_s`, then interrupt it and wait for its end.
@@ -255,7 +259,7 @@ class Dispatch:
         self._begin(run, events, started=False, step=step)
 
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
-        if self._group is None:
+        if self._runs is None:
             # All has ended; what is stored as running is settled at the next start.
             self._give_slot(run.job)
             return
@@ -268,7 +272,7 @@ class Dispatch:
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
             active.start = start
-        self._spawn(self._live, active, events, start)
+        self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")
 
     async def _live(self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None) -> None:
         """Be one attempt of one run: from its start, once that is durable, to its recorded end."""

@@ -47,7 +47,7 @@ class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id",
+        "_logging", "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id",
         "scheduled_for", "scope", "trigger",
     )  # fmt: skip
 
@@ -70,9 +70,16 @@ class Context:
         self._run_logs = run_logs
         self._shared = shared
         self._note = note
+        self._logging = False
 
     def open_log(self) -> int:
+        self._logging = True
         return self._run_logs.open(self.run_id)
+
+    def close(self) -> None:
+        """Take note that the attempt has ended."""
+        if self._logging:
+            self._run_logs.ended(self.run_id)
 
     def output_path(self) -> Path:
         return self._run_logs.output_path(self.run_id)
@@ -122,6 +129,8 @@ class Executor:
             return _raised(run, job, error)
         except BaseException as error:  # also SystemExit, which would end the engine
             return _raised(run, job, error)
+        finally:
+            context.close()
         return _checked(outcome)
 
     async def _end_strays(self, run: Run) -> None:
