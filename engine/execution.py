@@ -47,8 +47,8 @@ class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_logging", "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id",
-        "scheduled_for", "scope", "trigger",
+        "_logging", "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log",
+        "marks", "run_id", "scheduled_for", "scope", "trigger",
     )  # fmt: skip
 
     def __init__(
