@@ -155,6 +155,10 @@ class Operations:
             },
         }
 
+    def next_at(self, trigger: str) -> datetime | None:
+        """Return a trigger's next due instant, where it has one."""
+        return self._timers.next_at(trigger)
+
     def trigger_names(self) -> list[str]:
         return list(self._rules)
 

@@ -316,8 +316,11 @@ def _causes(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def serve(config_files: Sequence[str]) -> int:
-    """Run an engine on configuration files until a signal; return 0, 1 (it failed) or 2 (configuration)."""
+def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | None = None) -> int:
+    """Run an engine on configuration files until a signal; return 0, 1 (it failed) or 2 (configuration).
+
+    `on_ready` is called once everything runs.
+    """
     try:
         files = find_files(config_files, os.environ)
         config = load(files, environment=os.environ, create_secrets=True)
@@ -334,7 +337,7 @@ def serve(config_files: Sequence[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
-    runtime = Runtime(config)
+    runtime = Runtime(config, on_ready=on_ready)
     try:
         anyio.run(_serve, runtime)
     except EngineError as error:

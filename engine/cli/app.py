@@ -64,9 +64,10 @@ def serve(ctx: typer.Context, config: ConfigFiles = None) -> None:
 
 
 def _serve(session: Session) -> None:
+    from engine.cli.welcome import welcome
     from engine.runtime import serve as run
 
-    raise typer.Exit(run(list(session.config)))
+    raise typer.Exit(run(list(session.config), lambda runtime: welcome(runtime, session.config)))
 
 
 @app.command()

@@ -28,7 +28,7 @@ from engine.plugin.settings import (
     TemplateText,
     TimeZone,
 )
-from engine.plugin.sources import Settled, Source, SourceContext, Timer
+from engine.plugin.sources import Settled, Source, SourceContext, Timer, Whereabouts
 from engine.triggers import PRIORITIES
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "TemplateText",
     "TimeZone",
     "Timer",
+    "Whereabouts",
     "encode_json",
     "parse_json",
     "plain",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
@@ -27,6 +28,25 @@ class Settled(Struct, frozen=True, kw_only=True):
     state: RunState
     code: str
     reason: str
+
+
+class Whereabouts(Struct, frozen=True, kw_only=True):
+    """Where somebody who wants to try a source stands: for shell lines that work there when they are pasted.
+
+    - `base`: the directory of the configuration file.
+    - `command`: what calls the engine's command line, such as `.venv/bin/python -m engine`.
+    - `url`: the engine's own address, such as `http://127.0.0.1:8080`; None where it does not listen.
+    """
+
+    base: Path
+    command: str
+    url: str | None
+
+    def path(self, path: Path | str) -> str:
+        """Return a path of the configuration as a shell word, relative to the working directory where that is near."""
+        whole = self.base / path
+        near = Path.cwd()
+        return shlex.quote(str(whole.relative_to(near) if whole.is_relative_to(near) else whole))
 
 
 class SourceContext(Protocol):
@@ -118,6 +138,10 @@ class Source(Plugin, frozen=True, kw_only=True):
     def accepts(self, event: Event) -> bool:
         """Tell whether an event that came in through the API is one for its triggers (where it `hears`)."""
         return False
+
+    def try_it(self, here: Whereabouts) -> str | None:
+        """Return a shell line that makes it emit an event, for people who try it; None where there is none."""
+        return None
 
     @abstractmethod
     async def run(self, context: SourceContext) -> None:
