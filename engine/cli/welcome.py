@@ -1,4 +1,4 @@
-"""What the console says when the engine runs: what listens where, what comes next, what to try, and where the token is."""
+"""What the console says when the engine runs: what listens where, what comes next, and what to try."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
     lines += _listening(triggers, here)
     lines += _next(runtime, triggers)
     lines += _to_try(triggers, here)
-    lines += [
-        "",
-        "What runs is told below. Ctrl-C stops: running work gets time to end, what waits is there next time.",
-    ]
+    lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
     if sys.stdout.isatty():
         token = here.path(runtime.config.engine.data / "admin.token")
         lines.append(f"The admin token, for the API, is in {token}; the command line finds it by itself.")
@@ -58,12 +55,20 @@ def _whereabouts(runtime: Runtime, config_files: Sequence[str]) -> Whereabouts:
 
 def _listening(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
     lines = [] if here.url is None else [f"{_INDENT}{here.url} for the API, webhooks and probes"]
-    by_source: dict[str, list[str]] = {}
+    by_source: dict[str, list[Trigger]] = {}
     for trigger in triggers:
-        if isinstance(trigger.on, Source) and trigger.on.name != "manual":
-            by_source.setdefault(trigger.source, []).append(trigger.name)
-    lines += _columns([(source, f"for {', '.join(names)}") for source, names in by_source.items()])
+        if isinstance(trigger.on, Source):
+            by_source.setdefault(trigger.source, []).append(trigger)
+    rows = [(_shown(those[0]), f"for {', '.join(one.name for one in those)}") for those in by_source.values()]
+    lines += _columns(rows)
     return ["", "It listens to", *lines] if lines else []
+
+
+def _shown(trigger: Trigger) -> str:
+    """Return a source as people know it: the plugin's name and its main setting, where that is no secret."""
+    on = trigger.on
+    main = None if on.main is None else getattr(on, on.main)
+    return f"{on.name} {main}" if isinstance(main, (str, Path)) else str(on.name)
 
 
 def _next(runtime: Runtime, triggers: Sequence[Trigger]) -> list[str]:
