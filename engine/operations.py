@@ -165,6 +165,8 @@ class Operations:
         trigger = rule.trigger
         next_at = self._timers.next_at(name)
         state = TriggerState.ACTIVE if trigger.enabled else TriggerState.DISABLED
+        if trigger.enabled and self._timers.is_completed(name):
+            state = TriggerState.COMPLETED
         return {
             "name": trigger.name,
             "job": trigger.job,

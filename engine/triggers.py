@@ -18,6 +18,8 @@ class TriggerState(StrEnum):
 
     ACTIVE = "active"
     DISABLED = "disabled"
+    COMPLETED = "completed"
+    """Its timer has no further due instant."""
 
 
 class Debounce(Struct, frozen=True, kw_only=True):

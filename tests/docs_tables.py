@@ -44,7 +44,7 @@ _WORDS = {
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",
     "duration": "duration", "size": "size", "path": "path", "data": "table", "data_templates": "table of templates",
-    "any": "any value", "datetime": "date and time", "date": "date", "time": "time",
+    "any": "any value", "datetime": "date and time", "moment": "instant or local time", "date": "date", "time": "time",
 }  # fmt: skip
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 _EVERYWHERE = frozenset({"config", "as_json", "url", "token", "help"})

@@ -24,6 +24,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SLUG_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 _DURATION_PATTERN = r"^(P.+|(\d+(\.\d+)?(ms|s|m|h|d|w))+)$"
 _SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$"
+_MOMENT_PATTERN = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?$"
 _FIELD_LINE = re.compile(r"^- ((?:`\w+`(?:, )?)+): ", re.MULTILINE)
 
 _REFERENCE = {
@@ -59,6 +60,7 @@ _SIMPLE: dict[str, dict[str, Any]] = {
     "size": {"type": "string", "pattern": _SIZE_PATTERN},
     "path": {"type": "string", "minLength": 1},
     "datetime": {"type": "string", "format": "date-time"},
+    "moment": {"type": "string", "pattern": _MOMENT_PATTERN},
     "date": {"type": "string", "format": "date"},
     "time": {"type": "string", "format": "time"},
     "any": {},

@@ -25,7 +25,7 @@ TEXT_KINDS = frozenset({"str", "secret", "timezone", "expression", "template", "
 """Kinds for which a reference may stand: `{ env = … }`, `{ file = … }`."""
 
 SCALAR_KINDS = TEXT_KINDS | {
-    "int", "float", "bool", "duration", "size", "path", "datetime", "date", "time", "literal", "enum",
+    "int", "float", "bool", "duration", "size", "path", "datetime", "moment", "date", "time", "literal", "enum",
 }  # fmt: skip
 """Kinds of single values: those that the environment can override."""
 

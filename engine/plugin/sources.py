@@ -29,6 +29,18 @@ class Settled(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class RunEnd(Struct, frozen=True, kw_only=True):
+    """A kind of end of a run: how runs of a job, made by a trigger, end; see `Source.follows`.
+
+    `outcome` is one of `OUTCOMES`; `tags` are the job's.
+    """
+
+    job: str
+    trigger: str
+    outcome: RunState
+    tags: frozenset[str] = frozenset()
+
+
 class SourceContext(Protocol):
     """What the engine offers to a running source."""
 
@@ -103,10 +115,12 @@ class Source(Plugin, frozen=True, kw_only=True):
 
     - `gets_requests`: whether its events carry `http`, so that triggers' expressions may use it.
     - `hears`: whether it takes events that came in through the API; they are offered to `accepts`.
+    - `follows_runs`: whether ends of runs are events for its triggers; `follows` tells which.
     """
 
     gets_requests: ClassVar[bool] = False
     hears: ClassVar[bool] = False
+    follows_runs: ClassVar[bool] = False
 
     def identity(self) -> str | None:
         """Return what makes it the same source when other settings change, such as a webhook's path.
@@ -117,6 +131,19 @@ class Source(Plugin, frozen=True, kw_only=True):
 
     def accepts(self, event: Event) -> bool:
         """Tell whether an event that came in through the API is one for its triggers (where it `hears`)."""
+        return False
+
+    def follows(self, end: RunEnd) -> bool:
+        """Tell whether ends of this kind are events for its triggers (where it `follows_runs`).
+
+        The engine makes the event, of the type `engine.run.<outcome>`, durable in the very commit of the run's end. It
+        asks once for each kind of end and keeps the answer, and it asks when the configuration is checked, to find
+        loops: a job whose end starts it again, perhaps by way of others.
+        """
+        return False
+
+    def may_loop(self) -> bool:
+        """Tell whether its author said that loops through its triggers are meant (where it `follows_runs`)."""
         return False
 
     @abstractmethod
