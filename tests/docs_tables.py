@@ -41,6 +41,7 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, JobTable, TriggerTable, DebounceTable,
 )  # fmt: skip
 _WORDS = {
+    "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",
     "duration": "duration", "size": "size", "path": "path", "data": "table", "data_templates": "table of templates",

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
 from engine.config.document import KeyPath, Node, show_value
+from engine.config.loops import find_loops
 from engine.config.model import (
     Config,
     DebounceTable,
@@ -27,8 +28,8 @@ from engine.config.model import (
     TriggerTable,
 )
 from engine.config.plugin_tables import SettingsReader
-from engine.config.scalars import near
 from engine.config.shapes import fields_of
+from engine.errors import PluginError
 from engine.jobs import Job
 from engine.plugin import Plugin, Secret, Source
 from engine.triggers import PRIORITIES, Debounce, Trigger
@@ -49,8 +50,8 @@ class Builder:
         """Return the configuration, or None where a table is wrong; all problems were told then."""
         engine, store, http = (self._tables[key] for key in ("engine", "store", "http"))
         self._check_exposure()
-        self._check_jobs_of_triggers()
         triggers = self._triggers()
+        self._check_loops(triggers)
         if len(self._problems):
             return None
         return Config(
@@ -121,22 +122,6 @@ class Builder:
             defined_in=self._defined_in(("jobs", name)),
         )
 
-    def _check_jobs_of_triggers(self) -> None:
-        """Check that each trigger's job is there, also of those that have other mistakes."""
-        triggers, jobs = self._root.value.get("triggers"), self._root.value.get("jobs")
-        names = jobs.value if jobs is not None and isinstance(jobs.value, dict) else {}
-        if triggers is None or not isinstance(triggers.value, dict) or self._reader.incomplete:
-            return
-        for name, trigger in triggers.value.items():
-            job = trigger.value.get("job") if isinstance(trigger.value, dict) else None
-            if job is None:
-                continue
-            path = ("triggers", name, "job")
-            text = self._text(path)
-            if text is not None and text not in names:
-                hint = near(text, names) or "there are no jobs: a job is a table [jobs.NAME]"
-                self._at(path, f"found {self._found(path)}, but there is no such job", hint)
-
     def _triggers(self) -> dict[str, Trigger]:
         # Also of those that are right where others are wrong: all clashes are told at once.
         tables = self._reader.sound.get(("triggers",), {})
@@ -205,6 +190,21 @@ class Builder:
         if identity is None:
             message = f"the same {on.name} is already used with another secret by trigger {other.name}"
         self._at(path, message, hint)
+
+    def _check_loops(self, triggers: Mapping[str, Trigger]) -> None:
+        """Refuse triggers whose runs' ends start them again and again, where nobody said that this is meant."""
+        jobs: Mapping[str, JobTable] = self._reader.sound.get(("jobs",), {})
+        tags = {name: frozenset(table.tags) for name, table in jobs.items()}
+        try:
+            loops = list(find_loops(triggers, tags))
+        except PluginError as error:
+            _log.warning("A loop can't be looked for", exc_info=True, extra={"action": "plugin.follows"})
+            self._at(("triggers",), str(error))
+            return
+        for names in loops:
+            way = " → ".join([*(f"{name} (job {triggers[name].job})" for name in names), names[0]])
+            hint = f"narrow what one of them follows, or say in on.{triggers[names[0]].on.name} that the loop is meant"
+            self._at(("triggers", names[0], "on"), f"the ends of its own runs start it again, without end: {way}", hint)
 
     def _defined_in(self, path: KeyPath) -> str:
         place = self._root.nearest(path).place

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct, field
 
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.jobs import Job, OnCrash, RetryPolicy
-from engine.plugin.settings import BadSetting, Duration, ExpressionText, Size, TimeZone
+from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Size, TimeZone
 from engine.triggers import HIGH_PRIORITY, NORMAL_PRIORITY, Trigger
 from engine.units import format_duration
 
@@ -179,7 +179,7 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     """A rule: on this source, when these conditions hold, run that job."""
 
     on: Annotated[SourceTable, Meta(description="Exactly one source or timer, with its settings.")]
-    job: Annotated[str, Meta(description="The name of the job to run.")]
+    job: Annotated[JobName, Meta(description="The name of the job to run.")]
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None

@@ -29,6 +29,9 @@ _EXPECTED = {
     "timezone": 'a time zone such as "Europe/Berlin"',
     "expression": "a CEL expression, as text",
     "template": "text",
+    "job": "the name of a job",
+    "trigger": "the name of a trigger",
+    "source_name": "the name of a source",
     "path": "a path, as text",
     "slug": "a name",
     "listen": '"host:port" or "[ipv6]:port"',
@@ -46,7 +49,8 @@ _EXPECTED = {
 
 _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "secret": (str,), "timezone": (str,), "expression": (str,), "template": (str,),
-    "duration": (str,), "size": (str,), "path": (str,), "slug": (str,), "listen": (str,), "store_url": (str,),
+    "duration": (str,), "size": (str,), "path": (str,), "slug": (str,),
+    "job": (str,), "trigger": (str,), "source_name": (str,), "listen": (str,), "store_url": (str,),
     "int": (int,), "float": (int, float), "bool": (bool,),
     "datetime": (datetime,), "moment": (datetime, str), "date": (date,), "time": (time,),
     "list": (list,), "struct": (dict,), "dict": (dict,), "data": (dict,), "data_templates": (dict,),
@@ -144,6 +148,8 @@ def _plural(shape: Shape) -> str:
         "str": "texts",
         "template": "texts",
         "path": "paths",
+        "job": "names of jobs",
+        "trigger": "names of triggers",
         "int": "whole numbers",
         "float": "numbers",
     }

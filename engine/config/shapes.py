@@ -21,7 +21,10 @@ from msgspec import NODEFAULT, Meta, Struct
 from engine.errors import PluginError
 from engine.plugin.settings import Secret
 
-TEXT_KINDS = frozenset({"str", "secret", "timezone", "expression", "template", "listen", "store_url"})
+NAME_KINDS: Mapping[str, str] = {"job": "jobs", "trigger": "triggers", "source_name": "sources"}
+"""Kinds of texts that name something: with the table that must hold it."""
+
+TEXT_KINDS = NAME_KINDS.keys() | {"str", "secret", "timezone", "expression", "template", "listen", "store_url"}
 """Kinds for which a reference may stand: `{ env = … }`, `{ file = … }`."""
 
 SCALAR_KINDS = TEXT_KINDS | {
