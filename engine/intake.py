@@ -179,9 +179,8 @@ class Intake:
         rule = self._rules.get(trigger)
         if rule is None:
             raise NotFound(f"there is no trigger {trigger}")
-        if not (rule.trigger.enabled and rule.job.enabled):
-            which = f"trigger {trigger}" if not rule.trigger.enabled else f"job {rule.job.name}"
-            raise Conflict(f"{which} is disabled")
+        if rule.disabled is not None:
+            raise Conflict(rule.disabled)
         event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
         named = self._admit(event, MANUAL_SOURCE)
         answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
@@ -345,10 +344,9 @@ class Intake:
     ) -> Outcome:
         """Decide what an event becomes at one trigger, adding its run or join to the draft."""
         trigger = rule.trigger
-        if not (trigger.enabled and rule.job.enabled):
-            what = "trigger" if not trigger.enabled else "job"
-            name = trigger.name if what == "trigger" else rule.job.name
-            return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", f"{what} {name} is disabled")
+        if rule.disabled is not None:
+            what = "job" if trigger.works else "trigger"
+            return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
         scope = None
         window_key = ""
         if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):

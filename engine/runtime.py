@@ -264,10 +264,10 @@ class Runtime:
         log.info("Stopped", extra={"action": "stopped"})
 
     def _used_sources(self) -> list[tuple[str, Source]]:
-        """Return each source that an enabled trigger is on, once."""
+        """Return each source that a trigger is on which works, once."""
         used: dict[str, Source] = {}
         for trigger in self.config.triggers.values():
-            if isinstance(trigger.on, Source) and trigger.enabled:
+            if isinstance(trigger.on, Source) and trigger.works:
                 used.setdefault(trigger.source, trigger.on)
         return list(used.items())
 

@@ -65,7 +65,7 @@ class Timers:
         self._states: dict[str, State] = {
             trigger.name: State(trigger=trigger, timer=trigger.on, since=clock.now())
             for trigger in triggers
-            if isinstance(trigger.on, Timer) and trigger.enabled
+            if isinstance(trigger.on, Timer) and trigger.works
         }
         self._heap: list[tuple[datetime, str]] = []
         self._woken = anyio.Event()

@@ -83,14 +83,19 @@ class Reader:
 
     def read_fields(self, cls: type[Struct], node: Node, path: KeyPath) -> dict[str, Any] | _Bad:
         """Read a table as the fields of a struct, by Python name; what is left out has its default."""
-        fields = fields_of(cls)
+        fields = [field for field in fields_of(cls) if not field.shape.inline]
         known = {field.key: field for field in fields}
-        sound = True
-        for key, child in node.value.items():
-            if key not in known:
-                self.problems.at(child, (*path, key), "unknown key", near(key, known) or "it takes no keys")
-                sound = False
+        others = {key: child for key, child in node.value.items() if key not in known}
         values: dict[str, Any] = {}
+        for inline in fields_of(cls):
+            if inline.shape.inline:
+                takes = self.plugin_names(inline.shape)
+                named = {key: child for key, child in others.items() if key in takes} or others
+                values[inline.name] = self.read(inline.shape, Node(named, node.place, node.shown), path)
+                others = {key: child for key, child in others.items() if key not in named}
+        for key, child in others.items():
+            self.problems.at(child, (*path, key), "unknown key", near(key, known) or "it takes no keys")
+        sound = not others and all(value is not BAD for value in values.values())
         for field in fields:
             child = node.value.get(field.key)
             if child is not None:
@@ -137,6 +142,10 @@ class Reader:
     def read_plugin(self, shape: Shape, node: Node, path: KeyPath) -> Any:
         """Read a table that names a plugin; what knows the plugins overrides this."""
         raise NotImplementedError
+
+    def plugin_names(self, shape: Shape) -> Collection[str]:
+        """Return the names that a table of plugins takes; what knows the plugins overrides this."""
+        return ()
 
     def enter(self, cls: type[Struct], node: Node) -> None:
         """Called before the table of a struct is read, to set what its expressions may use."""

@@ -127,17 +127,25 @@ class _Writer:
     def struct(self, cls: type[Struct]) -> dict[str, Any]:
         texts = _field_docs(cls)
         properties = {}
-        for field in fields_of(cls):
+        fields = [field for field in fields_of(cls) if not field.shape.inline]
+        for field in fields:
             text = field.shape.description or texts.get(field.name, "")
             properties[field.key] = self._field(field, text)
-        required = [field.key for field in fields_of(cls) if field.required]
+        required = [field.key for field in fields if field.required]
+        inline = [field.shape for field in fields_of(cls) if field.shape.inline]
         return {
             "type": "object",
             "description": _FIELD_LINE.split(inspect.cleandoc(cls.__doc__ or ""), maxsplit=1)[0].strip(),
             "properties": properties,
             **({"required": required} if required else {}),
-            "additionalProperties": False,
+            **(self._inline(inline[0]) if inline else {"additionalProperties": False}),
         }
+
+    def _inline(self, shape: Shape) -> dict[str, Any]:
+        """Return what lets exactly one plugin stand among the other keys of a table."""
+        plugins = self._plugins(shape)["properties"]
+        one_of = [{"properties": {name: table}, "required": [name]} for name, table in plugins.items()]
+        return {"oneOf": one_of, "unevaluatedProperties": False}
 
     def _field(self, field: Field, description: str) -> dict[str, Any]:
         result = self.shape(field.shape)
@@ -188,7 +196,8 @@ class _Writer:
         }
 
     def _plugin(self, cls: type[Plugin]) -> dict[str, Any]:
-        table = self._reference(f"{kind_of(cls)}.{cls.name}", cls)
+        own = cls.__module__.startswith("engine.config.")
+        table = self._reference(cls.__qualname__ if own else f"{kind_of(cls)}.{cls.name}", cls)
         if cls.main is None:
             return table
         key = main_key(cls)

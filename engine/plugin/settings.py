@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
@@ -89,8 +89,3 @@ class Plugin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: ClassVar[str]
     main: ClassVar[str | None] = None
-
-
-def settings_of(plugin: Plugin) -> dict[str, Any]:
-    """Return a plugin's settings by name."""
-    return {field: getattr(plugin, field) for field in plugin.__struct_fields__}
