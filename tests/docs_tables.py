@@ -24,6 +24,8 @@ from engine.config.model import (
     HttpTable,
     JobTable,
     RetryTable,
+    Shared,
+    SourceTable,
     StoreTable,
     TriggerTable,
 )
@@ -38,7 +40,8 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, JobTable, TriggerTable, DebounceTable,
+    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, SourceTable, Shared, JobTable, TriggerTable,
+    DebounceTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
@@ -78,6 +81,8 @@ def settings_table(cls: type[Struct], described: Mapping[str, Any]) -> str:
     """Return the keys of a table of the configuration: type, default, meaning."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in fields_of(cls):
+        if field.shape.inline:
+            continue
         known = described["properties"][field.key]
         default = "required" if field.required else f"`{_toml(known['default'])}`" if "default" in known else "none"
         if "Default:" in known.get("description", ""):
@@ -143,7 +148,7 @@ def _type(shape: Shape) -> str:
     if shape.kind == "dict":
         return f"table of {_type(shape.items[0])}"
     if shape.kind == "plugin":
-        return f"table with one {shape.of}"
+        return "table with one runner" if shape.of == "runner" else "table with one source"
     bounds = [f"{_SIGNS[name]} {_bound(shape.kind, value)}" for name, value in shape.bounds.items() if name in _SIGNS]
     return " ".join([_WORDS[shape.kind], ", ".join(bounds)]).strip()
 
