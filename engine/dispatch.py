@@ -44,6 +44,9 @@ MOST_MOVING = 2048
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
 
+Finished = Callable[[Run, Finish], Awaitable[Any]]
+"""Hands in, before it returns, how an attempt ended; what it returns is done when that is durable."""
+
 Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
 
 
@@ -67,7 +70,7 @@ class Dispatch:
 
     def __init__(
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
-        Job], execute: Execute, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
+        Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -76,6 +79,7 @@ class Dispatch:
         self._windows = windows
         self._jobs = jobs
         self._execute = execute
+        self._finish = finish
         self._concurrency = concurrency
         self._ageing_s = ageing_s
         self._on_change = on_change
@@ -289,7 +293,7 @@ class Dispatch:
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
             finish, then = self._end_of_attempt(active, outcome, started_at)
-            recorded = self._journal.submit(finish)
+            recorded = self._finish(active.run, finish)
             del self._active[run.id]
             self._moving.add(run.id)
             self._give_slot(run.job)
@@ -333,6 +337,9 @@ class Dispatch:
             if events is None:
                 events = await self._events_of(run)
             if events:
+                if events[-1].id != run.event:
+                    # More joined while it was pending.
+                    active.run = replace(run, event=events[-1].id)
                 self._set_deadline(run, job.timeout_s)
                 outcome = await self._execute(run, job, events, note)
             else:

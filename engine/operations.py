@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,13 +17,14 @@ from engine.decide.rules import Rule
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import NotFound, StoreUnavailable
 from engine.events import Accepted, Event
+from engine.http.views import shown
 from engine.intake import Intake
 from engine.journal import Journal
-from engine.plugin import Handler, Secret, Settled
-from engine.plugin.settings import settings_of
+from engine.plugin import Handler, Settled
+from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED
-from engine.sources import Routes, Sources
+from engine.sources import Routes, Sources, SourceState
 from engine.store.base import Store
 from engine.timers import Timers
 from engine.triggers import Trigger, TriggerState
@@ -146,7 +147,7 @@ class Operations:
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
             "jobs": len(self.config.jobs),
-            "sources": [state.view() for state in self._sources.states],
+            "sources": self._source_views(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -159,6 +160,23 @@ class Operations:
         """Return a trigger's next due instant, where it has one."""
         return self._timers.next_at(trigger)
 
+    def _source_views(self) -> list[dict[str, Any]]:
+        """Return how each source is: those that run, and the shared ones that do not."""
+        shared = {source.id or source.name: source for source in self.config.sources.values()}
+        views = {state.id: state.view() for state in self._sources.states}
+        triggers = [rule.trigger for rule in self._rules.values()]
+        used = {trigger.shared.name for trigger in triggers if trigger.shared is not None and trigger.works}
+        for key, source in shared.items():
+            if key not in views:
+                state = "disabled" if not source.enabled else "running" if source.name in used else "unused"
+                views[key] = SourceState(id=key, source=source.on, state=state).view()
+        for key, view in views.items():
+            named = shared.get(key)
+            view["shared"] = None if named is None else named.name
+            view["description"] = "" if named is None else named.description
+            view["tags"] = [] if named is None else list(named.tags)
+        return list(views.values())
+
     def trigger_names(self) -> list[str]:
         return list(self._rules)
 
@@ -168,13 +186,18 @@ class Operations:
             raise NotFound(f"there is no trigger {name}")
         trigger = rule.trigger
         next_at = self._timers.next_at(name)
-        state = TriggerState.ACTIVE if trigger.enabled else TriggerState.DISABLED
+        state, why = TriggerState.ACTIVE, trigger.why_disabled()
+        if why is not None:
+            state, why = TriggerState.DISABLED, f"trigger {name} {why}"
+        elif self._timers.is_completed(name):
+            state, why = TriggerState.COMPLETED, "its timer has no further due instant"
         return {
             "name": trigger.name,
             "job": trigger.job,
-            "on": _on(trigger),
+            "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
             "state": state.value,
+            "state_reason": why,
             "enabled": trigger.enabled,
             "paused": None,
             "filter": trigger.filter,
@@ -217,11 +240,8 @@ class Operations:
         await self._changes.wait(run_id, timeout_s)
 
 
-def _on(trigger: Trigger) -> dict[str, Any]:
-    """Return a trigger's source as the configuration writes it; secrets are left out."""
-    settings = {
-        name: "***" if isinstance(value, Secret) else value
-        for name, value in settings_of(trigger.on).items()
-        if isinstance(value, (str, int, float, bool, Secret)) or value is None
-    }
-    return {trigger.on.name: settings}
+def _on(trigger: Trigger, secrets: Collection[str]) -> dict[str, Any]:
+    """Return a trigger's source as the configuration writes it; secrets are masked."""
+    if trigger.shared is not None:
+        return {SHARED_KEY: trigger.shared.name}
+    return {trigger.on.name: shown(trigger.on, secrets)}

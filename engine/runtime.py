@@ -27,10 +27,12 @@ from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.dispatch import Dispatch, settle
+from engine.dispatch import Dispatch, Finished, settle
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
+from engine.following import SOURCE as JOB_SOURCE
+from engine.following import Followers
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.ids import new_id
@@ -102,7 +104,7 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"timer", MANUAL_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
         self.operations: Operations | None = None
         self.server: HttpServer | None = None
@@ -147,7 +149,6 @@ class Runtime:
         async with anyio.create_task_group() as group:
             group.start_soon(self._write, journal, group, name="journal")
             try:
-                await self._settle(store, journal)
                 await self._run_organs(store, journal, group)
             finally:
                 journal.close()
@@ -159,7 +160,7 @@ class Runtime:
         if isinstance(journal.failure, StoreDamaged):
             raise journal.failure
 
-    async def _settle(self, store: SqliteStore, journal: Journal) -> None:
+    async def _settle(self, store: SqliteStore, finish: Finished) -> None:
         """End what a crash left running, and record it, before anything is started in its place."""
         left = await store.running()
         if not left:
@@ -172,7 +173,7 @@ class Runtime:
             job = self.config.jobs.get(run.job)
             on_crash = job.on_crash if job is not None else OnCrash.RETRY
             count = len(ended.get(run.id, ()))
-            futures.append(journal.submit(settle(run, on_crash, now, count, self.config.engine.ageing_s)))
+            futures.append(finish(run, settle(run, on_crash, now, count, self.config.engine.ageing_s)))
         for future in futures:
             await future
         what = "a run that was" if len(left) == 1 else f"{len(left)} runs that were"
@@ -187,16 +188,18 @@ class Runtime:
         executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs, shared=shared)
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
-            execute=executor.execute, concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s,
-            on_change=changes.tell,
+            execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
+            concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears],
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
+            followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, config.jobs),
             own_sources=self._own_sources,
         )  # fmt: skip
+        await self._settle(store, intake.finish)
 
         async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
             return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
@@ -261,10 +264,10 @@ class Runtime:
         log.info("Stopped", extra={"action": "stopped"})
 
     def _used_sources(self) -> list[tuple[str, Source]]:
-        """Return each source that an enabled trigger is on, once."""
+        """Return each source that a trigger is on which works, once."""
         used: dict[str, Source] = {}
         for trigger in self.config.triggers.values():
-            if isinstance(trigger.on, Source) and trigger.enabled:
+            if isinstance(trigger.on, Source) and trigger.works:
                 used.setdefault(trigger.source, trigger.on)
         return list(used.items())
 

@@ -18,6 +18,24 @@ class TriggerState(StrEnum):
 
     ACTIVE = "active"
     DISABLED = "disabled"
+    COMPLETED = "completed"
+    """Its timer has no further due instant."""
+
+
+class SharedSource(Struct, frozen=True, kw_only=True):
+    """A source or timer with a name, for several triggers.
+
+    `id` is that of the source, under which its keys and cursor are kept; None for a timer, of which each trigger
+    has its own.
+    """
+
+    name: str
+    id: str | None
+    on: Any
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    enabled: bool = True
+    defined_in: str = ""
 
 
 class Debounce(Struct, frozen=True, kw_only=True):
@@ -37,6 +55,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
 
     - `source`: the id of its source; triggers with equal sources share one.
     - `on`: the source's settings: an `engine.plugin.Source` or `engine.plugin.Timer`.
+    - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
     - `filter`: a CEL expression that must be true; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
     - `data`: fixed values, they win over the event's; `defaults`: fill what the event's data lacks, text
@@ -48,6 +67,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     job: str
     source: str
     on: Any
+    shared: SharedSource | None = None
     filter: str | None = None
     debounce: Debounce | None = None
     priority: int = NORMAL_PRIORITY
@@ -58,3 +78,16 @@ class Trigger(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     enabled: bool = True
     defined_in: str = ""
+
+    def why_disabled(self) -> str | None:
+        """Say, after its name, why it does not work; None where it does."""
+        if not self.enabled:
+            return "is disabled"
+        if self.shared is not None and not self.shared.enabled:
+            return f"is disabled, as its source {self.shared.name} is"
+        return None
+
+    @property
+    def works(self) -> bool:
+        """Whether it is enabled, and so is its source."""
+        return self.why_disabled() is None

@@ -169,6 +169,7 @@ class FakeOperations:
             engine=EngineSettings(data=base / "data"),
             store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
             http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes),
+            sources={},
             jobs={"import": job},
             triggers={"nightly": trigger},
             base=base,

@@ -3,7 +3,7 @@
 The table is that of the house. Imports for types alone and within functions count too.
 
 `queue` stands among the ground services: it is a window over the store, which decides nothing and which `dispatch`
-takes runs from. So no organ needs to know another.
+takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of which run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
     frozenset({"events", "runs", "jobs", "triggers", "payload"}),
     frozenset({"plugin", "expressions", "decide"}),
-    frozenset({"store", "journal", "queue", "registry", "metrics", "processes", "runlogs", "shared", "systemd"}),
+    frozenset(
+        {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd"}
+    ),
     frozenset({"config"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "backfill", "alerts",

@@ -13,7 +13,7 @@ from engine.config.environment import Overrides
 from engine.config.model import Config, DefaultsTable, EngineSettings, RetryTable, Root
 from engine.config.plugin_tables import SettingsReader
 from engine.config.references import References
-from engine.config.shapes import fields_of
+from engine.config.shapes import NAME_KINDS, fields_of
 from engine.errors import ConfigError, ConfigProblem
 from engine.registry import Registry
 
@@ -80,6 +80,9 @@ def load(
     Overrides(registry, problems, base, len(files)).apply(root, environment, incomplete=incomplete)
     reader = SettingsReader(problems, references, registry)
     reader.incomplete = incomplete
+    for kind, key in NAME_KINDS.items():
+        table = root.value.get(key)
+        reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
     tables = _read_tables(reader, root)
     config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):

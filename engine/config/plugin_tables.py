@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from msgspec import Struct
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
-from engine.config.model import TriggerTable
+from engine.config.model import Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
 from engine.config.references import References
 from engine.config.scalars import near
@@ -22,8 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
-    """Return the plugins that a table takes: runners, or sources and timers."""
-    return {**registry.runners} if of == "runner" else {**registry.sources, **registry.timers}
+    """Return the plugins that a table takes: runners, or sources and timers (in `on` also what names a shared one)."""
+    if of == "runner":
+        return {**registry.runners}
+    found: dict[str, type[Plugin]] = {**registry.sources, **registry.timers}
+    return {**found, Shared.name: Shared} if of == "on" else found
 
 
 def names_of(cls: type[Plugin]) -> frozenset[str]:
@@ -73,7 +77,19 @@ class SettingsReader(Reader):
             on = node.value.get("on")
             named = list(on.value) if on is not None and isinstance(on.value, dict) else []
             plugin = plugins_of(self.registry, "source").get(named[0]) if len(named) == 1 else None
+            if named == [Shared.name]:
+                plugin = self._shared_plugin(on.value[Shared.name])
             self.names = TRIGGER_NAMES if plugin is None else names_of(plugin)
+
+    def _shared_plugin(self, node: Node) -> type[Plugin] | None:
+        """Return the plugin of the shared source that `on.source` names, if that is right."""
+        table = as_table(Shared, node, ()).value
+        name = table["named"].value if isinstance(table, dict) and "named" in table else None
+        source: SourceTable | None = self.sound.get(("sources",), {}).get(name) if isinstance(name, str) else None
+        return None if source is None else type(source.on)
+
+    def plugin_names(self, shape: Shape) -> Collection[str]:
+        return plugins_of(self.registry, shape.of).keys()
 
     def read_plugin(self, shape: Shape, node: Node, path: KeyPath) -> Any:
         noun = "runner" if shape.of == "runner" else "source or timer"
@@ -85,7 +101,7 @@ class SettingsReader(Reader):
         ((name, child),) = node.value.items()
         path = (*path, name)
         if name not in known:
-            self._unknown(noun, name, child, path)
+            self._unknown(shape.of, noun, name, child, path)
             return BAD
         outer, self.names = self.names, names_of(known[name])
         try:
@@ -96,14 +112,14 @@ class SettingsReader(Reader):
         finally:
             self.names = outer
 
-    def _unknown(self, noun: str, name: str, node: Node, path: KeyPath) -> None:
+    def _unknown(self, of: str, noun: str, name: str, node: Node, path: KeyPath) -> None:
         kinds: tuple[Kind, ...] = ("runner",) if noun == "runner" else ("source", "timer")
         broken = self.registry.broken(name, *kinds)
         if broken is not None:
             message = f"the plugin {show_value(name)} ({broken.origin}) can't be used: {broken.error}"
             self.problems.at(node, path, message)
             return
-        known = plugins_of(self.registry, kinds[0])
+        known = plugins_of(self.registry, of)
         hint = near(name, known) if known else "no plugin of that kind is installed"
         self.problems.at(node, path, f"there is no {noun} {show_value(name)}", hint)
 

@@ -16,14 +16,17 @@ _NO_REQUEST = {"method": "", "headers": {}, "query": {}, "remote": ""}
 class Rule:
     """A trigger with its job and its compiled expressions.
 
+    `disabled` says why it runs nothing, or is None where it does.
+
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
-    __slots__ = ("_defaults", "filter", "job", "key", "names", "trigger")
+    __slots__ = ("_defaults", "disabled", "filter", "job", "key", "names", "trigger")
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
+        self.disabled = _why_disabled(trigger, job)
         self.filter = None if trigger.filter is None else Expression(trigger.filter, TRIGGER_NAMES)
         debounce = trigger.debounce
         key = None if debounce is None else debounce.key
@@ -87,3 +90,10 @@ class Rule:
                 **self.names,
             }
         )
+
+
+def _why_disabled(trigger: Trigger, job: Job) -> str | None:
+    why = trigger.why_disabled()
+    if why is not None:
+        return f"trigger {trigger.name} {why}"
+    return None if job.enabled else f"job {job.name} is disabled"

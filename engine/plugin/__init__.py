@@ -22,16 +22,21 @@ from engine.plugin.settings import (
     BadSetting,
     Duration,
     ExpressionText,
+    JobName,
+    Moment,
     Plugin,
     Secret,
     Size,
     TemplateText,
     TimeZone,
+    TriggerName,
 )
-from engine.plugin.sources import Settled, Source, SourceContext, Timer, Whereabouts
+from engine.plugin.sources import RunEnd, Settled, Source, SourceContext, Timer, Whereabouts
+from engine.runs import OUTCOMES, RunState
 from engine.triggers import PRIORITIES
 
 __all__ = [
+    "OUTCOMES",
     "PRIORITIES",
     "RESERVED_PREFIX",
     "Accepted",
@@ -45,6 +50,8 @@ __all__ = [
     "Handler",
     "Headers",
     "InvalidEvent",
+    "JobName",
+    "Moment",
     "Outcome",
     "Plugin",
     "PluginError",
@@ -52,6 +59,8 @@ __all__ = [
     "Request",
     "Response",
     "RunContext",
+    "RunEnd",
+    "RunState",
     "Runner",
     "Scope",
     "Secret",
@@ -65,6 +74,7 @@ __all__ = [
     "TemplateText",
     "TimeZone",
     "Timer",
+    "TriggerName",
     "Whereabouts",
     "encode_json",
     "parse_json",

@@ -49,6 +49,18 @@ class Whereabouts(Struct, frozen=True, kw_only=True):
         return shlex.quote(str(whole.relative_to(near) if whole.is_relative_to(near) else whole))
 
 
+class RunEnd(Struct, frozen=True, kw_only=True):
+    """A kind of end of a run: how runs of a job, made by a trigger, end; see `Source.follows`.
+
+    `outcome` is one of `OUTCOMES`; `tags` are the job's.
+    """
+
+    job: str
+    trigger: str
+    outcome: RunState
+    tags: frozenset[str] = frozenset()
+
+
 class SourceContext(Protocol):
     """What the engine offers to a running source."""
 
@@ -123,10 +135,12 @@ class Source(Plugin, frozen=True, kw_only=True):
 
     - `gets_requests`: whether its events carry `http`, so that triggers' expressions may use it.
     - `hears`: whether it takes events that came in through the API; they are offered to `accepts`.
+    - `follows_runs`: whether ends of runs are events for its triggers; `follows` tells which.
     """
 
     gets_requests: ClassVar[bool] = False
     hears: ClassVar[bool] = False
+    follows_runs: ClassVar[bool] = False
 
     def identity(self) -> str | None:
         """Return what makes it the same source when other settings change, such as a webhook's path.
@@ -142,6 +156,19 @@ class Source(Plugin, frozen=True, kw_only=True):
     def try_it(self, here: Whereabouts) -> str | None:
         """Return a shell line that makes it emit an event, for people who try it; None where there is none."""
         return None
+
+    def follows(self, end: RunEnd) -> bool:
+        """Tell whether ends of this kind are events for its triggers (where it `follows_runs`).
+
+        The engine makes the event, of the type `engine.run.<outcome>`, durable in the very commit of the run's end. It
+        asks once for each kind of end and keeps the answer, and it asks when the configuration is checked, to find
+        loops: a job whose end starts it again, perhaps by way of others.
+        """
+        return False
+
+    def may_loop(self) -> bool:
+        """Tell whether its author said that loops through its triggers are meant (where it `follows_runs`)."""
+        return False
 
     @abstractmethod
     async def run(self, context: SourceContext) -> None:
