@@ -15,7 +15,7 @@ from plugins.sources.files.tree import Tree
 from plugins.watching.filesystems import filesystem_of, tells_of_changes
 from plugins.watching.hints import Watch, WatchBroken
 
-STEP_S = 0.01
+STEP_S = 0.005
 """How long hints are gathered."""
 
 AGAIN_S = 1.0
