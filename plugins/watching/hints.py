@@ -80,11 +80,18 @@ class Watch:
     def _begin(self) -> RustNotify:
         """Begin to watch; for a large tree that takes a while."""
         try:
-            return RustNotify([str(self._path)], False, False, 0, self._recursive, True)
+            try:
+                return self._notify(ignore_permission_denied=False)
+            except PermissionError:  # of a directory below: its files can't be seen anyway
+                return self._notify(ignore_permission_denied=True)
         except FileNotFoundError:
             raise
         except (OSError, RuntimeError, UnicodeError) as error:
-            raise WatchBroken(str(error)) from None
+            raise WatchBroken(str(error).partition(" about ")[0]) from None
+
+    def _notify(self, *, ignore_permission_denied: bool) -> RustNotify:
+        # To ignore denials also ignores that there are no watches left, and then no change is ever told.
+        return RustNotify([str(self._path)], False, False, 0, self._recursive, ignore_permission_denied)
 
     def _next(self, notify: RustNotify, stop: Flag) -> Collection[str] | None:
         """Wait for changes and return their paths; None where for a while there was none."""
