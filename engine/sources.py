@@ -87,6 +87,7 @@ class SourceState(Struct):
     source: Source
     state: str = "starting"
     error: str | None = None
+    warning: str | None = None
     restarts: int = 0
     events: int = 0
     last_event_at: datetime | None = None
@@ -98,6 +99,7 @@ class SourceState(Struct):
             "plugin": self.source.name,
             "state": self.state,
             "error": self.error,
+            "warning": self.warning,
             "restarts": self.restarts,
             "events": self.events,
             "last_event_at": None if self.last_event_at is None else rfc3339(self.last_event_at),
@@ -163,6 +165,9 @@ class Context:
         self._state.error = None
         self._on_ready()
 
+    def warn(self, text: str | None) -> None:
+        self._state.warning = text
+
     async def every(self, seconds: float) -> AsyncIterator[None]:
         start = self.clock.monotonic()
         beat = 0
@@ -176,7 +181,8 @@ class Context:
         self._mine.append((method, path))
 
     def close(self) -> None:
-        """Take back what the source registered."""
+        """Take back what the source registered and said."""
+        self._state.warning = None
         for method, path in self._mine:
             self._routes.remove(method, path)
         self._mine.clear()
@@ -211,6 +217,10 @@ class Sources:
             for state in self._states
             if state.state != "running"
         ]
+
+    def warnings(self) -> list[str]:
+        """Return what the sources that receive say is wrong."""
+        return [f"source {state.id}: {state.warning}" for state in self._states if state.warning]
 
     async def run(self) -> None:
         """Run all sources until cancelled."""

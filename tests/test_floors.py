@@ -41,10 +41,10 @@ ORGANS = 5
 
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-SHARED_BY_PLUGINS = frozenset({"outgoing"})
+SHARED_BY_PLUGINS = frozenset({"outgoing", "watching"})
 """Rooms of `plugins` that hold no plugin: all kinds may use them, and they use no kind."""
 
-NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing)\b")
+NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing|watching)\b")
 
 
 def modules_of(package: str) -> dict[str, Path]:

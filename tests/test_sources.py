@@ -140,8 +140,8 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
         assert at_work.sources.not_ready() == []
         assert at_work.readiness[-1] == []
         assert at_work.state("late").view() == {
-            "name": "late", "plugin": "acts", "state": "running", "error": None, "restarts": 0, "events": 0,
-            "last_event_at": None,
+            "name": "late", "plugin": "acts", "state": "running", "error": None, "warning": None, "restarts": 0,
+            "events": 0, "last_event_at": None,
         }  # fmt: skip
 
 

@@ -119,6 +119,14 @@ class SourceContext(Protocol):
         """Say that the source receives; the engine is ready when all its sources are."""
         ...
 
+    def warn(self, text: str | None) -> None:
+        """Say what is wrong while the source goes on, such as a directory that is missing; None: it is over.
+
+        The source and the engine's health show it (as `degraded`) until something else is said, or the source is
+        started again.
+        """
+        ...
+
     def every(self, seconds: float) -> AsyncIterator[None]:
         """Iterate at once and then every `seconds`, measured from start to start; slow rounds skip beats."""
         ...
