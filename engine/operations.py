@@ -193,7 +193,7 @@ class Operations:
 
     def health(self) -> dict[str, Any]:
         failure = self._journal.failure
-        sources = self._sources.not_ready()
+        sources = [*self._sources.not_ready(), *self._sources.warnings()]
         timers = [f"{name}: {problem}" for name, problem in self._timers.problems().items()]
         checks = [
             {"name": "store", "ok": failure is None, "detail": str(failure or "writes")},

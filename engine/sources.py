@@ -87,6 +87,7 @@ class SourceState(Struct):
     source: Source
     state: str = "starting"
     error: str | None = None
+    warning: str | None = None
     restarts: int = 0
     events: int = 0
     last_event_at: datetime | None = None
@@ -98,6 +99,7 @@ class SourceState(Struct):
             "plugin": self.source.name,
             "state": self.state,
             "error": self.error,
+            "warning": self.warning,
             "restarts": self.restarts,
             "events": self.events,
             "last_event_at": None if self.last_event_at is None else rfc3339(self.last_event_at),
@@ -163,6 +165,17 @@ class Context:
         self._state.error = None
         self._on_ready()
 
+    def warn(self, text: str | None) -> None:
+        state, text = self._state, str(text) if text else None
+        if text == state.warning:
+            return
+        state.warning = text
+        ids = {"action": "source_warned" if text else "source_well", "source": state.id}
+        if text:
+            log.warning("Source %s: %s", state.id, text, extra=ids)
+        else:
+            log.info("Source %s is well again", state.id, extra=ids)
+
     async def every(self, seconds: float) -> AsyncIterator[None]:
         start = self.clock.monotonic()
         beat = 0
@@ -212,6 +225,10 @@ class Sources:
             if state.state != "running"
         ]
 
+    def warnings(self) -> list[str]:
+        """Return what sources say is wrong while they go on."""
+        return [f"source {state.id}: {state.warning}" for state in self._states if state.warning]
+
     async def run(self) -> None:
         """Run all sources until cancelled."""
         async with anyio.create_task_group() as group:
@@ -248,6 +265,7 @@ class Sources:
             state.state = "starting"
 
     async def _run_once(self, state: SourceState) -> None:
+        state.warning = None
         context = Context(
             state, door=self._door, memory=self._memory, clock=self._clock, base=self._base,
             max_data=self._max_data, routes=self._routes, on_ready=self._on_ready,

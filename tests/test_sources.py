@@ -140,8 +140,8 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
         assert at_work.sources.not_ready() == []
         assert at_work.readiness[-1] == []
         assert at_work.state("late").view() == {
-            "name": "late", "plugin": "acts", "state": "running", "error": None, "restarts": 0, "events": 0,
-            "last_event_at": None,
+            "name": "late", "plugin": "acts", "state": "running", "error": None, "warning": None, "restarts": 0,
+            "events": 0, "last_event_at": None,
         }  # fmt: skip
 
 
@@ -223,6 +223,41 @@ async def test_a_source_that_came_back_is_healthy_and_has_no_error(tmp_path: Pat
         state = at_work.state("wavers")
         assert (state.state, state.error, state.restarts) == ("running", None, 1)
         assert at_work.sources.not_ready() == []
+
+
+async def test_a_warning_stands_until_it_is_taken_back_or_the_source_starts_anew_and_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gates = [anyio.Event() for _ in range(3)]
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        context.warn("the directory is gone")
+        context.warn("the directory is gone")
+        await gates[0].wait()
+        context.warn(None)
+        await gates[1].wait()
+        context.warn("polling")
+        await gates[2].wait()
+        gates[0] = anyio.Event()
+        raise RuntimeError("lost")
+
+    async with yard(tmp_path, files=act) as at_work:
+        expected = [["source files: the directory is gone"], [], ["source files: polling"]]
+        for gate, warnings in zip(list(gates), expected, strict=True):
+            assert at_work.sources.warnings() == warnings
+            assert at_work.sources.not_ready() == []
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+        assert at_work.state("files").view()["warning"] == "polling"
+        await at_work.clock.advance(2)
+        assert at_work.sources.warnings() == ["source files: the directory is gone"]
+    said = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "source_warned"]
+    assert said == [
+        "Source files: the directory is gone",
+        "Source files: polling",
+        "Source files: the directory is gone",
+    ]
 
 
 class Mute(Exception):

@@ -87,6 +87,14 @@ class SourceContext(Protocol):
         """Say that the source receives; the engine is ready when all its sources are."""
         ...
 
+    def warn(self, text: str | None) -> None:
+        """Say what is wrong while the source goes on, such as a directory that is gone; None: all is well again.
+
+        The text is shown with the source, and the engine's health is `degraded` as long as it stands. A start of
+        the source takes it back. Say it as often as you like: only what is new is logged.
+        """
+        ...
+
     def every(self, seconds: float) -> AsyncIterator[None]:
         """Iterate at once and then every `seconds`, measured from start to start; slow rounds skip beats."""
         ...
