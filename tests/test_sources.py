@@ -20,7 +20,8 @@ from engine.jobs import Job
 from engine.operations import Changes, SourceMemory
 from engine.plugin import Outcome, Request, Response, Settled, Source, SourceContext
 from engine.runs import Run
-from engine.sources import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Routes, Sources, SourceState
+from engine.sources import Routes, Sources, SourceState
+from engine.sources.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
 from engine.testing import VirtualClock
 from tests.organs import Bench, bench, event, trigger
 
@@ -140,8 +141,10 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
         assert at_work.sources.not_ready() == []
         assert at_work.readiness[-1] == []
         assert at_work.state("late").view() == {
-            "name": "late", "plugin": "acts", "state": "running", "error": None, "warning": None, "restarts": 0,
-            "events": 0, "last_event_at": None,
+            "name": "late", "plugin": "acts", "state": "running", "since": "2026-01-05T12:00:00Z", "error": None,
+            "warning": None, "restarts": 0, "events": 0, "duplicates": 0, "rejected": 0, "refused": 0,
+            "pushed_back": 0, "emitting": 0, "waited_s": 0.0, "lag_s": None, "last_event_at": None,
+            "last_error": None, "last_error_at": None,
         }  # fmt: skip
 
 
@@ -579,7 +582,7 @@ async def test_a_source_whose_route_is_taken_fails_and_leaves_the_other_alone(tm
 
 
 async def test_what_is_remembered_is_there_again_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.sources.MEMORY_PAGE", 2)
+    monkeypatch.setattr("engine.sources.context.MEMORY_PAGE", 2)
     seen: list[dict[str, Any]] = []
 
     async def act(context: SourceContext) -> None:

@@ -111,10 +111,13 @@ class Source(Plugin, frozen=True, kw_only=True):
 
     - `gets_requests`: whether its events carry `http`, so that triggers' expressions may use it.
     - `hears`: whether it takes events that came in through the API; they are offered to `accepts`.
+    - `ready_within_s`: how long it may take from its start, or from what it last emitted, until it says that it is
+      ready; beyond it is cancelled, and started again after a pause.
     """
 
     gets_requests: ClassVar[bool] = False
     hears: ClassVar[bool] = False
+    ready_within_s: ClassVar[float] = 60.0
 
     def identity(self) -> str | None:
         """Return what makes it the same source when other settings change, such as a webhook's path.
