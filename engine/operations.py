@@ -169,7 +169,7 @@ class Operations:
         for key, source in shared.items():
             if key not in views:
                 state = "disabled" if not source.enabled else "running" if source.name in used else "unused"
-                views[key] = SourceState(id=key, source=source.on, state=state).view()
+                views[key] = {**SourceState(id=key, source=source.on).view(), "state": state}
         for key, view in views.items():
             named = shared.get(key)
             view["shared"] = None if named is None else named.name

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -70,6 +71,10 @@ STOP_PLUGINS_S = 20.0
 """How long sources and interrupted runners may take to stop; programs get 10 s between SIGTERM and SIGKILL."""
 
 
+STOP_THREADS_S = 3.0
+"""How long threads that plugins started may take to end, once everything else has."""
+
+
 def distribution_version() -> str:
     """Return the version of the installed distribution."""
     try:
@@ -106,6 +111,7 @@ class Runtime:
         known = registry or Registry.discover(config.engine.plugins)
         self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
+        self._sources: Sources | None = None
         self.operations: Operations | None = None
         self.server: HttpServer | None = None
 
@@ -123,6 +129,11 @@ class Runtime:
     def running(self) -> int:
         """How many runs have a slot now."""
         return 0 if self._dispatch is None else self._dispatch.running
+
+    @property
+    def stuck_sources(self) -> list[str]:
+        """The sources that ignored that they were told to stop; their tasks outlive `run`."""
+        return [] if self._sources is None else self._sources.stuck()
 
     async def run(self) -> None:
         """Start, run until `stop`, and take everything down in order.
@@ -209,7 +220,7 @@ class Runtime:
 
         timers = Timers(clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin)
         routes_ready = anyio.Event()
-        sources = Sources(
+        sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
             max_data=config.http.max_body_bytes, routes=routes,
             on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
@@ -305,12 +316,55 @@ async def _limit_stop(runtime: Runtime) -> None:
     os._exit(1)
 
 
-async def _serve(runtime: Runtime) -> None:
-    async with anyio.create_task_group() as group:
-        await group.start(_follow_signals, runtime)
-        group.start_soon(_limit_stop, runtime)
-        await runtime.run()
-        group.cancel_scope.cancel()
+async def _serve(runtime: Runtime) -> tuple[int, threading.Timer]:
+    """Run the engine until a signal; return the process's exit code, and what limits its end from now on."""
+    code = 0
+    try:
+        async with anyio.create_task_group() as group:
+            await group.start(_follow_signals, runtime)
+            group.start_soon(_limit_stop, runtime)
+            await runtime.run()
+            group.cancel_scope.cancel()
+    except (EngineError, BaseExceptionGroup) as error:
+        causes = _causes(error)
+        if not all(isinstance(cause, EngineError) for cause in causes):
+            raise
+        for cause in dict.fromkeys(map(str, causes)):
+            log.critical("%s", cause, extra={"action": "failed"})
+        code = 1
+    finally:
+        _leave_stuck_sources(runtime, 1 if isinstance(sys.exception(), Exception) else code)
+    return code, _limit_exit(code)
+
+
+def _leave_stuck_sources(runtime: Runtime, code: int) -> None:
+    """End the process where a source did not stop: everything else has, and the event loop would wait for it."""
+    if not (stuck := runtime.stuck_sources):
+        return
+    log.error(
+        "Ending without source %s, which did not stop; all else has, and is recorded", ", ".join(stuck),
+        exc_info=sys.exception(), extra={"action": "ended_without"},
+    )  # fmt: skip
+    os._exit(code)
+
+
+def _limit_exit(code: int) -> threading.Timer:
+    """End the process where threads that plugins started keep it: everything else has ended, and is recorded."""
+
+    def end() -> None:
+        names = ", ".join(thread.name for thread in _left_threads())
+        log.error("Ending without threads that did not stop: %s", names, extra={"action": "ended_without"})
+        os._exit(code)
+
+    limit = threading.Timer(STOP_THREADS_S, end)
+    limit.daemon = True
+    limit.start()
+    return limit
+
+
+def _left_threads() -> list[threading.Thread]:
+    """Return the threads that Python would wait for at its end."""
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -340,18 +394,7 @@ def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | Non
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
-    runtime = Runtime(config, on_ready=on_ready)
-    try:
-        anyio.run(_serve, runtime)
-    except EngineError as error:
-        log.critical("%s", error, extra={"action": "failed"})
-        return 1
-    except BaseExceptionGroup as group:
-        causes = _causes(group)
-        known = [cause for cause in causes if isinstance(cause, EngineError)]
-        if len(known) != len(causes):
-            raise
-        for cause in dict.fromkeys(map(str, known)):
-            log.critical("%s", cause, extra={"action": "failed"})
-        return 1
-    return 0
+    code, limit = anyio.run(_serve, Runtime(config, on_ready=on_ready))
+    if not _left_threads():
+        limit.cancel()
+    return code

@@ -120,10 +120,10 @@ class SourceContext(Protocol):
         ...
 
     def warn(self, text: str | None) -> None:
-        """Say what is wrong while the source goes on, such as a directory that is missing; None: it is over.
+        """Say what is wrong while the source goes on, such as a directory that is gone; None: all is well again.
 
-        The source and the engine's health show it (as `degraded`) until something else is said, or the source is
-        started again.
+        The text is shown with the source, and the engine's health is `degraded` as long as it stands. A start of
+        the source takes it back. Say it as often as you like: only what is new is logged.
         """
         ...
 
@@ -144,11 +144,14 @@ class Source(Plugin, frozen=True, kw_only=True):
     - `gets_requests`: whether its events carry `http`, so that triggers' expressions may use it.
     - `hears`: whether it takes events that came in through the API; they are offered to `accepts`.
     - `follows_runs`: whether ends of runs are events for its triggers; `follows` tells which.
+    - `ready_within_s`: how long it may take from its start, or from what it last emitted, until it says that it is
+      ready; beyond it is cancelled, and started again after a pause.
     """
 
     gets_requests: ClassVar[bool] = False
     hears: ClassVar[bool] = False
     follows_runs: ClassVar[bool] = False
+    ready_within_s: ClassVar[float] = 60.0
 
     def identity(self) -> str | None:
         """Return what makes it the same source when other settings change, such as a webhook's path.
