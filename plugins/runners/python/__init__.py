@@ -304,7 +304,7 @@ def _lost(status: int | None) -> Outcome:
         return Outcome.failed("worker_lost", "the helper of the worker processes ended, and all of them with it")
     code = os.waitstatus_to_exitcode(status)
     if code == LOST:
-        reason = "its answer is lost: the function closed or replaced descriptors that are not its own"
+        reason = "its answer is lost: the function closed, replaced or wrote to descriptors that are not its own"
         return Outcome.failed("worker_lost", reason)
     if code >= 0:
         reason = f"its process exited with {code} before the function returned"

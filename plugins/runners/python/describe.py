@@ -38,11 +38,20 @@ class Description(NamedTuple):
     file: str | None
 
 
+_added: set[str] = set()
+
+
 def add_folders(folders: Iterable[str]) -> None:
     """Let modules be imported from further folders, after all that is installed."""
     for folder in folders:
         if folder not in sys.path:
             sys.path.append(folder)
+            _added.add(folder)
+
+
+def own_folders() -> list[str]:
+    """Return the folders that modules are imported from, but for those that were added: they are other jobs'."""
+    return [os.path.abspath(entry) for entry in sys.path if entry not in _added]
 
 
 def import_function(target: str) -> tuple[Callable[..., Any], str | None]:
@@ -70,7 +79,10 @@ def import_module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             parent, _, last = error.name.rpartition(".")
-            hint = _near(last, _modules_in(parent)) or "modules are looked for where Python finds them, and in `path`"
+            hint = (
+                _near(last, _modules_in(parent), f"{parent}." if parent else "")
+                or "modules are looked for where Python finds them, and in `path`"
+            )
             raise NoFunction(f"there is no module {error.name}", hint) from None
         raise NoFunction(f"importing {name} failed with {_say(error)}{_place(error)}") from None
     except KeyboardInterrupt:
@@ -135,9 +147,9 @@ def _place(error: BaseException) -> str:
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
-def _near(name: str, known: Collection[str]) -> str | None:
+def _near(name: str, known: Collection[str], before: str = "") -> str | None:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else None
+    return f"did you mean {before}{close[0]}?" if close else None
 
 
 def _functions_in(value: Any) -> list[str]:

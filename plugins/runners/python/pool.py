@@ -76,11 +76,14 @@ class Worker:
         self.calls = 0
         self.idle_since_s = 0.0
         self.answer: wire.Answer | None = None
+        self.never_read = False
+        """Whether it ended without having read its task in whole."""
         self.changed = asyncio.Event()
         """Set when it was forked, answered, or ended."""
         self._connection = connection
         self._received = bytearray()
         self._is_open = True
+        self._is_broken = False
         connection.setblocking(False)
         asyncio.get_running_loop().add_reader(connection.fileno(), self._readable)
 
@@ -101,7 +104,7 @@ class Worker:
         if self._is_open:
             self._readable()
         self.close()
-        self.ended, self.status = True, status
+        self.ended, self.status = True, wire.LOST << 8 if self._is_broken else status
         self.changed.set()
 
     def close(self) -> None:
@@ -117,6 +120,10 @@ class Worker:
                 part = self._connection.recv(_RECEIVED_BYTES)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # See unix_release_sock in the kernel: there was something left to read when it closed.
+                self.never_read = True
+                part = b""
             except OSError:
                 part = b""
             if not part:
@@ -125,6 +132,8 @@ class Worker:
                 return
             self._received += part
             if not self._read():
+                self._is_broken = True
+                self.signal(signal.SIGKILL)
                 self.close()
                 return
 
@@ -304,10 +313,7 @@ class Workers:
                 try:
                     await worker.send(task, log)
                 except OSError:
-                    if worker.calls:
-                        # It ended while it was idle.
-                        await self._end(worker)
-                        continue
+                    worker.never_read = True
                 while worker.answer is None and not worker.ended:
                     await worker.changed.wait()
                     worker.changed.clear()
@@ -315,6 +321,8 @@ class Workers:
                 with CancelScope(shield=True):
                     await self._stop(worker)
                 raise
+            if worker.calls and worker.never_read and worker.answer is None:
+                continue  # it ended while it was idle
             break
         worker.calls += 1
         answer, worker.answer = worker.answer, None

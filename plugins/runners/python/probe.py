@@ -17,7 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.plugin import Secret
-from plugins.runners.python.describe import Description, NoFunction
+from plugins.runners.python.describe import Description, NoFunction, own_folders
 
 IMPORT_S = 30.0
 """How long the import of one module may take."""
@@ -38,7 +38,7 @@ class Surroundings(Struct, frozen=True, kw_only=True):
 
     def search_path(self) -> list[str]:
         """Return the folders that modules are looked for in: those of this process, and then `folders`."""
-        own = [os.path.abspath(entry) for entry in sys.path]
+        own = own_folders()
         return own + [folder for folder in self.folders if folder not in own]
 
     def environment(self) -> dict[str, str]:
