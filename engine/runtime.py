@@ -237,6 +237,7 @@ class Runtime:
             grace_s = 0.0
             try:
                 async with anyio.create_task_group() as inner:
+                    inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(sources.run, name="sources")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
                     if used:
@@ -380,7 +381,7 @@ def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | Non
     """
     try:
         files = find_files(config_files, os.environ)
-        config = load(files, environment=os.environ, create_secrets=True)
+        config = load(files, environment=os.environ, create_secrets=True, examine=True)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2

@@ -75,7 +75,7 @@ def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fals
     """Say all that is wrong with the configuration."""
     session = Session.of(ctx, config, as_json, None, None)
     try:
-        loaded = session.load()
+        loaded = session.load(examine=True)
     except ConfigError as error:
         if not session.json:
             raise

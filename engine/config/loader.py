@@ -55,12 +55,14 @@ def load(
     environment: Mapping[str, str],
     registry: Registry | None = None,
     create_secrets: bool = False,
+    examine: bool = False,
 ) -> Config:
     """Read the configuration from `files`, later ones over earlier ones, and overrides from `environment`.
 
     Without a `registry`, plugins are those of the entry points and of the folders of `[engine] plugins`. With
     `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the rest
-    was found right; without, a random value in memory stands in. Without files, everything has its default,
+    was found right; without, a random value in memory stands in. With `examine`, runners look at what their
+    settings name outside of the configuration, such as modules to import. Without files, everything has its default,
     and relative paths are relative to the working directory.
 
     Raises ConfigError with all problems, in the order of files and lines; no text of it holds a secret.
@@ -84,6 +86,8 @@ def load(
         table = root.value.get(key)
         reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
     tables = _read_tables(reader, root)
+    if examine:
+        reader.examine_runners(root, base)
     config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):
         raise _error(problems, references)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -147,6 +148,24 @@ class SettingsReader(Reader):
                 self.problems.at(node, path, f"check failed with {type(error).__name__}: {error}")
                 return BAD
         return plugin
+
+    def examine_runners(self, root: Node, base: Path) -> None:
+        """Let the runners of the jobs that are right look at what their settings name, each kind at once."""
+        by_kind: dict[type[Runner], dict[str, Any]] = {}
+        for job, table in self.sound.get(("jobs",), {}).items():
+            by_kind.setdefault(type(table.run), {})[job] = table.run
+        for cls, runners in by_kind.items():
+            try:
+                found = dict(cls.examine(runners, base))
+            except Exception as error:  # examine is plugin code
+                _log.warning("%s: examine failed", cls.name, exc_info=True, extra={"action": "plugin.examine"})
+                first = ("jobs", next(iter(runners)), "run", cls.name)
+                message = f"looking at what it names failed with {type(error).__name__}: {error}"
+                self.problems.at(root.nearest(first), first, message)
+                continue
+            for job, problem in found.items():
+                path = ("jobs", job, "run", cls.name)
+                self.refuse(problem, cls, as_table(cls, root.nearest(path), path), path)
 
     def _fill_timezone(self, cls: type[Plugin], values: dict[str, Any]) -> None:
         """Give the engine's time zone to a plugin that has a setting for one and was not told one."""

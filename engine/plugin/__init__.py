@@ -7,6 +7,8 @@ checks them against the class, and calls the one method that its kind asks for:
 - `Timer.next(after)` and `Timer.previous(before)` tell due instants, purely;
 - `Runner.run(context)` executes one attempt of a run and returns its `Outcome`.
 
+`FunctionContext` is for another reader: authors of functions that jobs call.
+
 Plugins are found by entry points of the group `engine.plugins`, and in the folders that `[engine] plugins`
 names.
 """
@@ -15,9 +17,10 @@ from engine.clock import Clock, SystemClock
 from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
-from engine.payload import encode_json, parse_json
+from engine.payload import encode_json, parse_json, survey
+from engine.plugin.functions import FunctionContext, RunCancelled
 from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
-from engine.plugin.runners import Outcome, RunContext, Runner
+from engine.plugin.runners import Outcome, PrepareContext, RunContext, Runner
 from engine.plugin.settings import (
     BadSetting,
     Duration,
@@ -47,6 +50,7 @@ __all__ = [
     "Expression",
     "ExpressionError",
     "ExpressionText",
+    "FunctionContext",
     "Handler",
     "Headers",
     "InvalidEvent",
@@ -55,9 +59,11 @@ __all__ = [
     "Outcome",
     "Plugin",
     "PluginError",
+    "PrepareContext",
     "Refusal",
     "Request",
     "Response",
+    "RunCancelled",
     "RunContext",
     "RunEnd",
     "RunState",
@@ -80,4 +86,5 @@ __all__ = [
     "parse_json",
     "plain",
     "render",
+    "survey",
 ]
