@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 from engine.plugin import OUTCOMES, PluginError, RunEnd, Source
 from engine.triggers import Trigger
@@ -16,6 +17,13 @@ def find_loops(triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str
     each trigger in a loop one is told, and none twice. Raises PluginError where a source can't be asked.
     """
     following = _following(triggers, tags)
+    try:
+        TopologicalSorter(following).prepare()
+    except CycleError:
+        yield from _loops(following)
+
+
+def _loops(following: Mapping[str, list[str]]) -> Iterator[list[str]]:
     told: set[str] = set()
     for name in following:
         loop = None if name in told else _way_back(following, name)
