@@ -21,7 +21,7 @@ from engine.store.changes import End, Finish
 log = logging.getLogger("engine.following")
 
 TYPE_PREFIX = "engine.run."
-SOURCE = "job"
+JOB_SOURCE = "job"
 """The source of the event is this and the job's name."""
 
 _SAID = {

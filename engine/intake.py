@@ -18,7 +18,7 @@ from engine.decide.shaping import Window, Windows, first_due, next_due
 from engine.errors import Conflict, ExpressionError, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
 from engine.expressions import render
-from engine.following import SOURCE, Followers, end_event, end_sentence
+from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
 from engine.journal import Journal
 from engine.payload import encode_json, survey
@@ -208,7 +208,7 @@ class Intake:
         return draft, self._journal.submit(replace(end, then=Accept(entries=(draft.entry(),))))
 
     def _draft_end(self, run: Run, end: Finish | End) -> Draft:
-        source = f"{SOURCE}:{run.job}"
+        source = f"{JOB_SOURCE}:{run.job}"
         try:
             return self._draft(self._admit(end_event(run, end), source))
         except InvalidEvent as error:

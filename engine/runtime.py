@@ -32,8 +32,7 @@ from engine.dispatch import Dispatch, Finished, settle
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
-from engine.following import SOURCE as JOB_SOURCE
-from engine.following import Followers
+from engine.following import JOB_SOURCE, Followers
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.ids import new_id

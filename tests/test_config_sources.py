@@ -99,6 +99,12 @@ def test_expressions_see_the_request_where_the_source_has_one(tmp_path: Path) ->
     assert problem.path == "triggers.t.filter"
 
 
+def test_what_could_stand_in_a_file_that_can_not_be_read_is_not_missed(tmp_path: Path) -> None:
+    text = f"{JOB}[sources.orders]\ntags = ['shop']\n" + on_it(source='"others"')
+    found = problems_of(tmp_path, text, "broken =")
+    assert [problem.file for problem in found] == [f"{tmp_path}/config2.toml"]
+
+
 # From the environment
 
 

@@ -14,9 +14,9 @@ from engine.errors import InvalidEvent, StoreUnavailable
 from engine.events import Event, EventOutcome
 from engine.jobs import Job, RetryPolicy
 from engine.plugin import Outcome, RunEnd, Source, SourceContext
-from engine.runs import OUTCOMES, Origin, Run, RunState
+from engine.runs import OUTCOMES, Origin, Run, RunState, Step
 from engine.store.base import EventFilter, RunFilter, StoredEvent
-from engine.store.changes import Finish
+from engine.store.changes import End, Finish
 from engine.triggers import Debounce, Trigger
 from tests.organs import Bench, bench, event, job, trigger
 
@@ -377,6 +377,33 @@ async def test_an_end_that_can_not_be_is_told_once_and_nothing_follows(tmp_path:
         await desk.settle()
         assert await ends_in(desk) == []
         assert desk.dispatch.running == 0
+
+
+async def test_a_run_that_ends_before_it_starts_is_an_end_too(tmp_path: Path) -> None:
+    async with bakery(tmp_path / "e.db", bake=job("bake", enabled=True, concurrency=1)) as desk:
+        held = anyio.Event()
+
+        async def act(run: Run, job: Job) -> Outcome:
+            if run.job == "bake":
+                await held.wait()
+            return Outcome.succeeded("done")
+
+        desk.script.act = act
+        await desk.emit_one(event())
+        (waiting,) = (await desk.emit_one(event())).runs
+        step = Step(at=desk.clock.now(), state=RunState.CANCELLED, code="by_hand", reason="cancelled: nobody is hungry")
+        run = await desk.run_of(waiting)
+        await desk.intake.finish(run, End(run=waiting, step=step))
+        desk.dispatch._queue.remove("bake", waiting)
+        await desk.settle()
+        (stored,) = await ends_in(desk)
+        assert stored.event.type == "engine.run.cancelled"
+        assert isinstance(stored.event.data, dict)
+        assert (stored.event.data["attempts"], stored.event.data["duration_s"]) == (0, None)
+        (sold,) = await runs_of(desk, "after")
+        assert sold.trace[0].reason.startswith(f"matched: run {waiting} of job bake was cancelled")
+        held.set()
+        await desk.settle()
 
 
 async def test_a_source_that_raises_is_not_told_and_the_run_ends(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from graphlib import CycleError, TopologicalSorter
 
 from engine.plugin import OUTCOMES, PluginError, RunEnd, Source
 from engine.triggers import Trigger
@@ -16,6 +18,13 @@ def find_loops(triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str
     each trigger in a loop one is told, and none twice. Raises PluginError where a source can't be asked.
     """
     following = _following(triggers, tags)
+    try:
+        TopologicalSorter(following).prepare()
+    except CycleError:
+        yield from _loops(following)
+
+
+def _loops(following: Mapping[str, list[str]]) -> Iterator[list[str]]:
     told: set[str] = set()
     for name in following:
         loop = None if name in told else _way_back(following, name)
@@ -26,27 +35,35 @@ def find_loops(triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str
 
 def _following(triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
     """Return, for each trigger on ends of runs, those that the ends of its own runs start."""
-    followers = {
-        name: trigger.on
-        for name, trigger in triggers.items()
-        if isinstance(trigger.on, Source) and trigger.on.follows_runs and not trigger.on.may_loop()
-    }
-    found: dict[str, list[str]] = {}
-    for name in followers:
-        job = triggers[name].job
-        ends = [
-            RunEnd(job=job, trigger=name, outcome=outcome, tags=tags.get(job, frozenset()))
-            for outcome in sorted(OUTCOMES)
-        ]
-        found[name] = [other for other, source in followers.items() if _follows_any(other, source, ends)]
+    followers: dict[str, Source] = {}
+    for name, trigger in triggers.items():
+        if isinstance(trigger.on, Source) and trigger.on.follows_runs:
+            with _asking(name):
+                if not trigger.on.may_loop():
+                    followers[name] = trigger.on
+    ends = {name: _ends(triggers[name], tags) for name in followers}
+    found: dict[str, list[str]] = {name: [] for name in followers}
+    for other, source in followers.items():
+        with _asking(other):
+            for name in followers:
+                if any(source.follows(end) for end in ends[name]):
+                    found[name].append(other)
     return found
 
 
-def _follows_any(name: str, source: Source, ends: list[RunEnd]) -> bool:
+def _ends(trigger: Trigger, tags: Mapping[str, frozenset[str]]) -> list[RunEnd]:
+    """Return all kinds of ends that a trigger's runs can have."""
+    known = tags.get(trigger.job, frozenset())
+    return [RunEnd(job=trigger.job, trigger=trigger.name, outcome=outcome, tags=known) for outcome in sorted(OUTCOMES)]
+
+
+@contextmanager
+def _asking(trigger: str) -> Iterator[None]:
+    """Say whose source it was that raised."""
     try:
-        return any(source.follows(end) for end in ends)
-    except Exception as error:  # follows is plugin code
-        raise PluginError(f"the source of trigger {name} failed with {type(error).__name__}: {error}") from error
+        yield
+    except Exception as error:  # what is asked is plugin code
+        raise PluginError(f"the source of trigger {trigger} failed with {type(error).__name__}: {error}") from error
 
 
 def _way_back(following: Mapping[str, list[str]], start: str) -> list[str] | None:

@@ -91,7 +91,9 @@ class Reader:
             if inline.shape.inline:
                 takes = self.plugin_names(inline.shape)
                 named = {key: child for key, child in others.items() if key in takes} or others
-                values[inline.name] = self.read(inline.shape, Node(named, node.place, node.shown), path)
+                missing = not named and self.incomplete
+                table = Node(named, node.place, node.shown)
+                values[inline.name] = BAD if missing else self.read(inline.shape, table, path)
                 others = {key: child for key, child in others.items() if key not in named}
         for key, child in others.items():
             self.problems.at(child, (*path, key), "unknown key", near(key, known) or "it takes no keys")
