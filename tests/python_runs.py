@@ -1,4 +1,4 @@
-"""Runs of Python functions for tests: a module written for the test, and attempts that share what an engine would hold."""
+"""Runs of Python functions for tests: a module of the test's own, and what an engine would hold for its attempts."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,17 +196,13 @@ async def test_what_a_function_returns_or_raises_is_a_clear_outcome(
         outcome = await at.run(isolate=isolate)
     assert (outcome.code, said in outcome.reason) == (code, True), outcome.reason
     assert outcome.state is (RunState.SUCCEEDED if code == "succeeded" else RunState.FAILED)
-    found = outcome.outputs
-    assert (
-        found if found is None else {**found, **({"result": _listed(found)} if "result" in found else {})}
-    ) == outputs
+    assert _as_json(outcome.outputs) == outputs
     assert outcome.exit_code == {"exited with 0": 0, "exited with 3": 3}.get(outcome.reason, outcome.exit_code)
 
 
-def _listed(outputs: Any) -> Any:
-    """Return a result as JSON has it: within the engine's process tuples are still tuples."""
-    value = outputs["result"]
-    return [list(item) if isinstance(item, tuple) else item for item in value] if isinstance(value, list) else value
+def _as_json(value: Any) -> Any:
+    """Return outputs as they are stored: within the engine's process tuples are still tuples."""
+    return json.loads(json.dumps(value))
 
 
 @PLACES
@@ -314,9 +311,8 @@ async def test_a_module_is_imported_once_for_all_workers_unless_it_must_not_be(t
 
 
 async def test_a_large_event_goes_to_a_worker_and_large_outputs_come_back(tmp_path: Path) -> None:
-    async with desk(
-        tmp_path, "def work(run): return {'size': len(run.data['text']), 'text': run.data['text'][:900000]}"
-    ) as at:
+    source = "def work(run): return {'size': len(run.data['text']), 'text': run.data['text'][:900000]}"
+    async with desk(tmp_path, source) as at:
         outcome = await at.run(data={"text": "x" * 3_000_000})
         assert outcome.outputs is not None
         assert (outcome.outputs["size"], len(outcome.outputs["text"])) == (3_000_000, 900_000)
