@@ -366,3 +366,5 @@ async def test_the_mark_of_a_worker_is_that_of_its_run_while_it_has_one(tmp_path
             gate.touch()
         assert find_marked("ENGINE_RUN_ID", {made.run_id}) == {}
         assert lives(made.started[0])
+        # Nor does it hold the log of the run that ended.
+        assert os.readlink(f"/proc/{made.started[0]}/fd/1") == os.devnull
