@@ -103,9 +103,8 @@ def test_one_that_ends_the_process_hides_nothing_of_the_others(tmp_path: Path) -
 
 def test_objects_with_a_call_of_their_own_are_functions_too(tmp_path: Path) -> None:
     write(tmp_path, SHOP)
-    assert (
-        examined(tmp_path, one={"function": "shop:awaitable", "isolate": "loop"}, two={"function": "shop:called"}) == {}
-    )
+    jobs = {"one": {"function": "shop:awaitable", "isolate": "loop"}, "two": {"function": "shop:called"}}
+    assert examined(tmp_path, **jobs) == {}
 
 
 def test_what_a_module_does_when_it_is_imported_does_not_happen_in_the_engine(tmp_path: Path) -> None:

@@ -75,9 +75,10 @@ async def test_a_function_that_breaks_its_process_fails_its_attempt_and_the_next
     ],
 )
 async def test_what_a_function_changes_is_not_there_for_the_next_one(tmp_path: Path, body: str) -> None:
-    source = (
-        f"def work(): {body}\ndef good(): return [os.getpid(), os.getcwd(), signal.getsignal(14) == signal.SIG_DFL]"
-    )
+    source = f"""
+    def work(): {body}
+    def good(): return [os.getpid(), os.getcwd(), signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN]
+    """
     async with desk(tmp_path, source) as at:
         before, outcome, after = await at.run("good"), await at.run(), await at.run("good")
     assert outcome.state is after.state is RunState.SUCCEEDED
@@ -365,3 +366,5 @@ async def test_the_mark_of_a_worker_is_that_of_its_run_while_it_has_one(tmp_path
             gate.touch()
         assert find_marked("ENGINE_RUN_ID", {made.run_id}) == {}
         assert lives(made.started[0])
+        # Nor does it hold the log of the run that ended.
+        assert os.readlink(f"/proc/{made.started[0]}/fd/1") == os.devnull

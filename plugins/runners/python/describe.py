@@ -79,10 +79,8 @@ def import_module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             parent, _, last = error.name.rpartition(".")
-            hint = (
-                _near(last, _modules_in(parent), f"{parent}." if parent else "")
-                or "modules are looked for where Python finds them, and in `path`"
-            )
+            near = _near(last, _modules_in(parent), f"{parent}." if parent else "")
+            hint = near or "modules are looked for where Python finds them, and in `path`"
             raise NoFunction(f"there is no module {error.name}", hint) from None
         raise NoFunction(f"importing {name} failed with {_say(error)}{_place(error)}") from None
     except KeyboardInterrupt:

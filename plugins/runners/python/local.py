@@ -58,9 +58,6 @@ async def await_function(
 ) -> Outcome:
     """Call an async function on the loop. It is cancelled as the attempt is; what it does instead does not count."""
     attempt = Attempt(run, _is_being_cancelled)
-    task = asyncio.current_task()
-    if task is not None:
-        task.set_name(f"run {run.run_id} {run.job}")
     try:
         outcome = returned(await call(function, attempt.context, takes_run, arguments), attempt.context)
     except (asyncio.CancelledError, GeneratorExit):
@@ -69,8 +66,10 @@ async def await_function(
         outcome = raised(error, attempt.context)
     finally:
         attempt.close()
-    # One that caught its cancellation, and returned or raised something else, was cancelled all the same.
-    await checkpoint_if_cancelled()
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # It caught its cancellation, and returned or raised something else: it was cancelled all the same.
+        await checkpoint_if_cancelled()
     return outcome
 
 

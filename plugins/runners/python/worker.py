@@ -147,6 +147,11 @@ class Worker:
 
     def _end(self, task: Task, environment: dict[str, str]) -> bool:
         """Stop being the process of a run; tell whether it is as it was before."""
+        # An idle worker must not hold the log of a run that ended.
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        os.close(null)
         if task.memory_bytes is not None:
             _limit_memory(None)
         for name in task.marks:
