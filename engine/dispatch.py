@@ -268,7 +268,8 @@ class Dispatch:
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
             active.start = start
-        self._spawn(self._live, active, events, start)
+        # The name tells who it is where a runner blocks the event loop.
+        self._group.start_soon(self._live, active, events, start, name=f"run {run.id} {run.job}")
 
     async def _live(self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None) -> None:
         """Be one attempt of one run: from its start, once that is durable, to its recorded end."""

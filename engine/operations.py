@@ -19,11 +19,13 @@ from engine.errors import NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.intake import Intake
 from engine.journal import Journal
+from engine.logs import Masker
+from engine.loopwatch import LoopWatch
 from engine.plugin import Handler, Secret, Settled
 from engine.plugin.settings import settings_of
 from engine.runlogs import RunLogs
 from engine.runs import ENDED
-from engine.sources import Routes, Sources
+from engine.sources import Routes, Sources, SourceState
 from engine.store.base import Store
 from engine.timers import Timers
 from engine.triggers import Trigger, TriggerState
@@ -101,7 +103,7 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        rules: Mapping[str, Rule], version: str, boot: str,
+        rules: Mapping[str, Rule], version: str, boot: str, loop_watch: LoopWatch,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -117,6 +119,8 @@ class Operations:
         self._rules = rules
         self._version = version
         self._boot = boot
+        self._loop_watch = loop_watch
+        self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
         """`starting`, `running` or `stopping`."""
@@ -146,13 +150,32 @@ class Operations:
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
             "jobs": len(self.config.jobs),
-            "sources": [state.view() for state in self._sources.states],
+            "sources": self.source_views(),
+            "loop": self._loop_watch.view(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
                 "changes": self._journal.changes,
                 "waiting": self._journal.depth,
             },
+        }
+
+    def source_views(self) -> list[dict[str, Any]]:
+        return [self._source_view(state) for state in self._sources.states]
+
+    def source_view(self, name: str) -> dict[str, Any]:
+        state = self._sources.state(name)
+        if state is None:
+            raise NotFound(f"there is no source {name}")
+        return self._source_view(state)
+
+    def _source_view(self, state: SourceState) -> dict[str, Any]:
+        shown = {**state.view(), "problem": state.problem(self.clock)}
+        return {
+            # What plugins say went wrong may quote their settings.
+            **{name: self._mask(value) if isinstance(value, str) else value for name, value in shown.items()},
+            "name": state.id,
+            "triggers": [name for name, rule in self._rules.items() if rule.trigger.source == state.id],
         }
 
     def trigger_names(self) -> list[str]:
@@ -186,21 +209,23 @@ class Operations:
     def ready(self) -> tuple[bool, list[str]]:
         if self.state != "running":
             return False, [f"the engine is {self.state}"]
-        problems = self._sources.not_ready()
+        problems = [self._mask(problem) for problem in self._sources.not_ready()]
         if self._journal.failure is not None:
             problems.append(str(self._journal.failure))
         return not problems, problems
 
     def health(self) -> dict[str, Any]:
         failure = self._journal.failure
-        sources = [*self._sources.not_ready(), *self._sources.warnings()]
+        sources = [self._mask(text) for text in (*self._sources.not_ready(), *self._sources.warnings())]
         timers = [f"{name}: {problem}" for name, problem in self._timers.problems().items()]
+        blocked = self._loop_watch.problem()
         checks = [
             {"name": "store", "ok": failure is None, "detail": str(failure or "writes")},
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
+            {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
         ]
-        status = "failing" if failure is not None else "ok" if not sources and not timers else "degraded"
+        status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
 
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:

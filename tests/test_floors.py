@@ -23,7 +23,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
     frozenset({"events", "runs", "jobs", "triggers", "payload"}),
     frozenset({"plugin", "expressions", "decide"}),
-    frozenset({"store", "journal", "queue", "registry", "metrics", "processes", "runlogs", "shared", "systemd"}),
+    frozenset(
+        {"store", "journal", "queue", "registry", "metrics", "processes", "runlogs", "shared", "systemd", "loopwatch"}
+    ),
     frozenset({"config"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "backfill", "alerts",
