@@ -276,6 +276,7 @@ class Dispatch:
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
             active.start = start
+        # The name tells who it is where a runner blocks the event loop.
         self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")
 
     async def _live(self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None) -> None:

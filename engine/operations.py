@@ -20,6 +20,8 @@ from engine.events import Accepted, Event
 from engine.http.views import shown
 from engine.intake import Intake
 from engine.journal import Journal
+from engine.logs import Masker
+from engine.loopwatch import LoopWatch
 from engine.plugin import Handler, Settled
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
@@ -27,7 +29,7 @@ from engine.runs import ENDED
 from engine.sources import Routes, Sources, SourceState
 from engine.store.base import Store
 from engine.timers import Timers
-from engine.triggers import Trigger, TriggerState
+from engine.triggers import SharedSource, Trigger, TriggerState
 
 LOOK_AGAIN_S = 30.0
 """Who waits for a run's end looks at the store at least so often."""
@@ -102,7 +104,7 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        rules: Mapping[str, Rule], version: str, boot: str,
+        rules: Mapping[str, Rule], version: str, boot: str, loop_watch: LoopWatch,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -118,6 +120,8 @@ class Operations:
         self._rules = rules
         self._version = version
         self._boot = boot
+        self._loop_watch = loop_watch
+        self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
         """`starting`, `running` or `stopping`."""
@@ -147,7 +151,8 @@ class Operations:
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
             "jobs": len(self.config.jobs),
-            "sources": self._source_views(),
+            "sources": self.source_views(),
+            "loop": self._loop_watch.view(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -160,22 +165,43 @@ class Operations:
         """Return a trigger's next due instant, where it has one."""
         return self._timers.next_at(trigger)
 
-    def _source_views(self) -> list[dict[str, Any]]:
+    def source_views(self) -> list[dict[str, Any]]:
         """Return how each source is: those that run, and the shared ones that do not."""
-        shared = {source.id or source.name: source for source in self.config.sources.values()}
-        views = {state.id: state.view() for state in self._sources.states}
-        triggers = [rule.trigger for rule in self._rules.values()]
-        used = {trigger.shared.name for trigger in triggers if trigger.shared is not None and trigger.works}
-        for key, source in shared.items():
+        views = {state.id: self._source_view(state) for state in self._sources.states}
+        for key, source in self._shared_sources().items():
             if key not in views:
-                state = "disabled" if not source.enabled else "running" if source.name in used else "unused"
-                views[key] = {**SourceState(id=key, source=source.on).view(), "state": state}
-        for key, view in views.items():
-            named = shared.get(key)
-            view["shared"] = None if named is None else named.name
-            view["description"] = "" if named is None else named.description
-            view["tags"] = [] if named is None else list(named.tags)
+                view = self._source_view(SourceState(id=key, source=source.on))
+                # A timer with a name runs in the triggers that use it.
+                used = any(self._rules[name].trigger.works for name in view["triggers"])
+                state = "disabled" if not source.enabled else "running" if used else "unused"
+                views[key] = {**view, "state": state, "problem": None}
         return list(views.values())
+
+    def source_view(self, name: str) -> dict[str, Any]:
+        for view in self.source_views():
+            if name in (view["name"], view["shared"]):
+                return view
+        raise NotFound(f"there is no source {name}")
+
+    def _source_view(self, state: SourceState) -> dict[str, Any]:
+        shown = {**state.view(), "problem": state.problem(self.clock)}
+        named = self._shared_sources().get(state.id)
+        return {
+            # What plugins say went wrong may quote their settings.
+            **{name: self._mask(value) if isinstance(value, str) else value for name, value in shown.items()},
+            "name": state.id,
+            "triggers": [
+                name
+                for name, rule in self._rules.items()
+                if rule.trigger.source == state.id or (named is not None and rule.trigger.shared == named)
+            ],
+            "shared": None if named is None else named.name,
+            "description": "" if named is None else named.description,
+            "tags": [] if named is None else list(named.tags),
+        }
+
+    def _shared_sources(self) -> dict[str, SharedSource]:
+        return {source.id or source.name: source for source in self.config.sources.values()}
 
     def trigger_names(self) -> list[str]:
         return list(self._rules)
@@ -213,21 +239,23 @@ class Operations:
     def ready(self) -> tuple[bool, list[str]]:
         if self.state != "running":
             return False, [f"the engine is {self.state}"]
-        problems = self._sources.not_ready()
+        problems = [self._mask(problem) for problem in self._sources.not_ready()]
         if self._journal.failure is not None:
             problems.append(str(self._journal.failure))
         return not problems, problems
 
     def health(self) -> dict[str, Any]:
         failure = self._journal.failure
-        sources = [*self._sources.not_ready(), *self._sources.warnings()]
+        sources = [self._mask(text) for text in (*self._sources.not_ready(), *self._sources.warnings())]
         timers = [f"{name}: {problem}" for name, problem in self._timers.problems().items()]
+        blocked = self._loop_watch.problem()
         checks = [
             {"name": "store", "ok": failure is None, "detail": str(failure or "writes")},
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
+            {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
         ]
-        status = "failing" if failure is not None else "ok" if not sources and not timers else "degraded"
+        status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
 
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:

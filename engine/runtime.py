@@ -39,6 +39,7 @@ from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import OnCrash
 from engine.journal import Journal
+from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
 from engine.plugin import Source
 from engine.processes import end_leftovers
@@ -85,7 +86,8 @@ def distribution_version() -> str:
 class Runtime:
     """An engine: built from a configuration, run until it is told to stop.
 
-    `on_ready` is called once everything runs; `listen` tells whether it serves HTTP.
+    `on_ready` is called once everything runs; `listen` tells whether it serves HTTP, `watch_loop` whether what
+    blocks the event loop is noticed and named.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Runtime:
         registry: Registry | None = None,
         clock: Clock | None = None,
         listen: bool = True,
+        watch_loop: bool = False,
         environment: Mapping[str, str] = os.environ,
         on_ready: Callable[[Runtime], None] | None = None,
     ) -> None:
@@ -102,6 +105,7 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.boot = new_id()
         self._listen = listen
+        self._watch_loop = watch_loop
         self._environment = environment
         self._on_ready = on_ready
         self._stop = anyio.Event()
@@ -194,7 +198,7 @@ class Runtime:
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
-        changes, routes, shared = Changes(), Routes(), Shared()
+        changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs, shared=shared)
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
@@ -227,13 +231,15 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, rules=rules,
-            version=distribution_version(), boot=self.boot,
+            version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
         )  # fmt: skip
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
             await outer.start(shared.run, name="shared")
             await outer.start(dispatch.run, name="dispatch")
             grace_s = 0.0
+            if self._watch_loop:
+                loop_watch.start()
             try:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
@@ -272,6 +278,7 @@ class Runtime:
                     await dispatch.drain(grace_s)
                     dispatch.stop()
                     shared.close()
+                    loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
 
     def _used_sources(self) -> list[tuple[str, Source]]:
@@ -394,7 +401,7 @@ def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | Non
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
-    code, limit = anyio.run(_serve, Runtime(config, on_ready=on_ready))
+    code, limit = anyio.run(_serve, Runtime(config, on_ready=on_ready, watch_loop=True))
     if not _left_threads():
         limit.cancel()
     return code

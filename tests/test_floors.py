@@ -24,7 +24,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"events", "runs", "jobs", "triggers", "payload"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
-        {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd"}
+        {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd",
+         "loopwatch"}
     ),
     frozenset({"config"}),
     frozenset(
