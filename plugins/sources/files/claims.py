@@ -150,10 +150,15 @@ class Claims:
     async def run(self) -> None:
         """Bring files to their ends, until cancelled."""
         slots = anyio.Semaphore(MOST_AWAITED)
-        async with anyio.create_task_group() as tasks, self._next:
+        async with anyio.create_task_group() as tasks:
             async for change, answer in self._next:
                 await slots.acquire()
                 tasks.start_soon(self._end, change, answer, slots)
+
+    def close(self) -> None:
+        """Take in nothing more; what is claimed goes on at the next start."""
+        self._line.close()
+        self._next.close()
 
     async def take(self, changes: Sequence[Change]) -> dict[str, str]:
         """Claim files and make their events durable; return those that can't be claimed, with the reason."""

@@ -78,19 +78,20 @@ class Watcher:
 
     async def run(self) -> None:
         """Emit until cancelled."""
-        await self._remember()
-        await self._lookout.learn()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._lookout.run)
-            if self._claims is not None:
-                tasks.start_soon(self._claims.run)
-            try:
+        try:
+            await self._remember()
+            await self._lookout.learn()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._lookout.run)
+                if self._claims is not None:
+                    tasks.start_soon(self._claims.run)
                 while True:
                     await self._round()
                     await self._lookout.wait(self._wait_until_s())
-            finally:
-                if self._scan is not None:
-                    self._scan.close()
+        finally:
+            self._end_scan()
+            if self._claims is not None:
+                self._claims.close()
 
     async def _remember(self) -> None:
         rows = await self._context.remembered()
