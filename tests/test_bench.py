@@ -24,6 +24,7 @@ EXTRA = {
     "spawn": {"runs", "cpu_ms", "baseline_cpu_ms"},
     "latency": {"p99", "baseline_p99", "start_up_ms"},
     "depth": {"depth", "dispatch_ms", "dispatch_ratio", "resident_mb", "ready_s"},
+    "files": {"p99", "baseline_p99", "burst_files", "burst_s", "baseline_burst_s"},
     "idle": {"seconds", "wakeups_per_s"},
 }
 
