@@ -1,6 +1,7 @@
 # ruff: noqa: ASYNC230 - what these tests write is small, and they write it as senders do
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -394,6 +395,36 @@ async def test_a_directory_that_cant_be_read_loses_no_files_and_is_told_of(
     assert len(yard.events) == 1
 
 
+@pytest.mark.parametrize("reason", [errno.EIO, errno.ESTALE, errno.EACCES])
+async def test_a_file_that_cant_be_looked_at_for_a_while_is_not_deleted(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    real = os.stat
+    failing = False
+
+    def fail(path: Any, *arguments: Any, **keywords: Any) -> os.stat_result:
+        if failing and path == "a":
+            raise OSError(reason, os.strerror(reason))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", fail)
+    async with yard.open():
+        yard.drop("a")
+        await yard.until_told(("created", "a"))
+        failing = True
+        (yard.path / "a").write_text("something new")
+        yard.drop("b")
+        await yard.passing(lambda: len(yard.events) == 2)
+        for _ in range(50):
+            yard.clock.advance(0.1)
+            await anyio.sleep(0.001)
+        failing = False
+        yard.context.beat()
+        await yard.until_told(("created", "a"), ("created", "b"), ("modified", "a"))
+        await yard.scanned()
+    assert len(yard.events) == 3
+
+
 HOSTILE = [
     b"line\nbreak", b"\xff\xfe", b"-rf", b"--help", b"x...", b"a b\t", b"caf\xe9", "né".encode(), b"A", b"a",
     b"$(touch x)", b"`x`;x|x&", b"\x1b[31mred", b"%2e%2e%2f", b"'\"", b"\\", b"x" * 255, b"\xc3\xa9" * 127, b"*",
@@ -577,6 +608,14 @@ async def test_only_what_comes_after_the_first_start_counts_when_asked_for(yard:
     yard.restart()
     async with yard.open(start="now"):
         await yard.until_told(("created", "b"), ("created", "while-away"), ("deleted", "0"))
+
+
+async def test_a_directory_that_is_made_after_the_first_start_held_nothing_at_it(yard: Yard) -> None:
+    yard.path.rmdir()
+    async with yard.open(start="now"):
+        yard.path.mkdir()
+        yard.drop("a")
+        await yard.until_told(("created", "a"), step_s=0.25)
 
 
 async def test_what_changed_while_the_engine_was_away_is_told_once(yard: Yard) -> None:

@@ -15,6 +15,7 @@ from engine.runs import RunState
 from plugins.sources.files import Files, claims
 from plugins.sources.files.changes import Change
 from plugins.sources.files.claims import ClaimFolders
+from plugins.sources.files.known import Known
 from plugins.watching.opening import mark_of
 from tests.fakes import FakeSourceContext, SteppedClock
 
@@ -176,7 +177,7 @@ def test_a_file_whose_writer_came_late_is_put_back(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("x")
     change = Change(kind="created", path="a", mark=mark_of(path.stat()))
-    folders = ClaimFolders(tmp_path, asks_writers=True, sentinel=None)
+    folders = ClaimFolders(tmp_path, same=Known({}).same, asks_writers=True, sentinel=None)
     with path.open("ab"):
         assert folders.take([change]) == ([], {})
     assert path.read_text() == "x"
@@ -327,6 +328,8 @@ async def test_hostile_names_are_claimed_like_others(inbox: Inbox) -> None:
             inbox.drop(name)
         await inbox.passing(lambda: len(inbox.events) == len(names), step_s=0.5)
     inbox.context = inbox.context.restarted()
+    for name in names:
+        os.utime(os.fsencode(inbox.path / ".claimed") + b"/" + name)
     async with inbox.open(complete="rename"):
         for number in range(1, len(names) + 1):
             inbox.settle(number, RunState.FAILED)
