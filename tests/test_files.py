@@ -1,6 +1,7 @@
 # ruff: noqa: ASYNC230 - what these tests write is small, and they write it as senders do
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -57,6 +58,10 @@ class Yard:
     def told(self) -> list[tuple[str, str]]:
         """Return kind and path, below the directory, of each event so far."""
         return [(event.type.removeprefix("file."), self.below(event.data["path"])) for event in self.events]
+
+    def warning(self) -> str:
+        """Return what the source says is wrong; nothing is empty."""
+        return self.context.warning or ""
 
     def below(self, path: str) -> str:
         return os.path.relpath(path, self.path)
@@ -383,11 +388,41 @@ async def test_a_directory_that_cant_be_read_loses_no_files_and_is_told_of(
         await yard.until_told(("created", "sub/a"))
         locked = True
         await yard.scanned()
-        assert yard.context.warning == "sub can't be read: Permission denied"
+        assert yard.warning() == "sub can't be read: Permission denied"
         locked = False
         await yard.scanned()
-        assert yard.context.warnings[-1] is None
+        assert not yard.warning()
     assert len(yard.events) == 1
+
+
+@pytest.mark.parametrize("reason", [errno.EIO, errno.ESTALE, errno.EACCES])
+async def test_a_file_that_cant_be_looked_at_for_a_while_is_not_deleted(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    real = os.stat
+    failing = False
+
+    def fail(path: Any, *arguments: Any, **keywords: Any) -> os.stat_result:
+        if failing and path == "a":
+            raise OSError(reason, os.strerror(reason))
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "stat", fail)
+    async with yard.open():
+        yard.drop("a")
+        await yard.until_told(("created", "a"))
+        failing = True
+        (yard.path / "a").write_text("something new")
+        yard.drop("b")
+        await yard.passing(lambda: len(yard.events) == 2)
+        for _ in range(50):
+            yard.clock.advance(0.1)
+            await anyio.sleep(0.001)
+        failing = False
+        yard.context.beat()
+        await yard.until_told(("created", "a"), ("created", "b"), ("modified", "a"))
+        await yard.scanned()
+    assert len(yard.events) == 3
 
 
 HOSTILE = [
@@ -575,6 +610,14 @@ async def test_only_what_comes_after_the_first_start_counts_when_asked_for(yard:
         await yard.until_told(("created", "b"), ("created", "while-away"), ("deleted", "0"))
 
 
+async def test_a_directory_that_is_made_after_the_first_start_held_nothing_at_it(yard: Yard) -> None:
+    yard.path.rmdir()
+    async with yard.open(start="now"):
+        yard.path.mkdir()
+        yard.drop("a")
+        await yard.until_told(("created", "a"), step_s=0.25)
+
+
 async def test_what_changed_while_the_engine_was_away_is_told_once(yard: Yard) -> None:
     for name in ("stays", "goes", "moves", "changes"):
         yard.drop(name, name)
@@ -710,19 +753,18 @@ async def test_hints_that_are_lost_lose_no_files(yard: Yard, monkeypatch: pytest
 async def test_a_missing_directory_is_waited_for_and_that_is_said(yard: Yard) -> None:
     yard.path.rmdir()
     async with yard.open():
-        assert yard.context.warning == f"{yard.path} can't be read: No such file or directory"
+        assert yard.warning() == f"{yard.path} can't be read: No such file or directory"
         yard.path.mkdir()
         yard.drop("a")
         await yard.until_told(("created", "a"), step_s=0.25)
-        await yard.passing(lambda: yard.context.warning is None)
+        await yard.passing(lambda: not yard.warning())
 
 
 async def test_a_path_that_is_no_directory_is_told_and_waited_for(yard: Yard) -> None:
     yard.path.rmdir()
     yard.path.write_text("a file")
     async with yard.open():
-        assert yard.context.warning is not None
-        assert "Not a directory" in yard.context.warning
+        assert "Not a directory" in yard.warning()
         yard.path.unlink()
         yard.path.mkdir()
         yard.drop("a")
@@ -736,9 +778,9 @@ async def test_a_directory_that_is_deleted_and_made_again_is_watched_again(yard:
             yard.drop("a", f"{number}")
             await yard.passing(lambda: len(yard.events) > before)  # noqa: B023
             shutil.rmtree(yard.path)
-            await yard.passing(lambda: yard.context.warning is not None, step_s=0.25)
+            await yard.passing(yard.warning, step_s=0.25)
             yard.path.mkdir()
-            await yard.passing(lambda: yard.context.warning is None, step_s=0.25)
+            await yard.passing(lambda: not yard.warning(), step_s=0.25)
             # Only then it is known that the file is gone, too.
             await yard.passing(lambda: yard.told()[-1] == ("deleted", "a"), step_s=0.25)
     assert yard.told() == [("created", "a"), ("deleted", "a")] * 3
@@ -770,14 +812,13 @@ async def test_a_directory_that_cant_be_watched_is_polled_until_it_can(
     with monkeypatch.context() as patch:
         patch.setattr(hints, "RustNotify", refuse)
         async with yard.open(poll_every=1.0):
-            await yard.passing(lambda: yard.context.warning is not None)
-            assert yard.context.warning is not None
-            assert "is polled, as it can't be watched" in yard.context.warning
-            assert "watch limit reached" in yard.context.warning
+            await yard.passing(yard.warning)
+            assert "is polled, as it can't be watched" in yard.warning()
+            assert "watch limit reached" in yard.warning()
             yard.drop("a")
             await yard.until_told(("created", "a"), step_s=0.1)
             patch.undo()
-            await yard.passing(lambda: yard.context.warning is None, step_s=1.0)
+            await yard.passing(lambda: not yard.warning(), step_s=1.0)
 
 
 async def test_a_file_system_that_does_not_tell_of_all_changes_is_polled_and_that_is_said(
@@ -810,7 +851,7 @@ async def test_polling_alone_can_be_asked_for(yard: Yard, monkeypatch: pytest.Mo
     async with yard.open(poll="always", poll_every=1.0):
         yard.drop("a")
         await yard.until_told(("created", "a"), step_s=0.1)
-    assert yard.context.warning is None
+    assert not yard.warning()
 
 
 async def test_files_are_looked_at_in_threads_alone(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:

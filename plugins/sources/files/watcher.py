@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from msgspec import Struct
 
 from engine.plugin import Accepted, Event, InvalidEvent, SourceContext, StoreUnavailable
-from plugins.sources.files.changes import Change, Kind, event_of
+from plugins.sources.files.changes import Change, Kind, event_of, remembered_path
 from plugins.sources.files.claims import CLAIMED, ClaimFolders, Claims
 from plugins.sources.files.known import Held, Known, Waiting
 from plugins.sources.files.lookout import Lookout, Pace, Troubles
@@ -64,13 +64,18 @@ class Watcher:
         self._waiting = Waiting()
         self._claims: Claims | None = None
         if rules.claims:
-            folders = ClaimFolders(tree.root, asks_writers=rules.settle_s is not None, sentinel=tree.sentinel)
+            folders = ClaimFolders(
+                tree.root,
+                same=lambda one, other: self._known.same(one, other),
+                asks_writers=rules.settle_s is not None,
+                sentinel=tree.sentinel,
+            )
             self._claims = Claims(folders, context, self._store, self._troubles)
         self._stuck: dict[str, str] = {}
         self._resumed = not rules.claims
         self._claimed_rows: dict[str, Any] = {}
         self._scan: Scan | None = None
-        self._scan_began_s = 0.0
+        self._scan_took_s = 0.0
         self._was_scanned = False
         self._is_first = False
         self._is_ready = False
@@ -78,24 +83,26 @@ class Watcher:
 
     async def run(self) -> None:
         """Emit until cancelled."""
-        await self._remember()
-        await self._lookout.learn()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._lookout.run)
-            if self._claims is not None:
-                tasks.start_soon(self._claims.run)
-            try:
+        try:
+            await self._remember()
+            await self._lookout.learn()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._lookout.run)
+                if self._claims is not None:
+                    tasks.start_soon(self._claims.run)
                 while True:
                     await self._round()
                     await self._lookout.wait(self._wait_until_s())
-            finally:
-                if self._scan is not None:
-                    self._scan.close()
+        finally:
+            self._end_scan()
+            if self._claims is not None:
+                self._claims.close()
 
     async def _remember(self) -> None:
         rows = await self._context.remembered()
         if self._claims is not None:
-            self._claimed_rows = {key: row for key, row in rows.items() if len(row) > 5 and key.startswith(CLAIMED)}
+            place = f"{CLAIMED}/"
+            self._claimed_rows = {key: row for key, row in rows.items() if remembered_path(key, row).startswith(place)}
         self._known = Known({key: row for key, row in rows.items() if key not in self._claimed_rows})
         self._was_scanned = await self._context.cursor() == SCANNED
         self._is_first = self._rules.starts_now and not self._was_scanned
@@ -118,6 +125,8 @@ class Watcher:
             self._end_scan()
             self._lookout.scan_failed()
             self._troubles.tell("directory", f"{self._tree.root} can't be read: {error.strerror or error}")
+            if isinstance(error, FileNotFoundError):
+                await self._first_is_over()  # where there is no directory, there are no files
             self._be_ready()
 
     def _be_ready(self) -> None:
@@ -131,9 +140,11 @@ class Watcher:
             return
         found = await run_sync(self._tree.look, paths)
         await self._take([one for one in found if not one.is_directory])
-        for one in found:
-            if one.is_directory:
-                await self._take_below(one.path)
+        scanned = "/"
+        for path in sorted(one.path for one in found if one.is_directory):
+            if not path.startswith(scanned):
+                await self._take_below(path)
+                scanned = f"{path}/"
 
     async def _take_below(self, path: str) -> None:
         """Scan a directory that is new, or was moved here."""
@@ -151,9 +162,11 @@ class Watcher:
                 return
             self._known.keeps_inodes = keeps_inodes(self._lookout.kind)
             self._lookout.scan_begins()
-            self._scan, self._scan_began_s = Scan(self._tree, self._known), self._clock.monotonic()
+            self._scan, self._scan_took_s = Scan(self._tree, self._known), 0.0
             self._retry_stuck()
+        began_s = self._clock.monotonic()
         found = await run_sync(self._scan.next_portion)
+        self._scan_took_s += self._clock.monotonic() - began_s
         if found is not None:
             await self._take(found)
             return
@@ -161,12 +174,16 @@ class Watcher:
         unreadable = self._scan.unreadable
         self._end_scan()
         await self._take(missing)
-        self._lookout.scan_ended(self._clock.monotonic() - self._scan_began_s)
+        self._lookout.scan_ended(self._scan_took_s)
         self._tell_of_scan(unreadable)
+        await self._first_is_over()
+        self._be_ready()
+
+    async def _first_is_over(self) -> None:
+        """Take what comes from now on for changes, also at later starts."""
         if not self._was_scanned:
             await self._emit((), {}, cursor=SCANNED)
             self._was_scanned, self._is_first = True, False
-        self._be_ready()
 
     def _end_scan(self) -> None:
         if self._scan is not None:
