@@ -768,10 +768,11 @@ async def test_many_files_at_once_share_transactions(yard: Yard) -> None:
 
 
 async def test_hints_that_are_lost_lose_no_files(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookout, "MOST_HINTS", 10)
+    monkeypatch.setattr(lookout, "MOST_HINTS", 0)
     monkeypatch.setattr(tree, "MOST_FOUND", 7)
     monkeypatch.setattr(tree, "MOST_ENTRIES", 20)
     async with yard.open():
+        await yard.scanned()
         for number in range(300):
             yard.drop(f"{number}")
         await yard.passing(lambda: len(yard.events) == 300)
