@@ -37,6 +37,9 @@ CLAIMED, DONE, FAILED = ".claimed", "done", "failed"
 OWN = frozenset({CLAIMED, DONE, FAILED})
 ERROR = ".error"
 
+MOST_AT_ONCE = 500
+"""Events in one call of emit, and so in one transaction, with what is to be remembered of them."""
+
 MOST_AWAITED = 256
 """Files whose runs' ends are awaited at the same time; the others take turns."""
 
@@ -192,9 +195,11 @@ class Claims:
             await self._emit((), dict.fromkeys([key for key, _ in remembered.values()]))
 
     async def _tell(self, changes: Sequence[Change]) -> None:
-        answers = await self._emit(changes, dict(map(_row, changes)))
-        for change, answer in zip(changes, answers, strict=True):
-            self._line.send_nowait((change, answer))
+        for start in range(0, len(changes), MOST_AT_ONCE):
+            batch = changes[start : start + MOST_AT_ONCE]
+            answers = await self._emit(batch, dict(map(_row, batch)))
+            for change, answer in zip(batch, answers, strict=True):
+                self._line.send_nowait((change, answer))
 
     async def _end(self, change: Change, answer: Accepted | str, slots: anyio.Semaphore) -> None:
         try:

@@ -11,15 +11,12 @@ from msgspec import Struct
 
 from engine.plugin import Accepted, Event, InvalidEvent, SourceContext, StoreUnavailable
 from plugins.sources.files.changes import Change, Kind, event_of, remembered_path
-from plugins.sources.files.claims import CLAIMED, ClaimFolders, Claims
+from plugins.sources.files.claims import CLAIMED, MOST_AT_ONCE, ClaimFolders, Claims
 from plugins.sources.files.known import Held, Known, Waiting
 from plugins.sources.files.lookout import Lookout, Pace, Troubles
 from plugins.sources.files.tree import Found, Scan, Tree
 from plugins.watching.filesystems import keeps_inodes
 from plugins.watching.names import shown
-
-MOST_AT_ONCE = 500
-"""Events in one call of emit, and so in one transaction."""
 
 MOST_HINTS_AT_ONCE = 1_000
 
@@ -239,12 +236,13 @@ class Watcher:
         }
         if not wanted or self._is_first:
             return {}
-        there = {
+        # Where it can't be said what is there, it is not said that the file has left.
+        left = {
             one.path
-            for one in await run_sync(self._tree.look, list(wanted))
-            if one.mark is not None and self._known.is_known(one.path, one.mark)
+            for one in await run_sync(self._tree.judge, list(wanted))
+            if one.mark is None or not self._known.is_known(one.path, one.mark)
         }
-        return {one.path: origin for origin, one in wanted.items() if origin not in there}
+        return {one.path: origin for origin, one in wanted.items() if origin in left}
 
     async def _take_due(self) -> None:
         paths = list(dict.fromkeys(self._waiting.due(self._clock.monotonic(), MOST_AT_ONCE)))
@@ -256,9 +254,10 @@ class Watcher:
         finally:
             self._put_off(set(paths).difference(one.path for one in judged))
         changes = [change for one in judged if (change := self._judge(one)) is not None]
-        back = [one for one in judged if one.mark is not None and self._waiting.get(one.path) is None]
+        back = [one.path for one in judged if one.mark is not None and self._waiting.get(one.path) is None]
         await self._tell(changes)
-        await self._take(back)
+        if back:
+            await self._take(await run_sync(self._tree.look, back))
 
     def _put_off(self, paths: Iterable[str]) -> None:
         """Have paths looked at again later."""
@@ -333,13 +332,7 @@ class Watcher:
     async def _store(self, changes: Sequence[Change], rows: Mapping[str, Any]) -> list[Accepted | str]:
         """Make changes durable that are wanted; return the answers, or why one was rejected."""
         events = [event_of(change, self._tree.root) for change in changes if change.kind in self._rules.kinds]
-        answers: list[Accepted | str] = []
-        for start in range(0, len(events) or 1, MOST_AT_ONCE):
-            batch = events[start : start + MOST_AT_ONCE]
-            # What is remembered goes along with the last: what was told, but isn't remembered, is told again.
-            last = start + MOST_AT_ONCE >= len(events)
-            answers += await self._emit(batch, rows if last else {})
-        return answers
+        return await self._emit(events, rows)
 
     async def _emit(self, events: Sequence[Event], rows: Mapping[str, Any], cursor: Any = None) -> list[Accepted | str]:
         pause_s = FIRST_PAUSE_S
