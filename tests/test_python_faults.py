@@ -324,10 +324,12 @@ async def test_when_the_helper_is_killed_its_runs_fail_and_the_next_has_another_
 
 
 async def test_a_helper_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "STOP_S", 0.5)
+    monkeypatch.setattr(pool, "LOOK_S", 0.01)
+    monkeypatch.setattr(pool, "STOP_S", 0.1)
     async with desk(tmp_path, f"def work(): {BEGIN}; time.sleep(3600)\ndef good(): return os.getppid()") as at:
         first = await at.run("good")
         assert first.outputs is not None
+        monkeypatch.setattr(pool, "HANGS_S", 0.1)
         os.kill(first.outputs["result"], signal.SIGSTOP)
         made = at.context(clock=FastClock())
         await begin_and_cancel(at, made)

@@ -36,10 +36,10 @@ STOP_S = 5.0
 IDLE_S = 60.0
 """A worker that had no work for so long is ended, but for the last one."""
 
-LOOK_S = 10.0
+LOOK_S = 5.0
 
-HANGS_S = 60.0
-"""A helper that owes a worker for so long is ended. It forks within milliseconds, but imports modules first."""
+HANGS_S = 40.0
+"""A helper that owes a worker, or the end of one, for so long is ended: longer than an import may take in it."""
 
 _BOOT = """\
 import json, sys
@@ -75,6 +75,7 @@ class Worker:
         self.ended = False
         self.calls = 0
         self.idle_since_s = 0.0
+        self.is_killed = False
         self.answer: wire.Answer | None = None
         self.never_read = False
         """Whether it ended without having read its task in whole."""
@@ -97,6 +98,7 @@ class Worker:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal its group."""
+        self.is_killed = self.is_killed or number == signal.SIGKILL
         self.helper.tell(wire.Kill(number=self.number, signal=int(number)))
 
     def end(self, status: int | None) -> None:
@@ -194,8 +196,8 @@ class Helper:
         return worker
 
     def owes_since_s(self, now_s: float) -> float:
-        """Return since when it was seen to owe a worker, by the clock of the caller, who asks again and again."""
-        if not self.is_open or all(worker.pid for worker in self._workers.values()):
+        """Return since when it was seen to owe something, by the clock of the caller, who asks again and again."""
+        if not self.is_open or all(worker.pid and not worker.is_killed for worker in self._workers.values()):
             self._owes_since_s = None
             return now_s
         if self._owes_since_s is None:
@@ -328,12 +330,14 @@ class Workers:
         answer, worker.answer = worker.answer, None
         if answer is None:
             raise WorkerLost(worker.status)
-        if answer.is_clean and worker.is_open and worker.calls < recycle:
+        if not answer.is_clean or not worker.is_open:
+            with CancelScope(shield=True):
+                await self._end(worker)
+        elif worker.calls < recycle:
             worker.idle_since_s = self._clock.monotonic()
             self._idle.append(worker)
         else:
-            with CancelScope(shield=True):
-                await self._end(worker)
+            worker.close()  # it ends by that
         return answer
 
     def _open_helper(self) -> Helper:
@@ -380,10 +384,9 @@ class Workers:
         worker.close()
         if not worker.ended:
             worker.signal(signal.SIGKILL)
-        if not await _within(lambda: worker.ended, STOP_S, self._clock):
-            # Its helper hangs: all of its workers end with it.
-            log.error("Worker %d is not ended; its helper is", worker.pid, extra={"action": "python_helper_hangs"})
-            await worker.helper.end(self._clock)
+        while not worker.ended:
+            await worker.changed.wait()
+            worker.changed.clear()
 
     async def look_after(self) -> None:
         """End, for ever, workers that had no work for long, and a helper that does not answer."""
@@ -392,7 +395,7 @@ class Workers:
             now_s = self._clock.monotonic()
             helper = self._helper
             if helper is not None and helper.owes_since_s(now_s) < now_s - HANGS_S:
-                text = "The helper does not fork for %g s: an import may hang in it; it is replaced"
+                text = "The helper of the workers does not act for %g s: an import may hang in it; it is replaced"
                 log.error(text, HANGS_S, extra={"action": "python_helper_hangs"})
                 await helper.end(self._clock)
             latest_s = now_s - IDLE_S
