@@ -334,6 +334,7 @@ async def test_a_helper_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pyte
         made = at.context(clock=FastClock())
         await begin_and_cancel(at, made)
         await until(lambda: not lives(made.started[0]))
+        monkeypatch.undo()
         assert (await at.run("good")).state is RunState.SUCCEEDED
 
 
