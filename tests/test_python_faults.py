@@ -40,6 +40,7 @@ def no_process_stays() -> Iterator[None]:
         ("os.closerange(3, 256)", "worker_lost", "closed, replaced or wrote to descriptors", None),
         ("os.closerange(3, 256); [open(os.devnull) for _ in range(9)]; globals().update(locals())",
          "worker_lost", "closed, replaced", None),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(3600)", "signal", "ended by SIGTERM", None),
         ("os.execvp('true', ['true'])", "process_exited", "exited with 0", 0),
         ("p = '/dev/fd/%d'; s = [n for n in range(3, 9) if os.path.lexists(p % n) and 'sock' in os.readlink(p % n)]; "
          "os.write(s[0], b'\\xff' * 8); time.sleep(3600)",
