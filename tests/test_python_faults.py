@@ -14,7 +14,7 @@ import pytest
 from engine.plugin import Outcome
 from engine.processes import find_marked
 from engine.runs import RunState
-from plugins.runners.python import pool
+from plugins.runners.python import pool, processes
 from tests.exec_runs import Context, FastClock, lives, pids_in, until
 from tests.python_runs import Desk, desk
 
@@ -326,7 +326,7 @@ async def test_when_the_helper_is_killed_its_runs_fail_and_the_next_has_another_
 
 async def test_a_helper_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LOOK_S", 0.01)
-    monkeypatch.setattr(pool, "STOP_S", 0.1)
+    monkeypatch.setattr(processes, "STOP_S", 0.1)
     async with desk(tmp_path, f"def work(): {BEGIN}; time.sleep(3600)\ndef good(): return os.getppid()") as at:
         first = await at.run("good")
         assert first.outputs is not None

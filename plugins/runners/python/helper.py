@@ -1,7 +1,7 @@
 """The helper: a process without threads that has imported what functions need, and forks a worker from itself.
 
 It does what the engine tells it over a socket, reaps the workers, and ends with all of them when the engine is gone.
-Started by `plugins.runners.python.pool`.
+Started by `plugins.runners.python.processes`.
 """
 
 from __future__ import annotations
