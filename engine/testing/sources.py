@@ -113,6 +113,7 @@ class SourceHarness:
         """
         self.context.close()
         await self._end()
+        self._error = None  # who is dead says nothing
         await self._start()
 
     async def crash_before_answer(self) -> None:
