@@ -41,6 +41,7 @@ from engine.jobs import OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
+from engine.outcomes import Outcomes
 from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
@@ -199,11 +200,13 @@ class Runtime:
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
+        outcomes = Outcomes(clock)
         executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs, shared=shared)
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
+            on_end=outcomes,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -236,6 +239,7 @@ class Runtime:
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
             await outer.start(shared.run, name="shared")
+            outer.start_soon(outcomes.run, name="outcomes")
             await outer.start(dispatch.run, name="dispatch")
             grace_s = 0.0
             if self._watch_loop:
@@ -278,6 +282,7 @@ class Runtime:
                     await dispatch.drain(grace_s)
                     dispatch.stop()
                     shared.close()
+                    outcomes.close()
                     loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
 
