@@ -236,6 +236,9 @@ class Runtime:
             timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, rules=rules,
             version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
         )  # fmt: skip
+        if self._listen:
+            self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
+            self.server.bind()
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
             await outer.start(shared.run, name="shared")
@@ -252,9 +255,7 @@ class Runtime:
                     if used:
                         with anyio.move_on_after(ROUTES_S):
                             await routes_ready.wait()
-                    if self._listen:
-                        admin = AdminToken.open(config.engine.data, self._environment)
-                        self.server = HttpServer(operations, admin)
+                    if self.server is not None:
                         await self.server.start()
                     operations.state = "running"
                     inner.start_soon(notifier.watch, clock, name="watchdog")
