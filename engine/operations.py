@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,27 @@ import anyio
 
 from engine.clock import Clock, rfc3339
 from engine.config import Config
+from engine.decide.functions import text_of
 from engine.decide.rules import Rule
 from engine.dispatch import RETRY_READ_S, Dispatch
-from engine.errors import NotFound, StoreUnavailable
+from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.intake import Intake
+from engine.jobs import Job
 from engine.journal import Journal
-from engine.plugin import Handler, Secret, Settled
+from engine.pauses import Pauses
+from engine.plugin import Handler, Secret, Settled, Timer
 from engine.plugin.settings import settings_of
 from engine.runlogs import RunLogs
-from engine.runs import ENDED
+from engine.runs import ENDED, Run, RunState
 from engine.sources import Routes, Sources
-from engine.store.base import Store
+from engine.store.base import RunFilter, Store
+from engine.store.changes import Accept
 from engine.timers import Timers
-from engine.triggers import Trigger, TriggerState
+from engine.triggers import Pause, Trigger, TriggerState
+
+OPEN = frozenset(RunState) - ENDED
+RETIRED_LOOKED_AT = 16
 
 LOOK_AGAIN_S = 30.0
 """Who waits for a run's end looks at the store at least so often."""
@@ -78,30 +87,38 @@ class SourceMemory:
         return await self._store.memory(source, after=after, limit=limit)
 
     async def settled(self, run_id: str) -> Settled | None:
-        while True:
-            with self._changes.watch(run_id) as changed:
-                try:
-                    run = await self._store.run(run_id)
-                except StoreUnavailable:
-                    await self._clock.sleep(RETRY_READ_S)
-                    continue
-                if run is None:
-                    return None
-                if run.state in ENDED:
-                    return Settled(
-                        run=run.id, job=run.job, trigger=run.trigger, state=run.state, code=run.code, reason=run.reason
-                    )
-                with anyio.move_on_after(LOOK_AGAIN_S):
-                    await changed.wait()
+        run = await ended(run_id, store=self._store, changes=self._changes, clock=self._clock)
+        if run is None:
+            return None
+        return Settled(run=run.id, job=run.job, trigger=run.trigger, state=run.state, code=run.code, reason=run.reason)
+
+
+async def ended(run_id: str, *, store: Store, changes: Changes, clock: Clock) -> Run | None:
+    """Wait until a run has ended, and return it; None where there is no such run any more."""
+    while True:
+        with changes.watch(run_id) as changed:
+            try:
+                run = await store.run(run_id)
+            except StoreUnavailable:
+                await clock.sleep(RETRY_READ_S)
+                continue
+            if run is None or run.state in ENDED:
+                return run
+            with anyio.move_on_after(LOOK_AGAIN_S):
+                await changed.wait()
 
 
 class Operations:
-    """The running engine, for its faces."""
+    """The running engine, for its faces.
+
+    `rules` are the triggers as they are now. `retired` holds those that were removed and may have runs that wait or
+    run: their data is still merged as the trigger said.
+    """
 
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        rules: Mapping[str, Rule], version: str, boot: str,
+        pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule], version: str, boot: str,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -114,7 +131,9 @@ class Operations:
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
+        self._pauses = pauses
         self._rules = rules
+        self._retired = retired
         self._version = version
         self._boot = boot
         self._started_at: datetime = clock.now()
@@ -145,7 +164,7 @@ class Operations:
             "concurrency": self._dispatch.concurrency,
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
-            "jobs": len(self.config.jobs),
+            "jobs": len(self.jobs),
             "sources": [state.view() for state in self._sources.states],
             "store": {
                 "url": self.config.store.url,
@@ -155,25 +174,134 @@ class Operations:
             },
         }
 
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs by name, as they are now."""
+        return self._dispatch.jobs
+
+    def add_job(self, job: Job) -> None:
+        """Take in a job, or another version of one, for the attempts that begin from now on.
+
+        Raises Conflict where the engine does not run.
+        """
+        self._must_run()
+        self._dispatch.add_job(job)
+        for rule in list(self._rules.values()):
+            if rule.job.name == job.name:
+                self._intake.add(Rule(rule.trigger, job))
+
+    def add_trigger(self, trigger: Trigger) -> None:
+        """Take in a trigger: events that come from now on meet it, and its source or timer begins.
+
+        Nothing is stored; what is stored under its name (runs, cursor, pause) is its. Raises Conflict where there
+        is one of that name or the engine does not run, and NotFound where its job is not there.
+        """
+        self._must_run()
+        if trigger.name in self._rules:
+            raise Conflict(f"there is a trigger {trigger.name} already")
+        job = self.jobs.get(trigger.job)
+        if job is None:
+            raise NotFound(f"there is no job {trigger.job}")
+        self._take_in(Rule(trigger, job))
+
+    def _take_in(self, rule: Rule) -> None:
+        trigger = rule.trigger
+        self._intake.add(rule)
+        if not trigger.enabled:
+            return
+        if isinstance(trigger.on, Timer):
+            self._timers.add(trigger)
+        else:
+            self._sources.add(trigger.source, trigger.on)
+
+    async def remove_trigger(self, name: str) -> None:
+        """Remove a trigger: from now on no event meets it, and its timer is not due any more.
+
+        When it returns, the store has forgotten its pause, a timer that is added again begins anew, and its source
+        has stopped, where no other trigger is on it. Runs that it has made stay, and those that wait will run.
+        Raises NotFound, Conflict where the engine does not run, and StoreUnavailable: then it is there as before.
+        """
+        self._must_run()
+        rule = self._rule(name)
+        change = Accept(entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name))
+        self._intake.remove(name)
+        self._retired[name] = rule
+
+        def conclude(stored: asyncio.Future[Any]) -> None:
+            if stored.exception() is None:
+                self._pauses.forget(name)
+            elif name not in self._rules:
+                self._take_in(rule)
+
+        stored = self._journal.submit(change)
+        stored.add_done_callback(conclude)
+        await stored
+        if not any(
+            other.trigger.source == rule.trigger.source and other.trigger.enabled for other in self._rules.values()
+        ):
+            await self._sources.remove(rule.trigger.source)
+        await self._forget_retired(name)
+
+    async def _forget_retired(self, latest: str) -> None:
+        """Forget triggers that were removed and have no more runs that need them: this one, and some before it."""
+        for name in [latest, *islice(self._retired, RETIRED_LOOKED_AT)]:
+            which = RunFilter(states=OPEN, triggers=frozenset({name}))
+            if name in self._rules or not await self.store.runs(which, limit=1):
+                self._retired.pop(name, None)
+
+    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
+        """Pause a trigger, until an instant or until it is resumed; it is durable when this returns.
+
+        Events that come meanwhile are recorded as `paused`, with the reason, and are not run later. Raises NotFound,
+        Conflict where `until` is past, and StoreUnavailable.
+        """
+        self._rule(name)
+        if until is not None and until <= self.clock.now():
+            raise Conflict(f"trigger {name} can't be paused until {rfc3339(until)}: that is past")
+        return await self._pauses.pause(name, reason=reason, until=until)
+
+    async def resume_trigger(self, name: str) -> bool:
+        """Let a paused trigger run again, durably; return whether it was paused. Raises NotFound, StoreUnavailable."""
+        self._rule(name)
+        return await self._pauses.resume(name)
+
+    def pause_of(self, name: str) -> Pause | None:
+        """Return the pause that holds for a trigger now."""
+        return self._pauses.now(name)
+
+    def next_at(self, name: str) -> datetime | None:
+        """Return a time trigger's next due instant, or None."""
+        return self._timers.next_at(name)
+
+    async def ended(self, run_id: str) -> Run | None:
+        """Wait until a run has ended, and return it; None where there is no such run any more."""
+        return await ended(run_id, store=self.store, changes=self._changes, clock=self.clock)
+
+    def _must_run(self) -> None:
+        if self.state != "running":
+            raise Conflict(f"the engine is {self.state}")
+
+    def _rule(self, name: str) -> Rule:
+        rule = self._rules.get(name)
+        if rule is None:
+            raise NotFound(f"there is no trigger {name}")
+        return rule
+
     def trigger_names(self) -> list[str]:
         return list(self._rules)
 
     def trigger_view(self, name: str) -> dict[str, Any]:
-        rule = self._rules.get(name)
-        if rule is None:
-            raise NotFound(f"there is no trigger {name}")
-        trigger = rule.trigger
-        next_at = self._timers.next_at(name)
-        state = TriggerState.ACTIVE if trigger.enabled else TriggerState.DISABLED
+        trigger = self._rule(name).trigger
+        next_at, pause = self._timers.next_at(name), self._pauses.now(name)
         return {
             "name": trigger.name,
             "job": trigger.job,
             "on": _on(trigger),
             "source": trigger.source,
-            "state": state.value,
+            "state": state_of(trigger, pause).value,
             "enabled": trigger.enabled,
-            "paused": None,
-            "filter": trigger.filter,
+            "paused": None if pause is None else pause_view(pause),
+            "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
             "tags": list(trigger.tags),
             "description": trigger.description,
@@ -211,6 +339,19 @@ class Operations:
 
     async def wait_change(self, run_id: str, timeout_s: float) -> None:
         await self._changes.wait(run_id, timeout_s)
+
+
+def state_of(trigger: Trigger, pause: Pause | None) -> TriggerState:
+    """Return where a trigger stands."""
+    if not trigger.enabled:
+        return TriggerState.DISABLED
+    return TriggerState.ACTIVE if pause is None else TriggerState.PAUSED
+
+
+def pause_view(pause: Pause) -> dict[str, Any]:
+    """Return a pause as the API shows it."""
+    until = None if pause.until is None else rfc3339(pause.until)
+    return {"reason": pause.reason, "since": rfc3339(pause.since), "until": until}
 
 
 def _on(trigger: Trigger) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import OnCrash
 from engine.journal import Journal
 from engine.operations import Changes, Operations, SourceMemory
+from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
@@ -181,10 +182,15 @@ class Runtime:
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
+        retired: dict[str, Rule] = {}
+        pauses = Pauses(clock, journal)
+        await pauses.load(store)
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared = Changes(), Routes(), Shared()
-        executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs, shared=shared)
+        executor = Executor(
+            rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared
+        )
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s,
@@ -193,7 +199,7 @@ class Runtime:
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
-            hearing=[(name, source) for name, source in used if source.hears],
+            hearing=[(name, source) for name, source in used if source.hears], pauses=pauses.known,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             own_sources=self._own_sources,
         )  # fmt: skip
@@ -204,7 +210,9 @@ class Runtime:
         async def begin(cursor: Cursor) -> Any:
             return await journal.submit(Accept(entries=(), cursor=cursor))
 
-        timers = Timers(clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin)
+        timers = Timers(
+            clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
+        )
         routes_ready = anyio.Event()
         sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
@@ -213,8 +221,8 @@ class Runtime:
         )  # fmt: skip
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
-            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, rules=rules,
-            version=distribution_version(), boot=self.boot,
+            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
+            rules=rules, retired=retired, version=distribution_version(), boot=self.boot,
         )  # fmt: skip
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:

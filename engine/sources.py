@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
-from msgspec import Struct
+from anyio.abc import TaskGroup
+from msgspec import Struct, field
 
 from engine import cancellation
 from engine.clock import Clock, rfc3339
-from engine.errors import InvalidEvent, PluginError, StoreDamaged
+from engine.errors import Conflict, InvalidEvent, PluginError, StoreDamaged
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.payload import survey
 from engine.plugin import Handler, Settled, Source
@@ -81,7 +82,10 @@ class Routes:
 
 
 class SourceState(Struct):
-    """How a source is: `starting`, `running`, `failed` (and starts again at some time), `stopped`."""
+    """How a source is: `starting`, `running`, `failed` (and starts again at some time), `stopped`.
+
+    `scope` cancels it; `ended` is set once it has ended for good.
+    """
 
     id: str
     source: Source
@@ -90,6 +94,8 @@ class SourceState(Struct):
     restarts: int = 0
     events: int = 0
     last_event_at: datetime | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    ended: anyio.Event = field(default_factory=anyio.Event)
 
     def view(self) -> dict[str, Any]:
         """Return it as the API shows it."""
@@ -190,7 +196,9 @@ class Sources:
         max_data: int, routes: Routes, on_ready: Callable[[], None],
     ) -> None:  # fmt: skip
         self._clock = clock
-        self._states = [SourceState(id=source_id, source=source) for source_id, source in sources]
+        self._states = {source_id: SourceState(id=source_id, source=source) for source_id, source in sources}
+        self._leaving: dict[str, SourceState] = {}
+        self._group: TaskGroup | None = None
         self._door = door
         self._memory = memory
         self._base = base
@@ -202,21 +210,59 @@ class Sources:
     @property
     def states(self) -> Sequence[SourceState]:
         """How each source is."""
-        return self._states
+        return list(self._states.values())
 
     def not_ready(self) -> list[str]:
         """Return the sources that do not receive, in words."""
         return [
             f"source {state.id} is {state.state}" + (f": {state.error}" if state.error else "")
-            for state in self._states
+            for state in self._states.values()
             if state.state != "running"
         ]
 
     async def run(self) -> None:
         """Run all sources until cancelled."""
-        async with anyio.create_task_group() as group:
-            for state in self._states:
-                group.start_soon(self._supervise, state, name=f"source {state.id}")
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                for state in self._states.values():
+                    group.start_soon(self._be, state, None, name=f"source {state.id}")
+                await anyio.sleep_forever()
+        finally:
+            self._group = None
+
+    def add(self, source_id: str, source: Source) -> None:
+        """Start a source while the others run; one of that id that is there already stays as it is."""
+        if source_id in self._states:
+            return
+        if self._group is None:
+            raise Conflict("sources are added while the others run")
+        state = self._states[source_id] = SourceState(id=source_id, source=source)
+        self._group.start_soon(self._be, state, self._leaving.get(source_id), name=f"source {source_id}")
+
+    async def remove(self, source_id: str) -> None:
+        """Stop a source: it is cancelled at once, and has ended when this returns.
+
+        What it was emitting is durable or refused by then. One of that id that is added meanwhile waits for its end.
+        """
+        state = self._states.pop(source_id, None)
+        if state is not None:
+            self._leaving[source_id] = state
+            state.scope.cancel()
+            await state.ended.wait()
+
+    async def _be(self, state: SourceState, before: SourceState | None) -> None:
+        """Be one source, from the end of one of the same id to its own."""
+        try:
+            with state.scope:
+                if before is not None:
+                    with anyio.CancelScope(shield=True):
+                        await before.ended.wait()
+                await self._supervise(state)
+        finally:
+            state.ended.set()
+            if self._leaving.get(state.id) is state:
+                del self._leaving[state.id]
 
     async def _supervise(self, state: SourceState) -> None:
         pause_s = FIRST_PAUSE_S

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -175,6 +175,10 @@ class FakeOperations:
             files=(),
             secrets=frozenset({"sesame-open"}),
         )
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        return self.config.jobs
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         if self.fault is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.clock import Clock
 from engine.events import Accepted, Event
+from engine.jobs import Job
 from engine.plugin import Handler
 from engine.store.base import Store
 
@@ -26,6 +27,11 @@ class Operations(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs by name, as they are now."""
+        ...
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Accept events that came in through the API, all or none; raise InvalidEvent or StoreUnavailable."""

@@ -79,20 +79,20 @@ async def list_jobs(call: Call) -> Response:
     fields = query(call.request, "limit", "cursor")
     limit, after = fields.limit(), fields.slug("cursor")
     fields.finish()
-    config = call.operations.config
-    names, following = _page(list(config.jobs), after, limit)
-    return Response(body=list_view([job_view(config.jobs[name], config.secrets) for name in names], following))
+    jobs, secrets = call.operations.jobs, call.operations.config.secrets
+    names, following = _page(list(jobs), after, limit)
+    return Response(body=list_view([job_view(jobs[name], secrets) for name in names], following))
 
 
 async def get_job(call: Call) -> Response:
     """Answer with one job; secrets are masked."""
     name = call.name("job")
     query(call.request).finish()
-    config = call.operations.config
-    job = config.jobs.get(name)
+    jobs = call.operations.jobs
+    job = jobs.get(name)
     if job is None:
-        raise NotFound(f"there is no job {name!r}{near(name, config.jobs.keys())}")
-    return Response(body=job_view(job, config.secrets))
+        raise NotFound(f"there is no job {name!r}{near(name, jobs.keys())}")
+    return Response(body=job_view(job, call.operations.config.secrets))
 
 
 def _page(names: list[str], after: str | None, limit: int) -> tuple[list[str], str | None]:
