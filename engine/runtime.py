@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -310,17 +310,19 @@ async def _limit_stop(runtime: Runtime) -> None:
     os._exit(1)
 
 
-async def _serve(runtime: Runtime) -> None:
+async def until_signalled(runtime: Runtime, work: Callable[[], Awaitable[None]]) -> None:
+    """Await `work`, which runs the runtime; a first SIGTERM or SIGINT stops that, a second ends the process."""
     async with anyio.create_task_group() as group:
         await group.start(_follow_signals, runtime)
         group.start_soon(_limit_stop, runtime)
-        await runtime.run()
+        await work()
         group.cancel_scope.cancel()
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
+    """Return the errors that a group, or a group within, holds; an error that is no group is its own."""
     if isinstance(error, BaseExceptionGroup):
-        return [cause for inner in error.exceptions for cause in _causes(inner)]
+        return [cause for inner in error.exceptions for cause in causes(inner)]
     return [error]
 
 
@@ -344,14 +346,14 @@ def serve(config_files: Sequence[str]) -> int:
     gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
     runtime = Runtime(config)
     try:
-        anyio.run(_serve, runtime)
+        anyio.run(until_signalled, runtime, runtime.run)
     except EngineError as error:
         log.critical("%s", error, extra={"action": "failed"})
         return 1
     except BaseExceptionGroup as group:
-        causes = _causes(group)
-        known = [cause for cause in causes if isinstance(cause, EngineError)]
-        if len(known) != len(causes):
+        found = causes(group)
+        known = [cause for cause in found if isinstance(cause, EngineError)]
+        if len(known) != len(found):
             raise
         for cause in dict.fromkeys(map(str, known)):
             log.critical("%s", cause, extra={"action": "failed"})

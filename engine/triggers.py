@@ -17,6 +17,10 @@ PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 LOWEST_PRIORITY, NORMAL_PRIORITY, HIGH_PRIORITY, HIGHEST_PRIORITY = 0, 5, 8, 9
 
 
+GATES = frozenset({"debounce", "pause"})
+"""The gates that a manual fire may leave out."""
+
+
 class TriggerState(StrEnum):
     """Where a trigger stands."""
 

@@ -1,5 +1,7 @@
 """Configuration: from TOML files and the environment to the structs that the engine works with."""
 
+from engine.config.document import Place, node_of
+from engine.config.given import Given, problem, unknown_job
 from engine.config.loader import find_files, load
 from engine.config.model import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.config.schema import schema
@@ -7,9 +9,14 @@ from engine.config.schema import schema
 __all__ = [
     "Config",
     "EngineSettings",
+    "Given",
     "HttpSettings",
+    "Place",
     "StoreSettings",
     "find_files",
     "load",
+    "node_of",
+    "problem",
     "schema",
+    "unknown_job",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, time
 from enum import Enum
 from pathlib import Path
@@ -29,6 +29,7 @@ from engine.config.model import (
 from engine.config.plugin_tables import SettingsReader
 from engine.config.scalars import near
 from engine.config.shapes import fields_of
+from engine.errors import PluginError
 from engine.jobs import Job
 from engine.plugin import Plugin, Secret, Source
 from engine.triggers import PRIORITIES, Debounce, Trigger
@@ -44,23 +45,27 @@ class Builder:
         self._problems = reader.problems
         self._root = root
         self._tables = tables
+        self.jobs_elsewhere = False
+        """Set where code defines further jobs: a trigger may name one that is not among the tables."""
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
         """Return the configuration, or None where a table is wrong; all problems were told then."""
         engine, store, http = (self._tables[key] for key in ("engine", "store", "http"))
         self._check_exposure()
-        self._check_jobs_of_triggers()
-        triggers = self._triggers()
+        if not self.jobs_elsewhere:
+            self._check_jobs_of_triggers()
+        triggers = self.triggers()
         if len(self._problems):
             return None
         return Config(
             engine=engine,
             store=self._store(store, engine.data),
             http=self._http(http),
-            jobs=self._jobs(self._tables["jobs"], self._tables["defaults"]),
+            jobs=self.jobs(self._tables["jobs"], self._tables["defaults"]),
             triggers=triggers,
             base=base,
             files=files,
+            defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
         )
 
@@ -104,7 +109,7 @@ class Builder:
         place = self._root.nearest(("store", "url")).place
         return StoreSettings(url=table.url, path=parse_store_url(table.url, place.base))
 
-    def _jobs(self, tables: Mapping[str, JobTable], defaults: DefaultsTable) -> dict[str, Job]:
+    def jobs(self, tables: Mapping[str, JobTable], defaults: DefaultsTable) -> dict[str, Job]:
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:
@@ -137,11 +142,12 @@ class Builder:
                 hint = near(text, names) or "there are no jobs: a job is a table [jobs.NAME]"
                 self._at(path, f"found {self._found(path)}, but there is no such job", hint)
 
-    def _triggers(self) -> dict[str, Trigger]:
+    def triggers(self, beside: Iterable[Trigger] = ()) -> dict[str, Trigger]:
+        """Return the triggers; those that clash with another one, or with one `beside` them, are told."""
         # Also of those that are right where others are wrong: all clashes are told at once.
         tables = self._reader.sound.get(("triggers",), {})
         triggers: dict[str, Trigger] = {}
-        first_of: dict[str, Trigger] = {}
+        first_of = {trigger.source: trigger for trigger in beside}
         for name, table in tables.items():
             trigger = self._trigger(name, table)
             if trigger is None:
@@ -190,7 +196,11 @@ class Builder:
             self._at(path, f"the plugin's identity failed with {type(error).__name__}: {error}")
             return None
         if identity is None:
-            settings = _canonical(on, path, self._reader.references.origins)
+            try:
+                settings = _canonical(on, path, self._reader.references.origins)
+            except PluginError as error:
+                self._at(path, f"the plugin {show_value(on.name)} can't be used: {error}")
+                return None
             text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
             identity = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         return f"{on.name}:{identity}"

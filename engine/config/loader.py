@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,17 @@ def load(
     environment: Mapping[str, str],
     registry: Registry | None = None,
     create_secrets: bool = False,
+    given: Node | None = None,
+    discover: Callable[[Sequence[Path]], Registry] = Registry.discover,
 ) -> Config:
     """Read the configuration from `files`, later ones over earlier ones, and overrides from `environment`.
 
-    Without a `registry`, plugins are those of the entry points and of the folders of `[engine] plugins`. With
+    Without a `registry`, `discover` finds the plugins: those of the entry points and of the folders of `[engine]
+    plugins`. With
     `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the rest
     was found right; without, a random value in memory stands in. Without files, everything has its default,
-    and relative paths are relative to the working directory.
+    and relative paths are relative to the working directory. `given` is what code lays over all of it; then it may
+    also define the jobs that triggers name.
 
     Raises ConfigError with all problems, in the order of files and lines; no text of it holds a secret.
     """
@@ -75,19 +79,23 @@ def load(
             root = merge(root, document)
     references = References(environment, problems)
     if registry is None:
-        registry = Registry.discover(_plugin_folders(root))
+        registry = discover(_plugin_folders(root if given is None else merge(root, given)))
     incomplete = None in documents
     Overrides(registry, problems, base, len(files)).apply(root, environment, incomplete=incomplete)
+    if given is not None:
+        root = merge(root, given)
     reader = SettingsReader(problems, references, registry)
     reader.incomplete = incomplete
     tables = _read_tables(reader, root)
-    config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
+    builder = Builder(reader, root, tables)
+    builder.jobs_elsewhere = given is not None
+    config = builder.build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):
-        raise _error(problems, references)
+        raise error_of(problems, references)
     if create_secrets:
         references.write_generated()
         if len(problems):
-            raise _error(problems, references)
+            raise error_of(problems, references)
     return config
 
 
@@ -128,7 +136,8 @@ def _check_folders(reader: SettingsReader, folders: Node) -> None:
             reader.problems.at(child, ("engine", "plugins", index), message)
 
 
-def _error(problems: Problems, references: References) -> ConfigError:
+def error_of(problems: Problems, references: References) -> ConfigError:
+    """Return the error that tells all problems; no text of it holds a secret."""
     return ConfigError(
         [
             ConfigProblem(

@@ -11,9 +11,7 @@ from engine.http.fields import Fields, body, idempotency_key, near, query
 from engine.http.run_routes import page_of_runs
 from engine.http.views import accepted_view, job_view, list_view, stats_view
 from engine.plugin import Response
-
-BYPASSABLE = frozenset({"debounce"})
-"""The gates that a manual fire may leave out."""
+from engine.triggers import GATES
 
 LONGEST_REASON = 1000
 
@@ -110,6 +108,6 @@ def _bypass(fields: Fields) -> frozenset[str]:
         fields.fault("bypass", "bypass must be a list of the names of gates")
         return frozenset()
     for gate in gates:
-        if gate not in BYPASSABLE:
-            fields.fault("bypass", f"unknown gate {gate!r}{near(gate, BYPASSABLE)}")
+        if gate not in GATES:
+            fields.fault("bypass", f"unknown gate {gate!r}{near(gate, GATES)}")
     return frozenset(gates)

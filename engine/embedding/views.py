@@ -1,0 +1,43 @@
+"""What a program sees of its triggers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from engine.operations import state_of
+from engine.triggers import Pause, Trigger, TriggerState
+
+
+class TriggerView(Struct, frozen=True, kw_only=True):
+    """A trigger as it stands.
+
+    - `on`: its source or timer, an instance of the plugin's class; `source` the id under which its events come.
+    - `state`: active, paused or disabled. `paused` says since when, until when and why, where it is.
+    - `next_at`: the next due instant of a timer; None for other sources, and while the engine does not run.
+    - `defined_in`: the file and line where it stands.
+    """
+
+    name: str
+    job: str
+    on: Any
+    source: str
+    state: TriggerState
+    enabled: bool
+    paused: Pause | None
+    next_at: datetime | None
+    priority: int
+    description: str
+    tags: tuple[str, ...]
+    defined_in: str
+
+
+def view_of(trigger: Trigger, pause: Pause | None, next_at: datetime | None) -> TriggerView:
+    """Return a trigger as it stands."""
+    return TriggerView(
+        name=trigger.name, job=trigger.job, on=trigger.on, source=trigger.source, state=state_of(trigger, pause),
+        enabled=trigger.enabled, paused=pause, next_at=next_at, priority=trigger.priority,
+        description=trigger.description, tags=trigger.tags, defined_in=trigger.defined_in,
+    )  # fmt: skip
