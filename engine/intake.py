@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.clock import Clock, rfc3339
+from engine.clock import Clock
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Window, Windows, first_due, next_due
@@ -484,7 +484,7 @@ def _in_utc(time: Any) -> datetime:
 
 
 def _said_of(pause: Pause, trigger: str) -> str:
-    until = "" if pause.until is None else f" until {rfc3339(pause.until)}"
+    until = "" if pause.until is None else f" until {pause.until:%Y-%m-%d %H:%M:%S} UTC"
     return f"trigger {trigger} is paused{until}{pause.reason and ': '}{pause.reason}"
 
 

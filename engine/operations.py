@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -227,15 +226,14 @@ class Operations:
         self._intake.remove(name)
         self._retired[name] = rule
 
-        def conclude(stored: asyncio.Future[Any]) -> None:
+        stored = self._journal.submit(change)
+        try:
+            await stored
+        finally:  # it is done, also where who asked is gone
             if stored.exception() is None:
                 self._pauses.forget(name)
             elif name not in self._rules:
                 self._take_in(rule)
-
-        stored = self._journal.submit(change)
-        stored.add_done_callback(conclude)
-        await stored
         if not any(
             other.trigger.source == rule.trigger.source and other.trigger.enabled for other in self._rules.values()
         ):
@@ -256,8 +254,13 @@ class Operations:
         Conflict where `until` is past, and StoreUnavailable.
         """
         self._rule(name)
-        if until is not None and until <= self.clock.now():
-            raise Conflict(f"trigger {name} can't be paused until {rfc3339(until)}: that is past")
+        if until is not None:
+            if until <= self.clock.now():
+                raise Conflict(f"trigger {name} can't be paused until {until.isoformat()}: that is past")
+            try:
+                until = until.astimezone(UTC)
+            except OverflowError:
+                raise Conflict(f"trigger {name} can't be paused until {until.isoformat()}: out of range") from None
         return await self._pauses.pause(name, reason=reason, until=until)
 
     async def resume_trigger(self, name: str) -> bool:

@@ -58,10 +58,8 @@ class Definitions:
         name = str(settings.get("name") or getattr(function, "__name__", type(function).__name__))
         _check_function(function, place, f"jobs.{name}")
         _refuse_second(self.jobs, name, place, "jobs")
-        described = {
-            "description": _first_line(function),
-            **{key: value for key, value in settings.items() if value is not None},
-        }
+        rest = {key: value for key, value in settings.items() if key != "name" and value is not None}
+        described = {"description": _first_line(function), **rest}
         job = self._given.job(name, {**described, "run": Function(function=function)}, place)
         self.jobs[name] = job
         self._job_of[id(function)] = (function, name)

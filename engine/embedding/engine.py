@@ -235,7 +235,10 @@ class Engine:
         if until is not None and until.utcoffset() is None:
             raise Conflict("until is an instant with a time zone")
         if minutes is not None:
-            until = self._clock.now() + timedelta(minutes=minutes)
+            try:
+                until = self._clock.now() + timedelta(minutes=minutes)
+            except (OverflowError, ValueError):
+                raise Conflict(f"a pause can't be {minutes} minutes long") from None
         return await self._operations().pause_trigger(name, reason=reason, until=until)
 
     async def resume(self, name: str) -> bool:

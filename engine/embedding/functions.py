@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 from msgspec.structs import replace
 
@@ -122,6 +123,8 @@ async def _in_thread(function: Callable[[RunContext], Any], run: RunContext) -> 
             error = raised  # a group would wrap it
         group.cancel_scope.cancel()
     run._is_cancelled = cancellation.is_wanted
+    # One that ended as it was told to has not done its work, whatever it returned.
+    await anyio.lowlevel.checkpoint_if_cancelled()
     if error is not None:
         raise error
     return answer

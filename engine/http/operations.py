@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,6 +52,14 @@ class Operations(Protocol):
 
         `request_id` makes it idempotent: the same one again gets the first answer, as a duplicate.
         """
+        ...
+
+    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> object:
+        """Pause a trigger, durably; raise NotFound, Conflict where `until` is past, or StoreUnavailable."""
+        ...
+
+    async def resume_trigger(self, name: str) -> bool:
+        """Let a paused trigger run again; return whether it was paused; raise NotFound or StoreUnavailable."""
         ...
 
     async def status(self) -> dict[str, Any]:

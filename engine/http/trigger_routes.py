@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from datetime import timedelta
 from typing import Any
 
 from engine.errors import NotFound
@@ -35,6 +36,41 @@ async def get_trigger(call: Call) -> Response:
     """Answer with one trigger and its statistics."""
     name = call.name("trigger")
     query(call.request).finish()
+    return await _one(call, name)
+
+
+async def pause_trigger(call: Call) -> Response:
+    """Pause a trigger: for a while, until an instant, or until it is resumed. Answers when it is durable."""
+    name = call.name("trigger")
+    query(call.request).finish()
+    call.operations.trigger_view(name)
+    fields = body(call.request, ("reason", "duration", "until"), optional=True)
+    reason, duration_s, until = (
+        fields.text("reason", longest=LONGEST_REASON), fields.duration("duration"), fields.instant("until")
+    )  # fmt: skip
+    if "duration" in fields and "until" in fields:
+        fields.fault("until", "a pause has one end: duration or until")
+    fields.finish()
+    if duration_s is not None:
+        try:
+            until = call.operations.clock.now() + timedelta(seconds=duration_s)
+        except OverflowError:
+            until = None  # longer than there are dates
+    await call.operations.pause_trigger(name, reason=reason or "", until=until)
+    return await _one(call, name)
+
+
+async def resume_trigger(call: Call) -> Response:
+    """Let a paused trigger run again; one that is not paused is left as it is."""
+    name = call.name("trigger")
+    query(call.request).finish()
+    body(call.request, (), optional=True).finish()
+    call.operations.trigger_view(name)
+    await call.operations.resume_trigger(name)
+    return await _one(call, name)
+
+
+async def _one(call: Call, name: str) -> Response:
     view = call.operations.trigger_view(name)
     found = (await call.operations.store.stats([name])).get(name)
     return Response(body={**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
