@@ -225,7 +225,6 @@ class Operations:
         change = Accept(entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name))
         self._intake.remove(name)
         self._retired[name] = rule
-
         stored = self._journal.submit(change)
         try:
             await stored
@@ -233,6 +232,7 @@ class Operations:
             if stored.exception() is None:
                 self._pauses.forget(name)
             elif name not in self._rules:
+                self._retired.pop(name, None)
                 self._take_in(rule)
         if not any(
             other.trigger.source == rule.trigger.source and other.trigger.enabled for other in self._rules.values()

@@ -23,6 +23,9 @@ from engine.plugin import Handler, Settled, Source
 log = logging.getLogger("engine.sources")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+STOP_S = 20.0
+"""A source that is removed is waited for so long."""
+
 MEMORY_PAGE = 5_000
 LONGEST_KEY = 1024
 STEADY_S = 60.0
@@ -241,7 +244,7 @@ class Sources:
         self._group.start_soon(self._be, state, self._leaving.get(source_id), name=f"source {source_id}")
 
     async def remove(self, source_id: str) -> None:
-        """Stop a source: it is cancelled at once, and has ended when this returns.
+        """Stop a source: it is cancelled at once, and has ended when this returns, or does not stop in `STOP_S`.
 
         What it was emitting is durable or refused by then. One of that id that is added meanwhile waits for its end.
         """
@@ -249,7 +252,12 @@ class Sources:
         if state is not None:
             self._leaving[source_id] = state
             state.scope.cancel()
-            await state.ended.wait()
+            with anyio.move_on_after(STOP_S) as patience:
+                await state.ended.wait()
+            if patience.cancelled_caught:
+                log.error(
+                    "Source %s does not stop", source_id, extra={"action": "source_stuck", "source": source_id}
+                )  # fmt: skip
 
     async def _be(self, state: SourceState, before: SourceState | None) -> None:
         """Be one source, from the end of one of the same id to its own."""

@@ -274,3 +274,19 @@ def test_all_that_the_package_exports_is_there_and_nothing_else() -> None:
     assert set(package.__all__) <= set(dir(package))
     with pytest.raises(AttributeError, match="nothing"):
         _ = package.nothing
+
+
+TAKEN = """
+import sys
+from engine import Engine, StoreInUse
+try:
+    Engine(sys.argv[1]).run()
+except StoreInUse as error:
+    print(error.pid)
+"""
+
+
+async def test_a_program_whose_directory_is_taken_is_told_so_by_run(tmp_path: Path) -> None:
+    async with Engine(tmp_path):
+        done = await anyio.run_process([sys.executable, "-c", TAKEN, str(tmp_path)], cwd=ROOT)
+    assert done.stdout.decode() == f"{os.getpid()}\n"

@@ -550,8 +550,6 @@ async def test_a_trigger_is_paused_for_a_while_and_resumed(operations: FakeOpera
     got = await client.ask("POST", f"{V1}/triggers/nightly/pause", body={"duration": "1h30m"})
     lasts = datetime.fromisoformat(got.json["paused"]["until"]) - before
     assert timedelta(hours=1.5) <= lasts < timedelta(hours=2)
-    got = await client.ask("POST", f"{V1}/triggers/nightly/pause", body={"duration": "9999999d"})
-    assert got.json["paused"]["until"] is None
     got = await client.ask("POST", f"{V1}/triggers/nightly/resume")
     assert (got.status, got.json["state"], got.json["paused"]) == (200, "active", None)
 
@@ -562,6 +560,7 @@ async def test_a_trigger_is_paused_for_a_while_and_resumed(operations: FakeOpera
         ({"duration": "soon"}, "#/duration"),
         ({"duration": 5}, "#/duration"),
         ({"duration": "0s"}, "#/duration"),
+        ({"duration": "9999999d"}, "#/duration"),
         ({"until": "2999-01-01T00:00:00"}, "#/until"),
         ({"until": "2999-01-01T00:00:00Z", "duration": "1h"}, "#/until"),
         ({"reason": "a\nb"}, "#/reason"),

@@ -16,7 +16,7 @@ from engine.clock import Clock, SystemClock
 from engine.config import Place
 from engine.config.scalars import near
 from engine.embedding.definitions import Definitions, JobFunction
-from engine.embedding.life import Life
+from engine.embedding.life import Life, single
 from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
 from engine.errors import Conflict, NotFound
@@ -86,7 +86,6 @@ class Engine:
         classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
         self._definitions = Definitions([Path(file) for file in files], settings, classes, caller(Path.cwd()))
         self._clock: Clock = clock or SystemClock()
-        self._environment: Mapping[str, str] = {}
         self._life: Life | None = None
 
     # Jobs and triggers
@@ -357,19 +356,29 @@ class Engine:
         Raises ConfigError where a trigger's job is missing, StoreInUse (with the other engine's pid), StoreDamaged,
         StoreVersion, and Conflict where it runs already.
         """
+        await self._enter(self._runtime({}))
+        return self
+
+    def _runtime(self, environment: Mapping[str, str]) -> Runtime:
+        def note_ready(runtime: Runtime) -> None:
+            if self._life is not None:
+                self._life.note_ready()
+
+        return Runtime(
+            self._definitions.whole(), registry=self._definitions.registry, clock=self._clock, listen=False,
+            environment=environment, on_ready=note_ready,
+        )  # fmt: skip
+
+    async def _enter(self, runtime: Runtime) -> Life:
         if self._life is not None:
             raise Conflict("this engine runs already")
-        runtime = Runtime(
-            self._definitions.whole(), registry=self._definitions.registry, clock=self._clock, listen=False,
-            environment=self._environment, on_ready=lambda _: life.note_ready(),
-        )  # fmt: skip
         life = self._life = Life(runtime)
         try:
             await life.start()
         except BaseException:
             self._life = None
             raise
-        return self
+        return life
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -388,14 +397,22 @@ class Engine:
 
         For a program that is nothing but jobs and triggers; call it in the main thread. Raises what entering raises.
         """
-        self._environment = os.environ  # with it, systemd is told how it is
-        anyio.run(self._run)
+        runtime = self._runtime(os.environ)  # with it, systemd is told how the program is
 
-    async def _run(self) -> None:
-        async with self:
-            life = self._life
-            if life is not None:
-                await until_signalled(life.runtime, life.ended.wait)
+        async def live() -> None:
+            life, error = await self._enter(runtime), None
+            try:
+                await life.ended.wait()
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                await self.__aexit__(None, error, None)
+
+        try:
+            anyio.run(until_signalled, runtime, live)
+        except BaseExceptionGroup as group:
+            raise single(group) from None
 
     def _running(self) -> Operations | None:
         """Return the running engine, or None; raise Conflict in another thread or loop than its own."""

@@ -90,13 +90,13 @@ class Life:
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        self.failure = None if error is None else _single(error)
+        self.failure = None if error is None else single(error)
         self.ended.set()
         if self.failure is not None and self._watching and self._host is not None and not self._host.done():
             self._interrupted = self._host.cancel("the engine failed")
 
 
-def _single(error: BaseException) -> BaseException:
+def single(error: BaseException) -> BaseException:
     """Return the engine's own error out of a group that holds nothing else."""
     found = causes(error)
     return found[0] if all(isinstance(cause, EngineError) for cause in found) else error
