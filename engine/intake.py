@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -122,7 +123,9 @@ class Intake:
         self.remove(rule.trigger.name)
         self._rules[rule.trigger.name] = rule
         source, on = rule.trigger.source, rule.trigger.on
-        self._by_source[source] = tuple(sorted((*self._by_source.get(source, ()), rule), key=_name_of))
+        met = list(self._by_source.get(source, ()))
+        insort(met, rule, key=_name_of)
+        self._by_source[source] = tuple(met)
         if isinstance(on, Source) and on.hears and rule.trigger.enabled:
             self._hearing.setdefault(source, on)
 
@@ -137,9 +140,13 @@ class Intake:
             self._by_source[source] = left
         else:
             del self._by_source[source]
-        if not any(other.trigger.enabled for other in left):
+        if not self.is_used(source):
             self._hearing.pop(source, None)
         return rule
+
+    def is_used(self, source: str) -> bool:
+        """Tell whether an enabled trigger is on a source."""
+        return any(rule.trigger.enabled for rule in self._by_source.get(source, ()))
 
     async def accept(
         self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -234,18 +234,17 @@ class Operations:
             elif name not in self._rules:
                 self._retired.pop(name, None)
                 self._take_in(rule)
-        if not any(
-            other.trigger.source == rule.trigger.source and other.trigger.enabled for other in self._rules.values()
-        ):
+        if not self._intake.is_used(rule.trigger.source):
             await self._sources.remove(rule.trigger.source)
         await self._forget_retired(name)
 
     async def _forget_retired(self, latest: str) -> None:
         """Forget triggers that were removed and have no more runs that need them: this one, and some before it."""
-        for name in [latest, *islice(self._retired, RETIRED_LOOKED_AT)]:
+        for name in dict.fromkeys([latest, *islice(self._retired, RETIRED_LOOKED_AT)]):
             which = RunFilter(states=OPEN, triggers=frozenset({name}))
-            if name in self._rules or not await self.store.runs(which, limit=1):
-                self._retired.pop(name, None)
+            with suppress(StoreUnavailable):  # it is looked at again
+                if name in self._rules or not await self.store.runs(which, limit=1):
+                    self._retired.pop(name, None)
 
     async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
         """Pause a trigger, until an instant or until it is resumed; it is durable when this returns.
@@ -279,6 +278,10 @@ class Operations:
     async def ended(self, run_id: str) -> Run | None:
         """Wait until a run has ended, and return it; None where there is no such run any more."""
         return await ended(run_id, store=self.store, changes=self._changes, clock=self.clock)
+
+    def has_trigger(self, name: str) -> bool:
+        """Tell whether there is a trigger of that name."""
+        return name in self._rules
 
     def _must_run(self) -> None:
         if self.state != "running":

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import anyio
 import pytest
 
 from engine import (
     ConfigError,
+    Conflict,
     Engine,
     Event,
     InvalidEvent,
@@ -18,8 +20,10 @@ from engine import (
     RunContext,
 )
 from engine.config import load
-from engine.plugin import Runner
+from engine.plugin import Runner, Source, SourceContext
+from tests.docs_tables import DOCS
 from tests.embedded import Bell, problems, works
+from tests.test_docs import blocks
 
 
 @pytest.fixture
@@ -194,3 +198,60 @@ def test_triggers_of_a_file_without_code_still_name_jobs_that_are_there(tmp_path
     (tmp_path / "config.toml").write_text('[triggers.t]\non.event = "a"\njob = "nope"\n')
     with pytest.raises(ConfigError, match="there is no such job"):
         load([tmp_path / "config.toml"], environment={})
+
+
+class Post(Source, frozen=True, kw_only=True):
+    """A source that is the same one as long as its box is."""
+
+    name: ClassVar[str] = "post"
+
+    box: str
+    size: int = 1
+
+    def identity(self) -> str:
+        return self.box
+
+    async def run(self, context: SourceContext) -> None:
+        context.ready()
+
+
+async def test_triggers_on_one_source_share_its_settings(engine: Engine) -> None:
+    works(engine)
+    engine.add_trigger("one", on=Post(box="a"), job="work")
+    engine.add_trigger("two", on=Post(box="a"), job="work")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"post a is already used with other settings by trigger (one|two)"):
+            engine.add_trigger("other", on=Post(box="a", size=2), job="work")
+        await engine.remove("one" if "one" in {view.name for view in engine.list()} else "two")
+    engine.add_trigger("other", on=Post(box="a", size=2), job="work")
+
+
+def test_the_mistake_that_the_page_shows_is_told_so(engine: Engine) -> None:
+    (line,) = blocks(DOCS / "embedding.md", "text")
+    works(engine, "ship")
+    with pytest.raises(ConfigError) as error:
+        engine.add_trigger("orders", event="order.*", job="ship", debounce="2 sec")
+    assert str(error.value).partition(": ")[2] == line.strip().partition(": ")[2]
+
+
+async def test_a_job_is_not_left_behind_where_the_engine_can_not_take_it(engine: Engine) -> None:
+    refused: list[str] = []
+    begun = anyio.Event()
+
+    @engine.job
+    async def last(run: RunContext) -> None:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:  # by now it stops
+            try:
+                works(engine, "late")
+            except Conflict as error:
+                refused.append(str(error))
+
+    engine.add_trigger("go", manual=True, job="last")
+    async with engine:
+        await engine.fire("go")
+        await begun.wait()
+    assert refused == ["the engine is stopping"]
+    works(engine, "late")

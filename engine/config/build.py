@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, time
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -142,18 +143,18 @@ class Builder:
                 hint = near(text, names) or "there are no jobs: a job is a table [jobs.NAME]"
                 self._at(path, f"found {self._found(path)}, but there is no such job", hint)
 
-    def triggers(self, beside: Iterable[Trigger] = ()) -> dict[str, Trigger]:
-        """Return the triggers; those that clash with another one, or with one `beside` them, are told."""
+    def triggers(self, beside: Mapping[str, Trigger] = MappingProxyType({})) -> dict[str, Trigger]:
+        """Return the triggers; those that clash with another one, or with one `beside` them, by source, are told."""
         # Also of those that are right where others are wrong: all clashes are told at once.
         tables = self._reader.sound.get(("triggers",), {})
         triggers: dict[str, Trigger] = {}
-        first_of = {trigger.source: trigger for trigger in beside}
+        first_of: dict[str, Trigger] = {}
         for name, table in tables.items():
             trigger = self._trigger(name, table)
             if trigger is None:
                 continue
             triggers[name] = trigger
-            other = first_of.setdefault(trigger.source, trigger)
+            other = beside.get(trigger.source) or first_of.setdefault(trigger.source, trigger)
             if other.on != trigger.on:
                 self._tell_clash(trigger, other)
         return triggers

@@ -42,11 +42,12 @@ class Given:
         reading.finish()
         return jobs[name]
 
-    def trigger(self, name: str, settings: Mapping[str, Any], place: Place, *, beside: Iterable[Trigger]) -> Trigger:
-        """Return a trigger; raise ConfigError with all that is wrong, and where it clashes with one `beside` it.
+    def trigger(self, name: str, settings: Mapping[str, Any], place: Place, beside: Mapping[str, Trigger]) -> Trigger:
+        """Return a trigger; raise ConfigError with all that is wrong.
 
         A setting that is no key of a trigger is the name of its source or timer: `cron="0 2 * * *"` stands for
-        `on={"cron": "0 2 * * *"}`. Whether its job is there is not looked at.
+        `on={"cron": "0 2 * * *"}`. `beside` are other triggers by source: those on the same one share its settings.
+        Whether its job is there is not looked at.
         """
         reading = self._read("triggers", name, self._with_on(name, settings, place), place)
         triggers = reading.builder.triggers(beside)

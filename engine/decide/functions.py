@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from engine.errors import ExpressionError, InvalidEvent
+from engine.errors import ExpressionError, InvalidEvent, said
 from engine.events import Event
 from engine.expressions import render
 from engine.payload import copied, survey
@@ -55,7 +55,7 @@ class Function:
             return read(answer)
         except (Exception, SystemExit) as error:  # the application's code
             log.exception("%s raised", self.text, extra={"action": "function_raised", "event": event.id})
-            raise ExpressionError(f"{self.text} raised {type(error).__name__}: {_said(error)}") from None
+            raise ExpressionError(f"{self.text} raised {type(error).__name__}: {said(error)}") from None
 
 
 def text_of(function: Judge) -> str:
@@ -69,10 +69,3 @@ def _members(answer: Any) -> dict[str, Any]:
     members = dict(answer)
     survey(members)
     return members
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "it can't say what"

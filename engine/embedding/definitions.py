@@ -41,6 +41,7 @@ class Definitions:
         self._given = Given(config=self.config, registry=self.registry, environment=os.environ)
         self.jobs: dict[str, Job] = dict(self.config.jobs)
         self.triggers: dict[str, Trigger] = dict(self.config.triggers)
+        self._on = {trigger.source: trigger for trigger in self.triggers.values()}
         self._job_of: dict[int, tuple[JobFunction, str]] = {}
 
     def _discover(self, folders: Sequence[Path]) -> Registry:
@@ -70,9 +71,20 @@ class Definitions:
         _refuse_second(self.triggers, name, place, "triggers")
         job = job if isinstance(job, str) else self.name_of(job, place, f"triggers.{name}.job")
         plain, functions = _apart(settings, place, f"triggers.{name}")
-        trigger = self._given.trigger(name, {**plain, "job": job}, place, beside=self.triggers.values())
+        trigger = self._given.trigger(name, {**plain, "job": job}, place, self._on)
         trigger = self.triggers[name] = _with_functions(trigger, functions)
+        self._on.setdefault(trigger.source, trigger)
         return trigger
+
+    def forget(self, name: str) -> None:
+        """Forget a trigger."""
+        trigger = self.triggers.pop(name, None)
+        if trigger is not None and self._on.get(trigger.source) is trigger:
+            del self._on[trigger.source]
+            for other in self.triggers.values():
+                if other.source == trigger.source:
+                    self._on[trigger.source] = other
+                    break
 
     def name_of(self, function: JobFunction, place: Place, path: str) -> str:
         """Return the name of the job that a function is; raise ConfigError where it is none."""

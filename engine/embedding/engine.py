@@ -119,7 +119,11 @@ class Engine:
             operations = self._running()
             job = self._definitions.add_job(function, settings)
             if operations is not None:
-                operations.add_job(job)
+                try:
+                    operations.add_job(job)
+                except Conflict:
+                    del self._definitions.jobs[job.name]
+                    raise
             return function
 
         return define(*function) if function else define
@@ -193,7 +197,7 @@ class Engine:
             definitions.check_jobs(trigger)
             operations.add_trigger(trigger)
         except BaseException:
-            del definitions.triggers[name]
+            definitions.forget(name)
             raise
 
     async def remove(self, name: str) -> None:
@@ -204,9 +208,12 @@ class Engine:
         """
         self._definitions.trigger(name)
         operations = self._running()
-        if operations is not None:
-            await operations.remove_trigger(name)
-        self._definitions.triggers.pop(name, None)
+        try:
+            if operations is not None:
+                await operations.remove_trigger(name)
+        finally:
+            if operations is None or not operations.has_trigger(name):
+                self._definitions.forget(name)
 
     def get(self, name: str) -> TriggerView:
         """Return a trigger as it stands; raise NotFound."""

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar
 
 import anyio
@@ -17,6 +18,7 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from engine import cancellation
+from engine.errors import said
 from engine.events import Event
 from engine.payload import copied
 from engine.plugin import Outcome, Runner
@@ -32,7 +34,6 @@ class RunContext:
       latest, as the trigger merged it. They are the attempt's own: what it changes, nobody else sees.
     - `run_id`, `job`, `trigger`; `attempt` is the number of this attempt, from 1.
     - `scheduled_for`: the due instant of a timer, else None.
-    - `log`: a logger whose records go to the run's log file and to the logger `engine.run`.
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -45,9 +46,17 @@ class RunContext:
         self.event: Event = self.events[-1]
         self.data: Any = self.event.data
         self._file = _LogFile(attempt.open_log)
-        self.log: logging.LoggerAdapter[logging.Logger] = _logger(attempt, self._file)
         self._outputs: dict[str, Any] = {}
         self._is_cancelled: Callable[[], bool] = cancellation.is_wanted
+
+    @cached_property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records go to the run's log file, and on to the logger `engine.run`."""
+        # It stands in no registry of loggers, and goes with the attempt.
+        logger = logging.Logger(log.name, logging.INFO)
+        logger.addHandler(self._file)
+        logger.addHandler(_Onward())
+        return logging.LoggerAdapter(logger, {"run": self.run_id, "job": self.job, "trigger": self.trigger})
 
     @property
     def cancelled(self) -> bool:
@@ -87,7 +96,7 @@ class Function(Runner, frozen=True, kw_only=True):
             answer = await self._call(run)
         except (Exception, SystemExit) as error:  # the application's code
             run.log.exception("Job %s raised", run.job, extra={"action": "function_raised"})
-            return Outcome.failed("function_raised", f"raised {type(error).__name__}: {_said(error)}")
+            return Outcome.failed("function_raised", f"raised {type(error).__name__}: {said(error)}")
         finally:
             run._file.close()
         return answer if isinstance(answer, Outcome) else _succeeded(run._outputs, answer)
@@ -143,8 +152,11 @@ class _LogFile(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._open = open_log
         self._descriptor: int | None = None
+        self._closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._closed:  # the attempt has ended; whoever kept its logger writes to the other one alone
+            return
         try:
             if self._descriptor is None:
                 self._descriptor = self._open()
@@ -155,6 +167,7 @@ class _LogFile(logging.Handler):
     def close(self) -> None:
         super().close()
         with self.lock or contextlib.nullcontext():
+            self._closed = True
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
@@ -168,14 +181,6 @@ class _Onward(logging.Handler):
             log.handle(record)
 
 
-def _logger(attempt: Attempt, file: _LogFile) -> logging.LoggerAdapter[logging.Logger]:
-    """Return a logger of one attempt. It stands in no registry of loggers, and goes with the attempt."""
-    logger = logging.Logger(log.name, logging.INFO)
-    logger.addHandler(file)
-    logger.addHandler(_Onward())
-    return logging.LoggerAdapter(logger, {"run": attempt.run_id, "job": attempt.job, "trigger": attempt.trigger})
-
-
 def _succeeded(outputs: Mapping[str, Any], answer: Any) -> Outcome:
     if answer is not None:
         outputs = {**outputs, **(answer if isinstance(answer, Mapping) else {"result": answer})}
@@ -184,10 +189,3 @@ def _succeeded(outputs: Mapping[str, Any], answer: Any) -> Outcome:
 
 def _own(event: Event) -> Event:
     return replace(event, data=copied(event.data))
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "it can't say what"
