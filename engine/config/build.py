@@ -111,6 +111,7 @@ class Builder:
         return StoreSettings(url=table.url, path=parse_store_url(table.url, place.base))
 
     def jobs(self, tables: Mapping[str, JobTable], defaults: DefaultsTable) -> dict[str, Job]:
+        """Return the jobs; `defaults` hold where they say nothing."""
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:

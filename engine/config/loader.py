@@ -61,11 +61,10 @@ def load(
     """Read the configuration from `files`, later ones over earlier ones, and overrides from `environment`.
 
     Without a `registry`, `discover` finds the plugins: those of the entry points and of the folders of `[engine]
-    plugins`. With
-    `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the rest
-    was found right; without, a random value in memory stands in. Without files, everything has its default,
-    and relative paths are relative to the working directory. `given` is what code lays over all of it; then it may
-    also define the jobs that triggers name.
+    plugins`. With `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the
+    rest was found right; without, a random value in memory stands in. Without files, everything has its default,
+    and relative paths are relative to the working directory. `given` is what code lays over all of it; triggers may
+    then name jobs that the code is yet to define.
 
     Raises ConfigError with all problems, in the order of files and lines; no text of it holds a secret.
     """
