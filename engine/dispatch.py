@@ -44,6 +44,9 @@ MOST_MOVING = 2048
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
 
+Finished = Callable[[Run, Finish], Awaitable[Any]]
+"""Hands in, before it returns, how an attempt ended; what it returns is done when that is durable."""
+
 Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
 
 
@@ -67,7 +70,7 @@ class Dispatch:
 
     def __init__(
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
-        Job], execute: Execute, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
+        Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -76,6 +79,7 @@ class Dispatch:
         self._windows = windows
         self._jobs = dict(jobs)
         self._execute = execute
+        self._finish = finish
         self._concurrency = concurrency
         self._ageing_s = ageing_s
         self._on_change = on_change
@@ -95,6 +99,7 @@ class Dispatch:
         self._note_wanted = asyncio.Event()
         self._starting = False
         self._group: TaskGroup | None = None
+        self._runs: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
 
     # What others see
@@ -156,22 +161,25 @@ class Dispatch:
 
     async def run(self, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """Start runs until cancelled. Ready when what waits in the store was taken up."""
-        try:
-            async with anyio.create_task_group() as group:
-                self._group = group
-                for job in await self._store.queued_jobs():
-                    self._queue.expect(job)
-                for job in self._queue.low():
-                    await self._queue.refill(job)
-                await self._timeline.refill()
-                self._starting = True
-                group.start_soon(self._follow_timeline, name="dispatch: timeline")
-                group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
-                group.start_soon(self._note_processes, name="dispatch: processes")
-                task_status.started()
-                self.pump()
-        finally:
-            self._group = None
+        # Runs are tasks of asyncio's own: each of anyio's has a scope and an event, which nobody needs here.
+        async with asyncio.TaskGroup() as runs:
+            try:
+                async with anyio.create_task_group() as group:
+                    self._group, self._runs = group, runs
+                    for job in await self._store.queued_jobs():
+                        self._queue.expect(job)
+                    for job in self._queue.low():
+                        await self._queue.refill(job)
+                    await self._timeline.refill()
+                    self._starting = True
+                    group.start_soon(self._follow_timeline, name="dispatch: timeline")
+                    group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
+                    group.start_soon(self._note_processes, name="dispatch: processes")
+                    task_status.started()
+                    self.pump()
+            finally:
+                self._starting = False
+                self._group = self._runs = None
 
     async def drain(self, grace_s: float) -> None:
         """Start nothing more; let what runs end within `grace_s`, then interrupt it and wait for its end.
@@ -269,7 +277,7 @@ class Dispatch:
         self._begin(run, events, started=False, step=step)
 
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
-        if self._group is None:
+        if self._runs is None:
             # All has ended; what is stored as running is settled at the next start.
             self._give_slot(run.job)
             return
@@ -282,7 +290,8 @@ class Dispatch:
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
             active.start = start
-        self._spawn(self._live, active, events, start)
+        # The name tells who it is where a runner blocks the event loop.
+        self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")
 
     async def _live(self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None) -> None:
         """Be one attempt of one run: from its start, once that is durable, to its recorded end."""
@@ -299,7 +308,7 @@ class Dispatch:
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
             finish, then = self._end_of_attempt(active, outcome, started_at)
-            recorded = self._journal.submit(finish)
+            recorded = self._finish(active.run, finish)
             del self._active[run.id]
             self._moving.add(run.id)
             self._give_slot(run.job)
@@ -343,6 +352,9 @@ class Dispatch:
             if events is None:
                 events = await self._events_of(run)
             if events:
+                if events[-1].id != run.event:
+                    # More joined while it was pending.
+                    active.run = replace(run, event=events[-1].id)
                 self._set_deadline(run, job.timeout_s)
                 outcome = await self._execute(run, job, events, note)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -44,12 +44,28 @@ _LONGEST_REPR = 200
 _ALLOWED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED})
 
 
+class Preparation:
+    """What a runner gets ahead of the runs of a job; see `engine.plugin.PrepareContext`."""
+
+    __slots__ = ("_shared", "base", "clock", "job", "log")
+
+    def __init__(self, *, job: str, base: Path, clock: Clock, shared: Shared) -> None:
+        self.job: str = job
+        self.base: Path = base
+        self.clock: Clock = clock
+        self.log = logging.LoggerAdapter(log, {"job": job})
+        self._shared = shared
+
+    async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        return await self._shared.get(key, make)
+
+
 class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id",
-        "scheduled_for", "scope", "trigger",
+        "_logging", "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log",
+        "marks", "run_id", "scheduled_for", "scope", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -71,9 +87,16 @@ class Context:
         self._run_logs = run_logs
         self._shared = shared
         self._note = note
+        self._logging = False
 
     def open_log(self) -> int:
+        self._logging = True
         return self._run_logs.open(self.run_id)
+
+    def close(self) -> None:
+        """Take note that the attempt has ended."""
+        if self._logging:
+            self._run_logs.ended(self.run_id)
 
     def output_path(self) -> Path:
         return self._run_logs.output_path(self.run_id)
@@ -104,6 +127,27 @@ class Executor:
         self._run_logs = run_logs
         self._shared = shared
 
+    async def prepare(self, jobs: Iterable[Job]) -> None:
+        """Let the runners of all jobs make ready what their first runs would wait for; failures are logged."""
+        async with anyio.create_task_group() as group:
+            for job in jobs:
+                if job.enabled:
+                    group.start_soon(self._prepare, job, name=f"prepare {job.name}")
+
+    async def _prepare(self, job: Job) -> None:
+        context = Preparation(job=job.name, base=self._base, clock=self._clock, shared=self._shared)
+        try:
+            await job.runner.prepare(context)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # plugin code: also SystemExit, which would end the engine
+            if isinstance(error, anyio.get_cancelled_exc_class()) and cancellation.is_wanted():
+                raise
+            log.warning(
+                "Job %s could not be prepared: %s", job.name, _printable(_shown(error, str)), exc_info=error,
+                extra={"action": "prepare_failed", "job": job.name},
+            )  # fmt: skip
+
     async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
         try:
@@ -128,6 +172,8 @@ class Executor:
             return _raised(run, job, error)
         except BaseException as error:  # also SystemExit, which would end the engine
             return _raised(run, job, error)
+        finally:
+            context.close()
         return _checked(outcome)
 
     async def _end_strays(self, run: Run) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.clock import Clock
@@ -19,13 +19,15 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Window, Windows, first_due, next_due
 from engine.errors import Conflict, ExpressionError, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
+from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
+from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import Origin, Run, RunState, Step
-from engine.store.changes import Accept, Cursor, Entry, Join, Memory
+from engine.store.changes import Accept, Cursor, End, Entry, Finish, Join, Memory
 from engine.triggers import Debounce, Pause
 from engine.units import format_duration, format_size
 
@@ -69,21 +71,31 @@ class Draft(Struct):
 
     event: Event
     data: bytes
-    outcomes: list[Outcome]
-    runs: list[tuple[Run, Event]]
-    joins: list[Join]
-    opened: list[Window]
-    joined: list[tuple[Window, datetime, datetime]]
+    outcomes: list[Outcome] = field(default_factory=list)
+    runs: list[tuple[Run, Event]] = field(default_factory=list)
+    joins: list[Join] = field(default_factory=list)
+    opened: list[Window] = field(default_factory=list)
+    joined: list[tuple[Window, datetime, datetime]] = field(default_factory=list)
+    may_start: bool = True
+    """Whether a run of it may take a free slot at once."""
     apart: set[str] | None = None
     """On the last try: the runs whose windows this very change opens, as they may turn out to be there already."""
+
+    def entry(self) -> Entry:
+        """Return it as the store takes it."""
+        return Entry(
+            event=self.event, data=self.data, outcomes=tuple(self.outcomes),
+            runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins),
+        )  # fmt: skip
 
 
 class Intake:
     """The engine's door.
 
     `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
-    settings of the sources that listen to events from the API; `pauses` what is paused, by trigger; `own_sources`
-    the plugin names that begin the ids of the engine's own sources, which no sender may use.
+    settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
+    runs; `pauses` what is paused, by trigger; `own_sources` are the names that begin the ids of the engine's own
+    sources, which no sender may use.
     """
 
     def __init__(
@@ -95,6 +107,7 @@ class Intake:
         windows: Windows,
         rules: dict[str, Rule],
         hearing: Sequence[tuple[str, Source]],
+        followers: Followers,
         pauses: Mapping[str, Pause] = MappingProxyType({}),
         max_data_bytes: int,
         ageing_s: float,
@@ -106,6 +119,7 @@ class Intake:
         self._windows = windows
         self._rules = rules
         self._hearing = dict(hearing)
+        self._followers = followers
         self._pauses = pauses
         self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
@@ -126,7 +140,8 @@ class Intake:
         met = list(self._by_source.get(source, ()))
         insort(met, rule, key=_name_of)
         self._by_source[source] = tuple(met)
-        if isinstance(on, Source) and on.hears and rule.trigger.enabled:
+        self._followers.add(rule)
+        if isinstance(on, Source) and on.hears and rule.trigger.works:
             self._hearing.setdefault(source, on)
 
     def remove(self, trigger: str) -> Rule | None:
@@ -140,13 +155,20 @@ class Intake:
             self._by_source[source] = left
         else:
             del self._by_source[source]
+        self._followers.remove(rule)
         if not self.is_used(source):
             self._hearing.pop(source, None)
         return rule
 
+    def renew(self, job: Job) -> None:
+        """Take in another version of a job for the triggers that run it, and for those that follow its runs."""
+        for rule in [rule for rule in self._rules.values() if rule.job.name == job.name]:
+            self.add(Rule(rule.trigger, job))
+        self._followers.ask_anew()
+
     def is_used(self, source: str) -> bool:
-        """Tell whether an enabled trigger is on a source."""
-        return any(rule.trigger.enabled for rule in self._by_source.get(source, ()))
+        """Tell whether a trigger that works is on a source."""
+        return any(rule.trigger.works for rule in self._by_source.get(source, ()))
 
     async def accept(
         self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,
@@ -202,9 +224,8 @@ class Intake:
         rule = self._rules.get(trigger)
         if rule is None:
             raise NotFound(f"there is no trigger {trigger}")
-        if not (rule.trigger.enabled and rule.job.enabled):
-            which = f"trigger {trigger}" if not rule.trigger.enabled else f"job {rule.job.name}"
-            raise Conflict(f"{which} is disabled")
+        if rule.disabled is not None:
+            raise Conflict(rule.disabled)
         event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
         named = self._admit(event, MANUAL_SOURCE)
         answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
@@ -212,6 +233,51 @@ class Intake:
         if answer.duplicate and all(outcome.trigger != trigger for outcome in answer.outcomes):
             raise Conflict(f"the request id {request_id} has fired another trigger; give each request its own")
         return answer
+
+    def finish(self, run: Run, end: Finish | End) -> Awaitable[Any]:
+        """Hand in how an attempt or a run ended, with what follows from it; await that both are durable, as one.
+
+        It is handed in when this returns, and not refused: it waits for a store that is away. What is awaited raises
+        Conflict where the run can't end so, and StoreError where the store has failed or the engine has stopped.
+        """
+        rules = self._followers.of(run, end.step.state)
+        if not rules:
+            return self._journal.submit(end)
+        return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
+
+    def _hand_in(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> tuple[Draft, asyncio.Future[Any]]:
+        draft = self._draft_end(run, end)
+        # It waits for a store that is away, which a slot must not.
+        draft.may_start = False
+        self._decide_all(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
+        return draft, self._journal.submit(replace(end, then=Accept(entries=(draft.entry(),))))
+
+    def _draft_end(self, run: Run, end: Finish | End) -> Draft:
+        source = f"{JOB_SOURCE}:{run.job}"
+        try:
+            return self._draft(self._admit(end_event(run, end), source))
+        except InvalidEvent as error:
+            event = self._admit(end_event(run, end, without_outputs=str(error)), source)
+            return Draft(event=event, data=encode_json(event.data))
+
+    async def _follow_up(
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
+    ) -> None:
+        while True:
+            try:
+                answers = await stored
+            except Conflict:
+                self._undo([draft])
+                if not draft.joined:
+                    raise
+                self._close_joined(draft)
+                draft, stored = self._hand_in(run, end, rules)
+            except BaseException:
+                self._undo([draft])
+                raise
+            else:
+                self._hand_on(draft, answers[0])
+                return
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted:
         """Record something that is not a valid event, for each trigger that it would have met."""
@@ -265,13 +331,7 @@ class Intake:
                     draft.apart = apart
                     drafts.append(draft)
                     self._decide_all(draft, rules_of(event), origin, reason, bypass)
-                entries = tuple([
-                    Entry(
-                        event=draft.event, data=draft.data, outcomes=tuple(draft.outcomes),
-                        runs=tuple([run for run, _ in draft.runs]), joins=tuple(draft.joins),
-                    )
-                    for draft in drafts
-                ])  # fmt: skip
+                entries = tuple([draft.entry() for draft in drafts])
                 change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory)
                 stored = self._journal.submit(change)
                 answers = await stored
@@ -286,8 +346,7 @@ class Intake:
                 # A window that we joined was not stored, or closed in the store: decide anew.
                 self._undo(drafts)
                 for draft in drafts:
-                    for window, _, _ in draft.joined:
-                        self._windows.close(window)
+                    self._close_joined(draft)
                 if attempt == _TRIES:
                     raise
                 continue
@@ -306,7 +365,7 @@ class Intake:
                 f"{format_size(len(data))}",
                 status=413,
             )
-        return Draft(event=event, data=data, outcomes=[], runs=[], joins=[], opened=[], joined=[])
+        return Draft(event=event, data=data)
 
     def _decide_all(
         self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]
@@ -330,13 +389,12 @@ class Intake:
     ) -> Outcome:
         """Decide what an event becomes at one trigger, adding its run or join to the draft."""
         trigger = rule.trigger
-        if not (trigger.enabled and rule.job.enabled):
-            what = "trigger" if not trigger.enabled else "job"
-            name = trigger.name if what == "trigger" else rule.job.name
-            return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", f"{what} {name} is disabled")
+        if rule.disabled is not None:
+            what = "job" if trigger.works else "trigger"
+            return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
         pause = self._pauses.get(trigger.name)
         if pause is not None and "pause" not in bypass and pause.holds(event.received_at):
-            return _dropped(trigger.name, EventOutcome.PAUSED, "trigger_paused", _said_of(pause, trigger.name))
+            return _dropped(trigger.name, EventOutcome.PAUSED, "trigger_paused", pause.said_of(trigger.name))
         scope = None
         window_key = ""
         if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
@@ -409,8 +467,8 @@ class Intake:
         elif origin is Origin.SCHEDULE:
             code, text = "due", "due"
         else:
-            code, text = "matched", "matched"
-        if self._starter.claim(rule.job.name):
+            code, text = "matched", f"matched: {reason}" if reason else "matched"
+        if draft.may_start and self._starter.claim(rule.job.name):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
@@ -438,6 +496,11 @@ class Intake:
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
             scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
         )  # fmt: skip
+
+    def _close_joined(self, draft: Draft) -> None:
+        """Close the windows that a draft joined, as one of them was not stored, or is closed in the store."""
+        for window, _, _ in draft.joined:
+            self._windows.close(window)
 
     def _undo(self, drafts: Sequence[Draft]) -> None:
         """Take back what was reserved for events that were not stored."""
@@ -488,11 +551,6 @@ def _in_utc(time: Any) -> datetime:
         return time.astimezone(UTC)
     except OverflowError:
         raise InvalidEvent("an event's time is out of range", status=422) from None
-
-
-def _said_of(pause: Pause, trigger: str) -> str:
-    until = "" if pause.until is None else f" until {pause.until:%Y-%m-%d %H:%M:%S} UTC"
-    return f"trigger {trigger} is paused{until}{pause.reason and ': '}{pause.reason}"
 
 
 def _dropped(trigger: str, outcome: EventOutcome, code: str, why: str) -> Outcome:

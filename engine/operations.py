@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -19,19 +19,22 @@ from engine.decide.rules import Rule
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
+from engine.http.views import shown
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.logs import Masker
+from engine.loopwatch import LoopWatch
 from engine.pauses import Pauses
-from engine.plugin import Handler, Secret, Settled, Timer
-from engine.plugin.settings import settings_of
+from engine.plugin import Handler, Settled, Timer
+from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
-from engine.sources import Routes, Sources
+from engine.sources import Routes, Sources, SourceState
 from engine.store.base import RunFilter, Store
 from engine.store.changes import Accept
 from engine.timers import Timers
-from engine.triggers import Pause, Trigger, TriggerState
+from engine.triggers import Pause, SharedSource, Trigger, TriggerState
 
 OPEN = frozenset(RunState) - ENDED
 RETIRED_LOOKED_AT = 16
@@ -117,7 +120,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule], version: str, boot: str,
+        pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule], prepare: Callable[[Job], object],
+        version: str, boot: str, loop_watch: LoopWatch,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -133,8 +137,11 @@ class Operations:
         self._pauses = pauses
         self._rules = rules
         self._retired = retired
+        self._prepare = prepare
         self._version = version
         self._boot = boot
+        self._loop_watch = loop_watch
+        self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
         """`starting`, `running` or `stopping`."""
@@ -164,7 +171,8 @@ class Operations:
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
             "jobs": len(self.jobs),
-            "sources": [state.view() for state in self._sources.states],
+            "sources": self.source_views(),
+            "loop": self._loop_watch.view(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -179,15 +187,14 @@ class Operations:
         return self._dispatch.jobs
 
     def add_job(self, job: Job) -> None:
-        """Take in a job, or another version of one, for the attempts that begin from now on.
+        """Take in a job, or another version of one, for the attempts that begin from now on; its runner prepares it.
 
         Raises Conflict where the engine does not run.
         """
         self._must_run()
         self._dispatch.add_job(job)
-        for rule in list(self._rules.values()):
-            if rule.job.name == job.name:
-                self._intake.add(Rule(rule.trigger, job))
+        self._intake.renew(job)
+        self._prepare(job)
 
     def add_trigger(self, trigger: Trigger) -> None:
         """Take in a trigger: events that come from now on meet it, and its source or timer begins.
@@ -206,7 +213,7 @@ class Operations:
     def _take_in(self, rule: Rule) -> None:
         trigger = rule.trigger
         self._intake.add(rule)
-        if not trigger.enabled:
+        if not trigger.works:
             return
         if isinstance(trigger.on, Timer):
             self._timers.add(trigger)
@@ -217,8 +224,9 @@ class Operations:
         """Remove a trigger: from now on no event meets it, and its timer is not due any more.
 
         When it returns, the store has forgotten its pause, a timer that is added again begins anew, and its source
-        has stopped, where no other trigger is on it. Runs that it has made stay, and those that wait will run.
-        Raises NotFound, Conflict where the engine does not run, and StoreUnavailable: then it is there as before.
+        has stopped or is left alone, where no other trigger is on it. Runs that it has made stay, and those that wait
+        will run. Raises NotFound, Conflict where the engine does not run, and StoreUnavailable: then it is there as
+        before.
         """
         self._must_run()
         rule = self._rule(name)
@@ -229,13 +237,16 @@ class Operations:
         try:
             await stored
         finally:  # it is done, also where who asked is gone
+            over = None
             if stored.exception() is None:
                 self._pauses.forget(name)
+                if not self._intake.is_used(rule.trigger.source):
+                    over = self._sources.drop(rule.trigger.source)
             elif name not in self._rules:
                 self._retired.pop(name, None)
                 self._take_in(rule)
-        if not self._intake.is_used(rule.trigger.source):
-            await self._sources.remove(rule.trigger.source)
+        if over is not None:
+            await over.wait()
         await self._forget_retired(name)
 
     async def _forget_retired(self, latest: str) -> None:
@@ -272,8 +283,12 @@ class Operations:
         return self._pauses.now(name)
 
     def next_at(self, name: str) -> datetime | None:
-        """Return a time trigger's next due instant, or None."""
+        """Return a trigger's next due instant, where it has one."""
         return self._timers.next_at(name)
+
+    def is_completed(self, name: str) -> bool:
+        """Tell whether a trigger's last due instant has been dealt with."""
+        return self._timers.is_completed(name)
 
     async def ended(self, run_id: str) -> Run | None:
         """Wait until a run has ended, and return it; None where there is no such run any more."""
@@ -293,18 +308,58 @@ class Operations:
             raise NotFound(f"there is no trigger {name}")
         return rule
 
+    def source_views(self) -> list[dict[str, Any]]:
+        """Return how each source is: those that run, and the shared ones that do not."""
+        views = {state.id: self._source_view(state) for state in self._sources.states}
+        for key, source in self._shared_sources().items():
+            if key not in views:
+                view = self._source_view(SourceState(id=key, source=source.on))
+                # A timer with a name runs in the triggers that use it.
+                used = any(self._rules[name].trigger.works for name in view["triggers"])
+                state = "disabled" if not source.enabled else "running" if used else "unused"
+                views[key] = {**view, "state": state, "problem": None}
+        return list(views.values())
+
+    def source_view(self, name: str) -> dict[str, Any]:
+        for view in self.source_views():
+            if name in (view["name"], view["shared"]):
+                return view
+        raise NotFound(f"there is no source {name}")
+
+    def _source_view(self, state: SourceState) -> dict[str, Any]:
+        shown = {**state.view(), "problem": state.problem(self.clock)}
+        named = self._shared_sources().get(state.id)
+        return {
+            # What plugins say went wrong may quote their settings.
+            **{name: self._mask(value) if isinstance(value, str) else value for name, value in shown.items()},
+            "name": state.id,
+            "triggers": [
+                name
+                for name, rule in self._rules.items()
+                if rule.trigger.source == state.id or (named is not None and rule.trigger.shared == named)
+            ],
+            "shared": None if named is None else named.name,
+            "description": "" if named is None else named.description,
+            "tags": [] if named is None else list(named.tags),
+        }
+
+    def _shared_sources(self) -> dict[str, SharedSource]:
+        return {source.id or source.name: source for source in self.config.sources.values()}
+
     def trigger_names(self) -> list[str]:
         return list(self._rules)
 
     def trigger_view(self, name: str) -> dict[str, Any]:
         trigger = self._rule(name).trigger
         next_at, pause = self._timers.next_at(name), self._pauses.now(name)
+        state, why = state_of(trigger, pause, completed=self._timers.is_completed(name))
         return {
             "name": trigger.name,
             "job": trigger.job,
-            "on": _on(trigger),
+            "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
-            "state": state_of(trigger, pause).value,
+            "state": state.value,
+            "state_reason": why,
             "enabled": trigger.enabled,
             "paused": None if pause is None else pause_view(pause),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
@@ -320,21 +375,23 @@ class Operations:
     def ready(self) -> tuple[bool, list[str]]:
         if self.state != "running":
             return False, [f"the engine is {self.state}"]
-        problems = self._sources.not_ready()
+        problems = [self._mask(problem) for problem in self._sources.not_ready()]
         if self._journal.failure is not None:
             problems.append(str(self._journal.failure))
         return not problems, problems
 
     def health(self) -> dict[str, Any]:
         failure = self._journal.failure
-        sources = self._sources.not_ready()
+        sources = [self._mask(text) for text in (*self._sources.not_ready(), *self._sources.warnings())]
         timers = [f"{name}: {problem}" for name, problem in self._timers.problems().items()]
+        blocked = self._loop_watch.problem()
         checks = [
             {"name": "store", "ok": failure is None, "detail": str(failure or "writes")},
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
+            {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
         ]
-        status = "failing" if failure is not None else "ok" if not sources and not timers else "degraded"
+        status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
 
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
@@ -347,24 +404,26 @@ class Operations:
         await self._changes.wait(run_id, timeout_s)
 
 
-def state_of(trigger: Trigger, pause: Pause | None) -> TriggerState:
-    """Return where a trigger stands."""
-    if not trigger.enabled:
-        return TriggerState.DISABLED
-    return TriggerState.ACTIVE if pause is None else TriggerState.PAUSED
-
-
 def pause_view(pause: Pause) -> dict[str, Any]:
     """Return a pause as the API shows it."""
     until = None if pause.until is None else rfc3339(pause.until)
     return {"reason": pause.reason, "since": rfc3339(pause.since), "until": until}
 
 
-def _on(trigger: Trigger) -> dict[str, Any]:
-    """Return a trigger's source as the configuration writes it; secrets are left out."""
-    settings = {
-        name: "***" if isinstance(value, Secret) else value
-        for name, value in settings_of(trigger.on).items()
-        if isinstance(value, (str, int, float, bool, Secret)) or value is None
-    }
-    return {trigger.on.name: settings}
+def state_of(trigger: Trigger, pause: Pause | None, *, completed: bool) -> tuple[TriggerState, str | None]:
+    """Return where a trigger stands, and why it is not active."""
+    why = trigger.why_disabled()
+    if why is not None:
+        return TriggerState.DISABLED, f"trigger {trigger.name} {why}"
+    if completed:
+        return TriggerState.COMPLETED, "its timer has no further due instant"
+    if pause is not None:
+        return TriggerState.PAUSED, pause.said_of(trigger.name)
+    return TriggerState.ACTIVE, None
+
+
+def _on(trigger: Trigger, secrets: Collection[str]) -> dict[str, Any]:
+    """Return a trigger's source as the configuration writes it; secrets are masked."""
+    if trigger.shared is not None:
+        return {SHARED_KEY: trigger.shared.name}
+    return {trigger.on.name: shown(trigger.on, secrets)}

@@ -25,6 +25,9 @@ from engine.plugin import Plugin, Runner, Source, Timer
 GROUP = "engine.plugins"
 """The group of entry points that plugins are announced by."""
 
+SHARED_KEY = "source"
+"""`on.source` names a shared source, so no source or timer can have this name."""
+
 Kind = Literal["source", "timer", "runner", "unknown"]
 
 _ABSTRACT: dict[Kind, tuple[type[Plugin], tuple[str, ...]]] = {
@@ -178,6 +181,10 @@ def check_plugin(plugin: Any) -> Kind:
     name = getattr(plugin, "name", None)
     if not isinstance(name, str) or not is_slug(name):
         raise PluginError(f"{title} has no usable name; give it `name: ClassVar[str] = …`, as in `on.<name>`")
+    if kind in ("source", "timer") and name == SHARED_KEY:
+        raise PluginError(
+            f'{title} can\'t be called "{name}": `on.{name}` is for sources with a name; call it otherwise'
+        )
     missing = [
         method for method in _ABSTRACT[kind][1] if getattr(getattr(plugin, method), "__isabstractmethod__", False)
     ]

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
 from engine.clock import EPOCH
 
+MOST_SPARE = 64
+"""So many empty log files are kept for other runs."""
+
 _DAY_MS = 86_400_000
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 
 
 class RunLogs:
-    """Log files below one directory, a folder for each day (UTC) on which runs were made."""
+    """Log files below one directory, a folder for each day (UTC) on which runs were made.
+
+    Most programs print nothing, and making a file costs as much as starting a program: so a log that was left
+    empty is handed on to another run.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._spare: dict[str, None] = {}
 
     def path(self, run_id: str) -> Path:
         """Return the path of a run's log file, which may not be there; it follows from the id alone."""
@@ -29,12 +40,49 @@ class RunLogs:
     def open(self, run_id: str) -> int:
         """Open a run's log file to append to it, and return the descriptor."""
         path = self._place(run_id, "log")
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._spare.pop(path, None)
+        if self._spare and not os.path.exists(path) and (descriptor := self._take_spare(path)) >= 0:
+            return descriptor
         try:
-            return os.open(path, flags, 0o600)
+            return os.open(path, _FLAGS | os.O_CREAT, 0o600)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            return os.open(path, flags, 0o600)
+            return os.open(path, _FLAGS | os.O_CREAT, 0o600)
+
+    def ended(self, run_id: str) -> None:
+        """Take note that nothing more is written to a run's log: where it is empty, another run may have it."""
+        if len(self._spare) >= MOST_SPARE:
+            return
+        path = self._place(run_id, "log")
+        with suppress(OSError):
+            if os.stat(path).st_size == 0:
+                self._spare[path] = None
+
+    def _take_spare(self, path: str) -> int:
+        """Make an empty log that of another run, and open it; return -1 where that can't be.
+
+        Under its new name nobody else can open it; that nobody still has it open (a process that got away from
+        its run, a reader) is known by a lease to write, which is granted only then: see fcntl(2).
+        """
+        spare, _ = self._spare.popitem()
+        try:
+            os.rename(spare, path)
+        except OSError:  # one is gone, or this is the first run of a day
+            return -1
+        descriptor = -1
+        try:
+            descriptor = os.open(path, _FLAGS)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            if os.fstat(descriptor).st_size == 0:
+                return descriptor
+        except OSError:
+            pass
+        if descriptor >= 0:
+            os.close(descriptor)
+        with suppress(OSError):
+            os.rename(path, spare)
+        return -1
 
     def _place(self, run_id: str, kind: str) -> str:
         return f"{self._directory}/{_day(run_id)}/{run_id}.{kind}"

@@ -40,6 +40,9 @@ _S = RunState
 ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPPED, _S.MISSED, _S.EXPIRED})
 """The states that nothing leaves."""
 
+OUTCOMES = ENDED - {_S.MISSED}
+"""How a run can end that had its turn; a missed one is the record of an instant that was not run."""
+
 WAITING = frozenset({_S.PENDING, _S.QUEUED, _S.HELD, _S.RETRYING})
 """The states in which a run has no process and no slot."""
 

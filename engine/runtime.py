@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,16 +28,18 @@ from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.dispatch import Dispatch, settle
+from engine.dispatch import Dispatch, Finished, settle
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
+from engine.following import JOB_SOURCE, Followers
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import OnCrash
 from engine.journal import Journal
+from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
 from engine.pauses import Pauses
 from engine.plugin import Source
@@ -69,6 +72,10 @@ STOP_PLUGINS_S = 20.0
 """How long sources and interrupted runners may take to stop; programs get 10 s between SIGTERM and SIGKILL."""
 
 
+STOP_THREADS_S = 3.0
+"""How long threads that plugins started may take to end, once everything else has."""
+
+
 def distribution_version() -> str:
     """Return the version of the installed distribution."""
     try:
@@ -80,7 +87,8 @@ def distribution_version() -> str:
 class Runtime:
     """An engine: built from a configuration, run until it is told to stop.
 
-    `on_ready` is called once everything runs; `listen` tells whether it serves HTTP.
+    `on_ready` is called once everything runs; `listen` tells whether it serves HTTP, `watch_loop` whether what
+    blocks the event loop is noticed and named.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class Runtime:
         registry: Registry | None = None,
         clock: Clock | None = None,
         listen: bool = True,
+        watch_loop: bool = False,
         environment: Mapping[str, str] = os.environ,
         on_ready: Callable[[Runtime], None] | None = None,
     ) -> None:
@@ -97,14 +106,16 @@ class Runtime:
         self.clock = clock or SystemClock()
         self.boot = new_id()
         self._listen = listen
+        self._watch_loop = watch_loop
         self._environment = environment
         self._on_ready = on_ready
         self._stop = anyio.Event()
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"timer", MANUAL_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
+        self._sources: Sources | None = None
         self.operations: Operations | None = None
         self.server: HttpServer | None = None
 
@@ -122,6 +133,11 @@ class Runtime:
     def running(self) -> int:
         """How many runs have a slot now."""
         return 0 if self._dispatch is None else self._dispatch.running
+
+    @property
+    def stuck_sources(self) -> list[str]:
+        """The sources that ignored that they were told to stop; their tasks outlive `run`."""
+        return [] if self._sources is None else self._sources.stuck()
 
     async def run(self) -> None:
         """Start, run until `stop`, and take everything down in order.
@@ -148,7 +164,6 @@ class Runtime:
         async with anyio.create_task_group() as group:
             group.start_soon(self._write, journal, group, name="journal")
             try:
-                await self._settle(store, journal)
                 await self._run_organs(store, journal, group)
             finally:
                 journal.close()
@@ -160,7 +175,7 @@ class Runtime:
         if isinstance(journal.failure, StoreDamaged):
             raise journal.failure
 
-    async def _settle(self, store: SqliteStore, journal: Journal) -> None:
+    async def _settle(self, store: SqliteStore, finish: Finished) -> None:
         """End what a crash left running, and record it, before anything is started in its place."""
         left = await store.running()
         if not left:
@@ -173,7 +188,7 @@ class Runtime:
             job = self.config.jobs.get(run.job)
             on_crash = job.on_crash if job is not None else OnCrash.RETRY
             count = len(ended.get(run.id, ()))
-            futures.append(journal.submit(settle(run, on_crash, now, count, self.config.engine.ageing_s)))
+            futures.append(finish(run, settle(run, on_crash, now, count, self.config.engine.ageing_s)))
         for future in futures:
             await future
         what = "a run that was" if len(left) == 1 else f"{len(left)} runs that were"
@@ -187,22 +202,24 @@ class Runtime:
         await pauses.load(store)
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
-        changes, routes, shared = Changes(), Routes(), Shared()
+        changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared
         )
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
-            execute=executor.execute, concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s,
-            on_change=changes.tell,
+            execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
+            concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses.known,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
+            followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,
         )  # fmt: skip
+        await self._settle(store, intake.finish)
 
         async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
             return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
@@ -214,7 +231,7 @@ class Runtime:
             clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
         )
         routes_ready = anyio.Event()
-        sources = Sources(
+        sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
             max_data=config.http.max_body_bytes, routes=routes,
             on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
@@ -222,15 +239,19 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
-            rules=rules, retired=retired, version=distribution_version(), boot=self.boot,
+            rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
+            version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
         )  # fmt: skip
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
             await outer.start(shared.run, name="shared")
             await outer.start(dispatch.run, name="dispatch")
             grace_s = 0.0
+            if self._watch_loop:
+                loop_watch.start()
             try:
                 async with anyio.create_task_group() as inner:
+                    inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(sources.run, name="sources")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
                     if used:
@@ -266,13 +287,14 @@ class Runtime:
                     await dispatch.drain(grace_s)
                     dispatch.stop()
                     shared.close()
+                    loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
 
     def _used_sources(self) -> list[tuple[str, Source]]:
-        """Return each source that an enabled trigger is on, once."""
+        """Return each source that a trigger is on which works, once."""
         used: dict[str, Source] = {}
         for trigger in self.config.triggers.values():
-            if isinstance(trigger.on, Source) and trigger.enabled:
+            if isinstance(trigger.on, Source) and trigger.works:
                 used.setdefault(trigger.source, trigger.on)
         return list(used.items())
 
@@ -319,6 +341,53 @@ async def until_signalled(runtime: Runtime, work: Callable[[], Awaitable[None]])
         group.cancel_scope.cancel()
 
 
+async def _serve(runtime: Runtime) -> tuple[int, threading.Timer]:
+    """Run the engine until a signal; return the process's exit code, and what limits its end from now on."""
+    code = 0
+    try:
+        await until_signalled(runtime, runtime.run)
+    except (EngineError, BaseExceptionGroup) as error:
+        found = causes(error)
+        if not all(isinstance(cause, EngineError) for cause in found):
+            raise
+        for cause in dict.fromkeys(map(str, found)):
+            log.critical("%s", cause, extra={"action": "failed"})
+        code = 1
+    finally:
+        leave_stuck_sources(runtime, 1 if isinstance(sys.exception(), Exception) else code)
+    return code, _limit_exit(code)
+
+
+def leave_stuck_sources(runtime: Runtime, code: int) -> None:
+    """End the process where a source did not stop: everything else has, and the event loop would wait for it."""
+    if not (stuck := runtime.stuck_sources):
+        return
+    log.error(
+        "Ending without source %s, which did not stop; all else has, and is recorded", ", ".join(stuck),
+        exc_info=sys.exception(), extra={"action": "ended_without"},
+    )  # fmt: skip
+    os._exit(code)
+
+
+def _limit_exit(code: int) -> threading.Timer:
+    """End the process where threads that plugins started keep it: everything else has ended, and is recorded."""
+
+    def end() -> None:
+        names = ", ".join(thread.name for thread in _left_threads())
+        log.error("Ending without threads that did not stop: %s", names, extra={"action": "ended_without"})
+        os._exit(code)
+
+    limit = threading.Timer(STOP_THREADS_S, end)
+    limit.daemon = True
+    limit.start()
+    return limit
+
+
+def _left_threads() -> list[threading.Thread]:
+    """Return the threads that Python would wait for at its end."""
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+
+
 def causes(error: BaseException) -> list[BaseException]:
     """Return the errors that a group, or a group within, holds; an error that is no group is its own."""
     if isinstance(error, BaseExceptionGroup):
@@ -326,11 +395,14 @@ def causes(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def serve(config_files: Sequence[str]) -> int:
-    """Run an engine on configuration files until a signal; return 0, 1 (it failed) or 2 (configuration)."""
+def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | None = None) -> int:
+    """Run an engine on configuration files until a signal; return 0, 1 (it failed) or 2 (configuration).
+
+    `on_ready` is called once everything runs.
+    """
     try:
         files = find_files(config_files, os.environ)
-        config = load(files, environment=os.environ, create_secrets=True)
+        config = load(files, environment=os.environ, create_secrets=True, examine=True)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
@@ -344,18 +416,7 @@ def serve(config_files: Sequence[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
-    runtime = Runtime(config)
-    try:
-        anyio.run(until_signalled, runtime, runtime.run)
-    except EngineError as error:
-        log.critical("%s", error, extra={"action": "failed"})
-        return 1
-    except BaseExceptionGroup as group:
-        found = causes(group)
-        known = [cause for cause in found if isinstance(cause, EngineError)]
-        if len(known) != len(found):
-            raise
-        for cause in dict.fromkeys(map(str, known)):
-            log.critical("%s", cause, extra={"action": "failed"})
-        return 1
-    return 0
+    code, limit = anyio.run(_serve, Runtime(config, on_ready=on_ready, watch_loop=True))
+    if not _left_threads():
+        limit.cancel()
+    return code

@@ -45,6 +45,8 @@ class State(Struct):
     since: datetime
     next_at: datetime | None = None
     problem: str | None = None
+    completed: bool = False
+    """Whether the timer has said that no further instant is due."""
 
 
 EmitDue = Callable[[str, Event, str, Sequence[Run]], Awaitable[list[Accepted]]]
@@ -69,7 +71,7 @@ class Timers:
         self._states: dict[str, State] = {
             trigger.name: State(trigger=trigger, timer=trigger.on, since=clock.now())
             for trigger in triggers
-            if isinstance(trigger.on, Timer) and trigger.enabled
+            if isinstance(trigger.on, Timer) and trigger.works
         }
         self._heap: list[tuple[datetime, int, State]] = []
         self._order = count()
@@ -83,6 +85,11 @@ class Timers:
         """Return the trigger's next due instant, or None."""
         state = self._states.get(trigger)
         return None if state is None else state.next_at
+
+    def is_completed(self, trigger: str) -> bool:
+        """Tell whether the trigger's last due instant has been dealt with."""
+        state = self._states.get(trigger)
+        return state is not None and state.completed
 
     def problems(self) -> Mapping[str, str]:
         """Return what is wrong, by trigger."""
@@ -196,6 +203,7 @@ class Timers:
             return
         state.problem = None
         state.next_at = next_at
+        state.completed = next_at is None
         if next_at is not None:
             self._push(next_at, state)
 

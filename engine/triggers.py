@@ -27,6 +27,24 @@ class TriggerState(StrEnum):
     ACTIVE = "active"
     PAUSED = "paused"
     DISABLED = "disabled"
+    COMPLETED = "completed"
+    """Its timer has no further due instant."""
+
+
+class SharedSource(Struct, frozen=True, kw_only=True):
+    """A source or timer with a name, for several triggers.
+
+    `id` is that of the source, under which its keys and cursor are kept; None for a timer, of which each trigger
+    has its own.
+    """
+
+    name: str
+    id: str | None
+    on: Any
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    enabled: bool = True
+    defined_in: str = ""
 
 
 class Pause(Struct, frozen=True, kw_only=True):
@@ -39,6 +57,11 @@ class Pause(Struct, frozen=True, kw_only=True):
     def holds(self, at: datetime) -> bool:
         """Tell whether the trigger is paused at that instant."""
         return self.until is None or at < self.until
+
+    def said_of(self, trigger: str) -> str:
+        """Say that a trigger is paused, until when, and why."""
+        until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M:%S} UTC"
+        return f"trigger {trigger} is paused{until}{self.reason and ': '}{self.reason}"
 
 
 Judge = Callable[[Event], Any]
@@ -63,6 +86,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
 
     - `source`: the id of its source; triggers with equal sources share one.
     - `on`: the source's settings: an `engine.plugin.Source` or `engine.plugin.Timer`.
+    - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
@@ -73,6 +97,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     job: str
     source: str
     on: Any
+    shared: SharedSource | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None
     priority: int = NORMAL_PRIORITY
@@ -83,3 +108,16 @@ class Trigger(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     enabled: bool = True
     defined_in: str = ""
+
+    def why_disabled(self) -> str | None:
+        """Say, after its name, why it does not work; None where it does."""
+        if not self.enabled:
+            return "is disabled"
+        if self.shared is not None and not self.shared.enabled:
+            return f"is disabled, as its source {self.shared.name} is"
+        return None
+
+    @property
+    def works(self) -> bool:
+        """Whether it is enabled, and so is its source."""
+        return self.why_disabled() is None

@@ -24,6 +24,8 @@ from engine.config.model import (
     HttpTable,
     JobTable,
     RetryTable,
+    Shared,
+    SourceTable,
     StoreTable,
     TriggerTable,
 )
@@ -38,13 +40,15 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, JobTable, TriggerTable, DebounceTable,
+    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, SourceTable, Shared, JobTable, TriggerTable,
+    DebounceTable,
 )  # fmt: skip
 _WORDS = {
+    "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",
     "duration": "duration", "size": "size", "path": "path", "data": "table", "data_templates": "table of templates",
-    "any": "any value", "datetime": "date and time", "date": "date", "time": "time",
+    "any": "any value", "datetime": "date and time", "moment": "instant or local time", "date": "date", "time": "time",
 }  # fmt: skip
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 _EVERYWHERE = frozenset({"config", "as_json", "url", "token", "help"})
@@ -77,6 +81,8 @@ def settings_table(cls: type[Struct], described: Mapping[str, Any]) -> str:
     """Return the keys of a table of the configuration: type, default, meaning."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in fields_of(cls):
+        if field.shape.inline:
+            continue
         known = described["properties"][field.key]
         default = "required" if field.required else f"`{_toml(known['default'])}`" if "default" in known else "none"
         if "Default:" in known.get("description", ""):
@@ -142,7 +148,7 @@ def _type(shape: Shape) -> str:
     if shape.kind == "dict":
         return f"table of {_type(shape.items[0])}"
     if shape.kind == "plugin":
-        return f"table with one {shape.of}"
+        return "table with one runner" if shape.of == "runner" else "table with one source"
     bounds = [f"{_SIGNS[name]} {_bound(shape.kind, value)}" for name, value in shape.bounds.items() if name in _SIGNS]
     return " ".join([_WORDS[shape.kind], ", ".join(bounds)]).strip()
 

@@ -163,6 +163,7 @@ class FakeOperations:
         self.routes: dict[str, dict[str, Handler]] = {}
         self.fault: Exception | None = None
         self.unready: list[str] = []
+        self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
         self.changed = asyncio.Condition()
         job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), defined_in="c:1")
@@ -171,6 +172,7 @@ class FakeOperations:
             engine=EngineSettings(data=base / "data"),
             store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
             http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes),
+            sources={},
             jobs={"import": job},
             triggers={"nightly": trigger},
             base=base,
@@ -297,6 +299,18 @@ class FakeOperations:
             "enabled": True,
             "paused": None if pause is None else pause_view(pause),
             "next_at": "2026-11-22T02:00:00Z",
+        }
+
+    def source_views(self) -> list[dict[str, Any]]:
+        return [self.source_view(name) for name in self.sources]
+
+    def source_view(self, name: str) -> dict[str, Any]:
+        if name not in self.sources:
+            raise NotFound(f"there is no source {name}")
+        counts = dict.fromkeys(("events", "duplicates", "rejected", "refused", "restarts"), 0)
+        return {
+            **{"name": name, "state": "running", **counts, "problem": None, "warning": None, "triggers": ["nightly"]},
+            "last_event_at": "2026-11-22T02:00:00Z",
         }
 
     def trigger_names(self) -> list[str]:

@@ -74,6 +74,7 @@ class FakeSourceContext:
     - `emitted`: what was stored, in order, without duplicates; `batches`: the sizes of the calls.
     - `failures`: how many calls of emit and reject from now on raise StoreUnavailable.
     - `memory`: what it was told to remember; `settle(accepted, *states)`: ends the runs of an event.
+    - `warnings`: what it said is wrong, in order; None is "all is well again".
     - `beat()`: starts the next round of all `every` loops.
     - `before_answer`: awaited between the commit and the answer of emit: the place where crashes hurt.
     """
@@ -91,6 +92,7 @@ class FakeSourceContext:
         self.failures = 0
         self.routes: dict[tuple[str, str], Handler] = {}
         self.is_ready = anyio.Event()
+        self.warnings: list[str | None] = []
         self.before_answer: Callable[[], Awaitable[None]] | None = None
         self._answers: dict[str, Accepted] = {}
         self._cursor: Any = None
@@ -148,6 +150,14 @@ class FakeSourceContext:
 
     def ready(self) -> None:
         self.is_ready.set()
+
+    @property
+    def warning(self) -> str | None:
+        """What it says is wrong now."""
+        return self.warnings[-1] if self.warnings else None
+
+    def warn(self, text: str | None) -> None:
+        self.warnings.append(text)
 
     async def every(self, seconds: float) -> AsyncIterator[None]:
         while True:

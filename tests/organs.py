@@ -21,6 +21,7 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
 from engine.events import Accepted, Event
+from engine.following import Followers
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -249,6 +250,7 @@ async def bench(
     jobs: Sequence[Job] = (),
     triggers: Sequence[Trigger] = (),
     hearing: Collection[tuple[str, Source]] = (),
+    following: Collection[tuple[str, Source]] = (),
     concurrency: int = 4,
     ageing_s: float = 60.0,
     max_data_bytes: int = 1024 * 1024,
@@ -273,12 +275,13 @@ async def bench(
     made.windows = Windows(await store.open_windows())
     made.dispatch = Dispatch(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
-        execute=execute or script.execute, concurrency=concurrency, ageing_s=ageing_s,
-        on_change=made.changed.append,
+        execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
+        concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,
-        hearing=list(hearing), max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources,
+        hearing=list(hearing), followers=Followers(list(following), rules, known), max_data_bytes=max_data_bytes,
+        ageing_s=ageing_s, own_sources=own_sources,
     )  # fmt: skip
 
     async def write() -> None:

@@ -22,6 +22,7 @@ SHAPE = {"bench", "value", "unit", "baseline", "ratio", "spread", "rounds"}
 EXTRA = {
     "intake": {"single_median_ms", "single_p99_ms", "p99_ms", "cpu_loop_us", "cpu_writer_us", "stored", "refused"},
     "spawn": {"runs", "cpu_ms", "baseline_cpu_ms"},
+    "runs": {"runs", "loop_us", "writer_us", "plain_runs_per_s", "started_median_ms", "started_p99_ms"},
     "latency": {"p99", "baseline_p99", "start_up_ms"},
     "depth": {"depth", "dispatch_ms", "dispatch_ratio", "resident_mb", "ready_s"},
     "idle": {"seconds", "wakeups_per_s"},
@@ -50,6 +51,8 @@ def last_line(output: str) -> dict[str, Any]:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", list(BENCHES))
 def test_a_bench_prints_a_table_and_a_json_line_and_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    if name == "runs":
+        pytest.importorskip("huey", reason="the baseline of this bench is not installed")
     done = bench(name, "--quick", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 3

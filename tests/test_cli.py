@@ -173,6 +173,15 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
     assert json.loads(ask(running, "run", run.id, "--json").output)["id"] == run.id
 
 
+def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> None:
+    lines = ask(running, "sources").output.splitlines()
+    assert lines[0].split()[:3] == ["SOURCE", "STATE", "EVENTS"]
+    assert [line.split()[:2] for line in lines[1:]] == [["files:inbox/new", "running"], ["nightly", "running"]]
+    assert "triggers       nightly" in ask(running, "sources", "files:inbox/new").output
+    assert json.loads(ask(running, "--json", "sources", "nightly").output)["name"] == "nightly"
+    assert [one["name"] for one in json.loads(ask(running, "--json", "sources").output)["items"]][1] == "nightly"
+
+
 def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -> None:
     run = running.operations.add_run(state=RunState.SUCCEEDED)
     told = ask(running, "why", run.id).output

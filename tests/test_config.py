@@ -263,7 +263,7 @@ BROKEN = [
         JOB + "[triggers.t]\njob = 'j'\non.source = 'x'",
         5,
         "triggers.t.on.source",
-        "there is no source or timer",
+        "but there is no such source",
     ),
     (T + "filter = 'data.x >'", 6, "triggers.t.filter", "is no CEL expression"),
     (T + "filter = true", 6, "triggers.t.filter", "found true, expected a CEL expression"),

@@ -66,6 +66,8 @@ def test_every_default_in_the_schema_is_the_default_that_is_used(tmp_path: Path)
     checked = 0
     for cls, definition in described():
         for field in fields_of(cls):
+            if field.shape.inline:
+                continue
             entry = definition["properties"][field.key]
             if field.has_default and field.default is not None and not isinstance(field.default, Struct):
                 read = read_default(field, entry["default"], tmp_path)
@@ -85,15 +87,21 @@ def test_every_key_of_the_engine_is_described() -> None:
 
 def test_required_keys_and_closed_tables_are_as_they_are_read() -> None:
     for cls, definition in described():
-        assert definition["additionalProperties"] is False
-        assert definition["properties"].keys() == {field.key for field in fields_of(cls)}
-        assert definition.get("required", []) == [field.key for field in fields_of(cls) if field.required]
+        fields = [field for field in fields_of(cls) if not field.shape.inline]
+        closed = "additionalProperties" if len(fields) == len(fields_of(cls)) else "unevaluatedProperties"
+        assert definition[closed] is False
+        assert definition["properties"].keys() == {field.key for field in fields}
+        assert definition.get("required", []) == [field.key for field in fields if field.required]
 
 
 def test_plugins_stand_in_the_schema_with_their_main_field() -> None:
     whole = schema(registry())
     on = whole["$defs"]["TriggerTable"]["properties"]["on"]
-    assert on["properties"].keys() == {"hook", "table", "tick"}
+    assert on["properties"].keys() == {"hook", "table", "tick", "source"}
+    assert on["properties"]["source"]["anyOf"][0] == {"$ref": "#/$defs/Shared"}
+    choices = whole["$defs"]["SourceTable"]["oneOf"]
+    assert [choice["required"] for choice in choices] == [["hook"], ["table"], ["tick"]]
+    assert all(choice["properties"].keys() == set(choice["required"]) for choice in choices)
     assert (on["minProperties"], on["maxProperties"], on["additionalProperties"]) == (1, 1, False)
     table, main = on["properties"]["tick"]["anyOf"]
     assert table == {"$ref": "#/$defs/timer.tick"}

@@ -181,7 +181,7 @@ def test_the_queue_keeps_its_order_over_a_kill(sites: Any) -> None:
     # What the first engine had just started may have told of its start after the engine's end.
     after = after[1:] if after.count(after[0]) > 1 else after
     wanted = [run for _, run in sorted(zip([-priority for priority in priorities], runs, strict=True))]
-    assert len(ended) < 10
+    assert len(after) >= 10  # else the kill came too late to show anything
     assert after == [run for run in wanted if run not in ended]
     sums_up(site)
 

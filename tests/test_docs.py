@@ -141,6 +141,16 @@ def test_the_configuration_in_the_readme_is_right(tmp_path: Path) -> None:
     assert set(config.triggers) == {"nightly", "pushed"}
 
 
+def test_the_configurations_in_the_reference_are_right_together(tmp_path: Path) -> None:
+    text = "".join(blocks(DOCS / "configuration.md", "toml"))
+    (tmp_path / "orders.key").write_text("another secret\n", "utf-8")
+    jobs = sorted(set(re.findall(r'^job = "(.+?)"|job = "(import-csv)"', text, re.MULTILINE)))
+    named = "".join(f'[jobs.{first or second}]\nrun.exec = ["true"]\n' for first, second in jobs)
+    (tmp_path / "config.toml").write_text(text + named, "utf-8")
+    config = load([tmp_path / "config.toml"], environment={"SHOP_SECRET": "a secret", "ORDERS_TOKEN": "a token"})
+    assert {"ship", "invoice", "report", "alarm", "again"} <= set(config.triggers)
+
+
 # The README, pasted
 
 

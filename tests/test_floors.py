@@ -3,7 +3,7 @@
 The table is that of the house. Imports for types alone and within functions count too.
 
 `queue` stands among the ground services: it is a window over the store, which decides nothing and which `dispatch`
-takes runs from. So no organ needs to know another.
+takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of which run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
     frozenset({"events", "runs", "jobs", "triggers", "payload"}),
     frozenset({"plugin", "expressions", "decide"}),
-    frozenset({"store", "journal", "queue", "registry", "metrics", "processes", "runlogs", "shared", "systemd"}),
+    frozenset(
+        {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd",
+         "loopwatch"}
+    ),
     frozenset({"config"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
@@ -39,10 +42,10 @@ ORGANS = 5
 
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-SHARED_BY_PLUGINS = frozenset({"outgoing"})
+SHARED_BY_PLUGINS = frozenset({"outgoing", "watching"})
 """Rooms of `plugins` that hold no plugin: all kinds may use them, and they use no kind."""
 
-NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing)\b")
+NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing|watching)\b")
 
 
 def modules_of(package: str) -> dict[str, Path]:

@@ -69,6 +69,34 @@ def test_a_fixed_path_goes_before_a_pattern_and_patterns_match_whole_segments() 
         assert found(path) is None, path
 
 
+def test_an_open_pattern_takes_all_that_is_left_of_a_path_where_nothing_else_does() -> None:
+    def route(pattern: str) -> Route:
+        return Route(method="GET", pattern=pattern, handler=ROUTES[0].handler, role=None, summary="")
+
+    router = Router([route("/a/{name*}"), route("/a/{id}/b"), route("/a")])
+
+    def found(path: str) -> object:
+        match = router.find(path)
+        return None if match is None else (match[0]["GET"].pattern, match[1])
+
+    assert found("/a/x") == ("/a/{name*}", {"name": "x"})
+    assert found("/a/x/y//z") == ("/a/{name*}", {"name": "x/y//z"})
+    assert found("/a/x/b") == ("/a/{id}/b", {"id": "x"})
+    assert found("/a") == ("/a", {})
+    assert found("/a/") is None
+
+
+async def test_sources_are_listed_and_found_by_names_with_slashes(client: Client) -> None:
+    listed = await client.ask("GET", f"{V1}/sources?limit=1")
+    assert [one["name"] for one in listed.json["items"]] == ["files:inbox/new"]
+    rest = await client.ask("GET", f"{V1}/sources?limit=1&cursor=files:inbox/new")
+    assert ([one["name"] for one in rest.json["items"]], rest.json["next"]) == (["nightly"], None)
+    one = await client.ask("GET", f"{V1}/sources/files:inbox/new")
+    assert (one.status, one.json["name"]) == (200, "files:inbox/new")
+    assert (await client.ask("GET", f"{V1}/sources/files:inbox")).status == 404
+    assert (await client.ask("GET", f"{V1}/sources?cursor=%01")).status == 422
+
+
 @pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES}))
 async def test_every_path_answers_options_head_and_405(
     operations: FakeOperations, client: Client, pattern: str
@@ -76,7 +104,7 @@ async def test_every_path_answers_options_head_and_405(
     run = operations.add_run(state=RunState.SUCCEEDED)
     one = run.event if "/events/" in pattern else run.id
     name = "import" if "/jobs/" in pattern else "nightly"
-    path = pattern.replace("{name}", name).replace("{id}", one)
+    path = pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
     methods = {route.method for route in ROUTES if route.pattern == pattern}
     options = await client.ask("OPTIONS", path)
     assert (options.status, options.headers["Allow"], options.body) == (204, allowed(methods), b"")

@@ -20,7 +20,8 @@ from engine.jobs import Job
 from engine.operations import Changes, SourceMemory
 from engine.plugin import Outcome, Request, Response, Settled, Source, SourceContext
 from engine.runs import Run
-from engine.sources import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Routes, Sources, SourceState
+from engine.sources import Routes, Sources, SourceState
+from engine.sources.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
 from engine.testing import VirtualClock
 from tests.organs import Bench, bench, event, trigger
 
@@ -140,8 +141,10 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
         assert at_work.sources.not_ready() == []
         assert at_work.readiness[-1] == []
         assert at_work.state("late").view() == {
-            "name": "late", "plugin": "acts", "state": "running", "error": None, "restarts": 0, "events": 0,
-            "last_event_at": None,
+            "name": "late", "plugin": "acts", "state": "running", "since": "2026-01-05T12:00:00Z", "error": None,
+            "warning": None, "restarts": 0, "events": 0, "duplicates": 0, "rejected": 0, "refused": 0,
+            "pushed_back": 0, "emitting": 0, "waited_s": 0.0, "lag_s": None, "last_event_at": None,
+            "last_error": None, "last_error_at": None,
         }  # fmt: skip
 
 
@@ -223,6 +226,41 @@ async def test_a_source_that_came_back_is_healthy_and_has_no_error(tmp_path: Pat
         state = at_work.state("wavers")
         assert (state.state, state.error, state.restarts) == ("running", None, 1)
         assert at_work.sources.not_ready() == []
+
+
+async def test_a_warning_stands_until_it_is_taken_back_or_the_source_starts_anew_and_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gates = [anyio.Event() for _ in range(3)]
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        context.warn("the directory is gone")
+        context.warn("the directory is gone")
+        await gates[0].wait()
+        context.warn(None)
+        await gates[1].wait()
+        context.warn("polling")
+        await gates[2].wait()
+        gates[0] = anyio.Event()
+        raise RuntimeError("lost")
+
+    async with yard(tmp_path, files=act) as at_work:
+        expected = [["source files: the directory is gone"], [], ["source files: polling"]]
+        for gate, warnings in zip(list(gates), expected, strict=True):
+            assert at_work.sources.warnings() == warnings
+            assert at_work.sources.not_ready() == []
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+        assert at_work.state("files").view()["warning"] == "polling"
+        await at_work.clock.advance(2)
+        assert at_work.sources.warnings() == ["source files: the directory is gone"]
+    said = [record.getMessage() for record in caplog.records if getattr(record, "action", "") == "source_warned"]
+    assert said == [
+        "Source files: the directory is gone",
+        "Source files: polling",
+        "Source files: the directory is gone",
+    ]
 
 
 class Mute(Exception):
@@ -544,7 +582,7 @@ async def test_a_source_whose_route_is_taken_fails_and_leaves_the_other_alone(tm
 
 
 async def test_what_is_remembered_is_there_again_page_by_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.sources.MEMORY_PAGE", 2)
+    monkeypatch.setattr("engine.sources.context.MEMORY_PAGE", 2)
     seen: list[dict[str, Any]] = []
 
     async def act(context: SourceContext) -> None:
@@ -652,9 +690,14 @@ async def test_a_source_that_comes_again_waits_for_the_end_of_the_one_before(tmp
             made.sources.add("mill", Acts(act=slow_to_end))
             await anyio.wait_all_tasks_blocked()
         assert made.state("mill").state == "starting"
+        assert made.sources.not_ready() == [
+            "source mill is starting: it waits for the one before it, which has not ended"
+        ]
         gate.set()
-        await anyio.wait_all_tasks_blocked()
-        assert (made.state("mill").state, running, most) == ("running", [1], [1])
+        with anyio.fail_after(10):
+            while running != [1] or made.state("mill").state != "running":
+                await anyio.wait_all_tasks_blocked()
+        assert most == [1]
 
 
 async def test_a_source_is_not_added_where_none_runs(tmp_path: Path) -> None:

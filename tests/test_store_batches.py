@@ -12,12 +12,13 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import EngineError
 from engine.events import Event
 from engine.runs import ENDED, TRANSITIONS, Origin, Run, RunState
 from engine.store.base import Result, Store
-from engine.store.changes import Accept, Change, Cursor, Entry, NoteProcess
+from engine.store.changes import Accept, Change, Cursor, Entry, NoteProcess, accept_of
 from engine.store.sqlite import SqliteStore
 from engine.store.writes import MOST_ROWS, plan
 from engine.testing.clock import VirtualClock
@@ -54,15 +55,18 @@ class Script(Struct):
         lines = []
         for place, change in enumerate(self.changes):
             split = "--- " if place in self.splits else ""
-            if isinstance(change, Accept):
+            name = (
+                type(change).__name__ if isinstance(change, Accept) else f"{type(change).__name__} {known[change.run]}"
+            )
+            accepted = accept_of(change)
+            if accepted is not None:
                 parts = [
                     f"{entry.event.source}/{entry.event.key} makes {[known[run.id] for run in entry.runs]} "
                     f"joins {[known[join.run] for join in entry.joins]}"
-                    for entry in change.entries
+                    for entry in accepted.entries
                 ]
-                lines.append(f"{split}Accept {parts} missed {[run.key for run in change.missed]}")
-            else:
-                lines.append(f"{split}{type(change).__name__} {known[change.run]}")
+                name = f"{name} {parts} missed {[run.key for run in accepted.missed]}"
+            lines.append(f"{split}{name}")
         return "\n".join(lines)
 
 
@@ -129,9 +133,10 @@ def scripts(draw: st.DrawFn) -> Script:
             return start(run, draw(st.integers(1, 3)))
         if kind == 4:
             return NoteProcess(run=run.id, pid=draw(st.integers(1, 9)), started=1)
+        then = an_accept() if draw(st.integers(0, 2)) == 0 else None
         if kind == 5:
-            return finish(run, draw(st.sampled_from(FINISHES)))
-        return end(run, draw(st.sampled_from(ENDS)))
+            return finish(run, draw(st.sampled_from(FINISHES)), then=then)
+        return replace(end(run, draw(st.sampled_from(ENDS))), then=then)
 
     changes = [a_change() for _ in range(draw(st.integers(1, 25)))]
     while planned:

@@ -427,6 +427,27 @@ async def test_the_job_of_a_disabled_kind_records_what_was_due(tmp_path: Path) -
         assert await desk.store.cursor("timer:nightly") == rfc3339(at(60))
 
 
+async def test_a_timer_without_a_further_instant_is_completed(tmp_path: Path) -> None:
+    once, never = timed("once", Once(moment=at(30))), timed("never", Once(moment=at(-30)))
+    async with ticking(tmp_path / "e.db", once, never, timed("always")) as work:
+        await work.settle()
+        assert [work.timers.is_completed(name) for name in ("once", "never", "always")] == [False, True, False]
+        await work.advance(31)
+        assert work.timers.is_completed("once")
+        assert work.timers.next_at("once") is None
+        assert len(await work.store.runs(RunFilter(triggers=frozenset({"once"})), limit=10)) == 1
+        assert await work.store.runs(RunFilter(triggers=frozenset({"never"})), limit=10) == []
+        assert not work.timers.is_completed("no-timer")
+
+
+async def test_a_timer_that_raises_is_not_completed(tmp_path: Path) -> None:
+    async with ticking(tmp_path / "e.db", timed(on=Faulty())) as work:
+        faults["next"] = lambda after: 1 / 0
+        await work.advance(61)
+        assert work.timers.problems()
+        assert not work.timers.is_completed("nightly")
+
+
 # Timers that come and go
 
 

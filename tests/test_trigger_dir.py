@@ -26,7 +26,9 @@ from hypothesis import strategies as st
 from engine.plugin import BadSetting, Event, InvalidEvent
 from plugins.sources.trigger_dir import TriggerDirectory, folder, inbox
 from plugins.sources.trigger_dir.content import InvalidTrigger, read_trigger
-from plugins.sources.trigger_dir.folder import Folder, Look, State, shown
+from plugins.sources.trigger_dir.folder import Folder, Look, State
+from plugins.watching import hints
+from plugins.watching.names import shown
 from tests.fakes import FakeSourceContext, SteppedClock, until
 
 VALID = '{"trigger_type": "report.daily", "parameters": {"day": 1}}'
@@ -200,7 +202,7 @@ async def test_a_directory_that_cant_be_watched_is_polled_and_that_is_said(
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(28, "OS file watch limit reached")
 
-    monkeypatch.setattr(inbox, "awatch", refuse)
+    monkeypatch.setattr(hints, "RustNotify", refuse)
     async with box.open():
         box.drop("a.json")
         await box.settled(lambda: box.left() == [])
@@ -277,7 +279,7 @@ async def test_a_valid_file_that_is_never_closed_is_taken_when_it_settled(box: B
 async def test_where_writers_cant_be_seen_a_file_must_stay_the_same_for_a_moment(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "_open_for_writing", lambda file: None)
+    monkeypatch.setattr(folder, "open_for_writing", lambda file: None)
     box.path.mkdir()
     (box.path / "a.json").write_text(VALID)
     async with box.open():
@@ -294,7 +296,7 @@ def test_a_writer_that_meets_the_check_for_writers_does_not_end_the_engine(tmp_p
     path.write_text("{}")
     script = (
         "import fcntl, os, signal, sys, time\n"
-        "from plugins.sources.trigger_dir import folder\n"
+        "from plugins.watching.opening import open_for_writing\n"
         "file = os.open(sys.argv[1], os.O_RDONLY)\n"
         "real = fcntl.fcntl\n"
         "def slow(fd, command, argument=0):\n"
@@ -303,7 +305,7 @@ def test_a_writer_that_meets_the_check_for_writers_does_not_end_the_engine(tmp_p
         "        sys.stdin.readline()\n"
         "    return real(fd, command, argument)\n"
         "fcntl.fcntl = slow\n"
-        "print(folder._open_for_writing(file), flush=True)\n"
+        "print(open_for_writing(file), flush=True)\n"
     )
     root = Path(__file__).parent.parent
     with subprocess.Popen(
@@ -586,7 +588,7 @@ async def test_a_crash_while_a_file_is_aside_makes_no_second_event_and_leaves_no
     (good,) = looked.look(["a.json"])
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", kill)
-        patch.setattr(folder, "_write", kill)
+        patch.setattr(folder, "write_text", kill)
         with pytest.raises(Killed):
             looked.remove([good])
         with pytest.raises(Killed):

@@ -64,9 +64,10 @@ def serve(ctx: typer.Context, config: ConfigFiles = None) -> None:
 
 
 def _serve(session: Session) -> None:
+    from engine.cli.welcome import welcome
     from engine.runtime import serve as run
 
-    raise typer.Exit(run(list(session.config)))
+    raise typer.Exit(run(list(session.config), lambda runtime: welcome(runtime, session.config)))
 
 
 @app.command()
@@ -74,7 +75,7 @@ def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fals
     """Say all that is wrong with the configuration."""
     session = Session.of(ctx, config, as_json, None, None)
     try:
-        loaded = session.load()
+        loaded = session.load(examine=True)
     except ConfigError as error:
         if not session.json:
             raise
@@ -327,6 +328,44 @@ def why(
         return
     for line in sentences(known):
         say(line)
+
+
+@app.command()
+def sources(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="One source alone, with all that is known of it.")] = None,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List the sources that triggers are on, and how each is."""
+    session = Session.of(ctx, config, as_json, url, token)
+    if name is not None:
+        one = session.client().get("sources", *name.split("/"))
+        if session.json:
+            say_json(one)
+            return
+        for field, value in one.items():
+            value = local(value) if field.endswith("_at") or field == "since" else value
+            if value is not None:
+                say(f"{field:14} {' '.join(value) if isinstance(value, list) else value}")
+        return
+    found = session.client().get("sources", limit=1000)
+    if session.json:
+        say_json(found)
+        return
+    columns = ("source", "state", "events", "duplicates", "rejected", "restarts", "last event", "problem")
+    say_table(
+        columns,
+        [
+            [
+                one["name"], one["state"], one["events"], one["duplicates"], one["rejected"] + one["refused"],
+                one["restarts"], local(one["last_event_at"]), one["problem"] or one["warning"],
+            ]
+            for one in found["items"]
+        ],
+    )  # fmt: skip
 
 
 @app.command()

@@ -47,11 +47,11 @@ class Session(Struct, frozen=True, kw_only=True):
             token=token or outer.token,
         )
 
-    def load(self) -> Config:
-        """Read the configuration; raise ConfigError with all that is wrong."""
+    def load(self, *, examine: bool = False) -> Config:
+        """Read the configuration; raise ConfigError with all that is wrong. For `examine` see `engine.config.load`."""
         from engine.config import find_files, load
 
-        return load(find_files(self.config, os.environ), environment=os.environ)
+        return load(find_files(self.config, os.environ), environment=os.environ, examine=examine)
 
     def client(self) -> Client:
         """Return a client of the engine that the options, the environment or the configuration name.

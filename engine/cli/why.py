@@ -90,6 +90,8 @@ def _outcome(outcome: dict[str, Any]) -> str:
 def _trigger(known: dict[str, Any]) -> Iterator[str]:
     trigger, runs = known["trigger"], known["runs"]
     yield f"Trigger {trigger['name']} is {trigger['state']} and runs job {trigger['job']}."
+    if trigger.get("state_reason"):
+        yield f"  {trigger['state_reason'][:1].upper()}{trigger['state_reason'][1:]}."
     if trigger.get("next_at"):
         yield f"  It is next due {local(trigger['next_at'])}."
     yield "Its last runs:" if runs else "It has had no run."

@@ -1,12 +1,13 @@
 """Configuration: from TOML files and the environment to the structs that the engine works with."""
 
 from engine.config.document import Place, node_of
-from engine.config.given import Given, problem, unknown_job
+from engine.config.given import TRIGGER_KEYS, Given, problem
 from engine.config.loader import find_files, load
 from engine.config.model import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.config.schema import schema
 
 __all__ = [
+    "TRIGGER_KEYS",
     "Config",
     "EngineSettings",
     "Given",
@@ -18,5 +19,4 @@ __all__ = [
     "node_of",
     "problem",
     "schema",
-    "unknown_job",
 ]

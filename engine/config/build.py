@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
-from datetime import date, time
-from enum import Enum
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-
-from msgspec import Struct
 
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
 from engine.config.document import KeyPath, Node, show_value
+from engine.config.loops import find_loops, said_of_loop
 from engine.config.model import (
     Config,
     DebounceTable,
@@ -23,45 +17,51 @@ from engine.config.model import (
     HttpSettings,
     HttpTable,
     JobTable,
+    Shared,
+    SourceTable,
     StoreSettings,
     StoreTable,
     TriggerTable,
 )
 from engine.config.plugin_tables import SettingsReader
-from engine.config.scalars import near
-from engine.config.shapes import fields_of
+from engine.config.source_ids import Owners, SourceIds
 from engine.errors import PluginError
 from engine.jobs import Job
-from engine.plugin import Plugin, Secret, Source
-from engine.triggers import PRIORITIES, Debounce, Trigger
+from engine.plugin import Source
+from engine.triggers import PRIORITIES, Debounce, SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
 
 
 class Builder:
-    """Makes a Config of the tables, by key, of which those that were wrong are BAD."""
+    """Makes a Config of the tables, by key, of which those that were wrong are BAD.
 
-    def __init__(self, reader: SettingsReader, root: Node, tables: Mapping[str, Any]) -> None:
+    `owners` are those who have sources already.
+    """
+
+    def __init__(
+        self, reader: SettingsReader, root: Node, tables: Mapping[str, Any], owners: Owners | None = None
+    ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._root = root
         self._tables = tables
-        self.jobs_elsewhere = False
-        """Set where code defines further jobs: a trigger may name one that is not among the tables."""
+        self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
         """Return the configuration, or None where a table is wrong; all problems were told then."""
         engine, store, http = (self._tables[key] for key in ("engine", "store", "http"))
         self._check_exposure()
-        if not self.jobs_elsewhere:
-            self._check_jobs_of_triggers()
-        triggers = self.triggers()
+        sources = self._sources()
+        triggers = self.triggers(sources)
+        self._check_loops(triggers)
         if len(self._problems):
             return None
         return Config(
             engine=engine,
             store=self._store(store, engine.data),
             http=self._http(http),
+            sources=sources,
             jobs=self.jobs(self._tables["jobs"], self._tables["defaults"]),
             triggers=triggers,
             base=base,
@@ -128,42 +128,38 @@ class Builder:
             defined_in=self._defined_in(("jobs", name)),
         )
 
-    def _check_jobs_of_triggers(self) -> None:
-        """Check that each trigger's job is there, also of those that have other mistakes."""
-        triggers, jobs = self._root.value.get("triggers"), self._root.value.get("jobs")
-        names = jobs.value if jobs is not None and isinstance(jobs.value, dict) else {}
-        if triggers is None or not isinstance(triggers.value, dict) or self._reader.incomplete:
-            return
-        for name, trigger in triggers.value.items():
-            job = trigger.value.get("job") if isinstance(trigger.value, dict) else None
-            if job is None:
-                continue
-            path = ("triggers", name, "job")
-            text = self._text(path)
-            if text is not None and text not in names:
-                hint = near(text, names) or "there are no jobs: a job is a table [jobs.NAME]"
-                self._at(path, f"found {self._found(path)}, but there is no such job", hint)
-
-    def triggers(self, beside: Mapping[str, Trigger] = MappingProxyType({})) -> dict[str, Trigger]:
-        """Return the triggers; those that clash with another one, or with one `beside` them, by source, are told."""
-        # Also of those that are right where others are wrong: all clashes are told at once.
-        tables = self._reader.sound.get(("triggers",), {})
-        triggers: dict[str, Trigger] = {}
-        first_of: dict[str, Trigger] = {}
+    def _sources(self) -> dict[str, SharedSource]:
+        """Return the sources with a name, but for those that are wrong."""
+        found: dict[str, SharedSource] = {}
+        tables: Mapping[str, SourceTable] = self._reader.sound.get(("sources",), {})
         for name, table in tables.items():
-            trigger = self._trigger(name, table)
-            if trigger is None:
+            source_id = self._ids.of_shared(name, table.on) if isinstance(table.on, Source) else None
+            if source_id is None and isinstance(table.on, Source):
                 continue
-            triggers[name] = trigger
-            other = beside.get(trigger.source) or first_of.setdefault(trigger.source, trigger)
-            if other.on != trigger.on:
-                self._tell_clash(trigger, other)
-        return triggers
+            found[name] = SharedSource(
+                name=name, id=source_id, on=table.on, description=table.description, tags=table.tags,
+                enabled=table.enabled, defined_in=self._defined_in(("sources", name)),
+            )  # fmt: skip
+        return found
 
-    def _trigger(self, name: str, table: TriggerTable) -> Trigger | None:
-        source = self._source(name, table.on)
-        if source is None:
-            return None
+    def triggers(self, sources: Mapping[str, SharedSource]) -> dict[str, Trigger]:
+        """Return the triggers, but for those that are wrong: of the others all clashes are told at once."""
+        tables: Mapping[str, TriggerTable] = self._reader.sound.get(("triggers",), {})
+        made = {name: self._trigger(name, table, sources) for name, table in tables.items()}
+        return {name: trigger for name, trigger in made.items() if trigger is not None}
+
+    def _trigger(self, name: str, table: TriggerTable, sources: Mapping[str, SharedSource]) -> Trigger | None:
+        on, shared, source_id = table.on, None, f"timer:{name}"
+        if isinstance(on, Shared):
+            shared = sources.get(on.named)
+            if shared is None:
+                return None
+            on, source_id = shared.on, shared.id or source_id
+        elif isinstance(on, Source):
+            found = self._ids.of_trigger(name, on)
+            if found is None:
+                return None
+            source_id = found
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
             rule = Debounce(wait_s=debounce.wait, max_wait_s=debounce.max_wait, key=debounce.key)
@@ -172,8 +168,9 @@ class Builder:
         return Trigger(
             name=name,
             job=table.job,
-            source=source,
-            on=table.on,
+            source=source_id,
+            on=on,
+            shared=shared,
             filter=table.filter,
             debounce=rule,
             priority=_priority(table.priority),
@@ -186,37 +183,18 @@ class Builder:
             defined_in=self._defined_in(("triggers", name)),
         )
 
-    def _source(self, name: str, on: Plugin) -> str | None:
-        """Return the id of a trigger's source: the plugin's name, and its identity or a digest."""
-        if not isinstance(on, Source):
-            return f"timer:{name}"
-        path = ("triggers", name, "on", on.name)
+    def _check_loops(self, triggers: Mapping[str, Trigger]) -> None:
+        """Refuse triggers whose runs' ends start them again and again, where nobody said that this is meant."""
+        jobs: Mapping[str, JobTable] = self._reader.sound.get(("jobs",), {})
+        tags = {name: frozenset(table.tags) for name, table in jobs.items()}
         try:
-            identity = on.identity()
-        except Exception as error:  # identity is plugin code
-            _log.warning("%s: identity failed", on.name, exc_info=True, extra={"action": "plugin.identity"})
-            self._at(path, f"the plugin's identity failed with {type(error).__name__}: {error}")
-            return None
-        if identity is None:
-            try:
-                settings = _canonical(on, path, self._reader.references.origins)
-            except PluginError as error:
-                self._at(path, f"the plugin {show_value(on.name)} can't be used: {error}")
-                return None
-            text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-            identity = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        return f"{on.name}:{identity}"
-
-    def _tell_clash(self, trigger: Trigger, other: Trigger) -> None:
-        on = trigger.on
-        identity = on.identity()
-        what = " ".join(part for part in (on.name, on.main, identity) if part)
-        path = ("triggers", trigger.name, "on", on.name)
-        message = f"{what} is already used with other settings by trigger {other.name}"
-        hint = "give both the same settings: they share one source"
-        if identity is None:
-            message = f"the same {on.name} is already used with another secret by trigger {other.name}"
-        self._at(path, message, hint)
+            loops = list(find_loops(triggers, tags))
+        except PluginError as error:
+            _log.warning("A loop can't be looked for", exc_info=True, extra={"action": "plugin.follows"})
+            self._at(("triggers",), str(error))
+            return
+        for names in loops:
+            self._at(("triggers", names[0], "on"), *said_of_loop(names, triggers))
 
     def _defined_in(self, path: KeyPath) -> str:
         place = self._root.nearest(path).place
@@ -225,29 +203,3 @@ class Builder:
 
 def _priority(value: int | str) -> int:
     return PRIORITIES[value] if isinstance(value, str) else value
-
-
-def _canonical(value: Any, path: KeyPath, origins: Mapping[KeyPath, str]) -> Any:
-    """Return settings as JSON values for a digest.
-
-    Where a text stands elsewhere, the reference counts and not the text; a secret's text never counts. So a
-    source keeps its id (and with it its keys and cursor) when a password changes, and the id tells nothing.
-    """
-    if path in origins:
-        return {"reference": origins[path]}
-    if isinstance(value, Secret):
-        return {"secret": value.origin}
-    if isinstance(value, Struct):
-        fields = fields_of(type(value))
-        return {field.key: _canonical(getattr(value, field.name), (*path, field.key), origins) for field in fields}
-    if isinstance(value, dict):
-        return {key: _canonical(item, (*path, key), origins) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(item, (*path, index), origins) for index, item in enumerate(value)]
-    if isinstance(value, (set, frozenset)):
-        return sorted(json.dumps(_canonical(item, (), {}), sort_keys=True) for item in value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    return str(value) if isinstance(value, Path) else value

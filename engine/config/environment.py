@@ -91,6 +91,9 @@ class Overrides:
         for item in shape.alternatives():
             if item.kind == "struct":
                 for field in fields_of(item.cls):
+                    if field.shape.inline:
+                        yield from self._children(field.shape, node)
+                        continue
                     yield field.key, field.shape, None, present.get(field.key)
             elif item.kind == "dict":
                 for key, child in present.items():

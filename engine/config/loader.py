@@ -13,11 +13,14 @@ from engine.config.environment import Overrides
 from engine.config.model import Config, DefaultsTable, EngineSettings, RetryTable, Root
 from engine.config.plugin_tables import SettingsReader
 from engine.config.references import References
-from engine.config.shapes import fields_of
+from engine.config.shapes import NAME_KINDS, fields_of
 from engine.errors import ConfigError, ConfigProblem
 from engine.registry import Registry
 
 DEFAULT_FILE = "config.toml"
+
+DEFINED_BY_CODE = frozenset({"job", "trigger"})
+"""Kinds of names of what a program may define, after its configuration was read."""
 
 
 def find_files(explicit: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
@@ -55,6 +58,7 @@ def load(
     environment: Mapping[str, str],
     registry: Registry | None = None,
     create_secrets: bool = False,
+    examine: bool = False,
     given: Node | None = None,
     discover: Callable[[Sequence[Path]], Registry] = Registry.discover,
 ) -> Config:
@@ -62,9 +66,10 @@ def load(
 
     Without a `registry`, `discover` finds the plugins: those of the entry points and of the folders of `[engine]
     plugins`. With `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the
-    rest was found right; without, a random value in memory stands in. Without files, everything has its default,
-    and relative paths are relative to the working directory. `given` is what code lays over all of it; triggers may
-    then name jobs that the code is yet to define.
+    rest was found right; without, a random value in memory stands in. With `examine`, runners look at what their
+    settings name outside of the configuration, such as modules to import. Without files, everything has its default,
+    and relative paths are relative to the working directory. `given` is what code lays over all of it; what is read
+    may then name jobs and triggers that the code is yet to define.
 
     Raises ConfigError with all problems, in the order of files and lines; no text of it holds a secret.
     """
@@ -85,10 +90,15 @@ def load(
         root = merge(root, given)
     reader = SettingsReader(problems, references, registry)
     reader.incomplete = incomplete
+    for kind, key in NAME_KINDS.items():
+        table = root.value.get(key)
+        reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
+    if given is not None:
+        reader.elsewhere = DEFINED_BY_CODE
     tables = _read_tables(reader, root)
-    builder = Builder(reader, root, tables)
-    builder.jobs_elsewhere = given is not None
-    config = builder.build(base, tuple(file.absolute() for file in files))
+    if examine:
+        reader.examine_runners(root, base)
+    config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):
         raise error_of(problems, references)
     if create_secrets:

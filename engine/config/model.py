@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.jobs import Job, OnCrash, RetryPolicy
-from engine.plugin.settings import BadSetting, Duration, ExpressionText, Size, TimeZone
-from engine.triggers import HIGH_PRIORITY, NORMAL_PRIORITY, Trigger
+from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
+from engine.registry import SHARED_KEY
+from engine.triggers import HIGH_PRIORITY, NORMAL_PRIORITY, SharedSource, Trigger
 from engine.units import format_duration
 
 Slug = Annotated[str, Meta(extra={"kind": "slug"})]
-"""The name of a job or trigger: letters, digits, `_`, `.` and `-`."""
+"""The name of a source, job or trigger: letters, digits, `_`, `.` and `-`."""
 
 RunnerTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "runner"})]
 """A table with the name of one runner and its settings."""
 
-SourceTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source"})]
-"""A table with the name of one source or timer and its settings."""
+OnTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "on"})]
+"""A table with the name of one source or timer and its settings, or with `source` and the name of a shared one."""
+
+InlineSource = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source", "inline": True})]
+"""The name of one source or timer and its settings, among the other keys of a table."""
+
+SourceName = Annotated[str, Meta(extra={"kind": "source_name"})]
+"""The name of a shared source; unknown ones are refused."""
 
 Listen = Annotated[str, Meta(extra={"kind": "listen"})]
 """A host and a port: `127.0.0.1:8080`, `[::1]:8080`."""
@@ -175,11 +182,32 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
             )
 
 
+class SourceTable(Struct, frozen=True, kw_only=True):
+    """A source with a name, which runs once for all triggers that name it."""
+
+    on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    description: Annotated[str, Meta(description="For people.")] = ""
+    tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
+    enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
+
+
+class Shared(Plugin, frozen=True, kw_only=True):
+    """A source or timer of `[sources.NAME]`.
+
+    - `named`: its name.
+    """
+
+    name: ClassVar[str] = SHARED_KEY
+    main: ClassVar[str | None] = "named"
+
+    named: SourceName
+
+
 class TriggerTable(Struct, frozen=True, kw_only=True):
     """A rule: on this source, when these conditions hold, run that job."""
 
-    on: Annotated[SourceTable, Meta(description="Exactly one source or timer, with its settings.")]
-    job: Annotated[str, Meta(description="The name of the job to run.")]
+    on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
+    job: Annotated[JobName, Meta(description="The name of the job to run.")]
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
@@ -212,6 +240,9 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    sources: Annotated[dict[Slug, SourceTable], Meta(description="Sources for several triggers, by name.")] = field(
+        default_factory=dict
+    )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
     triggers: Annotated[dict[Slug, TriggerTable], Meta(description="The triggers by name.")] = field(
         default_factory=dict
@@ -245,6 +276,7 @@ class Config(Struct, frozen=True, kw_only=True):
     engine: EngineSettings
     store: StoreSettings
     http: HttpSettings
+    sources: dict[str, SharedSource]
     jobs: dict[str, Job]
     triggers: dict[str, Trigger]
     base: Path

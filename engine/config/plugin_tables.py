@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
-from engine.config.model import TriggerTable
+from engine.config.model import Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
 from engine.config.references import References
 from engine.config.scalars import near
@@ -17,15 +19,17 @@ from engine.config.shapes import TEXT_KINDS, Shape, fields_of
 from engine.errors import PluginError
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES
 from engine.plugin import BadSetting, Plugin, Runner, Source, Timer
-from engine.plugin.settings import settings_of
 from engine.registry import Kind, Registry, check_plugin
 
 _log = logging.getLogger(__name__)
 
 
 def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
-    """Return the plugins that a table takes: runners, or sources and timers."""
-    return {**registry.runners} if of == "runner" else {**registry.sources, **registry.timers}
+    """Return the plugins that a table takes: runners, or sources and timers (in `on` also what names a shared one)."""
+    if of == "runner":
+        return {**registry.runners}
+    found: dict[str, type[Plugin]] = {**registry.sources, **registry.timers}
+    return {**found, Shared.name: Shared} if of == "on" else found
 
 
 def names_of(cls: type[Plugin]) -> frozenset[str]:
@@ -83,7 +87,19 @@ class SettingsReader(Reader):
                 return
             named = list(on.value) if on is not None and isinstance(on.value, dict) else []
             plugin = plugins_of(self.registry, "source").get(named[0]) if len(named) == 1 else None
+            if named == [Shared.name]:
+                plugin = self._shared_plugin(on.value[Shared.name])
             self.names = TRIGGER_NAMES if plugin is None else names_of(plugin)
+
+    def _shared_plugin(self, node: Node) -> type[Plugin] | None:
+        """Return the plugin of the shared source that `on.source` names, if that is right."""
+        table = as_table(Shared, node, ()).value
+        name = table["named"].value if isinstance(table, dict) and "named" in table else None
+        source: SourceTable | None = self.sound.get(("sources",), {}).get(name) if isinstance(name, str) else None
+        return None if source is None else type(source.on)
+
+    def plugin_names(self, shape: Shape) -> Collection[str]:
+        return plugins_of(self.registry, shape.of).keys()
 
     def read_plugin(self, shape: Shape, node: Node, path: KeyPath) -> Any:
         noun = "runner" if shape.of == "runner" else "source or timer"
@@ -95,7 +111,7 @@ class SettingsReader(Reader):
         ((name, child),) = node.value.items()
         path = (*path, name)
         if name not in known:
-            self._unknown(noun, name, child, path)
+            self._unknown(shape.of, noun, name, child, path)
             return BAD
         outer, self.names = self.names, names_of(known[name])
         try:
@@ -106,14 +122,14 @@ class SettingsReader(Reader):
         finally:
             self.names = outer
 
-    def _unknown(self, noun: str, name: str, node: Node, path: KeyPath) -> None:
+    def _unknown(self, of: str, noun: str, name: str, node: Node, path: KeyPath) -> None:
         kinds: tuple[Kind, ...] = ("runner",) if noun == "runner" else ("source", "timer")
         broken = self.registry.broken(name, *kinds)
         if broken is not None:
             message = f"the plugin {show_value(name)} ({broken.origin}) can't be used: {broken.error}"
             self.problems.at(node, path, message)
             return
-        known = plugins_of(self.registry, kinds[0])
+        known = plugins_of(self.registry, of)
         hint = near(name, known) if known else "no plugin of that kind is installed"
         self.problems.at(node, path, f"there is no {noun} {show_value(name)}", hint)
 
@@ -140,12 +156,12 @@ class SettingsReader(Reader):
             check_plugin(type(plugin))
             if not isinstance(plugin, wanted):
                 raise PluginError(f"it is no {noun}")
-            values = settings_of(plugin)
+            values = asdict(plugin)
             self._fill_timezone(type(plugin), values)
         except PluginError as error:
             self.problems.at(node, path, f"found a {type(plugin).__name__}, which can't be used: {error}")
             return BAD
-        if values != settings_of(plugin):
+        if values != asdict(plugin):
             plugin = replace(plugin, **values)
         return self._checked(plugin, node, (*path, plugin.name)) if isinstance(plugin, Runner) else plugin
 
@@ -160,6 +176,24 @@ class SettingsReader(Reader):
             self.problems.at(node, path, f"check failed with {type(error).__name__}: {error}")
             return BAD
         return runner
+
+    def examine_runners(self, root: Node, base: Path) -> None:
+        """Let the runners of the jobs that are right look at what their settings name, each kind at once."""
+        by_kind: dict[type[Runner], dict[str, Any]] = {}
+        for job, table in self.sound.get(("jobs",), {}).items():
+            by_kind.setdefault(type(table.run), {})[job] = table.run
+        for cls, runners in by_kind.items():
+            try:
+                found = dict(cls.examine(runners, base))
+            except Exception as error:  # examine is plugin code
+                _log.warning("%s: examine failed", cls.name, exc_info=True, extra={"action": "plugin.examine"})
+                first = ("jobs", next(iter(runners)), "run", cls.name)
+                message = f"looking at what it names failed with {type(error).__name__}: {error}"
+                self.problems.at(root.nearest(first), first, message)
+                continue
+            for job, problem in found.items():
+                path = ("jobs", job, "run", cls.name)
+                self.refuse(problem, cls, as_table(cls, root.nearest(path), path), path)
 
     def _fill_timezone(self, cls: type[Plugin], values: dict[str, Any]) -> None:
         """Give the engine's time zone to a plugin that has a setting for one and was not told one."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
 from engine.config.references import References
 from engine.config.scalars import Mismatch, check_bounds, convert, expected, fits, near, same
-from engine.config.shapes import TEXT_KINDS, Shape, fields_of
+from engine.config.shapes import NAME_KINDS, TEXT_KINDS, Shape, fields_of
 from engine.errors import ExpressionError, InvalidEvent
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Template
 from engine.payload import survey
@@ -38,6 +38,7 @@ _PART = re.compile(r"[^.\[\]]+")
 class Reader:
     """Reads values of given shapes. `names` is what CEL expressions may use at the moment.
 
+    `named` holds, for each of NAME_KINDS, the names that there are; those of a kind in `elsewhere` are not looked up.
     `sound` holds, for each table of named things, those that were read without a mistake.
     With `incomplete` set (a file could not be read), what is missing is no problem: it may stand there.
     """
@@ -48,6 +49,8 @@ class Reader:
         self.names: Collection[str] = TRIGGER_NAMES
         self.incomplete = False
         self.inherited: dict[type[Struct], Struct] = {}
+        self.named: dict[str, Collection[str]] = {}
+        self.elsewhere: Collection[str] = ()
         self.sound: dict[KeyPath, dict[str, Any]] = {}
 
     def read(self, shape: Shape, node: Node, path: KeyPath) -> Any:
@@ -81,14 +84,21 @@ class Reader:
 
     def read_fields(self, cls: type[Struct], node: Node, path: KeyPath) -> dict[str, Any] | _Bad:
         """Read a table as the fields of a struct, by Python name; what is left out has its default."""
-        fields = fields_of(cls)
+        fields = [field for field in fields_of(cls) if not field.shape.inline]
         known = {field.key: field for field in fields}
-        sound = True
-        for key, child in node.value.items():
-            if key not in known:
-                self.problems.at(child, (*path, key), "unknown key", near(key, known) or "it takes no keys")
-                sound = False
+        others = {key: child for key, child in node.value.items() if key not in known}
         values: dict[str, Any] = {}
+        for inline in fields_of(cls):
+            if inline.shape.inline:
+                takes = self.plugin_names(inline.shape)
+                named = {key: child for key, child in others.items() if key in takes} or others
+                missing = not named and self.incomplete
+                table = Node(named, node.place, node.shown)
+                values[inline.name] = BAD if missing else self.read(inline.shape, table, path)
+                others = {key: child for key, child in others.items() if key not in named}
+        for key, child in others.items():
+            self.problems.at(child, (*path, key), "unknown key", near(key, known) or "it takes no keys")
+        sound = not others and all(value is not BAD for value in values.values())
         for field in fields:
             child = node.value.get(field.key)
             if child is not None:
@@ -136,6 +146,10 @@ class Reader:
         """Read a table that names a plugin; what knows the plugins overrides this."""
         raise NotImplementedError
 
+    def plugin_names(self, shape: Shape) -> Collection[str]:
+        """Return the names that a table of plugins takes; what knows the plugins overrides this."""
+        return ()
+
     def enter(self, cls: type[Struct], node: Node) -> None:
         """Called before the table of a struct is read, to set what its expressions may use."""
 
@@ -172,6 +186,7 @@ class Reader:
         try:
             convert(shape, text, node.place.base)
             self._compile(shape, text)
+            self._look_up(shape, text)
         except Mismatch as error:
             self.problems.at(node, path, f"found {found}, {error}", error.hint)
             return BAD
@@ -189,6 +204,18 @@ class Reader:
             Expression(text, self.names)
         elif shape.kind == "template":
             Template(text, self.names)
+
+    def _look_up(self, shape: Shape, text: str) -> None:
+        """Raise Mismatch for the name of something that is not there."""
+        if shape.kind not in NAME_KINDS or self.incomplete or shape.kind in self.elsewhere:
+            return
+        names = self.named.get(shape.kind, ())
+        if text in names:
+            return
+        table = NAME_KINDS[shape.kind]
+        noun = table.removesuffix("s")
+        hint = near(text, names) if names else f"there are no {table}: a {noun} is a table [{table}.NAME]"
+        raise Mismatch(f"but there is no such {noun}", hint)
 
     def _read_list(self, shape: Shape, node: Node, path: KeyPath) -> Any:
         values = [self.read(shape.items[0], child, (*path, index)) for index, child in enumerate(node.value)]

@@ -29,11 +29,15 @@ _EXPECTED = {
     "timezone": 'a time zone such as "Europe/Berlin"',
     "expression": "a CEL expression, as text",
     "template": "text",
+    "job": "the name of a job",
+    "trigger": "the name of a trigger",
+    "source_name": "the name of a source",
     "path": "a path, as text",
     "slug": "a name",
     "listen": '"host:port" or "[ipv6]:port"',
     "store_url": 'a URL such as "sqlite:///data/engine.db"',
     "datetime": "an instant such as 2030-01-31T02:00:00Z",
+    "moment": 'an instant such as "2030-01-31T02:00:00+01:00", or a local time such as "2030-01-31 02:00"',
     "date": "a date such as 2030-01-31",
     "time": "a time of day such as 02:00:00",
     "struct": "a table",
@@ -45,12 +49,17 @@ _EXPECTED = {
 
 _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "secret": (str,), "timezone": (str,), "expression": (str,), "template": (str,),
-    "duration": (str,), "size": (str,), "path": (str,), "slug": (str,), "listen": (str,), "store_url": (str,),
+    "duration": (str,), "size": (str,), "path": (str,), "slug": (str,),
+    "job": (str,), "trigger": (str,), "source_name": (str,), "listen": (str,), "store_url": (str,),
     "int": (int,), "float": (int, float), "bool": (bool,),
-    "datetime": (datetime,), "date": (date,), "time": (time,),
+    "datetime": (datetime,), "moment": (datetime, str), "date": (date,), "time": (time,),
     "list": (list,), "struct": (dict,), "dict": (dict,), "data": (dict,), "data_templates": (dict,),
     "plugin": (dict,),
 }  # fmt: skip
+
+
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}:\d{2})?\Z", re.ASCII)
+_MOMENT_HINT = 'write "2030-01-31T02:00:00+01:00", or "2030-01-31 02:00" for a local time'
 
 
 class Mismatch(ValueError):
@@ -139,6 +148,8 @@ def _plural(shape: Shape) -> str:
         "str": "texts",
         "template": "texts",
         "path": "paths",
+        "job": "names of jobs",
+        "trigger": "names of triggers",
         "int": "whole numbers",
         "float": "numbers",
     }
@@ -210,7 +221,25 @@ def _path(value: str, base: Path) -> Path:
 def _datetime(value: datetime, base: Path) -> datetime:
     if value.tzinfo is None:
         raise Mismatch("which has no offset from UTC", f"write {value.isoformat()}Z, or another offset")
-    return value.astimezone(UTC)
+    return _in_utc(value)
+
+
+def _moment(value: datetime | str, base: Path) -> datetime:
+    if isinstance(value, str):
+        if not _MOMENT.match(value):
+            raise Mismatch("which is no date with a time", _MOMENT_HINT)
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise Mismatch(f"which is no date with a time: {error}", _MOMENT_HINT) from None
+    return value if value.tzinfo is None else _in_utc(value)
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise Mismatch("which is out of range: it has no date in UTC") from None
 
 
 def _slug(value: str, base: Path) -> str:
@@ -247,6 +276,7 @@ _CONVERTERS: dict[str, Callable[[Any, Path], Any]] = {
     "timezone": _timezone,
     "path": _path,
     "datetime": _datetime,
+    "moment": _moment,
     "slug": _slug,
     "listen": _listen,
     "store_url": _store_url,

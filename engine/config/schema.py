@@ -24,6 +24,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SLUG_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 _DURATION_PATTERN = r"^(P.+|(\d+(\.\d+)?(ms|s|m|h|d|w))+)$"
 _SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$"
+_MOMENT_PATTERN = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?$"
 _FIELD_LINE = re.compile(r"^- ((?:`\w+`(?:, )?)+): ", re.MULTILINE)
 
 _REFERENCE = {
@@ -59,6 +60,7 @@ _SIMPLE: dict[str, dict[str, Any]] = {
     "size": {"type": "string", "pattern": _SIZE_PATTERN},
     "path": {"type": "string", "minLength": 1},
     "datetime": {"type": "string", "format": "date-time"},
+    "moment": {"type": "string", "pattern": _MOMENT_PATTERN},
     "date": {"type": "string", "format": "date"},
     "time": {"type": "string", "format": "time"},
     "any": {},
@@ -125,17 +127,25 @@ class _Writer:
     def struct(self, cls: type[Struct]) -> dict[str, Any]:
         texts = _field_docs(cls)
         properties = {}
-        for field in fields_of(cls):
+        fields = [field for field in fields_of(cls) if not field.shape.inline]
+        for field in fields:
             text = field.shape.description or texts.get(field.name, "")
             properties[field.key] = self._field(field, text)
-        required = [field.key for field in fields_of(cls) if field.required]
+        required = [field.key for field in fields if field.required]
+        inline = [field.shape for field in fields_of(cls) if field.shape.inline]
         return {
             "type": "object",
             "description": _FIELD_LINE.split(inspect.cleandoc(cls.__doc__ or ""), maxsplit=1)[0].strip(),
             "properties": properties,
             **({"required": required} if required else {}),
-            "additionalProperties": False,
+            **(self._inline(inline[0]) if inline else {"additionalProperties": False}),
         }
+
+    def _inline(self, shape: Shape) -> dict[str, Any]:
+        """Return what lets exactly one plugin stand among the other keys of a table."""
+        plugins = self._plugins(shape)["properties"]
+        one_of = [{"properties": {name: table}, "required": [name]} for name, table in plugins.items()]
+        return {"oneOf": one_of, "unevaluatedProperties": False}
 
     def _field(self, field: Field, description: str) -> dict[str, Any]:
         result = self.shape(field.shape)
@@ -186,7 +196,8 @@ class _Writer:
         }
 
     def _plugin(self, cls: type[Plugin]) -> dict[str, Any]:
-        table = self._reference(f"{kind_of(cls)}.{cls.name}", cls)
+        own = cls.__module__.startswith("engine.config.")
+        table = self._reference(cls.__qualname__ if own else f"{kind_of(cls)}.{cls.name}", cls)
         if cls.main is None:
             return table
         key = main_key(cls)

@@ -21,11 +21,14 @@ from msgspec import NODEFAULT, Meta, Struct
 from engine.errors import PluginError
 from engine.plugin.settings import Secret
 
-TEXT_KINDS = frozenset({"str", "secret", "timezone", "expression", "template", "listen", "store_url"})
+NAME_KINDS: Mapping[str, str] = {"job": "jobs", "trigger": "triggers", "source_name": "sources"}
+"""Kinds of texts that name something: with the table that must hold it."""
+
+TEXT_KINDS = NAME_KINDS.keys() | {"str", "secret", "timezone", "expression", "template", "listen", "store_url"}
 """Kinds for which a reference may stand: `{ env = … }`, `{ file = … }`."""
 
 SCALAR_KINDS = TEXT_KINDS | {
-    "int", "float", "bool", "duration", "size", "path", "datetime", "date", "time", "literal", "enum",
+    "int", "float", "bool", "duration", "size", "path", "datetime", "moment", "date", "time", "literal", "enum",
 }  # fmt: skip
 """Kinds of single values: those that the environment can override."""
 
@@ -52,7 +55,8 @@ class Shape:
     - `kind`: one of the simple kinds, or `literal enum list dict struct union plugin data data_templates`.
     - `items`: the shapes of a union, or the one of a list's elements or a dict's values; `key` of its keys.
     - `cls`: the class of a struct or enum, or what to make of a list (list, tuple, set, frozenset).
-    - `choices`: the values of a literal or enum; `of`: the kind of plugin.
+    - `choices`: the values of a literal or enum.
+    - `of`: the kind of plugin; `inline`: its name stands among the keys of the table that has it as a field.
     - `bounds`: limits such as ge, le, pattern, by their names in `msgspec.Meta`.
     """
 
@@ -62,6 +66,7 @@ class Shape:
     cls: Any = None
     choices: tuple[Any, ...] = ()
     of: str = ""
+    inline: bool = False
     bounds: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
 
@@ -129,7 +134,7 @@ def _annotated(base: Any, metas: Sequence[Meta]) -> Shape:
         description = meta.description or description
         bounds |= {name: value for name in _BOUNDS if (value := getattr(meta, name)) is not None}
     kind = extra.get("kind")
-    shape = Shape(kind, of=extra.get("of", "")) if kind else _bare(base)
+    shape = Shape(kind, of=extra.get("of", ""), inline=extra.get("inline", False)) if kind else _bare(base)
     return _bounded(replace(shape, description=description or shape.description), bounds)
 
 

@@ -19,14 +19,17 @@ _NO_REQUEST = {"method": "", "headers": {}, "query": {}, "remote": ""}
 class Rule:
     """A trigger with its job and its compiled expressions, or the functions that stand for them.
 
+    `disabled` says why it runs nothing, or is None where it does.
+
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
-    __slots__ = ("_data", "_defaults", "filter", "job", "key", "names", "trigger")
+    __slots__ = ("_data", "_defaults", "disabled", "filter", "job", "key", "names", "trigger")
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
+        self.disabled = _why_disabled(trigger, job)
         self.filter = _compiled(trigger.filter)
         self.key = None if trigger.debounce is None else _compiled(trigger.debounce.key)
         self._data = Function(trigger.data) if callable(trigger.data) else None
@@ -102,6 +105,13 @@ class Rule:
                 **self.names,
             }
         )
+
+
+def _why_disabled(trigger: Trigger, job: Job) -> str | None:
+    why = trigger.why_disabled()
+    if why is not None:
+        return f"trigger {trigger.name} {why}"
+    return None if job.enabled else f"job {job.name} is disabled"
 
 
 def _compiled(given: str | Judge | None) -> Expression | Function | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.config import Config, Given, Place, load, node_of, problem, unknown_job
+from engine.config import TRIGGER_KEYS, Config, Given, Place, load, node_of, problem
 from engine.config.scalars import near
 from engine.embedding.functions import Function, is_async
 from engine.embedding.places import definition
@@ -21,6 +21,9 @@ from engine.registry import Registry
 from engine.triggers import Trigger
 
 JobFunction = Callable[[Any], object]
+
+_DEEPEST_NAME = 3
+"""How deep functions may stand in settings in the place of names: `on={"run": {"job": [ship, bill]}}`."""
 
 
 class Definitions:
@@ -38,10 +41,11 @@ class Definitions:
         self.config = load(
             files, environment=environment, create_secrets=True, given=node_of(settings, place), discover=self._discover
         )
-        self._given = Given(config=self.config, registry=self.registry, environment=os.environ)
         self.jobs: dict[str, Job] = dict(self.config.jobs)
         self.triggers: dict[str, Trigger] = dict(self.config.triggers)
-        self._on = {trigger.source: trigger for trigger in self.triggers.values()}
+        self._given = Given(
+            config=self.config, registry=self.registry, environment=os.environ, jobs=self.jobs, triggers=self.triggers
+        )
         self._job_of: dict[int, tuple[JobFunction, str]] = {}
 
     def _discover(self, folders: Sequence[Path]) -> Registry:
@@ -67,24 +71,32 @@ class Definitions:
         return job
 
     def add_trigger(self, name: str, job: str | JobFunction, settings: Mapping[str, Any], place: Place) -> Trigger:
-        """Define a trigger. Whether there is its job may show later: see `check_jobs`."""
+        """Define a trigger. Whether there are the jobs and triggers that it names may show later: see `check`.
+
+        Where it is on the ends of runs, a job is also named by its function.
+        """
         _refuse_second(self.triggers, name, place, "triggers")
         job = job if isinstance(job, str) else self.name_of(job, place, f"triggers.{name}.job")
         plain, functions = _apart(settings, place, f"triggers.{name}")
-        trigger = self._given.trigger(name, {**plain, "job": job}, place, self._on)
+        sources = plain.keys() - (TRIGGER_KEYS - {"on"})
+        plain |= {key: self._with_names(plain[key]) for key in sources}
+        trigger = self._given.trigger(name, {**plain, "job": job}, place)
         trigger = self.triggers[name] = _with_functions(trigger, functions)
-        self._on.setdefault(trigger.source, trigger)
         return trigger
+
+    def _with_names(self, value: Any, depth: int = 0) -> Any:
+        """Return settings of a source in which each job's function is its name."""
+        if isinstance(value, Mapping) and depth < _DEEPEST_NAME:
+            return {key: self._with_names(child, depth + 1) for key, child in value.items()}
+        if isinstance(value, (list, tuple)) and depth < _DEEPEST_NAME:
+            return [self._with_names(child, depth + 1) for child in value]
+        known = self._job_of.get(id(value))
+        return value if known is None else known[1]
 
     def forget(self, name: str) -> None:
         """Forget a trigger."""
-        trigger = self.triggers.pop(name, None)
-        if trigger is not None and self._on.get(trigger.source) is trigger:
-            del self._on[trigger.source]
-            for other in self.triggers.values():
-                if other.source == trigger.source:
-                    self._on[trigger.source] = other
-                    break
+        if self.triggers.pop(name, None) is not None:
+            self._given.forget(name)
 
     def name_of(self, function: JobFunction, place: Place, path: str) -> str:
         """Return the name of the job that a function is; raise ConfigError where it is none."""
@@ -104,20 +116,16 @@ class Definitions:
             raise NotFound(f'there is no trigger "{name}" ({hint})')
         return trigger
 
-    def check_jobs(self, *triggers: Trigger) -> None:
-        """Raise ConfigError for triggers whose job is not there."""
-        wrong = []
-        for trigger in triggers:
-            if trigger.job not in self.jobs:
-                file, _, line = trigger.defined_in.rpartition(":")
-                place = Place(file, int(line), self.config.base, 0)
-                wrong.append(unknown_job(place, f"triggers.{trigger.name}.job", trigger.job, self.jobs))
-        if wrong:
-            raise ConfigError(wrong)
+    def check(self, trigger: Trigger) -> None:
+        """Raise ConfigError where a trigger names a job or a trigger that is not there."""
+        self._given.check(trigger)
 
     def whole(self) -> Config:
-        """Return the configuration with all that was defined; raise ConfigError where jobs of triggers are missing."""
-        self.check_jobs(*self.triggers.values())
+        """Return the configuration with all that was defined.
+
+        Raises ConfigError for names of jobs and triggers that are not there, and for triggers that start themselves.
+        """
+        self._given.check_all()
         return replace(self.config, jobs=dict(self.jobs), triggers=dict(self.triggers))
 
 

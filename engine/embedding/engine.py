@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
 from engine.runs import Run, RunState
-from engine.runtime import Runtime, until_signalled
+from engine.runtime import Runtime, leave_stuck_sources, until_signalled
 from engine.store.base import RunFilter
 from engine.triggers import GATES, Judge, Pause
 
@@ -194,7 +195,7 @@ class Engine:
         if operations is None:
             return
         try:
-            definitions.check_jobs(trigger)
+            definitions.check(trigger)
             operations.add_trigger(trigger)
         except BaseException:
             definitions.forget(name)
@@ -219,9 +220,12 @@ class Engine:
         """Return a trigger as it stands; raise NotFound."""
         trigger = self._definitions.trigger(name)
         operations = self._running()
-        if operations is None:
-            return view_of(trigger, None, None)
-        return view_of(trigger, operations.pause_of(name), operations.next_at(name))
+        if operations is None or not operations.has_trigger(name):
+            return view_of(trigger)
+        return view_of(
+            trigger, pause=operations.pause_of(name), next_at=operations.next_at(name),
+            completed=operations.is_completed(name),
+        )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:
         """Return all triggers as they stand, by name."""
@@ -402,7 +406,8 @@ class Engine:
     def run(self) -> None:
         """Run until SIGTERM or SIGINT, and stop; a second signal ends the process at once.
 
-        For a program that is nothing but jobs and triggers; call it in the main thread. Raises what entering raises.
+        For a program that is nothing but jobs and triggers; call it in the main thread. Where a source ignores that it
+        is told to stop, the process is ended once all else has stopped. Raises what entering raises.
         """
         runtime = self._runtime(os.environ)  # with it, systemd is told how the program is
 
@@ -416,8 +421,14 @@ class Engine:
             finally:
                 await self.__aexit__(None, error, None)
 
+        async def whole() -> None:
+            try:
+                await until_signalled(runtime, live)
+            finally:
+                leave_stuck_sources(runtime, 1 if isinstance(sys.exception(), Exception) else 0)
+
         try:
-            anyio.run(until_signalled, runtime, live)
+            anyio.run(whole)
         except BaseExceptionGroup as group:
             raise single(group) from None
 

@@ -74,6 +74,14 @@ class Operations(Protocol):
         """Return the names of all triggers."""
         ...
 
+    def source_views(self) -> list[dict[str, Any]]:
+        """Return all sources as the API shows them."""
+        ...
+
+    def source_view(self, name: str) -> dict[str, Any]:
+        """Return one source as the API shows it; raise NotFound."""
+        ...
+
     def ready(self) -> tuple[bool, list[str]]:
         """Tell whether the engine takes events, and what is not ready, in words."""
         ...

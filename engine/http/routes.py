@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from engine.http import engine_routes, event_routes, logs, run_routes, trigger_routes
+from engine.http import engine_routes, event_routes, logs, run_routes, source_routes, trigger_routes
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
 
@@ -16,7 +16,8 @@ API = "/api/v1"
 class Route(Struct, frozen=True, kw_only=True):
     """One thing that can be asked for.
 
-    `pattern` is a path in which `{name}` stands for any one segment; `role` what is needed, None for nothing.
+    `pattern` is a path in which `{name}` stands for any one segment, and `{name*}`, at its end, for all that are left;
+    `role` what is needed, None for nothing.
     """
 
     method: str
@@ -46,6 +47,8 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/triggers/{{name}}/resume", trigger_routes.resume_trigger, _OPERATOR, "Let it run again"),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
+    _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
     _route("GET", f"{API}/events", event_routes.list_events, _VIEWER, "Events, the newest first"),
     _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),
@@ -58,13 +61,16 @@ Methods = Mapping[str, Route]
 
 
 class Router:
-    """Finds the routes of a path: a fixed path first, then patterns with as many segments."""
+    """Finds the routes of a path: a fixed path first, then patterns with as many segments, then open ones."""
 
     def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
         self._fixed: dict[str, dict[str, Route]] = {}
         self._patterns: dict[int, dict[tuple[str, ...], dict[str, Route]]] = {}
+        self._open: dict[str, dict[str, Route]] = {}
         for route in routes:
-            if "{" in route.pattern:
+            if route.pattern.endswith("*}"):
+                methods = self._open.setdefault(route.pattern, {})
+            elif "{" in route.pattern:
                 segments = tuple(route.pattern.split("/"))
                 methods = self._patterns.setdefault(len(segments), {}).setdefault(segments, {})
             else:
@@ -88,6 +94,10 @@ class Router:
                     break
             else:
                 return methods, parameters
+        for open_pattern, methods in self._open.items():
+            before, _, name = open_pattern.rpartition("{")
+            if path.startswith(before) and len(path) > len(before):
+                return methods, {name[:-2]: path[len(before) :]}
         return None
 
 

@@ -7,6 +7,8 @@ checks them against the class, and calls the one method that its kind asks for:
 - `Timer.next(after)` and `Timer.previous(before)` tell due instants, purely;
 - `Runner.run(context)` executes one attempt of a run and returns its `Outcome`.
 
+`FunctionContext` is for another reader: authors of functions that jobs call.
+
 Plugins are found by entry points of the group `engine.plugins`, and in the folders that `[engine] plugins`
 names.
 """
@@ -15,23 +17,29 @@ from engine.clock import Clock, SystemClock
 from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
-from engine.payload import encode_json, parse_json
+from engine.payload import encode_json, parse_json, survey
+from engine.plugin.functions import FunctionContext, RunCancelled
 from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
-from engine.plugin.runners import Outcome, RunContext, Runner
+from engine.plugin.runners import Outcome, PrepareContext, RunContext, Runner
 from engine.plugin.settings import (
     BadSetting,
     Duration,
     ExpressionText,
+    JobName,
+    Moment,
     Plugin,
     Secret,
     Size,
     TemplateText,
     TimeZone,
+    TriggerName,
 )
-from engine.plugin.sources import Settled, Source, SourceContext, Timer
+from engine.plugin.sources import RunEnd, Settled, Source, SourceContext, Timer, Whereabouts
+from engine.runs import OUTCOMES, RunState
 from engine.triggers import PRIORITIES
 
 __all__ = [
+    "OUTCOMES",
     "PRIORITIES",
     "RESERVED_PREFIX",
     "Accepted",
@@ -42,16 +50,23 @@ __all__ = [
     "Expression",
     "ExpressionError",
     "ExpressionText",
+    "FunctionContext",
     "Handler",
     "Headers",
     "InvalidEvent",
+    "JobName",
+    "Moment",
     "Outcome",
     "Plugin",
     "PluginError",
+    "PrepareContext",
     "Refusal",
     "Request",
     "Response",
+    "RunCancelled",
     "RunContext",
+    "RunEnd",
+    "RunState",
     "Runner",
     "Scope",
     "Secret",
@@ -65,8 +80,11 @@ __all__ = [
     "TemplateText",
     "TimeZone",
     "Timer",
+    "TriggerName",
+    "Whereabouts",
     "encode_json",
     "parse_json",
     "plain",
     "render",
+    "survey",
 ]

@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from msgspec import Struct
 
 from engine.clock import Clock
 from engine.events import Event
 from engine.expressions import Scope
-from engine.plugin.settings import Plugin
+from engine.plugin.settings import BadSetting, Plugin
 from engine.runs import RunState
 
 T = TypeVar("T")
@@ -52,11 +52,31 @@ class Outcome(Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
-class RunContext(Protocol):
+class PrepareContext(Protocol):
+    """What the engine offers to a runner ahead of the runs of a job; a `RunContext` offers it too."""
+
+    job: str
+
+    base: Path
+    """The directory of the configuration file: relative paths in settings are relative to it."""
+
+    clock: Clock
+    log: logging.LoggerAdapter[logging.Logger]
+
+    async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """Return what all attempts with this key share, such as a pool of processes or connections.
+
+        `make()` is called and entered when it is first asked for; the engine leaves it when it stops, after the
+        last attempt ended. `key` begins with the runner's name and holds the settings that matter, such as
+        `("python", workers)`. Raises what `make` or entering raises; it is tried anew at the next call.
+        """
+        ...
+
+
+class RunContext(PrepareContext, Protocol):
     """What the engine offers to a runner for one attempt."""
 
     run_id: str
-    job: str
     trigger: str
     attempt: int
     """The number of this attempt, from 1."""
@@ -70,12 +90,6 @@ class RunContext(Protocol):
     scheduled_for: datetime | None
     scope: Scope
     """The values that the job's expressions and templates see."""
-
-    base: Path
-    """The directory of the configuration file: relative paths in settings are relative to it."""
-
-    clock: Clock
-    log: logging.LoggerAdapter[logging.Logger]
 
     marks: Mapping[str, str]
     """Environment variables by which a process is known as this run's; every process of it must carry them."""
@@ -92,15 +106,6 @@ class RunContext(Protocol):
         """Tell of a process, the leader of its own session, so that it can be found after a crash."""
         ...
 
-    async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Return what all attempts with this key share, such as a pool of processes or connections.
-
-        `make()` is called and entered when it is first asked for; the engine leaves it when it stops, after the
-        last attempt ended. `key` begins with the runner's name and holds the settings that matter, such as
-        `("python", workers)`. Raises what `make` or entering raises; it is tried anew at the next call.
-        """
-        ...
-
 
 class Runner(Plugin, frozen=True, kw_only=True):
     """Something that executes runs, such as a program.
@@ -115,3 +120,19 @@ class Runner(Plugin, frozen=True, kw_only=True):
 
     def check(self, names: Collection[str]) -> None:
         """Compile what the settings hold; raise BadSetting for what is wrong. Called once, at `check`."""
+
+    @classmethod
+    def examine(cls, runners: Mapping[str, Self], base: Path) -> Mapping[str, BadSetting]:
+        """Look at what settings name outside of themselves, such as modules; return what is wrong, by job.
+
+        Called once with the runners of all jobs, by name, when the engine starts and at `check`; other commands do
+        without. It may take its time, but must end. `base`: see `PrepareContext.base`.
+        """
+        return {}
+
+    async def prepare(self, context: PrepareContext) -> None:
+        """Make ready what the first run of a job would wait for, such as processes or imports.
+
+        Called once for each job when the engine starts, beside everything else: a run may come first. What it
+        raises is logged, and nothing else follows.
+        """

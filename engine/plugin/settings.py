@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from typing import Annotated, Any, ClassVar
+from datetime import datetime
+from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
@@ -15,6 +16,18 @@ Size = Annotated[int, Meta(extra={"kind": "size"})]
 
 TimeZone = Annotated[str, Meta(extra={"kind": "timezone"})]
 """The name of an IANA time zone, such as `Europe/Berlin`; unknown ones are refused."""
+
+JobName = Annotated[str, Meta(extra={"kind": "job"})]
+"""The name of a job; unknown ones are refused."""
+
+TriggerName = Annotated[str, Meta(extra={"kind": "trigger"})]
+"""The name of a trigger; unknown ones are refused."""
+
+Moment = Annotated[datetime, Meta(extra={"kind": "moment"})]
+"""An instant (aware, UTC), or a local time (naive) that the plugin puts into a zone.
+
+Written as text (`"2026-12-24T18:00:00+01:00"`, `"2026-12-24 18:00"`) or as TOML's own dates with a time.
+"""
 
 ExpressionText = Annotated[str, Meta(extra={"kind": "expression"})]
 """A CEL expression; syntax and names are checked when the configuration is read."""
@@ -76,8 +89,3 @@ class Plugin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: ClassVar[str]
     main: ClassVar[str | None] = None
-
-
-def settings_of(plugin: Plugin) -> dict[str, Any]:
-    """Return a plugin's settings by name."""
-    return {field: getattr(plugin, field) for field in plugin.__struct_fields__}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
@@ -27,6 +28,37 @@ class Settled(Struct, frozen=True, kw_only=True):
     state: RunState
     code: str
     reason: str
+
+
+class Whereabouts(Struct, frozen=True, kw_only=True):
+    """Where somebody who wants to try a source stands: for shell lines that work there when they are pasted.
+
+    - `base`: the directory of the configuration file.
+    - `command`: what calls the engine's command line, such as `.venv/bin/python -m engine`.
+    - `url`: the engine's own address, such as `http://127.0.0.1:8080`; None where it does not listen.
+    """
+
+    base: Path
+    command: str
+    url: str | None
+
+    def path(self, path: Path | str) -> str:
+        """Return a path of the configuration as a shell word, relative to the working directory where that is near."""
+        whole = self.base / path
+        near = Path.cwd()
+        return shlex.quote(str(whole.relative_to(near) if whole.is_relative_to(near) else whole))
+
+
+class RunEnd(Struct, frozen=True, kw_only=True):
+    """A kind of end of a run: how runs of a job, made by a trigger, end; see `Source.follows`.
+
+    `outcome` is one of `OUTCOMES`; `tags` are the job's.
+    """
+
+    job: str
+    trigger: str
+    outcome: RunState
+    tags: frozenset[str] = frozenset()
 
 
 class SourceContext(Protocol):
@@ -87,6 +119,14 @@ class SourceContext(Protocol):
         """Say that the source receives; the engine is ready when all its sources are."""
         ...
 
+    def warn(self, text: str | None) -> None:
+        """Say what is wrong while the source goes on, such as a directory that is gone; None: all is well again.
+
+        The text is shown with the source, and the engine's health is `degraded` as long as it stands. A start of
+        the source takes it back. Say it as often as you like: only what is new is logged.
+        """
+        ...
+
     def every(self, seconds: float) -> AsyncIterator[None]:
         """Iterate at once and then every `seconds`, measured from start to start; slow rounds skip beats."""
         ...
@@ -103,10 +143,15 @@ class Source(Plugin, frozen=True, kw_only=True):
 
     - `gets_requests`: whether its events carry `http`, so that triggers' expressions may use it.
     - `hears`: whether it takes events that came in through the API; they are offered to `accepts`.
+    - `follows_runs`: whether ends of runs are events for its triggers; `follows` tells which.
+    - `ready_within_s`: how long it may take from its start, or from what it last emitted, until it says that it is
+      ready; beyond it is cancelled, and started again after a pause.
     """
 
     gets_requests: ClassVar[bool] = False
     hears: ClassVar[bool] = False
+    follows_runs: ClassVar[bool] = False
+    ready_within_s: ClassVar[float] = 60.0
 
     def identity(self) -> str | None:
         """Return what makes it the same source when other settings change, such as a webhook's path.
@@ -117,6 +162,23 @@ class Source(Plugin, frozen=True, kw_only=True):
 
     def accepts(self, event: Event) -> bool:
         """Tell whether an event that came in through the API is one for its triggers (where it `hears`)."""
+        return False
+
+    def try_it(self, here: Whereabouts) -> str | None:
+        """Return a shell line that makes it emit an event, for people who try it; None where there is none."""
+        return None
+
+    def follows(self, end: RunEnd) -> bool:
+        """Tell whether ends of this kind are events for its triggers (where it `follows_runs`).
+
+        The engine makes the event, of the type `engine.run.<outcome>`, durable in the very commit of the run's end. It
+        asks once for each kind of end and keeps the answer, and it asks when the configuration is checked, to find
+        loops: a job whose end starts it again, perhaps by way of others.
+        """
+        return False
+
+    def may_loop(self) -> bool:
+        """Tell whether its author said that loops through its triggers are meant (where it `follows_runs`)."""
         return False
 
     @abstractmethod

@@ -19,7 +19,7 @@ from engine.runs import Run, RunState
 from engine.store.changes import Change
 
 Result = list[Accepted] | None | EngineError
-"""What came of one change: the answers of an `Accept`, None for the others, or why it had no effect."""
+"""What came of one change: the answers of what it accepts, None where that is nothing, or why it had no effect."""
 
 
 class StoredEvent(Struct, frozen=True, kw_only=True):
@@ -100,6 +100,9 @@ class Store(ABC):
 
     **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended
     stays.
+
+    **Follow-ups.** The events that follow from a run's end (`then` of `Finish` and `End`) are accepted in the same
+    change as the end: neither is there without the other. The change's result is the answers of these events.
 
     **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them
     are duplicates.

@@ -91,7 +91,8 @@ class Finish(Struct, frozen=True, kw_only=True):
     """An attempt ended. The run goes to `step.state`: an end, `retrying` (with `due_at`) or `queued` (with
     `rank`).
 
-    `attempt_count` is the run's number of counted attempts afterwards: an interrupted one is taken back.
+    `attempt_count` is the run's number of counted attempts afterwards: an interrupted one is taken back. `then` are
+    the events that follow from the run's end, with their runs; its result is then that of an `Accept`.
     """
 
     run: str
@@ -101,16 +102,26 @@ class Finish(Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
     rank: int | None = None
     outputs: dict[str, Any] | None = None
+    then: Accept | None = None
 
 
 class End(Struct, frozen=True, kw_only=True):
-    """A waiting run comes to an end without being started again."""
+    """A waiting run comes to an end without being started again; `then` as in `Finish`."""
 
     run: str
     step: Step
+    then: Accept | None = None
 
 
 Change = Accept | Enqueue | Start | NoteProcess | Finish | End
+
+
+def accept_of(change: Change) -> Accept | None:
+    """Return the events that a change accepts: itself, or what follows from the end of its run."""
+    if isinstance(change, Accept):
+        return change
+    return change.then if isinstance(change, (Finish, End)) else None
+
 
 ENQUEUEABLE = frozenset({RunState.PENDING, RunState.RETRYING, RunState.HELD})
 STARTABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})

@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from engine.clock import Clock, SystemClock, to_microseconds
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
@@ -25,7 +27,7 @@ from engine.store.base import (
     StoredEvent,
     TriggerStats,
 )
-from engine.store.changes import Accept, Change, Entry
+from engine.store.changes import Accept, Change, End, Entry, Finish, accept_of
 from engine.store.connection import Connection, connect
 from engine.store.opening import Lock, prepare
 from engine.store.writes import Wave, plan
@@ -197,8 +199,8 @@ def _keys_of(changes: Sequence[Change]) -> list[tuple[str, str]]:
     return [
         (entry.event.source, entry.event.key)
         for change in changes
-        if isinstance(change, Accept)
-        for entry in change.entries
+        if (accept := accept_of(change)) is not None
+        for entry in accept.entries
         if entry.event.key is not None
     ]
 
@@ -240,9 +242,8 @@ def _apply_waves(raw: sqlite3.Connection, waves: Sequence[Wave]) -> bool:
 
 
 def _fresh(change: Change) -> Result:
-    if not isinstance(change, Accept):
-        return None
-    return [_answer(entry) for entry in change.entries]
+    accept = accept_of(change)
+    return None if accept is None else [_answer(entry) for entry in accept.entries]
 
 
 def _answer(entry: Entry) -> Accepted:
@@ -254,12 +255,12 @@ def _apply_one(raw: sqlite3.Connection, change: Change, moved_at: int) -> Result
     """Make one change in a savepoint of its own, looking at what is there first."""
     raw.execute("savepoint one")
     try:
-        if isinstance(change, Accept):
-            result: Result = _accept_one(raw, change, moved_at)
-        else:
-            result = None
-            if not _apply_waves(raw, plan([change], moved_at)):
+        accept = accept_of(change)
+        if not isinstance(change, Accept):
+            alone = replace(change, then=None) if isinstance(change, (Finish, End)) else change
+            if not _apply_waves(raw, plan([alone], moved_at)):
                 raise Conflict(reads.why_not(raw, change.run))
+        result: Result = None if accept is None else _accept_one(raw, accept, moved_at)
     except (Conflict, ValueError) as error:
         raw.execute("rollback to one")
         result = error if isinstance(error, Conflict) else Conflict(str(error))

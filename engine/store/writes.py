@@ -24,6 +24,7 @@ from engine.store.changes import (
     Finish,
     NoteProcess,
     Start,
+    accept_of,
 )
 from engine.store.rows import (
     EVENT_COLUMNS,
@@ -173,18 +174,19 @@ def plan(changes: Sequence[Change], moved_at: int) -> list[Wave]:
     waves = [Wave()]
     for change in changes:
         wave = waves[-1]
-        if isinstance(change, Accept):
-            if not _fits(wave, change):
+        if not isinstance(change, Accept):
+            phase = _PHASE[type(change)]
+            if wave.touched.get(change.run, -1) >= phase:
                 wave = Wave()
                 waves.append(wave)
-            _add_accept(wave, change, moved_at)
-            continue
-        phase = _PHASE[type(change)]
-        if wave.touched.get(change.run, -1) >= phase:
-            wave = Wave()
-            waves.append(wave)
-        wave.touched[change.run] = phase
-        _add_transition(wave, change)
+            wave.touched[change.run] = phase
+            _add_transition(wave, change)
+        accept = accept_of(change)
+        if accept is not None:
+            if not _fits(wave, accept):
+                wave = Wave()
+                waves.append(wave)
+            _add_accept(wave, accept, moved_at)
     return waves
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import anyio
 
-from engine.plugin import BadSetting, Event, Source, SourceContext
+from engine.plugin import BadSetting, Event, Source, SourceContext, Whereabouts
 
 LONGEST_PATTERN = 255
 
@@ -47,6 +48,15 @@ class Heard(Source, frozen=True, kw_only=True):
             and (self.source is None or fnmatchcase(event.source, self.source))
             and (self.subject is None or fnmatchcase(event.subject or "", self.subject))
         )
+
+    def try_it(self, here: Whereabouts) -> str:
+        name = self.type.translate({ord("*"): "created", ord("?"): "x"})
+        options = "".join(
+            f" --{field} {shlex.quote(value)}"
+            for field, value in (("source", self.source), ("subject", self.subject))
+            if value is not None
+        )
+        return f"{here.command} emit {shlex.quote(name if name != 'created' else 'order.created')}{options}"
 
     async def run(self, context: SourceContext) -> None:
         context.ready()

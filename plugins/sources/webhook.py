@@ -25,6 +25,7 @@ from engine.plugin import (
     Source,
     SourceContext,
     StoreUnavailable,
+    Whereabouts,
     parse_json,
 )
 
@@ -102,6 +103,18 @@ class Webhook(Source, frozen=True, kw_only=True):
 
     def identity(self) -> str:
         return self.path
+
+    def try_it(self, here: Whereabouts) -> str | None:
+        if here.url is None:
+            return None
+        proof = ""
+        if isinstance(self.verify, Verify):
+            kind, _, file = self.verify.token.origin.partition(" ") if self.verify.token is not None else ("", "", "")
+            if kind != "file":
+                return None
+            proof = f'-H "X-Webhook-Token: $(cat {here.path(file)})" '
+        data = """-H 'Content-Type: application/json' -d '{"name": "Ada"}'"""
+        return f"curl -sS {proof}{data} {here.url}/hooks/{self.path}"
 
     async def run(self, context: SourceContext) -> None:
         context.route("POST", f"/hooks/{self.path}", Receiver(self, context))

@@ -1,23 +1,22 @@
 """The cron timer: due instants from a cron expression in a time zone.
 
 `cron_calendar` says which walls (naive local datetimes) an expression means; here they are put on the time
-line of a zone. A change of the clock is a *gap* where it is set forward and a *repeat* where it is set back.
+line of a zone, whose clock `zones` knows.
 """
 
 from __future__ import annotations
 
-import difflib
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import ClassVar
-from zoneinfo import ZoneInfo, available_timezones
 
 from msgspec import Struct
 
-from engine.plugin import BadSetting, Timer, TimeZone
+from engine.plugin import Timer, TimeZone
 from plugins.timers.cron_calendar import LAST_YEAR, Calendar, read_expression
+from plugins.timers.zones import SECOND, Zone, find_zone, instant
 
-_SECOND, _MINUTE, _NO_SHIFT = timedelta(seconds=1), timedelta(minutes=1), timedelta(0)
+_MINUTE = timedelta(minutes=1)
 _GAPS_TRIED = 100
 """A time that as many gaps in a row removed (each year's last Sunday of March, 02:30) does not come."""
 
@@ -84,73 +83,60 @@ def _aware(at: datetime) -> datetime:
 
 @lru_cache(maxsize=4096)
 def _compile(expression: str, timezone: str) -> _Schedule:
-    try:
-        zone = ZoneInfo(timezone)
-    except (KeyError, ValueError, OSError):
-        near = difflib.get_close_matches(timezone, available_timezones(), 1)
-        hint = f'did you mean "{near[0]}"?' if near else 'use an IANA name, such as "Europe/Berlin"'
-        raise BadSetting("timezone", f'"{timezone}" is no known time zone', hint) from None
+    zone = find_zone(timezone)
     walls, follows_clock = read_expression(expression)
     return _Schedule(walls=walls, zone=zone, follows_clock=follows_clock)
-
-
-class _Change(Struct, frozen=True, kw_only=True):
-    """A change of a zone's clock: at the instant `at` it goes from showing `before` to showing `after`."""
-
-    at: datetime
-    before: datetime
-    after: datetime
 
 
 class _Schedule(Struct, frozen=True, kw_only=True):
     """Walls in a zone; `follows_clock` tells which of the two rules of daylight saving holds."""
 
     walls: Calendar
-    zone: ZoneInfo
+    zone: Zone
     follows_clock: bool
 
     def next(self, after: datetime) -> datetime | None:
         start = after.astimezone(UTC).replace(microsecond=0)
         if self.follows_clock:
-            return self._shown_from(start + _SECOND)
-        wall = self.walls.first_from(self._wall(start) + _SECOND)
+            return self._shown_from(start + SECOND)
+        wall = self.walls.first_from(self.zone.wall(start) + SECOND)
         while wall is not None:
-            due = self._fixed(wall)
+            due = self.zone.first(wall)
             if due > start:
                 return due
-            wall = self.walls.first_from(wall + _SECOND)
+            wall = self.walls.first_from(wall + SECOND)
         return None
 
     def previous(self, before: datetime) -> datetime | None:
         end = (before.astimezone(UTC) - timedelta(microseconds=1)).replace(microsecond=0)
         if self.follows_clock:
             return self._shown_to(end)
-        here = self._wall(end)
-        first, second = self._offsets(here)
+        here = self.zone.wall(end)
+        first, second = self.zone.offsets(here)
         # In a repeat the clock may have shown that much more already; what is yet to come is passed over.
         wall = self.walls.last_to(here + (first - second))
         while wall is not None:
-            due = self._fixed(wall)
+            due = self.zone.first(wall)
             if due <= end:
                 return due
-            wall = self.walls.last_to(wall - _SECOND)
+            wall = self.walls.last_to(wall - SECOND)
         return None
 
     def note(self, at: datetime) -> str | None:
-        here = self._wall(at)
-        first, second = self._offsets(here)
+        here = self.zone.wall(at)
+        first, second = self.zone.offsets(here)
         if first > second:
             if not self.follows_clock:
                 return f"the clock shows {here:%H:%M} twice as it is set back: runs the first time only"
-            which = "first" if at == _instant(here, first) else "second"
+            which = "first" if at == instant(here, first) else "second"
             return f"the {which} of two times that the clock shows {here:%H:%M}, as it is set back"
-        removed = self._wall(at - _MINUTE) + _MINUTE
-        first, second = self._offsets(removed)
+        removed = self.zone.wall(at - _MINUTE) + _MINUTE
+        first, second = self.zone.offsets(removed)
         if self.follows_clock or first >= second:
             return None
-        change = self._change(removed)
+        change = self.zone.change(removed)
         earliest = self.walls.first_from(change.before)
-        latest = self.walls.last_to(change.after - _SECOND)
+        latest = self.walls.last_to(change.after - SECOND)
         if earliest is None or latest is None or earliest > latest:
             return None
         form = "%H:%M" if change.before.date() == change.after.date() else "%Y-%m-%d %H:%M"
@@ -158,73 +144,40 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         skipped = f"from {change.before:{form}} to {change.after:{form}}"
         return f"scheduled for {meant}, runs at {here:{form}}: the clock skips {skipped}"
 
-    def _fixed(self, wall: datetime) -> datetime:
-        """Return the first instant at which the clock shows `wall`, or the first minute after its gap."""
-        first, second = self._offsets(wall)
-        if first >= second:
-            return _instant(wall, first)
-        change = self._change(wall)
-        return change.at + timedelta(seconds=-change.after.second % 60)
-
     def _shown_from(self, start: datetime) -> datetime | None:
         """Return the first instant, `start` or later, at which the clock shows a wall that is meant."""
-        here = self._wall(start)
+        here = self.zone.wall(start)
         wall = self.walls.first_from(here)
-        first, second = self._offsets(here)
-        if first > second and start == _instant(here, first):  # it will show `here` again
-            change = self._change(here)
+        first, second = self.zone.offsets(here)
+        if first > second and start == instant(here, first):  # it will show `here` again
+            change = self.zone.change(here)
             if wall is None or wall >= change.before:
                 wall = self.walls.first_from(change.after)
         for _ in range(_GAPS_TRIED):
             if wall is None:
                 return None
-            first, second = self._offsets(wall)
+            first, second = self.zone.offsets(wall)
             if first >= second:
-                due = _instant(wall, first)
-                return due if due >= start else _instant(wall, second)
-            wall = self.walls.first_from(self._change(wall).after)
+                due = instant(wall, first)
+                return due if due >= start else instant(wall, second)
+            wall = self.walls.first_from(self.zone.change(wall).after)
         return None
 
     def _shown_to(self, end: datetime) -> datetime | None:
         """Return the last instant, `end` or earlier, at which the clock shows a wall that is meant."""
-        here = self._wall(end)
+        here = self.zone.wall(end)
         wall = self.walls.last_to(here)
-        first, second = self._offsets(here)
-        if first > second and end == _instant(here, second):  # it has shown `here` before
-            change = self._change(here)
+        first, second = self.zone.offsets(here)
+        if first > second and end == instant(here, second):  # it has shown `here` before
+            change = self.zone.change(here)
             if wall is None or wall < change.after:
-                wall = self.walls.last_to(change.before - _SECOND)
+                wall = self.walls.last_to(change.before - SECOND)
         for _ in range(_GAPS_TRIED):
             if wall is None:
                 return None
-            first, second = self._offsets(wall)
+            first, second = self.zone.offsets(wall)
             if first >= second:
-                due = _instant(wall, second)
-                return due if due <= end else _instant(wall, first)
-            wall = self.walls.last_to(self._change(wall).before - _SECOND)
+                due = instant(wall, second)
+                return due if due <= end else instant(wall, first)
+            wall = self.walls.last_to(self.zone.change(wall).before - SECOND)
         return None
-
-    def _wall(self, at: datetime) -> datetime:
-        return at.astimezone(self.zone).replace(tzinfo=None, fold=0)
-
-    def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
-        """Return a wall's offsets from UTC: mostly equal, falling in a repeat, rising in a gap (PEP 495)."""
-        shown = wall.replace(tzinfo=self.zone)
-        return shown.utcoffset() or _NO_SHIFT, shown.replace(fold=1).utcoffset() or _NO_SHIFT
-
-    def _change(self, wall: datetime) -> _Change:
-        """Return the change in whose gap or repeat `wall` is."""
-        first, second = self._offsets(wall)
-        low, high = sorted((_instant(wall, first), _instant(wall, second)))
-        while high - low > _SECOND:  # low stays before the change, high at it or after
-            middle = low + (high - low) // _SECOND // 2 * _SECOND
-            if middle.astimezone(self.zone).utcoffset() == first:
-                low = middle
-            else:
-                high = middle
-        shown = high.replace(tzinfo=None)
-        return _Change(at=high, before=shown + first, after=shown + second)
-
-
-def _instant(wall: datetime, offset: timedelta) -> datetime:
-    return (wall - offset).replace(tzinfo=UTC)

@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import depth, idle, intake, latency, spawn
+from tests.bench import depth, idle, intake, latency, runs, spawn
 from tests.bench.report import BenchFailed, Options, Report
 
 BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
     "intake": (intake.measure, "durable 202s per second, against a bare aiohttp handler"),
     "spawn": (spawn.measure, "durable runs of /bin/true per second, against bare spawning"),
+    "runs": (runs.measure, "durable runs of Python functions per second, against huey on SQLite"),
     "latency": (latency.measure, "from event to started process at 20 events per second"),
     "depth": (depth.measure, "the cost of an event and of a dispatch with a million waiting runs"),
     "idle": (idle.measure, "processor time of an engine that has nothing to do"),

@@ -71,7 +71,7 @@ def _engine_turn(engine: Server, logs: Path, count: int) -> Turn:
     answered_ms = []
     with Wire(engine.port) as wire:
         data = request("POST", "/hooks/bench", order_json())
-        for _ in _paced(count):
+        for _ in paced(count):
             begun_s = time.time()
             status, body = wire.send(data)
             answered_ms.append((time.time() - begun_s) * 1e3)
@@ -100,7 +100,7 @@ def _bare_turn(folder: Path, count: int) -> tuple[list[float], list[float]]:
     """Return milliseconds from before Popen to the time that was read, and those from its return on."""
     whole_ms, start_up_ms = [], []
     log = folder / "date.log"
-    for _ in _paced(count):
+    for _ in paced(count):
         with log.open("wb") as file:
             begun_s = time.time()
             popen = subprocess.Popen(
@@ -114,7 +114,7 @@ def _bare_turn(folder: Path, count: int) -> tuple[list[float], list[float]]:
     return whole_ms, start_up_ms
 
 
-def _paced(count: int) -> Iterator[None]:
+def paced(count: int) -> Iterator[None]:
     """Go round `count` times, `PER_SECOND` times a second; a late turn does not move the others."""
     begun_s = time.monotonic()
     for number in range(count):

@@ -82,12 +82,13 @@ class Answer(Struct, frozen=True, kw_only=True):
 class Site:
     """A directory in which one engine works.
 
-    `triggers` are TOML lines; `concurrency` is the engine's own, `grace` its shutdown_grace.
+    `triggers` are TOML lines; `concurrency` is the engine's own, `grace` its shutdown_grace; `plugins` is a folder.
     """
 
     def __init__(
-        self, path: Path, *, jobs: Mapping[str, Job], triggers: str, concurrency: int = 6, grace: str = "20s"
-    ) -> None:
+        self, path: Path, *, jobs: Mapping[str, Job], triggers: str, concurrency: int = 6, grace: str = "20s",
+        plugins: Path | None = None,
+    ) -> None:  # fmt: skip
         self.path = path
         self.jobs = dict(jobs)
         self.triggers = frozenset(re.findall(r"^\[triggers\.([\w-]+)\]", triggers, re.MULTILINE))
@@ -102,6 +103,7 @@ class Site:
         tables = "\n".join(self._job_table(name, job) for name, job in jobs.items())
         (path / "config.toml").write_text(
             f'[engine]\nconcurrency = {concurrency}\nshutdown_grace = "{grace}"\n'
+            f"plugins = {json.dumps([] if plugins is None else [str(plugins)])}\n"
             f'[http]\nlisten = "127.0.0.1:{self.port}"\n{tables}\n{triggers}\n'
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from engine.plugin import BadSetting, Duration, Source, SourceContext
+from engine.plugin import BadSetting, Duration, Source, SourceContext, Whereabouts
 from plugins.sources.trigger_dir.inbox import Inbox
 
 __all__ = ["TriggerDirectory"]
@@ -47,6 +47,9 @@ class TriggerDirectory(Source, frozen=True, kw_only=True):
 
     def identity(self) -> str:
         return str(self.path)
+
+    def try_it(self, here: Whereabouts) -> str:
+        return f"""echo '{{"trigger_type": "hello"}}' > {here.path(self.path / "hello.json")}"""
 
     async def run(self, context: SourceContext) -> None:
         await Inbox(context.base / self.path, self.settle, context).run()

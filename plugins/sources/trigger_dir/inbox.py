@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 from anyio.to_thread import run_sync
 from msgspec import Struct
-from watchfiles import Change, awatch
+from watchfiles import Change
 
 from engine.plugin import Accepted, Event, InvalidEvent, SourceContext, StoreUnavailable
 from plugins.sources.trigger_dir.content import InvalidTrigger, read_trigger
-from plugins.sources.trigger_dir.folder import ASIDE, SUFFIXES, Folder, Look, Mark, State, shown
+from plugins.sources.trigger_dir.folder import ASIDE, SUFFIXES, Folder, Look, State
+from plugins.watching.hints import Watch, WatchBroken
+from plugins.watching.names import shown
+from plugins.watching.opening import Mark
 
 SCAN_EVERY_S = 30.0
 POLL_S = 1.0
-"""How often it is checked that the directory is the watched one; one that can't be watched is scanned."""
+"""The pause before a watch that ended is made anew; a directory that can't be watched is scanned so often."""
 
 MOST_EVENTS = 500
 """Events in one call of emit, and so in one transaction."""
@@ -28,7 +31,7 @@ QUIET_S = 0.05
 
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
-WATCH_STEP_MS = 25
+WATCH_STEP_S = 0.025
 
 
 class Aside(Struct, frozen=True, kw_only=True):
@@ -53,7 +56,6 @@ class Inbox:
         self._clock = context.clock
         self._folder = Folder(path, max_bytes=context.max_data)
         self._wake = anyio.Event()
-        self._stop_watching = anyio.Event()
         self._round_due = False
         self._aside: dict[str, Aside] = {}
         self._since: dict[str, tuple[Mark, float]] = {}
@@ -65,7 +67,6 @@ class Inbox:
         with suppress(OSError):  # the first sweep tells of it
             await self._make()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._end_watch_when_cancelled)
             tasks.start_soon(self._watch)
             tasks.start_soon(self._beat)
             await self._serve()
@@ -115,51 +116,18 @@ class Inbox:
             self._round_due = True
             self._wake.set()
 
-    async def _end_watch_when_cancelled(self) -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            self._stop_watching.set()
-
     async def _watch(self) -> None:
         while True:
+            watch = Watch(self._folder.path, wants=_is_hint, step_s=WATCH_STEP_S, recursive=False)
             try:
-                await self._hints()
-            except FileNotFoundError:
-                pass  # the next sweep makes it
-            except (OSError, RuntimeError, ExceptionGroup) as error:
+                await watch.run(lambda _: self._wake.set())
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # the next sweep makes it, or tells of it
+            except (OSError, WatchBroken) as error:
                 # The watch also breaks on a file name that is not UTF-8; a sweep then takes that file.
-                cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-                self._tell("watch", f"the watch of {self._folder.path} broke: {cause}", "watch_broken")
+                self._tell("watch", f"the watch of {self._folder.path} broke: {error}", "watch_broken")
             await self._clock.sleep(POLL_S)
             self._wake.set()
-
-    async def _hints(self) -> None:
-        held = await run_sync(self._folder.hold)
-        try:
-            await self._hints_of(held)
-        finally:
-            os.close(held)
-
-    async def _hints_of(self, held: int) -> None:
-        # The next sweep begins when this task waits, and then the watch stands: no file falls between them.
-        self._wake.set()
-        changes_of = awatch(
-            self._folder.path,
-            watch_filter=_is_hint,
-            step=WATCH_STEP_MS,
-            debounce=2 * WATCH_STEP_MS,
-            rust_timeout=int(1000 * POLL_S),
-            yield_on_timeout=True,
-            recursive=False,
-            stop_event=self._stop_watching,
-        )
-        async with aclosing(changes_of) as rounds:
-            async for changes in rounds:
-                if changes:
-                    self._wake.set()
-                elif not await run_sync(self._folder.is_held, held):
-                    return
 
     # What to do
 

@@ -1,0 +1,103 @@
+"""What the console says when the engine runs: what listens where, what comes next, and what to try."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.cli.output import local, say
+from engine.clock import rfc3339
+from engine.plugin import Source, Whereabouts
+from engine.triggers import Trigger
+
+if TYPE_CHECKING:
+    from engine.runtime import Runtime
+
+log = logging.getLogger("engine.cli")
+
+MOST_LINES = 12
+"""Of each kind; a large configuration is not told whole."""
+
+_INDENT = "  "
+
+
+def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
+    """Say it on standard output; the token's place on a terminal alone."""
+    here = _whereabouts(runtime, config_files)
+    triggers = [trigger for trigger in runtime.config.triggers.values() if trigger.enabled]
+    lines = ["", f"The engine runs (process {os.getpid()})."]
+    lines += _listening(triggers, here)
+    lines += _next(runtime, triggers)
+    lines += _to_try(triggers, here)
+    lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
+    if sys.stdout.isatty():
+        token = here.path(runtime.config.engine.data / "admin.token")
+        lines.append(f"The admin token, for the API, is in {token}; the command line finds it by itself.")
+    try:
+        say("\n".join([*lines, ""]))
+        sys.stdout.flush()
+    except OSError as error:  # who read it is gone; the engine runs all the same
+        log.warning("The console can't be written to: %s", error, extra={"action": "console_failed"})
+
+
+def _whereabouts(runtime: Runtime, config_files: Sequence[str]) -> Whereabouts:
+    python, near = Path(sys.executable), Path.cwd()
+    shown = python.relative_to(near) if python.is_relative_to(near) else python
+    options = "".join(f" --config {shlex.quote(file)}" for file in config_files)
+    url = None if runtime.server is None else runtime.server.url
+    return Whereabouts(base=runtime.config.base, command=f"{shlex.quote(str(shown))} -m engine{options}", url=url)
+
+
+def _listening(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
+    lines = [] if here.url is None else [f"{_INDENT}{here.url} for the API, webhooks and probes"]
+    by_source: dict[str, list[Trigger]] = {}
+    for trigger in triggers:
+        if isinstance(trigger.on, Source):
+            by_source.setdefault(trigger.source, []).append(trigger)
+    rows = [(_shown(those[0]), f"for {', '.join(one.name for one in those)}") for those in by_source.values()]
+    lines += _columns(rows)
+    return ["", "It listens to", *lines] if lines else []
+
+
+def _shown(trigger: Trigger) -> str:
+    """Return a source as people know it: the plugin's name and its main setting, where that is no secret."""
+    on = trigger.on
+    main = None if on.main is None else getattr(on, on.main)
+    return f"{on.name} {main}" if isinstance(main, (str, Path)) else str(on.name)
+
+
+def _next(runtime: Runtime, triggers: Sequence[Trigger]) -> list[str]:
+    if runtime.operations is None:
+        return []
+    due = [(runtime.operations.next_at(trigger.name), trigger.name) for trigger in triggers]
+    rows = [(name, local(rfc3339(at)) or "") for at, name in sorted((at, name) for at, name in due if at is not None)]
+    return ["", "By the clock it runs next", *_columns(rows)] if rows else []
+
+
+def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
+    tried: dict[str, str] = {}
+    for trigger in triggers:
+        line = None
+        if isinstance(trigger.on, Source):
+            try:
+                line = trigger.on.try_it(here)
+            except Exception:  # plugin code
+                log.exception("%s: try_it failed", trigger.on.name, extra={"action": "try_it_failed"})
+        if line and trigger.source not in tried:
+            tried[trigger.source] = line
+    lines = [*tried.values()][:MOST_LINES]
+    lines += [f"{here.command} {command}" for command in ("runs", "triggers", "why RUN", "--help")]
+    return ["", "Try, in a second terminal and in this directory", *(f"{_INDENT}{line}" for line in lines)]
+
+
+def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max((len(left) for left, _ in rows), default=0)
+    lines = [f"{_INDENT}{left:{width}}  {right}" for left, right in rows[:MOST_LINES]]
+    if len(rows) > MOST_LINES:
+        lines.append(f"{_INDENT}and {len(rows) - MOST_LINES} more: see `triggers`")
+    return lines

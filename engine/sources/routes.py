@@ -1,0 +1,36 @@
+"""The routes below `/hooks/` that running sources answer."""
+
+from __future__ import annotations
+
+from engine.errors import PluginError
+from engine.plugin import Handler
+
+
+class Routes:
+    """Handlers by path and method."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, dict[str, Handler]] = {}
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        """Add a route; raise PluginError where it is taken or not below `/hooks/`."""
+        if not path.startswith("/hooks/"):
+            raise PluginError(f"a source's route begins with /hooks/, {path!r} does not")
+        methods = self._handlers.setdefault(path, {})
+        if method in methods:
+            raise PluginError(f"the route {method} {path} is taken")
+        methods[method] = handler
+
+    def remove(self, method: str, path: str) -> None:
+        """Remove a route."""
+        methods = self._handlers.get(path, {})
+        methods.pop(method, None)
+        if not methods:
+            self._handlers.pop(path, None)
+
+    def find(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
+        """Return the handler, or the methods that the path allows, or None."""
+        methods = self._handlers.get(path)
+        if methods is None:
+            return None
+        return methods.get(method) or tuple(sorted(methods))

@@ -1,0 +1,135 @@
+"""How a source is: its state, what is wrong with it, and what it did so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+
+from engine.clock import Clock, rfc3339
+from engine.events import Accepted, Event
+from engine.plugin import Source
+
+SLOW_ROUND_S, SLOW_ROUNDS = 60.0, 10
+"""A round of `every` is slow when it takes longer than this, and than so many periods."""
+
+
+class Phase(StrEnum):
+    """Where a source is in its life.
+
+    `starting` → `running` (it said that it is ready) → `failed` (it raised, ended or was late; it waits for its next
+    start) → `starting` …; `stuck` where it ignores that it is told to stop; `stopped` at the end.
+    """
+
+    STARTING = "starting"
+    RUNNING = "running"
+    FAILED = "failed"
+    STUCK = "stuck"
+    STOPPED = "stopped"
+
+
+class Round(Struct):
+    """A round of `every` that is going on."""
+
+    began_s: float
+    period_s: float
+
+
+class SourceState(Struct):
+    """One source; the counts are since the engine's start.
+
+    - `since`: since when it is in its state; `error`: why it is not `running`; `warning`: what it says is wrong.
+    - `events` were stored, `duplicates` had come before; `rejected` came but were not valid; `refused` were no events;
+      `pushed_back` calls came when the store could not take them.
+    - `emitting` calls wait for their commit now; all calls together waited `waited_s`.
+    - `lag_s`: how old the last event was when it was durable, where the source said when it happened.
+    """
+
+    id: str
+    source: Source
+    state: Phase = Phase.STARTING
+    since: datetime | None = None
+    error: str | None = None
+    warning: str | None = None
+    restarts: int = 0
+    events: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    refused: int = 0
+    pushed_back: int = 0
+    emitting: int = 0
+    waited_s: float = 0.0
+    lag_s: float | None = None
+    last_event_at: datetime | None = None
+    last_error: str | None = None
+    last_error_at: datetime | None = None
+    settling: int = 0
+    beat: Round | None = None
+    turned_away: int = 0
+    """Calls in a row that were refused, for whatever reason."""
+
+    def enter(self, state: Phase, now: datetime) -> None:
+        """Go over to a state."""
+        self.state, self.since = state, now
+
+    def fail(self, error: str, now: datetime) -> None:
+        """Note why it does not run."""
+        self.error = self.last_error = error
+        self.last_error_at = now
+
+    def count(self, events: Sequence[Event], answers: Sequence[Accepted], now: datetime) -> None:
+        """Count what was accepted."""
+        self.turned_away = 0
+        if not answers:
+            return
+        duplicates = sum(answer.duplicate for answer in answers)
+        self.duplicates += duplicates
+        self.events += len(answers) - duplicates
+        self.last_event_at = now
+        if (time := events[-1].time) is not None:
+            self.lag_s = (now - time).total_seconds()
+
+    def problem(self, clock: Clock) -> str | None:
+        """Return what keeps it from receiving, in words, or None."""
+        if self.state is Phase.RUNNING:
+            return self._slow_round(clock)
+        return f"source {self.id} is {self.state}" + (f": {self.error}" if self.error else "")
+
+    def _slow_round(self, clock: Clock) -> str | None:
+        # While it waits for the engine itself, which tells of its own troubles, the source is not to blame.
+        if self.beat is None or self.emitting or self.settling:
+            return None
+        took_s = clock.monotonic() - self.beat.began_s
+        if took_s <= max(SLOW_ROUND_S, SLOW_ROUNDS * self.beat.period_s):
+            return None
+        return f"source {self.id} hangs: it looks every {self.beat.period_s:g} s, and has been at it for {took_s:.0f} s"
+
+    def view(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        return {
+            "name": self.id,
+            "plugin": self.source.name,
+            "state": self.state.value,
+            "since": _at(self.since),
+            "error": self.error,
+            "warning": self.warning,
+            "restarts": self.restarts,
+            "events": self.events,
+            "duplicates": self.duplicates,
+            "rejected": self.rejected,
+            "refused": self.refused,
+            "pushed_back": self.pushed_back,
+            "emitting": self.emitting,
+            "waited_s": round(self.waited_s, 6),
+            "lag_s": self.lag_s,
+            "last_event_at": _at(self.last_event_at),
+            "last_error": self.last_error,
+            "last_error_at": _at(self.last_error_at),
+        }
+
+
+def _at(time: datetime | None) -> str | None:
+    return None if time is None else rfc3339(time)

@@ -1,0 +1,157 @@
+"""The plugin: rows of a database become events."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from engine.plugin import RESERVED_PREFIX, BadSetting, Duration, Secret, Source, SourceContext, encode_json
+from plugins.outgoing.masking import Masker
+from plugins.sources.database.statement import Statement, check_following
+from plugins.sources.database.walk import Plan
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+LONGEST_TYPE = 200
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Database(Source, frozen=True, kw_only=True):
+    """Poll a database with a query, and emit an event for each row that is new, or, with `changes`, changed.
+
+    - `url`: any SQLAlchemy URL with an asynchronous driver, such as `sqlite+aiosqlite:///app.db` (a relative path is
+      relative to the configuration file). Of one that stands elsewhere (`{ env = … }`) nothing is shown.
+    - `query`: one SELECT. Its only parameter is `:cursor`; it ends with `order by` the cursor's column, and may have a
+      `limit`.
+    - `cursor`: the column whose value says how far the rows were read; it only ever grows.
+    - `key`: the column, or columns, that tell rows apart where several share a value of the cursor, or, with
+      `changes`, at all. Without it the cursor's values must be unique.
+    - `start`: `now` takes the rows that are there for known; `beginning` makes events of them; any other value is that
+      of the cursor after which rows are new.
+    - `look_back`: so far before the cursor it is read again, for rows that are committed late: a duration where the
+      cursor is a date or time stamp (also as text), a whole number where it is a number.
+    - `changes`: `hash` compares all rows with those of the last poll, for queries without a cursor.
+    - `emit`: an event for each `row`, or one for each `batch`: a page of rows, in `data.rows`.
+    - `type`: the events' type. Default: `row.NAME` for a source that has a name, else `row`; with `changes` followed by
+      `.inserted`, `.updated` or `.deleted`.
+    - `min`: the pause after a poll that brought rows.
+    - `every`: each poll without new rows, and each error, doubles the pause, up to this.
+    - `page`: so many rows are read and stored at once, at most; full pages follow each other without a pause.
+    - `timeout`: bound of one query, until its page is read.
+    - `connect_timeout`: bound of one connection attempt, and of waiting for SQLite's locks, there at most 5s.
+    """
+
+    name: ClassVar[str] = "database"
+
+    url: Secret | str
+    query: str
+    cursor: str | None = None
+    key: str | tuple[str, ...] | None = None
+    start: int | float | datetime | date | str = "now"
+    look_back: Duration | Annotated[int, Meta(ge=0)] = 0
+    changes: Literal["hash"] | None = None
+    emit: Literal["row", "batch"] = "row"
+    type: str | None = None
+    min: Annotated[Duration, Meta(gt=0)] = 1.0
+    every: Annotated[Duration, Meta(gt=0)] = 30.0
+    page: Annotated[int, Meta(ge=2, le=10_000)] = 500
+    timeout: Annotated[Duration, Meta(gt=0)] = 30.0
+    connect_timeout: Annotated[Duration, Meta(gt=0)] = 10.0
+
+    def __post_init__(self) -> None:
+        url = self._place()
+        statement = Statement(self.query)
+        if self.cursor is not None and self.changes is not None:
+            raise BadSetting("changes", "is given beside `cursor`, which alone counts", "keep one of them")
+        if self.min > self.every:
+            raise BadSetting("min", "is longer than `every`", "the pause grows from `min` to `every`")
+        if self.type is not None and (not 0 < len(self.type) <= LONGEST_TYPE or self.type.startswith(RESERVED_PREFIX)):
+            message = f"has to be text of 1 to {LONGEST_TYPE} characters that does not begin with {RESERVED_PREFIX!r}"
+            raise BadSetting("type", message, 'such as "order.placed"')
+        if self.key is not None and not self.keys:
+            raise BadSetting("key", "names no column", 'such as key = "id"')
+        if self.changes is not None:
+            self._check_comparing(statement)
+        elif self.cursor is None:
+            raise BadSetting("cursor", "is missing", 'name the column to follow, or give changes = "hash"')
+        else:
+            check_following(statement, start=self.start, tracked=self._plan(statement).tracked)
+            if url.get_backend_name() == "sqlite" and isinstance(self.start, date):
+                message = "is a date, but SQLite has none: its columns hold texts or numbers"
+                raise BadSetting("start", message, 'write it as it stands there: start = "2030-01-31 02:00:00"')
+
+    def _check_comparing(self, statement: Statement) -> None:
+        if not self.keys:
+            raise BadSetting("key", "is missing: with `changes` rows are known by it", 'such as key = "id"')
+        if statement.asks_cursor:
+            raise BadSetting("query", "has `:cursor`, but with `changes` there is none", "leave that condition out")
+        if self.start not in ("now", "beginning"):
+            raise BadSetting("start", "is a value, but with `changes` there is no cursor", '"now" or "beginning"')
+        if self.look_back:
+            raise BadSetting("look_back", "is of no use with `changes`, which reads all rows", "leave it out")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of the key: of those that say more than the cursor does."""
+        named = (self.key,) if isinstance(self.key, str) else self.key or ()
+        return () if named == (self.cursor,) else named
+
+    def identity(self) -> str:
+        """Return what is polled: a new pause, page, limit or password is no new source."""
+        from plugins.sources.database.connecting import place_of
+
+        url = self._place()
+        what = [place_of(url), Statement(self.query).fingerprint(), self.cursor, self.keys, self.changes]
+        digest = hashlib.sha256(encode_json(what)).hexdigest()[:12]
+        shown = url.get_backend_name() if isinstance(self.url, Secret) else (url.database or "").rpartition("/")[2]
+        return f"{_NOT_IN_NAMES.sub('-', shown).strip('-')[:40] or 'database'}-{digest}"
+
+    def type_for(self, source: str) -> str:
+        """Return the events' type for a source with this id: named ones have another than their identity."""
+        if self.type is not None:
+            return self.type
+        name = source.partition(":")[2] or source
+        return "row" if name == self.identity() else f"row.{name}"[:LONGEST_TYPE]
+
+    async def run(self, context: SourceContext) -> None:
+        # SQLAlchemy takes a fifth of a second to import, which engines without such a source are spared.
+        from plugins.sources.database import connecting, polling, reading
+
+        url = self._place()
+        reader = reading.Reader(
+            url, context.base, context.clock, timeout_s=self.timeout, connect_timeout_s=self.connect_timeout
+        )
+        outlet = polling.Outlet(context, as_batch=self.emit == "batch")
+        statement, type_ = Statement(self.query), self.type_for(context.name)
+        rounds: polling.Following | polling.Comparing
+        if self.changes is None:
+            plan = self._plan(statement)
+            rounds = polling.Following(context, reader, outlet, statement, plan, key=self.keys, type=type_)
+        else:
+            rounds = polling.Comparing(
+                context, reader, outlet, statement, key=self.keys, type=type_, page=self.page,
+                baseline=self.start == "now",
+            )  # fmt: skip
+        secrets = connecting.secrets_of(url, all_of_it=isinstance(self.url, Secret))
+        context.ready()
+        try:
+            await polling.poll(context, rounds.round, polling.Pace(self.min, self.every), Masker(secrets))
+        finally:
+            await reader.close()
+
+    def _plan(self, statement: Statement) -> Plan:
+        return Plan(
+            column=self.cursor or "", start=self.start, keyed=bool(self.keys), look_back=self.look_back,
+            limit=min(self.page, statement.limit or self.page), may_be_cut=statement.may_be_cut,
+        )  # fmt: skip
+
+    def _place(self) -> URL:
+        """Return the URL; raise BadSetting where it can't be asked."""
+        from plugins.sources.database.connecting import read_url
+
+        return read_url(self.url.reveal() if isinstance(self.url, Secret) else self.url)

@@ -1,0 +1,65 @@
+"""The timer of single instants."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import ClassVar
+
+from engine.plugin import BadSetting, Moment, Timer, TimeZone
+from plugins.timers.zones import find_zone
+
+
+class At(Timer, frozen=True, kw_only=True, dict=True):
+    """Due at one instant, or at each of several; when the last has passed, the trigger is `completed`.
+
+    - `times`: an instant such as `"2026-12-24T18:00:00+01:00"`, a local time such as `"2026-12-24 18:00"`, or a
+      list of them; a text or one of TOML's own dates with a time. What passed before the trigger was there is
+      not run.
+    - `timezone`: the zone in which times without an offset are meant; by default that of the engine.
+
+    When clocks change, local times follow the rule of fixed times of `cron`: one that the clock skips is due
+    at the first minute after the gap, one that it shows twice is due the first time. Times that come to the
+    same instant are one.
+    """
+
+    name: ClassVar[str] = "at"
+    main: ClassVar[str | None] = "times"
+
+    times: Moment | tuple[Moment, ...]
+    timezone: TimeZone | None = None
+
+    def __post_init__(self) -> None:
+        # Also tells of what is no date in UTC, at the time when the settings are read.
+        if not self._instants:
+            raise BadSetting("times", "is an empty list: it would never be due", "give one instant or more")
+
+    @cached_property
+    def _instants(self) -> list[datetime]:
+        zone = find_zone(self.timezone or "UTC")
+        found: set[datetime] = set()
+        times = self.times if isinstance(self.times, tuple) else (self.times,)
+        for place, time in enumerate(times):
+            try:
+                found.add(time.astimezone(UTC) if time.tzinfo is not None else zone.first(time))
+            except OverflowError:
+                field = f"times[{place}]" if isinstance(self.times, tuple) else "times"
+                raise BadSetting(field, f"{time.isoformat()} is out of range: it has no date in UTC") from None
+        return sorted(found)
+
+    def next(self, after: datetime) -> datetime | None:
+        """Return the first of the instants later than `after`, in UTC, or None."""
+        place = bisect_right(self._instants, _aware(after))
+        return self._instants[place] if place < len(self._instants) else None
+
+    def previous(self, before: datetime) -> datetime | None:
+        """Return the last of the instants earlier than `before`, in UTC, or None."""
+        place = bisect_left(self._instants, _aware(before))
+        return self._instants[place - 1] if place else None
+
+
+def _aware(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError(f"at: {at.isoformat()} has no time zone; give an aware datetime, such as one in UTC")
+    return at

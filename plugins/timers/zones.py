@@ -1,0 +1,81 @@
+"""Walls (naive local datetimes: what a clock on the wall shows) and the instants at which a zone's clock shows them.
+
+A change of the clock is a *gap* where it is set forward and a *repeat* where it is set back.
+"""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
+
+from msgspec import Struct
+
+from engine.plugin import BadSetting
+
+SECOND = timedelta(seconds=1)
+_NO_SHIFT = timedelta(0)
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """A change of a zone's clock: at the instant `at` it goes from showing `before` to showing `after`."""
+
+    at: datetime
+    before: datetime
+    after: datetime
+
+
+class Zone(Struct, frozen=True):
+    """The clock of a time zone."""
+
+    info: ZoneInfo
+
+    def wall(self, at: datetime) -> datetime:
+        """Return what the clock shows at an instant."""
+        return at.astimezone(self.info).replace(tzinfo=None, fold=0)
+
+    def offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
+        """Return a wall's offsets from UTC: mostly equal, falling in a repeat, rising in a gap (PEP 495)."""
+        shown = wall.replace(tzinfo=self.info)
+        return shown.utcoffset() or _NO_SHIFT, shown.replace(fold=1).utcoffset() or _NO_SHIFT
+
+    def first(self, wall: datetime) -> datetime:
+        """Return the first instant at which the clock shows `wall`, or the first minute after its gap.
+
+        That is Debian cron's rule for fixed times. Raises OverflowError where UTC has no such date.
+        """
+        first, second = self.offsets(wall)
+        if first >= second:
+            return instant(wall, first)
+        change = self.change(wall)
+        return change.at + timedelta(seconds=-change.after.second % 60)
+
+    def change(self, wall: datetime) -> Change:
+        """Return the change in whose gap or repeat `wall` is."""
+        first, second = self.offsets(wall)
+        low, high = sorted((instant(wall, first), instant(wall, second)))
+        while high - low > SECOND:  # low stays before the change, high at it or after
+            middle = low + (high - low) // SECOND // 2 * SECOND
+            if middle.astimezone(self.info).utcoffset() == first:
+                low = middle
+            else:
+                high = middle
+        # A wall with a fraction of a second leaves one here; changes are at whole seconds.
+        high = high.replace(microsecond=0)
+        shown = high.replace(tzinfo=None)
+        return Change(at=high, before=shown + first, after=shown + second)
+
+
+def find_zone(name: str) -> Zone:
+    """Return the zone of an IANA name; raise BadSetting for the field `timezone` where there is none."""
+    try:
+        return Zone(ZoneInfo(name))
+    except (KeyError, ValueError, OSError):
+        near = difflib.get_close_matches(name, available_timezones(), 1)
+        hint = f'did you mean "{near[0]}"?' if near else 'use an IANA name, such as "Europe/Berlin"'
+        raise BadSetting("timezone", f'"{name}" is no known time zone', hint) from None
+
+
+def instant(wall: datetime, offset: timedelta) -> datetime:
+    """Return the instant at which a clock so far ahead of UTC shows `wall`."""
+    return (wall - offset).replace(tzinfo=UTC)
