@@ -44,6 +44,9 @@ MOST_MOVING = 2048
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
 
+TOLD_LATE_S = 2.0
+"""An attempt that takes so long to end after its time-out had its slot all the while, and its reason says so."""
+
 Finished = Callable[[Run, Finish], Awaitable[Any]]
 """Hands in, before it returns, how an attempt ended; what it returns is done when that is durable."""
 
@@ -58,6 +61,8 @@ class Active(Struct):
     scope: anyio.CancelScope | None = None
     why: str | None = None
     process: int | None = None
+    cancelled_s: float = 0.0
+    """When it was, by the monotonic clock."""
 
 
 class Dispatch:
@@ -409,8 +414,11 @@ class Dispatch:
             ready = rank(run.created_at, run.priority, self._ageing_s)
             return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt - 1, rank=ready), None
         if outcome is None:
-            timeout = format_duration(job.timeout_s if job is not None else 0.0)
-            state, code, reason = RunState.TIMED_OUT, "timed_out", f"timed out after {timeout}"
+            timeout_s = job.timeout_s if job is not None else 0.0
+            state, code, reason = RunState.TIMED_OUT, "timed_out", f"timed out after {format_duration(timeout_s)}"
+            late_s = self._clock.monotonic() - active.cancelled_s
+            if late_s >= TOLD_LATE_S:
+                reason += f", and ended {format_duration(round(late_s))} later"
             exit_code, outputs = None, None
         else:
             state, code, reason = outcome.state, outcome.code, outcome.reason
@@ -434,6 +442,7 @@ class Dispatch:
     def _cancel(self, active: Active, why: str) -> None:
         if active.why is None:
             active.why = why
+            active.cancelled_s = self._clock.monotonic()
             if active.scope is not None:
                 active.scope.cancel()
             elif active.start is not None:

@@ -12,8 +12,10 @@ import importlib.util
 import inspect
 import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -67,8 +69,10 @@ class Registry:
     def discover(cls, folders: Sequence[Path] = ()) -> Registry:
         """Return a registry of what the entry points announce and the modules in `folders` define.
 
-        Each `*.py` in a folder is imported, except those whose names begin with `_`. Raises nothing for a
-        plugin or a folder that can't be used: they are kept as broken entries.
+        Each `NAME.py`, and each package `NAME/__init__.py`, in a folder is imported, except those whose names begin
+        with `_`. They are modules of one package for each folder, so they may import each other (`from ._wire
+        import …`); nothing is added to `sys.path`, so none can stand in for an installed module. Raises nothing
+        for a plugin or a folder that can't be used: they are kept as broken entries.
         """
         registry = cls()
         points = importlib.metadata.entry_points(group=GROUP)
@@ -127,28 +131,30 @@ class Registry:
 
     def _add_folder(self, folder: Path) -> None:
         try:
-            files = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.name[0] != "_")
+            files = sorted(file for path in folder.iterdir() if (file := _module_file(path)) is not None)
         except OSError as error:
             self._add_broken("unknown", folder.name, None, str(folder), f"can't be read: {error.strerror}")
             return
+        package = _make_package(folder)
         for file in files:
-            self._add_file(file)
+            self._add_file(package, file)
 
-    def _add_file(self, file: Path) -> None:
+    def _add_file(self, package: str, file: Path) -> None:
+        stem = file.parent.name if file.name == "__init__.py" else file.stem
         try:
-            module = _import_file(file)
+            module = _import_file(f"{package}.{stem}", file)
         except (Exception, SystemExit) as error:  # as above
             _log.warning("%s can't be imported", file, exc_info=True, extra={"action": "plugin.broken"})
-            self._add_broken("unknown", file.stem, None, str(file), f"can't be imported: {_sentence(error)}")
+            self._add_broken("unknown", stem, None, str(file), f"can't be imported: {_told(error, file)}")
             return
         for value in list(vars(module).values()):
             if (
                 inspect.isclass(value)
                 and issubclass(value, Plugin)
-                and value.__module__ == module.__name__
+                and (value.__module__ == module.__name__ or value.__module__.startswith(f"{module.__name__}."))
                 and not value.__name__.startswith("_")
             ):
-                self._try_add(value, getattr(value, "name", file.stem), str(file))
+                self._try_add(value, getattr(value, "name", stem), str(file))
 
     def _try_add(self, plugin: Any, name: Any, origin: str) -> None:
         try:
@@ -196,10 +202,35 @@ def check_plugin(plugin: Any) -> Kind:
     return kind
 
 
-def _import_file(file: Path) -> Any:
-    digest = hashlib.sha256(str(file).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    name = f"_engine_plugin_{digest}_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
+def _module_file(path: Path) -> Path | None:
+    """Return the file of the plugin module that a path is, or None where it is none."""
+    if path.name.startswith("_") or "." in path.stem:
+        return None
+    if path.suffix == ".py":
+        return path
+    inner = path / "__init__.py"
+    return inner if inner.is_file() else None
+
+
+def _make_package(folder: Path) -> str:
+    """Make the package that a folder's modules belong to, anew, and return its name."""
+    digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    name = f"_engine_plugins_{digest}"
+    for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+        del sys.modules[known]
+    package = ModuleType(name, f"The plugin modules of {folder}.")
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
+    importlib.invalidate_caches()
+    return name
+
+
+def _import_file(name: str, file: Path) -> ModuleType:
+    """Import a module from its file, unless one of its siblings has done so."""
+    if (known := sys.modules.get(name)) is not None:
+        return known
+    places = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=places)
     if spec is None or spec.loader is None:
         raise PluginError("it is no Python module")
     module = importlib.util.module_from_spec(spec)
@@ -208,9 +239,34 @@ def _import_file(file: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise
     return module
+
+
+def _told(error: BaseException, file: Path) -> str:
+    """Return what went wrong when a file was imported, with the file and line at which it did."""
+    folder = file.parent.parent if file.name == "__init__.py" else file.parent
+    place = file
+    line = None
+    if isinstance(error, SyntaxError) and error.filename:
+        place, line = Path(error.filename), error.lineno
+    else:
+        # The innermost place that is the author's: below it stands what he called.
+        for frame in traceback.extract_tb(error.__traceback__):
+            if Path(frame.filename).is_relative_to(folder):
+                place, line = Path(frame.filename), frame.lineno
+    return f"{_sentence(error)} ({place}{f', line {line}' if line else ''}){_way_out(error, folder)}"
+
+
+def _way_out(error: BaseException, folder: Path) -> str:
+    """Return what to do where a module that a plugin imports is not there."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or error.name.startswith("_engine_plugins_"):
+        return ""
+    top = error.name.partition(".")[0]
+    if (folder / f"{top}.py").exists() or (folder / top / "__init__.py").exists():
+        return f"; import a module of the same folder as `from . import {top}`"
+    return f"; install what provides {top!r} for {sys.executable}, which runs the engine"
 
 
 def _kind_named(group: str) -> Kind:

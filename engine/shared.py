@@ -55,8 +55,11 @@ class Shared:
                 raise PluginError("the engine stops; nothing more is made")
             made = self._held[key] = asyncio.get_running_loop().create_future()
             self._group.start_soon(self._hold, key, make, made, name=f"shared {key}")
+        elif made.done():
+            result: T = made.result()
+            return result
         # Who asked may be cancelled; what is being made is for the others, too.
-        result: T = await asyncio.shield(made)
+        result = await asyncio.shield(made)
         return result
 
     async def _hold(

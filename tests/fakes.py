@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,20 +10,15 @@ from typing import Any
 
 import anyio
 
-from engine.payload import encode_json, survey
 from engine.plugin import (
-    RESERVED_PREFIX,
     Accepted,
     Clock,
     Event,
-    Handler,
-    InvalidEvent,
-    Settled,
     Source,
-    StoreUnavailable,
     SystemClock,
 )
 from engine.runs import RunState
+from engine.testing import MemoryContext, MemoryStore
 
 _BEAT = 0.002
 
@@ -68,96 +62,38 @@ class SteppedClock:
         self._moved = anyio.Event()
 
 
-class FakeSourceContext:
-    """A source's context in memory: the door's checks, one identity per key, and faults on demand.
+class FakeSourceContext(MemoryContext):
+    """The context of `engine.testing`, in which rounds of `every` begin when the test says so.
 
-    - `emitted`: what was stored, in order, without duplicates; `batches`: the sizes of the calls.
-    - `failures`: how many calls of emit and reject from now on raise StoreUnavailable.
-    - `memory`: what it was told to remember; `settle(accepted, *states)`: ends the runs of an event.
-    - `warnings`: what it said is wrong, in order; None is "all is well again".
-    - `beat()`: starts the next round of all `every` loops.
-    - `before_answer`: awaited between the commit and the answer of emit: the place where crashes hurt.
+    - `emitted`, `batches`, `rejected`, `memory`: what the store has; `beat()`: starts the next round of all loops.
     """
 
-    def __init__(self, base: Path = Path("/nonexistent"), *, clock: Clock | None = None) -> None:
-        self.name = "test:source"
-        self.clock: Clock = clock or SystemClock()
-        self.log = logging.LoggerAdapter(logging.getLogger("test.source"), {"source": self.name})
-        self.max_data = 1024 * 1024
-        self.base = base
-        self.emitted: list[Event] = []
-        self.rejected: list[tuple[Event, str]] = []
-        self.batches: list[int] = []
-        self.refused_calls = 0
-        self.failures = 0
-        self.routes: dict[tuple[str, str], Handler] = {}
-        self.is_ready = anyio.Event()
-        self.warnings: list[str | None] = []
-        self.before_answer: Callable[[], Awaitable[None]] | None = None
-        self._answers: dict[str, Accepted] = {}
-        self._cursor: Any = None
-        self.memory: dict[str, Any] = {}
-        self.ends: dict[str, tuple[Settled, ...]] = {}
-        self._settled = anyio.Event()
+    def __init__(
+        self, base: Path = Path("/nonexistent"), *, clock: Clock | None = None, store: MemoryStore | None = None
+    ) -> None:
+        super().__init__(base=base, clock=clock or SystemClock(), store=store)
         self._beat = anyio.Event()
 
-    async def emit(
-        self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
-    ) -> list[Accepted]:
-        self._fail_where_told()
-        for event in events:
-            self._check(event)
-        answers = [self._accept(event, self.emitted.append) for event in events]
-        self.batches.append(len(events))
-        if cursor is not None:
-            self._cursor = cursor
-        for key, value in (remember or {}).items():
-            survey([key, value])
-            self.memory[key] = value
-            if value is None:
-                del self.memory[key]
-        if self.before_answer is not None:
-            await self.before_answer()
-        await anyio.lowlevel.checkpoint()
-        return answers
+    @property
+    def emitted(self) -> list[Event]:
+        return self.store.events
 
-    async def reject(self, event: Event, reason: str) -> Accepted:
-        self._fail_where_told()
-        answer = self._accept(event, lambda taken: self.rejected.append((taken, reason)))
-        await anyio.lowlevel.checkpoint()
-        return answer
+    @property
+    def rejected(self) -> list[tuple[Event, str]]:
+        return self.store.rejected
 
-    async def cursor(self) -> Any:
-        return self._cursor
+    @property
+    def batches(self) -> list[int]:
+        return self.store.commits
 
-    async def remembered(self) -> dict[str, Any]:
-        return dict(sorted(self.memory.items()))
-
-    async def settled(self, accepted: Accepted) -> tuple[Settled, ...]:
-        while (ends := self.ends.get(accepted.event)) is None:
-            changed = self._settled
-            await changed.wait()
-        return ends
-
-    def settle(self, accepted: Accepted, *states: RunState) -> None:
-        """Let the runs of an event end in these states."""
-        self.ends[accepted.event] = tuple(
-            Settled(run=run, job="job", trigger="trigger", state=state, code=state.value, reason=f"{state}: it said so")
-            for run, state in zip(accepted.runs, states, strict=True)
-        )
-        self._settled.set()
-        self._settled = anyio.Event()
-
-    def ready(self) -> None:
-        self.is_ready.set()
+    @property
+    def memory(self) -> dict[str, Any]:
+        return self.store.values
 
     @property
     def warning(self) -> str | None:
         """What it says is wrong now."""
         return self.warnings[-1] if self.warnings else None
-
-    def warn(self, text: str | None) -> None:
-        self.warnings.append(text)
 
     async def every(self, seconds: float) -> AsyncIterator[None]:
         while True:
@@ -165,12 +101,13 @@ class FakeSourceContext:
             yield
             await beat.wait()
 
-    def route(self, method: str, path: str, handler: Handler) -> None:
-        self.routes[method, path] = handler
-
     def beat(self) -> None:
         self._beat.set()
         self._beat = anyio.Event()
+
+    def settle(self, accepted: Accepted, *states: RunState) -> None:
+        """Let the runs of an event end in these states."""
+        self.store.settle(accepted, *states)
 
     @asynccontextmanager
     async def running(self, source: Source) -> AsyncIterator[None]:
@@ -184,35 +121,6 @@ class FakeSourceContext:
 
     def restarted(self) -> FakeSourceContext:
         """Return the context that a new process would get: the same store, nothing else."""
-        context = FakeSourceContext(self.base, clock=self.clock)
-        context.emitted, context.rejected, context._answers = self.emitted, self.rejected, self._answers
-        context._cursor, context.memory, context.ends = self._cursor, self.memory, self.ends
+        context = FakeSourceContext(self.base, clock=self.clock, store=self.store)
         context.max_data = self.max_data
         return context
-
-    def _fail_where_told(self) -> None:
-        if self.failures > 0:
-            self.failures -= 1
-            self.refused_calls += 1
-            raise StoreUnavailable("the disk is full")
-
-    def _check(self, event: Event) -> None:
-        if event.type.startswith(RESERVED_PREFIX):
-            raise InvalidEvent(f"the type {event.type!r} is reserved")
-        survey(event.data)
-        if len(encode_json(event.data)) > self.max_data:
-            raise InvalidEvent("the data is too large", status=413)
-        if event.time is not None and event.time.tzinfo is None:
-            raise InvalidEvent("the time is naive", status=422)
-        encode_json([event.subject, event.key])
-
-    def _accept(self, event: Event, store: Callable[[Event], None]) -> Accepted:
-        if event.key is not None and event.key in self._answers:
-            first = self._answers[event.key]
-            return Accepted(event=first.event, runs=first.runs, duplicate=True)
-        number = len(self.emitted) + len(self.rejected) + 1
-        answer = Accepted(event=f"event-{number}", runs=(f"run-{number}",))
-        store(event)
-        if event.key is not None:
-            self._answers[event.key] = answer
-        return answer

@@ -25,6 +25,7 @@ EXTRA = {
     "runs": {"runs", "loop_us", "writer_us", "plain_runs_per_s", "started_median_ms", "started_p99_ms"},
     "latency": {"p99", "baseline_p99", "start_up_ms"},
     "depth": {"depth", "dispatch_ms", "dispatch_ratio", "resident_mb", "ready_s"},
+    "files": {"p99", "baseline_p99", "burst_files", "burst_s", "baseline_burst_s"},
     "idle": {"seconds", "wakeups_per_s"},
 }
 

@@ -314,6 +314,26 @@ async def test_an_attempt_is_ended_when_its_time_is_up_and_may_be_tried_again(tm
         assert [each.state for each in run.attempts] == [RunState.TIMED_OUT] * 3
 
 
+async def test_an_attempt_that_ends_long_after_its_time_is_up_keeps_its_slot_and_says_so(tmp_path: Path) -> None:
+    async def stubborn(run: Run, job: Job) -> Outcome:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await desk.clock.sleep(90)
+        raise AssertionError("it was not cancelled")
+
+    async with bench(tmp_path / "s.db", jobs=[job(timeout_s=30.0)], concurrency=1, act=stubborn) as desk:
+        first, second = await wait_queued(desk, 2)
+        await desk.advance(119)
+        assert [(await desk.run_of(run)).state for run in (first, second)] == [RunState.RUNNING, RunState.QUEUED]
+        desk.clock.step(-3600)
+        await desk.advance(1)
+        assert (await desk.run_of(first)).reason == "timed out after 30s, and ended 1m30s later"
+        assert (await desk.run_of(second)).state is RunState.RUNNING
+        await desk.advance(120)
+
+
 async def test_the_time_of_an_attempt_begins_when_it_starts_and_not_in_the_queue(tmp_path: Path) -> None:
     async with bench(tmp_path / "s.db", jobs=[job(timeout_s=30.0)], concurrency=1, act=forever) as desk:
         first, second = await wait_queued(desk, 2)

@@ -14,6 +14,7 @@ import textwrap
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from engine.config import schema as schema_of
 from engine.config.model import EngineSettings
 from engine.registry import Registry
 from engine.runtime import Runtime
-from engine.testing import VirtualClock
+from engine.testing import VirtualClock, check_timer
 from tests.docs_tables import DOCS, MARKED, ROOT, definitions, tables
 from tests.reason_codes import codes_in_code
 
@@ -217,9 +218,10 @@ def write_plugins(directory: Path) -> None:
     page = DOCS / "plugins.md"
     files = {}
     for text in blocks(page, "python"):
-        if match := re.match(r"# (plugins/\w+\.py)\n", text):
+        if match := re.match(r"# ((?:plugins|tests)/\w+\.py)\n", text):
             files[match[1]] = text
-    (directory / "plugins").mkdir()
+    for folder in ("plugins", "tests"):
+        (directory / folder).mkdir()
     for name, text in files.items():
         (directory / name).write_text(text, "utf-8")
     (config,) = blocks(page, "toml")
@@ -264,16 +266,25 @@ def test_the_plugins_of_the_page_are_listed_and_documented(tmp_path: Path) -> No
         assert all("description" in known for known in schema[name]["properties"].values())
 
 
+def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
+    write_plugins(tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "tests"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_the_plugin_of_the_readme_is_the_example_and_that_of_the_page() -> None:
+    example = (ROOT / "examples" / "plugins" / "lines.py").read_text("utf-8")
+    assert blocks(README, "python") == [example]
+    assert f"# plugins/lines.py\n{example}" in blocks(DOCS / "plugins.md", "python")
+
+
 def test_the_timer_of_the_page_agrees_with_itself(tmp_path: Path) -> None:
     write_plugins(tmp_path)
     beat = Registry.discover([tmp_path / "plugins"]).timers["beat"](every=7.0)
-    due = beat.next(VirtualClock().now())
-    assert due is not None
-    for _ in range(10):
-        following = beat.next(due)
-        assert following is not None
-        assert beat.previous(following) == due
-        due = following
+    assert len(check_timer(beat, [VirtualClock().now() + timedelta(seconds=second) for second in range(70)])) >= 10
 
 
 def test_the_plugins_of_the_page_pass_the_style_of_the_project(tmp_path: Path) -> None:
@@ -281,8 +292,8 @@ def test_the_plugins_of_the_page_pass_the_style_of_the_project(tmp_path: Path) -
     settings = ["--config", str(ROOT / "pyproject.toml")]
     ruff = [sys.executable, "-m", "ruff"]
     for command in (
-        [*ruff, "check", *settings, "--ignore", "I", "plugins"],
-        [*ruff, "format", *settings, "--check", "plugins"],
+        [*ruff, "check", *settings, "--ignore", "I,S", "plugins", "tests"],
+        [*ruff, "format", *settings, "--check", "plugins", "tests"],
     ):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, textwrap.indent(done.stdout + done.stderr, "    ")

@@ -88,7 +88,7 @@ async def polling(
         clock = Paced()
         context = FakeSourceContext(clock=clock) if before is None else before.restarted()
         context.clock = clock
-        context._cursor = cursor
+        context.store.position = cursor
         async with context.running(poll):
             yield Polled(server, context, clock)
 
@@ -252,8 +252,7 @@ async def test_a_crash_between_event_and_answer_neither_doubles_nor_loses(commit
         if committed:
             cursor = await before.cursor()
     if not committed:
-        before.emitted.clear()
-        before._answers.clear()
+        before.store.clear()
     async with polling(bodies("b", "b", "a"), cursor=cursor, before=before) as polled:
         await polled.looks(3)
         assert polled.bodies == ["b", "a"]
@@ -323,7 +322,7 @@ async def test_data_that_no_event_can_hold_is_an_error_and_not_the_end(caplog: p
         polled.context.max_data = 1000
         await polled.looks(3)
         assert polled.bodies == ["c"]
-    assert "too large" in caplog.text
+    assert "at most 1000B of JSON" in caplog.text
 
 
 # Secrets

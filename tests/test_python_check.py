@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -116,6 +117,12 @@ def test_what_a_module_does_when_it_is_imported_does_not_happen_in_the_engine(tm
     assert (tmp_path / "pid").read_text() != str(os.getpid())
 
 
+def engine(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "engine", *arguments]
+    return subprocess.run(command, cwd=path, capture_output=True, text=True, check=False, env=environment)
+
+
 def test_check_names_file_line_and_key(tmp_path: Path) -> None:
     write(tmp_path, SHOP)
     (tmp_path / "config.toml").write_text(
@@ -123,10 +130,7 @@ def test_check_names_file_line_and_key(tmp_path: Path) -> None:
         '[jobs.worse.run.python]\nfunction = "shop:plain"\nisolate = "loop"\n'
         '[jobs.worst]\nrun.python = "shop:plain"\ntimeout = "soon"\n'
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "engine", "check", "--json"], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-    )  # fmt: skip
+    done = engine(tmp_path, "check", "--json")
     assert done.returncode == 2
     errors = {error["path"]: error for error in json.loads(done.stdout)["errors"]}
     assert errors.keys() == {"jobs.bad.run.python", "jobs.worse.run.python.isolate", "jobs.worst.timeout"}
@@ -134,6 +138,33 @@ def test_check_names_file_line_and_key(tmp_path: Path) -> None:
     assert errors["jobs.bad.run.python"]["message"] == "there is no module shap"
     assert errors["jobs.bad.run.python"]["hint"] == "did you mean shop?"
     assert errors["jobs.worse.run.python.isolate"]["line"] == 7
+
+
+def test_an_engine_does_not_start_on_a_function_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, SHOP)
+    (tmp_path / "config.toml").write_text('http.listen = "127.0.0.1:0"\n[jobs.bad]\nrun.python = "shop:plane"\n')
+    done = engine(tmp_path)
+    assert done.returncode == 2
+    assert "config.toml:3: jobs.bad.run.python: shop has no plane (did you mean plain?)" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+async def test_the_functions_of_the_page_are_right_and_run(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "python.md").read_text("utf-8")
+    python, toml = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "toml"))
+    assert python is not None
+    assert toml is not None
+    (tmp_path / "config.toml").write_text(toml[1])
+    (tmp_path / "orders.csv").write_text("a,1\nb,2\nc,3\n")
+    async with desk(tmp_path) as at:
+        (tmp_path / "shop.py").write_text(python[1])
+        config = load([tmp_path / "config.toml"], environment={}, examine=True)
+        orders, greet = at.context({"path": str(tmp_path / "orders.csv")}), at.context()
+        outcome = await config.jobs["import"].runner.run(orders)
+        assert (outcome.code, outcome.outputs) == ("succeeded", {"rows": 3})
+        assert (await config.jobs["greet"].runner.run(greet)).code == "succeeded"
+        assert "['a', '1']\n" in at.logged()
+        assert "INFO attempt 1 for file.created" in at.logged()
 
 
 def test_commands_that_only_need_the_configuration_import_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from engine.plugin import Outcome
 from engine.processes import find_marked
 from engine.runs import RunState
-from plugins.runners.python import pool
+from plugins.runners.python import pool, processes
 from tests.exec_runs import Context, FastClock, lives, pids_in, until
 from tests.python_runs import Desk, desk
 
@@ -40,6 +40,7 @@ def no_process_stays() -> Iterator[None]:
         ("os.closerange(3, 256)", "worker_lost", "closed, replaced or wrote to descriptors", None),
         ("os.closerange(3, 256); [open(os.devnull) for _ in range(9)]; globals().update(locals())",
          "worker_lost", "closed, replaced", None),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(3600)", "signal", "ended by SIGTERM", None),
         ("os.execvp('true', ['true'])", "process_exited", "exited with 0", 0),
         ("p = '/dev/fd/%d'; s = [n for n in range(3, 9) if os.path.lexists(p % n) and 'sock' in os.readlink(p % n)]; "
          "os.write(s[0], b'\\xff' * 8); time.sleep(3600)",
@@ -324,14 +325,17 @@ async def test_when_the_helper_is_killed_its_runs_fail_and_the_next_has_another_
 
 
 async def test_a_helper_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "STOP_S", 0.5)
+    monkeypatch.setattr(pool, "LOOK_S", 0.01)
+    monkeypatch.setattr(processes, "STOP_S", 0.1)
     async with desk(tmp_path, f"def work(): {BEGIN}; time.sleep(3600)\ndef good(): return os.getppid()") as at:
         first = await at.run("good")
         assert first.outputs is not None
+        monkeypatch.setattr(pool, "HANGS_S", 0.1)
         os.kill(first.outputs["result"], signal.SIGSTOP)
         made = at.context(clock=FastClock())
         await begin_and_cancel(at, made)
         await until(lambda: not lives(made.started[0]))
+        monkeypatch.undo()
         assert (await at.run("good")).state is RunState.SUCCEEDED
 
 

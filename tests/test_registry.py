@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
@@ -159,16 +160,17 @@ def test_modules_of_a_folder_give_the_plugins_that_they_define(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "reason", "line"),
     [
-        ("1/0", "ZeroDivisionError: division by zero"),
-        ("def f(:", "SyntaxError"),
-        ("import a_module_that_is_nowhere", "ModuleNotFoundError"),
-        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("\n1/0", "ZeroDivisionError: division by zero", 2),
+        ("x = 1\ndef f(:", "SyntaxError: invalid syntax", 2),
+        ("\n\nimport a_module_that_is_nowhere", "ModuleNotFoundError: No module named 'a_module_that_is_nowhere'", 3),
+        ("raise SystemExit(3)", "SystemExit: 3", 1),
+        ("import json\njson.loads('{')", "JSONDecodeError", 2),
     ],
 )
-def test_a_module_that_can_not_be_imported_is_kept_broken_and_the_others_work(
-    tmp_path: Path, text: str, reason: str
+def test_a_module_that_can_not_be_imported_is_kept_broken_with_its_line_and_the_others_work(
+    tmp_path: Path, text: str, reason: str, line: int
 ) -> None:
     (tmp_path / "bad.py").write_text(text)
     (tmp_path / "near.py").write_text(GOOD)
@@ -177,7 +179,62 @@ def test_a_module_that_can_not_be_imported_is_kept_broken_and_the_others_work(
     broken = registry.broken("bad", "source")
     assert broken is not None
     assert broken.origin == str(tmp_path / "bad.py")
-    assert reason in (broken.error or "")
+    assert (broken.error or "").startswith(f"can't be imported: {reason}")
+    assert f"({tmp_path / 'bad.py'}, line {line})" in (broken.error or "")
+
+
+def test_who_lacks_a_module_is_told_how_to_come_by_it(tmp_path: Path) -> None:
+    (tmp_path / "needs.py").write_text("import pandas_of_nowhere.frames")
+    (tmp_path / "beside.py").write_text("import near")
+    (tmp_path / "near.py").write_text(GOOD)
+    registry = Registry.discover([tmp_path])
+    [needs, beside] = [registry.broken(name) for name in ("needs", "beside")]
+    assert needs is not None
+    assert beside is not None
+    assert f"; install what provides 'pandas_of_nowhere' for {sys.executable}" in (needs.error or "")
+    assert (beside.error or "").endswith("; import a module of the same folder as `from . import near`")
+
+
+def test_modules_of_a_folder_share_code_and_a_class_is_that_of_one_module(tmp_path: Path) -> None:
+    (tmp_path / "_base.py").write_text(GOOD.replace("class Near", "class Base").replace('"near"', '"base"'))
+    (tmp_path / "far.py").write_text(
+        "from ._base import Base\nfrom .near import Near\n"
+        "class Far(Base, frozen=True, kw_only=True):\n    name = 'far'\n    twin = Near\n"
+    )
+    (tmp_path / "near.py").write_text(GOOD)
+    registry = Registry.discover([tmp_path])
+    assert {"near", "far"} <= set(registry.sources)
+    assert "base" not in registry.sources
+    assert registry.sources["far"].twin is registry.sources["near"]  # type: ignore[attr-defined]
+    assert [entry.error for entry in registry.plugins() if entry.error is not None] == []
+    assert str(tmp_path) not in sys.path
+
+
+def test_a_folder_in_the_folder_is_a_package_and_its_parts_are_its_own(tmp_path: Path) -> None:
+    package = tmp_path / "weather"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .station import Near\nfrom ..shared import KIND\n")
+    (package / "station.py").write_text(GOOD)
+    (tmp_path / "shared.py").write_text("KIND = 1\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "_private").mkdir()
+    (tmp_path / "_private" / "__init__.py").write_text("raise SystemExit")
+    registry = Registry.discover([tmp_path])
+    (near,) = [entry for entry in registry.plugins() if entry.name == "near"]
+    assert (near.error, near.origin) == (None, str(package / "__init__.py"))
+    assert "do" not in registry.runners  # it was not taken into the package's own names
+    (package / "station.py").write_text("\n\n1/0")
+    broken = Registry.discover([tmp_path]).broken("weather")
+    assert broken is not None
+    assert f"ZeroDivisionError: division by zero ({package / 'station.py'}, line 3)" in (broken.error or "")
+
+
+def test_a_folder_that_is_read_again_gives_what_its_files_say_now(tmp_path: Path) -> None:
+    (tmp_path / "near.py").write_text(GOOD)
+    first = Registry.discover([tmp_path]).sources["near"]
+    (tmp_path / "near.py").write_text(GOOD.replace("radius: int = 1", "radius: int = 22"))
+    second = Registry.discover([tmp_path]).sources["near"]
+    assert (first().radius, second().radius) == (1, 22)  # type: ignore[attr-defined]
 
 
 def test_a_name_that_is_taken_is_listed_as_broken_and_the_first_wins(tmp_path: Path) -> None:

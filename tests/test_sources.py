@@ -148,6 +148,32 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
         }  # fmt: skip
 
 
+async def test_what_a_source_warns_of_is_shown_until_it_is_over_or_the_source_starts_again(tmp_path: Path) -> None:
+    gate, again = anyio.Event(), anyio.Event()
+
+    async def warns(context: SourceContext) -> None:
+        context.ready()
+        context.warn("the directory is missing")
+        await gate.wait()
+        context.warn(None)
+        await again.wait()
+        context.warn("the directory is missing again")
+        raise RuntimeError("no more")
+
+    async with yard(tmp_path, warns=warns) as at_work:
+        await anyio.wait_all_tasks_blocked()
+        assert at_work.sources.warnings() == ["source warns: the directory is missing"]
+        assert at_work.state("warns").view()["warning"] == "the directory is missing"
+        assert at_work.sources.not_ready() == []
+        gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert at_work.sources.warnings() == []
+        again.set()
+        await anyio.wait_all_tasks_blocked()
+        assert at_work.state("warns").state == "failed"
+        assert at_work.sources.warnings() == []
+
+
 async def test_a_source_has_its_cursor_its_name_and_its_base(tmp_path: Path) -> None:
     seen: list[Any] = []
 

@@ -156,6 +156,19 @@ async def test_a_source_that_ignores_its_stop_is_named_and_left_alone_and_the_ot
     await until(lambda: not any(task.get_name() == "source bad" for task in asyncio.all_tasks()))
 
 
+async def test_what_a_source_still_emits_while_it_stops_in_time_is_taken(tmp_path: Path) -> None:
+    async def act(context: SourceContext) -> None:
+        try:
+            await receives(context)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await context.emit(event("last words"))
+
+    async with yard(tmp_path, polite=act) as at_work:
+        door = at_work.door
+    assert [events[0].type for _, events, _ in door.taken] == ["last words"]
+
+
 async def test_a_late_start_that_can_not_be_cancelled_is_not_started_a_second_time_beside_itself(
     tmp_path: Path,
 ) -> None:

@@ -84,9 +84,9 @@ async def test_an_accepted_request_is_answered_with_the_ids_of_event_and_runs() 
     hook = Hook()
     answer = await hook.post()
     assert answer.status == 202
-    assert answer.body == {"event": "event-1", "runs": ("run-1",), "duplicate": False}
-    assert answer.headers["Location"] == "/api/v1/events/event-1"
     (event,) = hook.context.emitted
+    assert answer.body == {"event": event.id, "runs": ("run-1",), "duplicate": False}
+    assert answer.headers["Location"] == f"/api/v1/events/{event.id}"
     assert (event.type, event.subject) == ("webhook.in", "in")
     assert event.data == {"action": "opened", "number": 7}
     assert event.key is None

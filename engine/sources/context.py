@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import anyio
+
 from engine.clock import Clock
 from engine.errors import InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
@@ -84,7 +86,7 @@ class Context:
         self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
     ) -> list[Accepted]:
         async def accept() -> list[Accepted]:
-            self._check(events, cursor, remember)
+            self._check_call(events, cursor, remember)
             answers = await self._door.accept(self.name, events, cursor=cursor, remember=remember)
             self._state.count(events, answers, self.clock.now())
             return answers
@@ -93,7 +95,7 @@ class Context:
 
     async def reject(self, event: Event, reason: str) -> Accepted:
         async def reject() -> Accepted:
-            self._check((event,), None, None)
+            self._check_call((event,), None, None)
             answer = await self._door.reject(self.name, event, str(reason))
             self._state.turned_away = 0
             self._state.rejected += not answer.duplicate
@@ -193,13 +195,16 @@ class Context:
     async def _turn_away(self) -> None:
         """Let the others go on before a refusal, which would else come back without any wait."""
         self._state.turned_away += 1
-        await self.clock.sleep(REFUSED_PAUSE_S if self._state.turned_away > PATIENCE else 0)
+        if self._state.turned_away > PATIENCE:
+            await self.clock.sleep(REFUSED_PAUSE_S)
+        else:
+            await anyio.lowlevel.checkpoint()
 
     def _stand_open(self) -> None:
         if self._closed:
             raise PluginError(f"source {self.name} was stopped; what is left of it is taken no more")
 
-    def _check(self, events: Sequence[Event], cursor: Any, remember: Mapping[str, Any] | None) -> None:
+    def _check_call(self, events: Sequence[Event], cursor: Any, remember: Mapping[str, Any] | None) -> None:
         """Check what only sources can get wrong; intake checks what an event holds."""
         if len(events) > MOST_EVENTS:
             raise InvalidEvent(f"{len(events):,} events in one call; emit at most {MOST_EVENTS:,}", status=413)

@@ -42,12 +42,12 @@ class Started:
         self._task.add_done_callback(lambda _: call())
 
     async def stop(self, clock: Clock, within_s: float) -> bool:
-        """Cancel it, take nothing more from it, and tell whether it has ended in time."""
+        """Cancel it, and tell whether it has ended in time: what it still emits is taken until then."""
         self.told_to_stop = True
         self._cancelled.cancel()
-        self.context.close()
         await wait_for(self.ended, clock, within_s)
         if not self.ended.is_set():
+            self.context.close()
             # It is cancelled anew at each turn of the loop; one that catches that goes round without end.
             self._given_up.shield = True
         return self.ended.is_set()

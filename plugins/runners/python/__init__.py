@@ -175,7 +175,7 @@ class Python(Runner, frozen=True, kw_only=True):
         surroundings, question = self._surroundings(context.base), self._question()
         answer = _KNOWN.get((surroundings, question))
         if answer is None or isinstance(answer, NoFunction):
-            answer = (await run_sync(ask, surroundings, [question]))[question]
+            answer = (await run_sync(ask, surroundings, [question], abandon_on_cancel=True))[question]
         isolate = self._place(answer)
         assert isinstance(answer, Description)  # noqa: S101 - or else it had no place
         templates = None
@@ -188,7 +188,7 @@ class Python(Runner, frozen=True, kw_only=True):
             workers = await context.shared(key, lambda: open_workers(surroundings, context.clock))
             workers.load(self.function.partition(":")[0] if preload else None)
         else:
-            function = await run_sync(_import_here, surroundings, question, answer)
+            function = await run_sync(_import_here, surroundings, question, answer, abandon_on_cancel=True)
         return _Plan(
             isolate=isolate, is_async=answer.is_async, takes_run=answer.takes_run, function=function,
             templates=templates, workers=workers,

@@ -128,7 +128,7 @@ def raised(error: BaseException, context: FunctionContext) -> Outcome:
         reason = "ran out of memory: raise the runner's `memory`, where it has one, or use less"
         return Outcome.failed("out_of_memory", reason, outputs=outputs)
     if isinstance(error, RunCancelled):
-        return Outcome.failed("cancelled", "ended as it was told to", outputs=outputs)
+        return Outcome.failed("signal", "ended by SIGTERM", outputs=outputs)
     inner = frames[-1] if frames else None
     place = f" ({os.path.basename(inner.filename)}, line {inner.lineno})" if inner and own < len(frames) else ""
     text = _text(error)

@@ -1,7 +1,7 @@
 """The helper: a process without threads that has imported what functions need, and forks a worker from itself.
 
 It does what the engine tells it over a socket, reaps the workers, and ends with all of them when the engine is gone.
-Started by `plugins.runners.python.pool`.
+Started by `plugins.runners.python.processes`.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Helper:
 
     def _reap(self) -> None:
         """Reap what has ended. A worker's group goes with it: until it is reaped, the number is still its own."""
-        ended = False
+        ended: list[wire.Ended] = []
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
@@ -140,12 +140,12 @@ class Helper:
                 _signal_group(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             if number is not None:
-                ended = True
                 del self._pids[number]
-                self._end_orphans()
-                self._tell(wire.Ended(number=number, status=status))
+                ended.append(wire.Ended(number=number, status=status))
         if ended:
             self._end_orphans()
+        for report in ended:
+            self._tell(report)
 
     def _end_orphans(self) -> None:
         """Kill what workers that ended had started in sessions of their own."""

@@ -45,7 +45,7 @@ class Halt:
 def read_url(text: str) -> URL:
     """Return a database's URL; raise BadSetting where it can't be asked.
 
-    What the message says holds no more of the URL than the names of its scheme.
+    The message tells of the URL no more than the name of a driver that is known.
     """
     try:
         url = make_url(text)
@@ -129,7 +129,8 @@ def _dialect(url: URL, example: str) -> Dialect:
     try:
         return url.get_dialect()()
     except NoSuchModuleError:
-        message = f"names the database {url.drivername!r:.60}, which SQLAlchemy does not know"
+        # The scheme is not repeated: of a secret that is no URL it could be a part.
+        message = "names a database or driver that SQLAlchemy does not know"
         raise BadSetting("url", message, f'such as "{example}"') from None
 
 

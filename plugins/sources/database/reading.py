@@ -54,13 +54,12 @@ class Reader:
     """Asks one database, one question at a time."""
 
     def __init__(self, url: URL, base: Path, clock: Clock, *, timeout_s: float, connect_timeout_s: float) -> None:
-        self._url = url
-        self._base = base
+        self._backend = url.get_backend_name()
+        self._file = sqlite_file(url, base) if self._backend == "sqlite" else None
         self._clock = clock
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._halt = Halt()
-        self._is_sqlite = url.get_backend_name() == "sqlite"
         self._engine = open_engine(url, base, self._halt, connect_timeout_s=connect_timeout_s)
 
     async def close(self) -> None:
@@ -99,13 +98,16 @@ class Reader:
         """Do some reading on a connection, within a transaction that is given up in the end."""
 
         async def whole() -> T:
+            if self._file is not None and not await anyio.Path(self._file).exists():
+                raise ReadFailed(f"the file {self._file} is not there")
             connection = self._engine.connect()
-            await self._within(self._connect_timeout_s, "connect_timeout", connection.start)
             try:
+                await self._within(self._connect_timeout_s, "connect_timeout", connection.start)
                 return await self._within(self._timeout_s, "timeout", lambda: self._transact(connection, work))
             finally:
-                with anyio.CancelScope(shield=True):
-                    await self._give_up(connection)
+                if connection.sync_connection is not None:
+                    with anyio.CancelScope(shield=True):
+                        await self._give_up(connection)
 
         try:
             return await whole()
@@ -116,10 +118,9 @@ class Reader:
             raise ReadFailed(self._sentence(error)) from None
 
     async def _transact(self, connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        name = self._url.get_backend_name()
-        if name in READ_ONLY_BACKENDS:
+        if self._backend in READ_ONLY_BACKENDS:
             await connection.execute(text(READ_ONLY))
-        if name == "postgresql":
+        if self._backend == "postgresql":
             # The server's own watch: it ends the statement also where our request to end it does not arrive.
             await connection.execute(text(f"set local statement_timeout = {int(self._timeout_s * 1000) + 1000}"))
         return await work(connection)
@@ -151,7 +152,7 @@ class Reader:
                         expired = True
                     finally:
                         self._halt.is_set = True
-                        if not self._is_sqlite:
+                        if self._file is None:
                             scope.cancel()
 
                 group.start_soon(watch)
@@ -171,10 +172,7 @@ class Reader:
         """Return what an error says, in one bounded line."""
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
         said = " ".join(str(cause).split())[:LONGEST_SENTENCE] or type(cause).__name__
-        if self._is_sqlite and "unable to open" in said:
-            file = sqlite_file(self._url, self._base)
-            return f"{said}: {file}" + ("" if file.exists() else " is not there")
-        return said
+        return f"{said}: {self._file}" if self._file is not None and "unable to open" in said else said
 
 
 def _check_names(names: Sequence[str]) -> None:

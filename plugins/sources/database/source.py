@@ -73,7 +73,7 @@ class Database(Source, frozen=True, kw_only=True):
         if self.type is not None and (not 0 < len(self.type) <= LONGEST_TYPE or self.type.startswith(RESERVED_PREFIX)):
             message = f"has to be text of 1 to {LONGEST_TYPE} characters that does not begin with {RESERVED_PREFIX!r}"
             raise BadSetting("type", message, 'such as "order.placed"')
-        if self.key is not None and not self.keys:
+        if self.key in ("", ()):
             raise BadSetting("key", "names no column", 'such as key = "id"')
         if self.changes is not None:
             self._check_comparing(statement)

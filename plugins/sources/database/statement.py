@@ -126,11 +126,11 @@ class Statement:
         signs = [token.text for token in solid if token.kind == "sign"]
         if ";" in signs:
             raise BadSetting("query", "holds more than one statement", "give one SELECT, without `;` in it")
-        if "'" in signs or '"' in signs or "`" in signs:
-            raise BadSetting("query", "has a quote that is not closed")
         if any(token.kind == "text" and "\\'" in token.text for token in solid):
             message = "has a backslash before a quote, which is read differently by different databases"
             raise BadSetting("query", message, "write '' for a quote in a text")
+        if "'" in signs or '"' in signs or "`" in signs:
+            raise BadSetting("query", "has a quote that is not closed")
         if any(token.depth < 0 for token in solid) or solid[-1].depth != 0 or solid[-1].text == "(":
             raise BadSetting("query", "has parentheses that do not match")
 
@@ -220,8 +220,9 @@ def check_following(statement: Statement, *, start: object, tracked: bool) -> No
         raise BadSetting("query", message, "order by the cursor's column, and by the key's")
     if statement.has_offset:
         raise BadSetting("query", "has an offset, which would leave rows out", "leave it out: pages follow the cursor")
-    if statement.limit is not None and statement.limit < 1:
-        raise BadSetting("query", "is limited to no rows at all", "such as `limit 500`")
+    if statement.limit is not None and statement.limit < (2 if tracked else 1):
+        message = f"is limited to {statement.limit} rows: a page of them could never go on"
+        raise BadSetting("query", message, "such as `limit 500`")
     if statement.is_plain:
         return
     if start in ("beginning", "now"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
+import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -36,6 +37,9 @@ CLAIMED, DONE, FAILED = ".claimed", "done", "failed"
 OWN = frozenset({CLAIMED, DONE, FAILED})
 ERROR = ".error"
 
+MOST_AT_ONCE = 500
+"""Events in one call of emit, and so in one transaction, with what is to be remembered of them."""
+
 MOST_AWAITED = 256
 """Files whose runs' ends are awaited at the same time; the others take turns."""
 
@@ -49,12 +53,16 @@ Emit = Callable[[Sequence[Change], Mapping[str, Any]], Awaitable[list[Accepted |
 class ClaimFolders:
     """The directories `.claimed`, `done` and `failed` within the watched one. All of it blocks.
 
+    - `same`: whether two marks are those of one file with one content.
     - `asks_writers`: whether a file that somebody has open for writing is put back.
     - `sentinel`: the suffix of the files that go with the claimed ones, and are removed.
     """
 
-    def __init__(self, root: Path, *, asks_writers: bool, sentinel: str | None) -> None:
+    def __init__(
+        self, root: Path, *, same: Callable[[Mark, Mark], bool], asks_writers: bool, sentinel: str | None
+    ) -> None:
         self._root = root
+        self._same = same
         self._asks_writers = asks_writers
         self._sentinel = sentinel
 
@@ -86,7 +94,7 @@ class ClaimFolders:
         held = free_name(claimed, name, room_bytes=0)
         os.rename(name, held, src_dir_fd=source, dst_dir_fd=claimed)
         mark, writing = _judge(claimed, held)
-        if mark is None or mark[1:4] != change.mark[1:4] or (writing and self._asks_writers):
+        if mark is None or not self._same(mark, change.mark) or (writing and self._asks_writers):
             move(claimed, held, source, name)
             return
         if self._sentinel is not None:
@@ -101,7 +109,7 @@ class ClaimFolders:
                 os.unlink(f"{name}{self._sentinel}", dir_fd=source)
 
     def left(self) -> list[tuple[str, Mark]]:
-        """Return what lies in `.claimed`, oldest first."""
+        """Return the files in `.claimed`, oldest first."""
         found: list[tuple[str, Mark]] = []
         with opened(self._root) as root:
             if not exists(root, CLAIMED):
@@ -109,8 +117,9 @@ class ClaimFolders:
             for place, _, names, directory in os.fwalk(CLAIMED, dir_fd=root):
                 for name in names:
                     with suppress(FileNotFoundError):
-                        mark = mark_of(os.stat(name, dir_fd=directory, follow_symlinks=False))
-                        found.append((os.path.join(place, name), mark))
+                        stated = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                        if stat.S_ISREG(stated.st_mode):
+                            found.append((os.path.join(place, name), mark_of(stated)))
         return sorted(found, key=lambda one: (one[1].ctime_ns, one[0]))
 
     def drop_sentinel(self, change: Change) -> None:
@@ -150,10 +159,15 @@ class Claims:
     async def run(self) -> None:
         """Bring files to their ends, until cancelled."""
         slots = anyio.Semaphore(MOST_AWAITED)
-        async with anyio.create_task_group() as tasks, self._next:
+        async with anyio.create_task_group() as tasks:
             async for change, answer in self._next:
                 await slots.acquire()
                 tasks.start_soon(self._end, change, answer, slots)
+
+    def close(self) -> None:
+        """Take in nothing more; what is claimed goes on at the next start."""
+        self._line.close()
+        self._next.close()
 
     async def take(self, changes: Sequence[Change]) -> dict[str, str]:
         """Claim files and make their events durable; return those that can't be claimed, with the reason."""
@@ -181,9 +195,11 @@ class Claims:
             await self._emit((), dict.fromkeys([key for key, _ in remembered.values()]))
 
     async def _tell(self, changes: Sequence[Change]) -> None:
-        answers = await self._emit(changes, dict(map(_row, changes)))
-        for change, answer in zip(changes, answers, strict=True):
-            self._line.send_nowait((change, answer))
+        for start in range(0, len(changes), MOST_AT_ONCE):
+            batch = changes[start : start + MOST_AT_ONCE]
+            answers = await self._emit(batch, dict(map(_row, batch)))
+            for change, answer in zip(batch, answers, strict=True):
+                self._line.send_nowait((change, answer))
 
     async def _end(self, change: Change, answer: Accepted | str, slots: anyio.Semaphore) -> None:
         try:

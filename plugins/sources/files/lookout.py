@@ -57,7 +57,6 @@ class Troubles:
             self._context.log.info("It is over that %s", before, extra={"action": f"{about}_again"})
         else:
             self._texts[about] = text
-            self._context.log.warning("%s", text, extra={"action": f"{about}_trouble"})
         self._context.warn("; ".join(self._texts.values()) or None)
 
 

@@ -63,6 +63,7 @@ class Selection:
     ) -> None:
         self._match = [Glob(text) for text in match]
         self._exclude = [Glob(text) for text in exclude]
+        self._exclude_files = [glob for glob in self._exclude if not glob.for_directories]
         self._takes_all = "*" in match
         self._hidden = hidden
         self.recursive = recursive
@@ -74,7 +75,7 @@ class Selection:
             return False
         if not self._takes_all and not any(glob.matches(path) for glob in self._match):
             return False
-        return not any(glob.matches(path) for glob in self._exclude if not glob.for_directories)
+        return not any(glob.matches(path) for glob in self._exclude_files)
 
     def enters(self, path: str) -> bool:
         """Tell whether the files of a directory count, if those do that it is in."""

@@ -21,6 +21,9 @@ from plugins.watching.opening import READ_FLAGS, Mark, below, kind_of, mark_of, 
 MOST_FOUND, MOST_ENTRIES = 1_000, 10_000
 """A portion of a scan ends after so many files that are not as known, or so many entries in all."""
 
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Errors that say that nothing that counts has this path; others say that it can't be told now."""
+
 MOST_ODD = 1_000
 """How many of the files that are none are told of."""
 
@@ -78,12 +81,14 @@ class Tree:
         return found
 
     def judge(self, paths: Iterable[str]) -> list[Found]:
-        """Look at single files, and whether somebody writes to them."""
+        """Look at single files, and whether somebody writes to them; what can't be said now is left out."""
         judged: list[Found] = []
         for root, directory, names in self._by_directory(paths):
             for name in names:
                 path = directory + name
-                judged.append(Found(path, None) if root is None else self._judge(root, path, name))
+                one = Found(path, None) if root is None else self._judge(root, path, name)
+                if one is not None:
+                    judged.append(one)
         return judged
 
     def _by_directory(self, paths: Iterable[str]) -> Iterator[tuple[int | None, str, list[str]]]:
@@ -94,18 +99,16 @@ class Tree:
                 try:
                     with below(root, directory.split("/")[:-1], follow=self._follow) as inner:
                         yield inner, directory, names
-                except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+                except OSError as error:
                     # What can't be entered is left as it is known: a scan tells of it.
-                    if not isinstance(error, PermissionError):
+                    if error.errno in GONE:
                         yield None, directory, names
-                except OSError:
-                    yield None, directory, names
 
     def _look_at(self, directory: int, path: str, name: str) -> Found | None:
         try:
             found = os.stat(name, dir_fd=directory, follow_symlinks=self._follow)
-        except OSError:
-            return Found(path, None)
+        except OSError as error:
+            return Found(path, None) if error.errno in GONE else None
         if stat.S_ISDIR(found.st_mode):
             return Found(path, None, is_directory=self.selection.enters(path))
         if not self.selection.takes(path):
@@ -131,11 +134,11 @@ class Tree:
         # An older one is that of an earlier content.
         return stat.S_ISREG(sentinel.st_mode) and sentinel.st_mtime_ns >= mark.mtime_ns
 
-    def _judge(self, directory: int, path: str, name: str) -> Found:
+    def _judge(self, directory: int, path: str, name: str) -> Found | None:
         try:
             found = os.stat(name, dir_fd=directory, follow_symlinks=self._follow)
-        except OSError:
-            return Found(path, None)
+        except OSError as error:
+            return Found(path, None) if error.errno in GONE else None
         # Asked before opening: to open a device can have effects.
         if not stat.S_ISREG(found.st_mode):
             return Found(path, None)
@@ -143,7 +146,7 @@ class Tree:
             file = os.open(name, READ_FLAGS & ~os.O_NOFOLLOW if self._follow else READ_FLAGS, dir_fd=directory)
         except OSError as error:
             # A file that may not be read may be told of all the same.
-            return Found(path, None if error.errno in (errno.ENOENT, errno.ELOOP) else mark_of(found))
+            return Found(path, None if error.errno in GONE else mark_of(found))
         try:
             found = os.fstat(file)
             return Found(path, mark_of(found) if stat.S_ISREG(found.st_mode) else None, writing=open_for_writing(file))
@@ -228,7 +231,8 @@ class Scan:
         try:
             if entry.is_dir(follow_symlinks=tree._follow):
                 return Found(path, None, is_directory=True) if tree.selection.enters(path) else None
-            if not tree.selection.takes(path):
+            is_known = path in self._known.marks  # and therefore counts
+            if not is_known and not tree.selection.takes(path):
                 return None
             stated = entry.stat(follow_symlinks=tree._follow)
         except FileNotFoundError:
@@ -236,7 +240,7 @@ class Scan:
         except OSError:
             self._seen.add(path)  # it is there
             return None
-        if path in self._known.marks and stat.S_ISREG(stated.st_mode):
+        if is_known and stat.S_ISREG(stated.st_mode):
             self._seen.add(path)
             if self._known.is_known(path, mark_of(stated)):
                 return None

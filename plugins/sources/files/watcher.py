@@ -10,16 +10,13 @@ from anyio.to_thread import run_sync
 from msgspec import Struct
 
 from engine.plugin import Accepted, Event, InvalidEvent, SourceContext, StoreUnavailable
-from plugins.sources.files.changes import Change, Kind, event_of
-from plugins.sources.files.claims import CLAIMED, ClaimFolders, Claims
+from plugins.sources.files.changes import Change, Kind, event_of, remembered_path
+from plugins.sources.files.claims import CLAIMED, MOST_AT_ONCE, ClaimFolders, Claims
 from plugins.sources.files.known import Held, Known, Waiting
 from plugins.sources.files.lookout import Lookout, Pace, Troubles
 from plugins.sources.files.tree import Found, Scan, Tree
 from plugins.watching.filesystems import keeps_inodes
 from plugins.watching.names import shown
-
-MOST_AT_ONCE = 500
-"""Events in one call of emit, and so in one transaction."""
 
 MOST_HINTS_AT_ONCE = 1_000
 
@@ -64,13 +61,18 @@ class Watcher:
         self._waiting = Waiting()
         self._claims: Claims | None = None
         if rules.claims:
-            folders = ClaimFolders(tree.root, asks_writers=rules.settle_s is not None, sentinel=tree.sentinel)
+            folders = ClaimFolders(
+                tree.root,
+                same=lambda one, other: self._known.same(one, other),
+                asks_writers=rules.settle_s is not None,
+                sentinel=tree.sentinel,
+            )
             self._claims = Claims(folders, context, self._store, self._troubles)
         self._stuck: dict[str, str] = {}
         self._resumed = not rules.claims
         self._claimed_rows: dict[str, Any] = {}
         self._scan: Scan | None = None
-        self._scan_began_s = 0.0
+        self._scan_took_s = 0.0
         self._was_scanned = False
         self._is_first = False
         self._is_ready = False
@@ -78,24 +80,26 @@ class Watcher:
 
     async def run(self) -> None:
         """Emit until cancelled."""
-        await self._remember()
-        await self._lookout.learn()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._lookout.run)
-            if self._claims is not None:
-                tasks.start_soon(self._claims.run)
-            try:
+        try:
+            await self._remember()
+            await self._lookout.learn()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._lookout.run)
+                if self._claims is not None:
+                    tasks.start_soon(self._claims.run)
                 while True:
                     await self._round()
                     await self._lookout.wait(self._wait_until_s())
-            finally:
-                if self._scan is not None:
-                    self._scan.close()
+        finally:
+            self._end_scan()
+            if self._claims is not None:
+                self._claims.close()
 
     async def _remember(self) -> None:
         rows = await self._context.remembered()
         if self._claims is not None:
-            self._claimed_rows = {key: row for key, row in rows.items() if len(row) > 5 and key.startswith(CLAIMED)}
+            place = f"{CLAIMED}/"
+            self._claimed_rows = {key: row for key, row in rows.items() if remembered_path(key, row).startswith(place)}
         self._known = Known({key: row for key, row in rows.items() if key not in self._claimed_rows})
         self._was_scanned = await self._context.cursor() == SCANNED
         self._is_first = self._rules.starts_now and not self._was_scanned
@@ -118,6 +122,8 @@ class Watcher:
             self._end_scan()
             self._lookout.scan_failed()
             self._troubles.tell("directory", f"{self._tree.root} can't be read: {error.strerror or error}")
+            if isinstance(error, FileNotFoundError):
+                await self._first_is_over()  # where there is no directory, there are no files
             self._be_ready()
 
     def _be_ready(self) -> None:
@@ -131,9 +137,11 @@ class Watcher:
             return
         found = await run_sync(self._tree.look, paths)
         await self._take([one for one in found if not one.is_directory])
-        for one in found:
-            if one.is_directory:
-                await self._take_below(one.path)
+        scanned = "/"
+        for path in sorted(one.path for one in found if one.is_directory):
+            if not path.startswith(scanned):
+                await self._take_below(path)
+                scanned = f"{path}/"
 
     async def _take_below(self, path: str) -> None:
         """Scan a directory that is new, or was moved here."""
@@ -151,9 +159,11 @@ class Watcher:
                 return
             self._known.keeps_inodes = keeps_inodes(self._lookout.kind)
             self._lookout.scan_begins()
-            self._scan, self._scan_began_s = Scan(self._tree, self._known), self._clock.monotonic()
+            self._scan, self._scan_took_s = Scan(self._tree, self._known), 0.0
             self._retry_stuck()
+        began_s = self._clock.monotonic()
         found = await run_sync(self._scan.next_portion)
+        self._scan_took_s += self._clock.monotonic() - began_s
         if found is not None:
             await self._take(found)
             return
@@ -161,12 +171,16 @@ class Watcher:
         unreadable = self._scan.unreadable
         self._end_scan()
         await self._take(missing)
-        self._lookout.scan_ended(self._clock.monotonic() - self._scan_began_s)
+        self._lookout.scan_ended(self._scan_took_s)
         self._tell_of_scan(unreadable)
+        await self._first_is_over()
+        self._be_ready()
+
+    async def _first_is_over(self) -> None:
+        """Take what comes from now on for changes, also at later starts."""
         if not self._was_scanned:
             await self._emit((), {}, cursor=SCANNED)
             self._was_scanned, self._is_first = True, False
-        self._be_ready()
 
     def _end_scan(self) -> None:
         if self._scan is not None:
@@ -222,12 +236,13 @@ class Watcher:
         }
         if not wanted or self._is_first:
             return {}
-        there = {
+        # Where it can't be said what is there, it is not said that the file has left.
+        left = {
             one.path
-            for one in await run_sync(self._tree.look, list(wanted))
-            if one.mark is not None and self._known.is_known(one.path, one.mark)
+            for one in await run_sync(self._tree.judge, list(wanted))
+            if one.mark is None or not self._known.is_known(one.path, one.mark)
         }
-        return {one.path: origin for origin, one in wanted.items() if origin not in there}
+        return {one.path: origin for origin, one in wanted.items() if origin in left}
 
     async def _take_due(self) -> None:
         paths = list(dict.fromkeys(self._waiting.due(self._clock.monotonic(), MOST_AT_ONCE)))
@@ -239,9 +254,10 @@ class Watcher:
         finally:
             self._put_off(set(paths).difference(one.path for one in judged))
         changes = [change for one in judged if (change := self._judge(one)) is not None]
-        back = [one for one in judged if one.mark is not None and self._waiting.get(one.path) is None]
+        back = [one.path for one in judged if one.mark is not None and self._waiting.get(one.path) is None]
         await self._tell(changes)
-        await self._take(back)
+        if back:
+            await self._take(await run_sync(self._tree.look, back))
 
     def _put_off(self, paths: Iterable[str]) -> None:
         """Have paths looked at again later."""
@@ -316,13 +332,7 @@ class Watcher:
     async def _store(self, changes: Sequence[Change], rows: Mapping[str, Any]) -> list[Accepted | str]:
         """Make changes durable that are wanted; return the answers, or why one was rejected."""
         events = [event_of(change, self._tree.root) for change in changes if change.kind in self._rules.kinds]
-        answers: list[Accepted | str] = []
-        for start in range(0, len(events) or 1, MOST_AT_ONCE):
-            batch = events[start : start + MOST_AT_ONCE]
-            # What is remembered goes along with the last: what was told, but isn't remembered, is told again.
-            last = start + MOST_AT_ONCE >= len(events)
-            answers += await self._emit(batch, rows if last else {})
-        return answers
+        return await self._emit(events, rows)
 
     async def _emit(self, events: Sequence[Event], rows: Mapping[str, Any], cursor: Any = None) -> list[Accepted | str]:
         pause_s = FIRST_PAUSE_S
