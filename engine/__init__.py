@@ -1,1 +1,71 @@
-"""A durable trigger engine: on this, when that, run this; and a reason for all that did or did not happen."""
+"""A durable trigger engine: on this, when that, run this; and a reason for all that did or did not happen.
+
+`from engine import Engine` embeds it in a program. What that needs is loaded when it is first asked for: plugins import
+`engine.plugin`, and with it this package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.embedding import Engine, RunContext, TriggerView
+    from engine.errors import (
+        ConfigError,
+        Conflict,
+        EngineError,
+        InvalidEvent,
+        NotFound,
+        StoreDamaged,
+        StoreError,
+        StoreInUse,
+        StoreUnavailable,
+    )
+    from engine.events import Accepted, Event
+    from engine.plugin import Outcome
+    from engine.runs import Run, RunState
+    from engine.triggers import Pause
+
+__all__ = [
+    "Accepted",
+    "ConfigError",
+    "Conflict",
+    "Engine",
+    "EngineError",
+    "Event",
+    "InvalidEvent",
+    "NotFound",
+    "Outcome",
+    "Pause",
+    "Run",
+    "RunContext",
+    "RunState",
+    "StoreDamaged",
+    "StoreError",
+    "StoreInUse",
+    "StoreUnavailable",
+    "TriggerView",
+]
+
+_MODULES = {
+    "engine.embedding": ("Engine", "RunContext", "TriggerView"),
+    "engine.events": ("Accepted", "Event"),
+    "engine.plugin": ("Outcome",),
+    "engine.runs": ("Run", "RunState"),
+    "engine.triggers": ("Pause",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is exported when it is first asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF.get(name, "engine.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -83,7 +83,7 @@ class Dispatch:
         self._journal = journal
         self._store = store
         self._windows = windows
-        self._jobs = jobs
+        self._jobs = dict(jobs)
         self._execute = execute
         self._finish = finish
         self._concurrency = concurrency
@@ -117,6 +117,11 @@ class Dispatch:
         return self._taken
 
     @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs by name, as they are now."""
+        return self._jobs
+
+    @property
     def concurrency(self) -> int:
         """How many runs may have one."""
         return self._concurrency
@@ -124,6 +129,15 @@ class Dispatch:
     def processes(self) -> list[int]:
         """Return the ids of the processes of all running runs."""
         return [active.process for active in self._active.values() if active.process is not None]
+
+    # Jobs that come while it runs
+
+    def add_job(self, job: Job) -> None:
+        """Take in a job, or another version of one: attempts that begin from now on are its."""
+        self._jobs[job.name] = job
+        self._limits[job.name] = job.concurrency
+        self._queue.unpark(job.name)
+        self.pump()
 
     # The starter that intake uses
 

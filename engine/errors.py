@@ -22,6 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def said(error: BaseException) -> str:
+    """Return what an error of foreign code says, whatever its methods do."""
+    try:
+        return str(error)
+    except Exception:
+        return "it can't say what"
+
+
 class EngineError(Exception):
     """Base of all errors that are the engine's own."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
@@ -110,12 +111,17 @@ class Context:
 
 
 class Executor:
-    """Executes attempts with the runners of the jobs."""
+    """Executes attempts with the runners of the jobs.
+
+    `retired` are triggers that were removed, but whose runs may still come.
+    """
 
     def __init__(
-        self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared
-    ) -> None:
+        self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared,
+        retired: Mapping[str, Rule] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self._rules = rules
+        self._retired = retired
         self._clock = clock
         self._base = base
         self._run_logs = run_logs
@@ -181,7 +187,7 @@ class Executor:
 
     def _merge(self, run: Run, job: Job, events: tuple[Event, ...]) -> tuple[tuple[Event, ...], Scope]:
         """Return the events with the data as the trigger merges it, and the scope for the job's templates."""
-        rule = self._rules.get(run.trigger)
+        rule = self._rules.get(run.trigger) or self._retired.get(run.trigger)
         if rule is None:
             names = {
                 "trigger": {"name": run.trigger, "tags": []},

@@ -37,19 +37,43 @@ _SAID = {
 class Followers:
     """Which triggers are on which ends of runs.
 
-    `sources` are the ids and settings of the sources that follow runs. Each is asked once for a job, trigger and
-    outcome; from then on that is one look into a dictionary.
+    `sources` are the ids and settings of the sources that follow runs, `rules` the triggers and `jobs` the jobs that
+    there are; `add` and `remove` say what comes and goes. Each source is asked once for a job, trigger and outcome;
+    from then on that is one look into a dictionary, until something changes.
     """
 
     def __init__(
         self, sources: Sequence[tuple[str, Source]], rules: Mapping[str, Rule], jobs: Mapping[str, Job]
     ) -> None:
-        self._sources = tuple(sources)
+        self._sources = dict(sources)
         self._jobs = jobs
-        self._by_source: dict[str, list[Rule]] = {}
+        self._by_source: dict[str, dict[str, Rule]] = {}
         for rule in rules.values():
-            self._by_source.setdefault(rule.trigger.source, []).append(rule)
+            self._by_source.setdefault(rule.trigger.source, {})[rule.trigger.name] = rule
         self._known: dict[tuple[str, str, RunState], tuple[Rule, ...]] = {}
+
+    def add(self, rule: Rule) -> None:
+        """Take in a trigger: it follows the ends that are handed in from now on."""
+        source, on = rule.trigger.source, rule.trigger.on
+        self._by_source.setdefault(source, {})[rule.trigger.name] = rule
+        if isinstance(on, Source) and on.follows_runs and rule.trigger.works:
+            self._sources.setdefault(source, on)
+        self.ask_anew()
+
+    def remove(self, rule: Rule) -> None:
+        """Forget a trigger, and its source where no other one on it works."""
+        source = rule.trigger.source
+        left = self._by_source[source]
+        del left[rule.trigger.name]
+        if not any(other.trigger.works for other in left.values()):
+            self._sources.pop(source, None)
+        if not left:
+            del self._by_source[source]
+        self.ask_anew()
+
+    def ask_anew(self) -> None:
+        """Forget what the sources answered, as jobs or triggers are others."""
+        self._known.clear()
 
     def of(self, run: Run, state: RunState) -> tuple[Rule, ...]:
         """Return the triggers that are on a run's coming to `state`, by name; none where that is no end."""
@@ -68,14 +92,14 @@ class Followers:
         tags = frozenset(known.tags if known is not None else ())
         end = RunEnd(job=job, trigger=trigger, outcome=state, tags=tags)
         found: list[Rule] = []
-        for source_id, source in self._sources:
+        for source_id, source in self._sources.items():
             try:
                 follows = source.follows(end)
             except Exception:  # follows is plugin code
                 log.exception("Source %s raised on the end of a run", source_id, extra={"action": "source_raised"})
                 continue
             if follows:
-                found.extend(self._by_source.get(source_id, ()))
+                found.extend(self._by_source.get(source_id, {}).values())
         return tuple(sorted(found, key=lambda rule: rule.trigger.name))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from msgspec import Struct, field
@@ -17,16 +19,16 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Window, Windows, first_due, next_due
 from engine.errors import Conflict, ExpressionError, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
-from engine.expressions import render
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
+from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import Origin, Run, RunState, Step
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Join, Memory
-from engine.triggers import Debounce
+from engine.triggers import Debounce, Pause
 from engine.units import format_duration, format_size
 
 log = logging.getLogger("engine.intake")
@@ -90,9 +92,10 @@ class Draft(Struct):
 class Intake:
     """The engine's door.
 
-    `rules` are the triggers by name; `hearing` the ids and settings of the sources that listen to events from
-    the API; `followers` tells which triggers are on the ends of runs; `own_sources` are the names that begin the ids
-    of the engine's own sources, which no sender may use.
+    `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
+    settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
+    runs; `pauses` what is paused, by trigger; `own_sources` are the names that begin the ids of the engine's own
+    sources, which no sender may use.
     """
 
     def __init__(
@@ -102,9 +105,10 @@ class Intake:
         journal: Journal,
         starter: Starter,
         windows: Windows,
-        rules: Mapping[str, Rule],
+        rules: dict[str, Rule],
         hearing: Sequence[tuple[str, Source]],
         followers: Followers,
+        pauses: Mapping[str, Pause] = MappingProxyType({}),
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
@@ -114,17 +118,57 @@ class Intake:
         self._starter = starter
         self._windows = windows
         self._rules = rules
-        self._hearing = tuple(hearing)
+        self._hearing = dict(hearing)
         self._followers = followers
+        self._pauses = pauses
         self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
         self._own_sources = own_sources
-        self._by_source: dict[str, list[Rule]] = {}
+        by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
         for rule in sorted(rules.values(), key=_name_of):
-            self._by_source.setdefault(rule.trigger.source, []).append(rule)
+            by_source.setdefault(rule.trigger.source, []).append(rule)
+        self._by_source = {source: tuple(met) for source, met in by_source.items()}
         self.accepted = 0
         self.duplicates = 0
+
+    def add(self, rule: Rule) -> None:
+        """Take in a trigger, or another version of one: events that are decided from now on meet it."""
+        self.remove(rule.trigger.name)
+        self._rules[rule.trigger.name] = rule
+        source, on = rule.trigger.source, rule.trigger.on
+        met = list(self._by_source.get(source, ()))
+        insort(met, rule, key=_name_of)
+        self._by_source[source] = tuple(met)
+        self._followers.add(rule)
+        if isinstance(on, Source) and on.hears and rule.trigger.works:
+            self._hearing.setdefault(source, on)
+
+    def remove(self, trigger: str) -> Rule | None:
+        """Forget a trigger: no event meets it any more. What was decided before is made durable all the same."""
+        rule = self._rules.pop(trigger, None)
+        if rule is None:
+            return None
+        source = rule.trigger.source
+        left = tuple(other for other in self._by_source[source] if other is not rule)
+        if left:
+            self._by_source[source] = left
+        else:
+            del self._by_source[source]
+        self._followers.remove(rule)
+        if not self.is_used(source):
+            self._hearing.pop(source, None)
+        return rule
+
+    def renew(self, job: Job) -> None:
+        """Take in another version of a job for the triggers that run it, and for those that follow its runs."""
+        for rule in [rule for rule in self._rules.values() if rule.job.name == job.name]:
+            self.add(Rule(rule.trigger, job))
+        self._followers.ask_anew()
+
+    def is_used(self, source: str) -> bool:
+        """Tell whether a trigger that works is on a source."""
+        return any(rule.trigger.works for rule in self._by_source.get(source, ()))
 
     async def accept(
         self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,
@@ -132,10 +176,11 @@ class Intake:
     ) -> list[Accepted]:  # fmt: skip
         """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
         named = [self._admit(event, source) for event in events]
-        rules = self._by_source.get(source, ())
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
-        return await self._commit(named, lambda _: rules, origin, cursor=move, memory=memory, missed=tuple(missed))
+        return await self._commit(
+            named, lambda _: self._by_source.get(source, ()), origin, cursor=move, memory=memory, missed=tuple(missed)
+        )
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Make events from the API durable, and offer them to the sources that listen.
@@ -155,7 +200,7 @@ class Intake:
 
     def _listeners(self, event: Event) -> list[Rule]:
         found: list[Rule] = []
-        for source_id, source in self._hearing:
+        for source_id, source in self._hearing.items():
             try:
                 accepted = source.accepts(event)
             except Exception:
@@ -347,15 +392,17 @@ class Intake:
         if rule.disabled is not None:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
+        pause = self._pauses.get(trigger.name)
+        if pause is not None and "pause" not in bypass and pause.holds(event.received_at):
+            return _dropped(trigger.name, EventOutcome.PAUSED, "trigger_paused", pause.said_of(trigger.name))
         scope = None
         window_key = ""
         if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
             try:
                 scope = rule.scope(event, rule.data_of(event))
-                if rule.filter is not None and not rule.filter.holds(scope):
+                if rule.filter is not None and not rule.passes(event, scope):
                     return _dropped(trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false")
-                if rule.key is not None:
-                    window_key = render(rule.key.evaluate(scope))[:LONGEST_NAME]
+                window_key = rule.key_of(event, scope)[:LONGEST_NAME]
             except ExpressionError as error:
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", str(error))
         priority = effective(trigger.priority, event.priority, trigger.priority_max)

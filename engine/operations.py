@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,30 @@ import anyio
 
 from engine.clock import Clock, rfc3339
 from engine.config import Config
+from engine.decide.functions import text_of
 from engine.decide.rules import Rule
 from engine.dispatch import RETRY_READ_S, Dispatch
-from engine.errors import NotFound, StoreUnavailable
+from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.http.views import shown
 from engine.intake import Intake
+from engine.jobs import Job
 from engine.journal import Journal
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
-from engine.plugin import Handler, Settled
+from engine.pauses import Pauses
+from engine.plugin import Handler, Settled, Timer
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
-from engine.runs import ENDED
+from engine.runs import ENDED, Run, RunState
 from engine.sources import Routes, Sources, SourceState
-from engine.store.base import Store
+from engine.store.base import RunFilter, Store
+from engine.store.changes import Accept
 from engine.timers import Timers
-from engine.triggers import SharedSource, Trigger, TriggerState
+from engine.triggers import Pause, SharedSource, Trigger, TriggerState
+
+OPEN = frozenset(RunState) - ENDED
+RETIRED_LOOKED_AT = 16
 
 LOOK_AGAIN_S = 30.0
 """Who waits for a run's end looks at the store at least so often."""
@@ -81,30 +89,39 @@ class SourceMemory:
         return await self._store.memory(source, after=after, limit=limit)
 
     async def settled(self, run_id: str) -> Settled | None:
-        while True:
-            with self._changes.watch(run_id) as changed:
-                try:
-                    run = await self._store.run(run_id)
-                except StoreUnavailable:
-                    await self._clock.sleep(RETRY_READ_S)
-                    continue
-                if run is None:
-                    return None
-                if run.state in ENDED:
-                    return Settled(
-                        run=run.id, job=run.job, trigger=run.trigger, state=run.state, code=run.code, reason=run.reason
-                    )
-                with anyio.move_on_after(LOOK_AGAIN_S):
-                    await changed.wait()
+        run = await ended(run_id, store=self._store, changes=self._changes, clock=self._clock)
+        if run is None:
+            return None
+        return Settled(run=run.id, job=run.job, trigger=run.trigger, state=run.state, code=run.code, reason=run.reason)
+
+
+async def ended(run_id: str, *, store: Store, changes: Changes, clock: Clock) -> Run | None:
+    """Wait until a run has ended, and return it; None where there is no such run any more."""
+    while True:
+        with changes.watch(run_id) as changed:
+            try:
+                run = await store.run(run_id)
+            except StoreUnavailable:
+                await clock.sleep(RETRY_READ_S)
+                continue
+            if run is None or run.state in ENDED:
+                return run
+            with anyio.move_on_after(LOOK_AGAIN_S):
+                await changed.wait()
 
 
 class Operations:
-    """The running engine, for its faces."""
+    """The running engine, for its faces.
+
+    `rules` are the triggers as they are now. `retired` holds those that were removed and may have runs that wait or
+    run: their data is still merged as the trigger said.
+    """
 
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        rules: Mapping[str, Rule], version: str, boot: str, loop_watch: LoopWatch,
+        pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule], prepare: Callable[[Job], object],
+        version: str, boot: str, loop_watch: LoopWatch,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -117,7 +134,10 @@ class Operations:
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
+        self._pauses = pauses
         self._rules = rules
+        self._retired = retired
+        self._prepare = prepare
         self._version = version
         self._boot = boot
         self._loop_watch = loop_watch
@@ -150,7 +170,7 @@ class Operations:
             "concurrency": self._dispatch.concurrency,
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
-            "jobs": len(self.config.jobs),
+            "jobs": len(self.jobs),
             "sources": self.source_views(),
             "loop": self._loop_watch.view(),
             "store": {
@@ -161,9 +181,132 @@ class Operations:
             },
         }
 
-    def next_at(self, trigger: str) -> datetime | None:
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs by name, as they are now."""
+        return self._dispatch.jobs
+
+    def add_job(self, job: Job) -> None:
+        """Take in a job, or another version of one, for the attempts that begin from now on; its runner prepares it.
+
+        Raises Conflict where the engine does not run.
+        """
+        self._must_run()
+        self._dispatch.add_job(job)
+        self._intake.renew(job)
+        self._prepare(job)
+
+    def add_trigger(self, trigger: Trigger) -> None:
+        """Take in a trigger: events that come from now on meet it, and its source or timer begins.
+
+        Nothing is stored; what is stored under its name (runs, cursor, pause) is its. Raises Conflict where there
+        is one of that name or the engine does not run, and NotFound where its job is not there.
+        """
+        self._must_run()
+        if trigger.name in self._rules:
+            raise Conflict(f"there is a trigger {trigger.name} already")
+        job = self.jobs.get(trigger.job)
+        if job is None:
+            raise NotFound(f"there is no job {trigger.job}")
+        self._take_in(Rule(trigger, job))
+
+    def _take_in(self, rule: Rule) -> None:
+        trigger = rule.trigger
+        self._intake.add(rule)
+        if not trigger.works:
+            return
+        if isinstance(trigger.on, Timer):
+            self._timers.add(trigger)
+        else:
+            self._sources.add(trigger.source, trigger.on)
+
+    async def remove_trigger(self, name: str) -> None:
+        """Remove a trigger: from now on no event meets it, and its timer is not due any more.
+
+        When it returns, the store has forgotten its pause, a timer that is added again begins anew, and its source
+        has stopped or is left alone, where no other trigger is on it. Runs that it has made stay, and those that wait
+        will run. Raises NotFound, Conflict where the engine does not run, and StoreUnavailable: then it is there as
+        before.
+        """
+        self._must_run()
+        rule = self._rule(name)
+        change = Accept(entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name))
+        self._intake.remove(name)
+        self._retired[name] = rule
+        stored = self._journal.submit(change)
+        try:
+            await stored
+        finally:  # it is done, also where who asked is gone
+            over = None
+            if stored.exception() is None:
+                self._pauses.forget(name)
+                if not self._intake.is_used(rule.trigger.source):
+                    over = self._sources.drop(rule.trigger.source)
+            elif name not in self._rules:
+                self._retired.pop(name, None)
+                self._take_in(rule)
+        if over is not None:
+            await over.wait()
+        await self._forget_retired(name)
+
+    async def _forget_retired(self, latest: str) -> None:
+        """Forget triggers that were removed and have no more runs that need them: this one, and some before it."""
+        for name in dict.fromkeys([latest, *islice(self._retired, RETIRED_LOOKED_AT)]):
+            which = RunFilter(states=OPEN, triggers=frozenset({name}))
+            with suppress(StoreUnavailable):  # it is looked at again
+                if name in self._rules or not await self.store.runs(which, limit=1):
+                    self._retired.pop(name, None)
+
+    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
+        """Pause a trigger, until an instant or until it is resumed; it is durable when this returns.
+
+        Events that come meanwhile are recorded as `paused`, with the reason, and are not run later. Raises NotFound,
+        Conflict where `until` is past, and StoreUnavailable.
+        """
+        self._rule(name)
+        if until is not None:
+            if until <= self.clock.now():
+                raise Conflict(f"trigger {name} can't be paused until {until.isoformat()}: that is past")
+            try:
+                until = until.astimezone(UTC)
+            except OverflowError:
+                raise Conflict(f"trigger {name} can't be paused until {until.isoformat()}: out of range") from None
+        return await self._pauses.pause(name, reason=reason, until=until)
+
+    async def resume_trigger(self, name: str) -> bool:
+        """Let a paused trigger run again, durably; return whether it was paused. Raises NotFound, StoreUnavailable."""
+        self._rule(name)
+        return await self._pauses.resume(name)
+
+    def pause_of(self, name: str) -> Pause | None:
+        """Return the pause that holds for a trigger now."""
+        return self._pauses.now(name)
+
+    def next_at(self, name: str) -> datetime | None:
         """Return a trigger's next due instant, where it has one."""
-        return self._timers.next_at(trigger)
+        return self._timers.next_at(name)
+
+    def is_completed(self, name: str) -> bool:
+        """Tell whether a trigger's last due instant has been dealt with."""
+        return self._timers.is_completed(name)
+
+    async def ended(self, run_id: str) -> Run | None:
+        """Wait until a run has ended, and return it; None where there is no such run any more."""
+        return await ended(run_id, store=self.store, changes=self._changes, clock=self.clock)
+
+    def has_trigger(self, name: str) -> bool:
+        """Tell whether there is a trigger of that name."""
+        return name in self._rules
+
+    def _must_run(self) -> None:
+        if self.state != "running":
+            raise Conflict(f"the engine is {self.state}")
+
+    def _rule(self, name: str) -> Rule:
+        rule = self._rules.get(name)
+        if rule is None:
+            raise NotFound(f"there is no trigger {name}")
+        return rule
 
     def source_views(self) -> list[dict[str, Any]]:
         """Return how each source is: those that run, and the shared ones that do not."""
@@ -207,16 +350,9 @@ class Operations:
         return list(self._rules)
 
     def trigger_view(self, name: str) -> dict[str, Any]:
-        rule = self._rules.get(name)
-        if rule is None:
-            raise NotFound(f"there is no trigger {name}")
-        trigger = rule.trigger
-        next_at = self._timers.next_at(name)
-        state, why = TriggerState.ACTIVE, trigger.why_disabled()
-        if why is not None:
-            state, why = TriggerState.DISABLED, f"trigger {name} {why}"
-        elif self._timers.is_completed(name):
-            state, why = TriggerState.COMPLETED, "its timer has no further due instant"
+        trigger = self._rule(name).trigger
+        next_at, pause = self._timers.next_at(name), self._pauses.now(name)
+        state, why = state_of(trigger, pause, completed=self._timers.is_completed(name))
         return {
             "name": trigger.name,
             "job": trigger.job,
@@ -225,8 +361,8 @@ class Operations:
             "state": state.value,
             "state_reason": why,
             "enabled": trigger.enabled,
-            "paused": None,
-            "filter": trigger.filter,
+            "paused": None if pause is None else pause_view(pause),
+            "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
             "tags": list(trigger.tags),
             "description": trigger.description,
@@ -266,6 +402,24 @@ class Operations:
 
     async def wait_change(self, run_id: str, timeout_s: float) -> None:
         await self._changes.wait(run_id, timeout_s)
+
+
+def pause_view(pause: Pause) -> dict[str, Any]:
+    """Return a pause as the API shows it."""
+    until = None if pause.until is None else rfc3339(pause.until)
+    return {"reason": pause.reason, "since": rfc3339(pause.since), "until": until}
+
+
+def state_of(trigger: Trigger, pause: Pause | None, *, completed: bool) -> tuple[TriggerState, str | None]:
+    """Return where a trigger stands, and why it is not active."""
+    why = trigger.why_disabled()
+    if why is not None:
+        return TriggerState.DISABLED, f"trigger {trigger.name} {why}"
+    if completed:
+        return TriggerState.COMPLETED, "its timer has no further due instant"
+    if pause is not None:
+        return TriggerState.PAUSED, pause.said_of(trigger.name)
+    return TriggerState.ACTIVE, None
 
 
 def _on(trigger: Trigger, secrets: Collection[str]) -> dict[str, Any]:

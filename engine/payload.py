@@ -146,6 +146,11 @@ def _count_members(data: Any) -> int:
     return members
 
 
+def copied(data: Any) -> Any:
+    """Return a copy of data that `survey` let pass, which its holder may change; tuples become lists."""
+    return _DECODER.decode(msgspec.json.encode(data)) if isinstance(data, (dict, list, tuple)) else data
+
+
 def encode_json(data: Any) -> bytes:
     """Write a value as compact UTF-8 JSON."""
     return msgspec.json.encode(data)

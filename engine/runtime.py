@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -42,6 +42,7 @@ from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
 from engine.outcomes import Outcomes
+from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
@@ -197,11 +198,16 @@ class Runtime:
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
+        retired: dict[str, Rule] = {}
+        pauses = Pauses(clock, journal)
+        await pauses.load(store)
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
-        executor = Executor(rules=rules, clock=clock, base=config.base, run_logs=run_logs, shared=shared)
+        executor = Executor(
+            rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared
+        )
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
@@ -211,9 +217,9 @@ class Runtime:
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
-            hearing=[(name, source) for name, source in used if source.hears],
+            hearing=[(name, source) for name, source in used if source.hears], pauses=pauses.known,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
-            followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, config.jobs),
+            followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,
         )  # fmt: skip
         await self._settle(store, intake.finish)
@@ -224,7 +230,9 @@ class Runtime:
         async def begin(cursor: Cursor) -> Any:
             return await journal.submit(Accept(entries=(), cursor=cursor))
 
-        timers = Timers(clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin)
+        timers = Timers(
+            clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
+        )
         routes_ready = anyio.Event()
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
@@ -233,7 +241,8 @@ class Runtime:
         )  # fmt: skip
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
-            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, rules=rules,
+            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
+            rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
         )  # fmt: skip
         if self._listen:
@@ -329,28 +338,33 @@ async def _limit_stop(runtime: Runtime) -> None:
     os._exit(1)
 
 
+async def until_signalled(runtime: Runtime, work: Callable[[], Awaitable[None]]) -> None:
+    """Await `work`, which runs the runtime; a first SIGTERM or SIGINT stops that, a second ends the process."""
+    async with anyio.create_task_group() as group:
+        await group.start(_follow_signals, runtime)
+        group.start_soon(_limit_stop, runtime)
+        await work()
+        group.cancel_scope.cancel()
+
+
 async def _serve(runtime: Runtime) -> tuple[int, threading.Timer]:
     """Run the engine until a signal; return the process's exit code, and what limits its end from now on."""
     code = 0
     try:
-        async with anyio.create_task_group() as group:
-            await group.start(_follow_signals, runtime)
-            group.start_soon(_limit_stop, runtime)
-            await runtime.run()
-            group.cancel_scope.cancel()
+        await until_signalled(runtime, runtime.run)
     except (EngineError, BaseExceptionGroup) as error:
-        causes = _causes(error)
-        if not all(isinstance(cause, EngineError) for cause in causes):
+        found = causes(error)
+        if not all(isinstance(cause, EngineError) for cause in found):
             raise
-        for cause in dict.fromkeys(map(str, causes)):
+        for cause in dict.fromkeys(map(str, found)):
             log.critical("%s", cause, extra={"action": "failed"})
         code = 1
     finally:
-        _leave_stuck_sources(runtime, 1 if isinstance(sys.exception(), Exception) else code)
+        leave_stuck_sources(runtime, 1 if isinstance(sys.exception(), Exception) else code)
     return code, _limit_exit(code)
 
 
-def _leave_stuck_sources(runtime: Runtime, code: int) -> None:
+def leave_stuck_sources(runtime: Runtime, code: int) -> None:
     """End the process where a source did not stop: everything else has, and the event loop would wait for it."""
     if not (stuck := runtime.stuck_sources):
         return
@@ -380,9 +394,10 @@ def _left_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
+    """Return the errors that a group, or a group within, holds; an error that is no group is its own."""
     if isinstance(error, BaseExceptionGroup):
-        return [cause for inner in error.exceptions for cause in _causes(inner)]
+        return [cause for inner in error.exceptions for cause in causes(inner)]
     return [error]
 
 

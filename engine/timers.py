@@ -11,14 +11,16 @@ import heapq
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
 from engine.decide.misfire import Due, due
-from engine.errors import EngineError, PluginError, StoreDamaged, StoreUnavailable
+from engine.errors import Conflict, EngineError, PluginError, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.ids import new_id
 from engine.plugin import Timer
@@ -49,26 +51,32 @@ class State(Struct):
 
 EmitDue = Callable[[str, Event, str, Sequence[Run]], Awaitable[list[Accepted]]]
 Begin = Callable[[Cursor], Awaitable[Any]]
+Look = Callable[[str], Awaitable[Any]]
 
 
 class Timers:
     """All time sources.
 
     `emit` makes a due instant durable: source id, event, cursor and the runs of missed instants. `begin`
-    stores the cursor of a timer that is new.
+    stores the cursor of a timer that is new; `look` reads the cursor of one that comes while the others run.
     """
 
-    def __init__(self, *, clock: Clock, triggers: Sequence[Trigger], emit: EmitDue, begin: Begin) -> None:
+    def __init__(
+        self, *, clock: Clock, triggers: Sequence[Trigger], emit: EmitDue, begin: Begin, look: Look | None = None
+    ) -> None:
         self._clock = clock
         self._emit = emit
         self._begin = begin
+        self._look = look
         self._states: dict[str, State] = {
             trigger.name: State(trigger=trigger, timer=trigger.on, since=clock.now())
             for trigger in triggers
             if isinstance(trigger.on, Timer) and trigger.works
         }
-        self._heap: list[tuple[datetime, str]] = []
+        self._heap: list[tuple[datetime, int, State]] = []
+        self._order = count()
         self._woken = anyio.Event()
+        self._group: TaskGroup | None = None
 
     def __len__(self) -> int:
         return len(self._states)
@@ -92,24 +100,73 @@ class Timers:
 
         `cursors` are those of all timers by source id, as they were stored.
         """
-        async with anyio.create_task_group() as group:
-            for state in self._states.values():
-                cursor = cursors.get(SOURCE_PREFIX + state.trigger.name)
-                if isinstance(cursor, str):
-                    state.since = datetime.fromisoformat(cursor)
-                else:
-                    group.start_soon(self._begin_timer, state)
-                self._schedule(state)
-            task_status.started()
-            while True:
-                now = self._clock.now()
-                while self._heap and self._heap[0][0] <= now:
-                    _, name = heapq.heappop(self._heap)
-                    group.start_soon(self._fire, self._states[name])
-                left_s = LONGEST_SLEEP_S
-                if self._heap:
-                    left_s = min((self._heap[0][0] - now).total_seconds(), left_s)
-                await self._wait(left_s)
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                for state in self._states.values():
+                    self._take_up(state, cursors.get(SOURCE_PREFIX + state.trigger.name))
+                task_status.started()
+                while True:
+                    now = self._clock.now()
+                    while self._heap and self._heap[0][0] <= now:
+                        *_, state = heapq.heappop(self._heap)
+                        if self._is_current(state):
+                            group.start_soon(self._fire, state)
+                    left_s = LONGEST_SLEEP_S
+                    if self._heap:
+                        left_s = min((self._heap[0][0] - now).total_seconds(), left_s)
+                    await self._wait(left_s)
+        finally:
+            self._group = None
+
+    def add(self, trigger: Trigger) -> None:
+        """Take in a time trigger while the others run; it goes on from its cursor, or begins now.
+
+        One of that name is replaced.
+        """
+        if self._group is None:
+            raise Conflict("timers are added while the others run")
+        state = State(trigger=trigger, timer=trigger.on, since=self._clock.now())
+        self._states[trigger.name] = state
+        self._group.start_soon(self._look_up, state)
+
+    def remove(self, trigger: str) -> Cursor | None:
+        """Forget a trigger's timer: nothing of it comes due any more.
+
+        Returns the cursor to store, by which a timer of that name that is added later begins anew and misses
+        nothing; None where there was none.
+        """
+        state = self._states.pop(trigger, None)
+        if state is None:
+            return None
+        if len(self._heap) > 64 + 2 * len(self._states):
+            self._heap = [item for item in self._heap if self._is_current(item[2])]
+            heapq.heapify(self._heap)
+        return Cursor(source=SOURCE_PREFIX + trigger, value={"removed_at": rfc3339(self._clock.now())})
+
+    def _is_current(self, state: State) -> bool:
+        return self._states.get(state.trigger.name) is state
+
+    async def _look_up(self, state: State) -> None:
+        """Take up a timer that came while the others run, once its cursor could be read."""
+        cursor, pause_s = None, RETRY_S
+        while self._look is not None and self._is_current(state):
+            try:
+                cursor = await self._look(SOURCE_PREFIX + state.trigger.name)
+                break
+            except StoreUnavailable:
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+        if self._is_current(state):
+            self._take_up(state, cursor)
+
+    def _take_up(self, state: State, cursor: Any) -> None:
+        """Go on from a stored cursor, or begin now; a cursor that is no text is that of a timer that was removed."""
+        if isinstance(cursor, str):
+            state.since = datetime.fromisoformat(cursor)
+        elif self._group is not None:
+            self._group.start_soon(self._begin_timer, state)
+        self._schedule(state)
 
     async def _wait(self, seconds: float) -> None:
         self._woken = anyio.Event()
@@ -127,7 +184,7 @@ class Timers:
         """Remember since when a new timer is there, so that what it misses from now on is known."""
         cursor = Cursor(source=SOURCE_PREFIX + state.trigger.name, value=rfc3339(state.since))
         pause_s, since = RETRY_S, state.since
-        while state.since == since:
+        while state.since == since and self._is_current(state):
             try:
                 await self._begin(cursor)
                 return
@@ -151,8 +208,10 @@ class Timers:
             self._push(next_at, state)
 
     def _push(self, at: datetime, state: State) -> None:
-        heapq.heappush(self._heap, (at, state.trigger.name))
-        if self._heap[0][1] == state.trigger.name:
+        if not self._is_current(state):
+            return
+        heapq.heappush(self._heap, (at, next(self._order), state))
+        if self._heap[0][2] is state:
             self._woken.set()
 
     def _note_problem(self, state: State, error: Exception) -> None:
@@ -166,7 +225,7 @@ class Timers:
     async def _fire(self, state: State) -> None:
         """Make what is due durable, however long the store takes, and schedule what comes next."""
         pause_s = RETRY_S
-        while True:
+        while self._is_current(state):
             now = self._clock.now()
             try:
                 found = due(state.timer.next, state.timer.previous, state.since, now)

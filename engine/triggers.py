@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+
+from engine.events import Event
 
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 """The named priorities; the others are the numbers 0 (least) to 9 (most urgent)."""
@@ -13,10 +17,15 @@ PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 LOWEST_PRIORITY, NORMAL_PRIORITY, HIGH_PRIORITY, HIGHEST_PRIORITY = 0, 5, 8, 9
 
 
+GATES = frozenset({"debounce", "pause"})
+"""The gates that a manual fire may leave out."""
+
+
 class TriggerState(StrEnum):
     """Where a trigger stands."""
 
     ACTIVE = "active"
+    PAUSED = "paused"
     DISABLED = "disabled"
     COMPLETED = "completed"
     """Its timer has no further due instant."""
@@ -38,16 +47,38 @@ class SharedSource(Struct, frozen=True, kw_only=True):
     defined_in: str = ""
 
 
+class Pause(Struct, frozen=True, kw_only=True):
+    """Since when a trigger runs nothing, until when (None: until somebody resumes it), and why."""
+
+    reason: str
+    since: datetime
+    until: datetime | None = None
+
+    def holds(self, at: datetime) -> bool:
+        """Tell whether the trigger is paused at that instant."""
+        return self.until is None or at < self.until
+
+    def said_of(self, trigger: str) -> str:
+        """Say that a trigger is paused, until when, and why."""
+        until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M:%S} UTC"
+        return f"trigger {trigger} is paused{until}{self.reason and ': '}{self.reason}"
+
+
+Judge = Callable[[Event], Any]
+"""An application's function where a CEL expression may stand: it gets the event, with the data as the trigger
+merges it, answers at once, and changes nothing."""
+
+
 class Debounce(Struct, frozen=True, kw_only=True):
     """Gather events that come close together into one run.
 
     The run starts when no further event came for `wait_s`, and at the latest `max_wait_s` after the first
-    (None: no bound). Events with different values of the CEL expression `key` are gathered apart.
+    (None: no bound). Events with different values of `key`, a CEL expression or a function, are gathered apart.
     """
 
     wait_s: float
     max_wait_s: float | None = None
-    key: str | None = None
+    key: str | Judge | None = None
 
 
 class Trigger(Struct, frozen=True, kw_only=True):
@@ -56,11 +87,10 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `source`: the id of its source; triggers with equal sources share one.
     - `on`: the source's settings: an `engine.plugin.Source` or `engine.plugin.Timer`.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
-    - `filter`: a CEL expression that must be true; None lets everything pass.
+    - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
-    - `data`: fixed values, they win over the event's; `defaults`: fill what the event's data lacks, text
-    values
-      may hold `{{ CEL }}`.
+    - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
+      event's data lacks, text values may hold `{{ CEL }}`.
     """
 
     name: str
@@ -68,11 +98,11 @@ class Trigger(Struct, frozen=True, kw_only=True):
     source: str
     on: Any
     shared: SharedSource | None = None
-    filter: str | None = None
+    filter: str | Judge | None = None
     debounce: Debounce | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
-    data: dict[str, Any] | None = None
+    data: Mapping[str, Any] | Judge | None = None
     defaults: dict[str, Any] | None = None
     description: str = ""
     tags: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.ids import new_id
 from engine.jobs import Job
+from engine.operations import pause_view
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
@@ -34,7 +35,7 @@ from engine.store.base import (
     TriggerStats,
 )
 from engine.store.changes import Change
-from engine.triggers import Trigger
+from engine.triggers import Pause, Trigger
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -158,6 +159,7 @@ class FakeOperations:
         self.base = base
         self.heard: list[Event] = []
         self.fired: list[dict[str, Any]] = []
+        self.paused: dict[str, Pause] = {}
         self.routes: dict[str, dict[str, Handler]] = {}
         self.fault: Exception | None = None
         self.unready: list[str] = []
@@ -177,6 +179,10 @@ class FakeOperations:
             files=(),
             secrets=frozenset({"sesame-open"}),
         )
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        return self.config.jobs
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         if self.fault is not None:
@@ -269,19 +275,29 @@ class FakeOperations:
         async with self.changed:
             self.changed.notify_all()
 
+    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
+        if self.fault is not None:
+            raise self.fault
+        self.paused[name] = Pause(reason=reason, since=AT, until=until)
+        return self.paused[name]
+
+    async def resume_trigger(self, name: str) -> bool:
+        return self.paused.pop(name, None) is not None
+
     async def status(self) -> dict[str, Any]:
         return {"state": "running", "runs": {}, "uptime_s": 1.0}
 
     def trigger_view(self, name: str) -> dict[str, Any]:
         if name not in self.config.triggers:
             raise NotFound(f"there is no trigger {name!r}")
+        pause = self.paused.get(name)
         return {
             "name": name,
             "job": "import",
             "on": {"cron": "0 2 * * *"},
-            "state": "active",
+            "state": "active" if pause is None else "paused",
             "enabled": True,
-            "paused": None,
+            "paused": None if pause is None else pause_view(pause),
             "next_at": "2026-11-22T02:00:00Z",
         }
 

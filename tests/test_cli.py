@@ -395,3 +395,15 @@ def test_a_table_on_a_terminal_shows_text_and_no_markup(
     assert one in shown
     assert "[red]not red[/red] \\x1b[31m" in shown
     assert "\x1b[31m" not in shown
+
+
+def test_a_trigger_is_paused_and_resumed(running: Running) -> None:
+    result = ask(running, "pause", "nightly", "--reason", "stock-taking", "--until", "2999-01-01T00:00:00Z")
+    assert (result.exit_code, result.output) == (0, "Trigger nightly is paused until 2999-01-01 00:00:00+00:00\n")
+    assert running.operations.paused["nightly"].reason == "stock-taking"
+    assert json.loads(ask(running, "pause", "nightly", "--for", "30m", "--json").output)["state"] == "paused"
+    assert "until it is resumed" in ask(running, "pause", "nightly").output
+    result = ask(running, "resume", "nightly")
+    assert (result.exit_code, result.output) == (0, "Trigger nightly is active\n")
+    assert ask(running, "pause", "nightly", "--for", "soon").exit_code == 2
+    assert ask(running, "resume", "nigtly").exit_code == 1

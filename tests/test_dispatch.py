@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from engine import dispatch as dispatch_module
 from engine import queue as queue_module
 from engine.decide.priority import rank
+from engine.decide.rules import Rule
 from engine.dispatch import MOST_CRASHES, settle
 from engine.errors import StoreDamaged, StoreUnavailable
 from engine.jobs import Job, OnCrash, RetryPolicy
@@ -788,3 +789,30 @@ async def test_what_settling_says_is_what_the_store_takes(tmp_path: Path) -> Non
     async with bench(tmp_path / "s.db") as desk:
         await desk.settle()
         assert Counter(run.state for run in await all_runs(desk)) == {RunState.SUCCEEDED: 2, RunState.FAILED: 1}
+
+
+# Jobs that come while it runs
+
+
+async def test_a_job_that_comes_is_run_by_its_own_limits(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def wait(run: Run, job: Job) -> Outcome:
+        await gate.wait()
+        return Outcome.succeeded("done")
+
+    async with bench(tmp_path / "s.db", act=wait) as desk:
+        new = job("knead", concurrency=1)
+        desk.dispatch.add_job(new)
+        assert set(desk.dispatch.jobs) == {"bake", "knead"}
+        desk.intake.add(Rule(trigger("kneads", job="knead", source="bakery"), new))
+        for _ in range(3):
+            await desk.emit_one(event(), source="bakery")
+        await desk.settle()
+        assert desk.script.most_of == {"knead": 1}
+        desk.dispatch.add_job(job("knead", concurrency=2))
+        await desk.settle()
+        assert desk.script.most_of == {"knead": 2}
+        gate.set()
+        await desk.settle()
+        assert len(desk.script.ended) == 3

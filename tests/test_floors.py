@@ -29,10 +29,10 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"config"}),
     frozenset(
-        {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "backfill", "alerts",
-         "housekeeping", "http", "web"}
+        {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
+         "alerts", "housekeeping", "http", "web"}
     ),
-    frozenset({"operations", "runtime", "__init__"}),
+    frozenset({"operations", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -561,3 +562,47 @@ async def test_a_log_that_fails_midway_is_cut_and_not_followed_by_a_problem(
     assert b"HTTP/1.1" not in rest
     assert not rest.endswith(b"0\r\n\r\n")
     writer.close()
+
+
+# Pauses
+
+
+async def test_a_trigger_is_paused_for_a_while_and_resumed(operations: FakeOperations, client: Client) -> None:
+    got = await client.ask(
+        "POST", f"{V1}/triggers/nightly/pause", body={"reason": "stock-taking", "until": "2999-01-01T01:00:00+01:00"}
+    )
+    assert (got.status, got.json["state"], got.json["paused"]["reason"]) == (200, "paused", "stock-taking")
+    assert got.json["paused"]["until"] == "2999-01-01T00:00:00Z"
+    assert "stats" in got.json
+    before = operations.clock.now()
+    got = await client.ask("POST", f"{V1}/triggers/nightly/pause", body={"duration": "1h30m"})
+    lasts = datetime.fromisoformat(got.json["paused"]["until"]) - before
+    assert timedelta(hours=1.5) <= lasts < timedelta(hours=2)
+    got = await client.ask("POST", f"{V1}/triggers/nightly/resume")
+    assert (got.status, got.json["state"], got.json["paused"]) == (200, "active", None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "pointer"),
+    [
+        ({"duration": "soon"}, "#/duration"),
+        ({"duration": 5}, "#/duration"),
+        ({"duration": "0s"}, "#/duration"),
+        ({"duration": "9999999d"}, "#/duration"),
+        ({"until": "2999-01-01T00:00:00"}, "#/until"),
+        ({"until": "2999-01-01T00:00:00Z", "duration": "1h"}, "#/until"),
+        ({"reason": "a\nb"}, "#/reason"),
+        ({"minutes": 5}, "#/minutes"),
+    ],
+)
+async def test_a_pause_that_says_something_else_is_refused(
+    operations: FakeOperations, client: Client, sent: dict[str, Any], pointer: str
+) -> None:
+    got = await client.ask("POST", f"{V1}/triggers/nightly/pause", body=sent)
+    assert (got.status, got.json["errors"][0]["pointer"]) == (422, pointer)
+    assert operations.paused == {}
+
+
+async def test_only_a_trigger_that_is_there_is_paused(client: Client) -> None:
+    assert (await client.ask("POST", f"{V1}/triggers/nighty/pause")).status == 404
+    assert (await client.ask("POST", f"{V1}/triggers/nighty/resume")).status == 404

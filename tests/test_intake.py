@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from engine.decide.priority import rank
+from engine.decide.rules import Rule
 from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.intake import LONGEST_NAME
@@ -701,3 +702,56 @@ async def test_what_is_rejected_is_no_larger_than_what_is_accepted(tmp_path: Pat
         with pytest.raises(InvalidEvent) as refused:
             await desk.intake.reject("mill", event(data="x" * 100), "it is no order")
         assert refused.value.status == 413
+
+
+# Triggers that come and go
+
+
+async def test_a_trigger_is_met_from_its_coming_to_its_going(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", triggers=(trigger("first"),)) as desk:
+        late = Rule(trigger("a-late-one"), job())
+        desk.intake.add(late)
+        assert [one.trigger for one in (await desk.emit_one(event())).outcomes] == ["a-late-one", "first"]
+        assert desk.intake.remove("first") is not None
+        assert [one.trigger for one in (await desk.emit_one(event())).outcomes] == ["a-late-one"]
+        assert desk.intake.remove("a-late-one") is late
+        assert desk.intake.remove("a-late-one") is None
+        assert [one.outcome for one in (await desk.emit_one(event())).outcomes] == [EventOutcome.UNMATCHED]
+
+
+async def test_another_version_of_a_trigger_replaces_it_also_on_another_source(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", triggers=(trigger("one"),)) as desk:
+        desk.intake.add(Rule(trigger("one", source="bakery"), job()))
+        assert (await desk.emit_one(event(), source="mill")).outcomes[0].trigger is None
+        assert (await desk.emit_one(event(), source="bakery")).outcomes[0].trigger == "one"
+
+
+async def test_a_source_hears_while_an_enabled_trigger_is_on_it(tmp_path: Path) -> None:
+    heard = Heard()
+    named = {"on": heard, "source": "event:1"}
+    async with bench(tmp_path / "s.db") as desk:
+
+        async def met() -> list[str | None]:
+            (answer,) = await desk.intake.hear([event("order.created")])
+            return [one.trigger for one in answer.outcomes]
+
+        desk.intake.add(Rule(trigger("off", enabled=False, **named), job()))
+        assert await met() == [None]
+        desk.intake.add(Rule(trigger("one", **named), job()))
+        desk.intake.add(Rule(trigger("two", **named), job()))
+        assert await met() == ["off", "one", "two"]
+        desk.intake.remove("one")
+        assert await met() == ["off", "two"]
+        desk.intake.remove("two")
+        assert await met() == [None]
+
+
+async def test_what_was_decided_before_a_trigger_went_is_made_durable(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db") as desk:
+        desk.store.hold = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(desk.emit, event(key="k"))
+            await asyncio.sleep(0)
+            desk.intake.remove("on-grain")
+            desk.store.hold.set()
+        assert [one.outcome for one in (await desk.emit_one(event(key="k"))).outcomes] == [EventOutcome.RUN]

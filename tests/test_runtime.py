@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 import aiohttp
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from engine import runtime as runtime_module
 from engine.config import Config, load
-from engine.errors import EngineError, StoreDamaged, StoreInUse
+from engine.errors import Conflict, EngineError, StoreDamaged, StoreInUse, StoreUnavailable
 from engine.execution import RUN_MARK
 from engine.operations import Changes, Operations
 from engine.plugin import Event, Outcome, RunContext, Runner, Source, SourceContext
@@ -687,3 +688,65 @@ async def test_a_second_signal_ends_the_process_at_once(start: Start, tmp_path: 
     await process.says("Stopping")
     process.popen.send_signal(signal.SIGTERM)
     assert await process.ends() == 128 + signal.SIGTERM
+
+
+# Triggers that come, pause and go
+
+
+async def test_a_trigger_that_can_not_be_removed_now_is_there_as_before(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK + "[triggers.tap]\non.tap = {}\njob = 'work'\n"
+                        "[triggers.tick]\non.cron = '0 2 * * *'\njob = 'work'\n")  # fmt: skip
+    async with running(config) as engine:
+        asked = operations(engine)
+        context = Tap.contexts["tap"]
+        engine_journal = asked._journal
+        engine_journal.failure = StoreUnavailable("the disk is full")
+        for name in ("go", "tap", "tick"):
+            with pytest.raises(StoreUnavailable, match="disk is full"):
+                await asked.remove_trigger(name)
+        engine_journal.failure = None
+        assert sorted(asked.trigger_names()) == ["go", "tap", "tick"]
+        (answer,) = await context.emit(Event(type="poured"))
+        assert answer.outcomes[0].trigger == "tap"
+        await comes_to(engine, await fire(engine, "go"), RunState.SUCCEEDED)
+        await until(lambda: asked.next_at("tick") is not None)
+        await asked.remove_trigger("tick")
+        assert sorted(asked.trigger_names()) == ["go", "tap"]
+
+
+async def test_a_trigger_of_the_configuration_is_paused_over_http(tmp_path: Path) -> None:
+    port = free_port()
+    headers = {"Authorization": f"Bearer {'t' * 43}"}
+    config = configured(tmp_path, QUICK, port=port)
+    url = f"http://127.0.0.1:{port}/api/v1/triggers/go"
+    async with running(config, listen=True), aiohttp.ClientSession(headers=headers) as client:
+        async with client.post(f"{url}/pause", json={"reason": "not now", "duration": "1h"}) as answer:
+            assert (answer.status, (await answer.json())["state"]) == (200, "paused")
+        async with client.post(f"{url}/pause", json={"until": "2001-01-01T00:00:00Z"}) as answer:
+            assert answer.status == 409
+    async with running(config, listen=True), aiohttp.ClientSession(headers=headers) as client:
+        async with client.post(f"{url}/fire") as answer:
+            (outcome,) = (await answer.json())["outcomes"]
+            assert (outcome["outcome"], outcome["code"]) == ("paused", "trigger_paused")
+            assert outcome["reason"].endswith("UTC: not now")
+        async with client.post(f"{url}/resume") as answer:
+            assert (await answer.json())["paused"] is None
+        async with client.post(f"{url}/fire") as answer:
+            assert len((await answer.json())["runs"]) == 1
+
+
+async def test_what_was_removed_is_forgotten_once_its_runs_have_ended(tmp_path: Path) -> None:
+    async with running(configured(tmp_path, BY_HAND)) as engine:
+        asked = operations(engine)
+        run = await fire(engine, "go")
+        await comes_to(engine, run, RunState.RUNNING)
+        rule = asked._rules["go"]
+        await asked.remove_trigger("go")
+        assert set(asked._retired) == {"go"}
+        Gate.open.add("closed")
+        await comes_to(engine, run, RunState.SUCCEEDED)
+        asked.add_trigger(replace(rule.trigger, name="other"))
+        with pytest.raises(Conflict):
+            asked.add_trigger(replace(rule.trigger, name="other"))
+        await asked.remove_trigger("other")
+        assert not asked._retired

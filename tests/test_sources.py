@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from engine.errors import InvalidEvent, PluginError, StoreDamaged, StoreUnavailable
+from engine.errors import Conflict, InvalidEvent, PluginError, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.jobs import Job
 from engine.operations import Changes, SourceMemory
@@ -666,3 +666,68 @@ async def test_settled_waits_for_the_end_of_all_runs_of_an_event(tmp_path: Path)
             await desk.settle()
             group.cancel_scope.cancel()
     assert [(end.trigger, end.state.value) for end in ends[1]] == [("one", "succeeded"), ("two", "succeeded")]
+
+
+# Sources that come and go
+
+
+async def test_a_source_comes_while_others_run_and_has_ended_when_it_was_removed(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def noting(name: str) -> Act:
+        async def act(context: SourceContext) -> None:
+            context.ready()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                ended.append(name)
+
+        return act
+
+    async with yard(tmp_path, first=noting("first")) as made:
+        made.sources.add("late", Acts(act=noting("late")))
+        made.sources.add("late", Acts(act=noting("a second one")))
+        await anyio.wait_all_tasks_blocked()
+        assert made.sources.not_ready() == []
+        await made.sources.remove("late")
+        await made.sources.remove("late")
+        assert ended == ["late"]
+        assert [state.id for state in made.sources.states] == ["first"]
+
+
+async def test_a_source_that_comes_again_waits_for_the_end_of_the_one_before(tmp_path: Path) -> None:
+    gate, running, most = anyio.Event(), [0], [0]
+
+    async def slow_to_end(context: SourceContext) -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        context.ready()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await gate.wait()
+            running[0] -= 1
+
+    async with yard(tmp_path, mill=slow_to_end) as made, anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(made.sources.remove, "mill")
+            await anyio.wait_all_tasks_blocked()
+            made.sources.add("mill", Acts(act=slow_to_end))
+            await anyio.wait_all_tasks_blocked()
+        assert made.state("mill").state == "starting"
+        assert made.sources.not_ready() == [
+            "source mill is starting: it waits for the one before it, which has not ended"
+        ]
+        gate.set()
+        with anyio.fail_after(10):
+            while running != [1] or made.state("mill").state != "running":
+                await anyio.wait_all_tasks_blocked()
+        assert most == [1]
+
+
+async def test_a_source_is_not_added_where_none_runs(tmp_path: Path) -> None:
+    async with yard(tmp_path) as made:
+        pass
+    with pytest.raises(Conflict):
+        made.sources.add("late", Acts(act=receives))

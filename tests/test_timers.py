@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from engine.clock import rfc3339
+from engine.decide.rules import Rule
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.plugin import Timer
@@ -104,7 +105,7 @@ async def ticking(
         async def begin(cursor: Cursor) -> Any:
             return await desk.journal.submit(Accept(entries=(), cursor=cursor))
 
-        work.timers = Timers(clock=desk.clock, triggers=given, emit=emit, begin=begin)
+        work.timers = Timers(clock=desk.clock, triggers=given, emit=emit, begin=begin, look=desk.store.cursor)
         async with anyio.create_task_group() as group:
             await group.start(work.timers.run, await desk.store.cursors("timer:"))
             yield work
@@ -445,3 +446,60 @@ async def test_a_timer_that_raises_is_not_completed(tmp_path: Path) -> None:
         await work.advance(61)
         assert work.timers.problems()
         assert not work.timers.is_completed("nightly")
+
+
+# Timers that come and go
+
+
+async def test_a_timer_that_comes_while_others_run_is_due_at_its_time(tmp_path: Path) -> None:
+    async with ticking(tmp_path / "s.db") as work:
+        late = timed("late")
+        work.intake.add(Rule(late, job()))
+        work.timers.add(late)
+        await work.settle()
+        assert work.timers.next_at("late") == work.timers.next_at("nightly")
+        await work.advance(120)
+        assert list(await due_runs(work, "late")) == list(await due_runs(work))
+
+
+async def test_a_timer_that_goes_is_not_due_any_more_and_comes_again_without_a_past(tmp_path: Path) -> None:
+    async with ticking(tmp_path / "s.db") as work:
+        await work.advance(60)
+        before = await due_runs(work)
+        cursor = work.timers.remove("nightly")
+        assert cursor is not None
+        assert work.timers.remove("nightly") is None
+        assert (work.timers.next_at("nightly"), len(work.timers)) == (None, 0)
+        await work.journal.submit(Accept(entries=(), cursor=cursor))
+        await work.advance(300)
+        assert await due_runs(work) == before
+        work.timers.add(timed())
+        await work.advance(60)
+        after = await due_runs(work)
+        assert len(after) == len(before) + 1
+        assert set(after.values()) == {DONE}
+
+
+async def test_a_timer_that_is_replaced_is_due_once_at_an_instant(tmp_path: Path) -> None:
+    async with ticking(tmp_path / "s.db") as work:
+        for _ in range(200):
+            work.timers.add(timed())
+        await work.advance(120)
+        assert set((await due_runs(work)).values()) == {DONE}
+        assert len(work.timers._heap) == 1
+
+
+async def test_many_timers_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
+    async with ticking(tmp_path / "s.db") as work:
+        for number in range(300):
+            work.timers.add(timed(f"t-{number}"))
+            await work.settle()
+            work.timers.remove(f"t-{number}")
+        assert len(work.timers._heap) < 100
+
+
+async def test_a_timer_is_not_added_where_none_runs(tmp_path: Path) -> None:
+    async with ticking(tmp_path / "s.db") as work:
+        timers = work.timers
+    with pytest.raises(Conflict):
+        timers.add(timed("late"))

@@ -97,7 +97,9 @@ def fire(
     data: Annotated[str | None, typer.Option(help="JSON, or @FILE, or @- for standard input.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded.")] = None,
     priority: Annotated[str | None, typer.Option(help="0 to 9, low, normal, high or critical.")] = None,
-    bypass: Annotated[list[str] | None, typer.Option(help="A gate to leave out: debounce. Repeatable.")] = None,
+    bypass: Annotated[
+        list[str] | None, typer.Option(help="A gate to leave out: debounce or pause. Repeatable.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its runs; fail where one does.")] = False,
     config: ConfigFiles = None,
     as_json: AsJson = False,
@@ -119,6 +121,48 @@ def fire(
             say(f"Run {run['id']} {sentence(run['state'], run['reason'])}")
     if wait and not (runs and all(run["state"] == "succeeded" for run in runs)):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def pause(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The trigger.")],
+    reason: Annotated[str | None, typer.Option(help="Why; it is recorded with every event that it holds off.")] = None,
+    duration: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long, such as 30m.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until when, in RFC 3339.")] = None,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Pause a trigger; without an end, until it is resumed. Events that come meanwhile are recorded, not run."""
+    session = Session.of(ctx, config, as_json, url, token)
+    given = {"reason": reason, "duration": duration, "until": until}
+    body = {key: value for key, value in given.items() if value is not None}
+    found = session.client().post("triggers", name, "pause", body=body)
+    if session.json:
+        say_json(found)
+    else:
+        end = found["paused"]["until"] if found["paused"] else None
+        say(f"Trigger {name} is paused until {local(end) if end else 'it is resumed'}")
+
+
+@app.command()
+def resume(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The trigger.")],
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Let a paused trigger run again."""
+    session = Session.of(ctx, config, as_json, url, token)
+    found = session.client().post("triggers", name, "resume", body={})
+    if session.json:
+        say_json(found)
+    else:
+        say(f"Trigger {name} is {found['state']}")
 
 
 @app.command()

@@ -1,15 +1,22 @@
 """Configuration: from TOML files and the environment to the structs that the engine works with."""
 
+from engine.config.document import Place, node_of
+from engine.config.given import TRIGGER_KEYS, Given, problem
 from engine.config.loader import find_files, load
 from engine.config.model import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.config.schema import schema
 
 __all__ = [
+    "TRIGGER_KEYS",
     "Config",
     "EngineSettings",
+    "Given",
     "HttpSettings",
+    "Place",
     "StoreSettings",
     "find_files",
     "load",
+    "node_of",
+    "problem",
     "schema",
 ]

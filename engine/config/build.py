@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
 from engine.config.document import KeyPath, Node, show_value
-from engine.config.loops import find_loops
+from engine.config.loops import find_loops, said_of_loop
 from engine.config.model import (
     Config,
     DebounceTable,
@@ -24,7 +24,7 @@ from engine.config.model import (
     TriggerTable,
 )
 from engine.config.plugin_tables import SettingsReader
-from engine.config.source_ids import SourceIds
+from engine.config.source_ids import Owners, SourceIds
 from engine.errors import PluginError
 from engine.jobs import Job
 from engine.plugin import Source
@@ -34,21 +34,26 @@ _log = logging.getLogger(__name__)
 
 
 class Builder:
-    """Makes a Config of the tables, by key, of which those that were wrong are BAD."""
+    """Makes a Config of the tables, by key, of which those that were wrong are BAD.
 
-    def __init__(self, reader: SettingsReader, root: Node, tables: Mapping[str, Any]) -> None:
+    `owners` are those who have sources already.
+    """
+
+    def __init__(
+        self, reader: SettingsReader, root: Node, tables: Mapping[str, Any], owners: Owners | None = None
+    ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._root = root
         self._tables = tables
+        self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
         """Return the configuration, or None where a table is wrong; all problems were told then."""
         engine, store, http = (self._tables[key] for key in ("engine", "store", "http"))
         self._check_exposure()
-        ids = SourceIds(self._reader.references.origins, self._at)
-        sources = self._sources(ids)
-        triggers = self._triggers(sources, ids)
+        sources = self._sources()
+        triggers = self.triggers(sources)
         self._check_loops(triggers)
         if len(self._problems):
             return None
@@ -57,10 +62,11 @@ class Builder:
             store=self._store(store, engine.data),
             http=self._http(http),
             sources=sources,
-            jobs=self._jobs(self._tables["jobs"], self._tables["defaults"]),
+            jobs=self.jobs(self._tables["jobs"], self._tables["defaults"]),
             triggers=triggers,
             base=base,
             files=files,
+            defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
         )
 
@@ -104,7 +110,8 @@ class Builder:
         place = self._root.nearest(("store", "url")).place
         return StoreSettings(url=table.url, path=parse_store_url(table.url, place.base))
 
-    def _jobs(self, tables: Mapping[str, JobTable], defaults: DefaultsTable) -> dict[str, Job]:
+    def jobs(self, tables: Mapping[str, JobTable], defaults: DefaultsTable) -> dict[str, Job]:
+        """Return the jobs; `defaults` hold where they say nothing."""
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:
@@ -121,12 +128,12 @@ class Builder:
             defined_in=self._defined_in(("jobs", name)),
         )
 
-    def _sources(self, ids: SourceIds) -> dict[str, SharedSource]:
+    def _sources(self) -> dict[str, SharedSource]:
         """Return the sources with a name, but for those that are wrong."""
         found: dict[str, SharedSource] = {}
         tables: Mapping[str, SourceTable] = self._reader.sound.get(("sources",), {})
         for name, table in tables.items():
-            source_id = ids.of_shared(name, table.on) if isinstance(table.on, Source) else None
+            source_id = self._ids.of_shared(name, table.on) if isinstance(table.on, Source) else None
             if source_id is None and isinstance(table.on, Source):
                 continue
             found[name] = SharedSource(
@@ -135,15 +142,13 @@ class Builder:
             )  # fmt: skip
         return found
 
-    def _triggers(self, sources: Mapping[str, SharedSource], ids: SourceIds) -> dict[str, Trigger]:
+    def triggers(self, sources: Mapping[str, SharedSource]) -> dict[str, Trigger]:
         """Return the triggers, but for those that are wrong: of the others all clashes are told at once."""
         tables: Mapping[str, TriggerTable] = self._reader.sound.get(("triggers",), {})
-        made = {name: self._trigger(name, table, sources, ids) for name, table in tables.items()}
+        made = {name: self._trigger(name, table, sources) for name, table in tables.items()}
         return {name: trigger for name, trigger in made.items() if trigger is not None}
 
-    def _trigger(
-        self, name: str, table: TriggerTable, sources: Mapping[str, SharedSource], ids: SourceIds
-    ) -> Trigger | None:
+    def _trigger(self, name: str, table: TriggerTable, sources: Mapping[str, SharedSource]) -> Trigger | None:
         on, shared, source_id = table.on, None, f"timer:{name}"
         if isinstance(on, Shared):
             shared = sources.get(on.named)
@@ -151,7 +156,7 @@ class Builder:
                 return None
             on, source_id = shared.on, shared.id or source_id
         elif isinstance(on, Source):
-            found = ids.of_trigger(name, on)
+            found = self._ids.of_trigger(name, on)
             if found is None:
                 return None
             source_id = found
@@ -189,9 +194,7 @@ class Builder:
             self._at(("triggers",), str(error))
             return
         for names in loops:
-            way = " → ".join([*(f"{name} (job {triggers[name].job})" for name in names), names[0]])
-            hint = f"narrow what one of them follows, or say in on.{triggers[names[0]].on.name} that the loop is meant"
-            self._at(("triggers", names[0], "on"), f"the ends of its own runs start it again, without end: {way}", hint)
+            self._at(("triggers", names[0], "on"), *said_of_loop(names, triggers))
 
     def _defined_in(self, path: KeyPath) -> str:
         place = self._root.nearest(path).place

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
-from pathlib import Path
+from datetime import date, datetime, time, timedelta
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import Any
 
 import tree_sitter
@@ -115,6 +116,31 @@ class Problems:
     def ordered(self) -> list[ConfigProblem]:
         """Return all problems once each, in the order of files and lines."""
         return list(dict.fromkeys(problem for *_, problem in sorted(self._found, key=lambda item: item[:2])))
+
+
+def node_of(value: Any, place: Place, shown: str | None = None) -> Node:
+    """Return a value of Python as a document would hold it.
+
+    Mappings and sequences become tables and lists, paths and time spans become text; what has no form in TOML stays
+    as it is, and is told as such when it is read. Raises ValueError for what is nested too deeply, or holds itself.
+    """
+
+    def build(value: Any, depth: int) -> Node:
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested deeper than {_DEEPEST} levels, or holds itself")
+        if isinstance(value, Mapping):
+            value = {str(key): build(child, depth + 1) for key, child in value.items()}
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            value = [build(child, depth + 1) for child in value]
+        elif isinstance(value, timedelta):
+            value = f"{value.total_seconds():f}s"
+        elif isinstance(value, Enum):
+            value = value.value
+        elif isinstance(value, PurePath):
+            value = str(value)
+        return Node(value, place, shown)
+
+    return build(value, 0)
 
 
 def read_document(file: Path, order: int, problems: Problems) -> Node | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from engine.errors import ConfigError, ConfigProblem
 from engine.registry import Registry
 
 DEFAULT_FILE = "config.toml"
+
+DEFINED_BY_CODE = frozenset({"job", "trigger"})
+"""Kinds of names of what a program may define, after its configuration was read."""
 
 
 def find_files(explicit: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
@@ -56,14 +59,17 @@ def load(
     registry: Registry | None = None,
     create_secrets: bool = False,
     examine: bool = False,
+    given: Node | None = None,
+    discover: Callable[[Sequence[Path]], Registry] = Registry.discover,
 ) -> Config:
     """Read the configuration from `files`, later ones over earlier ones, and overrides from `environment`.
 
-    Without a `registry`, plugins are those of the entry points and of the folders of `[engine] plugins`. With
-    `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the rest
-    was found right; without, a random value in memory stands in. With `examine`, runners look at what their
+    Without a `registry`, `discover` finds the plugins: those of the entry points and of the folders of `[engine]
+    plugins`. With `create_secrets`, files of `{ file = …, generate = true }` that are missing are made, once all the
+    rest was found right; without, a random value in memory stands in. With `examine`, runners look at what their
     settings name outside of the configuration, such as modules to import. Without files, everything has its default,
-    and relative paths are relative to the working directory.
+    and relative paths are relative to the working directory. `given` is what code lays over all of it; what is read
+    may then name jobs and triggers that the code is yet to define.
 
     Raises ConfigError with all problems, in the order of files and lines; no text of it holds a secret.
     """
@@ -77,24 +83,28 @@ def load(
             root = merge(root, document)
     references = References(environment, problems)
     if registry is None:
-        registry = Registry.discover(_plugin_folders(root))
+        registry = discover(_plugin_folders(root if given is None else merge(root, given)))
     incomplete = None in documents
     Overrides(registry, problems, base, len(files)).apply(root, environment, incomplete=incomplete)
+    if given is not None:
+        root = merge(root, given)
     reader = SettingsReader(problems, references, registry)
     reader.incomplete = incomplete
     for kind, key in NAME_KINDS.items():
         table = root.value.get(key)
         reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
+    if given is not None:
+        reader.elsewhere = DEFINED_BY_CODE
     tables = _read_tables(reader, root)
     if examine:
         reader.examine_runners(root, base)
     config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):
-        raise _error(problems, references)
+        raise error_of(problems, references)
     if create_secrets:
         references.write_generated()
         if len(problems):
-            raise _error(problems, references)
+            raise error_of(problems, references)
     return config
 
 
@@ -135,7 +145,8 @@ def _check_folders(reader: SettingsReader, folders: Node) -> None:
             reader.problems.at(child, ("engine", "plugins", index), message)
 
 
-def _error(problems: Problems, references: References) -> ConfigError:
+def error_of(problems: Problems, references: References) -> ConfigError:
+    """Return the error that tells all problems; no text of it holds a secret."""
     return ConfigError(
         [
             ConfigProblem(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 
@@ -24,10 +24,25 @@ def find_loops(triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str
         yield from _loops(following)
 
 
+def loop_through(name: str, triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str]]) -> list[str] | None:
+    """Return the names of the triggers of a loop that begins with this one, or None; see `find_loops`."""
+    followers = _followers(triggers)
+    if name not in followers:
+        return None
+    return _way_back(lambda other: _started_by(triggers[other], followers, tags), name)
+
+
+def said_of_loop(names: Sequence[str], triggers: Mapping[str, Trigger]) -> tuple[str, str]:
+    """Say what is wrong with a loop, and what to do about it."""
+    way = " → ".join([*(f"{name} (job {triggers[name].job})" for name in names), names[0]])
+    hint = f"narrow what one of them follows, or say in on.{triggers[names[0]].on.name} that the loop is meant"
+    return f"the ends of its own runs start it again, without end: {way}", hint
+
+
 def _loops(following: Mapping[str, list[str]]) -> Iterator[list[str]]:
     told: set[str] = set()
     for name in following:
-        loop = None if name in told else _way_back(following, name)
+        loop = None if name in told else _way_back(following.__getitem__, name)
         if loop is not None:
             told.update(loop)
             yield loop
@@ -35,19 +50,28 @@ def _loops(following: Mapping[str, list[str]]) -> Iterator[list[str]]:
 
 def _following(triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
     """Return, for each trigger on ends of runs, those that the ends of its own runs start."""
-    followers: dict[str, Source] = {}
+    followers = _followers(triggers)
+    return {name: _started_by(triggers[name], followers, tags) for name in followers}
+
+
+def _followers(triggers: Mapping[str, Trigger]) -> dict[str, Source]:
+    """Return the sources of the triggers on ends of runs, but for those that say that loops are meant."""
+    found: dict[str, Source] = {}
     for name, trigger in triggers.items():
         if isinstance(trigger.on, Source) and trigger.on.follows_runs:
             with _asking(name):
                 if not trigger.on.may_loop():
-                    followers[name] = trigger.on
-    ends = {name: _ends(triggers[name], tags) for name in followers}
-    found: dict[str, list[str]] = {name: [] for name in followers}
+                    found[name] = trigger.on
+    return found
+
+
+def _started_by(trigger: Trigger, followers: Mapping[str, Source], tags: Mapping[str, frozenset[str]]) -> list[str]:
+    """Return the triggers that the ends of a trigger's runs start."""
+    ends, found = _ends(trigger, tags), []
     for other, source in followers.items():
         with _asking(other):
-            for name in followers:
-                if any(source.follows(end) for end in ends[name]):
-                    found[name].append(other)
+            if any(source.follows(end) for end in ends):
+                found.append(other)
     return found
 
 
@@ -66,13 +90,13 @@ def _asking(trigger: str) -> Iterator[None]:
         raise PluginError(f"the source of trigger {trigger} failed with {type(error).__name__}: {error}") from error
 
 
-def _way_back(following: Mapping[str, list[str]], start: str) -> list[str] | None:
+def _way_back(following: Callable[[str], list[str]], start: str) -> list[str] | None:
     """Return the shortest way from a trigger to itself, without its end, or None (breadth first)."""
     came_from: dict[str, str] = {}
     waiting = deque([start])
     while waiting:
         name = waiting.popleft()
-        for other in following[name]:
+        for other in following(name):
             if other == start:
                 way = [name]
                 while way[-1] != start:

@@ -269,6 +269,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """A configuration that was read and found right.
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
+    - `defaults`: what holds for jobs that come later, too.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -281,6 +282,7 @@ class Config(Struct, frozen=True, kw_only=True):
     base: Path
     files: tuple[Path, ...]
     secrets: frozenset[str]
+    defaults: DefaultsTable = DefaultsTable()
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

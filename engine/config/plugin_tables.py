@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
 from engine.config.model import Shared, SourceTable, TriggerTable
@@ -17,8 +18,8 @@ from engine.config.scalars import near
 from engine.config.shapes import TEXT_KINDS, Shape, fields_of
 from engine.errors import PluginError
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES
-from engine.plugin import BadSetting, Plugin, Runner, Source
-from engine.registry import Kind, Registry
+from engine.plugin import BadSetting, Plugin, Runner, Source, Timer
+from engine.registry import Kind, Registry, check_plugin
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +74,17 @@ class SettingsReader(Reader):
         self.registry = registry
         self.timezone = "UTC"
 
+    def read(self, shape: Shape, node: Node, path: KeyPath) -> Any:
+        if shape.kind == "plugin" and isinstance(node.value, Plugin):
+            return self._take(shape, node, path)
+        return super().read(shape, node, path)
+
     def enter(self, cls: type[Struct], node: Node) -> None:
         if cls is TriggerTable:
             on = node.value.get("on")
+            if on is not None and isinstance(on.value, Plugin):
+                self.names = names_of(type(on.value))
+                return
             named = list(on.value) if on is not None and isinstance(on.value, dict) else []
             plugin = plugins_of(self.registry, "source").get(named[0]) if len(named) == 1 else None
             if named == [Shared.name]:
@@ -137,17 +146,36 @@ class SettingsReader(Reader):
             return BAD
         self._fill_timezone(cls, values)
         plugin = self.build(cls, values, table, path)
-        if isinstance(plugin, Runner):
-            try:
-                plugin.check(JOB_NAMES)
-            except BadSetting as error:
-                self.refuse(error, cls, table, path)
-                return BAD
-            except Exception as error:  # check is plugin code
-                _log.warning("%s: check failed", show_path(path), exc_info=True, extra={"action": "plugin.check"})
-                self.problems.at(node, path, f"check failed with {type(error).__name__}: {error}")
-                return BAD
-        return plugin
+        return self._checked(plugin, table, path) if isinstance(plugin, Runner) else plugin
+
+    def _take(self, shape: Shape, node: Node, path: KeyPath) -> Any:
+        """Take a plugin that code has made of its settings."""
+        plugin: Plugin = node.value
+        noun, wanted = ("runner", Runner) if shape.of == "runner" else ("source or timer", (Source, Timer))
+        try:
+            check_plugin(type(plugin))
+            if not isinstance(plugin, wanted):
+                raise PluginError(f"it is no {noun}")
+            values = asdict(plugin)
+            self._fill_timezone(type(plugin), values)
+        except PluginError as error:
+            self.problems.at(node, path, f"found a {type(plugin).__name__}, which can't be used: {error}")
+            return BAD
+        if values != asdict(plugin):
+            plugin = replace(plugin, **values)
+        return self._checked(plugin, node, (*path, plugin.name)) if isinstance(plugin, Runner) else plugin
+
+    def _checked(self, runner: Runner, node: Node, path: KeyPath) -> Any:
+        try:
+            runner.check(JOB_NAMES)
+        except BadSetting as error:
+            self.refuse(error, type(runner), node, path)
+            return BAD
+        except Exception as error:  # check is plugin code
+            _log.warning("%s: check failed", show_path(path), exc_info=True, extra={"action": "plugin.check"})
+            self.problems.at(node, path, f"check failed with {type(error).__name__}: {error}")
+            return BAD
+        return runner
 
     def examine_runners(self, root: Node, base: Path) -> None:
         """Let the runners of the jobs that are right look at what their settings name, each kind at once."""

@@ -38,7 +38,7 @@ _PART = re.compile(r"[^.\[\]]+")
 class Reader:
     """Reads values of given shapes. `names` is what CEL expressions may use at the moment.
 
-    `named` holds, for each of NAME_KINDS, the names that there are.
+    `named` holds, for each of NAME_KINDS, the names that there are; those of a kind in `elsewhere` are not looked up.
     `sound` holds, for each table of named things, those that were read without a mistake.
     With `incomplete` set (a file could not be read), what is missing is no problem: it may stand there.
     """
@@ -50,6 +50,7 @@ class Reader:
         self.incomplete = False
         self.inherited: dict[type[Struct], Struct] = {}
         self.named: dict[str, Collection[str]] = {}
+        self.elsewhere: Collection[str] = ()
         self.sound: dict[KeyPath, dict[str, Any]] = {}
 
     def read(self, shape: Shape, node: Node, path: KeyPath) -> Any:
@@ -206,11 +207,13 @@ class Reader:
 
     def _look_up(self, shape: Shape, text: str) -> None:
         """Raise Mismatch for the name of something that is not there."""
-        if shape.kind not in NAME_KINDS or self.incomplete or text in self.named.get(shape.kind, ()):
+        if shape.kind not in NAME_KINDS or self.incomplete or shape.kind in self.elsewhere:
+            return
+        names = self.named.get(shape.kind, ())
+        if text in names:
             return
         table = NAME_KINDS[shape.kind]
         noun = table.removesuffix("s")
-        names = self.named.get(shape.kind, ())
         hint = near(text, names) if names else f"there are no {table}: a {noun} is a table [{table}.NAME]"
         raise Mismatch(f"but there is no such {noun}", hint)
 

@@ -9,17 +9,21 @@ from collections.abc import Callable, Mapping
 from datetime import date, time
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from engine.config.document import KeyPath
+from engine.config.document import KeyPath, show_value
 from engine.config.shapes import fields_of
+from engine.errors import PluginError
 from engine.plugin import Secret, Source
+from engine.triggers import SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
 
 _SAME = "give both the same settings: they share one source"
+
+T = TypeVar("T")
 
 Tell = Callable[[KeyPath, str, str | None], None]
 
@@ -36,19 +40,63 @@ class _Owner(Struct, frozen=True, kw_only=True):
         return f"source {self.shared}" if self.shared is not None else f"trigger {self.trigger}"
 
 
+class Owners:
+    """Who has which source, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, dict[str, _Owner]] = {}
+        self._by_identity: dict[tuple[str, str], dict[str, _Owner]] = {}
+        self._keys: dict[str, tuple[str, tuple[str, str] | None]] = {}
+
+    def add_shared(self, source: SharedSource) -> None:
+        """Take in a source with a name, which has its id."""
+        if source.id is not None:
+            self.add(_Owner(id=source.id, on=source.on, shared=source.name, trigger=None), source.on.identity())
+
+    def add_trigger(self, trigger: Trigger) -> None:
+        """Take in a trigger, whose source has its id, where it has one of its own."""
+        if trigger.shared is None and isinstance(trigger.on, Source):
+            owner = _Owner(id=trigger.source, on=trigger.on, shared=None, trigger=trigger.name)
+            self.add(owner, trigger.on.identity())
+
+    def add(self, owner: _Owner, identity: str | None) -> None:
+        """Take in who has a source."""
+        name, same = str(owner), None if identity is None else (owner.on.name, identity)
+        self._keys[name] = (owner.id, same)
+        self._by_id.setdefault(owner.id, {})[name] = owner
+        if same is not None:
+            self._by_identity.setdefault(same, {})[name] = owner
+
+    def forget_trigger(self, trigger: str) -> None:
+        """Forget a trigger that is no more."""
+        name = f"trigger {trigger}"
+        source, same = self._keys.pop(name, ("", None))
+        _drop(self._by_id, source, name)
+        if same is not None:
+            _drop(self._by_identity, same, name)
+
+    def of_id(self, source: str) -> _Owner | None:
+        """Return who had a source of that id first."""
+        return next(iter(self._by_id.get(source, {}).values()), None)
+
+    def of_identity(self, plugin: str, identity: str) -> _Owner | None:
+        """Return who had a source of a plugin, and of that identity, first."""
+        return next(iter(self._by_identity.get((plugin, identity), {}).values()), None)
+
+
 class SourceIds:
     """Gives each source its id, and tells of those that clash.
 
     The id of a shared source is its plugin's name and its own name, so that keys and cursor stay when its settings
     change. Any other has its plugin's name and what the plugin calls its identity, or a digest of all settings.
-    `origins` are the references among the settings, `tell` takes what is wrong: key path, message and hint.
+    `origins` are the references among the settings, `tell` takes what is wrong: key path, message and hint. `owners`
+    are those who have sources already; they are joined by all who get an id here.
     """
 
-    def __init__(self, origins: Mapping[KeyPath, str], tell: Tell) -> None:
+    def __init__(self, origins: Mapping[KeyPath, str], tell: Tell, owners: Owners) -> None:
         self._origins = origins
         self._tell = tell
-        self._by_id: dict[str, _Owner] = {}
-        self._by_identity: dict[tuple[str, str], _Owner] = {}
+        self._owners = owners
 
     def of_shared(self, name: str, on: Source) -> str | None:
         """Return the id of the source of that name, or None after telling what is wrong."""
@@ -65,17 +113,21 @@ class SourceIds:
             _log.warning("%s: identity failed", on.name, exc_info=True, extra={"action": "plugin.identity"})
             self._tell(path, f"the plugin's identity failed with {type(error).__name__}: {error}", None)
             return None
-        rest = shared or identity or self._digest(path, on)
+        try:
+            rest = shared or identity or self._digest(path, on)
+        except PluginError as error:
+            self._tell(path, f"the plugin {show_value(on.name)} can't be used: {error}", None)
+            return None
         mine = _Owner(id=f"{on.name}:{rest}", on=on, shared=shared, trigger=trigger)
-        other = self._by_id.setdefault(mine.id, mine)
-        if other.on != on:
+        other = self._owners.of_id(mine.id)
+        same = None if identity is None else self._owners.of_identity(on.name, identity)
+        self._owners.add(mine, identity)
+        if other is not None and other.on != on:
             self._tell_settings(path, mine, other, identity)
-        elif identity is not None:
-            same = self._by_identity.setdefault((on.name, identity), mine)
-            if same.id != mine.id:
-                what = _described(on, identity)
-                hint = f'write on.source = "{same.shared}" there' if same.shared and trigger else "only one can have it"
-                self._tell(path, f"{what} is already that of {same}", hint)
+        elif same is not None and same.id != mine.id:
+            what = _described(on, identity)
+            hint = f'write on.source = "{same.shared}" there' if same.shared and trigger else "only one can have it"
+            self._tell(path, f"{what} is already that of {same}", hint)
         return mine.id
 
     def _tell_settings(self, path: KeyPath, mine: _Owner, other: _Owner, identity: str | None) -> None:
@@ -97,7 +149,15 @@ class SourceIds:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def _described(on: Source, identity: str) -> str:
+def _drop(table: dict[T, dict[str, _Owner]], key: T, name: str) -> None:
+    """Take a name out of those of a key, and the key with its last name."""
+    names = table.get(key, {})
+    names.pop(name, None)
+    if not names:
+        table.pop(key, None)
+
+
+def _described(on: Source, identity: str | None) -> str:
     return " ".join(part for part in (on.name, on.main, identity) if part)
 
 

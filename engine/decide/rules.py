@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
+from engine.decide.functions import Function
 from engine.errors import ExpressionError
 from engine.events import Event
-from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain
+from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
 from engine.jobs import Job
-from engine.triggers import Trigger
+from engine.triggers import Judge, Trigger
 
 _NO_REQUEST = {"method": "", "headers": {}, "query": {}, "remote": ""}
 
 
 class Rule:
-    """A trigger with its job and its compiled expressions.
+    """A trigger with its job and its compiled expressions, or the functions that stand for them.
 
     `disabled` says why it runs nothing, or is None where it does.
 
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
-    __slots__ = ("_defaults", "disabled", "filter", "job", "key", "names", "trigger")
+    __slots__ = ("_data", "_defaults", "disabled", "filter", "job", "key", "names", "trigger")
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
         self.disabled = _why_disabled(trigger, job)
-        self.filter = None if trigger.filter is None else Expression(trigger.filter, TRIGGER_NAMES)
-        debounce = trigger.debounce
-        key = None if debounce is None else debounce.key
-        self.key = None if key is None else Expression(key, TRIGGER_NAMES)
+        self.filter = _compiled(trigger.filter)
+        self.key = None if trigger.debounce is None else _compiled(trigger.debounce.key)
+        self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults = {
             name: Template(value, JOB_NAMES) if isinstance(value, str) else value
             for name, value in (trigger.defaults or {}).items()
@@ -45,9 +47,10 @@ class Rule:
 
         Fixed values win over the event's, the event's over the defaults; the first level only. Data that is
         no object stays as it is where there is nothing to merge, and becomes the member `value` where there
-        is. Raises ExpressionError for a default whose template fails on this event.
+        is. Raises ExpressionError for a default whose template, or a function that, fails on this event.
         """
-        fixed, data = self.trigger.data, event.data
+        data = event.data
+        fixed: Any = self.trigger.data if self._data is None else self._data.data(event)
         if not self._defaults and not fixed:
             return data
         if data is None:
@@ -69,6 +72,18 @@ class Rule:
             else:
                 filled[name] = default.text if isinstance(default, Template) else default
         return {**filled, **data, **(fixed or {})}
+
+    def passes(self, event: Event, scope: Scope) -> bool:
+        """Tell whether an event passes the filter; raise ExpressionError where that fails."""
+        if isinstance(self.filter, Function):
+            return self.filter.holds(_merged(event, scope))
+        return self.filter is None or self.filter.holds(scope)
+
+    def key_of(self, event: Event, scope: Scope) -> str:
+        """Return the debounce key of an event, empty where there is none; raise ExpressionError where that fails."""
+        if isinstance(self.key, Function):
+            return self.key.key(_merged(event, scope))
+        return "" if self.key is None else render(self.key.evaluate(scope))
 
     def scope(self, event: Event, data: Any) -> Scope:
         """Return what expressions see for an event whose merged data is `data`; `now` is when it was received."""
@@ -97,3 +112,15 @@ def _why_disabled(trigger: Trigger, job: Job) -> str | None:
     if why is not None:
         return f"trigger {trigger.name} {why}"
     return None if job.enabled else f"job {job.name} is disabled"
+
+
+def _compiled(given: str | Judge | None) -> Expression | Function | None:
+    if given is None:
+        return None
+    return Expression(given, TRIGGER_NAMES) if isinstance(given, str) else Function(given)
+
+
+def _merged(event: Event, scope: Scope) -> Event:
+    """Return the event as functions see it: with the data that expressions see."""
+    data = scope.names["data"]
+    return event if data is event.data else replace(event, data=data)

@@ -15,6 +15,7 @@ from engine.ids import is_id, is_slug
 from engine.payload import parse_json
 from engine.plugin import Headers, Request
 from engine.triggers import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITIES
+from engine.units import parse_duration
 
 LARGEST_LIMIT = 1000
 DEFAULT_LIMIT = 50
@@ -106,6 +107,20 @@ class Fields:
             pass
         self.fault(name, f"{name} must be a time in RFC 3339 with its offset, such as 2026-11-21T09:30:00Z")
         return None
+
+    def duration(self, name: str) -> float | None:
+        """Return a duration in seconds, written as in the configuration; it is longer than nothing."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        try:
+            seconds = parse_duration(value) if isinstance(value, str) else 0.0
+        except ValueError:
+            seconds = 0.0
+        if seconds <= 0:
+            self.fault(name, f'{name} must be a duration, such as "30m" or "1h30m"')
+            return None
+        return seconds
 
     def number(self, name: str, lowest: int, highest: int) -> int | None:
         """Return a whole number that is written in decimal digits (a query's)."""

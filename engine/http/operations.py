@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.clock import Clock
 from engine.events import Accepted, Event
+from engine.jobs import Job
 from engine.plugin import Handler
 from engine.store.base import Store
 
@@ -27,6 +29,11 @@ class Operations(Protocol):
     @property
     def clock(self) -> Clock: ...
 
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs by name, as they are now."""
+        ...
+
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Accept events that came in through the API, all or none; raise InvalidEvent or StoreUnavailable."""
         ...
@@ -45,6 +52,14 @@ class Operations(Protocol):
 
         `request_id` makes it idempotent: the same one again gets the first answer, as a duplicate.
         """
+        ...
+
+    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> object:
+        """Pause a trigger, durably; raise NotFound, Conflict where `until` is past, or StoreUnavailable."""
+        ...
+
+    async def resume_trigger(self, name: str) -> bool:
+        """Let a paused trigger run again; return whether it was paused; raise NotFound or StoreUnavailable."""
         ...
 
     async def status(self) -> dict[str, Any]:

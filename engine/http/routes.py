@@ -43,6 +43,8 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
+    _route("POST", f"{API}/triggers/{{name}}/pause", trigger_routes.pause_trigger, _OPERATOR, "Pause it"),
+    _route("POST", f"{API}/triggers/{{name}}/resume", trigger_routes.resume_trigger, _OPERATOR, "Let it run again"),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from datetime import timedelta
 from typing import Any
 
 from engine.errors import NotFound
@@ -11,9 +12,7 @@ from engine.http.fields import Fields, body, idempotency_key, near, query
 from engine.http.run_routes import page_of_runs
 from engine.http.views import accepted_view, job_view, list_view, stats_view
 from engine.plugin import Response
-
-BYPASSABLE = frozenset({"debounce"})
-"""The gates that a manual fire may leave out."""
+from engine.triggers import GATES
 
 LONGEST_REASON = 1000
 
@@ -37,6 +36,38 @@ async def get_trigger(call: Call) -> Response:
     """Answer with one trigger and its statistics."""
     name = call.name("trigger")
     query(call.request).finish()
+    return await _one(call, name)
+
+
+async def pause_trigger(call: Call) -> Response:
+    """Pause a trigger: for a while, until an instant, or until it is resumed. Answers when it is durable."""
+    name = call.name("trigger")
+    query(call.request).finish()
+    call.operations.trigger_view(name)
+    fields = body(call.request, ("reason", "duration", "until"), optional=True)
+    reason, duration_s, until = (
+        fields.text("reason", longest=LONGEST_REASON), fields.duration("duration"), fields.instant("until")
+    )  # fmt: skip
+    if "duration" in fields and "until" in fields:
+        fields.fault("until", "a pause has one end: duration or until")
+    fields.finish()
+    if duration_s is not None:
+        until = call.operations.clock.now() + timedelta(seconds=duration_s)
+    await call.operations.pause_trigger(name, reason=reason or "", until=until)
+    return await _one(call, name)
+
+
+async def resume_trigger(call: Call) -> Response:
+    """Let a paused trigger run again; one that is not paused is left as it is."""
+    name = call.name("trigger")
+    query(call.request).finish()
+    body(call.request, (), optional=True).finish()
+    call.operations.trigger_view(name)
+    await call.operations.resume_trigger(name)
+    return await _one(call, name)
+
+
+async def _one(call: Call, name: str) -> Response:
     view = call.operations.trigger_view(name)
     found = (await call.operations.store.stats([name])).get(name)
     return Response(body={**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
@@ -79,20 +110,20 @@ async def list_jobs(call: Call) -> Response:
     fields = query(call.request, "limit", "cursor")
     limit, after = fields.limit(), fields.slug("cursor")
     fields.finish()
-    config = call.operations.config
-    names, following = _page(list(config.jobs), after, limit)
-    return Response(body=list_view([job_view(config.jobs[name], config.secrets) for name in names], following))
+    jobs, secrets = call.operations.jobs, call.operations.config.secrets
+    names, following = _page(list(jobs), after, limit)
+    return Response(body=list_view([job_view(jobs[name], secrets) for name in names], following))
 
 
 async def get_job(call: Call) -> Response:
     """Answer with one job; secrets are masked."""
     name = call.name("job")
     query(call.request).finish()
-    config = call.operations.config
-    job = config.jobs.get(name)
+    jobs = call.operations.jobs
+    job = jobs.get(name)
     if job is None:
-        raise NotFound(f"there is no job {name!r}{near(name, config.jobs.keys())}")
-    return Response(body=job_view(job, config.secrets))
+        raise NotFound(f"there is no job {name!r}{near(name, jobs.keys())}")
+    return Response(body=job_view(job, call.operations.config.secrets))
 
 
 def _page(names: list[str], after: str | None, limit: int) -> tuple[list[str], str | None]:
@@ -110,6 +141,6 @@ def _bypass(fields: Fields) -> frozenset[str]:
         fields.fault("bypass", "bypass must be a list of the names of gates")
         return frozenset()
     for gate in gates:
-        if gate not in BYPASSABLE:
-            fields.fault("bypass", f"unknown gate {gate!r}{near(gate, BYPASSABLE)}")
+        if gate not in GATES:
+            fields.fault("bypass", f"unknown gate {gate!r}{near(gate, GATES)}")
     return frozenset(gates)

@@ -37,6 +37,10 @@ class Started:
         self._task = asyncio.create_task(self._run(), name=f"source {self.context.name}")
         self._task.add_done_callback(self._note_end)
 
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """Have something called once it has ended."""
+        self._task.add_done_callback(lambda _: call())
+
     async def stop(self, clock: Clock, within_s: float) -> bool:
         """Cancel it, and tell whether it has ended in time: what it still emits is taken until then."""
         self.told_to_stop = True

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskGroup
+from msgspec import Struct, field
 
 from engine.clock import Clock
-from engine.errors import StoreDamaged
+from engine.errors import Conflict, StoreDamaged
 from engine.plugin import Source
 from engine.sources.context import Context, Door, Memory
 from engine.sources.routes import Routes
@@ -28,8 +30,16 @@ STOP_S = 5.0
 """How long a source may take to end when it is told to."""
 
 
+class _Watched(Struct, eq=False):
+    """A source that is supervised, until `scope` is cancelled; `over` is set once it has ended, or is left alone."""
+
+    state: SourceState
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    over: anyio.Event = field(default_factory=anyio.Event)
+
+
 class Sources:
-    """Runs all sources side by side; one that raises, hangs or ends harms no other.
+    """Runs all sources side by side, also those that come later; one that raises, hangs or ends harms no other.
 
     `on_ready` is called whenever a source says that it is ready.
     """
@@ -39,9 +49,10 @@ class Sources:
         max_data: int, routes: Routes, on_ready: Callable[[], None],
     ) -> None:  # fmt: skip
         self._clock = clock
-        self._states = {
-            source_id: SourceState(id=source_id, source=source, since=clock.now()) for source_id, source in sources
-        }
+        self._watched = {source_id: self._new(source_id, source) for source_id, source in sources}
+        self._going: dict[str, tuple[SourceState, Started]] = {}
+        """Those whose task has not ended, with what became of their states: also of sources that were removed."""
+        self._group: TaskGroup | None = None
         self._door = door
         self._memory = memory
         self._base = base
@@ -52,33 +63,93 @@ class Sources:
 
     @property
     def states(self) -> Sequence[SourceState]:
-        """How each source is."""
-        return list(self._states.values())
+        """How each source is, also each that was removed and has not ended; of two with one id, the later one."""
+        left = {state.id: state for state in self._leaving()}
+        return list({**left, **{source_id: watched.state for source_id, watched in self._watched.items()}}.values())
 
     def state(self, source_id: str) -> SourceState | None:
         """Return how a source is, or None where there is no such source."""
-        return self._states.get(source_id)
+        watched = self._watched.get(source_id)
+        return None if watched is None else watched.state
 
     def not_ready(self) -> list[str]:
         """Return the sources that do not receive, in words."""
-        return [problem for state in self._states.values() if (problem := state.problem(self._clock)) is not None]
+        problems = (watched.state.problem(self._clock) for watched in self._watched.values())
+        return [problem for problem in problems if problem is not None]
 
     def warnings(self) -> list[str]:
-        """Return what sources say is wrong while they go on."""
-        return [f"source {state.id}: {state.warning}" for state in self._states.values() if state.warning]
+        """Return what sources say is wrong while they go on, and which were removed but do not stop."""
+        states = [watched.state for watched in self._watched.values()]
+        warned = [f"source {state.id}: {state.warning}" for state in states if state.warning]
+        left = [state.problem(self._clock) for state in self._leaving() if state.state is Phase.STUCK]
+        return [*warned, *(f"{problem}; it was removed" for problem in left)]
 
     def stuck(self) -> list[str]:
         """Return the sources that ignore that they were told to stop."""
-        return [state.id for state in self._states.values() if state.state is Phase.STUCK]
+        return [source_id for source_id, (state, _) in self._going.items() if state.state is Phase.STUCK]
 
     async def run(self) -> None:
         """Run all sources until cancelled; return when each has ended, or had `STOP_S` to do so."""
-        async with anyio.create_task_group() as group:
-            for state in self._states.values():
-                group.start_soon(self._supervise, state, name=f"supervisor of {state.id}")
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                for watched in self._watched.values():
+                    self._watch_over(watched, group)
+                await anyio.sleep_forever()
+        finally:
+            self._group = None
+
+    def add(self, source_id: str, source: Source) -> None:
+        """Start a source while the others run; one of that id that is there already stays as it is.
+
+        Where one of that id was removed and has not ended, it waits for that. Raises Conflict where none run.
+        """
+        if source_id in self._watched:
+            return
+        if self._group is None:
+            raise Conflict("sources are added while the others run")
+        watched = self._watched[source_id] = self._new(source_id, source)
+        self._watch_over(watched, self._group)
+
+    async def remove(self, source_id: str) -> None:
+        """Stop a source; return when it has ended, or had `STOP_S` to do so: then it is left alone.
+
+        What it was emitting is durable or refused by then, and nothing more is taken from it.
+        """
+        over = self.drop(source_id)
+        if over is not None:
+            await over.wait()
+
+    def drop(self, source_id: str) -> anyio.Event | None:
+        """Begin to stop a source, as `remove` does; return what is set when that is done, or None: it is not there."""
+        watched = self._watched.pop(source_id, None)
+        if watched is None:
+            return None
+        watched.scope.cancel()
+        if self._group is None:
+            watched.over.set()
+        return watched.over
+
+    def _new(self, source_id: str, source: Source) -> _Watched:
+        return _Watched(state=SourceState(id=source_id, source=source, since=self._clock.now()))
+
+    def _leaving(self) -> list[SourceState]:
+        """Return how those are that were removed and have not ended."""
+        return [state for source_id, (state, _) in self._going.items() if self.state(source_id) is not state]
+
+    def _watch_over(self, watched: _Watched, group: TaskGroup) -> None:
+        async def watch() -> None:
+            try:
+                with watched.scope:
+                    await self._supervise(watched.state)
+            finally:
+                watched.over.set()
+
+        group.start_soon(watch, name=f"supervisor of {watched.state.id}")
 
     async def _supervise(self, state: SourceState) -> None:
         pause_s = FIRST_PAUSE_S
+        await self._wait_for_one_before(state)
         while True:
             began_s = self._clock.monotonic()
             started = self._start(state)
@@ -99,6 +170,12 @@ class Sources:
             await self._clock.sleep(pause_s * self._random.uniform(0.8, 1.2))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
+    async def _wait_for_one_before(self, state: SourceState) -> None:
+        """Return when no source of this id runs any more: two at once would share a cursor and a memory."""
+        while (going := self._going.get(state.id)) is not None:
+            state.error = "it waits for the one before it, which has not ended"
+            await going[1].ended.wait()
+
     def _start(self, state: SourceState) -> Started:
         state.enter(Phase.STARTING, self._clock.now())
         state.warning = None
@@ -113,7 +190,10 @@ class Sources:
                 max_data=self._max_data, routes=self._routes, on_ready=on_ready,
             )  # fmt: skip
 
-        return Started(state.source, make_context)
+        started = Started(state.source, make_context)
+        self._going[state.id] = (state, started)
+        started.when_ended(lambda: self._going.pop(state.id))
+        return started
 
     async def _watch(self, state: SourceState, started: Started) -> None:
         """Return when the source has ended; one that is not ready in time is cancelled, and waited for."""

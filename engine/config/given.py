@@ -1,0 +1,208 @@
+"""Jobs and triggers that code defines, read as those of config.toml are: the same rules, and the same sentences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from engine.config.build import Builder
+from engine.config.document import KeyPath, Place, Problems, node_of, show_path, show_value
+from engine.config.loader import DEFINED_BY_CODE, error_of
+from engine.config.loops import find_loops, loop_through, said_of_loop
+from engine.config.mentions import Mention, mentions
+from engine.config.model import Config, RetryTable, Root, TriggerTable
+from engine.config.plugin_tables import SettingsReader, plugins_of
+from engine.config.references import References
+from engine.config.scalars import near
+from engine.config.shapes import NAME_KINDS, fields_of
+from engine.config.source_ids import Owners
+from engine.errors import ConfigError, ConfigProblem, PluginError
+from engine.jobs import Job
+from engine.registry import Registry
+from engine.triggers import Trigger
+
+_log = logging.getLogger(__name__)
+
+TRIGGER_KEYS = frozenset(field.key for field in fields_of(TriggerTable))
+
+
+class Given:
+    """Reads the settings of jobs and triggers, one at a time, beside those that there are.
+
+    What `config` says in `[engine]`, `[defaults]` and `[sources]` holds for them. Settings are those of config.toml as
+    Python has them; None is a setting that is left out, and a plugin may also be an instance of its class. `jobs` and
+    `triggers` are those that there are by now, by name; who keeps them tells `forget` which trigger is there no more.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        registry: Registry,
+        environment: Mapping[str, str],
+        jobs: Mapping[str, Job],
+        triggers: Mapping[str, Trigger],
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._environment = environment
+        self._jobs = jobs
+        self._triggers = triggers
+        self._owners = Owners()
+        for source in config.sources.values():
+            self._owners.add_shared(source)
+        for trigger in triggers.values():
+            self._owners.add_trigger(trigger)
+
+    def job(self, name: str, settings: Mapping[str, Any], place: Place) -> Job:
+        """Return a job; raise ConfigError with all that is wrong."""
+        reading = self._read("jobs", name, settings, place)
+        jobs = reading.builder.jobs(reading.tables, self._config.defaults)
+        reading.finish()
+        return jobs[name]
+
+    def trigger(self, name: str, settings: Mapping[str, Any], place: Place) -> Trigger:
+        """Return a trigger; raise ConfigError with all that is wrong.
+
+        A setting that is no key of a trigger is the name of its source or timer: `cron="0 2 * * *"` stands for
+        `on={"cron": "0 2 * * *"}`. Triggers on the same source share its settings. Whether the jobs and triggers that
+        it names are there is not looked at, as they may come later: see `check`.
+        """
+        reading = self._read("triggers", name, self._with_on(name, settings, place), place)
+        try:
+            triggers = reading.builder.triggers(self._config.sources)
+            reading.finish()
+            self._refuse_loop(triggers[name], place)
+        except BaseException:
+            self.forget(name)
+            raise
+        return triggers[name]
+
+    def forget(self, trigger: str) -> None:
+        """Forget a trigger: its source is no longer its."""
+        self._owners.forget_trigger(trigger)
+
+    def check(self, trigger: Trigger) -> None:
+        """Raise ConfigError where a trigger names a job or a trigger that is not there."""
+        wrong = list(self._unmet_of(trigger))
+        if wrong:
+            raise ConfigError(wrong)
+
+    def check_all(self) -> None:
+        """Raise ConfigError where a name is that of nothing, or triggers start themselves again without end."""
+        wrong = [problem for trigger in self._triggers.values() for problem in self._unmet_of(trigger)]
+        for source in self._config.sources.values():
+            wrong += self._unmet(mentions(source.on, ("sources", source.name, source.on.name)), source.defined_in)
+        if not wrong:
+            wrong = [self._told_of_loop(names) for names in self._loops()]
+        if wrong:
+            raise ConfigError(wrong)
+
+    def _unmet_of(self, trigger: Trigger) -> Iterator[ConfigProblem]:
+        path: KeyPath = ("triggers", trigger.name)
+        yield from self._unmet([Mention(kind="job", name=trigger.job, path=(*path, "job"))], trigger.defined_in)
+        if trigger.shared is None:
+            yield from self._unmet(mentions(trigger.on, (*path, "on", trigger.on.name)), trigger.defined_in)
+
+    def _unmet(self, found: Iterator[Mention] | Sequence[Mention], defined_in: str) -> Iterator[ConfigProblem]:
+        known: dict[str, Mapping[str, Any]] = {"job": self._jobs, "trigger": self._triggers}
+        for mention in found:
+            names = known.get(mention.kind)
+            if names is not None and mention.name not in names:
+                table = NAME_KINDS[mention.kind]
+                message = f"found {show_value(mention.name)}, but there is no such {table.removesuffix('s')}"
+                hint = near(mention.name, names) or f"there are no {table} yet"
+                yield _problem(defined_in, mention.path, message, hint)
+
+    def _refuse_loop(self, trigger: Trigger, place: Place) -> None:
+        triggers = {**self._triggers, trigger.name: trigger}
+        try:
+            names = loop_through(trigger.name, triggers, self._tags())
+        except PluginError as error:
+            _log.warning("A loop can't be looked for", exc_info=True, extra={"action": "plugin.follows"})
+            raise ConfigError([problem(place, f"triggers.{trigger.name}.on", str(error))]) from error
+        if names is not None:
+            raise ConfigError([problem(place, f"triggers.{trigger.name}.on", *said_of_loop(names, triggers))])
+
+    def _loops(self) -> list[list[str]]:
+        try:
+            return list(find_loops(self._triggers, self._tags()))
+        except PluginError as error:
+            _log.warning("A loop can't be looked for", exc_info=True, extra={"action": "plugin.follows"})
+            raise ConfigError([ConfigProblem(file="", line=0, path="triggers", message=str(error))]) from error
+
+    def _told_of_loop(self, names: Sequence[str]) -> ConfigProblem:
+        first = self._triggers[names[0]]
+        return _problem(first.defined_in, ("triggers", first.name, "on"), *said_of_loop(names, self._triggers))
+
+    def _tags(self) -> dict[str, frozenset[str]]:
+        return {name: frozenset(job.tags) for name, job in self._jobs.items()}
+
+    def _with_on(self, name: str, settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
+        """Return the settings with the sources among them, named as keywords, in `on`."""
+        rest = {key: value for key, value in settings.items() if key in TRIGGER_KEYS}
+        named = {key: value for key, value in settings.items() if key not in TRIGGER_KEYS and value is not None}
+        known = plugins_of(self._registry, "on")
+        wrong = [key for key in named if key not in known and self._registry.broken(key, "source", "timer") is None]
+        if wrong:
+            words = TRIGGER_KEYS | known.keys()
+            raise ConfigError(
+                [problem(place, f"triggers.{name}.{key}", "unknown key", near(key, words)) for key in wrong]
+            )
+        on = rest.get("on")
+        if named and on is not None:
+            found = " and ".join(["on", *named])
+            raise ConfigError([problem(place, f"triggers.{name}", f"found {found}, expected one of them")])
+        return {**rest, "on": named} if named else rest
+
+    def _read(self, table: str, name: str, settings: Mapping[str, Any], place: Place) -> _Reading:
+        given = {key: value for key, value in settings.items() if value is not None}
+        try:
+            root = node_of({table: {name: given}}, place)
+        except ValueError as error:
+            raise ConfigError([problem(place, f"{table}.{name}", str(error))]) from None
+        problems = Problems()
+        references = References(self._environment, problems)
+        reader = SettingsReader(problems, references, self._registry)
+        reader.timezone = self._config.engine.timezone
+        reader.inherited[RetryTable] = self._config.defaults.retry
+        reader.elsewhere = DEFINED_BY_CODE
+        reader.named["source_name"] = self._config.sources.keys()
+        reader.sound[("sources",)] = dict(self._config.sources)
+        shape = next(field.shape for field in fields_of(Root) if field.key == table)
+        tables = reader.read(shape, root.value[table], (table,))
+        builder = Builder(reader, root, {}, self._owners)
+        reading = _Reading(problems=problems, references=references, builder=builder, tables=tables)
+        if len(problems):
+            reading.finish()
+        return reading
+
+
+class _Reading(Struct):
+    """What was read of one table."""
+
+    problems: Problems
+    references: References
+    builder: Builder
+    tables: Any
+
+    def finish(self) -> None:
+        """Raise what is wrong; else make the secrets' files that are to be made."""
+        if not len(self.problems):
+            self.references.write_generated()
+        if len(self.problems):
+            raise error_of(self.problems, self.references)
+
+
+def problem(place: Place, path: str, message: str, hint: str | None = None) -> ConfigProblem:
+    """Return a mistake in what code defines."""
+    return ConfigProblem(file=place.file, line=place.line, path=path, message=message, hint=hint)
+
+
+def _problem(defined_in: str, path: KeyPath, message: str, hint: str | None = None) -> ConfigProblem:
+    """Return a mistake in what was defined at a file and line."""
+    file, _, line = defined_in.rpartition(":")
+    return ConfigProblem(file=file, line=int(line or 0), path=show_path(path), message=message, hint=hint)

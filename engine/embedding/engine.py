@@ -1,0 +1,477 @@
+"""The engine as a program uses it: its jobs are functions, and it lives in an `async with` block."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+import anyio
+
+from engine.clock import Clock, SystemClock
+from engine.config import Place
+from engine.config.scalars import near
+from engine.embedding.definitions import Definitions, JobFunction
+from engine.embedding.life import Life, single
+from engine.embedding.places import caller
+from engine.embedding.views import TriggerView, view_of
+from engine.errors import Conflict, NotFound
+from engine.events import Accepted, Event
+from engine.operations import Operations
+from engine.payload import copied, survey
+from engine.plugin import PRIORITIES, Plugin, Source, Timer
+from engine.runs import Run, RunState
+from engine.runtime import Runtime, leave_stuck_sources, until_signalled
+from engine.store.base import RunFilter
+from engine.triggers import GATES, Judge, Pause
+
+F = TypeVar("F", bound=JobFunction)
+
+Span = str | timedelta
+"""A duration: text as in config.toml ("500ms", "2s", "1h30m"), or a timedelta."""
+
+PAGE = 200
+_OUTSIDE = "the engine does not run: use it in `async with engine:`"
+
+
+class Engine:
+    """A durable trigger engine in a program: store, queue, retries, misfires and reasons, but no HTTP.
+
+    Jobs and triggers are defined in code, and in config.toml where `config` names one; then the engine is entered:
+
+        engine = Engine("data")
+
+        @engine.trigger(cron="0 2 * * *")
+        @engine.job(retry={"attempts": 3})
+        async def nightly(run): ...
+
+        async with engine:
+            await engine.emit("order.created", {"total": 120})
+
+    - `data`: the directory of the store and the run logs; one engine at a time works on it.
+    - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
+    - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
+    - `plugins`: classes of sources, timers and runners, and folders of plugin modules.
+    - `clock`: time; a virtual one in tests.
+
+    Raises ConfigError with all that is wrong. It belongs to one event loop while it runs: from threads, use
+    `anyio.from_thread.run`.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        *,
+        config: str | Path | Sequence[str | Path] | None = None,
+        concurrency: int | None = None,
+        timezone: str | None = None,
+        shutdown_grace: Span | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        plugins: Sequence[type[Plugin] | str | Path] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        files = [config] if isinstance(config, (str, Path)) else list(config or ())
+        folders = [plugin for plugin in plugins if isinstance(plugin, (str, Path))]
+        table = {
+            "data": data, "concurrency": concurrency, "timezone": timezone, "shutdown_grace": shutdown_grace,
+            "plugins": folders or None,
+        }  # fmt: skip
+        settings = {"engine": {key: value for key, value in table.items() if value is not None}}
+        if defaults is not None:
+            settings["defaults"] = dict(defaults)
+        classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
+        self._definitions = Definitions([Path(file) for file in files], settings, classes, caller(Path.cwd()))
+        self._clock: Clock = clock or SystemClock()
+        self._life: Life | None = None
+
+    # Jobs and triggers
+
+    @overload
+    def job(self, function: F, /) -> F: ...
+
+    @overload
+    def job(
+        self,
+        *,
+        name: str | None = None,
+        timeout: Span | None = None,
+        retry: Mapping[str, Any] | None = None,
+        concurrency: int | None = None,
+        on_crash: Literal["retry", "fail"] | None = None,
+        description: str | None = None,
+        tags: Sequence[str] | None = None,
+        enabled: bool | None = None,
+        **settings: Any,
+    ) -> Callable[[F], F]: ...
+
+    def job(self, *function: Any, **settings: Any) -> Any:
+        """Make a function a job: `@engine.job`, or with settings, those of `[jobs.NAME]` in config.toml.
+
+        The function is called with a `RunContext`: asynchronous ones on the loop, plain ones in a thread. It stays as
+        it is. The job's name is the function's, unless `name` gives another. Raises ConfigError.
+        """
+
+        def define(function: F) -> F:
+            operations = self._running()
+            job = self._definitions.add_job(function, settings)
+            if operations is not None:
+                try:
+                    operations.add_job(job)
+                except Conflict:
+                    del self._definitions.jobs[job.name]
+                    raise
+            return function
+
+        return define(*function) if function else define
+
+    def trigger(
+        self,
+        name: str | None = None,
+        *,
+        on: Mapping[str, Any] | Source | Timer | None = None,
+        filter: str | Judge | None = None,
+        debounce: Span | Mapping[str, Any] | None = None,
+        priority: int | str | None = None,
+        data: Mapping[str, Any] | Judge | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Callable[[F], F]:
+        """Run the job below on a source: `@engine.trigger(cron="0 2 * * *")`; see `add_trigger`.
+
+        It is put on a job, above `@engine.job`, and may be put there several times. Its name is the job's, unless
+        `name` gives another.
+        """
+        place = caller(self._definitions.config.base)
+        given = {
+            "on": on, "filter": filter, "debounce": debounce, "priority": priority, "data": data,
+            "defaults": defaults, **settings,
+        }  # fmt: skip
+
+        def define(function: F) -> F:
+            job = self._definitions.name_of(function, place, "triggers")
+            self._add_trigger(name or job, job, given, place)
+            return function
+
+        return define
+
+    def add_trigger(
+        self,
+        name: str,
+        *,
+        job: str | JobFunction,
+        on: Mapping[str, Any] | Source | Timer | None = None,
+        filter: str | Judge | None = None,
+        debounce: Span | Mapping[str, Any] | None = None,
+        priority: int | str | None = None,
+        data: Mapping[str, Any] | Judge | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> TriggerView:
+        """Add a trigger: on a source, when its conditions hold, run a job. While the engine runs, it works at once.
+
+        The source is `on`, as in config.toml (`on={"files": {"path": "inbox"}}`) or an instance of a plugin's class,
+        or a keyword that is the name of any source or timer: `event="order.*"`, `cron="0 2 * * *"`. Every other
+        keyword is a key of `[triggers.NAME]`. In the place of `filter`, of `data` and of the `key` of a debounce may
+        stand a function of the event, which answers at once: what it raises is recorded, and the event is not run.
+
+        What is defined in code is not stored: it comes again with the code. What is stored under its name is its: runs,
+        the cursor of a timer, a pause. Raises ConfigError with all that is wrong.
+        """
+        given = {
+            "on": on, "filter": filter, "debounce": debounce, "priority": priority, "data": data,
+            "defaults": defaults, **settings,
+        }  # fmt: skip
+        self._add_trigger(name, job, given, caller(self._definitions.config.base))
+        return self.get(name)
+
+    def _add_trigger(self, name: str, job: str | JobFunction, settings: Mapping[str, Any], place: Place) -> None:
+        operations, definitions = self._running(), self._definitions
+        trigger = definitions.add_trigger(name, job, settings, place)
+        if operations is None:
+            return
+        try:
+            definitions.check(trigger)
+            operations.add_trigger(trigger)
+        except BaseException:
+            definitions.forget(name)
+            raise
+
+    async def remove(self, name: str) -> None:
+        """Remove a trigger: from now on no event meets it. Runs that it has made stay, and those that wait will run.
+
+        Its pause is forgotten, and a timer that is added again under its name begins anew. One that stands in
+        config.toml is there again at the next start. Raises NotFound, and StoreUnavailable: then it is still there.
+        """
+        self._definitions.trigger(name)
+        operations = self._running()
+        try:
+            if operations is not None:
+                await operations.remove_trigger(name)
+        finally:
+            if operations is None or not operations.has_trigger(name):
+                self._definitions.forget(name)
+
+    def get(self, name: str) -> TriggerView:
+        """Return a trigger as it stands; raise NotFound."""
+        trigger = self._definitions.trigger(name)
+        operations = self._running()
+        if operations is None or not operations.has_trigger(name):
+            return view_of(trigger)
+        return view_of(
+            trigger, pause=operations.pause_of(name), next_at=operations.next_at(name),
+            completed=operations.is_completed(name),
+        )  # fmt: skip
+
+    def list(self) -> tuple[TriggerView, ...]:
+        """Return all triggers as they stand, by name."""
+        return tuple(self.get(name) for name in sorted(self._definitions.triggers))
+
+    async def pause(
+        self, name: str, *, reason: str = "", minutes: float | None = None, until: datetime | None = None
+    ) -> Pause:
+        """Pause a trigger: for so many minutes, until an instant, or until it is resumed. It outlives the program.
+
+        Events that come meanwhile get the outcome `paused`, with the reason, and are not run later. It is durable when
+        this returns. Raises NotFound, Conflict where the end is past or given twice, and StoreUnavailable.
+        """
+        self._definitions.trigger(name)
+        if minutes is not None and until is not None:
+            raise Conflict("a pause has one end: give minutes or until")
+        if until is not None and until.utcoffset() is None:
+            raise Conflict("until is an instant with a time zone")
+        if minutes is not None:
+            try:
+                until = self._clock.now() + timedelta(minutes=minutes)
+            except (OverflowError, ValueError):
+                raise Conflict(f"a pause can't be {minutes} minutes long") from None
+        return await self._operations().pause_trigger(name, reason=reason, until=until)
+
+    async def resume(self, name: str) -> bool:
+        """Let a paused trigger run again; return whether it was paused. Raises NotFound and StoreUnavailable."""
+        self._definitions.trigger(name)
+        return await self._operations().resume_trigger(name)
+
+    # Events and runs
+
+    async def emit(
+        self,
+        type: str,
+        data: Any = None,
+        *,
+        subject: str | None = None,
+        key: str | None = None,
+        source: str = "app",
+        time: datetime | None = None,
+        priority: int | str | None = None,
+    ) -> Accepted:
+        """Send an event to the triggers that listen for it; when this returns, it and its runs are on disk.
+
+        The same `key` from the same `source` is the same event: a repeat gets the first answer, with `duplicate` true.
+        Raises InvalidEvent, and StoreUnavailable where the store can't take it now.
+        """
+        operations = self._operations()
+        survey(data)
+        # What is sent is what the data is now: the caller may go on with his own.
+        event = Event(
+            type=type, data=copied(data), subject=subject, key=key, source=source, time=time, priority=_number(priority)
+        )
+        (accepted,) = await operations.hear([event])
+        return accepted
+
+    async def fire(
+        self,
+        name: str,
+        data: Any = None,
+        *,
+        reason: str = "",
+        priority: int | str | None = None,
+        bypass: Collection[str] = (),
+        request_id: str | None = None,
+    ) -> Accepted:
+        """Run a trigger by hand. It obeys its filter and every gate that `bypass` does not name: debounce, pause.
+
+        The same `request_id` again is not fired again. Raises NotFound, Conflict (it is disabled), InvalidEvent and
+        StoreUnavailable.
+        """
+        self._definitions.trigger(name)
+        operations = self._operations()
+        for gate in set(bypass) - GATES:
+            raise NotFound(f"there is no gate {gate!r} ({near(gate, GATES)})")
+        survey(data)
+        return await operations.fire(
+            name, data=copied(data), reason=reason, priority=_number(priority), bypass=frozenset(bypass),
+            request_id=request_id,
+        )  # fmt: skip
+
+    async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
+        """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.
+
+        Raises NotFound for a run that is not there, and Conflict where the engine stops before.
+        """
+        operations, life = self._operations(), self._life
+        assert life is not None  # noqa: S101 - as there are operations
+        ended = []
+        for run_id in [run for one in what for run in _runs_of(one)]:
+            looking = asyncio.ensure_future(operations.ended(run_id))
+            try:
+                await asyncio.wait([looking, life.task], return_when=asyncio.FIRST_COMPLETED)
+                if not looking.done():
+                    raise Conflict(f"the engine stopped before run {run_id} had ended")
+                run = looking.result()
+            finally:
+                looking.cancel()
+            if run is None:
+                raise NotFound(f"there is no run {run_id}")
+            ended.append(run)
+        return tuple(ended)
+
+    async def get_run(self, run_id: str) -> Run:
+        """Return a run with its trace and its attempts; raise NotFound."""
+        run = await self._operations().store.run(run_id)
+        if run is None:
+            raise NotFound(f"there is no run {run_id}")
+        return run
+
+    async def runs(
+        self, *, state: str | Collection[str] | None = None, job: str | None = None, trigger: str | None = None
+    ) -> AsyncIterator[Run]:
+        """Go through the runs, the newest first, those in a state (or one of several), of a job, of a trigger.
+
+        Their traces and attempts are left out; `get_run` has them. Raises NotFound for a state that there is not.
+        """
+        which = RunFilter(
+            states=None if state is None else frozenset(map(_state, (state,) if isinstance(state, str) else state)),
+            job=job, triggers=None if trigger is None else frozenset({trigger}),
+        )  # fmt: skip
+        before: str | None = None
+        while page := await self._operations().store.runs(which, limit=PAGE, before=before):
+            for run in page:
+                yield run
+            before = page[-1].id
+
+    # Life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes events: from the beginning of the block until it begins to stop."""
+        return self._life is not None and _state_of(self._life) == "running"
+
+    async def __aenter__(self) -> Self:
+        """Start, and return when everything runs.
+
+        Raises ConfigError where a trigger's job is missing, StoreInUse (with the other engine's pid), StoreDamaged,
+        StoreVersion, and Conflict where it runs already.
+        """
+        await self._enter(self._runtime({}))
+        return self
+
+    def _runtime(self, environment: Mapping[str, str]) -> Runtime:
+        def note_ready(runtime: Runtime) -> None:
+            if self._life is not None:
+                self._life.note_ready()
+
+        return Runtime(
+            self._definitions.whole(), registry=self._definitions.registry, clock=self._clock, listen=False,
+            environment=environment, on_ready=note_ready,
+        )  # fmt: skip
+
+    async def _enter(self, runtime: Runtime) -> Life:
+        if self._life is not None:
+            raise Conflict("this engine runs already")
+        life = self._life = Life(runtime)
+        try:
+            await life.start()
+        except BaseException:
+            self._life = None
+            raise
+        return life
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop: sources first, then runs may end within `shutdown_grace`; those left are interrupted, and run again
+        at the next start. A plain function that does not end keeps this waiting, as a thread can't be ended."""
+        life = self._life
+        if life is not None:
+            try:
+                await life.stop(error)
+            finally:
+                self._life = None
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT, and stop; a second signal ends the process at once.
+
+        For a program that is nothing but jobs and triggers; call it in the main thread. Where a source ignores that it
+        is told to stop, the process is ended once all else has stopped. Raises what entering raises.
+        """
+        runtime = self._runtime(os.environ)  # with it, systemd is told how the program is
+
+        async def live() -> None:
+            life, error = await self._enter(runtime), None
+            try:
+                await life.ended.wait()
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                await self.__aexit__(None, error, None)
+
+        async def whole() -> None:
+            try:
+                await until_signalled(runtime, live)
+            finally:
+                leave_stuck_sources(runtime, 1 if isinstance(sys.exception(), Exception) else 0)
+
+        try:
+            anyio.run(whole)
+        except BaseExceptionGroup as group:
+            raise single(group) from None
+
+    def _running(self) -> Operations | None:
+        """Return the running engine, or None; raise Conflict in another thread or loop than its own."""
+        life = self._life
+        if life is None:
+            return None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not life.loop:
+            raise Conflict("the engine belongs to another event loop: from a thread, use anyio.from_thread.run")
+        return life.runtime.operations
+
+    def _operations(self) -> Operations:
+        operations = self._running()
+        if operations is None:
+            raise Conflict(_OUTSIDE)
+        return operations
+
+
+def _state_of(life: Life) -> str:
+    return "starting" if life.runtime.operations is None else life.runtime.operations.state
+
+
+def _runs_of(what: Accepted | Run | str) -> Sequence[str]:
+    if isinstance(what, Accepted):
+        return what.runs
+    return (what.id,) if isinstance(what, Run) else (what,)
+
+
+def _state(text: str) -> RunState:
+    try:
+        return RunState(text)
+    except ValueError:
+        raise NotFound(f"there is no state {text!r} ({near(text, RunState)})") from None
+
+
+def _number(priority: int | str | None) -> int | None:
+    if not isinstance(priority, str):
+        return priority
+    if priority not in PRIORITIES:
+        raise NotFound(f"there is no priority {priority!r} ({near(priority, PRIORITIES)})")
+    return PRIORITIES[priority]

@@ -1,0 +1,51 @@
+"""What a program sees of its triggers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from engine.operations import state_of
+from engine.triggers import Pause, Trigger, TriggerState
+
+
+class TriggerView(Struct, frozen=True, kw_only=True):
+    """A trigger as it stands.
+
+    - `on`: its source or timer, an instance of the plugin's class; `source` the id under which its events come,
+      `shared` the name of its source where it stands in `[sources]`.
+    - `state`: active, paused, disabled or completed, and `state_reason` why it is not active. `paused` says since when,
+      until when and why, where it is.
+    - `next_at`: the next due instant of a timer; None for other sources, and while the engine does not run.
+    - `defined_in`: the file and line where it stands.
+    """
+
+    name: str
+    job: str
+    on: Any
+    source: str
+    shared: str | None
+    state: TriggerState
+    state_reason: str | None
+    enabled: bool
+    paused: Pause | None
+    next_at: datetime | None
+    priority: int
+    description: str
+    tags: tuple[str, ...]
+    defined_in: str
+
+
+def view_of(
+    trigger: Trigger, *, pause: Pause | None = None, next_at: datetime | None = None, completed: bool = False
+) -> TriggerView:
+    """Return a trigger as it stands."""
+    state, why = state_of(trigger, pause, completed=completed)
+    return TriggerView(
+        name=trigger.name, job=trigger.job, on=trigger.on, source=trigger.source,
+        shared=None if trigger.shared is None else trigger.shared.name, state=state, state_reason=why,
+        enabled=trigger.enabled, paused=pause, next_at=next_at, priority=trigger.priority,
+        description=trigger.description, tags=trigger.tags, defined_in=trigger.defined_in,
+    )  # fmt: skip
