@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from engine.cli.output import local, say
 from engine.clock import rfc3339
 from engine.plugin import Source, Whereabouts
@@ -50,7 +52,8 @@ def _whereabouts(runtime: Runtime, config_files: Sequence[str]) -> Whereabouts:
     shown = python.relative_to(near) if python.is_relative_to(near) else python
     options = "".join(f" --config {shlex.quote(file)}" for file in config_files)
     url = None if runtime.server is None else runtime.server.url
-    return Whereabouts(base=runtime.config.base, command=f"{shlex.quote(str(shown))} -m engine{options}", url=url)
+    command = f"{shlex.quote(str(shown))} -m engine{options}"
+    return Whereabouts(trigger="", base=runtime.config.base, command=command, url=url)
 
 
 def _listening(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
@@ -85,7 +88,7 @@ def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
         line = None
         if isinstance(trigger.on, Source):
             try:
-                line = trigger.on.try_it(here)
+                line = trigger.on.try_it(replace(here, trigger=trigger.name))
             except Exception:  # plugin code
                 log.exception("%s: try_it failed", trigger.on.name, extra={"action": "try_it_failed"})
         if line and trigger.source not in tried:

@@ -33,11 +33,13 @@ class Settled(Struct, frozen=True, kw_only=True):
 class Whereabouts(Struct, frozen=True, kw_only=True):
     """Where somebody who wants to try a source stands: for shell lines that work there when they are pasted.
 
+    - `trigger`: the name of a trigger on the source.
     - `base`: the directory of the configuration file.
     - `command`: what calls the engine's command line, such as `.venv/bin/python -m engine`.
     - `url`: the engine's own address, such as `http://127.0.0.1:8080`; None where it does not listen.
     """
 
+    trigger: str
     base: Path
     command: str
     url: str | None

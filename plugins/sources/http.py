@@ -180,7 +180,7 @@ class _Watch:
 
     async def look(self, client: Client) -> float:
         """Ask once, and emit what changed; return the seconds from this look to the next."""
-        poll, log = self._poll, self._context.log
+        poll, context = self._poll, self._context
         try:
             await self._look(client)
         except (CallFailed, _PollFailed, ExpressionError, InvalidEvent) as error:
@@ -188,13 +188,9 @@ class _Watch:
             pause_s = min(poll.every * 2.0 ** min(self._failures, MOST_DOUBLINGS), poll.backoff_max)
             asked_s = error.pause_s if isinstance(error, _PollFailed) else None
             pause_s = max(poll.every, pause_s, min(asked_s or 0.0, poll.backoff_max))
-            log.warning(
-                "Poll %d in a row without a result: %s; next in %gs", self._failures, self._masker.text(str(error)),
-                pause_s, extra={"action": "poll_failed"},
-            )  # fmt: skip
+            context.warn(f"polls have no result: {self._masker.text(str(error))}")
             return pause_s
-        if self._failures:
-            log.info("The poll has a result again", extra={"action": "poll_recovered"})
+        context.warn(None)
         self._failures = 0
         return poll.every
 

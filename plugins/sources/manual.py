@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import anyio
 
-from engine.plugin import Source, SourceContext
+from engine.plugin import Source, SourceContext, Whereabouts
 
 
 class Manual(Source, frozen=True, kw_only=True):
@@ -19,6 +19,9 @@ class Manual(Source, frozen=True, kw_only=True):
     main: ClassVar[str | None] = "allowed"
 
     allowed: Literal[True] = True
+
+    def try_it(self, here: Whereabouts) -> str:
+        return f"{here.command} fire {here.trigger} --wait"
 
     async def run(self, context: SourceContext) -> None:
         context.ready()

@@ -225,22 +225,15 @@ async def poll(
     context: SourceContext, one_round: Callable[[], Awaitable[bool]], pace: Pace, masker: Masker
 ) -> None:  # fmt: skip
     """Poll until cancelled; what a database refuses is told, and asked again."""
-    failures = 0
     while True:
         try:
             found = await one_round()
         except (ReadFailed, BadRows) as error:
-            failures += 1
-            pause_s = pace.after(found=False)
-            context.log.warning(
-                "Poll %d in a row without a result: %s; next in %gs", failures, masker.text(str(error)), pause_s,
-                extra={"action": "database_failed"},
-            )  # fmt: skip
+            found = False
+            context.warn(f"polls have no result: {masker.text(str(error))}")
         else:
-            if failures:
-                context.log.info("The database answers again", extra={"action": "database_recovered"})
-            failures = 0
-            pause_s = pace.after(found=found)
+            context.warn(None)
+        pause_s = pace.after(found=found)
         await context.clock.sleep(pause_s)
 
 

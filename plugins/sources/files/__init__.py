@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from engine.plugin import BadSetting, Duration, Source, SourceContext, encode_json
+from engine.plugin import BadSetting, Duration, Source, SourceContext, Whereabouts, encode_json
 from plugins.sources.files.changes import KINDS, Kind
 from plugins.sources.files.claims import OWN
 from plugins.sources.files.lookout import Pace
@@ -99,6 +99,11 @@ class Files(Source, frozen=True, kw_only=True):
             raise BadSetting("events", "can't be chosen with claim: each claimed file is created", "leave it out")
         if self.follow_symlinks:
             raise BadSetting("follow_symlinks", "can't be with claim: a link that is moved may lead elsewhere")
+
+    def try_it(self, here: Whereabouts) -> str:
+        pattern = self.match[0].rpartition("/")[2]
+        name = pattern.replace("*", "hello").replace("?", "x")
+        return f"touch {here.path(self.path / (name if pattern != '*' else 'hello.txt'))}"
 
     def identity(self) -> str:
         """Return what is watched: patience may change, but other globs or rules are another source."""
