@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -12,10 +13,11 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.to_thread import run_sync
 
 from engine.plugin import Secret
 from plugins.sources.database import polling
-from plugins.sources.database.connecting import read_url
+from plugins.sources.database.connecting import Halt, read_url
 from plugins.sources.database.polling import Pace
 from plugins.sources.database.reading import Ask, Reader, ReadFailed
 from plugins.sources.database.source import Database
@@ -30,11 +32,14 @@ TIMEOUT_S = 86_400.0
 
 
 class Orders:
-    """A database file with a table `orders`, written as another program would."""
+    """A database file with a table `orders`, written as another program would.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.raw = sqlite3.connect(path, isolation_level=None)
+    With the journal `wal` its writes need not wait until a poll has read its rows; they are made on the loop.
+    """
+
+    def __init__(self, path: Path, *, journal: str = "wal") -> None:
+        self.raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.raw.execute(f"pragma journal_mode = {journal}")
         self.raw.execute("create table orders (id integer primary key, name text, at text)")
 
     def add(self, *names: Any, at: str | None = None) -> None:
@@ -353,8 +358,9 @@ async def test_a_file_that_is_missing_is_waited_for(
         await logged(caplog, "is well again")
 
 
-async def test_a_file_that_was_replaced_is_noticed(tmp_path: Path, orders: Orders, context: FakeSourceContext) -> None:
-    orders.add("a")
+async def test_a_file_that_was_replaced_is_noticed(tmp_path: Path, context: FakeSourceContext) -> None:
+    with closing(Orders(tmp_path / "app.db").raw) as raw:
+        raw.execute("insert into orders (name) values ('a')")
     async with context.running(source()):
         await told(context, 1)
         with closing(Orders(tmp_path / "new.db").raw) as raw:
@@ -439,20 +445,24 @@ async def test_ties_that_only_the_database_sees_as_such_do_not_make_it_spin(
 
 
 async def test_a_database_that_another_program_has_locked_is_waited_for(
-    orders: Orders, context: FakeSourceContext, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, context: FakeSourceContext, caplog: pytest.LogCaptureFixture
 ) -> None:
+    orders = Orders(tmp_path / "app.db", journal="delete")
     orders.add("a")
-    async with context.running(source(connect_timeout=0.05)):
-        await told(context, 1)
-        orders.run("begin exclusive")
-        orders.add("b")
-        assert "locked" in await logged(caplog, "have no result")
-        orders.run("commit")
-        await told(context, 2)
+    with closing(orders.raw):
+        async with context.running(source(connect_timeout=0.05)):
+            await told(context, 1)
+            # A poll that reads must go on meanwhile, for its lock is waited for.
+            await run_sync(orders.run, "begin exclusive")
+            orders.add("b")
+            assert "locked" in await logged(caplog, "have no result")
+            await run_sync(orders.run, "commit")
+            await told(context, 2)
     assert names(context) == ["a", "b"]
 
 
-async def test_a_poll_holds_no_lock_while_its_rows_are_stored(orders: Orders, context: FakeSourceContext) -> None:
+async def test_a_poll_holds_no_lock_while_its_rows_are_stored(tmp_path: Path, context: FakeSourceContext) -> None:
+    orders = Orders(tmp_path / "app.db", journal="delete")
     orders.add("a")
     storing = anyio.Event()
 
@@ -461,11 +471,12 @@ async def test_a_poll_holds_no_lock_while_its_rows_are_stored(orders: Orders, co
         await anyio.sleep_forever()
 
     context.before_answer = hold
-    async with context.running(source()):
-        await storing.wait()
-        orders.run("pragma busy_timeout = 0")
-        orders.run("begin exclusive")
-        orders.run("commit")
+    with closing(orders.raw):
+        async with context.running(source()):
+            await storing.wait()
+            orders.run("pragma busy_timeout = 0")
+            orders.run("begin exclusive")
+            orders.run("commit")
 
 
 # Bounds
@@ -483,11 +494,19 @@ async def test_a_query_that_takes_too_long_is_ended_and_asked_again(
     assert names(context) == ["a", "b"]
 
 
-async def test_a_source_that_is_stopped_ends_its_query(orders: Orders, context: FakeSourceContext) -> None:
+async def test_a_source_that_is_stopped_ends_its_query(
+    orders: Orders, context: FakeSourceContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def ask(halt: Halt) -> bool:
+        asked.set()
+        return halt.is_set
+
+    monkeypatch.setattr(Halt, "asked", ask)
     with anyio.fail_after(10):
         async with context.running(compared(query=ENDLESS)):
-            # The query runs in a thread of its own; nothing tells from outside that it has begun.
-            await anyio.sleep(0.05)
+            await until(asked.is_set)
 
 
 @pytest.mark.parametrize(

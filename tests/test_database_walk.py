@@ -310,10 +310,18 @@ def test_a_run_of_ties_that_fills_a_page_is_said_and_loses_nothing() -> None:
     assert sorted(store.rows) == list(range(7))
 
 
-def test_ties_without_a_key_are_said_instead_of_lost() -> None:
-    walk = Walk(Plan(column="at", start="beginning", limit=9), None, {})
-    with pytest.raises(BadRows, match=r"two rows share the value 2 .* as `key`"):
+@pytest.mark.parametrize("look_back", [0, 5])
+def test_ties_without_a_key_are_said_instead_of_lost(look_back: int) -> None:
+    walk = Walk(Plan(column="at", start="beginning", look_back=look_back, limit=9), None, {})
+    with pytest.raises(BadRows, match=r"two rows share the value 2 .*: name the column .* as `key`"):
         walk.take(walk.question(), rows_of(1, 2, 2, key=()))
+
+
+def test_a_key_that_does_not_tell_ties_apart_is_said_instead_of_losing_them() -> None:
+    walk = Walk(Plan(column="at", start="beginning", keyed=True, limit=9), None, {})
+    rows = [row_by_cursor({"at": 1, "kind": "x", "n": n}, "at", ("kind",)) for n in range(2)]
+    with pytest.raises(BadRows, match=r"share the value 1 .* and the key x: `key` has to tell"):
+        walk.take(walk.question(), rows)
 
 
 def test_a_tie_with_the_last_row_is_said_where_the_query_reads_it_again() -> None:

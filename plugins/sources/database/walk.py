@@ -175,22 +175,20 @@ class Walk:
             before = row.cursor
 
     def _fresh(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows that are new, each once."""
-        if self._plan.tracked:
-            by_id = {row.id: row for row in rows if row.id not in self._known}
-            return list(by_id.values())
-        fresh, before, here = [], None, 0
+        """Return the rows that are new; raise BadRows where two are not told apart, of which one would be lost."""
+        plan = self._plan
+        seen: set[str] = set()
         for row in rows:
-            here += row.cursor == self._cursor
-            if here > 1 or (before is not None and row.cursor == before):
+            if row.id in seen:
+                what = f"two rows share the value {row.cursor} in the column {plan.column!r}"
                 raise BadRows(
-                    f"two rows share the value {row.cursor} in the column {self._plan.column!r}: "
-                    "name the column that tells them apart as `key`"
-                )
-            if row.cursor != self._cursor:
-                fresh.append(row)
-            before = row.cursor
-        return fresh
+                    f"{what} and the key {row.subject}: `key` has to tell such rows apart" if plan.keyed
+                    else f"{what}: name the column that tells them apart as `key`"
+                )  # fmt: skip
+            seen.add(row.id)
+        if plan.tracked:
+            return [row for row in rows if row.id not in self._known]
+        return [row for row in rows if row.cursor != self._cursor]
 
     def _move(self, last: Any) -> bool:
         """Move the cursor to the last row of a page, never back; return whether it moved."""
