@@ -48,6 +48,7 @@ class Sources:
         self._max_data = max_data
         self._routes = routes
         self._on_ready = on_ready
+        self._stuck: dict[str, Started] = {}
         self._random = random.Random()  # noqa: S311 - spreads restarts, no secret
 
     @property
@@ -69,7 +70,7 @@ class Sources:
 
     def stuck(self) -> list[str]:
         """Return the sources that ignore that they were told to stop."""
-        return [state.id for state in self._states.values() if state.state is Phase.STUCK]
+        return [source_id for source_id, started in self._stuck.items() if not started.ended.is_set()]
 
     async def run(self) -> None:
         """Run all sources until cancelled; return when each has ended, or had `STOP_S` to do so."""
@@ -139,7 +140,12 @@ class Sources:
         """Tell a source to stop; leave one that does not alone."""
         if await started.stop(self._clock, STOP_S):
             state.enter(Phase.STOPPED, self._clock.now())
+            if started.error is not None:
+                state.fail(_said(started.error), self._clock.now())
+                ids = {"action": "source_raised", "source": state.id}
+                log.error("Source %s raised while it stopped", state.id, exc_info=started.error, extra=ids)
             return
+        self._stuck[state.id] = started
         state.fail(f"not stopped within {format_duration(STOP_S)}, it waits at {started.where()}", self._clock.now())
         state.enter(Phase.STUCK, self._clock.now())
         ids = {"source": state.id, "stack": started.stack()}
@@ -150,6 +156,7 @@ class Sources:
 
     def _note_failure(self, state: SourceState, started: Started) -> None:
         """Note why a source has ended, which it never should."""
+        self._stuck.pop(state.id, None)
         error, ids = started.error, {"source": state.id}
         if not started.told_to_stop:
             if error is None:
