@@ -72,7 +72,6 @@ STOP_HTTP_S = 5.0
 STOP_PLUGINS_S = 20.0
 """How long sources and interrupted runners may take to stop; programs get 10 s between SIGTERM and SIGKILL."""
 
-
 STOP_THREADS_S = 3.0
 """How long threads that plugins started may take to end, once everything else has."""
 

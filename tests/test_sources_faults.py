@@ -169,6 +169,20 @@ async def test_what_a_source_still_emits_while_it_stops_in_time_is_taken(tmp_pat
     assert [events[0].type for _, events, _ in door.taken] == ["last words"]
 
 
+async def test_what_a_source_raises_while_it_stops_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def act(context: SourceContext) -> None:
+        try:
+            await receives(context)
+        finally:
+            raise RuntimeError("the socket was closed already")
+
+    async with yard(tmp_path, rude=act, good=receives) as at_work:
+        pass
+    assert [at_work.state(name).state for name in ("rude", "good")] == ["stopped", "stopped"]
+    assert at_work.state("rude").last_error == "RuntimeError: the socket was closed already"
+    assert "Source rude raised while it stopped" in caplog.text
+
+
 async def test_a_late_start_that_can_not_be_cancelled_is_not_started_a_second_time_beside_itself(
     tmp_path: Path,
 ) -> None:

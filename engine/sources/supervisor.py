@@ -219,6 +219,10 @@ class Sources:
         """Tell a source to stop; leave one that does not alone."""
         if await started.stop(self._clock, STOP_S):
             state.enter(Phase.STOPPED, self._clock.now())
+            if started.error is not None:
+                state.fail(_said(started.error), self._clock.now())
+                ids = {"action": "source_raised", "source": state.id}
+                log.error("Source %s raised while it stopped", state.id, exc_info=started.error, extra=ids)
             return
         state.fail(f"not stopped within {format_duration(STOP_S)}, it waits at {started.where()}", self._clock.now())
         state.enter(Phase.STUCK, self._clock.now())
