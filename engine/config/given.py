@@ -93,9 +93,11 @@ class Given:
 
     def check_all(self) -> None:
         """Raise ConfigError where a name is that of nothing, or triggers start themselves again without end."""
-        wrong = [problem for trigger in self._triggers.values() for problem in self._unmet_of(trigger)]
+        wrong: list[ConfigProblem] = []
         for source in self._config.sources.values():
             wrong += self._unmet(mentions(source.on, ("sources", source.name, source.on.name)), source.defined_in)
+        for trigger in self._triggers.values():
+            wrong += self._unmet_of(trigger)
         if not wrong:
             wrong = [self._told_of_loop(names) for names in self._loops()]
         if wrong:
