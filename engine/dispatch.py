@@ -76,6 +76,7 @@ class Dispatch:
     def __init__(
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
+        on_end: Callable[[Run, Step], None],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -88,6 +89,7 @@ class Dispatch:
         self._concurrency = concurrency
         self._ageing_s = ageing_s
         self._on_change = on_change
+        self._on_end = on_end
         self._limits = {name: job.concurrency for name, job in jobs.items()}
         self._taken = 0
         self._taken_by: dict[str, int] = {}
@@ -320,6 +322,7 @@ class Dispatch:
             gave_back = True
             self.pump()
             await recorded
+            self._on_end(run, finish.step)
             self._moved(run.id)
             if then is not None and then.state is RunState.RETRYING:
                 self.wait(then)

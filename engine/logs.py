@@ -11,6 +11,7 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | 
     "message",
     "asctime",
     "taskName",
+    "stack",
 }
 _SHORTEST_SECRET = 6
 """Shorter secrets are not masked: they would blot out half of the text."""
@@ -40,7 +41,10 @@ class Masker:
 
 
 class LineFormatter(logging.Formatter):
-    """One line a record: time (RFC 3339, UTC), level, sentence, then `key=value` of its ids; then a traceback."""
+    """One line a record: time (RFC 3339, UTC), level, sentence, then `key=value` of its ids; then a traceback.
+
+    The extra `stack`, text of several lines, is where something is or was; it stands below the line, too.
+    """
 
     def __init__(self, masker: Masker) -> None:
         super().__init__()
@@ -52,6 +56,8 @@ class LineFormatter(logging.Formatter):
         line = f"{at} {record.levelname.lower():7} {printable(record.getMessage())}"
         if fields:
             line += "  " + " ".join(fields)
+        if stack := record.__dict__.get("stack"):
+            line += "".join(f"\n{printable(place)}" for place in str(stack).rstrip().splitlines())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return self._masker.mask(line)

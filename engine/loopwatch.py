@@ -3,7 +3,7 @@
 The thread looks a few times a second at what the loop's thread is at. Where that is the wait for something to
 happen, all is well, and nobody was woken for it. Else it asks the loop for a sign; a loop that gives none within
 `BLOCKED_S` is held up: the stack of its thread tells by whom. One record is logged when it is over, and another
-before where that takes long.
+before where that takes long. All this is about real time, so the thread reads it itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from msgspec import Struct
@@ -37,8 +36,8 @@ SAMPLE_S = 0.05
 LONG_S = 5.0
 """What lasts so long is told of before it is over: it may never be."""
 
-RECENT_S = 300.0
-"""How long health tells of it afterwards."""
+TROUBLE_S, RECENT_S = 1.0, 300.0
+"""What takes so long is a warning, and health tells of it for so long afterwards; what takes less is only counted."""
 
 FROZEN_S, FROZEN_SHARE = 1.0, 0.1
 """A wait that took so much longer than it should, on so small a share of the processor, was a stop of the whole
@@ -55,7 +54,7 @@ _NAMED_TASKS = ("source ", "run ")
 
 
 class Sample(Struct, frozen=True, kw_only=True):
-    """What the loop's thread was at: the task (or None), the place in a plugin's code, and the whole stack."""
+    """What the loop's thread was at: the task (or None), the place in a plugin's code, and the stack."""
 
     task: str | None
     place: str
@@ -89,7 +88,7 @@ class LoopWatch:
         self._stop = threading.Event()
         self._culprits: dict[str, Culprit] = {}
         self._last: tuple[float, float, Culprit] | None = None
-        """When it was over last, on the monotonic clock, how long it took, and who it was."""
+        """When the last trouble was over, on the monotonic clock, how long it took, and who it was."""
 
     def start(self) -> None:
         """Begin to watch the running loop."""
@@ -201,19 +200,20 @@ class LoopWatch:
         task = None if self._loop is None else asyncio.current_task(self._loop)
         if frame is None:
             return Sample(task=None, place="an unknown place", stack="")
+        stack = traceback.extract_stack(frame)
         return Sample(
-            task=None if task is None else task.get_name(), place=_place(frame),
-            stack="".join(traceback.format_stack(frame)),
-        )  # fmt: skip
+            task=None if task is None else task.get_name(),
+            place=_place(stack),
+            stack="".join(traceback.format_list(_inner(stack))),
+        )
 
     def _tell(self, samples: Sequence[Sample], action: str, what: str, took_s: float) -> Sample:
         """Log who holds or held the loop up: whom it was seen with most often."""
         culprit = Counter(sample.culprit for sample in samples).most_common(1)[0][0]
         sample = next(sample for sample in samples if sample.culprit == culprit)
-        log.warning(
-            "The event loop %s for %.1f s by %s\n%s", what, took_s, culprit, sample.stack.rstrip(),
-            extra={"action": action, "duration_s": round(took_s, 3), "task": sample.task, "place": sample.place},
-        )  # fmt: skip
+        ids = {"duration_s": round(took_s, 3), "task": sample.task, "place": sample.place, "stack": sample.stack}
+        level = logging.WARNING if took_s >= TROUBLE_S else logging.INFO
+        log.log(level, "The event loop %s for %.1f s by %s", what, took_s, culprit, extra={"action": action, **ids})
         return sample
 
     def _end(self, samples: Sequence[Sample], took_s: float) -> None:
@@ -234,12 +234,18 @@ class LoopWatch:
         known.longest_s = max(known.longest_s, took_s)
         known.place = sample.place
         known.last_at = self._clock.now()
-        self._last = (time.monotonic(), took_s, known)
+        if took_s >= TROUBLE_S:
+            self._last = (time.monotonic(), took_s, known)
 
 
-def _place(frame: FrameType) -> str:
+def _inner(stack: Sequence[traceback.FrameSummary]) -> Sequence[traceback.FrameSummary]:
+    """Return the part of a stack that the event loop called."""
+    below = [number for number, line in enumerate(stack) if line.filename == asyncio.events.__file__]
+    return stack[below[-1] + 1 :] or stack if below else stack
+
+
+def _place(stack: Sequence[traceback.FrameSummary]) -> str:
     """Return the innermost place that is a plugin's, or else one that is a library's, or else the engine's own."""
-    stack = traceback.extract_stack(frame)
     found: Sequence[traceback.FrameSummary] = [line for line in stack if _owner(line.filename) == "plugin"]
     found = found or [line for line in stack if _owner(line.filename) != "python"] or stack
     return f"{found[-1].filename}:{found[-1].lineno} in {found[-1].name}"

@@ -62,6 +62,7 @@ class Outcomes:
         self._good, self._bad = Allowance(clock), Allowance(clock)
         self._untold: Counter[RunState] = Counter()
         self._wanted = anyio.Event()
+        self._scope = anyio.CancelScope()
 
     def __call__(self, run: Run, step: Step, /) -> None:
         level = _LEVELS.get(step.state, logging.ERROR)
@@ -76,14 +77,17 @@ class Outcomes:
         )  # fmt: skip
 
     async def run(self) -> None:
-        """Sum up what was not told one by one, until cancelled."""
-        try:
+        """Sum up what was not told one by one, until `close`."""
+        with self._scope:
             while True:
                 await self._wanted.wait()
                 await self._clock.sleep(SUM_UP_S)
                 self._sum_up()
-        finally:
-            self._sum_up()
+        self._sum_up()
+
+    def close(self) -> None:
+        """Let `run` sum up once more, and return."""
+        self._scope.cancel()
 
     def _sum_up(self) -> None:
         untold, self._untold, self._wanted = self._untold, Counter(), anyio.Event()

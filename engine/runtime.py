@@ -41,6 +41,7 @@ from engine.jobs import OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
+from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.processes import end_leftovers
@@ -203,6 +204,7 @@ class Runtime:
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
+        outcomes = Outcomes(clock)
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared
         )
@@ -210,6 +212,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
+            on_end=outcomes,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -242,9 +245,13 @@ class Runtime:
             rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
         )  # fmt: skip
+        if self._listen:
+            self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
+            self.server.bind()
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
             await outer.start(shared.run, name="shared")
+            outer.start_soon(outcomes.run, name="outcomes")
             await outer.start(dispatch.run, name="dispatch")
             grace_s = 0.0
             if self._watch_loop:
@@ -257,9 +264,7 @@ class Runtime:
                     if used:
                         with anyio.move_on_after(ROUTES_S):
                             await routes_ready.wait()
-                    if self._listen:
-                        admin = AdminToken.open(config.engine.data, self._environment)
-                        self.server = HttpServer(operations, admin)
+                    if self.server is not None:
                         await self.server.start()
                     operations.state = "running"
                     inner.start_soon(notifier.watch, clock, name="watchdog")
@@ -287,6 +292,7 @@ class Runtime:
                     await dispatch.drain(grace_s)
                     dispatch.stop()
                     shared.close()
+                    outcomes.close()
                     loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
 

@@ -26,7 +26,7 @@ from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
-from engine.runs import Run
+from engine.runs import Run, Step
 from engine.store.base import Result
 from engine.store.changes import Change
 from engine.store.connection import Connection, translate
@@ -200,6 +200,7 @@ class Bench:
         self.dispatch: Dispatch
         self.intake: Intake
         self.changed: list[str] = []
+        self.ends: list[tuple[str, Step]] = []
 
     async def emit(self, *events: Event, source: str = "mill", **more: Any) -> list[Accepted]:
         """Emit events and return the answers."""
@@ -277,6 +278,7 @@ async def bench(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
         execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
+        on_end=lambda run, step: made.ends.append((run.id, step)),
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,

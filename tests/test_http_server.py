@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine.errors import EngineError, StoreUnavailable
@@ -381,3 +382,26 @@ async def test_stopping_does_not_wait_longer_than_its_grace(operations: FakeOper
             await server.stop(0)
             assert await asked == b""
             await ended.wait()
+
+
+async def test_who_connects_to_a_bound_server_is_answered_once_it_starts(tmp_path: Path) -> None:
+    server = HttpServer(FakeOperations(tmp_path), AdminToken.from_text(TOKEN))
+    server.bind()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        await server.start()
+        with anyio.fail_after(5):
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        await server.stop(0.5)
+
+
+async def test_a_bound_server_that_never_starts_gives_its_address_back(tmp_path: Path) -> None:
+    server = HttpServer(FakeOperations(tmp_path), AdminToken.from_text(TOKEN))
+    server.bind()
+    await server.stop(0.5)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)

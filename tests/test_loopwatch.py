@@ -31,6 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loopwatch, "LOOK_S", 0.01)
     monkeypatch.setattr(loopwatch, "BLOCKED_S", 0.05)
     monkeypatch.setattr(loopwatch, "SAMPLE_S", 0.01)
+    monkeypatch.setattr(loopwatch, "TROUBLE_S", 0.05)
 
 
 @asynccontextmanager
@@ -85,7 +86,7 @@ async def test_who_blocks_the_loop_is_named_with_its_place_and_stack(
         assert "by source bad at " in (watch.problem() or "")
     record = next(record for record in caplog.records if getattr(record, "task", "") == "source bad")
     assert getattr(record, "action", None) == "loop_blocked"
-    assert f"in {how.__name__}" in record.getMessage()
+    assert f"in {how.__name__}" in getattr(record, "stack", "")
 
 
 async def test_a_callback_without_a_task_is_named_by_its_place() -> None:
@@ -137,6 +138,20 @@ async def test_health_tells_of_it_for_a_while(monkeypatch: pytest.MonkeyPatch) -
         await until(lambda: watch.problem())
         monkeypatch.setattr(loopwatch, "RECENT_S", 0.0)
         assert watch.problem() is None
+
+
+async def test_what_is_short_is_counted_and_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loopwatch, "TROUBLE_S", 100.0)
+    with caplog.at_level(logging.INFO):
+        async with watching() as watch:
+            blocks()
+            await until(lambda: watch.view()["blocked"])
+            assert watch.problem() is None
+    assert {record.levelno for record in caplog.records if getattr(record, "action", "") == "loop_blocked"} == {
+        logging.INFO
+    }
 
 
 async def test_culprits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def ended(state: RunState = RunState.SUCCEEDED, reason: str = "exited with 0") -
     return replace(a_run(an_event()), started_at=STARTED_AT), step
 
 
-def test_an_end_is_one_line_with_the_ids(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_end_is_one_line_with_the_ids(caplog: pytest.LogCaptureFixture) -> None:
     run, step = ended()
     Outcomes(VirtualClock())(run, step)
     [record] = caplog.records
@@ -46,7 +46,7 @@ def test_an_end_is_one_line_with_the_ids(caplog: pytest.LogCaptureFixture) -> No
         (RunState.SKIPPED, logging.INFO),
     ],
 )
-def test_what_went_wrong_is_told_louder(caplog: pytest.LogCaptureFixture, state: RunState, level: int) -> None:
+async def test_what_went_wrong_is_told_louder(caplog: pytest.LogCaptureFixture, state: RunState, level: int) -> None:
     Outcomes(VirtualClock())(*ended(state))
     assert [record.levelno for record in caplog.records] == [level]
 
@@ -65,7 +65,7 @@ async def test_many_ends_are_summed_up_and_failures_still_told_one_by_one(caplog
         assert caplog.records[-1].getMessage() == "7 more attempts ended: succeeded 7"
         await clock.advance(10 * SUM_UP_S)
         assert len(caplog.records) == MOST_AT_ONCE + 2
-        group.cancel_scope.cancel()
+        outcomes.close()
 
 
 async def test_what_is_untold_is_summed_up_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -75,7 +75,7 @@ async def test_what_is_untold_is_summed_up_at_the_end(caplog: pytest.LogCaptureF
         await anyio.wait_all_tasks_blocked()
         for _ in range(MOST_AT_ONCE + 1):
             outcomes(*ended(RunState.FAILED))
-        group.cancel_scope.cancel()
+        outcomes.close()
     assert caplog.records[-1].getMessage() == "1 more attempts ended: failed 1"
     assert caplog.records[-1].levelno == logging.ERROR
 

@@ -306,6 +306,26 @@ async def test_a_module_is_imported_once_for_all_workers_unless_it_must_not_be(t
         assert log.read_text().split()[-1] == str(outcome.outputs["result"])
 
 
+async def test_a_module_that_starts_threads_is_told_of_and_works_without_being_preloaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+    import queue
+    asked, answers = queue.Queue(), queue.Queue()
+    def serve():
+        while True: answers.put(asked.get() + 1)
+    threading.Thread(target=serve, daemon=True, name="serving").start()
+    sys.stdout = open(os.devnull, "w")
+    def work():
+        asked.put(1)
+        return answers.get(timeout=10)
+    """
+    async with desk(tmp_path, source) as at:
+        await Python(function="shop:work").prepare(at.context())
+        await until(lambda: "starts threads (serving)" in caplog.text)
+        assert (await at.run(preload=False)).outputs == {"result": 2}
+
+
 async def test_a_large_event_goes_to_a_worker_and_large_outputs_come_back(tmp_path: Path) -> None:
     source = "def work(run): return {'size': len(run.data['text']), 'text': run.data['text'][:900000]}"
     async with desk(tmp_path, source) as at:

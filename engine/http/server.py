@@ -70,12 +70,13 @@ class HttpServer:
         self._router = router or Router()
         self._heads = Heads(operations.clock)
         self._listener: Listener | None = None
+        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._stopping = False
 
     @property
     def port(self) -> int:
-        """The port that it listens on, once it is started."""
+        """The port that it listens on, once it is bound."""
         return self._port
 
     @property
@@ -84,20 +85,34 @@ class HttpServer:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self._port}"
 
-    async def start(self) -> None:
-        """Bind and listen; raise EngineError, with the way out, where the address can't be had."""
-        loop = asyncio.get_running_loop()
-        self._listener = Listener(self._answer, self._heads)
+    def bind(self) -> socket.socket:
+        """Take the address, and return what listens on it: who connects from now on waits until `start`.
+
+        Raises EngineError, with the way out, where it can't be had.
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
-            self._server = await loop.create_server(self._listener, self.host, self._port, backlog=BACKLOG)
+            self._socket = socket.create_server((self.host, self._port), family=family, backlog=BACKLOG)
         except OSError as error:
             raise EngineError(_no_address(self.host, self._port, error)) from None
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._port = self._socket.getsockname()[1]
+        return self._socket
+
+    async def start(self) -> None:
+        """Answer requests, on the address that `bind` took or takes now."""
+        listening = self._socket or self.bind()
+        self._socket = None
+        self._listener = Listener(self._answer, self._heads)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._listener, sock=listening, backlog=BACKLOG)
         log.info("Listening on %s", self.url, extra={"action": "http_listening", "url": self.url})
 
     async def stop(self, grace_s: float) -> None:
         """Stop listening, let begun requests end within `grace_s` seconds, then close what is left."""
         self._stopping = True
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         server, listener = self._server, self._listener
         if server is None or listener is None:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,12 @@ LONGEST_KEY = 1024
 MOST_EVENTS = 1_000
 """Events in one call of emit: each costs the event loop some 30 µs, and all wait for the last."""
 
+CALLS_AT_ONCE = 512
+"""Calls of one source that are on their way to the store; further ones wait in line. It is one commit's worth, so that
+those of others never wait for more than that."""
+
 MOST_CALLS = 5_000
-"""Calls of one source that may wait for their commit: half of what the journal takes, so that others have room."""
+"""Calls of one source that may wait in all."""
 
 PATIENCE, REFUSED_PAUSE_S = 10, 0.1
 """After so many refusals in a row each further one takes so long: who asks in a loop must not keep the loop."""
@@ -81,6 +86,7 @@ class Context:
         self._on_ready = on_ready
         self._mine: list[tuple[str, str]] = []
         self._closed = False
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def emit(
         self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
@@ -177,7 +183,8 @@ class Context:
                 raise StoreUnavailable(f"{MOST_CALLS:,} calls of source {state.id} wait already; await their answers")
             state.emitting += 1
             try:
-                answer = await call()
+                async with self._turns:
+                    answer = await call()
             finally:
                 state.emitting -= 1
                 state.waited_s += self.clock.monotonic() - began_s

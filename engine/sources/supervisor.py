@@ -211,10 +211,8 @@ class Sources:
             f"not ready within {format_duration(state.source.ready_within_s)}, it waits at {started.where()}",
             self._clock.now(),
         )
-        log.error(
-            "Source %s was %s\n%s", state.id, state.error, started.stack(),
-            extra={"action": "source_late", "source": state.id},
-        )  # fmt: skip
+        ids = {"source": state.id, "stack": started.stack()}
+        log.error("Source %s was %s", state.id, state.error, extra={"action": "source_late", **ids})
         await self._stop(state, started)
 
     async def _stop(self, state: SourceState, started: Started) -> None:
@@ -224,9 +222,10 @@ class Sources:
             return
         state.fail(f"not stopped within {format_duration(STOP_S)}, it waits at {started.where()}", self._clock.now())
         state.enter(Phase.STUCK, self._clock.now())
+        ids = {"source": state.id, "stack": started.stack()}
         log.error(
-            "Source %s was %s; it is left alone, and nothing more is taken from it\n%s",
-            state.id, state.error, started.stack(), extra={"action": "source_stuck", "source": state.id},
+            "Source %s was %s; it is left alone, and nothing more is taken from it", state.id, state.error,
+            extra={"action": "source_stuck", **ids},
         )  # fmt: skip
 
     def _note_failure(self, state: SourceState, started: Started) -> None:

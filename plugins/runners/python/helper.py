@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from types import FrameType
 from typing import NoReturn
 
@@ -81,11 +82,13 @@ class Helper:
         try:
             import_module(module)
         except NoFunction as error:
-            self._tell(wire.Noted(text=f"{error}; each worker tries it anew"))
+            self._tell(wire.Noted(text=f"{str(error)[:2000]}; each worker tries it anew"))
             return
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate()[1:])
-            text = f"importing {module} starts threads ({names}), which workers will not have; say preload = false"
+            text = (
+                f"importing {module} starts threads ({names[:500]}), which workers will not have: say preload = false"
+            )
             self._tell(wire.Noted(text=text))
         # What modules started is not an orphan of a worker.
         self._own = children() - self._numbers.keys()
@@ -121,6 +124,8 @@ class Helper:
             worker = Worker(socket.socket(fileno=descriptor), self._mark)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
             worker.serve()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
 

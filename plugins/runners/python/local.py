@@ -21,11 +21,12 @@ from plugins.runners.python.calling import Progress, RunLog, call, raised, retur
 class Attempt:
     """What a function in this process is given, and what has to be closed after it."""
 
-    __slots__ = ("_log", "_open_log", "cancelled", "context")
+    __slots__ = ("_log", "_open_log", "_progress", "cancelled", "context")
 
     def __init__(self, run: RunContext, is_cancelled: Callable[[], bool] | None = None) -> None:
         self.cancelled = False
         self._log: logging.Logger | None = None
+        self._progress: Progress | None = None
         self._open_log = run.open_log
         self.context = FunctionContext(
             run.event, events=run.events, run_id=run.run_id, job=run.job, trigger=run.trigger, attempt=run.attempt,
@@ -43,9 +44,9 @@ class Attempt:
         return self._log
 
     def progress(self, fraction: float, text: str) -> None:
-        progress = Progress(self.log)
-        self.context._on_progress = progress
-        progress(fraction, text)
+        if self._progress is None:
+            self._progress = Progress(self.log)
+        self._progress(fraction, text)
 
     def close(self) -> None:
         if self._log is not None:

@@ -164,7 +164,7 @@ class Helper:
         self._loop.add_reader(ours.fileno(), self._readable)
 
     def fork(self) -> Worker:
-        """Ask for a worker; it can be given a task at once."""
+        """Ask for a worker, of a helper that is open; the worker can be given a task at once. Raises OSError."""
         self._number += 1
         ours, theirs = socket.socketpair()
         worker = self._workers[self._number] = Worker(self._number, ours, self)
@@ -185,6 +185,8 @@ class Helper:
         self._order(wire.encode(order), None)
 
     def _order(self, order: bytes, descriptor: int | None) -> None:
+        if not self.is_open:
+            return
         self._orders.append((order, descriptor))
         if len(self._orders) == 1:
             self._send()

@@ -7,6 +7,7 @@ fork. Whatever it leaves behind ends with the call, or the worker says that it i
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import os
 import resource
@@ -63,7 +64,8 @@ class Worker:
             logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
         os.environ.pop(RUN_ID, None)
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(encoding="utf-8", line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+            if isinstance(stream, io.TextIOWrapper):  # a module may have put another in its place
+                stream.reconfigure(encoding="utf-8", line_buffering=True, errors="backslashreplace")
         self._before = self._state()
 
     def serve(self) -> NoReturn:

@@ -1,0 +1,24 @@
+"""Records as lines: ids stand on the line, a stack below it, and secrets nowhere."""
+
+from __future__ import annotations
+
+import logging
+
+from engine.logs import LineFormatter, Masker
+
+
+def line(message: str, **extra: str) -> str:
+    record = logging.makeLogRecord({"msg": message, "levelno": 30, "levelname": "WARNING", "created": 0.0, **extra})
+    return LineFormatter(Masker({"hunter2hunter2"})).format(record)
+
+
+def test_ids_stand_on_the_line_and_control_characters_are_escaped() -> None:
+    assert line("one\ntwo", action="a\x1b[31m") == "1970-01-01T00:00:00.000Z warning one\\ntwo  action=a\\x1b[31m"
+
+
+def test_a_stack_stands_below_the_line_and_shows_no_secret() -> None:
+    stack = '  File "x.py", line 1, in run\n    login("hunter2hunter2")\x07\n'
+    assert line("stuck", stack=stack).splitlines()[1:] == [
+        '  File "x.py", line 1, in run',
+        '    login("***")\\x07',
+    ]
