@@ -74,7 +74,8 @@ async def test_an_instant_is_due_once_and_the_trigger_is_completed_then(tmp_path
 async def test_one_job_after_another_also_for_triggers_that_come_and_go(engine: Engine) -> None:
     @engine.job
     async def bake(run: RunContext) -> int:
-        return run.data["loaves"]
+        loaves: int = run.data["loaves"]
+        return loaves
 
     @engine.trigger("sales", run=bake)
     @engine.job

@@ -452,7 +452,7 @@ async def sold(desk: Bench) -> list[str | None]:
     await desk.emit(event())
     await desk.settle()
     found = await ends_in(desk)
-    return sorted(str(outcome.trigger) for outcome in found[-1].outcomes) if found else []
+    return [outcome.trigger for outcome in found[-1].outcomes] if found else []
 
 
 async def test_a_trigger_follows_from_its_coming_to_its_going(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from engine.config.shapes import NAME_KINDS, fields_of
 from engine.config.source_ids import Owners
 from engine.errors import ConfigError, ConfigProblem, PluginError
 from engine.jobs import Job
+from engine.plugin import Source
 from engine.registry import Registry
 from engine.triggers import Trigger
 
@@ -120,6 +121,8 @@ class Given:
                 yield _problem(defined_in, mention.path, message, hint)
 
     def _refuse_loop(self, trigger: Trigger, place: Place) -> None:
+        if not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
+            return
         triggers = {**self._triggers, trigger.name: trigger}
         try:
             names = loop_through(trigger.name, triggers, self._tags())
