@@ -282,8 +282,8 @@ async def bench(
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,
-        hearing=list(hearing), followers=Followers(list(following), rules, known), max_data_bytes=max_data_bytes,
-        ageing_s=ageing_s, own_sources=own_sources,
+        hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
+        max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources,
     )  # fmt: skip
 
     async def write() -> None:

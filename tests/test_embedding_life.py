@@ -227,8 +227,8 @@ else:
 """
 
 
-def start(path: Path, *arguments: str) -> subprocess.Popen[str]:
-    (path / "app.py").write_text(PROGRAM)
+def start(path: Path, *arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
+    (path / "app.py").write_text(program)
     return subprocess.Popen(
         [sys.executable, "app.py", *arguments], cwd=path, text=True, stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -256,6 +256,50 @@ async def test_a_program_that_runs_it_stops_at_a_signal(tmp_path: Path) -> None:
         rest = await anyio.to_thread.run_sync(process.stdout.read)
     assert process.returncode == 0
     assert rest.endswith("stopped False\n")
+
+
+STUBBORN = """
+import asyncio, logging, sys
+from engine import Engine
+from engine.plugin import Source
+
+class Stubborn(Source, frozen=True, kw_only=True):
+    name = "stubborn"
+
+    async def run(self, context):
+        context.ready()
+        print("deaf", flush=True)
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except BaseException:
+                pass
+
+engine = Engine("data", plugins=[Stubborn])
+
+@engine.job
+async def work(run): ...
+
+engine.add_trigger("one", stubborn={}, job="work")
+
+class Printed(logging.Handler):
+    def emit(self, record):
+        if record.action == "ended_without":
+            print(record.getMessage().partition(":")[0], flush=True)
+
+logging.getLogger("engine").addHandler(Printed())
+engine.run()
+print("never comes here", flush=True)
+"""
+
+
+async def test_a_program_that_runs_it_ends_without_a_source_that_does_not_stop(tmp_path: Path) -> None:
+    with start(tmp_path, program=STUBBORN) as process:
+        assert process.stdout is not None
+        assert await anyio.to_thread.run_sync(process.stdout.readline) == "deaf\n"
+        process.send_signal(signal.SIGTERM)
+        rest = await anyio.to_thread.run_sync(process.stdout.read)
+    assert (process.returncode, rest) == (0, "Ending without source stubborn\n")
 
 
 # The package

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from engine.decide.rules import Rule
 from engine.errors import InvalidEvent, StoreUnavailable
 from engine.events import Event, EventOutcome
 from engine.jobs import Job, RetryPolicy
@@ -437,3 +438,80 @@ async def test_every_end_has_its_one_follow_up_among_many(tmp_path: Path) -> Non
         assert len({run.event for run in sold}) == len(sold) == 50
         ledger = await desk.store.ledger()
         assert (ledger.missing, ledger.waiting) == ((), 0)
+
+
+# Triggers and jobs that come and go
+
+
+def late(name: str = "late", **fields: Any) -> Rule:
+    return Rule(following(name, **fields), job("sell"))
+
+
+async def sold(desk: Bench) -> list[str | None]:
+    """Bake once; return who met the end of that."""
+    await desk.emit(event())
+    await desk.settle()
+    found = await ends_in(desk)
+    return [outcome.trigger for outcome in found[-1].outcomes] if found else []
+
+
+async def test_a_trigger_follows_from_its_coming_to_its_going(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", jobs=(job("bake"), job("sell")), triggers=(trigger(),)) as desk:
+        assert await sold(desk) == []
+        desk.intake.add(late())
+        assert await sold(desk) == ["late"]
+        desk.intake.add(late("more"))
+        assert await sold(desk) == ["late", "more"]
+        desk.intake.remove("late")
+        assert await sold(desk) == ["more"]
+        desk.intake.remove("more")
+        await sold(desk)
+        assert len(await ends_in(desk)) == 3
+
+
+async def test_another_version_of_a_trigger_follows_what_it_says_now(tmp_path: Path) -> None:
+    async with bakery(tmp_path / "s.db") as desk:
+        assert await sold(desk) == ["after"]
+        desk.intake.add(late("after", on=Follows(job="grind"), source="other ends"))
+        await sold(desk)
+        assert len(await ends_in(desk)) == 1
+        desk.intake.add(late("after"))
+        assert await sold(desk) == ["after"]
+
+
+async def test_a_source_with_disabled_triggers_alone_is_not_followed(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", jobs=(job("bake"), job("sell")), triggers=(trigger(),)) as desk:
+        desk.intake.add(late("off", enabled=False))
+        assert await sold(desk) == []
+        desk.intake.add(late("on"))
+        assert await sold(desk) == ["off", "on"]
+        desk.intake.remove("on")
+        await sold(desk)
+        assert len(await ends_in(desk)) == 1
+
+
+class Tagged(Follows, frozen=True, kw_only=True):
+    """Follows the jobs with a tag."""
+
+    def follows(self, end: RunEnd) -> bool:
+        return "sweet" in end.tags
+
+
+async def test_a_job_that_gets_a_tag_is_followed_from_then_on(tmp_path: Path) -> None:
+    async with bakery(tmp_path / "s.db", following("after", on=Tagged()), source=Tagged()) as desk:
+        assert await sold(desk) == []
+        desk.dispatch.add_job(job("bake", tags=("sweet",)))
+        desk.intake.renew(job("bake", tags=("sweet",)))
+        assert await sold(desk) == ["after"]
+
+
+async def test_what_was_decided_before_a_follower_went_is_made_durable(tmp_path: Path) -> None:
+    async with bakery(tmp_path / "s.db") as desk:
+        await desk.emit(event())
+        desk.store.hold = anyio.Event()
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        desk.intake.remove("after")
+        desk.store.hold.set()
+        await desk.settle()
+        assert len(await runs_of(desk, "after")) == 1

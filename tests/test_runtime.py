@@ -23,8 +23,9 @@ from engine import runtime as runtime_module
 from engine.config import Config, load
 from engine.errors import Conflict, EngineError, StoreDamaged, StoreInUse, StoreUnavailable
 from engine.execution import RUN_MARK
+from engine.jobs import Job
 from engine.operations import Changes, Operations
-from engine.plugin import Event, Outcome, RunContext, Runner, Source, SourceContext
+from engine.plugin import Event, Outcome, PrepareContext, RunContext, Runner, Source, SourceContext
 from engine.registry import Registry
 from engine.runs import Run, RunState
 from engine.runtime import Runtime
@@ -712,6 +713,44 @@ async def test_a_trigger_that_can_not_be_removed_now_is_there_as_before(tmp_path
         await until(lambda: asked.next_at("tick") is not None)
         await asked.remove_trigger("tick")
         assert sorted(asked.trigger_names()) == ["go", "tap"]
+
+
+async def test_a_source_stops_with_its_last_trigger_also_where_who_removed_it_is_gone(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK + "[triggers.tap]\non.tap = {}\njob = 'work'\n")
+    async with running(config) as engine:
+        asked = operations(engine)
+        [tap] = [view["name"] for view in asked.source_views() if view["plugin"] == "tap"]
+        async with anyio.create_task_group() as group:
+            group.start_soon(asked.remove_trigger, "tap")
+            await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        assert asked.trigger_names() == ["go"]
+        await until(lambda: tap not in [view["name"] for view in asked.source_views()])
+
+
+class Readies(Runner, frozen=True, kw_only=True):
+    """Makes itself ready ahead of its runs."""
+
+    name: ClassVar[str] = "readies"
+    ready: ClassVar[list[str]] = []
+
+    async def prepare(self, context: PrepareContext) -> None:
+        Readies.ready.append(context.job)
+
+    async def run(self, context: RunContext) -> Outcome:
+        return Outcome.succeeded("done")
+
+
+async def test_a_job_that_comes_while_the_engine_runs_is_prepared_and_those_on_it_run_it(tmp_path: Path) -> None:
+    async with running(configured(tmp_path, QUICK)) as engine:
+        asked = operations(engine)
+        asked.add_job(Job(name="late", runner=Readies()))
+        asked.add_job(Job(name="off", runner=Readies(), enabled=False))
+        await until(lambda: Readies.ready == ["late"])
+        asked.add_job(Job(name="work", runner=Readies(), tags=("new",)))
+        await until(lambda: Readies.ready == ["late", "work"])
+        run = await comes_to(engine, await fire(engine, "go"), RunState.SUCCEEDED)
+        assert "done" in run.reason
 
 
 async def test_a_trigger_of_the_configuration_is_paused_over_http(tmp_path: Path) -> None:

@@ -441,3 +441,85 @@ async def test_a_thread_that_hangs_is_waited_for_where_the_source_stands_in_it(t
         started_at = at_work.state("reads").since
         assert started_at == at_work.clock.now()
         await until(lambda: at_work.state("reads").state == "running")
+
+
+# Hanging at its removal
+
+
+@pytest.mark.parametrize("act", [shields, swallows])
+async def test_a_removed_source_that_does_not_stop_is_named_and_the_next_of_its_id_waits_for_it(
+    tmp_path: Path, act: Act, caplog: pytest.LogCaptureFixture
+) -> None:
+    left: list[SourceContext] = []
+
+    async def bad(context: SourceContext) -> None:
+        left.append(context)
+        await act(context)
+
+    made = Yard({"bad": bad, "good": receives}, tmp_path)
+    removed = anyio.Event()
+
+    async def remove() -> None:
+        await made.sources.remove("bad")
+        removed.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(made.run)
+        await turns()
+        group.start_soon(remove)
+        await turns()
+        assert [state.id for state in made.sources.states] == ["bad", "good"]
+        assert not removed.is_set()
+        await wake_after(made.clock, STOP_S)
+        assert removed.is_set()
+        assert made.sources.stuck() == ["bad"]
+        assert made.sources.not_ready() == []
+        [warning] = made.sources.warnings()
+        assert warning.startswith(f"source bad is stuck: not stopped within 5s, it waits at {__file__}:")
+        assert warning.endswith("; it was removed")
+        with pytest.raises(PluginError, match="was stopped"):
+            await left[0].emit(event())
+
+        made.sources.add("bad", Acts(act=receives))
+        await turns()
+        assert made.sources.not_ready() == [
+            "source bad is starting: it waits for the one before it, which has not ended"
+        ]
+        assert made.sources.stuck() == ["bad"]
+        assert made.sources.warnings() == [warning]
+        await made.sources.remove("bad")
+        made.sources.add("bad", Acts(act=receives))
+        released[0].set()
+        await turns()
+        assert (made.state("bad").state, made.sources.stuck(), made.sources.warnings()) == ("running", [], [])
+        group.cancel_scope.cancel()
+    assert [record.levelname for record in caplog.records if getattr(record, "action", "") == "source_stuck"] == [
+        "ERROR"
+    ]
+
+
+async def test_a_removed_source_that_does_not_stop_keeps_the_others_from_nothing_and_is_known_at_the_end(
+    tmp_path: Path,
+) -> None:
+    made = Yard({"bad": shields, "good": receives}, tmp_path)
+    async with anyio.create_task_group() as group:
+        group.start_soon(made.run)
+        await turns()
+        group.start_soon(made.sources.remove, "bad")
+        await turns()
+        await wake_after(made.clock, STOP_S)
+        group.cancel_scope.cancel()
+    assert made.sources.stuck() == ["bad"]
+    released[0].set()
+    await turns()
+    assert made.sources.stuck() == []
+
+
+async def test_a_source_whose_removal_nobody_awaits_any_more_stops_all_the_same(tmp_path: Path) -> None:
+    async with yard(tmp_path, mill=receives) as made:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await made.sources.remove("mill")
+        await turns()
+        assert made.sources.states == []
+        await made.sources.remove("mill")

@@ -21,6 +21,7 @@ from engine.config.shapes import NAME_KINDS, fields_of
 from engine.config.source_ids import Owners
 from engine.errors import ConfigError, ConfigProblem, PluginError
 from engine.jobs import Job
+from engine.plugin import Source
 from engine.registry import Registry
 from engine.triggers import Trigger
 
@@ -93,9 +94,11 @@ class Given:
 
     def check_all(self) -> None:
         """Raise ConfigError where a name is that of nothing, or triggers start themselves again without end."""
-        wrong = [problem for trigger in self._triggers.values() for problem in self._unmet_of(trigger)]
+        wrong: list[ConfigProblem] = []
         for source in self._config.sources.values():
             wrong += self._unmet(mentions(source.on, ("sources", source.name, source.on.name)), source.defined_in)
+        for trigger in self._triggers.values():
+            wrong += self._unmet_of(trigger)
         if not wrong:
             wrong = [self._told_of_loop(names) for names in self._loops()]
         if wrong:
@@ -118,6 +121,8 @@ class Given:
                 yield _problem(defined_in, mention.path, message, hint)
 
     def _refuse_loop(self, trigger: Trigger, place: Place) -> None:
+        if not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
+            return
         triggers = {**self._triggers, trigger.name: trigger}
         try:
             names = loop_through(trigger.name, triggers, self._tags())
