@@ -23,6 +23,7 @@ from engine.runs import Run
 from engine.sources import Routes, Sources, SourceState
 from engine.sources.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
 from engine.testing import VirtualClock
+from tests.fakes import until
 from tests.organs import Bench, bench, event, trigger
 
 Act = Callable[[SourceContext], Awaitable[None]]
@@ -169,8 +170,7 @@ async def test_what_a_source_warns_of_is_shown_until_it_is_over_or_the_source_st
         await anyio.wait_all_tasks_blocked()
         assert at_work.sources.warnings() == []
         again.set()
-        await anyio.wait_all_tasks_blocked()
-        assert at_work.state("warns").state == "failed"
+        await until(lambda: at_work.state("warns").state == "failed")
         assert at_work.sources.warnings() == []
 
 
