@@ -124,7 +124,7 @@ class SourceContext(Protocol):
     def warn(self, text: str | None) -> None:
         """Say what is wrong while the source goes on, such as a directory that is gone; None: all is well again.
 
-        The text is shown with the source, and the engine's health is `degraded` as long as it stands. A start of
+        The text is shown with the source, and the engine's health is `degraded` as long as it stands. The end of
         the source takes it back. Say it as often as you like: only what is new is logged.
         """
         ...

@@ -233,7 +233,8 @@ class Sources:
         )  # fmt: skip
 
     def _note_failure(self, state: SourceState, started: Started) -> None:
-        """Note why a source has ended, which it never should."""
+        """Note why a source has ended, which it never should; what it warned of while it went on counts no more."""
+        state.warning = None
         error, ids = started.error, {"source": state.id}
         if not started.told_to_stop:
             if error is None:
