@@ -54,7 +54,7 @@ class Preparation:
         self.job: str = job
         self.base: Path = base
         self.clock: Clock = clock
-        self.log = IdLogger(log, {"job": job})
+        self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(log, {"job": job})
         self._shared = shared
 
     async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
@@ -83,7 +83,9 @@ class Context:
         self.scope = scope
         self.base = base
         self.clock = clock
-        self.log = IdLogger(log, {"run": run.id, "job": run.job, "trigger": run.trigger})
+        self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(
+            log, {"run": run.id, "job": run.job, "trigger": run.trigger}
+        )
         self.marks: Mapping[str, str] = {RUN_MARK: run.id}
         self._run_logs = run_logs
         self._shared = shared

@@ -77,7 +77,7 @@ class Context:
         self.clock = clock
         self.base = base
         self.max_data = max_data
-        self.log = IdLogger(logging.getLogger("plugins"), {"source": state.id})
+        self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(logging.getLogger("plugins"), {"source": state.id})
         self.last_sign_s = clock.monotonic()
         """When it last made something durable, or began: who does is alive."""
         self._state = state
