@@ -22,6 +22,7 @@ from engine.events import Event
 from engine.expressions import Scope
 from engine.ids import is_slug
 from engine.jobs import Job
+from engine.logs import IdLogger
 from engine.payload import encode_json, survey
 from engine.plugin import Outcome
 from engine.processes import end_leftovers
@@ -53,7 +54,7 @@ class Preparation:
         self.job: str = job
         self.base: Path = base
         self.clock: Clock = clock
-        self.log = logging.LoggerAdapter(log, {"job": job})
+        self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(log, {"job": job})
         self._shared = shared
 
     async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
@@ -82,7 +83,9 @@ class Context:
         self.scope = scope
         self.base = base
         self.clock = clock
-        self.log = logging.LoggerAdapter(log, {"run": run.id, "job": run.job, "trigger": run.trigger})
+        self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(
+            log, {"run": run.id, "job": run.job, "trigger": run.trigger}
+        )
         self.marks: Mapping[str, str] = {RUN_MARK: run.id}
         self._run_logs = run_logs
         self._shared = shared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -356,6 +357,22 @@ async def test_a_file_that_is_missing_is_waited_for(
             raw.execute("insert into orders (name) values ('a')")
         await told(context, 1)
         await logged(caplog, "is well again")
+
+
+@pytest.mark.parametrize("kind", ["text", "directory", "pipe"])
+async def test_what_is_no_database_is_said_and_holds_nothing_up(
+    tmp_path: Path, context: FakeSourceContext, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    path = tmp_path / "app.db"
+    if kind == "text":
+        path.write_text("this is not a database " * 1000)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    async with context.running(source()):
+        said = await logged(caplog, "Poll 2 in a row without a result")
+    assert ("file is not a database" if kind == "text" else "is no file") in said
 
 
 async def test_a_file_that_was_replaced_is_noticed(tmp_path: Path, context: FakeSourceContext) -> None:

@@ -27,6 +27,7 @@ from engine.config.model import EngineSettings
 from engine.registry import Registry
 from engine.runtime import Runtime
 from engine.testing import VirtualClock, check_timer
+from tests.bench.processes import free_port
 from tests.docs_tables import DOCS, MARKED, ROOT, definitions, tables
 from tests.reason_codes import codes_in_code
 
@@ -131,8 +132,19 @@ def test_the_shipped_configuration_is_right_and_check_makes_no_files(tmp_path: P
 
 def test_files_that_the_shipped_configuration_runs_are_there() -> None:
     shipped = tomllib.loads((ROOT / "config.toml").read_text("utf-8"))
-    named = {part for job in shipped["jobs"].values() for part in job["run"]["exec"] if "/" in part}
+    runs = [job["run"] for job in shipped["jobs"].values()]
+    named = {part for run in runs for part in run.get("exec", ()) if "/" in part}
     assert named == {str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.sh")}
+    assert {run["python"].partition(":")[0] for run in runs if "python" in run} == {"examples.shop"}
+    assert shipped["triggers"].keys() == load([ROOT / "config.toml"], environment={}, examine=True).triggers.keys()
+
+
+def test_the_shipped_configuration_shows_every_source_timer_and_runner() -> None:
+    config = load([ROOT / "config.toml"], environment={})
+    known = Registry.discover()
+    shown = {trigger.on.name for trigger in config.triggers.values()}
+    assert shown == {*known.sources, *known.timers}
+    assert {job.runner.name for job in config.jobs.values()} == known.runners.keys()
 
 
 def test_the_configuration_in_the_readme_is_right(tmp_path: Path) -> None:
@@ -170,7 +182,9 @@ def test_the_two_commands_of_the_readme_are_one_line_each() -> None:
 def serving(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Run the engine as a process on the configuration in a directory; yield its address and an environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
-    environment["ENGINE__HTTP__LISTEN"] = "127.0.0.1:0"
+    listen = f"127.0.0.1:{free_port()}"
+    environment["ENGINE__HTTP__LISTEN"] = listen
+    environment["ENGINE__TRIGGERS__HEALTH__ON__HTTP__URL"] = f"http://{listen}/health"
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     process = subprocess.Popen(
         [sys.executable, "-m", "engine"], cwd=directory, env=environment, stderr=subprocess.PIPE, text=True
@@ -279,8 +293,16 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
 
 def test_the_plugin_of_the_readme_is_the_example_and_that_of_the_page() -> None:
     example = (ROOT / "examples" / "plugins" / "lines.py").read_text("utf-8")
-    assert blocks(README, "python") == [example]
+    assert example in blocks(README, "python")
     assert f"# plugins/lines.py\n{example}" in blocks(DOCS / "plugins.md", "python")
+
+
+def test_the_program_of_the_readme_runs(tmp_path: Path) -> None:
+    (program,) = [text for text in blocks(README, "python") if "asyncio.run" in text]
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=tmp_path, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("ship succeeded {'parcels': 3}\n", 0), done.stderr
 
 
 def test_the_timer_of_the_page_agrees_with_itself(tmp_path: Path) -> None:

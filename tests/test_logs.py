@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from engine.logs import LineFormatter, Masker
+import pytest
+
+from engine.logs import IdLogger, LineFormatter, Masker
 
 
 def line(message: str, **extra: str) -> str:
@@ -22,3 +24,9 @@ def test_a_stack_stands_below_the_line_and_shows_no_secret() -> None:
         '  File "x.py", line 1, in run',
         '    login("***")\\x07',
     ]
+
+
+def test_what_a_call_gives_stands_beside_the_ids_of_its_logger(caplog: pytest.LogCaptureFixture) -> None:
+    IdLogger(logging.getLogger("plugins"), {"source": "files:inbox"}).warning("odd", extra={"action": "found"})
+    [record] = caplog.records
+    assert (vars(record)["source"], vars(record)["action"]) == ("files:inbox", "found")

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from engine import cancellation
 from engine.errors import said
 from engine.events import Event
+from engine.logs import IdLogger
 from engine.payload import copied
 from engine.plugin import Outcome, Runner
 from engine.plugin import RunContext as Attempt
@@ -56,7 +57,7 @@ class RunContext:
         logger = logging.Logger(log.name, logging.INFO)
         logger.addHandler(self._file)
         logger.addHandler(_Onward())
-        return logging.LoggerAdapter(logger, {"run": self.run_id, "job": self.job, "trigger": self.trigger})
+        return IdLogger(logger, {"run": self.run_id, "job": self.job, "trigger": self.trigger})
 
     @property
     def cancelled(self) -> bool:

@@ -13,6 +13,7 @@ import anyio
 from engine.clock import Clock
 from engine.errors import InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
+from engine.logs import IdLogger
 from engine.payload import encode_json, survey
 from engine.plugin import Handler, Settled
 from engine.sources.routes import Routes
@@ -76,7 +77,7 @@ class Context:
         self.clock = clock
         self.base = base
         self.max_data = max_data
-        self.log = logging.LoggerAdapter(logging.getLogger("plugins"), {"source": state.id})
+        self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(logging.getLogger("plugins"), {"source": state.id})
         self.last_sign_s = clock.monotonic()
         """When it last made something durable, or began: who does is alive."""
         self._state = state

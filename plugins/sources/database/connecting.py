@@ -111,9 +111,7 @@ def _open_sqlite(url: URL, base: Path, halt: Halt, *, busy_s: float) -> AsyncEng
     query = {name: value for name, value in url.query.items() if name not in ("mode", "uri", "timeout")}
     place = "file:" + quote(str(sqlite_file(url, base)))
     read_only = url.set(database=place, query={**query, "mode": "ro", "uri": "true"})
-    engine = create_async_engine(
-        read_only, poolclass=NullPool, connect_args={"timeout": busy_s}, hide_parameters=True
-    )  # fmt: skip
+    engine = create_async_engine(read_only, poolclass=NullPool, connect_args={"timeout": busy_s}, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: DBAPIConnection, _: object) -> None:

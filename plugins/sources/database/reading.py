@@ -98,8 +98,9 @@ class Reader:
         """Do some reading on a connection, within a transaction that is given up in the end."""
 
         async def whole() -> T:
-            if self._file is not None and not await anyio.Path(self._file).exists():
-                raise ReadFailed(f"the file {self._file} is not there")
+            # SQLite would wait for ever for what is no file, such as a named pipe.
+            if self._file is not None and not await anyio.Path(self._file).is_file():
+                raise ReadFailed(f"{self._file} is not there, or is no file")
             connection = self._engine.connect()
             try:
                 await self._within(self._connect_timeout_s, "connect_timeout", connection.start)
