@@ -18,9 +18,10 @@ from anyio.to_thread import run_sync
 
 from engine.plugin import BadSetting, Event, InvalidEvent
 from plugins.sources.files import Files, claims, lookout, tree
-from plugins.sources.files.known import Held, Waiting
+from plugins.sources.files.known import Held, Known, Waiting
 from plugins.watching import hints
 from plugins.watching.names import shown
+from plugins.watching.opening import Mark
 from tests.fakes import FakeSourceContext, SteppedClock, until
 
 
@@ -246,6 +247,28 @@ async def test_two_links_that_are_found_at_once_are_two_events(yard: Yard) -> No
     os.link(yard.path / "a", yard.path / "b")
     async with yard.open():
         await yard.until_told(("created", "a"), ("created", "b"))
+
+
+@pytest.mark.parametrize("moving", ["a", "b"])
+async def test_of_several_links_the_one_that_moves_is_moved(yard: Yard, moving: str) -> None:
+    yard.drop("a")
+    os.link(yard.path / "a", yard.path / "b")
+    async with yard.open():
+        await yard.until_told(("created", "a"), ("created", "b"))
+        (yard.path / moving).rename(yard.path / "c")
+        await yard.until_told(("created", "a"), ("created", "b"), ("moved", "c"))
+        (yard.path / "c").unlink()
+        await yard.until_told(("created", "a"), ("created", "b"), ("moved", "c"), ("deleted", "c"))
+
+
+@pytest.mark.parametrize("removed", ["a", "z"])
+def test_an_inode_number_that_was_given_anew_tells_of_its_latest_file(removed: str) -> None:
+    mark = Mark(1, 7, 10, 1_000, 1_000)
+    latest = Mark(1, 7, 20, 2_000, 2_000)
+    # It is not told yet that the first file was removed; the order is that of the store.
+    names = {removed: list(mark), "m": list(latest)}
+    known = Known(dict(sorted(names.items())))
+    assert known.origins_of("new", latest._replace(ctime_ns=3_000)) == ["m"]
 
 
 async def test_a_copy_that_keeps_size_and_time_is_a_change_each_time(yard: Yard) -> None:
