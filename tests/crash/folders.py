@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -114,7 +115,10 @@ class WatchedFolder(Outside):
 
     def _is_told(self, file: Watched) -> bool:
         query = "select 1 from events where source = ? and subject = ? and json_extract(data, '$.size') = ?"
-        return bool(self._site.rows(query, (self.source, str(self._folder / file.name), file.sizes[-1])))
+        try:
+            return bool(self._site.rows(query, (self.source, str(self._folder / file.name), file.sizes[-1])))
+        except sqlite3.OperationalError:  # there is no store yet
+            return False
 
     def findings(self) -> Iterator[str]:
         kinds: dict[str, list[tuple[str, int]]] = defaultdict(list)
