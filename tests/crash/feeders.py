@@ -153,20 +153,20 @@ class Load:
             return kind(site, per_second=per_second * rate, most=most and 2 * most, seed=seed)
 
         self.http: Sequence[Feeder] = (
-            feeder("hook", _hook, 10.0),
+            feeder("hook", _hook, 8.0),
             feeder("unkeyed", _unkeyed, 3.0),
             # Two senders of the same deliveries, at nearly the same times.
             feeder("twin", _twin, 2.0),
             feeder("twin", _twin, 2.0),
-            feeder("gather", _gather, 9.0),
-            feeder("api", _api, 5.0),
+            feeder("gather", _gather, 8.0),
+            feeder("api", _api, 4.0),
             feeder("fire", _fire, 1.0),
         )
         self.outside: Sequence[Outside] = (
-            outside(TriggerFiles, 5.0),
-            outside(WatchedFolder, 6.0),
-            outside(ClaimedFolder, 2.0),
-            outside(Orders, 3.0),
+            outside(TriggerFiles, 4.0),
+            outside(WatchedFolder, 5.0),
+            outside(ClaimedFolder, 1.5),
+            outside(Orders, 2.0),
             outside(Stock, 2.0),
             outside(Feed, 1.0),
         )

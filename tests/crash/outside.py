@@ -17,7 +17,7 @@ from msgspec import Struct
 from tests.crash.process import NotInTime, wait_for
 from tests.crash.site import Site
 
-FINISH_S = 90.0
+FINISH_S = 300.0
 LOOK_S = 0.1
 """The pause between two looks at what the store holds."""
 

@@ -19,7 +19,7 @@ JOBS = {
     "slow": Job(limit=4, seconds=0.8),
     "flaky": Job(seconds=0.02, failing=1, retry='{ attempts = 3, delay = "200ms", jitter = 0.1 }'),
     "fragile": Job(limit=2, seconds=1.0, on_crash="fail"),
-    "called": Job(runner="process", limit=2, seconds=0.05),
+    "called": Job(runner="process", limit=3, seconds=0.03),
     "awaited": Job(runner="loop", limit=3, seconds=0.4, on_crash="fail"),
     "reawaited": Job(runner="loop", seconds=0.05, failing=1, retry='{ attempts = 2, delay = "100ms" }'),
 }
@@ -109,7 +109,7 @@ STOP_S = 0.3
 LONG_AWAY, AWAY_S = 0.05, 2.5
 """How often, and how long, the engine stays away, so that due seconds are missed."""
 
-DRAIN_S = 90.0
+DRAIN_S = 300.0
 
 
 def make_site(path: Path) -> Site:
