@@ -15,7 +15,7 @@ import pytest
 
 from engine.clock import rfc3339
 from tests.crash.audit import StoredRun, add_up, read_runs
-from tests.crash.feeders import drop, left_in
+from tests.crash.folders import drop, left_in
 from tests.crash.process import EngineProcess, end_marked, marked, started, wait_for
 from tests.crash.site import Job, Site
 from tests.crash.steps import strace_is_there

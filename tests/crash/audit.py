@@ -28,12 +28,20 @@ EXPECTED = {
     "manual": {"by-hand"},
     "api": {"heard", "heard-too"},
     "trigger_dir:": {"dropped"},
+    "files:watched": {"watched"},
+    "files:/": {"claimed"},
+    "database:orders": {"ordered"},
+    "database:stock": {"stocked"},
+    "http:feed": {"fed"},
+    "job:": {"after"},
 }
-"""The triggers that an event of each source meets."""
+"""The triggers that an event of each source meets; `after` is on the ends of the runs of FOLLOWED."""
+
+FOLLOWED = {"fragile", "awaited"}
 
 _GAP = re.compile(r"missed: (more than )?([\d,]+) due instants from (\S+) to (\S+)")
 _OUTCOMES = {"run", "joined", "filtered"}
-_ATTEMPTS = {"succeeded", "exit_code", "engine_died", "interrupted", "crash_loop"}
+_ATTEMPTS = {"succeeded", "exit_code", "function_raised", "engine_died", "interrupted", "crash_loop"}
 """How attempts may end here: nothing but the engine's own deaths and stops comes in a job's way."""
 
 
@@ -98,13 +106,14 @@ def add_up(site: Site, load: Load | None = None) -> Sum:
         _outcomes(site, runs),
         _ends(runs),
         _due_seconds(runs),
+        _followed(site, runs),
         _starts(site, runs, witnessed),
         _limits(site, runs, witnessed),
         _orphans(site, runs),
     ]
     if load is not None:
         checks += [_acknowledged(site, feeder, load) for feeder in load.http]
-        checks.append(_files(site, load.files.names))
+        checks += [(*one.problems, *one.findings()) for one in load.outside]
     findings = [finding for check in checks for finding in check]
     return Sum(counts=_counts(site, runs, witnessed, load), findings=findings)
 
@@ -165,18 +174,6 @@ def _acknowledged(site: Site, feeder: Feeder, load: Load) -> Iterator[str]:
         yield f"{feeder.name}: {len(unknown)} events are too many, {feeder.unsure} offers had no answer"
 
 
-def _files(site: Site, names: Sequence[str]) -> Iterator[str]:
-    counts = Counter(
-        subject for (subject,) in site.rows("select subject from events where source like 'trigger_dir:%'")
-    )
-    for name in names:
-        if counts[name] != 1:
-            yield f"file {name} was taken, and is {counts[name]} events"
-    rejected = site.inbox / "rejected"
-    if rejected.is_dir():
-        yield from (f"file {path.name} was rejected" for path in rejected.iterdir())
-
-
 def _outcomes(site: Site, runs: Mapping[str, StoredRun]) -> Iterator[str]:
     """Each event has one outcome for each trigger that it met, and each run an event that tells of it."""
     met: dict[str, dict[str, tuple[str, str | None]]] = defaultdict(dict)
@@ -229,6 +226,22 @@ def _due_seconds(runs: Mapping[str, StoredRun]) -> Iterator[str]:
         if told[at] != 1:
             yield f"due second {at:%H:%M:%S} has {told[at]} runs"
         at += timedelta(seconds=1)
+
+
+def _followed(site: Site, runs: Mapping[str, StoredRun]) -> Iterator[str]:
+    """Each end of a run of a job that is followed is one event; that this has its run is seen at the outcomes."""
+    if "after" not in site.triggers:
+        return
+    query = "select source, type, key, count(*) from events where source like 'job:%' group by 1, 2, 3"
+    told = Counter({(source, type_, key): count for source, type_, key, count in site.rows(query)})
+    ended = {
+        (f"job:{run.job}", f"engine.run.{run.state}", run.id)
+        for run in runs.values()
+        if run.job in FOLLOWED and run.state in ENDED and run.state != "missed"
+    }
+    for end in ended | told.keys():
+        if (count := told[end]) != int(end in ended):
+            yield f"the end {end} is {count} events"
 
 
 def _starts(site: Site, runs: Mapping[str, StoredRun], witnessed: Sequence[Witnessed]) -> Iterator[str]:
@@ -304,6 +317,7 @@ def _counts(
         "done twice": sum(count > 1 for count in stops.values()),
     }
     if load is not None:
-        counts["acknowledged"] = sum(len(feeder.receipts) for feeder in load.http) + len(load.files.names)
+        counts["acknowledged"] = sum(len(feeder.receipts) for feeder in load.http)
+        counts["changes"] = sum(one.made for one in load.outside)
         counts["duplicates answered"] = sum(feeder.duplicates for feeder in load.http)
     return counts

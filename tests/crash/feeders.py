@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
 import time
@@ -13,7 +12,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from tests.crash.process import wait_for
+from tests.crash.folders import ClaimedFolder, TriggerFiles, WatchedFolder
+from tests.crash.outside import Outside
+from tests.crash.polled import Feed, Orders, Stock
 from tests.crash.site import Site, ask
 
 RESEND_S = 0.05
@@ -83,10 +84,13 @@ class Feeder(threading.Thread):
             self._enough.wait(self._pause_s * self._random.uniform(0.2, 1.8))
         self._close()
 
-    def finish(self) -> None:
-        """Make no new offers, but for those up to `most`, and return when all are acknowledged."""
+    def enough(self) -> None:
+        """Make no new offers, but for those up to `most`."""
         if self._most is None:
             self._enough.set()
+
+    def finish(self) -> None:
+        """Return when all offers are made and acknowledged."""
         self.join(FINISH_S)
         if self.is_alive():
             self._give_up.set()
@@ -137,83 +141,57 @@ class Feeder(threading.Thread):
             self._connection = None
 
 
-class FileFeeder(threading.Thread):
-    """Drops trigger files; one is acknowledged when it is gone. `names` are those that were dropped."""
-
-    def __init__(self, site: Site, *, per_second: float, most: int | None = None, seed: int = 0) -> None:
-        super().__init__(name="files", daemon=True)
-        self.names: list[str] = []
-        self._site = site
-        self._pause_s = 1.0 / per_second
-        self._most = most
-        self._random = random.Random(f"{seed}/files")
-        self._enough = threading.Event()
-
-    def run(self) -> None:
-        while not self._enough.is_set() and len(self.names) != self._most:
-            drop(self._site, name := f"{len(self.names) + 1}.json", {"n": len(self.names) + 1})
-            self.names.append(name)
-            self._enough.wait(self._pause_s * self._random.uniform(0.2, 1.8))
-
-    def finish(self) -> None:
-        """Drop no new files, but for those up to `most`; return when all are gone, or raise NotInTime."""
-        if self._most is None:
-            self._enough.set()
-        self.join()
-        wait_for(lambda: not self.left(), lambda: f"all trigger files are taken, not {self.left()[:5]}", FINISH_S)
-
-    def left(self) -> list[str]:
-        """Return the files that were not taken to their end."""
-        return left_in(self._site)
-
-
-def drop(site: Site, name: str, parameters: dict[str, Any], **members: Any) -> None:
-    """Put a trigger file into place at once, as a careful sender does."""
-    hidden = site.inbox / f".{name}"
-    hidden.write_text(json.dumps({"parameters": parameters, **members}))
-    os.rename(hidden, site.inbox / name)
-
-
-def left_in(site: Site) -> list[str]:
-    """Return the trigger files in the inbox, with those that were moved aside to be removed."""
-    found = [path.name for path in site.inbox.iterdir() if path.is_file() and not path.name.startswith(".")]
-    aside = site.inbox / ".taken"
-    return found + [f".taken/{path.name}" for path in aside.iterdir()] if aside.is_dir() else found
-
-
 class Load:
-    """All feeders of a site; `rate` multiplies how much they send, `most` bounds the offers of each."""
+    """All feeders of a site; `rate` multiplies how much they do, `most` bounds the offers and changes of each."""
 
     def __init__(self, site: Site, *, rate: float = 1.0, most: int | None = None, seed: int = 0) -> None:
         def feeder(name: str, make: Callable[[int], Offer], per_second: float) -> Feeder:
             return Feeder(name, site, make, per_second=per_second * rate, most=most, seed=seed)
 
+        def outside(kind: type[Outside], per_second: float) -> Outside:
+            # Changes follow each other: a few are needed until there was one of each kind.
+            return kind(site, per_second=per_second * rate, most=most and 2 * most, seed=seed)
+
         self.http: Sequence[Feeder] = (
-            feeder("hook", _hook, 14.0),
-            feeder("unkeyed", _unkeyed, 4.0),
+            feeder("hook", _hook, 8.0),
+            feeder("unkeyed", _unkeyed, 3.0),
             # Two senders of the same deliveries, at nearly the same times.
-            feeder("twin", _twin, 3.0),
-            feeder("twin", _twin, 3.0),
-            feeder("gather", _gather, 12.0),
-            feeder("api", _api, 8.0),
-            feeder("fire", _fire, 1.5),
+            feeder("twin", _twin, 2.0),
+            feeder("twin", _twin, 2.0),
+            feeder("gather", _gather, 8.0),
+            feeder("api", _api, 4.0),
+            feeder("fire", _fire, 1.0),
         )
-        self.files = FileFeeder(site, per_second=8.0 * rate, most=most, seed=seed)
+        self.outside: Sequence[Outside] = (
+            outside(TriggerFiles, 4.0),
+            outside(WatchedFolder, 5.0),
+            outside(ClaimedFolder, 1.5),
+            outside(Orders, 2.0),
+            outside(Stock, 2.0),
+            outside(Feed, 1.0),
+        )
 
     def start(self) -> None:
-        """Begin to send."""
-        for feeder in (*self.http, self.files):
+        """Begin to send, and to change what is outside."""
+        for feeder in (*self.http, *self.outside):
             feeder.start()
 
     def finish(self) -> None:
-        """Send nothing new, and return when all is acknowledged."""
-        for feeder in self.http:
-            feeder.finish()
-        self.files.finish()
+        """Send and change nothing new, and return when all is acknowledged and told."""
+        every: Sequence[Feeder | Outside] = (*self.http, *self.outside)
+        for one in every:
+            one.enough()
+        for one in every:
+            one.finish()
 
     def is_done(self) -> bool:
-        """Tell whether all that there was to send is acknowledged."""
-        return not any(feeder.is_alive() for feeder in (*self.http, self.files)) and not self.files.left()
+        """Tell whether all that there was to send is acknowledged, and all that there was to tell told."""
+        return not any(feeder.is_alive() for feeder in self.http) and all(one.is_done() for one in self.outside)
+
+    def close(self) -> None:
+        """Let go of what the engine was given to look at."""
+        for one in self.outside:
+            one.close()
 
 
 def _hook(number: int) -> Offer:

@@ -27,13 +27,15 @@ class NotInTime(AssertionError):
     """What was waited for did not come."""
 
 
-def wait_for(look: Callable[[], T | None], what: str | Callable[[], str], within_s: float = 20.0) -> T:
+def wait_for(
+    look: Callable[[], T | None], what: str | Callable[[], str], within_s: float = 20.0, pause_s: float = PAUSE_S
+) -> T:
     """Look until what is found is true, and return it; raise NotInTime, which says `what` was waited for."""
     until_s = time.monotonic() + within_s
     while not (found := look()):
         if time.monotonic() > until_s:
             raise NotInTime(f"not within {within_s:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
     return found
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -46,12 +47,17 @@ say stop
 """
 
 
+FUNCTIONS = Path(__file__).with_name("functions.py")
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """A job of the site: how long it takes, and what limits and policies it has.
 
-    `failing`: how many attempts fail; `daemon_s`: how long a process lives that it starts in a session of its own.
+    `runner`: a program, or a Python function in a worker process or on the event loop. `failing`: how many attempts
+    fail; `daemon_s`: how long a process lives that a program starts in a session of its own.
     """
 
+    runner: Literal["exec", "process", "loop"] = "exec"
     limit: int | None = None
     seconds: float = 0.05
     failing: int = 0
@@ -82,7 +88,8 @@ class Answer(Struct, frozen=True, kw_only=True):
 class Site:
     """A directory in which one engine works.
 
-    `triggers` are TOML lines; `concurrency` is the engine's own, `grace` its shutdown_grace; `plugins` is a folder.
+    `triggers` are TOML lines, in which `{port}` stands for `outside_port`, on which a feeder may listen;
+    `concurrency` is the engine's own, `grace` its shutdown_grace; `plugins` is a folder.
     """
 
     def __init__(
@@ -93,34 +100,48 @@ class Site:
         self.jobs = dict(jobs)
         self.triggers = frozenset(re.findall(r"^\[triggers\.([\w-]+)\]", triggers, re.MULTILINE))
         self.concurrency = concurrency
-        self.port = _free_port()
+        self.port, self.outside_port = _free_port(), _free_port()
         self.inbox = path / "inbox"
         self.database = path / "data" / "engine.db"
         self.log = path / "engine.log"
         for folder in ("inbox", "witness"):
             (path / folder).mkdir(parents=True, exist_ok=True)
         (path / "job.sh").write_text(JOB)
+        if any(job.runner != "exec" for job in jobs.values()):
+            (path / "jobs").mkdir(exist_ok=True)
+            shutil.copy(FUNCTIONS, path / "jobs")
         tables = "\n".join(self._job_table(name, job) for name, job in jobs.items())
         (path / "config.toml").write_text(
             f'[engine]\nconcurrency = {concurrency}\nshutdown_grace = "{grace}"\n'
             f"plugins = {json.dumps([] if plugins is None else [str(plugins)])}\n"
-            f'[http]\nlisten = "127.0.0.1:{self.port}"\n{tables}\n{triggers}\n'
+            f'[http]\nlisten = "127.0.0.1:{self.port}"\n'
+            f"{tables}\n"
+            f"{triggers.replace('{port}', str(self.outside_port))}\n"
         )
 
     def _job_table(self, name: str, job: Job) -> str:
-        command = [
-            "sh", "job.sh", name, str(job.limit or self.concurrency), str(self.concurrency), str(job.seconds),
-            str(job.failing), *([str(job.daemon_s)] if job.daemon_s else []),
-        ]  # fmt: skip
         lines = [
             f"[jobs.{name}]",
-            f"run.exec = {json.dumps(command)}",
+            self._program(name, job) if job.runner == "exec" else self._function(job),
             f'on_crash = "{job.on_crash}"',
             f'timeout = "{job.timeout}"',
         ]
         lines += [f"concurrency = {job.limit}"] if job.limit else []
         lines += [f"retry = {job.retry}"] if job.retry else []
         return "\n".join(lines)
+
+    def _program(self, name: str, job: Job) -> str:
+        command = [
+            "sh", "job.sh", name, str(job.limit or self.concurrency), str(self.concurrency), str(job.seconds),
+            str(job.failing), *([str(job.daemon_s)] if job.daemon_s else []),
+        ]  # fmt: skip
+        return f"run.exec = {json.dumps(command)}"
+
+    def _function(self, job: Job) -> str:
+        name = "work" if job.runner == "process" else "work_on_loop"
+        limit = job.limit or self.concurrency
+        arguments = f"limit = {limit}, in_all = {self.concurrency}, seconds = {job.seconds}, failing = {job.failing}"
+        return f'run.python = {{ function = "functions:{name}", path = ["jobs"], arguments = {{ {arguments} }} }}'
 
     # What the jobs saw
 

@@ -19,6 +19,9 @@ JOBS = {
     "slow": Job(limit=4, seconds=0.8),
     "flaky": Job(seconds=0.02, failing=1, retry='{ attempts = 3, delay = "200ms", jitter = 0.1 }'),
     "fragile": Job(limit=2, seconds=1.0, on_crash="fail"),
+    "called": Job(runner="process", limit=3, seconds=0.03),
+    "awaited": Job(runner="loop", limit=3, seconds=0.4, on_crash="fail"),
+    "reawaited": Job(runner="loop", seconds=0.05, failing=1, retry='{ attempts = 2, delay = "100ms" }'),
 }
 TRIGGERS = """
 [triggers.tick]
@@ -44,6 +47,50 @@ job = "plain"
 [triggers.by-hand]
 on.manual = true
 job = "fragile"
+[sources.watched.files]
+path = "watched"
+complete = "rename"
+[triggers.watched]
+on.source = "watched"
+job = "called"
+[triggers.claimed]
+on.files = { path = "claims", settle = "100ms", claim = true }
+job = "awaited"
+[sources.orders.database]
+url = "sqlite+aiosqlite:///shop.db"
+query = "select id, placed from orders where placed > :cursor order by placed, id limit 40"
+cursor = "placed"
+key = "id"
+look_back = 20
+start = "beginning"
+min = "100ms"
+every = "1s"
+[triggers.ordered]
+on.source = "orders"
+job = "called"
+[sources.stock.database]
+url = "sqlite+aiosqlite:///shop.db"
+query = "select item, amount from stock"
+key = "item"
+changes = "hash"
+start = "beginning"
+min = "200ms"
+every = "1s"
+[triggers.stocked]
+on.source = "stock"
+job = "reawaited"
+[sources.feed.http]
+url = "http://127.0.0.1:{port}/"
+every = "1s"
+start = "beginning"
+backoff_max = "1s"
+allow_private = true
+[triggers.fed]
+on.source = "feed"
+job = "plain"
+[triggers.after]
+on.run = { job = ["fragile", "awaited"] }
+job = "reawaited"
 """
 
 EARLIEST_S, LATEST_S = 0.05, 1.5
@@ -62,12 +109,12 @@ STOP_S = 0.3
 LONG_AWAY, AWAY_S = 0.05, 2.5
 """How often, and how long, the engine stays away, so that due seconds are missed."""
 
-DRAIN_S = 90.0
+DRAIN_S = 300.0
 
 
 def make_site(path: Path) -> Site:
-    """Make a site with every kind of source, and jobs with limits, retries and both crash policies."""
-    return Site(path, jobs=JOBS, triggers=TRIGGERS)
+    """Make a site with every kind of source and runner, and jobs with limits, retries and both crash policies."""
+    return Site(path, jobs=JOBS, triggers=TRIGGERS, concurrency=8)
 
 
 def storm(path: Path, *, kills: int, seed: int, tell: Callable[[int], None] = lambda _: None) -> Sum:
@@ -119,6 +166,7 @@ def settle(site: Site, load: Load, engine: EngineProcess) -> Sum:
             break
         engine = started(site)
     engine.stop()
+    load.close()
     result = add_up(site, load)
     result.findings[:0] = findings + _tracebacks(site)
     return result

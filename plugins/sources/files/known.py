@@ -20,7 +20,8 @@ class Known:
     def __init__(self, rows: Mapping[str, Any]) -> None:
         self.keeps_inodes = True
         self.marks: dict[str, Mark] = {}
-        self._by_inode: dict[int, str] = {}
+        # Links are several names of one inode; and a number may be given anew before it is told that its file is gone.
+        self._by_inode: dict[int, tuple[str, ...]] = {}
         for key, row in rows.items():
             self._put(remembered_path(key, row), Mark(*row[:5]))
 
@@ -39,10 +40,10 @@ class Known:
         before = self.marks.get(path)
         return before is not None and self.same(before, mark)
 
-    def origin_of(self, path: str, mark: Mark) -> str | None:
-        """Return another path under which this file was known: where it is there no more, it moved from there."""
-        origin = self._by_inode.get(mark.inode) if self.keeps_inodes else None
-        return origin if origin is not None and origin != path and self.same(self.marks[origin], mark) else None
+    def origins_of(self, path: str, mark: Mark) -> list[str]:
+        """Return the other paths under which this file is known: it moved from one where it is there no more."""
+        known = self._by_inode.get(mark.inode, ()) if self.keeps_inodes else ()
+        return [origin for origin in known if origin != path and self.same(self.marks[origin], mark)]
 
     def change(self, path: str, mark: Mark) -> Change:
         """Return how a file came to be what it is: created, or modified."""
@@ -68,12 +69,15 @@ class Known:
         if path in self.marks:
             self._drop(path)
         self.marks[path] = mark
-        self._by_inode[mark.inode] = path
+        self._by_inode[mark.inode] = (*self._by_inode.get(mark.inode, ()), path)
 
     def _drop(self, path: str) -> None:
         mark = self.marks.pop(path, None)
-        if mark is not None and self._by_inode.get(mark.inode) == path:
-            del self._by_inode[mark.inode]
+        if mark is None:
+            return
+        others = tuple(other for other in self._by_inode.pop(mark.inode) if other != path)
+        if others:
+            self._by_inode[mark.inode] = others
 
 
 class Held(NamedTuple):

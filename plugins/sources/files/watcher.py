@@ -230,19 +230,25 @@ class Watcher:
     async def _origins(self, found: Sequence[Found]) -> dict[str, str]:
         """Return from where files have moved, by their new paths."""
         wanted = {
-            origin: one
+            one.path: origins
             for one in found
-            if one.mark is not None and (origin := self._known.origin_of(one.path, one.mark)) is not None
+            if one.mark is not None and (origins := self._known.origins_of(one.path, one.mark))
         }
         if not wanted or self._is_first:
             return {}
         # Where it can't be said what is there, it is not said that the file has left.
+        asked = list(dict.fromkeys(origin for origins in wanted.values() for origin in origins))
         left = {
             one.path
-            for one in await run_sync(self._tree.judge, list(wanted))
+            for one in await run_sync(self._tree.judge, asked)
             if one.mark is None or not self._known.is_known(one.path, one.mark)
         }
-        return {one.path: origin for origin, one in wanted.items() if origin in left}
+        moved: dict[str, str] = {}
+        for path, origins in wanted.items():
+            if (origin := next((origin for origin in origins if origin in left), None)) is not None:
+                left.remove(origin)  # a name moves to one other alone
+                moved[path] = origin
+        return moved
 
     async def _take_due(self) -> None:
         paths = list(dict.fromkeys(self._waiting.due(self._clock.monotonic(), MOST_AT_ONCE)))
