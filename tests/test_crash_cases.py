@@ -144,7 +144,7 @@ def test_due_instants_of_the_time_in_which_the_engine_was_dead_are_told_of(sites
 
 
 def test_a_debounce_window_keeps_its_events_and_its_deadlines_over_a_kill(sites: Any) -> None:
-    site = sites(Job(), HOOK + 'debounce = { wait = "2s", max_wait = "3s" }\n')
+    site = sites(Job(), HOOK + 'debounce = { wait = "6s", max_wait = "9s" }\n')
     with started(site) as engine:
         for number in range(3):
             assert site.post("/hooks/hook", {"n": number}).status == 202
@@ -159,8 +159,8 @@ def test_a_debounce_window_keeps_its_events_and_its_deadlines_over_a_kill(sites:
         assert engine.stop() == 0
     ((count, started_at),) = site.rows("select event_count, started_at from runs")
     assert count == 5
-    late_s = (started_at - min(last + 2_000_000, closes_at)) / 1e6
-    assert 0 <= late_s < 1.0
+    late_s = (started_at - min(last + 6_000_000, closes_at)) / 1e6
+    assert 0 <= late_s < 3.0
     sums_up(site)
 
 
@@ -228,7 +228,7 @@ def test_what_a_dead_engine_left_running_is_ended_before_anything_is_started_in_
 
 
 def test_a_retry_that_waits_keeps_its_time_and_its_number_over_a_kill(sites: Any) -> None:
-    site = sites(Job(seconds=0, failing=1, retry='{ attempts = 2, delay = "2s", jitter = 0.0 }'), BY_HAND)
+    site = sites(Job(seconds=0, failing=1, retry='{ attempts = 2, delay = "6s", jitter = 0.0 }'), BY_HAND)
     with started(site) as engine:
         run = fire(site)
         ((due_at,),) = wait_for(
@@ -244,7 +244,7 @@ def test_a_retry_that_waits_keeps_its_time_and_its_number_over_a_kill(sites: Any
         (1, "exit_code"),
         (2, "succeeded"),
     ]
-    assert 0 <= ended.attempts[1].started_s - due_at / 1e6 < 1.0
+    assert 0 <= ended.attempts[1].started_s - due_at / 1e6 < 3.0
     sums_up(site)
 
 
