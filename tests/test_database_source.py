@@ -371,7 +371,7 @@ async def test_what_is_no_database_is_said_and_holds_nothing_up(
     else:
         os.mkfifo(path)
     async with context.running(source()):
-        said = await logged(caplog, "Poll 2 in a row without a result")
+        said = await logged(caplog, "have no result")
     assert ("file is not a database" if kind == "text" else "is no file") in said
 
 

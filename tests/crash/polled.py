@@ -128,8 +128,13 @@ class Feed(Outside):
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", site.outside_port), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Say nothing: the engine dies in the midst of requests."""
+
+        self._server = Server(("127.0.0.1", site.outside_port), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="Feed server", daemon=True).start()
 
     def make(self, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import py_compile
 import re
 import shutil
 import socket
@@ -109,7 +110,8 @@ class Site:
         (path / "job.sh").write_text(JOB)
         if any(job.runner != "exec" for job in jobs.values()):
             (path / "jobs").mkdir(exist_ok=True)
-            shutil.copy(FUNCTIONS, path / "jobs")
+            # Compiled already: else who imports it first does system calls of the kinds at which engines are killed.
+            py_compile.compile(str(shutil.copy(FUNCTIONS, path / "jobs")), doraise=True)
         tables = "\n".join(self._job_table(name, job) for name, job in jobs.items())
         (path / "config.toml").write_text(
             f'[engine]\nconcurrency = {concurrency}\nshutdown_grace = "{grace}"\n'

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from tests.crash.audit import Sum
 from tests.crash.feeders import Load
+from tests.crash.outside import LOOK_S
 from tests.crash.process import EngineProcess, wait_for
 from tests.crash.site import Site
 from tests.crash.storm import make_site, settle
@@ -100,7 +101,7 @@ def kill_at(site: Site, call: str, number: int) -> Step:
         def over() -> bool:
             return traced.exit_code is not None or (load.is_done() and site.unfinished() == 0)
 
-        wait_for(over, lambda: f"the load is over:\n{traced.logged()}", LOAD_S)
+        wait_for(over, lambda: f"the load is over:\n{traced.logged()}", LOAD_S, LOOK_S)
         code = traced.stop() if traced.exit_code is None else traced.exit_code
     findings = [] if code in (0, -signal.SIGKILL) else [f"the engine ended with {code}: {traced.logged()}"]
     with EngineProcess(site) as engine:

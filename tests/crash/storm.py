@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.crash.audit import Sum, add_up
 from tests.crash.feeders import Load
+from tests.crash.outside import LOOK_S
 from tests.crash.process import EngineProcess, NotInTime, started, wait_for
 from tests.crash.site import Job, Site
 
@@ -156,7 +157,7 @@ def settle(site: Site, load: Load, engine: EngineProcess) -> Sum:
     findings = []
     for _ in range(3):
         try:
-            wait_for(lambda: site.unfinished() == 0, "all runs end", DRAIN_S)
+            wait_for(lambda: site.unfinished() == 0, "all runs end", DRAIN_S, LOOK_S)
         except NotInTime as late:
             findings.append(f"{late}: {site.unfinished()} have not")
         if (code := engine.stop()) != 0:
