@@ -207,8 +207,9 @@ class Runtime:
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
         executor = Executor(
-            rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared
-        )
+            rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
+            secrets=config.secrets,
+        )  # fmt: skip
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
