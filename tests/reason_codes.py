@@ -11,6 +11,7 @@ MADE_IN = (
     "engine/*.py",
     "engine/decide/*.py",
     "engine/embedding/*.py",
+    "engine/intake/*.py",
     "engine/store/*.py",
     "engine/plugin/*.py",
     "plugins/**/*.py",
