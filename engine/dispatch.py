@@ -16,25 +16,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
+from engine.decide.attempts import AttemptEnd, after_end, after_interruption, timed_out
 from engine.decide.priority import rank
-from engine.decide.retry import delay_s
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
-from engine.jobs import Job, OnCrash, RetryPolicy
+from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
 from engine.plugin import Outcome
 from engine.processes import kernel_start
 from engine.queue import Queue, Timeline, Waiting
-from engine.runs import Attempt, Run, RunState, Step
+from engine.runs import Run, RunState, Step
 from engine.store.base import QueuePlace, Store
 from engine.store.changes import Enqueue, Finish, NoteProcess, Start
 from engine.units import format_duration
 
 log = logging.getLogger("engine.dispatch")
-
-MOST_CRASHES = 10
-"""A run that was running at so many crashes of the engine is failed, as it may be what kills the engine."""
 
 RETRY_READ_S = 1.0
 
@@ -43,9 +40,6 @@ MOST_MOVING = 2048
 
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
-
-TOLD_LATE_S = 2.0
-"""An attempt that takes so long to end after its time-out had its slot all the while, and its reason says so."""
 
 Finished = Callable[[Run, Finish], Awaitable[Any]]
 """Hands in, before it returns, how an attempt ended; what it returns is done when that is durable."""
@@ -314,18 +308,18 @@ class Dispatch:
                         raise
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
-            finish, then = self._end_of_attempt(active, outcome, started_at)
-            recorded = self._finish(active.run, finish)
+            end = self._decide_end(active, outcome, started_at)
+            recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)
             self._give_slot(run.job)
             gave_back = True
             self.pump()
             await recorded
-            self._on_end(run, finish.step)
+            self._on_end(run, end.step)
             self._moved(run.id)
-            if then is not None and then.state is RunState.RETRYING:
-                self.wait(then)
+            if end.due_at is not None:
+                self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
         except Conflict as error:
             # It was ended or moved meanwhile: the store's word counts, and nothing was started.
             log.warning("%s", error, extra={"action": "start_conflict", "run": run.id})
@@ -401,46 +395,16 @@ class Dispatch:
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_READ_S)
 
-    def _end_of_attempt(
-        self, active: Active, outcome: Outcome | None, started_at: datetime
-    ) -> tuple[Finish, Run | None]:
-        """Decide what follows an attempt; return the change that records it, and the run that goes on."""
+    def _decide_end(self, active: Active, outcome: Outcome | None, started_at: datetime) -> AttemptEnd:
+        """Decide what follows an attempt, which was cancelled where there is no outcome."""
         run, now = active.run, self._clock.now()
-        job = self._jobs.get(run.job)
-        retry = job.retry if job is not None else RetryPolicy()
         if outcome is None and active.why == "interrupted":
-            step = Step(
-                at=now, state=RunState.QUEUED, code="interrupted",
-                reason="interrupted: the engine was stopped; the attempt does not count",
-            )  # fmt: skip
-            attempt = _attempt_record(run, started_at, step, RunState.CANCELLED, counted=False)
-            ready = rank(run.created_at, run.priority, self._ageing_s)
-            return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt - 1, rank=ready), None
+            return after_interruption(run, started_at, now, self._ageing_s)
+        job = self._jobs.get(run.job)
         if outcome is None:
-            timeout_s = job.timeout_s if job is not None else 0.0
-            state, code, reason = RunState.TIMED_OUT, "timed_out", f"timed out after {format_duration(timeout_s)}"
             late_s = self._clock.monotonic() - active.cancelled_s
-            if late_s >= TOLD_LATE_S:
-                reason += f", and ended {format_duration(round(late_s))} later"
-            exit_code, outputs = None, None
-        else:
-            state, code, reason = outcome.state, outcome.code, outcome.reason
-            exit_code, outputs = outcome.exit_code, outcome.outputs
-        pause_s = None
-        if state in (RunState.FAILED, RunState.TIMED_OUT):
-            asked_s = outcome.retry_after_s if outcome is not None else None
-            pause_s = delay_s(retry, run.attempt, run.id, asked_s or 0.0)
-        kept = dict(outputs) if outputs else None
-        if pause_s is None:
-            step = Step(at=now, state=state, code=code, reason=reason)
-            attempt = _attempt_record(run, started_at, step, state, exit_code=exit_code)
-            return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt, outputs=kept), None
-        due_at = now + timedelta(seconds=pause_s)
-        text = f"attempt {run.attempt} of {retry.attempts} {reason}; next in {format_duration(pause_s)}"
-        step = Step(at=now, state=RunState.RETRYING, code=code, reason=text)
-        attempt = replace(_attempt_record(run, started_at, step, state, exit_code=exit_code), reason=reason)
-        finish = Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt, due_at=due_at, outputs=kept)
-        return finish, replace(run, state=RunState.RETRYING, due_at=due_at, boot=None)
+            outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)
+        return after_end(run, outcome, job.retry if job is not None else RetryPolicy(), started_at, now)
 
     def _cancel(self, active: Active, why: str) -> None:
         if active.why is None:
@@ -565,40 +529,3 @@ def _looked(future: asyncio.Future[Any]) -> None:
     """Take note of a result that nobody waits for."""
     if not future.cancelled():
         future.exception()
-
-
-def _attempt_record(
-    run: Run,
-    started_at: datetime,
-    step: Step,
-    state: RunState,
-    *,
-    exit_code: int | None = None,
-    counted: bool = True,
-) -> Attempt:
-    return Attempt(
-        number=run.attempt, started_at=started_at, finished_at=step.at, state=state, code=step.code,
-        reason=step.reason, exit_code=exit_code, counted=counted,
-    )  # fmt: skip
-
-
-def settle(run: Run, on_crash: OnCrash, now: datetime, ended: int, ageing_s: float) -> Finish:
-    """Return what becomes of a run that was running when its engine died; `ended` processes of it were ended."""
-    found = f"; {ended} of its processes ended" if ended else ""
-    crashes = sum(not attempt.counted and attempt.code == "engine_died" for attempt in run.attempts)
-    started_at = run.started_at or now
-    if on_crash is OnCrash.RETRY and crashes < MOST_CRASHES:
-        step = Step(
-            at=now, state=RunState.QUEUED, code="engine_died",
-            reason=f"queued again: the engine died while it ran{found}; the attempt does not count",
-        )  # fmt: skip
-        attempt = _attempt_record(run, started_at, step, RunState.CANCELLED, counted=False)
-        ready = rank(run.created_at, run.priority, ageing_s)
-        return Finish(run=run.id, step=step, attempt=attempt, attempt_count=max(run.attempt - 1, 0), rank=ready)
-    code = "engine_died" if on_crash is OnCrash.FAIL else "crash_loop"
-    text = f"failed: the engine died while it ran{found}"
-    if code == "crash_loop":
-        text = f"failed: the engine died {crashes + 1} times while it ran{found}"
-    step = Step(at=now, state=RunState.FAILED, code=code, reason=text)
-    attempt = _attempt_record(run, started_at, step, RunState.FAILED)
-    return Finish(run=run.id, step=step, attempt=attempt, attempt_count=run.attempt)

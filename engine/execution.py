@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from engine.events import Event
 from engine.expressions import Scope
 from engine.ids import is_slug
 from engine.jobs import Job
-from engine.logs import IdLogger
+from engine.logs import IdLogger, Masker
 from engine.payload import encode_json, survey
 from engine.plugin import Outcome
 from engine.processes import end_leftovers
@@ -116,12 +116,13 @@ class Context:
 class Executor:
     """Executes attempts with the runners of the jobs.
 
-    `retired` are triggers that were removed, but whose runs may still come.
+    `retired` are triggers that were removed, but whose runs may still come. `secrets` are masked in reasons: what
+    raises often quotes the URL or the setting that it could not work with.
     """
 
     def __init__(
         self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared,
-        retired: Mapping[str, Rule] = MappingProxyType({}),
+        retired: Mapping[str, Rule] = MappingProxyType({}), secrets: Collection[str] = (),
     ) -> None:  # fmt: skip
         self._rules = rules
         self._retired = retired
@@ -129,6 +130,7 @@ class Executor:
         self._base = base
         self._run_logs = run_logs
         self._shared = shared
+        self._mask = Masker(secrets).mask
 
     async def prepare(self, jobs: Iterable[Job]) -> None:
         """Let the runners of all jobs make ready what their first runs would wait for; failures are logged."""
@@ -146,13 +148,20 @@ class Executor:
         except BaseException as error:  # plugin code: also SystemExit, which would end the engine
             if isinstance(error, anyio.get_cancelled_exc_class()) and cancellation.is_wanted():
                 raise
+            why = _printable(_shown(error, str))[:LONGEST_REASON]
             log.warning(
-                "Job %s could not be prepared: %s", job.name, _printable(_shown(error, str)), exc_info=error,
+                "Job %s could not be prepared: %s", job.name, why, exc_info=error,
                 extra={"action": "prepare_failed", "job": job.name},
             )  # fmt: skip
 
     async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
+        outcome = await self._execute(run, job, events, note)
+        # Masked before it is cut: half of a secret would be known by nobody.
+        reason = self._mask(outcome.reason)[:LONGEST_REASON]
+        return outcome if reason == outcome.reason else replace(outcome, reason=reason)
+
+    async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         try:
             merged, scope = self._merge(run, job, events)
         except ExpressionError as error:
@@ -257,5 +266,5 @@ def _shown(value: Any, how: Callable[[Any], str]) -> str:
 
 
 def _printable(reason: str) -> str:
-    """Return a sentence that can be stored: valid Unicode, and not endless."""
-    return reason.encode("utf-8", "backslashreplace").decode()[:LONGEST_REASON]
+    """Return a sentence as valid Unicode, which can be stored."""
+    return reason.encode("utf-8", "backslashreplace").decode()

@@ -26,9 +26,10 @@ from anyio.abc import TaskGroup, TaskStatus
 from engine import logs
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
+from engine.decide.attempts import after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.dispatch import Dispatch, Finished, settle
+from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
@@ -50,7 +51,7 @@ from engine.runlogs import RunLogs
 from engine.runs import Origin, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
-from engine.store.changes import Accept, Cursor
+from engine.store.changes import Accept, Cursor, Finish
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.systemd import Notifier
@@ -188,7 +189,8 @@ class Runtime:
             job = self.config.jobs.get(run.job)
             on_crash = job.on_crash if job is not None else OnCrash.RETRY
             count = len(ended.get(run.id, ()))
-            futures.append(finish(run, settle(run, on_crash, now, count, self.config.engine.ageing_s)))
+            end = after_crash(run, on_crash, now, count, self.config.engine.ageing_s)
+            futures.append(finish(run, Finish.of(run.id, end)))
         for future in futures:
             await future
         what = "a run that was" if len(left) == 1 else f"{len(left)} runs that were"
@@ -205,8 +207,9 @@ class Runtime:
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
         executor = Executor(
-            rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared
-        )
+            rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
+            secrets=config.secrets,
+        )  # fmt: skip
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),

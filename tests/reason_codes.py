@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MADE_IN = ("engine/*.py", "engine/embedding/*.py", "engine/store/*.py", "engine/plugin/*.py", "plugins/**/*.py")
+MADE_IN = (
+    "engine/*.py",
+    "engine/decide/*.py",
+    "engine/embedding/*.py",
+    "engine/intake/*.py",
+    "engine/store/*.py",
+    "engine/plugin/*.py",
+    "plugins/**/*.py",
+)
 """Where outcomes and steps are made. The codes of HTTP problems, in engine/http, are others."""
 
 _FIRST_ARGUMENT = frozenset({"failed", "CannotStart"})

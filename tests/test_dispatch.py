@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -17,13 +16,13 @@ from hypothesis import strategies as st
 
 from engine import dispatch as dispatch_module
 from engine import queue as queue_module
+from engine.decide.attempts import after_crash
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
-from engine.dispatch import MOST_CRASHES, settle
 from engine.errors import StoreDamaged, StoreUnavailable
 from engine.jobs import Job, OnCrash, RetryPolicy
 from engine.plugin import Outcome
-from engine.runs import Attempt, Run, RunState
+from engine.runs import Run, RunState
 from engine.store.base import RunFilter
 from engine.store.changes import Change, Enqueue, Finish, NoteProcess, Start
 from engine.testing.clock import START
@@ -741,48 +740,13 @@ async def test_a_run_is_stored_as_running_before_it_is_executed(tmp_path: Path) 
 # After a crash
 
 
-def died(number: int) -> Attempt:
-    return Attempt(
-        number=1, started_at=at(0), finished_at=at(number), state=RunState.CANCELLED, code="engine_died",
-        reason="queued again", counted=False,
-    )  # fmt: skip
-
-
-def running(**fields: Any) -> Run:
-    return a_run(an_event(), state=RunState.RUNNING, attempt=1, started_at=at(0), **fields)
-
-
-def test_a_run_that_a_crash_cut_off_is_queued_again_where_it_stood_and_keeps_its_attempt() -> None:
-    run = running(priority=8)
-    finish = settle(run, OnCrash.RETRY, at(60), 2, 60.0)
-    assert (finish.step.state, finish.step.code, finish.attempt_count) == (RunState.QUEUED, "engine_died", 0)
-    assert finish.rank == rank(run.created_at, 8, 60.0)
-    assert "2 of its processes ended" in finish.step.reason
-    assert not finish.attempt.counted
-    assert (finish.attempt.started_at, finish.attempt.finished_at) == (at(0), at(60))
-
-
-def test_a_run_that_is_not_to_be_repeated_fails_and_is_not_retried() -> None:
-    finish = settle(running(), OnCrash.FAIL, at(60), 0, 60.0)
-    assert (finish.step.state, finish.step.code, finish.attempt_count) == (RunState.FAILED, "engine_died", 1)
-    assert finish.attempt.counted
-    assert finish.due_at is None
-
-
-def test_a_run_that_was_there_at_too_many_crashes_fails() -> None:
-    last = settle(running(attempts=tuple(died(n) for n in range(MOST_CRASHES - 1))), OnCrash.RETRY, at(60), 0, 60.0)
-    assert last.step.state is RunState.QUEUED
-    over = settle(running(attempts=tuple(died(n) for n in range(MOST_CRASHES))), OnCrash.RETRY, at(60), 0, 60.0)
-    assert (over.step.state, over.step.code) == (RunState.FAILED, "crash_loop")
-    assert f"{MOST_CRASHES + 1} times" in over.step.reason
-
-
 async def test_what_settling_says_is_what_the_store_takes(tmp_path: Path) -> None:
     async with bench(tmp_path / "s.db", dispatching=False) as desk:
         for on_crash in OnCrash:
             _, run, change = accept_run(job="bake")
             await make(desk.store, change, start(run))
-            await make(desk.store, settle(await desk.run_of(run.id), on_crash, at(60), 0, 60.0))
+            end = after_crash(await desk.run_of(run.id), on_crash, at(60), 0, 60.0)
+            await make(desk.store, Finish.of(run.id, end))
         waits = a_run(event := an_event(), job="bake")
         await make(desk.store, accept(an_entry(event, waits)))
         assert [run.state for run in await all_runs(desk)] == [RunState.QUEUED, RunState.FAILED, RunState.QUEUED]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,16 @@ def acting(act: Act, **fields: Any) -> Job:
     return Job(name="bake", runner=Acts(act=act), **fields)
 
 
-async def execute(path: Path, act: Act, *events: Event, run: Run | None = None, rule: Trigger | None = None) -> Outcome:
+async def execute(
+    path: Path, act: Act, *events: Event, run: Run | None = None, rule: Trigger | None = None,
+    secrets: Collection[str] = (),
+) -> Outcome:  # fmt: skip
     """Execute one attempt of a run by a runner that acts so."""
     worker = acting(act, tags=("nightly",))
     rules = {} if rule is None else {rule.name: Rule(rule, worker)}
     clock = VirtualClock()
-    executor = Executor(rules=rules, clock=clock, base=path, run_logs=RunLogs(path / "logs"), shared=Shared())
+    logs = RunLogs(path / "logs")
+    executor = Executor(rules=rules, clock=clock, base=path, run_logs=logs, shared=Shared(), secrets=secrets)
     given = events or (an_event(),)
     one = run or a_run(given[0], trigger="on-grain")
     executing = asyncio.ensure_future(executor.execute(replace(one, job="bake"), worker, given, lambda pid: None))
@@ -267,6 +271,22 @@ async def test_a_state_given_as_text_and_half_characters_in_a_reason_are_put_rig
     assert type(outcome.state) is RunState
     assert outcome.reason.startswith("caf\\ud800xxx")
     assert len(outcome.reason) == LONGEST_REASON
+
+
+@pytest.mark.parametrize("raises", [True, False])
+async def test_secrets_are_masked_in_reasons_also_where_these_are_cut(tmp_path: Path, raises: bool) -> None:
+    # Found in review: the log masked what a function had raised with a secret in it, the store and the API did not.
+    secret = "s3cret-of-the-shop"
+    text = f"https://shop/{secret}: refused " + "x" * (LONGEST_REASON - 80) + secret * 9
+
+    async def act(context: RunContext) -> Outcome:
+        if raises:
+            raise ValueError(text)
+        return Outcome.failed("refused", text)
+
+    outcome = await execute(tmp_path, act, secrets={secret})
+    assert "https://shop/***: refused" in outcome.reason
+    assert not any(secret[:length] in outcome.reason for length in range(6, len(secret)))
 
 
 async def test_a_cancellation_that_was_asked_for_passes_through(tmp_path: Path) -> None:

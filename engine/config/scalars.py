@@ -16,7 +16,7 @@ from engine.config.addresses import parse_listen, parse_store_url
 from engine.config.document import show_value
 from engine.config.shapes import Shape
 from engine.ids import is_slug
-from engine.units import parse_duration, parse_size
+from engine.units import format_duration, format_size, parse_duration, parse_size
 
 _EXPECTED = {
     "str": "text",
@@ -87,7 +87,10 @@ def same(value: Any, choice: Any) -> bool:
 def expected(shape: Shape) -> str:
     """Say in words what a shape takes."""
     if shape.kind == "union":
-        return " or ".join(dict.fromkeys(expected(item) for item in shape.items))
+        kinds = {item.kind for item in shape.items}
+        # A secret may be text anyway.
+        told = [item for item in shape.items if not (item.kind == "str" and "secret" in kinds)]
+        return " or ".join(dict.fromkeys(map(expected, told)))
     if shape.kind in ("literal", "enum"):
         return " or ".join(show_value(choice) for choice in shape.choices)
     if shape.kind == "list":
@@ -128,9 +131,8 @@ def check_bounds(shape: Shape, result: Any, written: Any) -> None:
         too_small = ("ge" in bounds and not result >= bounds["ge"]) or ("gt" in bounds and not result > bounds["gt"])
         too_large = ("le" in bounds and not result <= bounds["le"]) or ("lt" in bounds and not result < bounds["lt"])
         if too_small or too_large:
-            if isinstance(written, str):
-                raise Mismatch("which is too short or small" if too_small else "which is too long or large")
-            raise Mismatch(f"expected {expected(shape)}")
+            what = f"a {shape.kind}" if shape.kind in ("duration", "size") else _EXPECTED[shape.kind]
+            raise Mismatch(f"expected {what}{_range(shape)}")
         if "multiple_of" in bounds and result % bounds["multiple_of"]:
             raise Mismatch(f"expected a multiple of {bounds['multiple_of']}")
     if isinstance(result, (str, list, tuple, set, frozenset)):
@@ -157,11 +159,12 @@ def _plural(shape: Shape) -> str:
 
 
 def _range(shape: Shape) -> str:
-    low, high = shape.bounds.get("ge"), shape.bounds.get("le")
-    if low is not None and high is not None:
-        return f" from {low} to {high}"
+    written = {"duration": format_duration, "size": format_size}.get(shape.kind, str)
+    bounds = {name: written(bound) for name, bound in shape.bounds.items()}
+    if "ge" in bounds and "le" in bounds:
+        return f" from {bounds['ge']} to {bounds['le']}"
     words = {"ge": "of at least", "gt": "greater than", "le": "of at most", "lt": "less than"}
-    limits = [f"{word} {shape.bounds[name]}" for name, word in words.items() if name in shape.bounds]
+    limits = [f"{word} {bounds[name]}" for name, word in words.items() if name in bounds]
     return f" {' and '.join(limits)}" if limits else ""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.decide.attempts import AttemptEnd
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
 
@@ -103,6 +104,14 @@ class Finish(Struct, frozen=True, kw_only=True):
     rank: int | None = None
     outputs: dict[str, Any] | None = None
     then: Accept | None = None
+
+    @staticmethod
+    def of(run: str, end: AttemptEnd) -> Finish:
+        """Return the change that records what was decided to follow an attempt."""
+        return Finish(
+            run=run, step=end.step, attempt=end.attempt, attempt_count=end.attempt_count,
+            due_at=end.due_at, rank=end.rank, outputs=end.outputs,
+        )  # fmt: skip
 
 
 class End(Struct, frozen=True, kw_only=True):

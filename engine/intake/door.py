@@ -1,4 +1,4 @@
-"""Intake: from what a source emits to a durable event with its outcomes and runs, in one commit."""
+"""The door: it checks what comes in, has it decided, stores it in one commit, and hands on what is ready."""
 
 from __future__ import annotations
 
@@ -8,85 +8,31 @@ from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.clock import Clock
-from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
-from engine.decide.shaping import Window, Windows, first_due, next_due
-from engine.errors import Conflict, ExpressionError, InvalidEvent, NotFound, StoreUnavailable
+from engine.decide.shaping import Windows
+from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
+from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Starter
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import Origin, Run, RunState, Step
-from engine.store.changes import Accept, Cursor, End, Entry, Finish, Join, Memory
-from engine.triggers import Debounce, Pause
-from engine.units import format_duration, format_size
+from engine.runs import Origin, Run, RunState
+from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory
+from engine.triggers import Pause
 
 log = logging.getLogger("engine.intake")
 
 MANUAL_SOURCE = "manual"
-LONGEST_NAME = 1024
-"""Characters that an event's type, subject, key and source may have."""
-
 _TRIES = 3
-
-
-class Starter(Protocol):
-    """What intake needs of dispatch."""
-
-    boot: str
-
-    def claim(self, job: str) -> bool:
-        """Take a slot for a run of the job, if one is free and nobody waits for it."""
-        ...
-
-    def release(self, job: str) -> None:
-        """Give a claimed slot back, as its run was not stored."""
-        ...
-
-    def launch(self, run: Run, event: Event) -> None:
-        """Execute a run that was stored as running, in a claimed slot."""
-        ...
-
-    def offer(self, run: Run, event: Event | None) -> None:
-        """Take in a run that was stored as queued."""
-        ...
-
-    def wait(self, run: Run) -> None:
-        """Take in a run that was stored as pending, or was put off."""
-        ...
-
-
-class Draft(Struct):
-    """What an event is to become, until it is durable: also what has to be undone where it does not."""
-
-    event: Event
-    data: bytes
-    outcomes: list[Outcome] = field(default_factory=list)
-    runs: list[tuple[Run, Event]] = field(default_factory=list)
-    joins: list[Join] = field(default_factory=list)
-    opened: list[Window] = field(default_factory=list)
-    joined: list[tuple[Window, datetime, datetime]] = field(default_factory=list)
-    may_start: bool = True
-    """Whether a run of it may take a free slot at once."""
-    apart: set[str] | None = None
-    """On the last try: the runs whose windows this very change opens, as they may turn out to be there already."""
-
-    def entry(self) -> Entry:
-        """Return it as the store takes it."""
-        return Entry(
-            event=self.event, data=self.data, outcomes=tuple(self.outcomes),
-            runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins),
-        )  # fmt: skip
 
 
 class Intake:
@@ -116,13 +62,12 @@ class Intake:
         self._clock = clock
         self._journal = journal
         self._starter = starter
-        self._windows = windows
+        self._drafting = Drafting(
+            starter=starter, windows=windows, pauses=pauses, max_data_bytes=max_data_bytes, ageing_s=ageing_s
+        )  # fmt: skip
         self._rules = rules
         self._hearing = dict(hearing)
         self._followers = followers
-        self._pauses = pauses
-        self._max_data_bytes = max_data_bytes
-        self._ageing_s = ageing_s
         self._own_sources = own_sources
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
@@ -249,13 +194,13 @@ class Intake:
         draft = self._draft_end(run, end)
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
-        self._decide_all(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
+        self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
         return draft, self._journal.submit(replace(end, then=Accept(entries=(draft.entry(),))))
 
     def _draft_end(self, run: Run, end: Finish | End) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
         try:
-            return self._draft(self._admit(end_event(run, end), source))
+            return self._drafting.draft(self._admit(end_event(run, end), source))
         except InvalidEvent as error:
             event = self._admit(end_event(run, end, without_outputs=str(error)), source)
             return Draft(event=event, data=encode_json(event.data))
@@ -267,13 +212,13 @@ class Intake:
             try:
                 answers = await stored
             except Conflict:
-                self._undo([draft])
+                self._drafting.undo([draft])
                 if not draft.joined:
                     raise
-                self._close_joined(draft)
+                self._drafting.close_joined(draft)
                 draft, stored = self._hand_in(run, end, rules)
             except BaseException:
-                self._undo([draft])
+                self._drafting.undo([draft])
                 raise
             else:
                 self._hand_on(draft, answers[0])
@@ -286,7 +231,7 @@ class Intake:
         rules = self._by_source.get(source, ())
         names: list[str | None] = [rule.trigger.name for rule in rules] or [None]
         outcomes = tuple(Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names)
-        entry = Entry(event=named, data=self._draft(named).data, outcomes=outcomes)
+        entry = Entry(event=named, data=self._drafting.draft(named).data, outcomes=outcomes)
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
@@ -327,10 +272,10 @@ class Intake:
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
                 for event in events:
-                    draft = self._draft(event)
+                    draft = self._drafting.draft(event)
                     draft.apart = apart
                     drafts.append(draft)
-                    self._decide_all(draft, rules_of(event), origin, reason, bypass)
+                    self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
                 change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory)
                 stored = self._journal.submit(change)
@@ -338,182 +283,24 @@ class Intake:
             except asyncio.CancelledError:
                 # Who emitted is gone, but the change was written or refused: its runs must not be left alone.
                 if stored is None or stored.exception() is not None:
-                    self._undo(drafts)
+                    self._drafting.undo(drafts)
                 else:
                     self._hand_on_all(drafts, stored.result())
                 raise
             except Conflict:
                 # A window that we joined was not stored, or closed in the store: decide anew.
-                self._undo(drafts)
+                self._drafting.undo(drafts)
                 for draft in drafts:
-                    self._close_joined(draft)
+                    self._drafting.close_joined(draft)
                 if attempt == _TRIES:
                     raise
                 continue
             except BaseException:
-                self._undo(drafts)
+                self._drafting.undo(drafts)
                 raise
             self._hand_on_all(drafts, answers)
             return answers
         raise StoreUnavailable("the events could not be stored; try again")
-
-    def _draft(self, event: Event) -> Draft:
-        data = encode_json(event.data)
-        if len(data) > self._max_data_bytes:
-            raise InvalidEvent(
-                f"an event's data is at most {format_size(self._max_data_bytes)} of JSON, this is "
-                f"{format_size(len(data))}",
-                status=413,
-            )
-        return Draft(event=event, data=data)
-
-    def _decide_all(
-        self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]
-    ) -> None:
-        """Decide what an event becomes at each trigger that it meets."""
-        event = draft.event
-        if not rules:
-            draft.outcomes.append(
-                Outcome(
-                    trigger=None,
-                    outcome=EventOutcome.UNMATCHED,
-                    code="unmatched",
-                    reason=f"unmatched: no trigger is on events of {event.source} of type {event.type}",
-                )
-            )
-        for rule in rules:
-            draft.outcomes.append(self._decide(draft, event, rule, origin, reason, bypass))
-
-    def _decide(
-        self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
-    ) -> Outcome:
-        """Decide what an event becomes at one trigger, adding its run or join to the draft."""
-        trigger = rule.trigger
-        if rule.disabled is not None:
-            what = "job" if trigger.works else "trigger"
-            return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
-        pause = self._pauses.get(trigger.name)
-        if pause is not None and "pause" not in bypass and pause.holds(event.received_at):
-            return _dropped(trigger.name, EventOutcome.PAUSED, "trigger_paused", pause.said_of(trigger.name))
-        scope = None
-        window_key = ""
-        if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
-            try:
-                scope = rule.scope(event, rule.data_of(event))
-                if rule.filter is not None and not rule.passes(event, scope):
-                    return _dropped(trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false")
-                window_key = rule.key_of(event, scope)[:LONGEST_NAME]
-            except ExpressionError as error:
-                return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", str(error))
-        priority = effective(trigger.priority, event.priority, trigger.priority_max)
-        if trigger.debounce is not None and "debounce" not in bypass:
-            return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
-        return self._ready(draft, event, rule, origin, priority, reason)
-
-    def _gather(
-        self,
-        draft: Draft,
-        event: Event,
-        rule: Rule,
-        debounce: Debounce,
-        origin: Origin,
-        priority: int,
-        key: str,
-    ) -> Outcome:
-        """Join the open debounce window of this key, or open one with a pending run."""
-        trigger, now = rule.trigger, event.received_at
-        window = self._windows.find(trigger.name, key)
-        if window is not None and (draft.apart is None or window.run not in draft.apart):
-            before = window.due_at
-            window.due_at = next_due(debounce, now, window.closes_at)
-            draft.joined.append((window, before, window.due_at))
-            window.priority = max(window.priority, priority)
-            window.count += 1
-            text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
-            draft.joins.append(
-                Join(
-                    run=window.run,
-                    event=event.id,
-                    due_at=window.due_at,
-                    priority=window.priority,
-                    reason=text,
-                )
-            )
-            return Outcome(
-                trigger=trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
-            )
-        due_at, closes_at = first_due(debounce, now)
-        text = f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)"
-        run = self._run(
-            event, rule, origin, priority,
-            (Step(at=now, state=RunState.PENDING, code="debounce", reason=text),),
-            due_at=due_at, closes_at=closes_at, window=key,
-        )  # fmt: skip
-        opened = Window(
-            run=run.id, trigger=trigger.name, key=key, due_at=due_at, closes_at=closes_at, priority=priority
-        )
-        self._windows.open(opened)
-        draft.opened.append(opened)
-        if draft.apart is not None:
-            draft.apart.add(run.id)
-        draft.runs.append((run, event))
-        return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
-
-    def _ready(self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str) -> Outcome:
-        """Make a run that is ready; where a slot is free it is stored as running at once."""
-        now = event.received_at
-        if origin is Origin.MANUAL:
-            code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
-        elif origin is Origin.SCHEDULE:
-            code, text = "due", "due"
-        else:
-            code, text = "matched", f"matched: {reason}" if reason else "matched"
-        if draft.may_start and self._starter.claim(rule.job.name):
-            steps = (
-                Step(at=now, state=RunState.QUEUED, code=code, reason=text),
-                Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
-            )
-            run = self._run(event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot)
-        else:
-            text = f"{text}; waits for a slot"
-            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
-            run = self._run(event, rule, origin, priority, (step,))
-        draft.runs.append((run, event))
-        return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
-
-    def _run(
-        self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
-    ) -> Run:
-        now = event.received_at
-        last = steps[-1]
-        key = event.key or event.id
-        if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
-            # Heard: several senders may use the same keys for different events.
-            key = f"{event.source} {event.key}"
-        return Run(
-            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
-            state=last.state, code=last.code, reason=last.reason, priority=priority,
-            rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
-        )  # fmt: skip
-
-    def _close_joined(self, draft: Draft) -> None:
-        """Close the windows that a draft joined, as one of them was not stored, or is closed in the store."""
-        for window, _, _ in draft.joined:
-            self._windows.close(window)
-
-    def _undo(self, drafts: Sequence[Draft]) -> None:
-        """Take back what was reserved for events that were not stored."""
-        for draft in drafts:
-            for run, _ in draft.runs:
-                if run.state is RunState.RUNNING:
-                    self._starter.release(run.job)
-            for window in draft.opened:
-                self._windows.close(window)
-            for window, before, after in reversed(draft.joined):
-                window.count -= 1
-                if window.due_at == after:
-                    window.due_at = before
 
     def _hand_on_all(self, drafts: Sequence[Draft], answers: Sequence[Accepted]) -> None:
         for draft, answer in zip(drafts, answers, strict=True):
@@ -523,14 +310,14 @@ class Intake:
         """Give what is durable to dispatch; take back what the store found to be there already."""
         if answer.duplicate:
             self.duplicates += 1
-            self._undo([draft])
+            self._drafting.undo([draft])
             return
         self.accepted += 1
         stored = {outcome.run for outcome in answer.outcomes}
         for run, event in draft.runs:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
-                self._undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
+                self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
             elif run.state is RunState.RUNNING:
                 self._starter.launch(run, event)
             elif run.state is RunState.QUEUED:
@@ -551,7 +338,3 @@ def _in_utc(time: Any) -> datetime:
         return time.astimezone(UTC)
     except OverflowError:
         raise InvalidEvent("an event's time is out of range", status=422) from None
-
-
-def _dropped(trigger: str, outcome: EventOutcome, code: str, why: str) -> Outcome:
-    return Outcome(trigger=trigger, outcome=outcome, code=code, reason=f"{outcome}: {why}")

@@ -1,0 +1,250 @@
+"""Drafts: what an event is to become at each trigger that it meets, decided before it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+
+from engine.decide.priority import effective, rank
+from engine.decide.rules import Rule
+from engine.decide.shaping import Window, Windows, first_due, next_due
+from engine.errors import ExpressionError, InvalidEvent
+from engine.events import Event, EventOutcome, Outcome
+from engine.ids import new_id
+from engine.payload import encode_json
+from engine.runs import Origin, Run, RunState, Step
+from engine.store.changes import Entry, Join
+from engine.triggers import Debounce, Pause
+from engine.units import format_duration, format_size
+
+LONGEST_NAME = 1024
+"""Characters that an event's type, subject, key and source may have."""
+
+
+class Starter(Protocol):
+    """What intake needs of dispatch."""
+
+    boot: str
+
+    def claim(self, job: str) -> bool:
+        """Take a slot for a run of the job, if one is free and nobody waits for it."""
+        ...
+
+    def release(self, job: str) -> None:
+        """Give a claimed slot back, as its run was not stored."""
+        ...
+
+    def launch(self, run: Run, event: Event) -> None:
+        """Execute a run that was stored as running, in a claimed slot."""
+        ...
+
+    def offer(self, run: Run, event: Event | None) -> None:
+        """Take in a run that was stored as queued."""
+        ...
+
+    def wait(self, run: Run) -> None:
+        """Take in a run that was stored as pending, or was put off."""
+        ...
+
+
+class Draft(Struct):
+    """What an event is to become, until it is durable: also what has to be undone where it does not."""
+
+    event: Event
+    data: bytes
+    outcomes: list[Outcome] = field(default_factory=list)
+    runs: list[tuple[Run, Event]] = field(default_factory=list)
+    joins: list[Join] = field(default_factory=list)
+    opened: list[Window] = field(default_factory=list)
+    joined: list[tuple[Window, datetime, datetime]] = field(default_factory=list)
+    may_start: bool = True
+    """Whether a run of it may take a free slot at once."""
+    apart: set[str] | None = None
+    """On the last try: the runs whose windows this very change opens, as they may turn out to be there already."""
+
+    def entry(self) -> Entry:
+        """Return it as the store takes it."""
+        return Entry(
+            event=self.event, data=self.data, outcomes=tuple(self.outcomes),
+            runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins),
+        )  # fmt: skip
+
+
+class Drafting:
+    """Decides what events become. What it reserves for them meanwhile, slots and places in windows, `undo` gives back.
+
+    `pauses` tells what is paused, by trigger.
+    """
+
+    def __init__(
+        self, *, starter: Starter, windows: Windows, pauses: Mapping[str, Pause], max_data_bytes: int, ageing_s: float
+    ) -> None:
+        self._starter = starter
+        self._windows = windows
+        self._pauses = pauses
+        self._max_data_bytes = max_data_bytes
+        self._ageing_s = ageing_s
+
+    def draft(self, event: Event) -> Draft:
+        """Return an empty draft; raise InvalidEvent where the event's data is too large."""
+        data = encode_json(event.data)
+        if len(data) > self._max_data_bytes:
+            raise InvalidEvent(
+                f"an event's data is at most {format_size(self._max_data_bytes)} of JSON, this is "
+                f"{format_size(len(data))}",
+                status=413,
+            )
+        return Draft(event=event, data=data)
+
+    def decide(self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> None:
+        """Decide what an event becomes at each trigger that it meets."""
+        event = draft.event
+        if not rules:
+            draft.outcomes.append(
+                Outcome(
+                    trigger=None,
+                    outcome=EventOutcome.UNMATCHED,
+                    code="unmatched",
+                    reason=f"unmatched: no trigger is on events of {event.source} of type {event.type}",
+                )
+            )
+        for rule in rules:
+            draft.outcomes.append(self._decide_one(draft, event, rule, origin, reason, bypass))
+
+    def _decide_one(
+        self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
+    ) -> Outcome:
+        """Decide what an event becomes at one trigger, adding its run or join to the draft."""
+        trigger = rule.trigger
+        if rule.disabled is not None:
+            what = "job" if trigger.works else "trigger"
+            return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
+        pause = self._pauses.get(trigger.name)
+        if pause is not None and "pause" not in bypass and pause.holds(event.received_at):
+            return _dropped(trigger.name, EventOutcome.PAUSED, "trigger_paused", pause.said_of(trigger.name))
+        scope = None
+        window_key = ""
+        if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
+            try:
+                scope = rule.scope(event, rule.data_of(event))
+                if rule.filter is not None and not rule.passes(event, scope):
+                    return _dropped(trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false")
+                window_key = rule.key_of(event, scope)[:LONGEST_NAME]
+            except ExpressionError as error:
+                return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", str(error))
+        priority = effective(trigger.priority, event.priority, trigger.priority_max)
+        if trigger.debounce is not None and "debounce" not in bypass:
+            return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
+        return self._ready(draft, event, rule, origin, priority, reason)
+
+    def _gather(
+        self,
+        draft: Draft,
+        event: Event,
+        rule: Rule,
+        debounce: Debounce,
+        origin: Origin,
+        priority: int,
+        key: str,
+    ) -> Outcome:
+        """Join the open debounce window of this key, or open one with a pending run."""
+        trigger, now = rule.trigger, event.received_at
+        window = self._windows.find(trigger.name, key)
+        if window is not None and (draft.apart is None or window.run not in draft.apart):
+            before = window.due_at
+            window.due_at = next_due(debounce, now, window.closes_at)
+            draft.joined.append((window, before, window.due_at))
+            window.priority = max(window.priority, priority)
+            window.count += 1
+            text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
+            draft.joins.append(
+                Join(
+                    run=window.run,
+                    event=event.id,
+                    due_at=window.due_at,
+                    priority=window.priority,
+                    reason=text,
+                )
+            )
+            return Outcome(
+                trigger=trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
+            )
+        due_at, closes_at = first_due(debounce, now)
+        text = f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)"
+        run = self._run(
+            event, rule, origin, priority,
+            (Step(at=now, state=RunState.PENDING, code="debounce", reason=text),),
+            due_at=due_at, closes_at=closes_at, window=key,
+        )  # fmt: skip
+        opened = Window(
+            run=run.id, trigger=trigger.name, key=key, due_at=due_at, closes_at=closes_at, priority=priority
+        )
+        self._windows.open(opened)
+        draft.opened.append(opened)
+        if draft.apart is not None:
+            draft.apart.add(run.id)
+        draft.runs.append((run, event))
+        return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
+
+    def _ready(self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str) -> Outcome:
+        """Make a run that is ready; where a slot is free it is stored as running at once."""
+        now = event.received_at
+        if origin is Origin.MANUAL:
+            code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
+        elif origin is Origin.SCHEDULE:
+            code, text = "due", "due"
+        else:
+            code, text = "matched", f"matched: {reason}" if reason else "matched"
+        if draft.may_start and self._starter.claim(rule.job.name):
+            steps = (
+                Step(at=now, state=RunState.QUEUED, code=code, reason=text),
+                Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
+            )
+            run = self._run(event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot)
+        else:
+            text = f"{text}; waits for a slot"
+            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
+            run = self._run(event, rule, origin, priority, (step,))
+        draft.runs.append((run, event))
+        return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
+
+    def _run(
+        self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
+    ) -> Run:
+        now = event.received_at
+        last = steps[-1]
+        key = event.key or event.id
+        if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
+            # Heard: several senders may use the same keys for different events.
+            key = f"{event.source} {event.key}"
+        return Run(
+            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
+            state=last.state, code=last.code, reason=last.reason, priority=priority,
+            rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
+            scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
+        )  # fmt: skip
+
+    def undo(self, drafts: Sequence[Draft]) -> None:
+        """Take back what was reserved for events that were not stored."""
+        for draft in drafts:
+            for run, _ in draft.runs:
+                if run.state is RunState.RUNNING:
+                    self._starter.release(run.job)
+            for window in draft.opened:
+                self._windows.close(window)
+            for window, before, after in reversed(draft.joined):
+                window.count -= 1
+                if window.due_at == after:
+                    window.due_at = before
+
+    def close_joined(self, draft: Draft) -> None:
+        """Close the windows that a draft joined, as one of them was not stored, or is closed in the store."""
+        for window, _, _ in draft.joined:
+            self._windows.close(window)
+
+
+def _dropped(trigger: str, outcome: EventOutcome, code: str, why: str) -> Outcome:
+    return Outcome(trigger=trigger, outcome=outcome, code=code, reason=f"{outcome}: {why}")
