@@ -241,8 +241,13 @@ class Sources:
                 state.fail("it ended by itself", self._clock.now())
                 log.warning("Source %s ended by itself", state.id, extra={"action": "source_ended", **ids})
             else:
-                state.fail(_said(error), self._clock.now())
-                log.error("Source %s raised", state.id, exc_info=error, extra={"action": "source_raised", **ids})
+                # The traceback of what it raised before already was told once.
+                again = state.last_error == (said := _said(error))
+                state.fail(said, self._clock.now())
+                log.error(
+                    "Source %s raised %s", state.id, f"again: {said}" if again else said,
+                    exc_info=None if again else error, extra={"action": "source_raised", **ids},
+                )  # fmt: skip
         state.enter(Phase.FAILED, self._clock.now())
 
 

@@ -1,6 +1,7 @@
 """Lines that are appended to a file."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from engine.plugin import Duration, Event, Source, SourceContext
@@ -17,18 +18,25 @@ class Lines(Source, frozen=True, kw_only=True):
     path: Path
     every: Duration = 1.0
 
+    def identity(self) -> str:
+        return str(self.path)  # with another `every` it is the same source still, and goes on where it was
+
     async def run(self, context: SourceContext) -> None:
-        offset = await context.cursor() or 0
+        inode, offset = await context.cursor() or (0, 0)
         context.ready()
         async for _ in context.every(self.every):
-            for line in await asyncio.to_thread(read_lines, context.base / self.path, offset):
+            inode, offset, lines = await asyncio.to_thread(read_lines, context.base / self.path, inode, offset)
+            for line in lines:
                 offset += len(line)
-                text = line.decode(errors="replace").rstrip("\n")
-                await context.emit(Event(type="line.added", data={"text": text}), cursor=offset)
+                data = {"text": line.decode(errors="replace").rstrip("\n")}
+                await context.emit(Event(type="line.added", data=data), cursor=[inode, offset])
 
 
-def read_lines(path: Path, offset: int) -> list[bytes]:
-    """Return the whole lines from an offset on, a bounded number of them."""
+def read_lines(path: Path, inode: int, offset: int) -> tuple[int, int, list[bytes]]:
+    """Return the whole lines from an offset on, but not too many; from the start where it is another file by now."""
     with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        if found.st_ino != inode or found.st_size < offset:
+            inode, offset = found.st_ino, 0
         file.seek(offset)
-        return [line for line in file.readlines(65_536) if line.endswith(b"\n")]
+        return inode, offset, [line for line in file.readlines(65_536) if line.endswith(b"\n")]
