@@ -11,7 +11,7 @@ import pytest
 
 from engine.plugin import StoreUnavailable
 from engine.registry import Registry
-from engine.testing import SourceHarness
+from engine.testing import SourceHarness, load_plugin
 from tests.crash.process import EngineProcess, started, wait_for
 from tests.crash.site import Job, Site
 
