@@ -10,7 +10,7 @@ from engine.plugin import Source, SourceContext, Whereabouts
 
 
 class Manual(Source, frozen=True, kw_only=True):
-    """Emit nothing: the trigger runs when it is fired through the API, the web page or the command line.
+    """Emit nothing: the trigger runs when it is fired through the API or the command line.
 
     Written `on.manual = true`. Every other trigger can be fired, too.
     """
