@@ -29,7 +29,6 @@ CALLS: dict[str, tuple[str, ...]] = {
     "mkdir": ("mkdir", "mkdirat"),
     "ftruncate": ("ftruncate",),
     "sendto": ("sendto", "sendmsg"),
-    "writev": ("writev", "pwritev", "pwritev2"),
     "pwrite64": ("pwrite64",),
     "memfd_create": ("memfd_create",),
     "vfork": ("vfork", "fork"),
