@@ -97,6 +97,9 @@ async def test_a_filter_that_is_false_and_one_that_fails_are_told_apart(tmp_path
         assert "size" in only(broken)[2]
         no_truth = await desk.emit_one(event(data={"size": "large"}))
         assert only(no_truth)[1] == "filter_error"
+        nothing = await desk.emit_one(event(data=None))
+        assert only(nothing)[1] == "filter_error"
+        assert only(nothing)[2].endswith("; the event has no data")
         assert only(await desk.emit_one(event(data={"size": 11})))[0] is EventOutcome.RUN
         await nothing_is_in_limbo(desk)
 

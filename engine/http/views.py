@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, time
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -19,6 +20,7 @@ from engine.store.base import Ledger, StoredEvent, TriggerStats
 from engine.units import format_duration
 
 MASK = "***"
+_PASSWORD = re.compile(r"(://[^\s/?#@:]*:)[^\s/?#]+@")
 MOST_BROKEN_ROWS = 100
 """Rows that break the ledger's rule, as `doctor` lists them; the count is always whole."""
 
@@ -164,7 +166,7 @@ def runner_name(runner: Any) -> str:
 
 
 def shown(value: Any, secrets: Collection[str] = ()) -> Any:
-    """Return a setting as JSON, with every secret masked, also inside longer text."""
+    """Return a setting as JSON, with every secret masked, also inside longer text, and so is the password of a URL."""
     if isinstance(value, Secret):
         return MASK
     if isinstance(value, Enum):
@@ -173,7 +175,7 @@ def shown(value: Any, secrets: Collection[str] = ()) -> Any:
         for secret in secrets:
             if secret and secret in value:
                 value = value.replace(secret, MASK)
-        return value
+        return _PASSWORD.sub(rf"\1{MASK}@", value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Struct):
@@ -182,7 +184,7 @@ def shown(value: Any, secrets: Collection[str] = ()) -> Any:
         return {str(shown(str(key), secrets)): shown(item, secrets) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [shown(item, secrets) for item in value]
-    if isinstance(value, datetime):
+    if isinstance(value, (date, time)):
         return value.isoformat()
     return shown(str(value), secrets) if isinstance(value, PurePath) else type(value).__name__
 

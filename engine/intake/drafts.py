@@ -134,7 +134,8 @@ class Drafting:
                     return _dropped(trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false")
                 window_key = rule.key_of(event, scope)[:LONGEST_NAME]
             except ExpressionError as error:
-                return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", str(error))
+                why = f"{error}; the event has no data" if event.data is None else str(error)
+                return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         priority = effective(trigger.priority, event.priority, trigger.priority_max)
         if trigger.debounce is not None and "debounce" not in bypass:
             return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
