@@ -288,6 +288,56 @@ def test_the_configuration_says_where_the_engine_and_its_token_are(running: Runn
     assert call("runs").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '[triggers.a]\njob = "nobody"\non.webhook = { path = "a", verify = { github = { env = "NOT_SET" } } }\n',
+        "[jobs.half]\nrun.exec = [\n",
+        '[engine]\nplugins = ["folder"]\nconcurency = 3\n',
+    ],
+    ids=["a secret that is not set", "no TOML", "an unknown key and a broken plugin"],
+)
+def test_a_client_needs_of_the_configuration_where_the_engine_is_alone(
+    running: Running, here: Path, capfd: pytest.CaptureFixture[str], rest: str
+) -> None:
+    (here / "folder").mkdir()
+    (here / "folder" / "broken.py").write_text("raise RuntimeError('broken plugin')")
+    (here / "data").mkdir()
+    token_path(here / "data").write_text(TOKEN)
+    token_path(here / "data").chmod(0o600)
+    configure(here, running.url, rest)
+    assert call("check").exit_code == 2
+    capfd.readouterr()
+    result = call("runs")
+    assert (result.exit_code, "Traceback" in result.output + capfd.readouterr().err) == (0, False), result.output
+    assert str(here / "data") in call("token").output
+
+
+def test_where_just_the_address_is_wrong_all_mistakes_are_told(here: Path) -> None:
+    configure(here, "http://nowhere", '[jobs.a]\ntimeout = "soon"\n')
+    result = call("runs")
+    assert result.exit_code == 2
+    assert "config.toml:2: http.listen" in result.output
+    assert "jobs.a.timeout" in result.output
+
+
+def test_overrides_and_later_files_say_where_the_engine_is(
+    running: Running, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(here)
+    (here / "later").mkdir()
+    (here / "later" / "more.toml").write_text('[engine]\ndata = "kept"\n')
+    (here / "later" / "kept").mkdir()
+    token_path(here / "later" / "kept").write_text(TOKEN)
+    token_path(here / "later" / "kept").chmod(0o600)
+    monkeypatch.setenv("ENGINE__HTTP__LISTEN", running.url.removeprefix("http://"))
+    monkeypatch.setenv("ENGINE__JOBS__NONE__TIMEOUT", "1s")
+    files = ("--config", "config.toml", "--config", "later/more.toml")
+    assert call("runs", *files).exit_code == 0
+    monkeypatch.setenv("ENGINE__ENGINE__DATA", "elsewhere")
+    assert f"there is no admin token in {here / 'elsewhere'}" in call("runs", *files).output
+
+
 def test_the_admin_token_of_this_machine_goes_nowhere_else(here: Path) -> None:
     configure(here)
     result = call("runs", "--url", "http://192.0.2.1:8080")

@@ -443,7 +443,7 @@ def token_rotate(
     from engine.http.tokens import VARIABLE, rotate_admin_token
 
     session = Session.of(ctx, config, as_json, None, None)
-    data = session.load().engine.data
+    data = session.reach().data
     if VARIABLE in os.environ:
         raise CommandFailed(f"the admin token comes from {VARIABLE}: change it there, and start the engine again")
     rotate_admin_token(data)
@@ -455,7 +455,7 @@ def _say_token(session: Session, show: bool) -> None:
 
     from engine.http.tokens import read_admin_token
 
-    value, origin, path = read_admin_token(session.load().engine.data, os.environ)
+    value, origin, path = read_admin_token(session.reach().data, os.environ)
     if session.json:
         shown = {"origin": origin, "path": None if path is None else str(path)}
         say_json({**shown, "token": value} if show else shown)
