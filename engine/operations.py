@@ -19,7 +19,7 @@ from engine.decide.rules import Rule
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
-from engine.http.views import shown
+from engine.http.views import shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -333,6 +333,11 @@ class Operations:
             # What plugins say went wrong may quote their settings.
             **{name: self._mask(value) if isinstance(value, str) else value for name, value in shown.items()},
             "name": state.id,
+            "title": (
+                title_of(state.source, self.config.base, self.config.secrets)
+                if named is None
+                else f"{state.source.name} {named.name}"
+            ),
             "triggers": [
                 name
                 for name, rule in self._rules.items()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
@@ -175,8 +176,11 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
 
 def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> None:
     lines = ask(running, "sources").output.splitlines()
-    assert lines[0].split()[:3] == ["SOURCE", "STATE", "EVENTS"]
-    assert [line.split()[:2] for line in lines[1:]] == [["files:inbox/new", "running"], ["nightly", "running"]]
+    assert lines[0].split()[:4] == ["SOURCE", "STATE", "TRIGGERS", "EVENTS"]
+    assert lines[1].startswith("files inbox/new  running  nightly ")
+    assert lines[2].startswith("nightly ")
+    assert "name           files:inbox/new" in ask(running, "sources", "files inbox/new").output
+    assert "there is no source nobody" in ask(running, "sources", "nobody").output
     assert "triggers       nightly" in ask(running, "sources", "files:inbox/new").output
     assert json.loads(ask(running, "--json", "sources", "nightly").output)["name"] == "nightly"
     assert [one["name"] for one in json.loads(ask(running, "--json", "sources").output)["items"]][1] == "nightly"
@@ -445,6 +449,45 @@ def test_a_table_on_a_terminal_shows_text_and_no_markup(
     assert one in shown
     assert "[red]not red[/red] \\x1b[31m" in shown
     assert "\x1b[31m" not in shown
+
+
+SENTENCE = "failed: attempt 3 of 3 exited with 1, and no further attempt is left to it"
+COLUMNS = ("run", "trigger", "job", "state", "created", "reason")
+
+
+def drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, run: str, trigger: str
+) -> list[str]:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    row = [run, trigger, "import-csv", "timed_out", "2026-11-21 02:00:00+00:00", SENTENCE]
+    say_table(COLUMNS, [row], optional=("job", "created"))
+    return Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+
+
+@pytest.mark.parametrize("trigger", ["nightly", "new-orders-of-the-shop-in-hamburg"])
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_a_table_that_is_drawn_is_readable_on_every_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, trigger: str
+) -> None:
+    one = new_id()
+    lines = drawn(capsys, monkeypatch, width, one, trigger)
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == [name for name in COLUMNS if name in lines[0]]
+    assert lines[1].startswith(f"{one}  ")
+    at = lines[0].index("reason")
+    assert " ".join(line[at:].strip() for line in lines[1:] if line[at:].strip()) == SENTENCE
+
+
+@pytest.mark.parametrize(
+    ("width", "headings"), [(80, "run trigger state reason"), (110, "run trigger state created reason")]
+)
+def test_columns_that_a_terminal_has_no_room_for_are_left_out_in_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, headings: str
+) -> None:
+    assert drawn(capsys, monkeypatch, width, new_id(), "nightly")[0].split() == headings.split()
+    assert drawn(capsys, monkeypatch, 200, new_id(), "nightly")[0].split() == list(COLUMNS)
 
 
 def test_a_trigger_is_paused_and_resumed(running: Running) -> None:

@@ -214,12 +214,14 @@ def triggers(
         say_json(found)
         return
     columns = ("name", "job", "state", "next", "total", "succeeded", "failed")
+    optional = ("succeeded", "total", "job", "failed")
     say_table(
         columns,
         [
             [one["name"], one["job"], one["state"], local(one.get("next_at")), *_counts(one["stats"])]
             for one in found["items"]
         ],
+        optional=optional,
     )
 
 
@@ -251,6 +253,7 @@ def runs(
             [one["id"], one["trigger"], one["job"], one["state"], local(one["created_at"]), one["reason"]]
             for one in found["items"]
         ],
+        optional=("job", "created"),
     )
 
 
@@ -333,16 +336,21 @@ def why(
 @app.command()
 def sources(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="One source alone, with all that is known of it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One source alone, by its id or name, or a trigger on it."),
+    ] = None,
     config: ConfigFiles = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """List the sources that triggers are on, and how each is."""
+    from engine.cli.asking import find_source
+
     session = Session.of(ctx, config, as_json, url, token)
     if name is not None:
-        one = session.client().get("sources", *name.split("/"))
+        one = find_source(session.client(), name)
         if session.json:
             say_json(one)
             return
@@ -355,16 +363,20 @@ def sources(
     if session.json:
         say_json(found)
         return
-    columns = ("source", "state", "events", "duplicates", "rejected", "restarts", "last event", "problem")
+    columns = (
+        "source", "state", "triggers", "events", "duplicates", "rejected", "restarts", "last event", "problem",
+    )  # fmt: skip
     say_table(
         columns,
         [
             [
-                one["name"], one["state"], one["events"], one["duplicates"], one["rejected"] + one["refused"],
-                one["restarts"], local(one["last_event_at"]), one["problem"] or one["warning"],
+                one["title"], one["state"], ", ".join(one["triggers"]) or None, one["events"], one["duplicates"],
+                one["rejected"] + one["refused"], one["restarts"], local(one["last_event_at"]),
+                one["problem"] or one["warning"],
             ]
             for one in found["items"]
         ],
+        optional=("restarts", "duplicates", "rejected", "last event", "events"),
     )  # fmt: skip
 
 
@@ -381,6 +393,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
     say_table(
         ("kind", "name", "from", "about"),
         [[one["kind"], one["name"], one["origin"], one["error"] or one["doc"]] for one in found],
+        optional=("from",),
     )
 
 
