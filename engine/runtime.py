@@ -147,7 +147,6 @@ class Runtime:
         had.
         """
         config = self.config
-        config.engine.data.mkdir(parents=True, exist_ok=True)
         lock = Lock(config.engine.data / "engine.lock", f"the data directory {config.engine.data}")
         try:
             store = SqliteStore(config.store.path, clock=self.clock)

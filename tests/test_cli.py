@@ -373,6 +373,18 @@ def test_check_prints_every_problem_with_its_place(here: Path) -> None:
     assert (result.exit_code, "missing.toml" in result.output) == (2, True)
 
 
+@pytest.mark.parametrize("settings", ['[engine]\ndata = "f/data"\n', '[store]\nurl = "sqlite:///f/engine.db"\n'])
+def test_a_directory_that_cannot_be_made_is_one_sentence_with_the_way_out(here: Path, settings: str) -> None:
+    (here / "f").touch()
+    configure(here, more=settings)
+    done = subprocess.run([sys.executable, "-m", "engine"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    [told] = [line for line in done.stderr.splitlines() if "critical" in line]
+    assert "can't be used: there is a file in place of a directory" in told
+    assert "or name another one in the configuration" in told
+
+
 def test_plugins_and_schema_need_no_engine_and_no_configuration(here: Path) -> None:
     assert json.loads(call("plugins", "--json").output)["next"] is None
     assert call("plugins").output.startswith("KIND")

@@ -36,6 +36,16 @@ def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
     assert (config.base, config.files) == (tmp_path, (tmp_path / "config.toml",))
 
 
+@pytest.mark.parametrize(("text", "line"), [('[engine]\ndata = "f"\n', 2), ("", 1)])
+def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path, text: str, line: int) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "data").touch()
+    [problem] = problems_of(tmp_path, text)
+    assert (problem.line, problem.path) == (line, "engine.data")
+    assert "is a file" in problem.message
+    assert "name a directory" in str(problem.hint)
+
+
 def test_everything_that_may_stand_there_is_read(tmp_path: Path) -> None:
     text = """
     [engine]
