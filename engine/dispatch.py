@@ -193,7 +193,8 @@ class Dispatch:
             self._idle.clear()
             await self._sleep(left_s, self._idle)
         if self._active:
-            log.info("Interrupting %d runs", len(self._active), extra={"action": "interrupt"})
+            count = len(self._active)
+            log.info("Interrupting %d %s", count, "run" if count == 1 else "runs", extra={"action": "interrupt"})
         for active in list(self._active.values()):
             self._cancel(active, "interrupted")
         while self._taken:
