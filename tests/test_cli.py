@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.text import Text
 from typer.testing import CliRunner, Result
 
@@ -172,6 +173,8 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
     shown = ask(running, "run", run.id).output
     assert "exit 0" in shown
     assert json.loads(ask(running, "run", run.id, "--json").output)["id"] == run.id
+    running.operations.memory.kept[run.id] = replace(run, outputs={"file": "Größe.csv", "ok": True})
+    assert 'outputs        {"file": "Größe.csv", "ok": true}' in ask(running, "run", run.id).output
 
 
 def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> None:

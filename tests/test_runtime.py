@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from engine import runtime as runtime_module
 from engine.config import Config, load
-from engine.errors import Conflict, EngineError, StoreDamaged, StoreInUse, StoreUnavailable
+from engine.errors import Conflict, EngineError, NotFound, StoreDamaged, StoreInUse, StoreUnavailable
 from engine.execution import RUN_MARK
 from engine.jobs import Job
 from engine.operations import Changes, Operations
@@ -725,6 +725,17 @@ async def test_a_second_signal_ends_the_process_at_once(start: Start, tmp_path: 
 
 
 # Triggers that come, pause and go
+
+
+async def test_a_trigger_or_source_that_is_not_there_is_answered_with_the_one_that_may_be_meant(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK + "[sources.orders.tap]\n[triggers.tap]\non.source = 'orders'\njob = 'work'\n")
+    async with running(config) as engine:
+        with pytest.raises(NotFound, match=r'there is no trigger taps; did you mean "tap"\?'):
+            await fire(engine, "taps")
+        with pytest.raises(NotFound, match="there is no trigger nothing-like-it; known: go, tap"):
+            operations(engine).trigger_view("nothing-like-it")
+        with pytest.raises(NotFound, match=r'there is no source tap:order; did you mean "tap:orders"\?'):
+            operations(engine).source_view("tap:order")
 
 
 async def test_a_trigger_that_can_not_be_removed_now_is_there_as_before(tmp_path: Path) -> None:

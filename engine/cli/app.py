@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated, Any
 
@@ -275,6 +276,8 @@ def run(
     for name, value in found.items():
         if name.endswith("_at") or name == "scheduled_for":
             value = local(value)
+        if isinstance(value, dict):
+            value = json.dumps(value, ensure_ascii=False)
         if value is not None and name not in ("trace", "attempts", "events"):
             say(f"{name:14} {value}")
     say(f"{'events':14} {' '.join(found['events'])}")
