@@ -432,3 +432,26 @@ def test_files_that_are_not_there_are_named_with_the_way_out(tmp_path: Path, mon
 def test_an_error_can_be_written_as_json(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, "[engine]\nconcurrency = 0\n")
     assert json.loads(json.dumps([problem.file, problem.line, problem.path, problem.message, problem.hint]))
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "hint"),
+    [
+        ("[jobs.j]\nrun.shell = 'echo \"a b\"'\n", "jobs.j.run.shell", 'write ["echo", "a b"]'),
+        (JOB + "tags = 'night'\n", "jobs.j.tags", 'write ["night"]'),
+        (JOB + "retry = 3\n", "jobs.j.retry", "write { attempts = 3 }"),
+        (JOB + "timeout = 3\n", "jobs.j.timeout", 'durations have a unit: "3s"'),
+    ],
+)
+def test_a_value_of_another_form_is_told_with_the_form_that_is_meant(
+    tmp_path: Path, text: str, path: str, hint: str
+) -> None:
+    [problem] = problems_of(tmp_path, text)
+    assert (problem.path, problem.hint) == (path, hint)
+
+
+def test_a_required_key_that_is_misspelt_is_told_once(tmp_path: Path) -> None:
+    [problem] = problems_of(tmp_path, JOB + "[triggers.t]\non.tick = '1s'\njobb = 'j'\n")
+    assert (problem.path, problem.hint) == ("triggers.t.jobb", 'did you mean "job"?')
+    found = problems_of(tmp_path, JOB + "[triggers.t]\non.tick = '1s'\ncolour = 'j'\n")
+    assert sorted(problem.path for problem in found) == ["triggers.t.colour", "triggers.t.job"]
