@@ -29,7 +29,7 @@ from engine.queue import Queue, Timeline, Waiting
 from engine.runs import Run, RunState, Step
 from engine.store.base import QueuePlace, Store
 from engine.store.changes import Enqueue, Finish, NoteProcess, Start
-from engine.units import format_duration
+from engine.units import format_span
 
 log = logging.getLogger("engine.dispatch")
 
@@ -70,7 +70,7 @@ class Dispatch:
     def __init__(
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
-        on_end: Callable[[Run, Step], None],
+        on_end: Callable[[Run, AttemptEnd], None],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -193,7 +193,8 @@ class Dispatch:
             self._idle.clear()
             await self._sleep(left_s, self._idle)
         if self._active:
-            log.info("Interrupting %d runs", len(self._active), extra={"action": "interrupt"})
+            count = len(self._active)
+            log.info("Interrupting %d %s", count, "run" if count == 1 else "runs", extra={"action": "interrupt"})
         for active in list(self._active.values()):
             self._cancel(active, "interrupted")
         while self._taken:
@@ -262,7 +263,7 @@ class Dispatch:
     def _start(self, waiting: Waiting) -> None:
         """Begin a waiting run in a slot that was taken for it."""
         run, now = waiting.run, self._clock.now()
-        waited = format_duration(max((now - run.created_at).total_seconds(), 0.0))
+        waited = format_span(max((now - run.created_at).total_seconds(), 0.0))
         step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
         run = replace(
             run,
@@ -316,7 +317,7 @@ class Dispatch:
             gave_back = True
             self.pump()
             await recorded
-            self._on_end(run, end.step)
+            self._on_end(run, end)
             self._moved(run.id)
             if end.due_at is not None:
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))

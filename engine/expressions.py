@@ -60,6 +60,7 @@ _FUNCTIONS = frozenset(
     "getHours getMinutes getSeconds getMilliseconds".split()
 )
 _TEMPLATE = re.compile(rf"\{{\{{((?:(?>{_TEXT})|[^'\"}}]|\}}(?!\}}))*+)\}}\}}", re.DOTALL | re.VERBOSE)
+_ASSIGNMENT = re.compile(r"(?<![=!<>])=(?!=)")
 _MATCHES = re.compile(r"\bmatches\s*\(")
 _MATCHES_A_LITERAL = re.compile(r'\.\s*matches\s*\(\s*""\s*\)')
 _SEARCHED_BYTES = (("+", 512), ("matches(", 512), ("contains(", 16384))
@@ -265,7 +266,8 @@ def _first_sentence(text: str) -> str:
 
 
 def _syntax_error(text: str, message: str) -> str:
+    hint = "; two values are compared with `==`" if _ASSIGNMENT.search(_bare(text)) else ""
     detail = message.split("Syntax error:", 1)
     if len(detail) == 2:
-        return f"`{text}` is no CEL expression: {_first_sentence(detail[1].strip()).split(' expecting', 1)[0]}"
-    return f"`{text}` is no CEL expression: {_first_sentence(message)}"
+        message = detail[1].strip().split(" expecting", 1)[0]
+    return f"`{text}` is no CEL expression: {_first_sentence(message)}{hint}"

@@ -14,12 +14,13 @@ import anyio
 
 from engine.clock import Clock, rfc3339
 from engine.config import Config
+from engine.config.scalars import near
 from engine.decide.functions import text_of
 from engine.decide.rules import Rule
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
-from engine.http.views import shown
+from engine.http.views import shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -153,6 +154,7 @@ class Operations:
         self, trigger: str, *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],
         request_id: str | None,
     ) -> Accepted:  # fmt: skip
+        self._rule(trigger)
         return await self._intake.fire(
             trigger, data=data, reason=reason, priority=priority, bypass=bypass, request_id=request_id
         )
@@ -305,7 +307,8 @@ class Operations:
     def _rule(self, name: str) -> Rule:
         rule = self._rules.get(name)
         if rule is None:
-            raise NotFound(f"there is no trigger {name}")
+            hint = near(name, self._rules)
+            raise NotFound(f"there is no trigger {name}" + (f"; {hint}" if hint else ""))
         return rule
 
     def source_views(self) -> list[dict[str, Any]]:
@@ -324,7 +327,8 @@ class Operations:
         for view in self.source_views():
             if name in (view["name"], view["shared"]):
                 return view
-        raise NotFound(f"there is no source {name}")
+        hint = near(name, [view["name"] for view in self.source_views()])
+        raise NotFound(f"there is no source {name}" + (f"; {hint}" if hint else ""))
 
     def _source_view(self, state: SourceState) -> dict[str, Any]:
         shown = {**state.view(), "problem": state.problem(self.clock)}
@@ -333,6 +337,11 @@ class Operations:
             # What plugins say went wrong may quote their settings.
             **{name: self._mask(value) if isinstance(value, str) else value for name, value in shown.items()},
             "name": state.id,
+            "title": (
+                title_of(state.source, self.config.base, self.config.secrets)
+                if named is None
+                else f"{state.source.name} {named.name}"
+            ),
             "triggers": [
                 name
                 for name, rule in self._rules.items()

@@ -9,8 +9,9 @@ from typing import Protocol
 import anyio
 
 from engine.clock import Clock
-from engine.runs import Run, RunState, Step
-from engine.units import format_duration
+from engine.decide.attempts import AttemptEnd
+from engine.runs import Run, RunState
+from engine.units import format_span
 
 log = logging.getLogger("engine.run")
 
@@ -30,9 +31,9 @@ _LEVELS = {
 
 
 class Tells(Protocol):
-    """Hears that an attempt ended and what becomes of its run: its last step."""
+    """Hears that an attempt ended and what becomes of its run."""
 
-    def __call__(self, run: Run, step: Step, /) -> None: ...
+    def __call__(self, run: Run, end: AttemptEnd, /) -> None: ...
 
 
 class Allowance:
@@ -64,15 +65,15 @@ class Outcomes:
         self._wanted = anyio.Event()
         self._scope = anyio.CancelScope()
 
-    def __call__(self, run: Run, step: Step, /) -> None:
+    def __call__(self, run: Run, end: AttemptEnd, /) -> None:
+        step = end.step
         level = _LEVELS.get(step.state, logging.ERROR)
         if not (self._good if level == logging.INFO else self._bad).take():
             self._untold[step.state] += 1
             self._wanted.set()
             return
-        took = "" if run.started_at is None else f" after {format_duration((step.at - run.started_at).total_seconds())}"
         log.log(
-            level, "Run of %s %s%s: %s", run.job, step.state, took, step.reason,
+            level, "%s", _told(run, end),
             extra={"action": "run_ended", "run": run.id, "trigger": run.trigger, "code": step.code},
         )  # fmt: skip
 
@@ -92,6 +93,29 @@ class Outcomes:
     def _sum_up(self) -> None:
         untold, self._untold, self._wanted = self._untold, Counter(), anyio.Event()
         if untold:
-            worst = max(_LEVELS.get(state, logging.ERROR) for state in untold)
+            # What is tried again has not failed yet: in a sum it is no reason to look.
+            told = {state for state in untold if state is not RunState.RETRYING}
+            worst = max((_LEVELS.get(state, logging.ERROR) for state in told), default=logging.INFO)
+            what = "attempt" if untold.total() == 1 else "attempts"
             parts = ", ".join(f"{state} {count}" for state, count in sorted(untold.items()))
-            log.log(worst, "%d more attempts ended: %s", untold.total(), parts, extra={"action": "runs_ended"})
+            log.log(worst, "%d more %s ended: %s", untold.total(), what, parts, extra={"action": "runs_ended"})
+
+
+def _told(run: Run, end: AttemptEnd) -> str:
+    """Say how an attempt ended, how long it took, and what becomes of its run."""
+    attempt, step = end.attempt, end.step
+    took = f"after {format_span((attempt.finished_at - attempt.started_at).total_seconds())}"
+    one = f"Attempt {attempt.number} of a run of {run.job}"
+    if step.state is RunState.QUEUED:
+        why = step.reason.removeprefix("interrupted: ")
+        return f"{one} was cut off {took}, and the run is queued again: {why}"
+    if step.state is RunState.RETRYING and end.due_at is not None:
+        pause = format_span((end.due_at - step.at).total_seconds())
+        return f"{one} {_how(attempt.state, took, attempt.reason)}; next in {pause}"
+    return f"Run of {run.job} {_how(step.state, took, step.reason)}"
+
+
+def _how(state: RunState, took: str, reason: str) -> str:
+    if state is RunState.TIMED_OUT and reason.startswith("timed out after"):
+        return reason
+    return f"{state.replace('_', ' ')} {took}: {reason}"

@@ -56,6 +56,7 @@ from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, Timers
+from engine.units import format_span
 
 log = logging.getLogger("engine")
 
@@ -67,6 +68,9 @@ GC_NEW_OBJECTS = 20_000
 
 ROUTES_S = 2.0
 """How long the listener waits, at the start, for the sources to have their routes."""
+
+MOST_NAMED = 5
+"""So many of the runs that a crash left running are named in the log."""
 
 STOP_HTTP_S = 5.0
 
@@ -111,6 +115,8 @@ class Runtime:
         self._environment = environment
         self._on_ready = on_ready
         self._stop = anyio.Event()
+        self.heeds_signals = False
+        """Whether a second signal ends the process; see `until_signalled`."""
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = registry or Registry.discover(config.engine.plugins)
@@ -123,6 +129,14 @@ class Runtime:
     def stop(self) -> None:
         """Begin to stop; `run` returns when it is done."""
         self._stop.set()
+
+    def _told_of_stop(self) -> str:
+        running, grace_s = self.running, self.config.engine.shutdown_grace_s
+        if not running or not grace_s:
+            return "Stopping"
+        has = "1 run has" if running == 1 else f"{running} runs have"
+        ends = f"; a second signal (Ctrl-C) ends {'it' if running == 1 else 'them'} now" if self.heeds_signals else ""
+        return f"Stopping: {has} up to {format_span(grace_s)} to end{ends}"
 
     def kill(self) -> None:
         """Kill the processes of all running runs; the next start settles their runs."""
@@ -147,7 +161,6 @@ class Runtime:
         had.
         """
         config = self.config
-        config.engine.data.mkdir(parents=True, exist_ok=True)
         lock = Lock(config.engine.data / "engine.lock", f"the data directory {config.engine.data}")
         try:
             store = SqliteStore(config.store.path, clock=self.clock)
@@ -185,16 +198,22 @@ class Runtime:
         ended = await end_leftovers(processes, mark=RUN_MARK, clock=self.clock)
         now = self.clock.now()
         futures = []
+        named: list[str] = []
         for run in left:
             job = self.config.jobs.get(run.job)
             on_crash = job.on_crash if job is not None else OnCrash.RETRY
             count = len(ended.get(run.id, ()))
             end = after_crash(run, on_crash, now, count, self.config.engine.ageing_s)
             futures.append(finish(run, Finish.of(run.id, end)))
+            if len(named) < MOST_NAMED:
+                named.append(f"{run.id} of job {run.job} ({end.step.state})")
         for future in futures:
             await future
-        what = "a run that was" if len(left) == 1 else f"{len(left)} runs that were"
-        log.warning("Settled %s running when the engine died", what, extra={"action": "settled"})
+        what = "1 run that was" if len(left) == 1 else f"{len(left)} runs that were"
+        more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+        log.warning(
+            "Settled %s running when the engine died: %s%s", what, ", ".join(named), more, extra={"action": "settled"}
+        )
 
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
         config, clock = self.config, self.clock
@@ -281,7 +300,7 @@ class Runtime:
                     operations.state = "stopping"
                     notifier.send("STOPPING=1")
                     grace_s = config.engine.shutdown_grace_s
-                    log.info("Stopping", extra={"action": "stopping"})
+                    log.info("%s", self._told_of_stop(), extra={"action": "stopping"})
                     if self.server is not None:
                         await self.server.stop(STOP_HTTP_S)
                     inner.cancel_scope.cancel()
@@ -316,6 +335,7 @@ class Runtime:
 async def _follow_signals(runtime: Runtime, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
     """Stop at the first SIGTERM or SIGINT; end the process at the second."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        runtime.heeds_signals = True
         task_status.started()
         asked = False
         async for number in signals:

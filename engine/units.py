@@ -69,6 +69,22 @@ def format_duration(seconds: float) -> str:
     return "".join(parts)
 
 
+def format_span(seconds: float) -> str:
+    """Write how long something took or takes, for people: at most two units, rounded.
+
+    `0.0094` is `"9ms"`, `1.956` is `"2s"`, `1.14` is `"1.1s"`, `14.977` is `"15s"`, `5399.6` is `"1h30m"`.
+    """
+    if seconds < 0.9995:
+        return format_duration(seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
+    for unit_s, finer_s in ((60.0, 1), (3600.0, 1), (86400.0, 60)):
+        rounded = round(seconds / finer_s) * finer_s
+        if rounded < unit_s:
+            return format_duration(rounded)
+    return format_duration(round(seconds / 3600) * 3600)
+
+
 def parse_size(text: str) -> int:
     """Read a size into bytes: `"64KiB"`, `"1MiB"`, `"5GB"`, `"100"`. Raises ValueError, in words."""
     match = _SIZE.match(text)

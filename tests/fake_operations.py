@@ -309,7 +309,15 @@ class FakeOperations:
             raise NotFound(f"there is no source {name}")
         counts = dict.fromkeys(("events", "duplicates", "rejected", "refused", "restarts"), 0)
         return {
-            **{"name": name, "state": "running", **counts, "problem": None, "warning": None, "triggers": ["nightly"]},
+            **{
+                "name": name,
+                "title": name.replace(":", " "),
+                "state": "running",
+                **counts,
+                "problem": None,
+                "warning": None,
+                "triggers": ["nightly"],
+            },
             "last_event_at": "2026-11-22T02:00:00Z",
         }
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
@@ -171,12 +173,17 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
     shown = ask(running, "run", run.id).output
     assert "exit 0" in shown
     assert json.loads(ask(running, "run", run.id, "--json").output)["id"] == run.id
+    running.operations.memory.kept[run.id] = replace(run, outputs={"file": "Größe.csv", "ok": True})
+    assert 'outputs        {"file": "Größe.csv", "ok": true}' in ask(running, "run", run.id).output
 
 
 def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> None:
     lines = ask(running, "sources").output.splitlines()
-    assert lines[0].split()[:3] == ["SOURCE", "STATE", "EVENTS"]
-    assert [line.split()[:2] for line in lines[1:]] == [["files:inbox/new", "running"], ["nightly", "running"]]
+    assert lines[0].split()[:4] == ["SOURCE", "STATE", "TRIGGERS", "EVENTS"]
+    assert lines[1].startswith("files inbox/new  running  nightly ")
+    assert lines[2].startswith("nightly ")
+    assert "name           files:inbox/new" in ask(running, "sources", "files inbox/new").output
+    assert "there is no source nobody" in ask(running, "sources", "nobody").output
     assert "triggers       nightly" in ask(running, "sources", "files:inbox/new").output
     assert json.loads(ask(running, "--json", "sources", "nightly").output)["name"] == "nightly"
     assert [one["name"] for one in json.loads(ask(running, "--json", "sources").output)["items"]][1] == "nightly"
@@ -288,6 +295,56 @@ def test_the_configuration_says_where_the_engine_and_its_token_are(running: Runn
     assert call("runs").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '[triggers.a]\njob = "nobody"\non.webhook = { path = "a", verify = { github = { env = "NOT_SET" } } }\n',
+        "[jobs.half]\nrun.exec = [\n",
+        '[engine]\nplugins = ["folder"]\nconcurency = 3\n',
+    ],
+    ids=["a secret that is not set", "no TOML", "an unknown key and a broken plugin"],
+)
+def test_a_client_needs_of_the_configuration_where_the_engine_is_alone(
+    running: Running, here: Path, capfd: pytest.CaptureFixture[str], rest: str
+) -> None:
+    (here / "folder").mkdir()
+    (here / "folder" / "broken.py").write_text("raise RuntimeError('broken plugin')")
+    (here / "data").mkdir()
+    token_path(here / "data").write_text(TOKEN)
+    token_path(here / "data").chmod(0o600)
+    configure(here, running.url, rest)
+    assert call("check").exit_code == 2
+    capfd.readouterr()
+    result = call("runs")
+    assert (result.exit_code, "Traceback" in result.output + capfd.readouterr().err) == (0, False), result.output
+    assert str(here / "data") in call("token").output
+
+
+def test_where_just_the_address_is_wrong_all_mistakes_are_told(here: Path) -> None:
+    configure(here, "http://nowhere", '[jobs.a]\ntimeout = "soon"\n')
+    result = call("runs")
+    assert result.exit_code == 2
+    assert "config.toml:2: http.listen" in result.output
+    assert "jobs.a.timeout" in result.output
+
+
+def test_overrides_and_later_files_say_where_the_engine_is(
+    running: Running, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(here)
+    (here / "later").mkdir()
+    (here / "later" / "more.toml").write_text('[engine]\ndata = "kept"\n')
+    (here / "later" / "kept").mkdir()
+    token_path(here / "later" / "kept").write_text(TOKEN)
+    token_path(here / "later" / "kept").chmod(0o600)
+    monkeypatch.setenv("ENGINE__HTTP__LISTEN", running.url.removeprefix("http://"))
+    monkeypatch.setenv("ENGINE__JOBS__NONE__TIMEOUT", "1s")
+    files = ("--config", "config.toml", "--config", "later/more.toml")
+    assert call("runs", *files).exit_code == 0
+    monkeypatch.setenv("ENGINE__ENGINE__DATA", "elsewhere")
+    assert f"there is no admin token in {here / 'elsewhere'}" in call("runs", *files).output
+
+
 def test_the_admin_token_of_this_machine_goes_nowhere_else(here: Path) -> None:
     configure(here)
     result = call("runs", "--url", "http://192.0.2.1:8080")
@@ -317,6 +374,18 @@ def test_check_prints_every_problem_with_its_place(here: Path) -> None:
     assert json.loads(call("check", "--json").output) == {"ok": True, "errors": []}
     result = call("check", "--config", "missing.toml")
     assert (result.exit_code, "missing.toml" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("settings", ['[engine]\ndata = "f/data"\n', '[store]\nurl = "sqlite:///f/engine.db"\n'])
+def test_a_directory_that_cannot_be_made_is_one_sentence_with_the_way_out(here: Path, settings: str) -> None:
+    (here / "f").touch()
+    configure(here, more=settings)
+    done = subprocess.run([sys.executable, "-m", "engine"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    [told] = [line for line in done.stderr.splitlines() if "critical" in line]
+    assert "can't be used: there is a file in place of a directory" in told
+    assert "or name another one in the configuration" in told
 
 
 def test_plugins_and_schema_need_no_engine_and_no_configuration(here: Path) -> None:
@@ -395,6 +464,45 @@ def test_a_table_on_a_terminal_shows_text_and_no_markup(
     assert one in shown
     assert "[red]not red[/red] \\x1b[31m" in shown
     assert "\x1b[31m" not in shown
+
+
+SENTENCE = "failed: attempt 3 of 3 exited with 1, and no further attempt is left to it"
+COLUMNS = ("run", "trigger", "job", "state", "created", "reason")
+
+
+def drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, run: str, trigger: str
+) -> list[str]:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    row = [run, trigger, "import-csv", "timed_out", "2026-11-21 02:00:00+00:00", SENTENCE]
+    say_table(COLUMNS, [row], optional=("job", "created"))
+    return Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+
+
+@pytest.mark.parametrize("trigger", ["nightly", "new-orders-of-the-shop-in-hamburg"])
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_a_table_that_is_drawn_is_readable_on_every_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, trigger: str
+) -> None:
+    one = new_id()
+    lines = drawn(capsys, monkeypatch, width, one, trigger)
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == [name for name in COLUMNS if name in lines[0]]
+    assert lines[1].startswith(f"{one}  ")
+    at = lines[0].index("reason")
+    assert " ".join(line[at:].strip() for line in lines[1:] if line[at:].strip()) == SENTENCE
+
+
+@pytest.mark.parametrize(
+    ("width", "headings"), [(80, "run trigger state reason"), (110, "run trigger state created reason")]
+)
+def test_columns_that_a_terminal_has_no_room_for_are_left_out_in_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, headings: str
+) -> None:
+    assert drawn(capsys, monkeypatch, width, new_id(), "nightly")[0].split() == headings.split()
+    assert drawn(capsys, monkeypatch, 200, new_id(), "nightly")[0].split() == list(COLUMNS)
 
 
 def test_a_trigger_is_paused_and_resumed(running: Running) -> None:

@@ -36,6 +36,16 @@ def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
     assert (config.base, config.files) == (tmp_path, (tmp_path / "config.toml",))
 
 
+@pytest.mark.parametrize(("text", "line"), [('[engine]\ndata = "f"\n', 2), ("", 1)])
+def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path, text: str, line: int) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "data").touch()
+    [problem] = problems_of(tmp_path, text)
+    assert (problem.line, problem.path) == (line, "engine.data")
+    assert "is a file" in problem.message
+    assert "name a directory" in str(problem.hint)
+
+
 def test_everything_that_may_stand_there_is_read(tmp_path: Path) -> None:
     text = """
     [engine]
@@ -422,3 +432,26 @@ def test_files_that_are_not_there_are_named_with_the_way_out(tmp_path: Path, mon
 def test_an_error_can_be_written_as_json(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, "[engine]\nconcurrency = 0\n")
     assert json.loads(json.dumps([problem.file, problem.line, problem.path, problem.message, problem.hint]))
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "hint"),
+    [
+        ("[jobs.j]\nrun.shell = 'echo \"a b\"'\n", "jobs.j.run.shell", 'write ["echo", "a b"]'),
+        (JOB + "tags = 'night'\n", "jobs.j.tags", 'write ["night"]'),
+        (JOB + "retry = 3\n", "jobs.j.retry", "write { attempts = 3 }"),
+        (JOB + "timeout = 3\n", "jobs.j.timeout", 'durations have a unit: "3s"'),
+    ],
+)
+def test_a_value_of_another_form_is_told_with_the_form_that_is_meant(
+    tmp_path: Path, text: str, path: str, hint: str
+) -> None:
+    [problem] = problems_of(tmp_path, text)
+    assert (problem.path, problem.hint) == (path, hint)
+
+
+def test_a_required_key_that_is_misspelt_is_told_once(tmp_path: Path) -> None:
+    [problem] = problems_of(tmp_path, JOB + "[triggers.t]\non.tick = '1s'\njobb = 'j'\n")
+    assert (problem.path, problem.hint) == ("triggers.t.jobb", 'did you mean "job"?')
+    found = problems_of(tmp_path, JOB + "[triggers.t]\non.tick = '1s'\ncolour = 'j'\n")
+    assert sorted(problem.path for problem in found) == ["triggers.t.colour", "triggers.t.job"]

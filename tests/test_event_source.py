@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from engine.plugin import BadSetting, Event
+from engine.http.views import title_of
+from engine.plugin import BadSetting, Event, Plugin, Source
+from engine.sources import SourceState
 from plugins.sources.event import Heard
+from plugins.sources.files import Files
 from plugins.sources.manual import Manual
+from plugins.sources.run import RunEnds
 from tests.fakes import FakeSourceContext
 
 
@@ -75,3 +81,27 @@ async def test_it_is_ready_and_emits_nothing_of_its_own(source: Heard | Manual) 
         context.beat()
     assert context.batches == []
     assert context.routes == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "counted"), [(heard(), False), (RunEnds(), False), (Manual(), False), (Files(path=Path("inbox")), True)]
+)
+def test_events_are_counted_where_a_source_emits_them_itself(source: Source, counted: bool) -> None:
+    view = SourceState(id="one", source=source).view()
+    assert (view["events"], view["duplicates"]) == ((0, 0) if counted else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("source", "title"),
+    [
+        (heard(type="order.created"), "event order.created"),
+        (heard(type="of-sesame-open"), "event of-***"),
+        (RunEnds(job=("bake", "sell")), "run bake, sell"),
+        (RunEnds(), "run"),
+        (Manual(), "manual"),
+        (Files(path=Path("/shop/in/box")), "files in/box"),
+        (Files(path=Path("/elsewhere")), "files /elsewhere"),
+    ],
+)
+def test_a_source_is_called_by_its_plugin_and_its_main_setting(source: Plugin, title: str) -> None:
+    assert title_of(source, Path("/shop"), {"sesame-open"}) == title

@@ -382,3 +382,13 @@ def test_a_lone_expression_keeps_its_type_and_a_constant_is_known_as_such() -> N
 def test_a_template_that_fails_on_its_data_says_where() -> None:
     with pytest.raises(ExpressionError, match=r"`data\.pth`: there is no"):
         Template("cp {{ data.pth }} out").render(scope({"path": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("data.ref = 'x'", True), ("data.ref == 'a=b' &&", False), ("data.n >= ", False), ("data.n != ", False)],
+)
+def test_a_single_equals_sign_is_told_with_the_double_one(text: str, told: bool) -> None:
+    with pytest.raises(ExpressionError) as wrong:
+        Expression(text)
+    assert ("two values are compared with `==`" in str(wrong.value)) is told

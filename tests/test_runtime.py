@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 
 from engine import runtime as runtime_module
 from engine.config import Config, load
-from engine.errors import Conflict, EngineError, StoreDamaged, StoreInUse, StoreUnavailable
+from engine.errors import Conflict, EngineError, NotFound, StoreDamaged, StoreInUse, StoreUnavailable
 from engine.execution import RUN_MARK
 from engine.jobs import Job
 from engine.operations import Changes, Operations
@@ -282,13 +283,15 @@ enabled = false
 # Stopping
 
 
-async def test_a_run_may_end_within_the_grace_of_a_stop(tmp_path: Path) -> None:
+async def test_a_run_may_end_within_the_grace_of_a_stop(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="engine")
     config = configured(tmp_path, BY_HAND.replace("100ms", "15s"))
     async with running(config) as engine:
         await fire(engine, "go")
         await until(lambda: Gate.begun)
         engine.stop()
         await until(lambda: operations(engine).state == "stopping")
+        assert "Stopping: 1 run has up to 15s to end" in caplog.messages
         Gate.open.add("closed")
     [run] = await stored_runs(config)
     assert run.state is RunState.SUCCEEDED
@@ -389,6 +392,20 @@ async def test_what_a_crash_left_running_is_ended_before_it_is_run_again(tmp_pat
         1, [("engine_died", False), ("succeeded", True)],
     )  # fmt: skip
     assert "1 of its processes ended" in run.trace[1].reason
+
+
+@pytest.mark.parametrize("count", [1, 7])
+async def test_runs_that_a_crash_left_running_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    config = configured(tmp_path, QUICK)
+    ids = [await crashed_run(config) for _ in range(count)]
+    async with running(config) as engine:
+        await comes_to(engine, ids[-1], RunState.SUCCEEDED)
+    [told] = [record.getMessage() for record in caplog.records if vars(record).get("action") == "settled"]
+    assert sum(f"{one} of job work (queued)" in told for one in ids) == min(count, 5)
+    assert told.startswith(f"Settled {count} run{'s' if count > 1 else ''} that ")
+    assert told.endswith(" and 2 more") is (count == 7)
 
 
 async def test_a_run_that_is_not_to_be_repeated_is_failed_after_a_crash(tmp_path: Path) -> None:
@@ -680,6 +697,22 @@ async def test_a_source_that_never_stops_is_named_and_the_process_ends_all_the_s
     assert "Not stopped in time (source stubborn:" in process.text
 
 
+async def test_a_stop_says_what_it_waits_for_and_that_a_second_signal_ends_it(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    port = free_port()
+    work = '["sh", "-c", "touch began-$ENGINE_RUN_ID; sleep 60"]'
+    process = start(served(port).replace('"0s"', '"1m30s"').replace('["true"]', work))
+    await process.says("The engine runs")
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {'t' * 43}"}) as session:
+        for _ in range(2):
+            await session.post(f"http://127.0.0.1:{port}/api/v1/triggers/go/fire", json={})
+    await until(lambda: len(list(tmp_path.glob("began-*"))) == 2, within_s=IN_TIME_S)
+    process.popen.send_signal(signal.SIGINT)
+    await process.says("Stopping: 2 runs have up to 1m30s to end; a second signal (Ctrl-C) ends them now")
+    process.popen.send_signal(signal.SIGINT)
+    assert await process.ends() == 128 + signal.SIGINT
+
+
 async def test_a_second_signal_ends_the_process_at_once(start: Start, tmp_path: Path) -> None:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "stubborn.py").write_text(NEVER_STOPS)
@@ -692,6 +725,17 @@ async def test_a_second_signal_ends_the_process_at_once(start: Start, tmp_path: 
 
 
 # Triggers that come, pause and go
+
+
+async def test_a_trigger_or_source_that_is_not_there_is_answered_with_the_one_that_may_be_meant(tmp_path: Path) -> None:
+    config = configured(tmp_path, QUICK + "[sources.orders.tap]\n[triggers.tap]\non.source = 'orders'\njob = 'work'\n")
+    async with running(config) as engine:
+        with pytest.raises(NotFound, match=r'there is no trigger taps; did you mean "tap"\?'):
+            await fire(engine, "taps")
+        with pytest.raises(NotFound, match="there is no trigger nothing-like-it; known: go, tap"):
+            operations(engine).trigger_view("nothing-like-it")
+        with pytest.raises(NotFound, match=r'there is no source tap:order; did you mean "tap:orders"\?'):
+            operations(engine).source_view("tap:order")
 
 
 async def test_a_trigger_that_can_not_be_removed_now_is_there_as_before(tmp_path: Path) -> None:

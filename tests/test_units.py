@@ -14,6 +14,7 @@ from engine.units import (
     LONGEST_DURATION_S,
     format_duration,
     format_size,
+    format_span,
     parse_duration,
     parse_size,
 )
@@ -182,3 +183,15 @@ def test_a_name_that_can_stand_in_a_path_is_a_slug(text: str) -> None:
 )
 def test_a_name_that_could_climb_or_confuse_is_no_slug(text: str) -> None:
     assert not is_slug(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0s"), (0.0094, "9ms"), (0.9994, "999ms"), (0.9996, "1s"), (1.14, "1.1s"), (1.956, "2s"), (9.96, "10s"),
+        (14.977, "15s"), (59.6, "1m"), (90.0, "1m30s"), (3599.6, "1h"), (5399.6, "1h30m"), (86_399.0, "1d"),
+        (86_400.0 * 3 + 7200 + 59, "3d2h"),
+    ],
+)  # fmt: skip
+def test_a_span_is_told_in_two_units_at_most(seconds: float, text: str) -> None:
+    assert format_span(seconds) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated, Any
 
@@ -214,12 +215,14 @@ def triggers(
         say_json(found)
         return
     columns = ("name", "job", "state", "next", "total", "succeeded", "failed")
+    optional = ("succeeded", "total", "job", "failed")
     say_table(
         columns,
         [
             [one["name"], one["job"], one["state"], local(one.get("next_at")), *_counts(one["stats"])]
             for one in found["items"]
         ],
+        optional=optional,
     )
 
 
@@ -251,6 +254,7 @@ def runs(
             [one["id"], one["trigger"], one["job"], one["state"], local(one["created_at"]), one["reason"]]
             for one in found["items"]
         ],
+        optional=("job", "created"),
     )
 
 
@@ -272,6 +276,8 @@ def run(
     for name, value in found.items():
         if name.endswith("_at") or name == "scheduled_for":
             value = local(value)
+        if isinstance(value, dict):
+            value = json.dumps(value, ensure_ascii=False)
         if value is not None and name not in ("trace", "attempts", "events"):
             say(f"{name:14} {value}")
     say(f"{'events':14} {' '.join(found['events'])}")
@@ -333,16 +339,21 @@ def why(
 @app.command()
 def sources(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="One source alone, with all that is known of it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One source alone, by its id or name, or a trigger on it."),
+    ] = None,
     config: ConfigFiles = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """List the sources that triggers are on, and how each is."""
+    from engine.cli.asking import find_source
+
     session = Session.of(ctx, config, as_json, url, token)
     if name is not None:
-        one = session.client().get("sources", *name.split("/"))
+        one = find_source(session.client(), name)
         if session.json:
             say_json(one)
             return
@@ -355,16 +366,20 @@ def sources(
     if session.json:
         say_json(found)
         return
-    columns = ("source", "state", "events", "duplicates", "rejected", "restarts", "last event", "problem")
+    columns = (
+        "source", "state", "triggers", "events", "duplicates", "rejected", "restarts", "last event", "problem",
+    )  # fmt: skip
     say_table(
         columns,
         [
             [
-                one["name"], one["state"], one["events"], one["duplicates"], one["rejected"] + one["refused"],
-                one["restarts"], local(one["last_event_at"]), one["problem"] or one["warning"],
+                one["title"], one["state"], ", ".join(one["triggers"]) or None, one["events"], one["duplicates"],
+                one["rejected"] + one["refused"], one["restarts"], local(one["last_event_at"]),
+                one["problem"] or one["warning"],
             ]
             for one in found["items"]
         ],
+        optional=("restarts", "duplicates", "rejected", "last event", "events"),
     )  # fmt: skip
 
 
@@ -381,6 +396,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
     say_table(
         ("kind", "name", "from", "about"),
         [[one["kind"], one["name"], one["origin"], one["error"] or one["doc"]] for one in found],
+        optional=("from",),
     )
 
 
@@ -443,7 +459,7 @@ def token_rotate(
     from engine.http.tokens import VARIABLE, rotate_admin_token
 
     session = Session.of(ctx, config, as_json, None, None)
-    data = session.load().engine.data
+    data = session.reach().data
     if VARIABLE in os.environ:
         raise CommandFailed(f"the admin token comes from {VARIABLE}: change it there, and start the engine again")
     rotate_admin_token(data)
@@ -455,7 +471,7 @@ def _say_token(session: Session, show: bool) -> None:
 
     from engine.http.tokens import read_admin_token
 
-    value, origin, path = read_admin_token(session.load().engine.data, os.environ)
+    value, origin, path = read_admin_token(session.reach().data, os.environ)
     if session.json:
         shown = {"origin": origin, "path": None if path is None else str(path)}
         say_json({**shown, "token": value} if show else shown)

@@ -23,7 +23,7 @@ def examine(session: Session) -> dict[str, Any]:
             raise
     except (CommandFailed, EngineError):
         # Without a token no engine can be asked; where it never started there is none yet.
-        if session.url or session.token or (session.load().engine.data / "admin.token").exists():
+        if session.url or session.token or (session.reach().data / "admin.token").exists():
             raise
     from engine.cli.offline import offline_doctor
 

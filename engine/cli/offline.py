@@ -60,7 +60,7 @@ def find_plugins(session: Session) -> Registry:
     from engine.registry import Registry
 
     try:
-        folders = session.load().engine.plugins
+        folders = session.reach().plugins
     except ConfigError:
         if session.config:
             raise

@@ -13,6 +13,15 @@ from typing import Any
 
 from engine.logs import printable
 
+GAP = 2
+"""Between the columns of a table that is drawn."""
+
+WHOLE, READABLE = 36, 16
+"""So wide are an id, which stands on one line, and the last column at least."""
+
+WIDEST, NARROWER, NARROWEST = 25, 16, 12
+"""The columns between them are at most so wide: a time in full, and less where there is nothing more to leave out."""
+
 
 def say(text: str, *, error: bool = False) -> None:
     """Print text; control characters are escaped, and its own line breaks kept."""
@@ -27,11 +36,14 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=True))
 
 
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table: drawn on a terminal, in plain aligned columns elsewhere."""
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, optional: Sequence[str] = ()) -> None:
+    """Print a table: drawn on a terminal, in plain aligned columns elsewhere.
+
+    A terminal that is too narrow for all columns goes without the `optional` ones, the first of them first.
+    """
     cells = [[printable("-" if value is None else str(value)) for value in row] for row in rows]
     if sys.stdout.isatty():
-        _draw(columns, cells)
+        _draw(columns, cells, optional)
         return
     widths = [max(len(line[index]) for line in [columns, *cells]) for index in range(len(columns))]
     for line in [[column.upper() for column in columns], *cells]:
@@ -39,18 +51,44 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         say(padded.rstrip())
 
 
-def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich import box
+def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], optional: Sequence[str]) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=index == 0)  # names and ids can be copied whole
+    console = Console(highlight=False)
+    natural = [max(cell_len(line[index]) for line in [columns, *cells]) for index in range(len(columns))]
+    shown, widths = _fitting(natural, [columns.index(name) for name in optional], console.width)
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+    for index, width in zip(shown, widths, strict=True):
+        table.add_column(columns[index], overflow="fold", width=width, no_wrap=width >= natural[index])
     for line in cells:
-        table.add_row(*(Text(cell) for cell in line))  # text, no markup: brackets are brackets
-    Console(highlight=False).print(table)
+        table.add_row(*(Text(line[index]) for index in shown))  # text, no markup: brackets are brackets
+    console.print(table)
+
+
+def _fitting(natural: Sequence[int], optional: Sequence[int], width: int) -> tuple[list[int], list[int]]:
+    """Return which columns are shown, and how wide each is.
+
+    The first column holds ids and names, which are copied: an id always stands on one line. The last one wraps.
+    """
+    shown = list(range(len(natural)))
+    ways = [(shown, WIDEST)]
+    for index in optional:
+        shown = [other for other in shown if other != index]
+        ways.append((shown, WIDEST))
+    ways += [(shown, NARROWER), (shown, NARROWEST)]
+    widths: list[int] = []
+    for shown, widest in ways:
+        first = min(natural[shown[0]], max(WHOLE, width // 2))
+        between = [min(natural[index], widest) for index in shown[1:-1]]
+        last = natural[shown[-1]]
+        left = width - first - sum(between) - GAP * len(widths := [first, *between])
+        widths.append(max(min(last, left), 1))
+        if left >= min(last, READABLE):
+            break
+    return shown, widths
 
 
 def sentence(word: str, reason: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -13,7 +13,7 @@ from engine.cli.failures import USAGE, CommandFailed
 
 if TYPE_CHECKING:
     from engine.cli.client import Client
-    from engine.config import Config
+    from engine.config import Config, Reach
 
 ConfigFiles = Annotated[
     list[str] | None,
@@ -53,6 +53,20 @@ class Session(Struct, frozen=True, kw_only=True):
 
         return load(find_files(self.config, os.environ), environment=os.environ, examine=examine)
 
+    def reach(self) -> Reach:
+        """Return where the engine and its data are, whatever else is wrong with the configuration.
+
+        Raises ConfigError, with all that is wrong, where just this can't be told.
+        """
+        from engine.config import Reach, find_files, reach
+
+        found = reach(find_files(self.config, os.environ), os.environ)
+        if found is not None:
+            return found
+        config = self.load()
+        engine, http = config.engine, config.http
+        return Reach(host=http.host, port=http.port, data=engine.data, plugins=engine.plugins)
+
     def client(self) -> Client:
         """Return a client of the engine that the options, the environment or the configuration name.
 
@@ -66,13 +80,13 @@ class Session(Struct, frozen=True, kw_only=True):
         token, origin = self._token()
         if url and token:
             return Client(url, token, origin)
-        config = self.load()
-        own = url_of(config)
+        found = self.reach()
+        own = url_of(found)
         if not token:
             host = urlsplit(url).hostname if url else None
             if url and host and not is_loopback(host) and url.rstrip("/") != own:
                 raise CommandFailed(f"give a token for {url}: --token, or ENGINE_TOKEN", USAGE)
-            token, origin, _ = read_admin_token(config.engine.data, os.environ)
+            token, origin, _ = read_admin_token(found.data, os.environ)
         if not url and own is None:
             raise CommandFailed("[http] listen takes any free port: say which with --url", USAGE)
         return Client(url or str(own), token, origin)
@@ -83,9 +97,9 @@ class Session(Struct, frozen=True, kw_only=True):
         return os.environ.get("ENGINE_TOKEN"), "the environment variable ENGINE_TOKEN"
 
 
-def url_of(config: Any) -> str | None:
+def url_of(found: Reach) -> str | None:
     """Return the address at which the configured engine is reached, or None where only it knows its port."""
-    host = _ANY_ADDRESS.get(config.http.host, config.http.host)
-    if config.http.port == 0:
+    host = _ANY_ADDRESS.get(found.host, found.host)
+    if found.port == 0:
         return None
-    return f"http://[{host}]:{config.http.port}" if ":" in host else f"http://{host}:{config.http.port}"
+    return f"http://[{host}]:{found.port}" if ":" in host else f"http://{host}:{found.port}"

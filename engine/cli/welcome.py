@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from engine.cli.output import local, say
 from engine.clock import rfc3339
+from engine.http.views import title_of
 from engine.plugin import Source, Whereabouts
 from engine.triggers import Trigger
 
@@ -33,7 +34,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
     here = _whereabouts(runtime, config_files)
     triggers = [trigger for trigger in runtime.config.triggers.values() if trigger.enabled]
     lines = ["", f"The engine runs (process {os.getpid()})."]
-    lines += _listening(triggers, here)
+    lines += _listening(triggers, here, runtime.config.secrets)
     lines += _next(runtime, triggers)
     lines += _to_try(triggers, here)
     lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
@@ -56,22 +57,18 @@ def _whereabouts(runtime: Runtime, config_files: Sequence[str]) -> Whereabouts:
     return Whereabouts(trigger="", base=runtime.config.base, command=command, url=url)
 
 
-def _listening(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
+def _listening(triggers: Sequence[Trigger], here: Whereabouts, secrets: Collection[str]) -> list[str]:
     lines = [] if here.url is None else [f"{_INDENT}{here.url} for the API, webhooks and probes"]
     by_source: dict[str, list[Trigger]] = {}
     for trigger in triggers:
         if isinstance(trigger.on, Source):
             by_source.setdefault(trigger.source, []).append(trigger)
-    rows = [(_shown(those[0]), f"for {', '.join(one.name for one in those)}") for those in by_source.values()]
+    rows = [
+        (title_of(those[0].on, here.base, secrets), f"for {', '.join(one.name for one in those)}")
+        for those in by_source.values()
+    ]
     lines += _columns(rows)
     return ["", "It listens to", *lines] if lines else []
-
-
-def _shown(trigger: Trigger) -> str:
-    """Return a source as people know it: the plugin's name and its main setting, where that is no secret."""
-    on = trigger.on
-    main = None if on.main is None else getattr(on, on.main)
-    return f"{on.name} {main}" if isinstance(main, (str, Path)) else str(on.name)
 
 
 def _next(runtime: Runtime, triggers: Sequence[Trigger]) -> list[str]:

@@ -4,6 +4,7 @@ from engine.config.document import Place, node_of
 from engine.config.given import TRIGGER_KEYS, Given, problem
 from engine.config.loader import find_files, load
 from engine.config.model import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.config.reach import Reach, reach
 from engine.config.schema import schema
 
 __all__ = [
@@ -13,10 +14,12 @@ __all__ = [
     "Given",
     "HttpSettings",
     "Place",
+    "Reach",
     "StoreSettings",
     "find_files",
     "load",
     "node_of",
     "problem",
+    "reach",
     "schema",
 ]

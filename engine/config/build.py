@@ -14,6 +14,7 @@ from engine.config.model import (
     Config,
     DebounceTable,
     DefaultsTable,
+    EngineSettings,
     HttpSettings,
     HttpTable,
     JobTable,
@@ -52,6 +53,7 @@ class Builder:
         """Return the configuration, or None where a table is wrong; all problems were told then."""
         engine, store, http = (self._tables[key] for key in ("engine", "store", "http"))
         self._check_exposure()
+        self._check_data(engine)
         sources = self._sources()
         triggers = self.triggers(sources)
         self._check_loops(triggers)
@@ -98,6 +100,12 @@ class Builder:
                 f"found {self._found(path)}, which others can reach: tokens and data would go in the clear",
                 'listen on "127.0.0.1:8080" behind a proxy that speaks TLS, or say insecure = true',
             )
+
+    def _check_data(self, table: Any) -> None:
+        """Refuse a data directory that is something else."""
+        if isinstance(table, EngineSettings) and table.data.exists() and not table.data.is_dir():
+            path = ("engine", "data")
+            self._at(path, f"{show_value(str(table.data))} is a file", "name a directory; one that is missing is made")
 
     def _http(self, table: HttpTable) -> HttpSettings:
         host, port = parse_listen(table.listen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import shlex
 from collections.abc import Collection
 from datetime import date, datetime, time
 from enum import Enum
@@ -15,8 +16,8 @@ from msgspec import Struct
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
 from engine.config.references import References
-from engine.config.scalars import Mismatch, check_bounds, convert, expected, fits, near, same
-from engine.config.shapes import NAME_KINDS, TEXT_KINDS, Shape, fields_of
+from engine.config.scalars import Mismatch, check_bounds, convert, expected, fits, near, nearest, same
+from engine.config.shapes import NAME_KINDS, SCALAR_KINDS, TEXT_KINDS, Shape, fields_of
 from engine.errors import ExpressionError, InvalidEvent
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Template
 from engine.payload import survey
@@ -58,7 +59,7 @@ class Reader:
         chosen = self._choose(shape, node)
         if chosen is None:
             found = "a value of another type" if _secret_only(shape) else show_value(node.value)
-            self.problems.at(node, path, f"found {found}, expected {expected(shape)}", _unit_hint(shape, node))
+            self.problems.at(node, path, f"found {found}, expected {expected(shape)}", _form_hint(shape, node))
             return BAD
         if chosen.kind in TEXT_KINDS:
             return self._read_text(chosen, node, path)
@@ -98,6 +99,7 @@ class Reader:
                 others = {key: child for key, child in others.items() if key not in named}
         for key, child in others.items():
             self.problems.at(child, (*path, key), "unknown key", near(key, known) or "it takes no keys")
+        misspelt = {nearest(key, known) for key in others}
         sound = not others and all(value is not BAD for value in values.values())
         for field in fields:
             child = node.value.get(field.key)
@@ -108,7 +110,7 @@ class Reader:
             elif cls in self.inherited:
                 values[field.name] = getattr(self.inherited[cls], field.name)
             elif field.required:
-                if not self.incomplete:
+                if not self.incomplete and field.key not in misspelt:
                     message = f"missing; expected {expected(field.shape)}"
                     shown = f"{node.shown}.{field.key}" if node.shown else show_path((*path, field.key))
                     self.problems.add(node.place, shown, message, field.shape.description or None)
@@ -320,8 +322,26 @@ def _secret_only(shape: Shape) -> bool:
     return any(item.kind == "secret" for item in shape.alternatives())
 
 
-def _unit_hint(shape: Shape, node: Node) -> str | None:
-    """Offer the unit that was left out of a duration."""
-    if any(item.kind == "duration" for item in shape.alternatives()) and type(node.value) in (int, float):
-        return f'durations have a unit: "{node.value}s"'
+def _form_hint(shape: Shape, node: Node) -> str | None:
+    """Offer the form that was left out: a duration's unit, a list's brackets, a table's key."""
+    value = node.value
+    for item in shape.alternatives():
+        if item.kind == "duration" and type(value) in (int, float):
+            return f'durations have a unit: "{value}s"'
+        if item.kind == "list" and item.items[0].kind != "secret" and type(value) is str and fits(item.items[0], value):
+            words = _words(value) if item.items[0].kind == "template" else [value]
+            return f"write [{', '.join(map(show_value, words))}]"
+        if item.kind == "struct" and not isinstance(value, (dict, list)):
+            for first in fields_of(item.cls)[:1]:
+                takes = [inner for inner in first.shape.alternatives() if inner.kind in SCALAR_KINDS - {"secret"}]
+                if any(fits(inner, value) for inner in takes):
+                    return f"write {{ {first.key} = {show_value(value)} }}"
     return None
+
+
+def _words(text: str) -> list[str]:
+    """Return the arguments that a shell would make of a line."""
+    try:
+        return shlex.split(text) or [text]
+    except ValueError:
+        return [text]

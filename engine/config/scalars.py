@@ -101,13 +101,19 @@ def expected(shape: Shape) -> str:
     return _EXPECTED[shape.kind] + (_range(shape) if shape.kind in ("int", "float") else "")
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that is meant, or None where none is near."""
+    by_folded = {name.lower().replace("-", "_"): name for name in sorted(known)}
+    close = difflib.get_close_matches(word.lower().replace("-", "_"), by_folded, n=1)
+    return by_folded[close[0]] if close else None
+
+
 def near(word: str, known: Iterable[str]) -> str | None:
     """Return a hint that offers the nearest known word, or all of them where none is near."""
     names = sorted(known)
-    by_folded = {name.lower().replace("-", "_"): name for name in names}
-    close = difflib.get_close_matches(word.lower().replace("-", "_"), by_folded, n=1)
-    if close:
-        return f"did you mean {show_value(by_folded[close[0]])}?"
+    meant = nearest(word, names)
+    if meant is not None:
+        return f"did you mean {show_value(meant)}?"
     return f"known: {', '.join(names)}" if 0 < len(names) <= 20 else None
 
 

@@ -13,7 +13,7 @@ from engine.decide.retry import delay_s
 from engine.jobs import OnCrash, RetryPolicy
 from engine.plugin import Outcome
 from engine.runs import Attempt, Run, RunState, Step
-from engine.units import format_duration
+from engine.units import format_span
 
 MOST_CRASHES = 10
 """A run that was running at so many crashes of the engine is failed, as it may be what kills the engine."""
@@ -46,7 +46,7 @@ def after_end(run: Run, outcome: Outcome, retry: RetryPolicy, started_at: dateti
         pause_s = delay_s(retry, run.attempt, run.id, outcome.retry_after_s or 0.0)
     if pause_s is None:
         return AttemptEnd(step=step, attempt=attempt, attempt_count=run.attempt, outputs=outputs)
-    text = f"attempt {run.attempt} of {retry.attempts} {reason}; next in {format_duration(pause_s)}"
+    text = f"attempt {run.attempt} of {retry.attempts} {reason}; next in {format_span(pause_s)}"
     return AttemptEnd(
         step=Step(at=now, state=RunState.RETRYING, code=code, reason=text), attempt=attempt,
         attempt_count=run.attempt, due_at=now + timedelta(seconds=pause_s), outputs=outputs,
@@ -55,9 +55,9 @@ def after_end(run: Run, outcome: Outcome, retry: RetryPolicy, started_at: dateti
 
 def timed_out(timeout_s: float, late_s: float) -> Outcome:
     """Return the outcome of an attempt that was ended after `timeout_s`, and was gone `late_s` after that."""
-    reason = f"timed out after {format_duration(timeout_s)}"
+    reason = f"timed out after {format_span(timeout_s)}"
     if late_s >= TOLD_LATE_S:
-        reason += f", and ended {format_duration(round(late_s))} later"
+        reason += f", and ended {format_span(round(late_s))} later"
     return Outcome(state=RunState.TIMED_OUT, code="timed_out", reason=reason)
 
 

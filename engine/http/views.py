@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from msgspec import Struct
@@ -163,6 +163,19 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
 def runner_name(runner: Any) -> str:
     """Return how the configuration calls a plugin."""
     return runner.name if isinstance(runner, Plugin) else type(runner).__name__
+
+
+def title_of(plugin: Plugin, base: Path, secrets: Collection[str] = ()) -> str:
+    """Return a plugin as people know it: its name and its main setting, where that is no secret.
+
+    Paths are shown relative to `base` where they are below it.
+    """
+    main = None if plugin.main is None else getattr(plugin, plugin.main)
+    if isinstance(main, Path) and main.is_relative_to(base):
+        main = main.relative_to(base)
+    if isinstance(main, tuple) and all(isinstance(one, str) for one in main):
+        main = ", ".join(main)
+    return f"{plugin.name} {shown(str(main), secrets)}" if isinstance(main, (str, Path)) and main else str(plugin.name)
 
 
 def shown(value: Any, secrets: Collection[str] = ()) -> Any:

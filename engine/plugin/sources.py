@@ -146,6 +146,8 @@ class Source(Plugin, frozen=True, kw_only=True):
     - `gets_requests`: whether its events carry `http`, so that triggers' expressions may use it.
     - `hears`: whether it takes events that came in through the API; they are offered to `accepts`.
     - `follows_runs`: whether ends of runs are events for its triggers; `follows` tells which.
+    - `emits`: whether it emits events by itself. Those that come to its triggers in other ways (they are heard, follow
+      runs or are fired) are not counted as its.
     - `ready_within_s`: how long it may take from its start, or from what it last emitted, until it says that it is
       ready; beyond it is cancelled, and started again after a pause.
     """
@@ -153,6 +155,7 @@ class Source(Plugin, frozen=True, kw_only=True):
     gets_requests: ClassVar[bool] = False
     hears: ClassVar[bool] = False
     follows_runs: ClassVar[bool] = False
+    emits: ClassVar[bool] = True
     ready_within_s: ClassVar[float] = 60.0
 
     def identity(self) -> str | None:

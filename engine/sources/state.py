@@ -44,6 +44,7 @@ class SourceState(Struct):
     - `since`: since when it is in its state; `error`: why it is not `running`; `warning`: what it says is wrong.
     - `events` were stored, `duplicates` had come before; `rejected` came but were not valid; `refused` were no events;
       `pushed_back` calls came when the store could not take them.
+      A source that emits nothing by itself shows no counts of events.
     - `emitting` calls wait for their commit now; all calls together waited `waited_s`.
     - `lag_s`: how old the last event was when it was durable, where the source said when it happened.
     """
@@ -109,6 +110,8 @@ class SourceState(Struct):
 
     def view(self) -> dict[str, Any]:
         """Return it as the API shows it."""
+        # What timers and sources that only listen bring about is counted by their triggers.
+        counted = isinstance(self.source, Source) and self.source.emits
         return {
             "name": self.id,
             "plugin": self.source.name,
@@ -117,8 +120,8 @@ class SourceState(Struct):
             "error": self.error,
             "warning": self.warning,
             "restarts": self.restarts,
-            "events": self.events,
-            "duplicates": self.duplicates,
+            "events": self.events if counted else None,
+            "duplicates": self.duplicates if counted else None,
             "rejected": self.rejected,
             "refused": self.refused,
             "pushed_back": self.pushed_back,

@@ -18,7 +18,7 @@ from engine.sources.context import Context, Door, Memory
 from engine.sources.routes import Routes
 from engine.sources.started import Started, wait_for
 from engine.sources.state import Phase, SourceState
-from engine.units import format_duration
+from engine.units import format_span
 
 log = logging.getLogger("engine.sources")
 
@@ -208,7 +208,7 @@ class Sources:
 
     async def _give_up_start(self, state: SourceState, started: Started) -> None:
         state.fail(
-            f"not ready within {format_duration(state.source.ready_within_s)}, it waits at {started.where()}",
+            f"not ready within {format_span(state.source.ready_within_s)}, it waits at {started.where()}",
             self._clock.now(),
         )
         ids = {"source": state.id, "stack": started.stack()}
@@ -224,7 +224,7 @@ class Sources:
                 ids = {"action": "source_raised", "source": state.id}
                 log.error("Source %s raised while it stopped", state.id, exc_info=started.error, extra=ids)
             return
-        state.fail(f"not stopped within {format_duration(STOP_S)}, it waits at {started.where()}", self._clock.now())
+        state.fail(f"not stopped within {format_span(STOP_S)}, it waits at {started.where()}", self._clock.now())
         state.enter(Phase.STUCK, self._clock.now())
         ids = {"source": state.id, "stack": started.stack()}
         log.error(

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine.errors import StoreDamaged, StoreError, StoreInUse, StoreVersion
+from engine.errors import StoreDamaged, StoreError, StoreInUse, StoreUnavailable, StoreVersion
 from engine.store.connection import is_regular, sync_directory, translate
 from engine.store.migrations import APPLICATION_ID, MIGRATIONS
 
@@ -23,9 +23,21 @@ class Lock:
     """A lock file that belongs to one process at a time and dies with it; it holds the process id."""
 
     def __init__(self, path: Path, what: str) -> None:
-        """Take the lock; raise StoreInUse, naming the process that has it."""
+        """Take the lock, in a directory that is made where it is missing.
+
+        Raises StoreInUse, naming the process that has it, and StoreUnavailable where there can be no such file.
+        """
         self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            no_directory = isinstance(error, (FileExistsError, NotADirectoryError))
+            reason = "there is a file in place of a directory" if no_directory else error.strerror
+            raise StoreUnavailable(
+                f"{what} can't be used: {reason}. Make {path.parent} a directory that this "
+                "user can write to, or name another one in the configuration."
+            ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -62,7 +62,6 @@ class SqliteStore(Store):
 
     async def open(self) -> None:
         if not self._read_only:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self.path.with_name(self.path.name + ".lock"), f"the store {self.path}")
         try:
             if not self._read_only:

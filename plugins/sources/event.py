@@ -27,6 +27,7 @@ class Heard(Source, frozen=True, kw_only=True):
     name: ClassVar[str] = "event"
     main: ClassVar[str | None] = "type"
     hears: ClassVar[bool] = True
+    emits: ClassVar[bool] = False
 
     type: str = "*"
     source: str | None = None

@@ -17,6 +17,7 @@ class Manual(Source, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "manual"
     main: ClassVar[str | None] = "allowed"
+    emits: ClassVar[bool] = False
 
     allowed: Literal[True] = True
 

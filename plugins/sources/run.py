@@ -29,6 +29,7 @@ class RunEnds(Source, frozen=True, kw_only=True):
     name: ClassVar[str] = "run"
     main: ClassVar[str | None] = "job"
     follows_runs: ClassVar[bool] = True
+    emits: ClassVar[bool] = False
 
     job: JobName | tuple[JobName, ...] = ()
     tags: tuple[str, ...] = ()
