@@ -314,9 +314,26 @@ def test_check_prints_every_problem_with_its_place(here: Path) -> None:
     assert {"file", "line", "path", "message", "hint"} == set(found["errors"][0])
     configure(here)
     assert call("check").exit_code == 0
-    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": []}
+    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": []}
     result = call("check", "--config", "missing.toml")
     assert (result.exit_code, "missing.toml" in result.output) == (2, True)
+
+
+def test_check_notes_a_timer_that_is_never_due_again(here: Path) -> None:
+    configure(here, more='[jobs.a]\nrun.exec = ["true"]\n[triggers.once]\non.at = 2020-01-01T00:00:00Z\njob = "a"\n')
+    said = "trigger once: its timer has no further due instant: its last instant was 2020-01-01T00:00:00Z"
+    assert said in call("check").output
+    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": [said]}
+
+
+def test_a_trigger_whose_source_is_broken_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = running.operations.trigger_view("nightly")
+    problem = {"problem": "the file app.db is not there", "since": "2026-11-22T02:00:00Z"}
+    broken = {**view, "source": "database:orders", "source_problem": problem}
+    monkeypatch.setattr(running.operations, "trigger_view", lambda name: broken)
+    said = "ts source database:orders: the file app.db is not there (since 2026-11-22 02:00:00+00:00)"
+    assert f"  I{said}." in ask(running, "why", "nightly").output
+    assert f"nightly: i{said}" in ask(running, "triggers").output
 
 
 def test_plugins_and_schema_need_no_engine_and_no_configuration(here: Path) -> None:

@@ -73,6 +73,8 @@ def _serve(session: Session) -> None:
 @app.command()
 def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False) -> None:
     """Say all that is wrong with the configuration."""
+    from engine.cli.offline import never_due
+
     session = Session.of(ctx, config, as_json, None, None)
     try:
         loaded = session.load(examine=True)
@@ -81,13 +83,16 @@ def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fals
             raise
         fields = ("file", "line", "path", "message", "hint")
         errors = [{name: getattr(problem, name) for name in fields} for problem in error.problems]
-        say_json({"ok": False, "errors": errors})
+        say_json({"ok": False, "errors": errors, "notes": []})
         raise typer.Exit(USAGE) from None
+    notes = [f"trigger {name}: {said}" for name, said in never_due(loaded)]
     if session.json:
-        say_json({"ok": True, "errors": []})
+        say_json({"ok": True, "errors": [], "notes": notes})
     else:
         files = ", ".join(str(file) for file in loaded.files)
         say(f"{files}: right; triggers: {len(loaded.triggers)}, jobs: {len(loaded.jobs)}")
+        for note in notes:
+            say(f"  {note}")
 
 
 @app.command()
@@ -208,6 +213,8 @@ def triggers(
     token: Token = None,
 ) -> None:
     """List the triggers."""
+    from engine.cli.why import trouble_of
+
     session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("triggers", limit=1000)
     if session.json:
@@ -221,6 +228,9 @@ def triggers(
             for one in found["items"]
         ],
     )
+    for one in found["items"]:
+        if (trouble := trouble_of(one)) is not None:
+            say(f"{one['name']}: {trouble}")
 
 
 def _counts(stats: dict[str, Any]) -> list[Any]:

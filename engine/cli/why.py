@@ -87,6 +87,15 @@ def _outcome(outcome: dict[str, Any]) -> str:
     return f"{met}: {outcome['outcome']}{run}: {told} [{outcome['code']}]"
 
 
+def trouble_of(trigger: dict[str, Any]) -> str | None:
+    """Say what is wrong with a trigger's source, and since when."""
+    found = trigger.get("source_problem")
+    if found is None:
+        return None
+    since = f" (since {local(found['since'])})" if found["since"] else ""
+    return f"its source {trigger['source']}: {found['problem'].rstrip('.')}{since}"
+
+
 def _trigger(known: dict[str, Any]) -> Iterator[str]:
     trigger, runs = known["trigger"], known["runs"]
     yield f"Trigger {trigger['name']} is {trigger['state']} and runs job {trigger['job']}."
@@ -94,6 +103,8 @@ def _trigger(known: dict[str, Any]) -> Iterator[str]:
         yield f"  {trigger['state_reason'][:1].upper()}{trigger['state_reason'][1:]}."
     if trigger.get("next_at"):
         yield f"  It is next due {local(trigger['next_at'])}."
+    if (trouble := trouble_of(trigger)) is not None:
+        yield f"  {trouble[:1].upper()}{trouble[1:]}."
     yield "Its last runs:" if runs else "It has had no run."
     for run in runs:
         yield f"  {local(run['created_at'])}  run {run['id']} {sentence(run['state'], run['reason'])} [{run['code']}]"

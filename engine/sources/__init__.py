@@ -2,7 +2,7 @@
 
 from engine.sources.context import Context, Door, Memory
 from engine.sources.routes import Routes
-from engine.sources.state import SourceState
+from engine.sources.state import SourceState, Trouble
 from engine.sources.supervisor import Sources
 
-__all__ = ["Context", "Door", "Memory", "Routes", "SourceState", "Sources"]
+__all__ = ["Context", "Door", "Memory", "Routes", "SourceState", "Sources", "Trouble"]

@@ -141,7 +141,7 @@ class Context:
         state, text = self._state, str(text) if text else None
         if self._closed or text == state.warning:
             return
-        state.warning = text
+        state.warn(text, self.clock.now())
         ids = {"action": "source_warned" if text else "source_well", "source": state.id}
         if text:
             log.warning("Source %s: %s", state.id, text, extra=ids)
