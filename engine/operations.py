@@ -30,7 +30,7 @@ from engine.plugin import Handler, Settled, Timer
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
-from engine.sources import Routes, Sources, SourceState, Trouble
+from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
 from engine.store.base import RunFilter, Store
 from engine.store.changes import Accept
 from engine.timers import Timers
@@ -364,6 +364,7 @@ class Operations:
 
     def trigger_view(self, name: str) -> dict[str, Any]:
         trigger = self._rule(name).trigger
+        source = self._sources.state(trigger.source)
         next_at, pause = self._timers.next_at(name), self._pauses.now(name)
         state, why = state_of(trigger, pause, completed=self._timers.why_completed(name))
         return {
@@ -374,6 +375,7 @@ class Operations:
             "state": state.value,
             "state_reason": why,
             "source_problem": self._trouble(trigger),
+            "refused_requests": None if source is None else source.refusals.view(),
             "enabled": trigger.enabled,
             "paused": None if pause is None else pause_view(pause),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
@@ -407,6 +409,10 @@ class Operations:
         ]
         status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
+
+    def note_refused(self, path: str, *, status: int, reason: str, remote: str, request_id: str) -> None:
+        request = RefusedRequest(status=status, reason=self._mask(reason), remote=remote, request_id=request_id)
+        self._routes.note_refused(path, request)
 
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
         return self._routes.find(method, path)

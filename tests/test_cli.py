@@ -177,7 +177,7 @@ def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> No
     lines = ask(running, "sources").output.splitlines()
     assert lines[0].split()[:3] == ["SOURCE", "STATE", "EVENTS"]
     assert [line.split()[:2] for line in lines[1:]] == [["files:inbox/new", "running"], ["nightly", "running"]]
-    assert "triggers       nightly" in ask(running, "sources", "files:inbox/new").output
+    assert "triggers         nightly" in ask(running, "sources", "files:inbox/new").output
     assert json.loads(ask(running, "--json", "sources", "nightly").output)["name"] == "nightly"
     assert [one["name"] for one in json.loads(ask(running, "--json", "sources").output)["items"]][1] == "nightly"
 
@@ -329,10 +329,13 @@ def test_check_notes_a_timer_that_is_never_due_again(here: Path) -> None:
 def test_a_trigger_whose_source_is_broken_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     view = running.operations.trigger_view("nightly")
     problem = {"problem": "the file app.db is not there", "since": "2026-11-22T02:00:00Z"}
-    broken = {**view, "source": "database:orders", "source_problem": problem}
+    refused = {"count": 3, "last_at": problem["since"], "last_status": 401, "last_remote": "::1", "last_reason": "no."}
+    broken = {**view, "source": "database:orders", "source_problem": problem, "refused_requests": refused}
     monkeypatch.setattr(running.operations, "trigger_view", lambda name: broken)
     said = "ts source database:orders: the file app.db is not there (since 2026-11-22 02:00:00+00:00)"
-    assert f"  I{said}." in ask(running, "why", "nightly").output
+    told = ask(running, "why", "nightly").output
+    assert f"  I{said}." in told
+    assert "  3 requests were refused, the last at 2026-11-22 02:00:00+00:00 from ::1 with 401: no." in told
     assert f"nightly: i{said}" in ask(running, "triggers").output
 
 

@@ -145,8 +145,8 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
         assert at_work.state("late").view() == {
             "name": "late", "plugin": "acts", "state": "running", "since": "2026-01-05T12:00:00Z", "error": None,
             "warning": None, "restarts": 0, "events": 0, "duplicates": 0, "rejected": 0, "refused": 0,
-            "pushed_back": 0, "emitting": 0, "waited_s": 0.0, "lag_s": None, "last_event_at": None,
-            "last_error": None, "last_error_at": None,
+            "refused_requests": None, "pushed_back": 0, "emitting": 0, "waited_s": 0.0, "lag_s": None,
+            "last_event_at": None, "last_error": None, "last_error_at": None,
         }  # fmt: skip
 
 

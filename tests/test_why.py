@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hmac
+import io
+from datetime import timedelta
 from pathlib import Path
 
+import aiohttp
+import pytest
+
+from engine.sources.refusals import LOGGED, PERIOD_S, Refusals, RefusedRequest
+from engine.testing.clock import START
 from tests.fakes import until
 from tests.test_runtime import Tap, configured, operations, running
 
@@ -33,3 +41,57 @@ job = "work"
     async with running(config) as engine:
         await until(lambda: operations(engine).trigger_view("orders")["source_problem"] is not None)
         assert "missing.db is not there" in operations(engine).trigger_view("orders")["source_problem"]["problem"]
+
+
+async def test_a_refused_webhook_is_told_to_its_owner_and_not_to_the_sender(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "secret").write_text("a-canary-of-a-secret")
+    config = configured(tmp_path, """
+[jobs.work]
+run.gate = "open"
+[triggers.push]
+on.webhook = { path = "github", verify = { github = { file = "secret" } } }
+job = "work"
+""")  # fmt: skip
+    body = b'{"a": 1}'
+    right = hmac.new(b"a-canary-of-a-secret", body, "sha256").hexdigest()
+    async with running(config, listen=True) as engine, aiohttp.ClientSession() as session:
+        assert engine.server is not None
+        url = f"{engine.server.url}/hooks/github"
+        assert operations(engine).trigger_view("push")["refused_requests"] is None
+        answers = []
+        for headers in ({}, {"X-Hub-Signature-256": right}, *[{"X-Hub-Signature-256": "sha256=" + "0" * 64}] * 5):
+            async with session.post(url, data=body, headers=headers) as answer:
+                answers.append((answer.status, await answer.json()))
+        async with session.post(url, data=io.BytesIO(b"x" * (config.http.max_body_bytes + 1))) as answer:
+            assert answer.status == 413
+        async with session.put(url, data=body) as answer:
+            assert answer.status == 405
+        found = operations(engine).trigger_view("push")["refused_requests"]
+        [source] = operations(engine).source_views()
+    assert {status for status, _ in answers} == {401}
+    assert len({told["detail"] for _, told in answers}) == 1
+    assert (found["count"], found["last_status"], found["last_remote"]) == (9, 405, "127.0.0.1")
+    assert source["refused_requests"] == found
+    logged = [record for record in caplog.records if getattr(record, "action", "") == "request_refused"]
+    assert len(logged) == LOGGED
+    said = [record.getMessage() for record in logged]
+    assert said[0].endswith(
+        "from 127.0.0.1 with 401: it has no header X-Hub-Signature-256, where its signature should be"
+    )
+    assert said[1].endswith("does not begin with 'sha256='")
+    assert said[2].endswith("the signature in X-Hub-Signature-256 is not the one that the secret gives for its body")
+    assert [vars(record)["request_id"] for record in logged] == [told["request_id"] for _, told in answers[:LOGGED]]
+    assert not [secret for secret in (right, "a-canary") if secret in caplog.text]
+
+
+def test_refusals_that_were_not_logged_are_counted_in_the_next_line(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+    request = RefusedRequest(status=401, reason="no", remote="192.0.2.1", request_id="r")
+    for _ in range(LOGGED + 7):
+        refusals.note("webhook:x", request, START)
+    refusals.note("webhook:x", request, START + timedelta(seconds=PERIOD_S))
+    assert len(caplog.records) == LOGGED + 1
+    assert caplog.messages[-1].endswith("401: no; 7 more before it")
+    assert refusals.count == LOGGED + 8

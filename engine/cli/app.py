@@ -358,8 +358,10 @@ def sources(
             return
         for field, value in one.items():
             value = local(value) if field.endswith("_at") or field == "since" else value
+            if isinstance(value, dict):
+                value = ", ".join(f"{name} {part}" for name, part in value.items())
             if value is not None:
-                say(f"{field:14} {' '.join(value) if isinstance(value, list) else value}")
+                say(f"{field:16} {' '.join(value) if isinstance(value, list) else value}")
         return
     found = session.client().get("sources", limit=1000)
     if session.json:
@@ -370,12 +372,18 @@ def sources(
         columns,
         [
             [
-                one["name"], one["state"], one["events"], one["duplicates"], one["rejected"] + one["refused"],
+                one["name"], one["state"], one["events"], one["duplicates"], one["rejected"] + _refused(one),
                 one["restarts"], local(one["last_event_at"]), one["problem"] or one["warning"],
             ]
             for one in found["items"]
         ],
     )  # fmt: skip
+
+
+def _refused(source: dict[str, Any]) -> int:
+    """Count what a source refused: an event that the door refused came in a request that was refused too."""
+    requests = source.get("refused_requests")
+    return max(int(source["refused"]), int(requests["count"]) if requests else 0)
 
 
 @app.command()

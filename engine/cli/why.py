@@ -87,6 +87,14 @@ def _outcome(outcome: dict[str, Any]) -> str:
     return f"{met}: {outcome['outcome']}{run}: {told} [{outcome['code']}]"
 
 
+def _refused(found: dict[str, Any]) -> str:
+    count = (
+        "1 request was refused, at" if found["count"] == 1 else f"{found['count']:,} requests were refused, the last at"
+    )
+    said = found["last_reason"].rstrip(".")
+    return f"{count} {local(found['last_at'])} from {found['last_remote']} with {found['last_status']}: {said}"
+
+
 def trouble_of(trigger: dict[str, Any]) -> str | None:
     """Say what is wrong with a trigger's source, and since when."""
     found = trigger.get("source_problem")
@@ -105,6 +113,8 @@ def _trigger(known: dict[str, Any]) -> Iterator[str]:
         yield f"  It is next due {local(trigger['next_at'])}."
     if (trouble := trouble_of(trigger)) is not None:
         yield f"  {trouble[:1].upper()}{trouble[1:]}."
+    if trigger.get("refused_requests"):
+        yield f"  {_refused(trigger['refused_requests'])}."
     yield "Its last runs:" if runs else "It has had no run."
     for run in runs:
         yield f"  {local(run['created_at'])}  run {run['id']} {sentence(run['state'], run['reason'])} [{run['code']}]"

@@ -7,11 +7,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.clock import Clock, rfc3339
 from engine.events import Accepted, Event
 from engine.plugin import Source
+from engine.sources.refusals import Refusals
 
 SLOW_ROUND_S, SLOW_ROUNDS = 60.0, 10
 """A round of `every` is slow when it takes longer than this, and than so many periods."""
@@ -56,6 +57,7 @@ class SourceState(Struct):
     - `events` were stored, `duplicates` had come before; `rejected` came but were not valid; `refused` were no events;
       `pushed_back` calls came when the store could not take them.
     - `emitting` calls wait for their commit now; all calls together waited `waited_s`.
+    - `refusals`: requests to its routes that were refused.
     - `lag_s`: how old the last event was when it was durable, where the source said when it happened.
     """
 
@@ -81,6 +83,7 @@ class SourceState(Struct):
     last_error_at: datetime | None = None
     settling: int = 0
     beat: Round | None = None
+    refusals: Refusals = field(default_factory=Refusals)
     turned_away: int = 0
     """Calls in a row that were refused, for whatever reason."""
 
@@ -159,6 +162,7 @@ class SourceState(Struct):
             "duplicates": self.duplicates,
             "rejected": self.rejected,
             "refused": self.refused,
+            "refused_requests": self.refusals.view(),
             "pushed_back": self.pushed_back,
             "emitting": self.emitting,
             "waited_s": round(self.waited_s, 6),
