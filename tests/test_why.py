@@ -10,10 +10,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from engine.plugin import Event
+from engine.runs import RunState
 from engine.sources.refusals import LOGGED, PERIOD_S, Refusals, RefusedRequest
 from engine.testing.clock import START
 from tests.fakes import until
-from tests.test_runtime import Tap, configured, operations, running
+from tests.test_runtime import Tap, comes_to, configured, operations, running
 
 
 async def test_a_trigger_tells_what_is_wrong_with_its_source(tmp_path: Path) -> None:
@@ -95,3 +97,28 @@ def test_refusals_that_were_not_logged_are_counted_in_the_next_line(caplog: pyte
     assert len(caplog.records) == LOGGED + 1
     assert caplog.messages[-1].endswith("401: no; 7 more before it")
     assert refusals.count == LOGGED + 8
+
+
+async def test_expressions_see_an_empty_object_where_an_event_has_no_data(tmp_path: Path) -> None:
+    config = configured(tmp_path, """
+[jobs.work]
+run.exec = ["test", "{{ has(data.name) ? data.name : 'none' }}", "=", "none"]
+[triggers.asks]
+on.event = "order.created"
+job = "work"
+filter = "!has(data.total) || data.total >= 100"
+[triggers.takes]
+on.event = "order.created"
+job = "work"
+filter = "data.total >= 100"
+""")  # fmt: skip
+    async with running(config) as engine:
+        [accepted] = await operations(engine).hear([Event(type="order.created")])
+        told = {outcome.trigger: outcome for outcome in accepted.outcomes}
+        assert told["asks"].code == "matched"
+        assert told["takes"].code == "filter_error"
+        assert "there is no 'total' in data" in told["takes"].reason
+        await comes_to(engine, accepted.runs[0], RunState.SUCCEEDED)
+        stored = await operations(engine).store.event(accepted.event)
+        assert stored is not None
+        assert stored.event.data is None
