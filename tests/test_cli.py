@@ -403,6 +403,16 @@ def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:
     assert "config.toml" in done.stderr
 
 
+def test_a_folder_plugins_in_the_working_directory_hides_no_built_in_plugin(here: Path) -> None:
+    (here / "plugins").mkdir()
+    (here / "plugins" / "__init__.py").write_text("raise RuntimeError('never imported')\n")
+    command = [sys.executable, "-m", "engine", "plugins", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)["items"]
+    assert {"cron", "webhook", "exec"} <= {one["name"] for one in found if one["ok"]}
+
+
 def test_a_table_on_a_terminal_shows_text_and_no_markup(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
