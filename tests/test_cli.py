@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
@@ -198,6 +199,18 @@ def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -
     assert "Trigger nightly is active and runs job import." in told
     assert f"run {run.id} succeeded: exit 0" in told
     assert set(json.loads(ask(running, "why", run.id, "--json").output)) == {"run", "events"}
+
+
+def test_why_tells_that_an_attempt_was_interrupted_and_does_not_count(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.SUCCEEDED)
+    [attempt] = run.attempts
+    died = replace(attempt, code="engine_died", state=RunState.CANCELLED, counted=False)
+    running.operations.memory.kept[run.id] = replace(run, attempts=(died, attempt))
+    told = [line for line in ask(running, "why", run.id).output.splitlines() if "ttempt 1" in line]
+    assert len(told) == 2
+    assert "was interrupted by the engine's death" in told[0]
+    assert told[0].endswith("it does not count")
+    assert "and succeeded" in told[1]
 
 
 def test_control_characters_of_others_are_escaped(running: Running) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -389,6 +390,9 @@ async def test_what_a_crash_left_running_is_ended_before_it_is_run_again(tmp_pat
         1, [("engine_died", False), ("succeeded", True)],
     )  # fmt: skip
     assert "1 of its processes ended" in run.trace[1].reason
+    # It waits from when it was queued again, not from when it was made, days ago.
+    assert (run.trace[2].at - run.trace[1].at).total_seconds() < IN_TIME_S
+    assert re.fullmatch(r"started: waited (\d+ms|\d+s|\d+s\d+ms|0s)", run.trace[2].reason)
 
 
 async def test_a_run_that_is_not_to_be_repeated_is_failed_after_a_crash(tmp_path: Path) -> None:

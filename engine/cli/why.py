@@ -60,13 +60,20 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
     for step in run["trace"]:
         yield f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]"
     for attempt in run["attempts"]:
-        counted = "" if attempt["counted"] or "does not count" in attempt["reason"] else "; it does not count"
-        yield (
-            f"  Attempt {attempt['number']} began {local(attempt['started_at'])} and {attempt['state']} "
-            f"{local(attempt['finished_at'])}: {attempt['reason']}{counted}"
-        )
+        yield f"  {_attempt(attempt)}"
     if run["due_at"] and not run["finished_at"]:
         yield f"  It is not to start before {local(run['due_at'])}."
+
+
+def _attempt(attempt: dict[str, Any]) -> str:
+    began, ended = local(attempt["started_at"]), local(attempt["finished_at"])
+    if attempt["counted"]:
+        return f"Attempt {attempt['number']} began {began} and {attempt['state']} {ended}: {attempt['reason']}"
+    cause = "death" if attempt["code"] == "engine_died" else "stop"
+    return (
+        f"An attempt {attempt['number']} began {began} and was interrupted by the engine's {cause}, recorded {ended}; "
+        "it does not count"
+    )
 
 
 def _event(event: dict[str, Any]) -> Iterator[str]:
