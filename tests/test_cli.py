@@ -174,6 +174,24 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
     assert json.loads(ask(running, "run", run.id, "--json").output)["id"] == run.id
 
 
+def test_events_are_listed_with_what_became_of_them(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.SUCCEEDED)
+    lost = running.operations.keep(Event(type="order.created", subject="ID-1"))
+    lines = ask(running, "events").output.splitlines()
+    assert lines[0].split() == ["EVENT", "TYPE", "SOURCE", "SUBJECT", "RECEIVED", "OUTCOMES"]
+    told = {line.split()[0]: line for line in lines[1:]}
+    assert told[lost.event].split()[1:4] == ["order.created", "api", "ID-1"]
+    assert told[lost.event].endswith("  unmatched")
+    assert told[run.event].endswith("  nightly: run")
+    assert [line.split()[0] for line in ask(running, "events", "--type", "order.created").output.splitlines()[1:]] == [
+        lost.event
+    ]
+    for arguments in (("--trigger", "nightly"), ("--source", "manual")):
+        assert [line.split()[0] for line in ask(running, "events", *arguments).output.splitlines()[1:]] == [run.event]
+    assert len(ask(running, "events", "--limit", "1").output.splitlines()) == 2
+    assert len(json.loads(ask(running, "events", "--json").output)["items"]) == 2
+
+
 def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> None:
     lines = ask(running, "sources").output.splitlines()
     assert lines[0].split()[:3] == ["SOURCE", "STATE", "EVENTS"]

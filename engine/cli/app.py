@@ -290,6 +290,36 @@ def run(
 
 
 @app.command()
+def events(
+    ctx: typer.Context,
+    source: Annotated[str | None, typer.Option(help="Of this source, as `sources` names it.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Of this type.")] = None,
+    trigger: Annotated[str | None, typer.Option(help="That met this trigger.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List events and what became of them, the newest first; those too that no trigger hears."""
+    session = Session.of(ctx, config, as_json, url, token)
+    found = session.client().get("events", source=source, type=kind, trigger=trigger, limit=limit)
+    if session.json:
+        say_json(found)
+        return
+    say_table(
+        ("event", "type", "source", "subject", "received", "outcomes"),
+        [
+            [
+                one["id"], one["type"], one["source"], one["subject"], local(one["received_at"]),
+                ", ".join(": ".join(filter(None, (each["trigger"], each["outcome"]))) for each in one["outcomes"]),
+            ]
+            for one in found["items"]
+        ],
+    )  # fmt: skip
+
+
+@app.command()
 def logs(
     ctx: typer.Context,
     run_id: Annotated[str, typer.Argument(metavar="RUN")],
