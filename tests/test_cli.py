@@ -444,6 +444,13 @@ def test_a_folder_plugins_in_the_working_directory_hides_no_built_in_plugin(here
     assert {"cron", "webhook", "exec"} <= {one["name"] for one in found if one["ok"]}
 
 
+def test_modules_of_the_working_directory_are_found_before_those_beside_the_engine(here: Path) -> None:
+    (here / "tests.py").write_text("")
+    code = "import engine.cli; engine.cli.find_own_packages(); import tests; print(tests.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(here / "tests.py"), done.stderr
+
+
 def test_a_table_on_a_terminal_shows_text_and_no_markup(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
