@@ -263,7 +263,7 @@ class Dispatch:
     def _start(self, waiting: Waiting) -> None:
         """Begin a waiting run in a slot that was taken for it."""
         run, now = waiting.run, self._clock.now()
-        waited = format_span(max((now - run.created_at).total_seconds(), 0.0))
+        waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
         step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
         run = replace(
             run,
@@ -484,15 +484,16 @@ class Dispatch:
                 self._timeline.postpone(run, window.due_at)
                 return
             self._windows.close(window)
-            run = replace(run, event_count=window.count, priority=window.priority, window=None)
+            run = replace(run, event_count=window.count, priority=window.priority, window=None, due_at=window.due_at)
         if self.claim(run.job):
             self._start(Waiting(run, None))
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
         step = Step(at=now, state=RunState.QUEUED, code=code, reason=f"{text}; waits for a slot")
         ready = replace(
-            run, state=RunState.QUEUED, due_at=None, rank=rank(now, run.priority, self._ageing_s), code=code
-        )
+            run, state=RunState.QUEUED, due_at=None, rank=rank(now, run.priority, self._ageing_s), code=code,
+            trace=(*run.trace, step),
+        )  # fmt: skip
         self._moving.add(run.id)
         self._spawn(self._enqueue, ready, step)
 

@@ -210,7 +210,7 @@ class Executor:
                 {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,
                            "time": last.time, "received_at": last.received_at, "key": last.key,
                            "priority": last.priority},
-                 "data": last.data, "now": self._clock.now(), **names}
+                 "data": {} if last.data is None else last.data, "now": self._clock.now(), **names}
             )  # fmt: skip
         merged = tuple(
             event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events

@@ -16,7 +16,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any
@@ -37,6 +37,9 @@ MOST_STEPS = 200_000
 """Steps of macros that one evaluation may cost: about 70 ms on a small machine."""
 
 LONGEST_EXPRESSION = 4096
+
+MOST_TOLD = 4
+"""Values whose kinds an error names."""
 
 TRIGGER_NAMES = frozenset({"event", "data", "http", "job", "trigger", "now"})
 """What a trigger's expressions see; `http` only where the source is one that gets requests."""
@@ -61,6 +64,8 @@ _FUNCTIONS = frozenset(
 )
 _TEMPLATE = re.compile(rf"\{{\{{((?:(?>{_TEXT})|[^'\"}}]|\}}(?!\}}))*+)\}}\}}", re.DOTALL | re.VERBOSE)
 _ASSIGNMENT = re.compile(r"(?<![=!<>])=(?!=)")
+_PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\b(?!\()")
+_ABSENT = object()
 _MATCHES = re.compile(r"\bmatches\s*\(")
 _MATCHES_A_LITERAL = re.compile(r'\.\s*matches\s*\(\s*""\s*\)')
 _SEARCHED_BYTES = (("+", 512), ("matches(", 512), ("contains(", 16384))
@@ -172,9 +177,35 @@ class Expression:
         try:
             return self._program.execute(scope.context)
         except KeyError as error:
-            raise ExpressionError(f"`{self.text}`: there is no {error}; has(…) asks whether there is") from None
+            where = self._lacking(scope, str(error.args[0]) if error.args else "")
+            raise ExpressionError(f"`{self.text}`: there is no {error}{where}; has(…) asks whether there is") from None
         except Exception as error:  # whatever the evaluator raises is a fault of expression and data
-            raise ExpressionError(f"`{self.text}`: {_first_sentence(str(error))}") from None
+            said = _first_sentence(str(error))
+            if said.startswith("No such overload"):
+                said = f"values of kinds that don't go together are compared or combined{self._kinds(scope)}"
+            raise ExpressionError(f"`{self.text}`: {said}") from None
+
+    def _paths(self) -> dict[str, list[str]]:
+        """Return the values that it names, such as `data.order.total`, with their parts, in their order."""
+        return {path: path.split(".") for path in _PATH.findall("".join(_bare(self.text).split()))}
+
+    def _lacking(self, scope: Scope, name: str) -> str:
+        """Say in which object a member is missing, where the text names the place."""
+        for parts in self._paths().values():
+            for index in range(1, len(parts)):
+                holder = _look_up(scope.names, parts[:index])
+                if parts[index] == name and isinstance(holder, Mapping) and name not in holder:
+                    return f" in {'.'.join(parts[:index])}"
+        return ""
+
+    def _kinds(self, scope: Scope) -> str:
+        """Say of which kind the values are that it names."""
+        told = [
+            f"{path} is {_kind(value)}"
+            for path, parts in self._paths().items()
+            if parts[0] in scope.names and (value := _look_up(scope.names, parts)) is not _ABSENT
+        ]
+        return f": {', '.join(told[:MOST_TOLD])}" if told else " (such as a text with a number)"
 
     def holds(self, scope: Scope) -> bool:
         """Return the value of an expression that must be true or false."""
@@ -253,6 +284,33 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return render(value) if isinstance(value, (str, datetime, timedelta, bytes)) else str(value)
+
+
+def _look_up(names: Mapping[str, Any], parts: Sequence[str]) -> Any:
+    """Return the value that a path of members leads to."""
+    value: Any = names
+    for part in parts:
+        value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+    return value
+
+
+def _kind(value: Any) -> str:
+    """Say of which of CEL's kinds a value is. Whole numbers and decimal ones are two: `1 + 1.5` has no value."""
+    for kinds, said in _KINDS:
+        if isinstance(value, kinds):
+            return said
+    return "null" if value is None else f"a {type(value).__name__}"
+
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "a truth value"),
+    (str, "text"),
+    (int, "a whole number"),
+    (float, "a decimal number"),
+    (datetime, "an instant"),
+    (Mapping, "an object"),
+    ((list, tuple), "a list"),
+)
 
 
 def _near(name: str, names: Collection[str]) -> str:

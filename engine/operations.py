@@ -31,7 +31,7 @@ from engine.plugin import Handler, Settled, Timer
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
-from engine.sources import Routes, Sources, SourceState
+from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
 from engine.store.base import RunFilter, Store
 from engine.store.changes import Accept
 from engine.timers import Timers
@@ -288,9 +288,9 @@ class Operations:
         """Return a trigger's next due instant, where it has one."""
         return self._timers.next_at(name)
 
-    def is_completed(self, name: str) -> bool:
-        """Tell whether a trigger's last due instant has been dealt with."""
-        return self._timers.is_completed(name)
+    def why_completed(self, name: str) -> str | None:
+        """Say why nothing more of a trigger's timer comes due; None where something does."""
+        return self._timers.why_completed(name)
 
     async def ended(self, run_id: str) -> Run | None:
         """Wait until a run has ended, and return it; None where there is no such run any more."""
@@ -352,6 +352,19 @@ class Operations:
             "tags": [] if named is None else list(named.tags),
         }
 
+    def _trouble(self, trigger: Trigger) -> dict[str, Any] | None:
+        """Return what is wrong with the source or timer that a trigger is on, and since when."""
+        if not trigger.works:
+            return None
+        problem = self._timers.problems().get(trigger.name)
+        trouble = None if problem is None else Trouble(text=problem)
+        if (state := self._sources.state(trigger.source)) is not None:
+            trouble = state.trouble(self.clock)
+        if trouble is None:
+            return None
+        since = None if trouble.since is None else rfc3339(trouble.since)
+        return {"problem": self._mask(trouble.text), "since": since}
+
     def _shared_sources(self) -> dict[str, SharedSource]:
         return {source.id or source.name: source for source in self.config.sources.values()}
 
@@ -360,8 +373,9 @@ class Operations:
 
     def trigger_view(self, name: str) -> dict[str, Any]:
         trigger = self._rule(name).trigger
+        source = self._sources.state(trigger.source)
         next_at, pause = self._timers.next_at(name), self._pauses.now(name)
-        state, why = state_of(trigger, pause, completed=self._timers.is_completed(name))
+        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name))
         return {
             "name": trigger.name,
             "job": trigger.job,
@@ -369,6 +383,8 @@ class Operations:
             "source": trigger.source,
             "state": state.value,
             "state_reason": why,
+            "source_problem": self._trouble(trigger),
+            "refused_requests": None if source is None else source.refusals.view(),
             "enabled": trigger.enabled,
             "paused": None if pause is None else pause_view(pause),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
@@ -403,6 +419,10 @@ class Operations:
         status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
 
+    def note_refused(self, path: str, *, status: int, reason: str, remote: str, request_id: str) -> None:
+        request = RefusedRequest(status=status, reason=self._mask(reason), remote=remote, request_id=request_id)
+        self._routes.note_refused(path, request)
+
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
         return self._routes.find(method, path)
 
@@ -419,13 +439,13 @@ def pause_view(pause: Pause) -> dict[str, Any]:
     return {"reason": pause.reason, "since": rfc3339(pause.since), "until": until}
 
 
-def state_of(trigger: Trigger, pause: Pause | None, *, completed: bool) -> tuple[TriggerState, str | None]:
+def state_of(trigger: Trigger, pause: Pause | None, *, completed: str | None) -> tuple[TriggerState, str | None]:
     """Return where a trigger stands, and why it is not active."""
     why = trigger.why_disabled()
     if why is not None:
         return TriggerState.DISABLED, f"trigger {trigger.name} {why}"
-    if completed:
-        return TriggerState.COMPLETED, "its timer has no further due instant"
+    if completed is not None:
+        return TriggerState.COMPLETED, completed
     if pause is not None:
         return TriggerState.PAUSED, pause.said_of(trigger.name)
     return TriggerState.ACTIVE, None

@@ -76,8 +76,11 @@ class Registry:
         """
         registry = cls()
         points = importlib.metadata.entry_points(group=GROUP)
+        unloaded: dict[str, list[str]] = {}
         for point in sorted(points, key=lambda point: (point.name, point.value)):
-            registry._add_entry_point(point)
+            registry._add_entry_point(point, unloaded)
+        for cause, origins in unloaded.items():
+            _log.warning("%s can't be loaded: %s", ", ".join(origins), cause, extra={"action": "plugin.broken"})
         for folder in folders:
             registry._add_folder(folder)
         return registry
@@ -116,7 +119,8 @@ class Registry:
             return self.runners.get(name)
         return self.sources.get(name) or self.timers.get(name)
 
-    def _add_entry_point(self, point: importlib.metadata.EntryPoint) -> None:
+    def _add_entry_point(self, point: importlib.metadata.EntryPoint, unloaded: dict[str, list[str]]) -> None:
+        """Load what an entry point announces; one that can't be loaded is added to `unloaded`, by its cause."""
         package = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
         origin = f"entry point {point.name}{package}"
         group, _, last = point.name.rpartition(".")
@@ -124,7 +128,8 @@ class Registry:
         try:
             plugin = point.load()
         except (Exception, SystemExit) as error:  # what a foreign module raises on import is its own affair
-            _log.warning("%s can't be loaded", origin, exc_info=True, extra={"action": "plugin.broken"})
+            _log.debug("%s can't be loaded", origin, exc_info=True, extra={"action": "plugin.broken"})
+            unloaded.setdefault(_sentence(error), []).append(origin)
             self._add_broken(kind, last, None, origin, f"can't be loaded: {_sentence(error)}")
             return
         self._try_add(plugin, last, origin)

@@ -132,3 +132,9 @@ class Run(Struct, frozen=True, kw_only=True):
     boot: str | None = None
     trace: tuple[Step, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def ready_at(self) -> datetime:
+        """Since when it waits for a slot alone: since it was queued (again), or its window, pause or retry was over."""
+        since = max((step.at for step in self.trace if step.state is not RunState.HELD), default=self.created_at)
+        return since if self.due_at is None else max(since, self.due_at)

@@ -91,6 +91,13 @@ class Timers:
         state = self._states.get(trigger)
         return state is not None and state.completed
 
+    def why_completed(self, trigger: str) -> str | None:
+        """Say why nothing more of the trigger comes due; None where something does."""
+        state = self._states.get(trigger)
+        if state is None or not state.completed:
+            return None
+        return said_of_end(state.timer, state.since)
+
     def problems(self) -> Mapping[str, str]:
         """Return what is wrong, by trigger."""
         return {name: state.problem for name, state in self._states.items() if state.problem is not None}
@@ -269,6 +276,21 @@ class Timers:
             )
         event = Event(type=EVENT_TYPE, subject=name, time=found.run, key=scheduled, data={"scheduled_for": scheduled})
         await self._emit(SOURCE_PREFIX + name, event, scheduled, missed)
+
+
+def said_of_end(timer: Timer, since: datetime) -> str:
+    """Say that nothing of a timer comes due after `since`, which is when it ran last, or was first seen."""
+    said = "its timer has no further due instant"
+    try:
+        last = timer.previous(since + timedelta(microseconds=1))
+    except Exception:  # plugin code; what it says is of use and not needed
+        log.exception(
+            "The timer %s raised when asked for its last instant", timer.name, extra={"action": "timer_raised"}
+        )
+        return said
+    if last is None or last >= since:
+        return said
+    return f"{said}: its last instant was {rfc3339(last)}, before this trigger was first seen"
 
 
 def _missed(trigger: Trigger, instant: datetime, now: datetime, text: str | None = None) -> Run:

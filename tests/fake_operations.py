@@ -161,6 +161,7 @@ class FakeOperations:
         self.fired: list[dict[str, Any]] = []
         self.paused: dict[str, Pause] = {}
         self.routes: dict[str, dict[str, Handler]] = {}
+        self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
@@ -332,6 +333,9 @@ class FakeOperations:
             "status": self.state,
             "checks": [{"name": "loop", "ok": self.state == "ok", "detail": "1 ms"}],
         }
+
+    def note_refused(self, path: str, **refused: Any) -> None:
+        self.refused.append({"path": path, **refused})
 
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
         methods = self.routes.get(path)

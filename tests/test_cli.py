@@ -177,14 +177,32 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
     assert 'outputs        {"file": "Größe.csv", "ok": true}' in ask(running, "run", run.id).output
 
 
+def test_events_are_listed_with_what_became_of_them(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.SUCCEEDED)
+    lost = running.operations.keep(Event(type="order.created", subject="ID-1"))
+    lines = ask(running, "events").output.splitlines()
+    assert lines[0].split() == ["EVENT", "TYPE", "SOURCE", "SUBJECT", "RECEIVED", "OUTCOMES"]
+    told = {line.split()[0]: line for line in lines[1:]}
+    assert told[lost.event].split()[1:4] == ["order.created", "api", "ID-1"]
+    assert told[lost.event].endswith("  unmatched")
+    assert told[run.event].endswith("  nightly: run")
+    assert [line.split()[0] for line in ask(running, "events", "--type", "order.created").output.splitlines()[1:]] == [
+        lost.event
+    ]
+    for arguments in (("--trigger", "nightly"), ("--source", "manual")):
+        assert [line.split()[0] for line in ask(running, "events", *arguments).output.splitlines()[1:]] == [run.event]
+    assert len(ask(running, "events", "--limit", "1").output.splitlines()) == 2
+    assert len(json.loads(ask(running, "events", "--json").output)["items"]) == 2
+
+
 def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> None:
     lines = ask(running, "sources").output.splitlines()
     assert lines[0].split()[:4] == ["SOURCE", "STATE", "TRIGGERS", "EVENTS"]
     assert lines[1].startswith("files inbox/new  running  nightly ")
     assert lines[2].startswith("nightly ")
-    assert "name           files:inbox/new" in ask(running, "sources", "files inbox/new").output
+    assert "name             files:inbox/new" in ask(running, "sources", "files inbox/new").output
     assert "there is no source nobody" in ask(running, "sources", "nobody").output
-    assert "triggers       nightly" in ask(running, "sources", "files:inbox/new").output
+    assert "triggers         nightly" in ask(running, "sources", "files:inbox/new").output
     assert json.loads(ask(running, "--json", "sources", "nightly").output)["name"] == "nightly"
     assert [one["name"] for one in json.loads(ask(running, "--json", "sources").output)["items"]][1] == "nightly"
 
@@ -205,6 +223,18 @@ def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -
     assert "Trigger nightly is active and runs job import." in told
     assert f"run {run.id} succeeded: exit 0" in told
     assert set(json.loads(ask(running, "why", run.id, "--json").output)) == {"run", "events"}
+
+
+def test_why_tells_that_an_attempt_was_interrupted_and_does_not_count(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.SUCCEEDED)
+    [attempt] = run.attempts
+    died = replace(attempt, code="engine_died", state=RunState.CANCELLED, counted=False)
+    running.operations.memory.kept[run.id] = replace(run, attempts=(died, attempt))
+    told = [line for line in ask(running, "why", run.id).output.splitlines() if "ttempt 1" in line]
+    assert len(told) == 2
+    assert "was interrupted by the engine's death" in told[0]
+    assert told[0].endswith("it does not count")
+    assert "and succeeded" in told[1]
 
 
 def test_control_characters_of_others_are_escaped(running: Running) -> None:
@@ -371,7 +401,7 @@ def test_check_prints_every_problem_with_its_place(here: Path) -> None:
     assert {"file", "line", "path", "message", "hint"} == set(found["errors"][0])
     configure(here)
     assert call("check").exit_code == 0
-    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": []}
+    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": []}
     result = call("check", "--config", "missing.toml")
     assert (result.exit_code, "missing.toml" in result.output) == (2, True)
 
@@ -386,6 +416,26 @@ def test_a_directory_that_cannot_be_made_is_one_sentence_with_the_way_out(here: 
     [told] = [line for line in done.stderr.splitlines() if "critical" in line]
     assert "can't be used: there is a file in place of a directory" in told
     assert "or name another one in the configuration" in told
+
+
+def test_check_notes_a_timer_that_is_never_due_again(here: Path) -> None:
+    configure(here, more='[jobs.a]\nrun.exec = ["true"]\n[triggers.once]\non.at = 2020-01-01T00:00:00Z\njob = "a"\n')
+    said = "trigger once: its timer has no further due instant: its last instant was 2020-01-01T00:00:00Z"
+    assert said in call("check").output
+    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": [said]}
+
+
+def test_a_trigger_whose_source_is_broken_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = running.operations.trigger_view("nightly")
+    problem = {"problem": "the file app.db is not there", "since": "2026-11-22T02:00:00Z"}
+    refused = {"count": 3, "last_at": problem["since"], "last_status": 401, "last_remote": "::1", "last_reason": "no."}
+    broken = {**view, "source": "database:orders", "source_problem": problem, "refused_requests": refused}
+    monkeypatch.setattr(running.operations, "trigger_view", lambda name: broken)
+    said = "ts source database:orders: the file app.db is not there (since 2026-11-22 02:00:00+00:00)"
+    told = ask(running, "why", "nightly").output
+    assert f"  I{said}." in told
+    assert "  3 requests were refused, the last at 2026-11-22 02:00:00+00:00 from ::1 with 401: no." in told
+    assert f"nightly: i{said}" in ask(running, "triggers").output
 
 
 def test_plugins_and_schema_need_no_engine_and_no_configuration(here: Path) -> None:
@@ -450,6 +500,23 @@ def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "engine", "check"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "config.toml" in done.stderr
+
+
+def test_a_folder_plugins_in_the_working_directory_hides_no_built_in_plugin(here: Path) -> None:
+    (here / "plugins").mkdir()
+    (here / "plugins" / "__init__.py").write_text("raise RuntimeError('never imported')\n")
+    command = [sys.executable, "-m", "engine", "plugins", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)["items"]
+    assert {"cron", "webhook", "exec"} <= {one["name"] for one in found if one["ok"]}
+
+
+def test_modules_of_the_working_directory_are_found_before_those_beside_the_engine(here: Path) -> None:
+    (here / "tests.py").write_text("")
+    code = "import engine.cli; engine.cli.find_own_packages(); import tests; print(tests.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(here / "tests.py"), done.stderr
 
 
 def test_a_table_on_a_terminal_shows_text_and_no_markup(

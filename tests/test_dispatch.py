@@ -236,6 +236,9 @@ async def test_a_failed_attempt_is_tried_again_after_a_growing_delay_and_all_of_
             RunState.QUEUED, RunState.RUNNING, RunState.RETRYING, RunState.RUNNING, RunState.RETRYING,
             RunState.RUNNING, RunState.FAILED,
         ]  # fmt: skip
+        # From when it was ready: neither the attempts before nor the pause after them count.
+        waits = {step.reason for step in run.trace if step.state is RunState.RUNNING}
+        assert waits == {"started: a slot was free", "started: waited 0s"}
         assert [(each.number, each.started_at, each.finished_at, each.state, each.reason) for each in run.attempts] == [
             (1, at(0), at(0), RunState.FAILED, "exit code 1"), (2, at(10), at(10), RunState.FAILED, "exit code 1"),
             (3, at(40), at(40), RunState.FAILED, "exit code 1"),
@@ -253,6 +256,13 @@ async def test_a_retry_that_finds_no_slot_is_queued_with_a_rank_of_its_own_time(
         run = await desk.run_of(run_id)
         assert (run.state, run.code, run.rank) == (RunState.QUEUED, "retry", rank(at(10), 5, 60.0))
         assert run.due_at is None
+        [occupied] = [each for each in await all_runs(desk) if each.id != run_id]
+        desk.script.act = fails
+        await desk.advance(5)
+        desk.dispatch._cancel(desk.dispatch._active[occupied.id], "timed_out")
+        await desk.advance(1)
+        run = await desk.run_of(run_id)
+        assert [step.reason for step in run.trace if step.state is RunState.RUNNING][-1] == "started: waited 5s"
 
 
 async def test_a_retry_counts_on_after_a_restart(tmp_path: Path) -> None:

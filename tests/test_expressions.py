@@ -123,7 +123,7 @@ def test_a_very_long_expression_is_refused_unread() -> None:
     [
         ("data.sizes > 0", {"size": 1}, "sizes"),
         ("data.a.b.c", {"a": {}}, "there is no"),
-        ("data.size > 0", {"size": "big"}, "no such overload"),
+        ("data.size > 0", {"size": "big"}, "data.size is text"),
         ("data.size > 0", None, "data.size"),
         ("1 / data.n", {"n": 0}, "division"),
         ("data.n + 1", {"n": 2**63 - 1}, "overflow"),
@@ -392,3 +392,23 @@ def test_a_single_equals_sign_is_told_with_the_double_one(text: str, told: bool)
     with pytest.raises(ExpressionError) as wrong:
         Expression(text)
     assert ("two values are compared with `==`" in str(wrong.value)) is told
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "says"),
+    [
+        ("data.total >= 100", {"total": "5"}, "compared or combined: data.total is text"),
+        ("data.a + data.b", {"a": 1, "b": 1.5}, "data.a is a whole number, data.b is a decimal number"),
+        (
+            "data.name.startsWith('a') && data.n > event.time",
+            {"name": "ab", "n": None},
+            "data.n is null, event.time is",
+        ),
+        ("data.a.b > 1", {"a": {}}, "there is no 'b' in data.a; has(…) asks"),
+        ("1 + 'a'", {}, "(such as a text with a number)"),
+    ],
+)
+def test_what_does_not_go_together_is_told_with_its_kinds(text: str, data: Any, says: str) -> None:
+    with pytest.raises(ExpressionError) as wrong:
+        value(text, data)
+    assert says in str(wrong.value)

@@ -108,7 +108,8 @@ async def test_what_a_handler_refuses_is_a_problem_with_its_words_and_headers(
     operations: FakeOperations, client: Client
 ) -> None:
     async def refuse(request: Request) -> Response:
-        raise Refusal(401, "Unauthorized", "the proof is not valid", {"WWW-Authenticate": "Hook"})
+        proof = {"WWW-Authenticate": "Hook"}
+        raise Refusal(401, "Unauthorized", "the proof is not valid", proof, reason="for the owner alone")
 
     async def away(request: Request) -> Response:
         raise StoreUnavailable("the disk is full")
@@ -120,6 +121,9 @@ async def test_what_a_handler_refuses_is_a_problem_with_its_words_and_headers(
     assert got.headers["WWW-Authenticate"] == "Hook"
     got = await client.ask("POST", "/hooks/y", token=None)
     assert (got.status, got.json["code"], got.headers["Retry-After"]) == (503, "store_unavailable", "2")
+    assert [(one["path"], one["status"], one["reason"]) for one in operations.refused] == [
+        ("/hooks/x", 401, "for the owner alone"), ("/hooks/y", 503, "the disk is full"),
+    ]  # fmt: skip
 
 
 async def test_a_header_with_a_line_break_is_never_sent(operations: FakeOperations, client: Client) -> None:

@@ -265,12 +265,20 @@ class _Point:
         raise ImportError("no module named nowhere")
 
 
-def test_an_entry_point_that_can_not_be_loaded_is_kept_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [_Point()])
+def test_an_entry_point_that_can_not_be_loaded_is_kept_broken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [_Point(), _Point()])
+    caplog.set_level("INFO")
     broken = Registry.discover().broken("gone", "source")
     assert broken is not None
     assert (broken.kind, broken.origin) == ("source", "entry point sources.gone")
     assert broken.error == "can't be loaded: ImportError: no module named nowhere"
+    # One line for each cause, without a traceback.
+    [told] = caplog.records
+    point = "entry point sources.gone"
+    assert told.getMessage() == f"{point}, {point} can't be loaded: ImportError: no module named nowhere"
+    assert told.exc_info is None
 
 
 def test_installed_entry_points_are_found() -> None:

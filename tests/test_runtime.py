@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -392,6 +393,9 @@ async def test_what_a_crash_left_running_is_ended_before_it_is_run_again(tmp_pat
         1, [("engine_died", False), ("succeeded", True)],
     )  # fmt: skip
     assert "1 of its processes ended" in run.trace[1].reason
+    # It waits from when it was queued again, not from when it was made, days ago.
+    assert (run.trace[2].at - run.trace[1].at).total_seconds() < IN_TIME_S
+    assert re.fullmatch(r"started: waited (\d+ms|\d+s|\d+s\d+ms|0s)", run.trace[2].reason)
 
 
 @pytest.mark.parametrize("count", [1, 7])

@@ -20,9 +20,10 @@ from engine.jobs import Job
 from engine.operations import Changes, SourceMemory
 from engine.plugin import Outcome, Request, Response, Settled, Source, SourceContext
 from engine.runs import Run
-from engine.sources import Routes, Sources, SourceState
+from engine.sources import Routes, Sources, SourceState, Trouble
 from engine.sources.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
 from engine.testing import VirtualClock
+from engine.testing.clock import START
 from tests.fakes import until
 from tests.organs import Bench, bench, event, trigger
 
@@ -144,8 +145,8 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
         assert at_work.state("late").view() == {
             "name": "late", "plugin": "acts", "state": "running", "since": "2026-01-05T12:00:00Z", "error": None,
             "warning": None, "restarts": 0, "events": 0, "duplicates": 0, "rejected": 0, "refused": 0,
-            "pushed_back": 0, "emitting": 0, "waited_s": 0.0, "lag_s": None, "last_event_at": None,
-            "last_error": None, "last_error_at": None,
+            "refused_requests": None, "pushed_back": 0, "emitting": 0, "waited_s": 0.0, "lag_s": None,
+            "last_event_at": None, "last_error": None, "last_error_at": None,
         }  # fmt: skip
 
 
@@ -731,3 +732,48 @@ async def test_a_source_is_not_added_where_none_runs(tmp_path: Path) -> None:
         pass
     with pytest.raises(Conflict):
         made.sources.add("late", Acts(act=receives))
+
+
+async def test_what_is_wrong_with_a_source_is_told_with_the_time_since_when(tmp_path: Path) -> None:
+    contexts: list[SourceContext] = []
+
+    async def warns(context: SourceContext) -> None:
+        contexts.append(context)
+        await receives(context)
+
+    async with yard(tmp_path, warns=warns, fails=raising(RuntimeError("boom"), ready=True)) as at_work:
+        clock, warning, failing = at_work.clock, at_work.state("warns"), at_work.state("fails")
+        assert warning.trouble(clock) is None
+        began = clock.now()
+        contexts[0].warn("app.db is not there")
+        await clock.advance(60)
+        await anyio.wait_all_tasks_blocked()
+        contexts[0].warn("app.db can't be read")
+        assert warning.trouble(clock) == Trouble(text="app.db can't be read", since=began)
+        contexts[0].warn(None)
+        assert warning.trouble(clock) is None
+        trouble = failing.trouble(clock)
+        assert trouble == Trouble(text="failed: RuntimeError: boom", since=began)
+
+
+async def test_a_source_that_fails_again_and_again_is_told_of_while_it_runs_in_between(tmp_path: Path) -> None:
+    breaks = anyio.Event()
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        await breaks.wait()
+        if not context.clock.now() > START:
+            raise RuntimeError("boom")
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, tap=act) as at_work:
+        state, clock = at_work.state("tap"), at_work.clock
+        breaks.set()
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(5)
+        await anyio.wait_all_tasks_blocked()
+        assert state.problem(clock) is None
+        said = "it runs, and was restarted 1 time: RuntimeError: boom"
+        assert state.trouble(clock) == Trouble(text=said, since=START)
+        await clock.advance(300)
+        assert state.trouble(clock) is None

@@ -438,6 +438,12 @@ async def test_a_timer_without_a_further_instant_is_completed(tmp_path: Path) ->
         assert len(await work.store.runs(RunFilter(triggers=frozenset({"once"})), limit=10)) == 1
         assert await work.store.runs(RunFilter(triggers=frozenset({"never"})), limit=10) == []
         assert not work.timers.is_completed("no-timer")
+        assert work.timers.why_completed("once") == "its timer has no further due instant"
+        assert work.timers.why_completed("never") == (
+            f"its timer has no further due instant: its last instant was {rfc3339(at(-30))}, "
+            "before this trigger was first seen"
+        )
+        assert work.timers.why_completed("always") is None
 
 
 async def test_a_timer_that_raises_is_not_completed(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def _serve(session: Session) -> None:
 @app.command()
 def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False) -> None:
     """Say all that is wrong with the configuration."""
+    from engine.cli.offline import never_due
+
     session = Session.of(ctx, config, as_json, None, None)
     try:
         loaded = session.load(examine=True)
@@ -82,13 +84,16 @@ def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fals
             raise
         fields = ("file", "line", "path", "message", "hint")
         errors = [{name: getattr(problem, name) for name in fields} for problem in error.problems]
-        say_json({"ok": False, "errors": errors})
+        say_json({"ok": False, "errors": errors, "notes": []})
         raise typer.Exit(USAGE) from None
+    notes = [f"trigger {name}: {said}" for name, said in never_due(loaded)]
     if session.json:
-        say_json({"ok": True, "errors": []})
+        say_json({"ok": True, "errors": [], "notes": notes})
     else:
         files = ", ".join(str(file) for file in loaded.files)
         say(f"{files}: right; triggers: {len(loaded.triggers)}, jobs: {len(loaded.jobs)}")
+        for note in notes:
+            say(f"  {note}")
 
 
 @app.command()
@@ -209,6 +214,8 @@ def triggers(
     token: Token = None,
 ) -> None:
     """List the triggers."""
+    from engine.cli.why import trouble_of
+
     session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("triggers", limit=1000)
     if session.json:
@@ -224,6 +231,9 @@ def triggers(
         ],
         optional=optional,
     )
+    for one in found["items"]:
+        if (trouble := trouble_of(one)) is not None:
+            say(f"{one['name']}: {trouble}")
 
 
 def _counts(stats: dict[str, Any]) -> list[Any]:
@@ -283,6 +293,36 @@ def run(
     say(f"{'events':14} {' '.join(found['events'])}")
     for step in found["trace"]:
         say(f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]")
+
+
+@app.command()
+def events(
+    ctx: typer.Context,
+    source: Annotated[str | None, typer.Option(help="Of this source, as `sources` names it.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Of this type.")] = None,
+    trigger: Annotated[str | None, typer.Option(help="That met this trigger.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 20,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """List events and what became of them, the newest first; those too that no trigger hears."""
+    session = Session.of(ctx, config, as_json, url, token)
+    found = session.client().get("events", source=source, type=kind, trigger=trigger, limit=limit)
+    if session.json:
+        say_json(found)
+        return
+    say_table(
+        ("event", "type", "source", "subject", "received", "outcomes"),
+        [
+            [
+                one["id"], one["type"], one["source"], one["subject"], local(one["received_at"]),
+                ", ".join(": ".join(filter(None, (each["trigger"], each["outcome"]))) for each in one["outcomes"]),
+            ]
+            for one in found["items"]
+        ],
+    )  # fmt: skip
 
 
 @app.command()
@@ -359,8 +399,10 @@ def sources(
             return
         for field, value in one.items():
             value = local(value) if field.endswith("_at") or field == "since" else value
+            if isinstance(value, dict):
+                value = ", ".join(f"{name} {part}" for name, part in value.items())
             if value is not None:
-                say(f"{field:14} {' '.join(value) if isinstance(value, list) else value}")
+                say(f"{field:16} {' '.join(value) if isinstance(value, list) else value}")
         return
     found = session.client().get("sources", limit=1000)
     if session.json:
@@ -374,13 +416,19 @@ def sources(
         [
             [
                 one["title"], one["state"], ", ".join(one["triggers"]) or None, one["events"], one["duplicates"],
-                one["rejected"] + one["refused"], one["restarts"], local(one["last_event_at"]),
+                one["rejected"] + _refused(one), one["restarts"], local(one["last_event_at"]),
                 one["problem"] or one["warning"],
             ]
             for one in found["items"]
         ],
         optional=("restarts", "duplicates", "rejected", "last event", "events"),
     )  # fmt: skip
+
+
+def _refused(source: dict[str, Any]) -> int:
+    """Count what a source refused: an event that the door refused came in a request that was refused too."""
+    requests = source.get("refused_requests")
+    return max(int(source["refused"]), int(requests["count"]) if requests else 0)
 
 
 @app.command()

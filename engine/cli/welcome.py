@@ -76,7 +76,10 @@ def _next(runtime: Runtime, triggers: Sequence[Trigger]) -> list[str]:
         return []
     due = [(runtime.operations.next_at(trigger.name), trigger.name) for trigger in triggers]
     rows = [(name, local(rfc3339(at)) or "") for at, name in sorted((at, name) for at, name in due if at is not None)]
-    return ["", "By the clock it runs next", *_columns(rows)] if rows else []
+    lines = ["", "By the clock it runs next", *_columns(rows)] if rows else []
+    ends = [(trigger.name, runtime.operations.why_completed(trigger.name)) for trigger in triggers]
+    over = [(name, said) for name, said in ends if said is not None]
+    return [*lines, "", "By the clock it does not run again", *_columns(over)] if over else lines
 
 
 def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:

@@ -60,13 +60,20 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
     for step in run["trace"]:
         yield f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]"
     for attempt in run["attempts"]:
-        counted = "" if attempt["counted"] or "does not count" in attempt["reason"] else "; it does not count"
-        yield (
-            f"  Attempt {attempt['number']} began {local(attempt['started_at'])} and {attempt['state']} "
-            f"{local(attempt['finished_at'])}: {attempt['reason']}{counted}"
-        )
+        yield f"  {_attempt(attempt)}"
     if run["due_at"] and not run["finished_at"]:
         yield f"  It is not to start before {local(run['due_at'])}."
+
+
+def _attempt(attempt: dict[str, Any]) -> str:
+    began, ended = local(attempt["started_at"]), local(attempt["finished_at"])
+    if attempt["counted"]:
+        return f"Attempt {attempt['number']} began {began} and {attempt['state']} {ended}: {attempt['reason']}"
+    cause = "death" if attempt["code"] == "engine_died" else "stop"
+    return (
+        f"An attempt {attempt['number']} began {began} and was interrupted by the engine's {cause}, recorded {ended}; "
+        "it does not count"
+    )
 
 
 def _event(event: dict[str, Any]) -> Iterator[str]:
@@ -87,6 +94,23 @@ def _outcome(outcome: dict[str, Any]) -> str:
     return f"{met}: {outcome['outcome']}{run}: {told} [{outcome['code']}]"
 
 
+def _refused(found: dict[str, Any]) -> str:
+    count = (
+        "1 request was refused, at" if found["count"] == 1 else f"{found['count']:,} requests were refused, the last at"
+    )
+    said = found["last_reason"].rstrip(".")
+    return f"{count} {local(found['last_at'])} from {found['last_remote']} with {found['last_status']}: {said}"
+
+
+def trouble_of(trigger: dict[str, Any]) -> str | None:
+    """Say what is wrong with a trigger's source, and since when."""
+    found = trigger.get("source_problem")
+    if found is None:
+        return None
+    since = f" (since {local(found['since'])})" if found["since"] else ""
+    return f"its source {trigger['source']}: {found['problem'].rstrip('.')}{since}"
+
+
 def _trigger(known: dict[str, Any]) -> Iterator[str]:
     trigger, runs = known["trigger"], known["runs"]
     yield f"Trigger {trigger['name']} is {trigger['state']} and runs job {trigger['job']}."
@@ -94,6 +118,10 @@ def _trigger(known: dict[str, Any]) -> Iterator[str]:
         yield f"  {trigger['state_reason'][:1].upper()}{trigger['state_reason'][1:]}."
     if trigger.get("next_at"):
         yield f"  It is next due {local(trigger['next_at'])}."
+    if (trouble := trouble_of(trigger)) is not None:
+        yield f"  {trouble[:1].upper()}{trouble[1:]}."
+    if trigger.get("refused_requests"):
+        yield f"  {_refused(trigger['refused_requests'])}."
     yield "Its last runs:" if runs else "It has had no run."
     for run in runs:
         yield f"  {local(run['created_at'])}  run {run['id']} {sentence(run['state'], run['reason'])} [{run['code']}]"

@@ -86,7 +86,10 @@ class Rule:
         return "" if self.key is None else render(self.key.evaluate(scope))
 
     def scope(self, event: Event, data: Any) -> Scope:
-        """Return what expressions see for an event whose merged data is `data`; `now` is when it was received."""
+        """Return what expressions see for an event whose merged data is `data`; `now` is when it was received.
+
+        Where there is no data they see an empty object, so that `has(data.x)` can ask.
+        """
         return Scope(
             {
                 "event": {
@@ -99,7 +102,7 @@ class Rule:
                     "key": event.key,
                     "priority": event.priority,
                 },
-                "data": data,
+                "data": {} if data is None else data,
                 "http": event.http or _NO_REQUEST,
                 "now": event.received_at,
                 **self.names,
@@ -121,6 +124,6 @@ def _compiled(given: str | Judge | None) -> Expression | Function | None:
 
 
 def _merged(event: Event, scope: Scope) -> Event:
-    """Return the event as functions see it: with the data that expressions see."""
+    """Return the event as functions see it: with the merged data; what has none keeps its None."""
     data = scope.names["data"]
-    return event if data is event.data else replace(event, data=data)
+    return event if data is event.data or (event.data is None and data == {}) else replace(event, data=data)

@@ -224,7 +224,7 @@ class Engine:
             return view_of(trigger)
         return view_of(
             trigger, pause=operations.pause_of(name), next_at=operations.next_at(name),
-            completed=operations.is_completed(name),
+            completed=operations.why_completed(name),
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:

@@ -39,7 +39,7 @@ class TriggerView(Struct, frozen=True, kw_only=True):
 
 
 def view_of(
-    trigger: Trigger, *, pause: Pause | None = None, next_at: datetime | None = None, completed: bool = False
+    trigger: Trigger, *, pause: Pause | None = None, next_at: datetime | None = None, completed: str | None = None
 ) -> TriggerView:
     """Return a trigger as it stands."""
     state, why = state_of(trigger, pause, completed=completed)

@@ -90,6 +90,10 @@ class Operations(Protocol):
         """Return `{"status": "ok" | "degraded" | "failing", "checks": [{"name", "ok", "detail"}]}`."""
         ...
 
+    def note_refused(self, path: str, *, status: int, reason: str, remote: str, request_id: str) -> None:
+        """Note that a request to a source's path was refused; `reason` is for the source's owner."""
+        ...
+
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
         """Return the handler that a source registered, or the methods that its path allows, or None."""
         ...

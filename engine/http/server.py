@@ -137,6 +137,7 @@ class HttpServer:
         asked = request.headers.get("X-Request-ID")
         request_id = asked if asked is not None and _REQUEST_ID.match(asked) else new_id()
         target = request.raw_path
+        path, reason = "", None
         try:
             path, query_text = _split(request, target)
             if path.startswith(HOOKS):
@@ -144,6 +145,7 @@ class HttpServer:
             return await self._routed(request, path, query_text, request_id)
         except (EngineError, Refusal) as error:
             problem = problem_of(error)
+            reason = error.reason if isinstance(error, Refusal) else None
         except Problem as raised:
             problem = raised
         except ConnectionError:
@@ -158,6 +160,11 @@ class HttpServer:
             problem = Problem(500, "the engine failed to answer; its log says why under this request_id", close=True)
         if request.writer.output_size > 0:
             raise ConnectionResetError("the answer was begun and can't be finished")
+        if path.startswith(HOOKS):
+            self._operations.note_refused(
+                path, status=problem.status, reason=reason or problem.detail, remote=request.remote or "",
+                request_id=request_id,
+            )  # fmt: skip
         return self._heads.problem(problem, target.partition("?")[0], request_id)
 
     async def _hook(self, request: web.BaseRequest, path: str, query_text: str) -> Response:

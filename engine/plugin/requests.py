@@ -37,12 +37,15 @@ class Refusal(Exception):
     """Raise in a route's handler to answer with an RFC 9457 problem.
 
     `detail` is shown to the sender: it must say nothing about secrets, and not which part of a proof was
-    wrong.
+    wrong. `reason` is for the source's owner instead of it: the log and `why` tell it, so it holds no secret either.
     """
 
-    def __init__(self, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, *, reason: str = ""
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.title = title
         self.detail = detail
         self.headers = dict(headers or {})
+        self.reason = reason or detail

@@ -16,6 +16,7 @@ from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.logs import IdLogger
 from engine.payload import encode_json, survey
 from engine.plugin import Handler, Settled
+from engine.sources.refusals import RefusedRequest
 from engine.sources.routes import Routes
 from engine.sources.state import Phase, Round, SourceState
 from engine.units import format_size
@@ -141,7 +142,7 @@ class Context:
         state, text = self._state, str(text) if text else None
         if self._closed or text == state.warning:
             return
-        state.warning = text
+        state.warn(text, self.clock.now())
         ids = {"action": "source_warned" if text else "source_well", "source": state.id}
         if text:
             log.warning("Source %s: %s", state.id, text, extra=ids)
@@ -165,8 +166,11 @@ class Context:
 
     def route(self, method: str, path: str, handler: Handler) -> None:
         self._stand_open()
-        self._routes.add(method, path, handler)
+        self._routes.add(method, path, handler, self._note_refused)
         self._mine.append((method, path))
+
+    def _note_refused(self, request: RefusedRequest) -> None:
+        self._state.refusals.note(self.name, request, self.clock.now())
 
     def close(self) -> None:
         """Take back what the source registered; nothing more comes in from this start of it."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.errors import PluginError
 from engine.plugin import Handler
+from engine.sources.refusals import RefusedRequest
+
+Note = Callable[[RefusedRequest], None]
 
 
 class Routes:
@@ -11,15 +16,21 @@ class Routes:
 
     def __init__(self) -> None:
         self._handlers: dict[str, dict[str, Handler]] = {}
+        self._notes: dict[str, Note] = {}
 
-    def add(self, method: str, path: str, handler: Handler) -> None:
-        """Add a route; raise PluginError where it is taken or not below `/hooks/`."""
+    def add(self, method: str, path: str, handler: Handler, note: Note | None = None) -> None:
+        """Add a route; raise PluginError where it is taken or not below `/hooks/`.
+
+        `note` is told of the path's requests that are refused.
+        """
         if not path.startswith("/hooks/"):
             raise PluginError(f"a source's route begins with /hooks/, {path!r} does not")
         methods = self._handlers.setdefault(path, {})
         if method in methods:
             raise PluginError(f"the route {method} {path} is taken")
         methods[method] = handler
+        if note is not None:
+            self._notes[path] = note
 
     def remove(self, method: str, path: str) -> None:
         """Remove a route."""
@@ -27,6 +38,12 @@ class Routes:
         methods.pop(method, None)
         if not methods:
             self._handlers.pop(path, None)
+            self._notes.pop(path, None)
+
+    def note_refused(self, path: str, request: RefusedRequest) -> None:
+        """Tell the source whose path it is that a request was refused."""
+        if (note := self._notes.get(path)) is not None:
+            note(request)
 
     def find(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
         """Return the handler, or the methods that the path allows, or None."""

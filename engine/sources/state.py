@@ -7,14 +7,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.clock import Clock, rfc3339
 from engine.events import Accepted, Event
 from engine.plugin import Source
+from engine.sources.refusals import Refusals
 
 SLOW_ROUND_S, SLOW_ROUNDS = 60.0, 10
 """A round of `every` is slow when it takes longer than this, and than so many periods."""
+
+RECENT_S = 300.0
+"""So long after its last failure a source that runs again is told of as one that fails."""
 
 
 class Phase(StrEnum):
@@ -38,14 +42,23 @@ class Round(Struct):
     period_s: float
 
 
+class Trouble(Struct, frozen=True, kw_only=True):
+    """What is wrong with a source, in words, and since when, where that is known."""
+
+    text: str
+    since: datetime | None = None
+
+
 class SourceState(Struct):
     """One source; the counts are since the engine's start.
 
     - `since`: since when it is in its state; `error`: why it is not `running`; `warning`: what it says is wrong.
+    - `failing_since`, `warning_since`: when it failed first since it last ran well, and when it began to warn.
     - `events` were stored, `duplicates` had come before; `rejected` came but were not valid; `refused` were no events;
       `pushed_back` calls came when the store could not take them.
       A source that emits nothing by itself shows no counts of events.
     - `emitting` calls wait for their commit now; all calls together waited `waited_s`.
+    - `refusals`: requests to its routes that were refused.
     - `lag_s`: how old the last event was when it was durable, where the source said when it happened.
     """
 
@@ -54,7 +67,9 @@ class SourceState(Struct):
     state: Phase = Phase.STARTING
     since: datetime | None = None
     error: str | None = None
+    failing_since: datetime | None = None
     warning: str | None = None
+    warning_since: datetime | None = None
     restarts: int = 0
     events: int = 0
     duplicates: int = 0
@@ -69,6 +84,7 @@ class SourceState(Struct):
     last_error_at: datetime | None = None
     settling: int = 0
     beat: Round | None = None
+    refusals: Refusals = field(default_factory=Refusals)
     turned_away: int = 0
     """Calls in a row that were refused, for whatever reason."""
 
@@ -78,8 +94,16 @@ class SourceState(Struct):
 
     def fail(self, error: str, now: datetime) -> None:
         """Note why it does not run."""
+        if not self._failed_of_late(now):
+            self.failing_since = now
         self.error = self.last_error = error
         self.last_error_at = now
+
+    def warn(self, text: str | None, now: datetime) -> None:
+        """Note what it says is wrong; None: nothing is."""
+        if text is None or self.warning is None:
+            self.warning_since = None if text is None else now
+        self.warning = text
 
     def count(self, events: Sequence[Event], answers: Sequence[Accepted], now: datetime) -> None:
         """Count what was accepted."""
@@ -98,6 +122,23 @@ class SourceState(Struct):
         if self.state is Phase.RUNNING:
             return self._slow_round(clock)
         return f"source {self.id} is {self.state}" + (f": {self.error}" if self.error else "")
+
+    def trouble(self, clock: Clock) -> Trouble | None:
+        """Return what may keep its triggers from running: its problem, what it warns of, or failures of late."""
+        now = clock.now()
+        if (problem := self.problem(clock)) is not None:
+            failing = self._failed_of_late(now) or self.state is not Phase.RUNNING
+            since = self.failing_since if failing and self.failing_since else self.since
+            return Trouble(text=problem.removeprefix(f"source {self.id} ").removeprefix("is "), since=since)
+        if self.warning is not None:
+            return Trouble(text=self.warning, since=self.warning_since)
+        if self._failed_of_late(now):
+            times = f"restarted {self.restarts} time{'' if self.restarts == 1 else 's'}"
+            return Trouble(text=f"it runs, and was {times}: {self.last_error}", since=self.failing_since)
+        return None
+
+    def _failed_of_late(self, now: datetime) -> bool:
+        return self.last_error_at is not None and (now - self.last_error_at).total_seconds() < RECENT_S
 
     def _slow_round(self, clock: Clock) -> str | None:
         # While it waits for the engine itself, which tells of its own troubles, the source is not to blame.
@@ -124,6 +165,7 @@ class SourceState(Struct):
             "duplicates": self.duplicates if counted else None,
             "rejected": self.rejected,
             "refused": self.refused,
+            "refused_requests": self.refusals.view(),
             "pushed_back": self.pushed_back,
             "emitting": self.emitting,
             "waited_s": round(self.waited_s, 6),

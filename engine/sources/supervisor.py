@@ -178,7 +178,7 @@ class Sources:
 
     def _start(self, state: SourceState) -> Started:
         state.enter(Phase.STARTING, self._clock.now())
-        state.warning = None
+        state.warn(None, self._clock.now())
 
         def make_context(note_ready: Callable[[], None]) -> Context:
             def on_ready() -> None:
@@ -234,7 +234,7 @@ class Sources:
 
     def _note_failure(self, state: SourceState, started: Started) -> None:
         """Note why a source has ended, which it never should; what it warned of while it went on counts no more."""
-        state.warning = None
+        state.warn(None, self._clock.now())
         error, ids = started.error, {"source": state.id}
         if not started.told_to_stop:
             if error is None:

@@ -184,17 +184,21 @@ class SignatureProof:
         digest = getattr(hashlib, settings.algorithm)
         self._keyed = hmac.new(_bytes(settings.secret.reveal()), digestmod=digest)
 
-    def holds(self, request: Request) -> bool:
-        """Tell whether the header holds the body's signature; odd input is false and never raises."""
+    def flaw(self, request: Request) -> str | None:
+        """Say why the header does not hold the body's signature; None: it does. Odd input never raises."""
         offered = request.headers.get(self._header)
-        if offered is None or not offered.startswith(self._prefix):
-            return False
+        if offered is None:
+            return f"it has no header {self._header}, where its signature should be"
+        if not offered.startswith(self._prefix):
+            return f"its header {self._header} does not begin with {self._prefix!r}"
         mac = self._keyed.copy()
         mac.update(request.body)
         candidate = _bytes(offered[len(self._prefix) :])
         if self._hex:
-            return hmac.compare_digest(mac.hexdigest().encode(), candidate.lower())
-        return hmac.compare_digest(base64.b64encode(mac.digest()), candidate)
+            right = hmac.compare_digest(mac.hexdigest().encode(), candidate.lower())
+        else:
+            right = hmac.compare_digest(base64.b64encode(mac.digest()), candidate)
+        return None if right else f"the signature in {self._header} is not the one that the secret gives for its body"
 
 
 class TokenProof:
@@ -205,15 +209,16 @@ class TokenProof:
     def __init__(self, secret: Secret) -> None:
         self._token = _bytes(secret.reveal())
 
-    def holds(self, request: Request) -> bool:
-        """Tell whether a header holds the token; odd input is false and never raises."""
+    def flaw(self, request: Request) -> str | None:
+        """Say why no header holds the token; None: one does. Odd input never raises."""
         headers = request.headers
         offered = headers.get("X-Webhook-Token") or headers.get("X-Gitlab-Token")
         if offered is None:
             scheme, _, offered = headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer":
-                return False
-        return hmac.compare_digest(self._token, _bytes(offered.strip()))
+                return "it has no token, in X-Webhook-Token, X-Gitlab-Token or Authorization: Bearer"
+        right = hmac.compare_digest(self._token, _bytes(offered.strip()))
+        return None if right else "its token is not that of the configuration"
 
 
 class Receiver:
@@ -242,13 +247,14 @@ class Receiver:
 
     async def __call__(self, request: Request) -> Response:
         """Take one request: prove, read, emit, answer. Raises Refusal for all that is not accepted."""
-        if self._proof is not None and not self._proof.holds(request):
-            # One text for all: which part was missing or wrong is nobody's business.
+        if self._proof is not None and (flaw := self._proof.flaw(request)) is not None:
+            # One text for all: which part was missing or wrong is the owner's business alone.
             raise Refusal(
                 401,
                 "Unauthorized",
                 "The request does not prove that it comes from the sender.",
                 {"WWW-Authenticate": "Bearer"},
+                reason=flaw,
             )
         event = self._event(request)
         try:
