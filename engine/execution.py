@@ -101,7 +101,7 @@ class Context:
         if self._logging:
             self._run_logs.ended(self.run_id)
 
-    def output_path(self) -> Path:
+    def output_path(self) -> str:
         return self._run_logs.output_path(self.run_id)
 
     def process_started(self, pid: int) -> None:

@@ -33,9 +33,9 @@ class RunLogs:
         """Return the path of a run's log file, which may not be there; it follows from the id alone."""
         return Path(self._place(run_id, "log"))
 
-    def output_path(self, run_id: str) -> Path:
+    def output_path(self, run_id: str) -> str:
         """Return the path of the file in which a run's attempt may leave its outputs."""
-        return Path(self._place(run_id, "out"))
+        return self._place(run_id, "out")
 
     def open(self, run_id: str) -> int:
         """Open a run's log file to append to it, and return the descriptor."""

@@ -66,8 +66,8 @@ class Context:
     def open_log(self) -> int:
         return os.open(self.base / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def output_path(self) -> Path:
-        return self.base / "outputs"
+    def output_path(self) -> str:
+        return str(self.base / "outputs")
 
     def process_started(self, pid: int) -> None:
         self.started.append(pid)

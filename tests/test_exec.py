@@ -91,7 +91,7 @@ async def test_a_program_gets_only_what_is_declared_and_what_the_engine_says(
         "ENGINE_SCHEDULED_FOR": "2026-03-01T02:00:00Z",
         "ENGINE_EVENT_ID": made.event.id,
         "ENGINE_EVENT_TYPE": "file.created",
-        "ENGINE_OUTPUT": str(made.output_path()),
+        "ENGINE_OUTPUT": made.output_path(),
         "TEST_BOOT": "boot-1",
     }
     assert trace[:2] == ["00", made.run_id.replace("-", "")]

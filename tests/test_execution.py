@@ -135,15 +135,15 @@ async def test_what_a_runner_prints_goes_to_the_runs_own_file(tmp_path: Path) ->
         descriptor = context.open_log()
         os.write(descriptor, b"hello\n")
         os.close(descriptor)
-        assert not context.output_path().exists()
-        return Outcome.succeeded(str(context.output_path()))
+        assert not Path(context.output_path()).exists()
+        return Outcome.succeeded(context.output_path())
 
     one = an_event()
     run = a_run(one)
     outcome = await execute(tmp_path, act, one, run=run)
     logs = RunLogs(tmp_path / "logs")
     assert logs.path(run.id).read_bytes() == b"hello\n"
-    assert outcome.reason == str(logs.output_path(run.id))
+    assert outcome.reason == logs.output_path(run.id)
 
 
 @pytest.mark.parametrize("pid", [0, 1, -5, "7", True, None])

@@ -98,7 +98,7 @@ class RunContext(PrepareContext, Protocol):
         """Return a file descriptor to append the run's output to; the runner closes it."""
         ...
 
-    def output_path(self) -> Path:
+    def output_path(self) -> str:
         """Return the path of a file, not yet there, where the attempt may leave `name=value` lines."""
         ...
 

@@ -102,7 +102,7 @@ class Exec(Runner, frozen=True, kw_only=True):
         refuse_data_as_code(self.command)
 
     async def run(self, context: RunContext) -> Outcome:
-        output = str(context.output_path())
+        output = context.output_path()
         with suppress(FileNotFoundError):
             os.unlink(output)  # left by an attempt that the engine did not outlive
         try:
