@@ -256,3 +256,14 @@ async def test_the_helper_and_its_imports_are_there_before_the_first_run(tmp_pat
         assert workers._helper is not None
         outcome = await at.run("plain")
         assert outcome.outputs == {"result": workers._helper.child.pid}
+
+
+def test_a_folder_plugins_in_the_working_directory_hides_no_runner_from_its_workers(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "__init__.py").write_text("raise RuntimeError('never imported')\n")
+    (tmp_path / "work.py").write_text("def go():\n    print('done')\n")
+    (tmp_path / "config.toml").write_text('[jobs.a]\nrun.python = "work:go"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "engine", "check"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

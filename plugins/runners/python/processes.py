@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from anyio import CancelScope
@@ -26,10 +27,15 @@ STOP_S = 5.0
 
 _BOOT = """\
 import json, sys
-sys.path[:] = json.loads(sys.argv.pop())
+place, paths = json.loads(sys.argv.pop())
+sys.path[:] = [place, *paths]
 from plugins.runners.python.helper import main
+sys.path[:] = paths
 main()
 """
+_PLACE = str(Path(__file__).resolve().parents[3])
+"""Where this package lies: a folder of the same name that comes first on the path must not hide it."""
+
 _RECEIVED_BYTES = 64 * 1024
 
 log = logging.getLogger("engine.run.python")
@@ -140,7 +146,7 @@ class Helper:
         try:
             popen = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-P", "-c", _BOOT, str(theirs.fileno()), str(os.getpid()),
-                 json.dumps(surroundings.search_path())],
+                 json.dumps([_PLACE, surroundings.search_path()])],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
                 env={**surroundings.environment(), RUN_ID: NO_RUN},
