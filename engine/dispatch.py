@@ -100,6 +100,7 @@ class Dispatch:
         self._note_wanted = asyncio.Event()
         self._starting = False
         self._group: TaskGroup | None = None
+        self._new_scope: Callable[[], anyio.CancelScope] = anyio.CancelScope
         self._runs: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
 
@@ -162,6 +163,8 @@ class Dispatch:
 
     async def run(self, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """Start runs until cancelled. Ready when what waits in the store was taken up."""
+        # Found once: to find it anew costs as much as the scope itself.
+        self._new_scope = type(anyio.CancelScope())
         # Runs are tasks of asyncio's own: each of anyio's has a scope and an event, which nobody needs here.
         async with asyncio.TaskGroup() as runs:
             try:
@@ -350,7 +353,7 @@ class Dispatch:
             self._note_wanted.set()
 
         outcome: Outcome | None = None
-        with anyio.CancelScope() as scope:
+        with self._new_scope() as scope:
             active.scope = scope
             if events is None:
                 events = await self._events_of(run)

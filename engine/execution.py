@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -65,13 +66,13 @@ class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_logging", "_note", "_run_logs", "_shared", "attempt", "base", "clock", "event", "events", "job", "log",
-        "marks", "run_id", "scheduled_for", "scope", "trigger",
+        "_first", "_logging", "_make_scope", "_note", "_run_logs", "_scope", "_shared", "attempt", "base", "clock",
+        "event", "events", "job", "log", "marks", "run_id", "scheduled_for", "trigger",
     )  # fmt: skip
 
     def __init__(
-        self, *, run: Run, events: tuple[Event, ...], scope: Scope, base: Path, clock: Clock, run_logs:
-        RunLogs, shared: Shared, note: Callable[[int], None],
+        self, *, run: Run, events: tuple[Event, ...], make_scope: Callable[[], Scope], base: Path, clock: Clock,
+        run_logs: RunLogs, shared: Shared, note: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.run_id: str = run.id
         self.job: str = run.job
@@ -80,7 +81,10 @@ class Context:
         self.events: tuple[Event, ...] = events
         self.event: Event = events[-1]
         self.scheduled_for: datetime | None = run.scheduled_for
-        self.scope = scope
+        self._make_scope = make_scope
+        self._scope: Scope | None = None
+        # Nothing can lie where the files of a run will be that has never been tried.
+        self._first = run.attempt <= 1 and not run.attempts
         self.base = base
         self.clock = clock
         self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(
@@ -92,9 +96,16 @@ class Context:
         self._note = note
         self._logging = False
 
+    @property
+    def scope(self) -> Scope:
+        """The values for templates: made when they are asked for, as most programs have no templates."""
+        if self._scope is None:
+            self._scope = self._make_scope()
+        return self._scope
+
     def open_log(self) -> int:
         self._logging = True
-        return self._run_logs.open(self.run_id)
+        return self._run_logs.open(self.run_id, new=self._first)
 
     def close(self) -> None:
         """Take note that the attempt has ended."""
@@ -102,7 +113,11 @@ class Context:
             self._run_logs.ended(self.run_id)
 
     def output_path(self) -> str:
-        return self._run_logs.output_path(self.run_id)
+        path = self._run_logs.output_path(self.run_id)
+        if not self._first:
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # left by an attempt that the engine did not outlive
+        return path
 
     def process_started(self, pid: int) -> None:
         if type(pid) is not int or pid < 2:
@@ -163,11 +178,11 @@ class Executor:
 
     async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         try:
-            merged, scope = self._merge(run, job, events)
+            merged, make_scope = self._merge(run, job, events)
         except ExpressionError as error:
             return Outcome.failed("data_error", f"failed: {error}")
         context = Context(
-            run=run, events=merged, scope=scope, base=self._base, clock=self._clock, run_logs=self._run_logs,
+            run=run, events=merged, make_scope=make_scope, base=self._base, clock=self._clock, run_logs=self._run_logs,
             shared=self._shared, note=note,
         )  # fmt: skip
         if run.attempt > 1:
@@ -197,8 +212,10 @@ class Executor:
                 extra={"action": "strays_ended", "run": run.id},
             )  # fmt: skip
 
-    def _merge(self, run: Run, job: Job, events: tuple[Event, ...]) -> tuple[tuple[Event, ...], Scope]:
-        """Return the events with the data as the trigger merges it, and the scope for the job's templates."""
+    def _merge(
+        self, run: Run, job: Job, events: tuple[Event, ...]
+    ) -> tuple[tuple[Event, ...], Callable[[], Scope]]:  # fmt: skip
+        """Return the events with the data as the trigger merges it, and what makes the scope for templates."""
         rule = self._rules.get(run.trigger) or self._retired.get(run.trigger)
         if rule is None:
             names = {
@@ -206,7 +223,7 @@ class Executor:
                 "job": {"name": job.name, "tags": list(job.tags)},
             }
             last = events[-1]
-            return events, Scope(
+            return events, lambda: Scope(
                 {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,
                            "time": last.time, "received_at": last.received_at, "key": last.key,
                            "priority": last.priority},
@@ -216,7 +233,7 @@ class Executor:
             event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events
         )
         last = merged[-1]
-        return merged, rule.scope(last, last.data).derive(now=self._clock.now())
+        return merged, lambda: rule.scope(last, last.data).derive(now=self._clock.now())
 
 
 def _raised(run: Run, job: Job, error: BaseException) -> Outcome:

@@ -62,18 +62,25 @@ class Outcomes:
         self._clock = clock
         self._good, self._bad = Allowance(clock), Allowance(clock)
         self._untold: Counter[RunState] = Counter()
+        self._succeeded = 0
+        self._waits = False
         self._wanted = anyio.Event()
         self._scope = anyio.CancelScope()
 
     def __call__(self, run: Run, end: AttemptEnd, /) -> None:
         step = end.step
-        level = _LEVELS.get(step.state, logging.ERROR)
-        if not (self._good if level == logging.INFO else self._bad).take():
-            self._untold[step.state] += 1
-            self._wanted.set()
+        good = step.state is RunState.SUCCEEDED
+        if not (self._good if good else self._bad).take():
+            if good:
+                self._succeeded += 1  # what a busy engine does all the time
+            else:
+                self._untold[step.state] += 1
+            if not self._waits:
+                self._waits = True
+                self._wanted.set()
             return
         log.log(
-            level, "%s", _told(run, end),
+            _LEVELS.get(step.state, logging.ERROR), "%s", _told(run, end),
             extra={"action": "run_ended", "run": run.id, "trigger": run.trigger, "code": step.code},
         )  # fmt: skip
 
@@ -92,6 +99,9 @@ class Outcomes:
 
     def _sum_up(self) -> None:
         untold, self._untold, self._wanted = self._untold, Counter(), anyio.Event()
+        if self._succeeded:
+            untold[RunState.SUCCEEDED] = self._succeeded
+        self._succeeded, self._waits = 0, False
         if untold:
             # What is tried again has not failed yet: in a sum it is no reason to look.
             told = {state for state in untold if state is not RunState.RETRYING}

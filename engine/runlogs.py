@@ -37,11 +37,11 @@ class RunLogs:
         """Return the path of the file in which a run's attempt may leave its outputs."""
         return self._place(run_id, "out")
 
-    def open(self, run_id: str) -> int:
-        """Open a run's log file to append to it, and return the descriptor."""
+    def open(self, run_id: str, *, new: bool = False) -> int:
+        """Open a run's log file to append to it, and return the descriptor. `new`: there is none yet."""
         path = self._place(run_id, "log")
         self._spare.pop(path, None)
-        if self._spare and not os.path.exists(path) and (descriptor := self._take_spare(path)) >= 0:
+        if self._spare and (new or not os.path.exists(path)) and (descriptor := self._take_spare(path)) >= 0:
             return descriptor
         try:
             return os.open(path, _FLAGS | os.O_CREAT, 0o600)

@@ -361,12 +361,6 @@ async def test_lines_of_the_output_file_become_outputs_and_the_file_is_removed(t
     assert os.listdir(tmp_path) == ["log"]
 
 
-async def test_outputs_of_an_attempt_that_the_engine_did_not_outlive_are_not_those_of_the_next(tmp_path: Path) -> None:
-    (tmp_path / "outputs").write_text("stale=yes\n")
-    outcome, _ = await run(tmp_path, "sh", "-c", 'printf "fresh=yes\n" >> "$ENGINE_OUTPUT"')
-    assert outcome.outputs == {"fresh": "yes"}
-
-
 async def test_lines_that_are_no_outputs_are_left_out_with_a_note(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,7 +19,7 @@ from engine.execution import LARGEST_OUTPUTS_BYTES, LONGEST_REASON, RUN_MARK, Ex
 from engine.jobs import Job, RetryPolicy
 from engine.plugin import Outcome, RunContext, Runner
 from engine.runlogs import RunLogs
-from engine.runs import Run, RunState
+from engine.runs import Attempt, Run, RunState
 from engine.shared import Shared
 from engine.testing import VirtualClock
 from engine.testing.store_contract.material import a_run, an_event
@@ -60,6 +60,15 @@ async def execute(
     while not executing.done():
         await clock.advance(1)
     return await executing
+
+
+def an_attempt() -> Attempt:
+    """Make the record of an attempt that the engine did not outlive."""
+    at = datetime(2026, 1, 5, tzinfo=UTC)
+    return Attempt(
+        number=1, started_at=at, finished_at=at, state=RunState.CANCELLED, code="engine_died", reason="it died",
+        counted=False,
+    )  # fmt: skip
 
 
 async def seen(path: Path, *events: Event, run: Run | None = None, rule: Trigger | None = None) -> RunContext:
@@ -128,6 +137,22 @@ async def test_a_default_that_fails_on_an_event_fails_the_attempt_and_says_which
     outcome = await execute(tmp_path, act, an_event(data={}), rule=trigger(defaults={"x": "{{ data.missing }}"}))
     assert (outcome.state, outcome.code) == (RunState.FAILED, "data_error")
     assert "default x" in outcome.reason
+
+
+@pytest.mark.parametrize("again", [{"attempt": 2}, {"attempt": 1, "attempts": (an_attempt(),)}])
+async def test_outputs_that_an_attempt_left_are_not_those_of_the_next(tmp_path: Path, again: dict[str, Any]) -> None:
+    one = an_event()
+    run = a_run(one, **again)
+    stale = Path(RunLogs(tmp_path / "logs").output_path(run.id))
+    stale.parent.mkdir(parents=True)
+    stale.write_text("stale=yes\n")
+
+    async def act(context: RunContext) -> Outcome:
+        assert context.output_path() == str(stale)
+        assert not stale.exists()
+        return Outcome.succeeded("done")
+
+    assert (await execute(tmp_path, act, one, run=run)).state is RunState.SUCCEEDED
 
 
 async def test_what_a_runner_prints_goes_to_the_runs_own_file(tmp_path: Path) -> None:

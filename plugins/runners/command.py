@@ -103,6 +103,11 @@ class Command(NamedTuple):
     fixed: dict[bytes, bytes]
     variables: tuple[_Variable, ...]
 
+    @property
+    def has_templates(self) -> bool:
+        """Whether arguments or variables depend on the scope."""
+        return bool(self.variables) or not all(isinstance(part, str) for part in self.elements)
+
     def arguments(self, scope: Scope) -> list[str]:
         """Return the argument list; raise CannotStart, in words, where a value must not or can't be in it."""
         return [part if isinstance(part, str) else part.render(scope) for part in self.elements]

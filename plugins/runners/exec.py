@@ -11,7 +11,6 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from io import FileIO
@@ -27,12 +26,15 @@ from engine.plugin import (
     Outcome,
     RunContext,
     Runner,
+    Scope,
     Template,
     TemplateText,
     encode_json,
 )
 from plugins.runners.child import EXIT_UNKNOWN, Child
 from plugins.runners.command import CannotStart, check_variable, compile_command, refuse_data_as_code
+
+_NOTHING = Scope({})
 
 GRACE_S = 10.0
 """Between SIGTERM and SIGKILL on a timeout or cancellation."""
@@ -103,8 +105,6 @@ class Exec(Runner, frozen=True, kw_only=True):
 
     async def run(self, context: RunContext) -> Outcome:
         output = context.output_path()
-        with suppress(FileNotFoundError):
-            os.unlink(output)  # left by an attempt that the engine did not outlive
         try:
             child = self._start(context, output)
         except CannotStart as refusal:
@@ -125,10 +125,11 @@ class Exec(Runner, frozen=True, kw_only=True):
         stdin = log = -1
         try:
             command = compile_command(tuple(self.command), tuple(self.env.items()))
-            arguments = command.arguments(context.scope)
+            scope = context.scope if command.has_templates else _NOTHING
+            arguments = command.arguments(scope)
             environment = {
                 **_inherited(),
-                **command.environment(context.scope),
+                **command.environment(scope),
                 **_run_variables(context),
                 b"ENGINE_OUTPUT": os.fsencode(output),
             }
