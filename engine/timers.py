@@ -20,10 +20,10 @@ from msgspec import Struct
 
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
 from engine.decide.misfire import Due, due
+from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import Conflict, EngineError, PluginError, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.ids import new_id
-from engine.plugin import Timer
 from engine.runs import Origin, Run, RunState, Step
 from engine.store.changes import Cursor
 from engine.triggers import Trigger
@@ -38,10 +38,10 @@ ASK_AGAIN_S = 60.0
 
 
 class State(Struct):
-    """One timer: its trigger, the plugin, the last instant dealt with, and the next one."""
+    """One timer: its trigger, when that comes due, the last instant dealt with, and the next one."""
 
     trigger: Trigger
-    timer: Timer
+    schedule: Schedule
     since: datetime
     next_at: datetime | None = None
     problem: str | None = None
@@ -69,9 +69,9 @@ class Timers:
         self._begin = begin
         self._look = look
         self._states: dict[str, State] = {
-            trigger.name: State(trigger=trigger, timer=trigger.on, since=clock.now())
+            trigger.name: State(trigger=trigger, schedule=schedule, since=clock.now())
             for trigger in triggers
-            if isinstance(trigger.on, Timer) and trigger.works
+            if trigger.works and (schedule := schedule_of(trigger)) is not None
         }
         self._heap: list[tuple[datetime, int, State]] = []
         self._order = count()
@@ -96,7 +96,7 @@ class Timers:
         state = self._states.get(trigger)
         if state is None or not state.completed:
             return None
-        return said_of_end(state.timer, state.since)
+        return said_of_end(state.schedule, state.since)
 
     def problems(self) -> Mapping[str, str]:
         """Return what is wrong, by trigger."""
@@ -133,7 +133,10 @@ class Timers:
         """
         if self._group is None:
             raise Conflict("timers are added while the others run")
-        state = State(trigger=trigger, timer=trigger.on, since=self._clock.now())
+        schedule = schedule_of(trigger)
+        if schedule is None:
+            raise Conflict(f"trigger {trigger.name} is on no timer")
+        state = State(trigger=trigger, schedule=schedule, since=self._clock.now())
         self._states[trigger.name] = state
         self._group.start_soon(self._look_up, state)
 
@@ -202,7 +205,7 @@ class Timers:
     def _schedule(self, state: State) -> None:
         """Put the timer's next instant on the heap."""
         try:
-            next_at = state.timer.next(state.since)
+            next_at = state.schedule.next(state.since)
             if next_at is not None and next_at <= state.since:
                 raise PluginError(f"the next instant after {rfc3339(state.since)} can't be {rfc3339(next_at)}")
         except Exception as error:
@@ -235,7 +238,7 @@ class Timers:
         while self._is_current(state):
             now = self._clock.now()
             try:
-                found = due(state.timer.next, state.timer.previous, state.since, now)
+                found = due(state.schedule.next, state.schedule.previous, state.since, now)
                 if found is None and state.next_at is not None and state.next_at <= now:
                     raise PluginError(f"{rfc3339(state.next_at)} is its next instant, but none of its previous ones")
             except Exception as error:
@@ -278,14 +281,14 @@ class Timers:
         await self._emit(SOURCE_PREFIX + name, event, scheduled, missed)
 
 
-def said_of_end(timer: Timer, since: datetime) -> str:
+def said_of_end(schedule: Schedule, since: datetime) -> str:
     """Say that nothing of a timer comes due after `since`, which is when it ran last, or was first seen."""
     said = "its timer has no further due instant"
     try:
-        last = timer.previous(since + timedelta(microseconds=1))
+        last = schedule.previous(since + timedelta(microseconds=1))
     except Exception:  # plugin code; what it says is of use and not needed
         log.exception(
-            "The timer %s raised when asked for its last instant", timer.name, extra={"action": "timer_raised"}
+            "The timer %s raised when asked for its last instant", schedule.timer.name, extra={"action": "timer_raised"}
         )
         return said
     if last is None or last >= since:

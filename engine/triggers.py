@@ -86,6 +86,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
 
     - `source`: the id of its source; triggers with equal sources share one.
     - `on`: the source's settings: an `engine.plugin.Source` or `engine.plugin.Timer`.
+    - `schedule`: for one on a timer, when it comes due: an `engine.decide.schedule.Schedule`; see `schedule_of` there.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
@@ -97,6 +98,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     job: str
     source: str
     on: Any
+    schedule: Any = None
     shared: SharedSource | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None

@@ -61,16 +61,17 @@ async def _read(config: Config) -> tuple[Ledger, list[str]]:
 def never_due(config: Config) -> Iterator[tuple[str, str]]:
     """Yield the triggers that work and whose timer has no further due instant, each with a sentence that says so."""
     from engine.clock import rfc3339
-    from engine.plugin import Timer
+    from engine.decide.schedule import schedule_of
 
     now = SystemClock().now()
     for trigger in config.triggers.values():
-        if not trigger.works or not isinstance(trigger.on, Timer):
+        schedule = schedule_of(trigger)
+        if not trigger.works or schedule is None:
             continue
         try:
-            if trigger.on.next(now) is not None:
+            if schedule.next(now) is not None:
                 continue
-            last = trigger.on.previous(now)
+            last = schedule.previous(now)
         except Exception:  # plugin code; the engine says so when it runs
             log.exception("Trigger %s: its timer raised", trigger.name, extra={"action": "timer_raised"})
             continue

@@ -26,9 +26,10 @@ from engine.config.model import (
 )
 from engine.config.plugin_tables import SettingsReader
 from engine.config.source_ids import Owners, SourceIds
+from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job
-from engine.plugin import Source
+from engine.plugin import Source, Timer
 from engine.triggers import PRIORITIES, Debounce, SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
@@ -178,6 +179,7 @@ class Builder:
             job=table.job,
             source=source_id,
             on=on,
+            schedule=Schedule(trigger=name, timer=on) if isinstance(on, Timer) else None,
             shared=shared,
             filter=table.filter,
             debounce=rule,

@@ -201,3 +201,7 @@ class Timer(Plugin, frozen=True, kw_only=True):
     @abstractmethod
     def previous(self, before: datetime) -> datetime | None:
         """Return the last due instant earlier than `before`, or None where there is none."""
+
+    def note(self, at: datetime) -> str | None:
+        """Say what is special about a due instant, such as that a change of the clock moves it; None: nothing."""
+        return None
