@@ -273,12 +273,16 @@ class Operations:
                 until = until.astimezone(UTC)
             except OverflowError:
                 raise Conflict(f"trigger {name} can't be paused until {until.isoformat()}: out of range") from None
-        return await self._pauses.pause(name, reason=reason, until=until)
+        pause = await self._pauses.pause(name, reason=reason, until=until)
+        self._timers.look_again({name})
+        return pause
 
     async def resume_trigger(self, name: str) -> bool:
         """Let a paused trigger run again, durably; return whether it was paused. Raises NotFound, StoreUnavailable."""
         self._rule(name)
-        return await self._pauses.resume(name)
+        resumed = await self._pauses.resume(name)
+        self._timers.look_again({name})
+        return resumed
 
     def pause_of(self, name: str) -> Pause | None:
         """Return the pause that holds for a trigger now."""

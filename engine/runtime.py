@@ -31,7 +31,6 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
-from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.http.server import HttpServer
@@ -48,7 +47,6 @@ from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
-from engine.runs import Origin, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.store.changes import Accept, Cursor, Finish
@@ -245,15 +243,13 @@ class Runtime:
         )  # fmt: skip
         await self._settle(store, intake.finish)
 
-        async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-            return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
-
-        async def begin(cursor: Cursor) -> Any:
-            return await journal.submit(Accept(entries=(), cursor=cursor))
+        async def begin(cursors: Sequence[Cursor]) -> Any:
+            return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
         timers = Timers(
-            clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
-        )
+            clock=clock, triggers=list(config.triggers.values()), emit=intake.accept_due, begin=begin,
+            look=store.cursor, paused=pauses.now,
+        )  # fmt: skip
         routes_ready = anyio.Event()
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,

@@ -12,11 +12,12 @@ import anyio
 import pytest
 
 from engine.clock import rfc3339
+from engine.decide.firing import Firing
 from engine.decide.rules import Rule
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
-from engine.events import Accepted, Event
+from engine.pauses import Pauses
 from engine.plugin import Timer
-from engine.runs import Origin, Run, RunState
+from engine.runs import Origin, RunState
 from engine.store.base import EventFilter, RunFilter
 from engine.store.changes import Accept, Cursor
 from engine.testing import VirtualClock
@@ -88,6 +89,8 @@ class Clockwork(Bench):
     """A small engine with timers."""
 
     timers: Timers
+    pauses: Pauses
+    slept_s: float
 
 
 @asynccontextmanager
@@ -99,13 +102,15 @@ async def ticking(
         work = Clockwork.__new__(Clockwork)
         work.__dict__.update(desk.__dict__)
 
-        async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-            return await desk.intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
+        async def begin(cursors: Sequence[Cursor]) -> Any:
+            return await desk.journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
-        async def begin(cursor: Cursor) -> Any:
-            return await desk.journal.submit(Accept(entries=(), cursor=cursor))
-
-        work.timers = Timers(clock=desk.clock, triggers=given, emit=emit, begin=begin, look=desk.store.cursor)
+        work.pauses = Pauses(desk.clock, desk.journal)
+        work.slept_s = 0.0
+        work.timers = Timers(
+            clock=desk.clock, triggers=given, emit=desk.intake.accept_due, begin=begin, look=desk.store.cursor,
+            paused=work.pauses.now, slept=lambda: work.slept_s,
+        )  # fmt: skip
         async with anyio.create_task_group() as group:
             await group.start(work.timers.run, await desk.store.cursors("timer:"))
             yield work
@@ -304,11 +309,11 @@ async def test_an_instant_waits_for_the_store_and_is_run_when_it_is_back(tmp_pat
 async def test_the_cursor_of_a_new_timer_never_falls_back_behind_one_that_has_fired(tmp_path: Path) -> None:
     begun: list[Cursor] = []
 
-    async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-        return []
+    async def emit(firings: Sequence[Firing]) -> list[Exception | None]:
+        return [None] * len(firings)
 
-    async def begin(cursor: Cursor) -> None:
-        begun.append(cursor)
+    async def begin(cursors: Sequence[Cursor]) -> None:
+        begun.extend(cursors)
         raise StoreUnavailable("away")
 
     clock = VirtualClock()
@@ -328,14 +333,17 @@ async def test_a_refusal_of_any_kind_is_tried_again_and_ends_no_other_timer(tmp_
     refused: list[str] = []
     fired: list[str] = []
 
-    async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-        if source == "timer:bad" and len(refused) < 3:
-            refused.append(cursor)
-            raise Conflict("the run has ended")
-        fired.append(source)
-        return []
+    def answer(firing: Firing) -> Exception | None:
+        if firing.source == "timer:bad" and len(refused) < 3:
+            refused.append(firing.cursor)
+            return Conflict("the run has ended")
+        fired.append(firing.source)
+        return None
 
-    async def begin(cursor: Cursor) -> None:
+    async def emit(firings: Sequence[Firing]) -> list[Exception | None]:
+        return [answer(firing) for firing in firings]
+
+    async def begin(cursors: Sequence[Cursor]) -> None:
         return None
 
     clock = VirtualClock()
@@ -351,12 +359,12 @@ async def test_a_refusal_of_any_kind_is_tried_again_and_ends_no_other_timer(tmp_
 async def test_timers_rest_when_the_store_has_failed_for_good(tmp_path: Path) -> None:
     asked = 0
 
-    async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
+    async def emit(firings: Sequence[Firing]) -> list[Exception | None]:
         nonlocal asked
         asked += 1
-        raise StoreDamaged("a page is torn")
+        return [StoreDamaged("a page is torn") for _ in firings]
 
-    async def begin(cursor: Cursor) -> None:
+    async def begin(cursors: Sequence[Cursor]) -> None:
         return None
 
     clock = VirtualClock()

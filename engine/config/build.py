@@ -30,7 +30,7 @@ from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job
 from engine.plugin import Source, Timer
-from engine.triggers import PRIORITIES, Debounce, SharedSource, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Debounce, SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
 
@@ -169,6 +169,12 @@ class Builder:
             if found is None:
                 return None
             source_id = found
+        if table.misfire is not None and not isinstance(on, Timer):
+            self._at(
+                ("triggers", name, "misfire"),
+                f"has no effect on {on.name}, which has no due instants",
+                "leave it out; it is for timers, such as on.cron",
+            )
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
             rule = Debounce(wait_s=debounce.wait, max_wait_s=debounce.max_wait, key=debounce.key)
@@ -180,6 +186,7 @@ class Builder:
             source=source_id,
             on=on,
             schedule=Schedule(trigger=name, timer=on) if isinstance(on, Timer) else None,
+            misfire=MISFIRE if table.misfire is None else table.misfire.rule(),
             shared=shared,
             filter=table.filter,
             debounce=rule,

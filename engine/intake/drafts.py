@@ -196,7 +196,7 @@ class Drafting:
         if origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif origin is Origin.SCHEDULE:
-            code, text = "due", "due"
+            code, text = "due", f"due: {reason}" if reason else "due"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         if draft.may_start and self._starter.claim(rule.job.name):
