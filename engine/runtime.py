@@ -49,11 +49,11 @@ from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.shared import Shared
 from engine.sources import Routes, Sources
-from engine.store.changes import Accept, Cursor, Finish
+from engine.store.changes import Accept, Cursor, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.systemd import Notifier
-from engine.timers import SOURCE_PREFIX, Timers
+from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
 
 log = logging.getLogger("engine")
@@ -250,6 +250,11 @@ class Runtime:
             clock=clock, triggers=list(config.triggers.values()), emit=intake.accept_due, begin=begin,
             look=store.cursor, paused=pauses.now,
         )  # fmt: skip
+
+        async def remember_zones(zones: Mapping[str, Any]) -> Any:
+            return await journal.submit(Accept(entries=(), memory=Memory(source=ZONES_SOURCE, values=zones)))
+
+        zone_data = ZoneData(clock, store.memory, remember_zones)
         routes_ready = anyio.Event()
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
@@ -284,6 +289,7 @@ class Runtime:
                     if self.server is not None:
                         await self.server.start()
                     operations.state = "running"
+                    inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")

@@ -2,6 +2,6 @@
 
 from engine.timers.organ import EVENT_TYPE, Timers
 from engine.timers.state import ASK_AGAIN_S, SOURCE_PREFIX, said_of_end
-from engine.timers.zonedata import ZoneData
+from engine.timers.zonedata import ZONES_SOURCE, ZoneData
 
-__all__ = ["ASK_AGAIN_S", "EVENT_TYPE", "SOURCE_PREFIX", "Timers", "ZoneData", "said_of_end"]
+__all__ = ["ASK_AGAIN_S", "EVENT_TYPE", "SOURCE_PREFIX", "ZONES_SOURCE", "Timers", "ZoneData", "said_of_end"]
