@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,47 +14,14 @@ from engine.clock import rfc3339
 from engine.decide.firing import Firing
 from engine.decide.rules import Rule
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
-from engine.pauses import Pauses
-from engine.plugin import Timer
-from engine.runs import Origin, RunState
+from engine.runs import Origin
 from engine.store.base import EventFilter, RunFilter
 from engine.store.changes import Accept, Cursor
 from engine.testing import VirtualClock
-from engine.testing.clock import START
 from engine.timers import ASK_AGAIN_S, Timers
-from engine.triggers import Debounce, Trigger
-from tests.organs import Bench, bench, job, trigger
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
-
-
-class Every(Timer, frozen=True, kw_only=True):
-    """Due every so many seconds."""
-
-    seconds: float = 60.0
-
-    def next(self, after: datetime) -> datetime | None:
-        period = timedelta(seconds=self.seconds)
-        return START + ((after - START) // period + 1) * period
-
-    def previous(self, before: datetime) -> datetime | None:
-        period = timedelta(seconds=self.seconds)
-        return START - ((START - before) // period + 1) * period
-
-
-class Once(Timer, frozen=True, kw_only=True):
-    """Due once."""
-
-    moment: datetime
-
-    def next(self, after: datetime) -> datetime | None:
-        return self.moment if after < self.moment else None
-
-    def previous(self, before: datetime) -> datetime | None:
-        return self.moment if before > self.moment else None
-
+from engine.triggers import Debounce
+from tests.organs import job, trigger
+from tests.ticking import DONE, MISSED, Every, Once, at, due_runs, ticking, timed
 
 faults: dict[str, Any] = {}
 
@@ -79,53 +45,6 @@ class Faulty(Every, frozen=True, kw_only=True):
 @pytest.fixture(autouse=True)
 def _no_faults() -> None:
     faults.clear()
-
-
-def timed(name: str = "nightly", on: Timer | None = None, **fields: Any) -> Trigger:
-    return trigger(name, source=f"timer:{name}", on=on or Every(), **fields)
-
-
-class Clockwork(Bench):
-    """A small engine with timers."""
-
-    timers: Timers
-    pauses: Pauses
-    slept_s: float
-
-
-@asynccontextmanager
-async def ticking(
-    path: Path, *triggers: Trigger, clock: VirtualClock | None = None, **more: Any
-) -> AsyncIterator[Clockwork]:
-    given = triggers or (timed(),)
-    async with bench(path, triggers=given, clock=clock, **more) as desk:
-        work = Clockwork.__new__(Clockwork)
-        work.__dict__.update(desk.__dict__)
-
-        async def begin(cursors: Sequence[Cursor]) -> Any:
-            return await desk.journal.submit(Accept(entries=(), cursors=tuple(cursors)))
-
-        work.pauses = Pauses(desk.clock, desk.journal)
-        work.slept_s = 0.0
-        work.timers = Timers(
-            clock=desk.clock, triggers=given, emit=desk.intake.accept_due, begin=begin, look=desk.store.cursor,
-            paused=work.pauses.now, slept=lambda: work.slept_s,
-        )  # fmt: skip
-        async with anyio.create_task_group() as group:
-            await group.start(work.timers.run, await desk.store.cursors("timer:"))
-            yield work
-            group.cancel_scope.cancel()
-
-
-async def due_runs(desk: Bench, name: str = "nightly") -> dict[datetime, RunState]:
-    """Return the runs of a trigger by their due instants; each has one."""
-    runs = await desk.store.runs(RunFilter(triggers=frozenset({name})), limit=10_000)
-    found = {run.scheduled_for: run.state for run in runs if run.scheduled_for is not None}
-    assert len(found) == len(runs)
-    return dict(sorted(found.items()))
-
-
-DONE, MISSED = RunState.SUCCEEDED, RunState.MISSED
 
 
 # Due instants

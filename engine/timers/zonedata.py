@@ -39,7 +39,7 @@ Remember = Callable[[Mapping[str, Any]], Awaitable[Any]]
 
 
 class Offsets(Struct, frozen=True, kw_only=True):
-    """How far a zone's clock is ahead of UTC: `offsets` from the instants `at` on, as far as `until`; all in seconds."""
+    """How far a zone's clock is ahead of UTC: `offsets` from the instants `at` on, up to `until`; all in seconds."""
 
     at: tuple[int, ...]
     offsets: tuple[int, ...]
