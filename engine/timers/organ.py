@@ -494,7 +494,7 @@ class Timers:
         if waiting:
             until = max(state.since for state in waiting)
             log.warning(
-                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on at %s",
+                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on after %s",
                 _named(waiting), rfc3339(until), extra={"action": "clock_behind", "triggers": len(waiting)},
             )  # fmt: skip
         if corrected:
