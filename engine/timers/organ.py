@@ -167,6 +167,7 @@ class Timers:
             state = self._states.get(name)
             if state is not None and state.pause is not None:
                 self._push_delayed(0.0, state)
+        self._woken.set()
 
     # Life
 
