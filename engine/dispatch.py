@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import AttemptEnd, after_end, after_interruption, timed_out
+from engine.decide.limits import Slots
 from engine.decide.priority import rank
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, StoreError, StoreUnavailable
@@ -80,13 +81,12 @@ class Dispatch:
         self._jobs = dict(jobs)
         self._execute = execute
         self._finish = finish
-        self._concurrency = concurrency
         self._ageing_s = ageing_s
         self._on_change = on_change
         self._on_end = on_end
-        self._limits = {name: job.concurrency for name, job in jobs.items()}
-        self._taken = 0
-        self._taken_by: dict[str, int] = {}
+        self._slots = Slots(concurrency)
+        for job in jobs.values():
+            self._slots.limit(job)
         self._active: dict[str, Active] = {}
         self._moving: set[str] = set()
         self._fewer_moving = asyncio.Event()
@@ -109,7 +109,7 @@ class Dispatch:
     @property
     def running(self) -> int:
         """How many runs have a slot now."""
-        return self._taken
+        return self._slots.taken
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -119,7 +119,7 @@ class Dispatch:
     @property
     def concurrency(self) -> int:
         """How many runs may have one."""
-        return self._concurrency
+        return self._slots.most
 
     def processes(self) -> list[int]:
         """Return the ids of the processes of all running runs."""
@@ -130,16 +130,16 @@ class Dispatch:
     def add_job(self, job: Job) -> None:
         """Take in a job, or another version of one: attempts that begin from now on are its."""
         self._jobs[job.name] = job
-        self._limits[job.name] = job.concurrency
+        self._slots.limit(job)
         self._queue.unpark(job.name)
         self.pump()
 
     # The starter that intake uses
 
     def claim(self, job: str) -> bool:
-        if not self._starting or not self._may_start(job) or self._queue.has(job):
+        if not self._starting or not self._slots.may_start(job) or self._queue.has(job):
             return False
-        self._take_slot(job)
+        self._slots.take(job)
         return True
 
     def release(self, job: str) -> None:
@@ -192,7 +192,7 @@ class Dispatch:
         """
         self._starting = False
         ends_s = self._clock.monotonic() + grace_s
-        while self._taken and (left_s := ends_s - self._clock.monotonic()) > 0:
+        while self._slots.taken and (left_s := ends_s - self._clock.monotonic()) > 0:
             self._idle.clear()
             await self._sleep(left_s, self._idle)
         if self._active:
@@ -200,7 +200,7 @@ class Dispatch:
             log.info("Interrupting %d %s", count, "run" if count == 1 else "runs", extra={"action": "interrupt"})
         for active in list(self._active.values()):
             self._cancel(active, "interrupted")
-        while self._taken:
+        while self._slots.taken:
             self._idle.clear()
             await self._idle.wait()
 
@@ -211,27 +211,9 @@ class Dispatch:
 
     # Slots
 
-    def _may_start(self, job: str) -> bool:
-        if self._taken >= self._concurrency:
-            return False
-        known = self._jobs.get(job)
-        if known is not None and not known.enabled:
-            return False
-        limit = self._limits.get(job)
-        return limit is None or self._taken_by.get(job, 0) < limit
-
-    def _take_slot(self, job: str) -> None:
-        self._taken += 1
-        self._taken_by[job] = self._taken_by.get(job, 0) + 1
-
     def _give_slot(self, job: str) -> None:
-        self._taken -= 1
-        left = self._taken_by[job] - 1
-        if left:
-            self._taken_by[job] = left
-        else:
-            del self._taken_by[job]
-        if not self._taken:
+        self._slots.give(job)
+        if not self._slots.taken:
             self._idle.set()
         self._queue.unpark(job)
 
@@ -244,11 +226,11 @@ class Dispatch:
 
     def pump(self) -> None:
         """Start queued runs while slots are free."""
-        while self._starting and self._taken < self._concurrency:
-            waiting = self._queue.take(self._may_start)
+        while self._starting and self._slots.taken < self._slots.most:
+            waiting = self._queue.take(self._slots.may_start)
             if waiting is None:
                 break
-            self._take_slot(waiting.run.job)
+            self._slots.take(waiting.run.job)
             self._start(waiting)
             if self._queue.is_low(waiting.run.job):
                 self._spawn(self._refill, waiting.run.job)
