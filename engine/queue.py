@@ -125,6 +125,7 @@ class Queue:
         """Forget a run that was taken out of the queue in the store."""
         lane = self._lanes.get(job)
         if lane is not None:
+            lane.taken.add(run_id)
             lane.entries.pop(run_id, None)
             lane.arrived = [waiting for waiting in lane.arrived if waiting.run.id != run_id]
 

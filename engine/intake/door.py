@@ -117,15 +117,19 @@ class Intake:
 
     async def accept(
         self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,
-        missed: Sequence[Run] = (), origin: Origin = Origin.EVENT,
+        missed: Sequence[Run] = (), origin: Origin = Origin.EVENT, caught_up: bool = False,
     ) -> list[Accepted]:  # fmt: skip
-        """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
+        """Make events of a source durable, with what they bring about; see `SourceContext.emit`.
+
+        `caught_up` are due instants that make up for missed ones: they wait their turn, whatever `overlap` says.
+        """
         named = [self._admit(event, source) for event in events]
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
         return await self._commit(
-            named, lambda _: self._by_source.get(source, ()), origin, cursor=move, memory=memory, missed=tuple(missed)
-        )
+            named, lambda _: self._by_source.get(source, ()), origin, cursor=move, memory=memory, missed=tuple(missed),
+            caught_up=caught_up,
+        )  # fmt: skip
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Make events from the API durable, and offer them to the sources that listen.
@@ -190,8 +194,11 @@ class Intake:
             return self._journal.submit(end)
         return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
 
-    def _hand_in(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> tuple[Draft, asyncio.Future[Any]]:
+    def _hand_in(
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], *, apart: set[str] | None = None
+    ) -> tuple[Draft, asyncio.Future[Any]]:
         draft = self._draft_end(run, end)
+        draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
@@ -208,15 +215,17 @@ class Intake:
     async def _follow_up(
         self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
     ) -> None:
+        doubted: set[str] = set()
         while True:
             try:
                 answers = await stored
             except Conflict:
                 self._drafting.undo([draft])
-                if not draft.joined:
+                if not (draft.joined or draft.in_the_way):
                     raise
                 self._drafting.close_joined(draft)
-                draft, stored = self._hand_in(run, end, rules)
+                doubted.update(draft.in_the_way)
+                draft, stored = self._hand_in(run, end, rules, apart=set(doubted) if doubted else None)
             except BaseException:
                 self._drafting.undo([draft])
                 raise
@@ -263,17 +272,18 @@ class Intake:
     async def _commit(
         self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
         Cursor | None = None, memory: Memory | None = None, missed: tuple[Run, ...] = (), reason: str = "",
-        bypass: frozenset[str] = frozenset(),
+        bypass: frozenset[str] = frozenset(), caught_up: bool = False,
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
+        doubted: set[str] = set()
         for attempt in range(1, _TRIES + 1):
             drafts: list[Draft] = []
-            apart: set[str] | None = set() if attempt == _TRIES else None
+            apart = doubted if attempt == _TRIES else None
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
                 for event in events:
                     draft = self._drafting.draft(event)
-                    draft.apart = apart
+                    draft.apart, draft.caught_up = apart, caught_up
                     drafts.append(draft)
                     self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
@@ -288,10 +298,11 @@ class Intake:
                     self._hand_on_all(drafts, stored.result())
                 raise
             except Conflict:
-                # A window that we joined was not stored, or closed in the store: decide anew.
+                # A window that we joined, or a run in our way, was not stored or is over in the store: decide anew.
                 self._drafting.undo(drafts)
                 for draft in drafts:
                     self._drafting.close_joined(draft)
+                    doubted.update(draft.in_the_way)
                 if attempt == _TRIES:
                     raise
                 continue
@@ -322,7 +333,7 @@ class Intake:
                 self._starter.launch(run, event)
             elif run.state is RunState.QUEUED:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
-            else:
+            elif run.state is RunState.PENDING:
                 self._starter.wait(run)
 
 
