@@ -125,6 +125,9 @@ class Dispatch:
         self._unnoted: deque[tuple[float, Active]] = deque()
         self._note_wanted = asyncio.Event()
         self._starting = False
+        self._paused = False
+        self._let_pass: dict[str, str] = {}
+        """The runs that start also while the engine is paused, with their jobs."""
         self._group: TaskGroup | None = None
         self._new_scope: Callable[[], anyio.CancelScope] = anyio.CancelScope
         self._runs: asyncio.TaskGroup | None = None
@@ -161,10 +164,24 @@ class Dispatch:
         self._queue.unpark(job.name)
         self.pump()
 
+    # The pause of the engine
+
+    def hold(self, paused: bool) -> None:
+        """Start nothing from now on, but what a caller lets pass the pause; or go on. What runs is left alone."""
+        self._paused = paused
+        if not paused:
+            self._let_pass.clear()
+            self.pump()
+
     # The starter that intake uses
 
-    def claim(self, job: str) -> bool:
-        if not self._starting or not self._slots.may_start(job) or self._queue.has(job):
+    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+        if (
+            not self._starting
+            or (self._paused and not past_pause)
+            or not self._slots.may_start(job)
+            or self._queue.has(job)
+        ):
             return False
         self._slots.take(job)
         return True
@@ -186,6 +203,10 @@ class Dispatch:
 
     def launch(self, run: Run, event: Event) -> None:
         self._begin(run, (event,), started=True)
+
+    def let_pass(self, run: Run) -> None:
+        if self._paused:
+            self._let_pass[run.id] = run.job
 
     def offer(self, run: Run, event: Event | None) -> None:
         self._queue.offer(run, event)
@@ -269,6 +290,9 @@ class Dispatch:
 
     def pump(self) -> None:
         """Start queued runs while slots are free."""
+        if self._paused:
+            self._start_past_pause()
+            return
         while self._starting and self._slots.taken < self._slots.most:
             waiting = self._queue.take(self._slots.may_start)
             if waiting is None:
@@ -281,6 +305,12 @@ class Dispatch:
             return
         for job in self._queue.low():
             self._spawn(self._refill, job)
+
+    def _start_past_pause(self) -> None:
+        for run_id, job in list(self._let_pass.items()) if self._starting else ():
+            if self._slots.may_start(job) and (waiting := self._queue.pick(job, run_id)) is not None:
+                self._slots.take(job)
+                self._start(waiting)
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -316,6 +346,7 @@ class Dispatch:
             # It was stored as running while we began to stop.
             active.why = "interrupted"
         self._active[run.id] = active
+        self._let_pass.pop(run.id, None)
         self._open.add(run)
         start = None
         if step is not None:
@@ -525,7 +556,7 @@ class Dispatch:
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        if met.action is not Action.REPLACE and self.claim(run.job):
+        if met.action is not Action.REPLACE and self.claim(run.job, past_pause=run.id in self._let_pass):
             self._start(Waiting(run, None))
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")

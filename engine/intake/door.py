@@ -7,7 +7,6 @@ import logging
 from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,15 +18,14 @@ from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
-from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Starter
+from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Pausing, Starter
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import Origin, Run, RunState
+from engine.runs import WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory
-from engine.triggers import Pause
 
 log = logging.getLogger("engine.intake")
 
@@ -40,7 +38,7 @@ class Intake:
 
     `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
     settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
-    runs; `pauses` what is paused, by trigger; `own_sources` are the names that begin the ids of the engine's own
+    runs; `pauses` what is paused; `own_sources` are the names that begin the ids of the engine's own
     sources, which no sender may use.
     """
 
@@ -54,7 +52,7 @@ class Intake:
         rules: dict[str, Rule],
         hearing: Sequence[tuple[str, Source]],
         followers: Followers,
-        pauses: Mapping[str, Pause] = MappingProxyType({}),
+        pauses: Pausing | None = None,
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
@@ -332,7 +330,10 @@ class Intake:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
                 self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
-            elif run.state is RunState.RUNNING:
+                continue
+            if draft.past_pause and run.state in WAITING:
+                self._starter.let_pass(run)
+            if run.state is RunState.RUNNING:
                 self._starter.launch(run, event)
             elif run.state is RunState.QUEUED:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -30,8 +30,8 @@ class Starter(Protocol):
 
     boot: str
 
-    def claim(self, job: str) -> bool:
-        """Take a slot for a run of the job, if one is free and nobody waits for it."""
+    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+        """Take a slot for a run of the job, if one is free, nobody waits for it, and the engine is not paused."""
         ...
 
     def meet(
@@ -56,12 +56,24 @@ class Starter(Protocol):
         """Execute a run that was stored as running, in a claimed slot."""
         ...
 
+    def let_pass(self, run: Run) -> None:
+        """Start a run, when its turn comes, also while the engine is paused."""
+        ...
+
     def offer(self, run: Run, event: Event | None) -> None:
         """Take in a run that was stored as queued."""
         ...
 
     def wait(self, run: Run) -> None:
         """Take in a run that was stored as pending, or was put off."""
+        ...
+
+
+class Pausing(Protocol):
+    """What intake needs of the pauses."""
+
+    def at(self, rule: Rule, at: datetime) -> Pause | None:
+        """Return the pause that holds for a trigger at that instant."""
         ...
 
 
@@ -83,6 +95,8 @@ class Draft(Struct):
     """The runs for which one of it is skipped, or whose place one takes."""
     caught_up: bool = False
     """Whether it makes up for a missed instant."""
+    past_pause: bool = False
+    """Whether its runs start also while the engine is paused."""
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
@@ -95,11 +109,11 @@ class Draft(Struct):
 class Drafting:
     """Decides what events become. What it reserves for them meanwhile, slots and places in windows, `undo` gives back.
 
-    `pauses` tells what is paused, by trigger.
+    `pauses` tells what is paused; None: nothing ever is.
     """
 
     def __init__(
-        self, *, starter: Starter, windows: Windows, pauses: Mapping[str, Pause], max_data_bytes: int, ageing_s: float
+        self, *, starter: Starter, windows: Windows, pauses: Pausing | None, max_data_bytes: int, ageing_s: float
     ) -> None:
         self._starter = starter
         self._windows = windows
@@ -141,9 +155,13 @@ class Drafting:
         if rule.disabled is not None:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
-        pause = self._pauses.get(trigger.name)
-        if pause is not None and "pause" not in bypass and pause.holds(event.received_at):
-            return _dropped(trigger.name, EventOutcome.PAUSED, "trigger_paused", pause.said_of(trigger.name))
+        draft.past_pause = "pause" in bypass
+        if self._pauses is not None and not draft.past_pause:
+            pause = self._pauses.at(rule, event.received_at)
+            if pause is not None:
+                return _dropped(
+                    trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
+                )
         scope = None
         window_key = ""
         if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
@@ -231,7 +249,7 @@ class Drafting:
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
             run = self._run(event, rule, origin, priority, (step,))
             draft.in_the_way += [name for name in (met.run,) if name is not None]
-        elif draft.may_start and self._starter.claim(job):
+        elif draft.may_start and self._starter.claim(job, past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
