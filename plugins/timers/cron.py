@@ -7,7 +7,7 @@ line of a zone, whose clock `zones` knows.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import ClassVar
 
 from msgspec import Struct
@@ -17,11 +17,14 @@ from plugins.timers.cron_calendar import LAST_YEAR, Calendar, read_expression
 from plugins.timers.zones import SECOND, Zone, find_zone, instant
 
 _MINUTE = timedelta(minutes=1)
+_SCHEDULES_KNOWN = 131_072
+"""So many pairs of expression and zone are kept; timers that are equal share one, and hold nothing themselves."""
+
 _GAPS_TRIED = 100
 """A time that as many gaps in a row removed (each year's last Sunday of March, 02:30) does not come."""
 
 
-class Cron(Timer, frozen=True, kw_only=True, dict=True):
+class Cron(Timer, frozen=True, kw_only=True):
     """Due at the times of a cron expression, in a time zone.
 
     - `expression`: five fields (minute, hour, day of month, month, day of week), due at second 0; or six,
@@ -48,31 +51,27 @@ class Cron(Timer, frozen=True, kw_only=True, dict=True):
     def __post_init__(self) -> None:
         _compile(self.expression, self.timezone or "UTC")
 
-    @cached_property
-    def _schedule(self) -> _Schedule:
-        return _compile(self.expression, self.timezone or "UTC")
-
     def next(self, after: datetime) -> datetime | None:
         """Return the first due instant later than `after`, in UTC.
 
         None where there is none before the year 9999, and for an entry that follows the wall clock and whose
         times are always in a gap. Raises ValueError when `after` is naive.
         """
-        return self._schedule.next(after) if _aware(after).year <= LAST_YEAR else None
+        return _compile(self.expression, self.timezone or "UTC").next(after) if _aware(after).year <= LAST_YEAR else None
 
     def previous(self, before: datetime) -> datetime | None:
         """Return the last due instant earlier than `before`, in UTC, or None where there is none.
 
         Raises ValueError when `before` is naive.
         """
-        return self._schedule.previous(before) if _aware(before).year > 2 else None
+        return _compile(self.expression, self.timezone or "UTC").previous(before) if _aware(before).year > 2 else None
 
     def note(self, at: datetime) -> str | None:
         """Say, of a due instant, what a change of the clock does to it; None where there is nothing to say.
 
         Raises ValueError when `at` is naive.
         """
-        return self._schedule.note(_aware(at))
+        return _compile(self.expression, self.timezone or "UTC").note(_aware(at))
 
 
 def _aware(at: datetime) -> datetime:
@@ -81,7 +80,12 @@ def _aware(at: datetime) -> datetime:
     return at
 
 
-@lru_cache(maxsize=4096)
+def _utc(at: datetime) -> datetime:
+    """Return the whole second of an instant, naive, in UTC."""
+    return (at if at.tzinfo is UTC else at.astimezone(UTC)).replace(tzinfo=None, microsecond=0)
+
+
+@lru_cache(maxsize=_SCHEDULES_KNOWN)
 def _compile(expression: str, timezone: str) -> _Schedule:
     zone = find_zone(timezone)
     walls, follows_clock = read_expression(expression)
@@ -96,7 +100,31 @@ class _Schedule(Struct, frozen=True, kw_only=True):
     follows_clock: bool
 
     def next(self, after: datetime) -> datetime | None:
-        start = after.astimezone(UTC).replace(microsecond=0)
+        shown = _utc(after)
+        offset = self.zone.steady(shown)
+        if offset is not None:
+            wall = self.walls.first_from(shown + offset + SECOND)
+            if wall is None:
+                return None
+            # Changes of the clock between two steady days only touch walls between, and none of those is meant.
+            then = self.zone.steady(wall - offset)
+            if then is not None:
+                return (wall - then).replace(tzinfo=UTC)
+        return self._next_by_rule(shown.replace(tzinfo=UTC))
+
+    def previous(self, before: datetime) -> datetime | None:
+        shown = _utc(before) if before.microsecond else _utc(before) - SECOND
+        offset = self.zone.steady(shown)
+        if offset is not None:
+            wall = self.walls.last_to(shown + offset)
+            if wall is None:
+                return None
+            then = self.zone.steady(wall - offset)
+            if then is not None:
+                return (wall - then).replace(tzinfo=UTC)
+        return self._previous_by_rule(shown.replace(tzinfo=UTC))
+
+    def _next_by_rule(self, start: datetime) -> datetime | None:
         if self.follows_clock:
             return self._shown_from(start + SECOND)
         wall = self.walls.first_from(self.zone.wall(start) + SECOND)
@@ -107,8 +135,7 @@ class _Schedule(Struct, frozen=True, kw_only=True):
             wall = self.walls.first_from(wall + SECOND)
         return None
 
-    def previous(self, before: datetime) -> datetime | None:
-        end = (before.astimezone(UTC) - timedelta(microseconds=1)).replace(microsecond=0)
+    def _previous_by_rule(self, end: datetime) -> datetime | None:
         if self.follows_clock:
             return self._shown_to(end)
         here = self.zone.wall(end)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from msgspec import Struct
@@ -15,6 +16,15 @@ from engine.plugin import BadSetting
 
 SECOND = timedelta(seconds=1)
 _NO_SHIFT = timedelta(0)
+
+_QUIET_DAYS = 2
+"""So long before and after a quiet day no clock is set: longer than any clock was ever set back (24 hours)."""
+
+_PROBE = timedelta(hours=6)
+"""A clock is looked at so often for changes: between any two of a zone, of all there were, lie four days or so."""
+
+_DAYS_KNOWN = 4096
+"""A zone forgets what it knows of days when it knows so many."""
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -25,10 +35,35 @@ class Change(Struct, frozen=True, kw_only=True):
     after: datetime
 
 
-class Zone(Struct, frozen=True):
-    """The clock of a time zone."""
+class Zone:
+    """The clock of a time zone. It remembers which days are far from any change: there, arithmetic is enough."""
 
-    info: ZoneInfo
+    __slots__ = ("_quiet", "info")
+
+    def __init__(self, info: ZoneInfo) -> None:
+        self.info = info
+        self._quiet: dict[int, timedelta | None] = {}
+
+    def steady(self, shown: datetime) -> timedelta | None:
+        """Return the offset from UTC that holds on a day of UTC, and for two days around it; None where none does.
+
+        `shown` is a naive datetime in UTC. Raises OverflowError within days of the years 1 and 9999.
+        """
+        day = shown.toordinal()
+        try:
+            return self._quiet[day]
+        except KeyError:
+            return self._look(day)
+
+    def _look(self, day: int) -> timedelta | None:
+        start = datetime.fromordinal(day - _QUIET_DAYS).replace(tzinfo=UTC)
+        probes = (2 * _QUIET_DAYS + 1) * 4 + 1  # of _PROBE, both ends included
+        found = {(start + _PROBE * i).astimezone(self.info).utcoffset() or _NO_SHIFT for i in range(probes)}
+        if len(self._quiet) >= _DAYS_KNOWN:
+            self._quiet.clear()
+        offset = found.pop() if len(found) == 1 else None
+        self._quiet[day] = offset
+        return offset
 
     def wall(self, at: datetime) -> datetime:
         """Return what the clock shows at an instant."""
@@ -66,6 +101,7 @@ class Zone(Struct, frozen=True):
         return Change(at=high, before=shown + first, after=shown + second)
 
 
+@lru_cache(maxsize=1024)
 def find_zone(name: str) -> Zone:
     """Return the zone of an IANA name; raise BadSetting for the field `timezone` where there is none."""
     try:
