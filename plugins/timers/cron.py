@@ -57,7 +57,9 @@ class Cron(Timer, frozen=True, kw_only=True):
         None where there is none before the year 9999, and for an entry that follows the wall clock and whose
         times are always in a gap. Raises ValueError when `after` is naive.
         """
-        return _compile(self.expression, self.timezone or "UTC").next(after) if _aware(after).year <= LAST_YEAR else None
+        return (
+            _compile(self.expression, self.timezone or "UTC").next(after) if _aware(after).year <= LAST_YEAR else None
+        )
 
     def previous(self, before: datetime) -> datetime | None:
         """Return the last due instant earlier than `before`, in UTC, or None where there is none.
