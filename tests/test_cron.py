@@ -379,9 +379,23 @@ NOTES = [
         "2026-10-25T01:30",
         "the second of two times that the clock shows 02:30, as it is set back",
     ),
+    (
+        "Europe/Berlin",
+        "*/10 2 * * *",
+        "2026-03-30T00:00",
+        f"nothing runs on 2026-03-29 at 02:00 to 02:50: {SKIPS} 02:00 to 03:00",
+    ),
     ("Europe/Berlin", "*/10 2 * * *", "2026-03-30T00:10", None),
     ("Europe/Berlin", "0 3 * * *", "2026-03-29T01:00", None),
-    ("Europe/Berlin", "0 * * * *", "2026-03-29T01:00", None),
+    ("Europe/Berlin", "0 * * * *", "2026-03-29T01:00", f"nothing runs at 02:00: {SKIPS} 02:00 to 03:00"),
+    ("Europe/Berlin", "0 * * * *", "2026-03-29T02:00", None),
+    ("Europe/Berlin", "30 * * * *", "2026-03-29T00:30", None),
+    (
+        "Europe/Berlin",
+        "10 30 2 * * *",
+        "2026-10-25T00:30:10",
+        "the first of two times that the clock shows 02:30:10, as it is set back",
+    ),
 ]
 
 

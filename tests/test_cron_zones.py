@@ -220,6 +220,20 @@ def assert_read_so(
             assert timer.next(at) == expected[place], (timer, at)
 
 
+def noted(entry: Entry, clock: Clock, due: Iterable[datetime]) -> list[datetime]:
+    """Return the due instants that a change of the clock moves, repeats or comes before with others removed."""
+    shown = dict(clock)
+    walls = [wall for _, wall in clock]
+    turn = next(i for i in range(1, len(walls)) if walls[i] - walls[i - 1] != MINUTE)
+    leaves, enters = walls[turn - 1], walls[turn]
+    if enters <= leaves:
+        return [at for at in due if enters <= shown[at] <= leaves]
+    removed = [leaves + MINUTE * n for n in range(1, (enters - leaves) // MINUTE)]
+    if not any(entry.means(wall) for wall in removed):
+        return []
+    return [at for at in due if at >= clock[turn][0]][:1]
+
+
 def compare(zone: str, change: datetime, before: timedelta) -> None:
     clock = look_at_the_clock(zone, change - AROUND, change + AROUND, MINUTE)
     shown = (change + before).replace(tzinfo=None)
@@ -240,6 +254,16 @@ def test_due_instants_around_a_change_of_the_clock_are_those_that_the_rule_means
     assert changes
     for change, before, _ in changes:
         compare(zone, change, before)
+
+
+@pytest.mark.parametrize("zone", SPREAD)
+def test_notes_stand_on_the_due_instants_that_a_change_of_the_clock_touches_and_on_no_other(zone: str) -> None:
+    changes = [each for each in changes_of(zone) if each[0].year in (2024, 2026)][-2:]
+    for change, before, _ in changes:
+        clock = look_at_the_clock(zone, change - 5 * HOUR, change + AROUND, MINUTE)
+        for entry in entries_for((change + before).replace(tzinfo=None)):
+            timer, due = Cron(expression=entry.expression, timezone=zone), read(entry, clock)
+            assert [at for at in due if timer.note(at) is not None] == noted(entry, clock, due), timer
 
 
 def test_where_clocks_are_never_set_every_minute_is_like_any_other() -> None:
