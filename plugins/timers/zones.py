@@ -17,13 +17,10 @@ from engine.plugin import BadSetting
 SECOND = timedelta(seconds=1)
 _NO_SHIFT = timedelta(0)
 
-_QUIET_DAYS = 2
-"""So long before and after a quiet day no clock is set: longer than any clock was ever set back (24 hours)."""
+_STEADY_DAYS = 2
+"""So long before and after a steady day no clock is set: longer than any clock was ever set back (24 hours)."""
 
-_PROBE = timedelta(hours=6)
-"""A clock is looked at so often for changes: between any two of a zone, of all there were, lie four days or so."""
-
-_DAYS_KNOWN = 4096
+_DAYS_KNOWN = 8192
 """A zone forgets what it knows of days when it knows so many."""
 
 
@@ -38,11 +35,12 @@ class Change(Struct, frozen=True, kw_only=True):
 class Zone:
     """The clock of a time zone. It remembers which days are far from any change: there, arithmetic is enough."""
 
-    __slots__ = ("_quiet", "info")
+    __slots__ = ("_midnights", "_steady", "info")
 
     def __init__(self, info: ZoneInfo) -> None:
         self.info = info
-        self._quiet: dict[int, timedelta | None] = {}
+        self._steady: dict[int, timedelta | None] = {}
+        self._midnights: dict[int, timedelta] = {}
 
     def steady(self, shown: datetime) -> timedelta | None:
         """Return the offset from UTC that holds on a day of UTC, and for two days around it; None where none does.
@@ -51,18 +49,27 @@ class Zone:
         """
         day = shown.toordinal()
         try:
-            return self._quiet[day]
+            return self._steady[day]
         except KeyError:
             return self._look(day)
 
     def _look(self, day: int) -> timedelta | None:
-        start = datetime.fromordinal(day - _QUIET_DAYS).replace(tzinfo=UTC)
-        probes = (2 * _QUIET_DAYS + 1) * 4 + 1  # of _PROBE, both ends included
-        found = {(start + _PROBE * i).astimezone(self.info).utcoffset() or _NO_SHIFT for i in range(probes)}
-        if len(self._quiet) >= _DAYS_KNOWN:
-            self._quiet.clear()
+        """Look at the midnights of UTC around: of all changes that a zone ever had, the closest lie four days apart."""
+        found = {self._at_midnight(each) for each in range(day - _STEADY_DAYS, day + _STEADY_DAYS + 2)}
         offset = found.pop() if len(found) == 1 else None
-        self._quiet[day] = offset
+        if len(self._steady) >= _DAYS_KNOWN:
+            self._steady.clear()
+        self._steady[day] = offset
+        return offset
+
+    def _at_midnight(self, day: int) -> timedelta:
+        offset = self._midnights.get(day)
+        if offset is None:
+            at = datetime.fromordinal(day).replace(tzinfo=UTC)
+            offset = at.astimezone(self.info).utcoffset() or _NO_SHIFT
+            if len(self._midnights) >= _DAYS_KNOWN:
+                self._midnights.clear()
+            self._midnights[day] = offset
         return offset
 
     def wall(self, at: datetime) -> datetime:
