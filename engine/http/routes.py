@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from engine.http import engine_routes, event_routes, logs, run_routes, source_routes, trigger_routes
+from engine.http import engine_routes, event_routes, logs, next_routes, run_routes, source_routes, trigger_routes
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
 
@@ -41,6 +41,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
+    _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/pause", trigger_routes.pause_trigger, _OPERATOR, "Pause it"),
