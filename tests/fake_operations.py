@@ -121,6 +121,9 @@ class FakeStore(Store):
     async def running(self) -> list[Run]:
         return []
 
+    async def in_the_way(self, jobs: Collection[str], *, limit: int) -> list[Run]:
+        return []
+
     async def cursor(self, source: str) -> Any:
         return None
 

@@ -102,6 +102,7 @@ class Engine:
         timeout: Span | None = None,
         retry: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        overlap: Literal["queue", "skip", "replace"] | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
         description: str | None = None,
         tags: Sequence[str] | None = None,

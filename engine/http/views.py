@@ -152,6 +152,7 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
             "jitter": retry.jitter,
         },
         "concurrency": job.concurrency,
+        "overlap": job.overlap.value,
         "on_crash": job.on_crash.value,
         "description": job.description,
         "tags": list(job.tags),
