@@ -55,7 +55,7 @@ class Forecast:
             "timezone": world.timezone,
             "concurrency": world.concurrency,
             "instants": self._simulation.instants,
-            "total": {**{name: sum(getattr(each, name) for each in told) for name in _COUNTED}},
+            "total": {name: sum(getattr(each, name) for each in told) for name in _COUNTED},
             "peak": {
                 "running": tally.most_running,
                 "running_at": _at(tally.most_running_us) if tally.most_running else None,

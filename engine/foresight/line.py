@@ -10,7 +10,7 @@ from msgspec import Struct
 from engine.foresight.course import Course
 
 
-class Going(Struct, gc=False, kw_only=True):
+class Going(Struct, gc=False, eq=False, kw_only=True):
     """One run that is foreseen. All times are microseconds since 1970.
 
     - `number`: the how-manieth run it is.
@@ -18,6 +18,7 @@ class Going(Struct, gc=False, kw_only=True):
     - `ready_us`: since when it waits for a slot alone; `created_us`: when it came to be.
     - `waits_for`: what it waited for, in words, where it had to.
     - `ends_us`: when it is to end, from its start on.
+    - `scheduled`: whether it is by a due instant.
     - `caught_up`: whether it is the one run for instants that were missed.
     """
 
@@ -31,6 +32,7 @@ class Going(Struct, gc=False, kw_only=True):
     started_us: int = -1
     ends_us: int = -1
     caught_up: bool = False
+    scheduled: bool = True
     events: int = 1
 
 
@@ -97,9 +99,19 @@ class Line:
         """Return all that wait, in the order in which they came."""
         return sorted((place[2] for lane in self._by_job.values() for place in lane), key=lambda run: run.number)
 
-    def of_job(self, job: str) -> list[Going]:
-        """Return those of a job that wait, in no order."""
-        return [place[2] for place in self._by_job.get(job, ())]
+    def remove(self, job: str, number: int) -> Going:
+        """Take out a run of a job that waits, by its number."""
+        lane = self._by_job[job]
+        place = next(place for place in lane if place[1] == number)
+        lane.remove(place)
+        heapq.heapify(lane)
+        self._count -= 1
+        self._announced.pop(job, None)
+        if lane:
+            self._announce(job)
+        else:
+            del self._by_job[job]
+        return place[2]
 
     def _announce(self, job: str) -> None:
         """Put a job in line by its head, where that is better than what stands there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -60,7 +61,7 @@ class Question(Struct, frozen=True, kw_only=True):
             if downtime.end <= downtime.start:
                 yield "down", f"a downtime ends, {rfc3339(downtime.end)}, before it begins"
         ordered = sorted(self.downtimes, key=lambda downtime: downtime.start)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(ordered):
             if after.start < before.end:
                 yield "down", f"the downtimes from {rfc3339(before.start)} and {rfc3339(after.start)} overlap"
         if self.quiet_s is not None and not SHORTEST_QUIET_S <= self.quiet_s <= (self.end - self.start).total_seconds():

@@ -21,6 +21,8 @@ from msgspec import Struct
 from engine.clock import from_microseconds, rfc3339, to_microseconds
 from engine.decide.limits import Slots
 from engine.decide.misfire import due as due_after
+from engine.decide.overlap import Action, Decision, OpenRun
+from engine.decide.overlap import decide as decide_overlap
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
 from engine.decide.schedule import schedule_of
@@ -32,7 +34,7 @@ from engine.foresight.course import Course
 from engine.foresight.durations import Durations
 from engine.foresight.line import Going, Line
 from engine.foresight.tally import Tally
-from engine.jobs import Job
+from engine.jobs import Job, Overlap
 from engine.plugin import Source
 from engine.runs import RunState
 from engine.triggers import Debounce, Pause, Trigger
@@ -103,6 +105,10 @@ class Simulation:
         self._slots = Slots(world.concurrency)
         for job in world.jobs.values():
             self._slots.limit(job)
+        # Of the jobs with a limit: the runs that are open, by number, as far as another one may meet them.
+        self._open: dict[str, dict[int, OpenRun]] = {
+            job.name: {} for job in world.jobs.values() if job.concurrency is not None
+        }
         self._up = True
         self._stalled: list[Course] = []
         self._active: dict[int, Going] = {}
@@ -214,14 +220,13 @@ class Simulation:
 
     def _hold(self, course: Course, pause: Pause, due: datetime, at_us: int) -> None:
         """Leave what comes due in a pause to the misfire rule, when that is over; without an end it is only counted."""
+        why = pause.said_of(course.trigger.name)
         until_us = None if pause.until is None else to_microseconds(pause.until)
         if until_us is not None and until_us < self._end_us:
-            self._push(
-                until_us, _Phase.CHANGE, lambda at: self._catch_up(course, at, pause.said_of(course.trigger.name))
-            )
+            self._push(until_us, _Phase.CHANGE, lambda at: self._catch_up(course, at, why))
             return
         self.instants += 1
-        self._tally.dropped(course, "paused", to_microseconds(due), at_us, pause.said_of(course.trigger.name))
+        self._tally.dropped(course, "paused", to_microseconds(due), at_us, why)
         course.since = due
         self._schedule(course)
 
@@ -280,6 +285,7 @@ class Simulation:
         return Going(
             course=course, number=self._runs, due_us=due_us, created_us=at_us, ready_us=at_us,
             rank=rank(from_microseconds(at_us), course.trigger.priority, self._world.ageing_s), caught_up=caught_up,
+            scheduled=course.schedule is not None,
         )  # fmt: skip
 
     def _gather(self, course: Course, debounce: Debounce, key: str, due_us: int, at_us: int) -> None:
@@ -316,29 +322,81 @@ class Simulation:
     # Slots
 
     def _ready(self, run: Going, at_us: int) -> None:
-        """Start a run that is ready where a slot is free, else let it wait."""
+        """Start a run that is ready where a slot is free, else let it wait; unless others of its job are in the way."""
         job = run.course.job.name
-        if self._up and self._slots.may_start(job) and not self._line.has(job):
+        lane = self._open.get(job)
+        if lane is not None and not self._has_room(run, lane, at_us):
+            return
+        if run.waits_for:
+            # The slot that it made free goes to whoever is first in line.
+            self._line.push(run)
+            self._pump(at_us)
+        elif self._up and self._slots.may_start(job) and not self._line.has(job):
             self._start(run, at_us)
             return
-        run.waits_for = self._slots.said_of_wait(job) if self._up else "the engine, which is down"
-        self._line.push(run)
+        else:
+            run.waits_for = self._slots.said_of_wait(job) if self._up else "the engine, which is down"
+            self._line.push(run)
         self._tally.waits(len(self._line), at_us)
+
+    def _has_room(self, run: Going, lane: dict[int, OpenRun], at_us: int) -> bool:
+        """Take in a run of a job with a limit; False where it is skipped."""
+        job, trigger = run.course.job, run.course.trigger.name
+        if len(lane) >= (job.concurrency or 0):
+            decision = decide_overlap(
+                job.overlap, limit=job.concurrency, trigger=trigger, scheduled=run.scheduled, exempt=False,
+                open_runs=list(lane.values()),
+            )  # fmt: skip
+            if decision.action is Action.SKIP:
+                self._tally.skipped(run, at_us, _in_the_way(decision, lane))
+                return False
+            if decision.action is Action.REPLACE:
+                self._replace(decision, job.name, at_us)
+                run.waits_for = "the end of the run that it replaces"
+        if run.scheduled or job.overlap is not Overlap.QUEUE:
+            lane[run.number] = OpenRun(
+                id=str(run.number), trigger=trigger, begun=False, scheduled=run.scheduled, exempt=False
+            )  # fmt: skip
+        return True
+
+    def _replace(self, decision: Decision, job: str, at_us: int) -> None:
+        """End what a new run takes the place of."""
+        for number in map(int, decision.drops):
+            self._tally.skipped(self._line.remove(job, number), at_us, "a newer run takes its place")
+            del self._open[job][number]
+        if decision.cancels is not None:
+            run = self._active[int(decision.cancels)]
+            self._leave(run)
+            self._forget_open(run)
+            self._tally.ended(run, at_us, "replaced", "a newer run takes its place")
 
     def _start(self, run: Going, at_us: int) -> None:
         course = run.course
         self._slots.take(course.job.name)
+        lane = self._open.get(course.job.name)
+        if lane is not None:
+            self._begin_open(run, lane)
         run.started_us = at_us
         run.ends_us = at_us + course.length_us
         self._active[run.number] = run
         self._push(run.ends_us, _Phase.END, run)
         self._tally.started(run, at_us, self._slots.taken)
 
+    def _begin_open(self, run: Going, lane: dict[int, OpenRun]) -> None:
+        known = lane.get(run.number)
+        if known is not None:
+            known.begun = True
+        else:
+            lane[run.number] = OpenRun(
+                id=str(run.number), trigger=run.course.trigger.name, begun=True, scheduled=run.scheduled, exempt=False
+            )  # fmt: skip
+
     def _end(self, run: Going, at_us: int) -> None:
         if run.ends_us != at_us or run.number not in self._active:
             return  # it was cut off, and may have begun again
         course = run.course
         self._leave(run)
+        self._forget_open(run)
         state = RunState.TIMED_OUT if course.times_out else RunState.SUCCEEDED
         self._tally.ended(run, at_us, state.value)
         self._pump(at_us)
@@ -350,6 +408,11 @@ class Simulation:
         del self._active[run.number]
         self._slots.give(job)
         self._line.unpark(job)
+
+    def _forget_open(self, run: Going) -> None:
+        lane = self._open.get(run.course.job.name)
+        if lane is not None:
+            del lane[run.number]
 
     def _follow(self, course: Course, at_us: int) -> None:
         """Let a trigger that is on ends of runs have its event; its filter is taken to pass."""
@@ -422,6 +485,12 @@ def _due_event(course: Course, due_us: int, at_us: int) -> Event:
         id="", source=course.trigger.source, type=_EVENT_TYPE, subject=course.trigger.name, time=due, key=scheduled,
         data={"scheduled_for": scheduled}, received_at=from_microseconds(at_us),
     )  # fmt: skip
+
+
+def _in_the_way(decision: Decision, lane: Mapping[int, OpenRun]) -> str:
+    other = lane[int(decision.run or "")]
+    state = "still runs" if other.begun else "waits already"
+    return f"overlap: a run of trigger {other.trigger} {state}"
 
 
 def _raised(error: Exception) -> str:

@@ -95,8 +95,7 @@ class Tally:
         counts.caught_up += run.caught_up
         if running > self.most_running:
             self.most_running, self.most_running_us = running, at_us
-        if run.waits_for:
-            waited_us = at_us - run.ready_us
+        if (waited_us := at_us - run.ready_us) > 0:
             counts.waited += 1
             counts.wait_us += waited_us
             counts.waits_for[run.waits_for] = counts.waits_for.get(run.waits_for, 0) + 1
@@ -117,6 +116,10 @@ class Tally:
                 self._keep(state, run, state, at_us, why)
         if self._see is not None and self._tells(run.course):
             self._see(_of_run(run, state, at_us, why))
+
+    def skipped(self, run: Going, at_us: int, why: str) -> None:
+        """Count a run that is skipped, at once or after it waited."""
+        self.dropped(run.course, "skipped", run.due_us, at_us, why)
 
     def left_waiting(self, run: Going, at_us: int) -> None:
         """Count a run that still waits at the very end."""
