@@ -5,7 +5,9 @@ whoever asks (the API, the command line) hands it what it has to know of the wor
 """
 
 from engine.foresight.durations import DEFAULT_DURATION_S, Durations, Length, past_lengths
+from engine.foresight.forecast import Forecast
 from engine.foresight.load import Load, Window
+from engine.foresight.questions import Question
 from engine.foresight.simulation import Downtime, Simulation, TooMany, World
 from engine.foresight.tally import Tally
 
@@ -13,8 +15,10 @@ __all__ = [
     "DEFAULT_DURATION_S",
     "Downtime",
     "Durations",
+    "Forecast",
     "Length",
     "Load",
+    "Question",
     "Simulation",
     "Tally",
     "TooMany",
