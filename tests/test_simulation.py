@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
-from engine.foresight import Downtime, Forecast, Question, TooMany, World
+from engine.foresight import Forecast, Question, World
 from engine.jobs import Job
-from engine.plugin import Outcome, RunEnd, Source, SourceContext, Timer
+from engine.plugin import Outcome, Timer
 from engine.runs import Run
 from engine.store.base import RunFilter
 from engine.testing.clock import START
-from engine.triggers import Debounce, Pause, Trigger
+from engine.triggers import Trigger
 from plugins.timers.cron import Cron
 from plugins.timers.interval import Interval
 from tests.organs import job, trigger
-from tests.test_timers import Every, Faulty, Once, at, faults, ticking
+from tests.test_timers import Every, at, ticking
 
 DAY_S = 86_400.0
 

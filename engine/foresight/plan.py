@@ -21,7 +21,7 @@ MOST_INSTANTS = 10_000
 """So many instants of one trigger are compared, on each side; beyond it, the time that is looked at is shorter."""
 
 _TICK = timedelta(microseconds=1)
-_NOT_COMPARED = frozenset({"name", "source", "schedule", "defined_in"})
+_NOT_COMPARED = frozenset({"name", "source", "schedule", "shared", "defined_in"})
 _RENAMED = {"runner": "run"}
 
 Show = Callable[[Any], Any]
@@ -29,7 +29,7 @@ Show = Callable[[Any], Any]
 
 
 class Horizon(Struct, frozen=True, kw_only=True):
-    """How far the plan looks: from `start` until before `end`; `count` bounds the instants of a trigger that it tells."""
+    """How far the plan looks: from `start` until before `end`; of each trigger it tells of `count` instants."""
 
     start: datetime
     end: datetime
@@ -82,8 +82,8 @@ class _Comparison:
             for field, written in fields:
                 if key or field not in _NOT_COMPARED:
                     below = _RENAMED.get(field, written).removesuffix("_s")
-                    values = (_in_words(field, getattr(side, field)) for side in (old, new))
-                    yield from self.changes(*values, f"{name}.{below}" if name else below)
+                    before, after = (_in_words(field, getattr(side, field)) for side in (old, new))
+                    yield from self.changes(before, after, f"{name}.{below}" if name else below)
         elif isinstance(old, Mapping) and isinstance(new, Mapping):
             for each in [*old, *(other for other in new if other not in old)]:
                 yield from self.changes(old.get(each), new.get(each), f"{key}.{each}")
@@ -162,7 +162,7 @@ def _compare(before: _Fires, after: _Fires, horizon: Horizon) -> dict[str, Any]:
     gone, come = sorted(set(old) - set(new)), sorted(set(new) - set(old))
     moved = _pairs(gone, come)
     left, taken = {a for a, _ in moved}, {b for _, b in moved}
-    events = [
+    events: list[dict[str, Any]] = [
         *({"change": "moves", "from": rfc3339(a), "to": rfc3339(b), "by_s": (b - a).total_seconds()} for a, b in moved),
         *({"change": "vanishes", "from": rfc3339(at), "to": None} for at in gone if at not in left),
         *({"change": "appears", "from": None, "to": rfc3339(at)} for at in come if at not in taken),

@@ -19,6 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.clock import from_microseconds, rfc3339, to_microseconds
+from engine.config import Config
 from engine.decide.limits import Slots
 from engine.decide.misfire import due as due_after
 from engine.decide.overlap import Action, Decision, OpenRun
@@ -60,6 +61,17 @@ class World(Struct, frozen=True, kw_only=True):
     shutdown_grace_s: float
     timezone: str
     pauses: Mapping[str, Pause] = {}
+
+    @classmethod
+    def of(
+        cls, config: Config, *, triggers: Mapping[str, Trigger], jobs: Mapping[str, Job], pauses: Mapping[str, Pause]
+    ) -> World:  # fmt: skip
+        """Return it for a configuration, of which triggers and jobs may be others by now."""
+        engine = config.engine
+        return cls(
+            triggers=triggers, jobs=jobs, concurrency=engine.concurrency, ageing_s=engine.ageing_s,
+            shutdown_grace_s=engine.shutdown_grace_s, timezone=engine.timezone, pauses=pauses,
+        )  # fmt: skip
 
 
 class TooMany(EngineError):
