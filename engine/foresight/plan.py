@@ -60,6 +60,7 @@ def plan(old: Config, new: Config, horizon: Horizon, *, show: Show, secrets_know
     return {
         "from": rfc3339(horizon.start),
         "to": rfc3339(horizon.end),
+        "timezone": new.engine.timezone,
         "changes": bool(triggers or jobs or settings),
         "triggers": triggers,
         "jobs": jobs,

@@ -430,14 +430,15 @@ class Simulation:
         """Let a trigger that is on ends of runs have its event; its filter is taken to pass."""
         if self.instants >= self._most:
             raise self._too_many(at_us)
-        self.instants += 1
-        self._tally.came(course, at_us)
-        pause = course.pause
         if course.rule.disabled is not None:
             return
+        self.instants += 1
+        pause = course.pause
         if pause is not None and pause.holds(from_microseconds(at_us)):
             self._tally.dropped(course, "paused", at_us, at_us, pause.said_of(course.trigger.name))
-        elif course.trigger.debounce is not None:
+            return
+        self._tally.came(course, at_us)
+        if course.trigger.debounce is not None:
             self._gather(course, course.trigger.debounce, "", at_us, at_us)
         else:
             self._ready(self._run(course, at_us, at_us), at_us)

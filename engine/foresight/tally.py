@@ -22,7 +22,7 @@ Item = dict[str, Any]
 class Counts(Struct, kw_only=True):
     """What becomes of one trigger. Times are microseconds.
 
-    - `due`: what comes due; `runs` what of it starts, each once; `joined` what joins a run that gathers.
+    - `due`: what comes due, or follows from the end of a run; `runs` what of it starts, each once; `joined` what joins a run that gathers.
     - `waited`: the runs that wait for a slot, with the sum and the longest of the waits; `waits_for` counts for what.
     - `unfinished`: the runs that still wait at the end; `running` those that still run.
     """
@@ -132,6 +132,8 @@ class Tally:
         """Count due instants that come to no run: `state` is `missed`, `paused`, `filtered` or `skipped`."""
         counts = self.counts[course.trigger.name]
         setattr(counts, state, getattr(counts, state) + count)
+        if state in ("missed", "paused"):
+            counts.due += count  # nothing came of it
         kept = self.examples[state]
         if (self._see is None and len(kept) >= self._first) or not self._tells(course):
             return
@@ -165,10 +167,18 @@ def _of_run(run: Going, state: str, ended_us: int | None, why: str = "") -> Item
         "started_at": _at(run.started_us) if started else None,
         "finished_at": None if ended_us is None or state in ("running", "waiting") else _at(ended_us),
         "waited_s": (run.started_us - run.ready_us) / 1e6 if started else None,
-        "reason": why or (f"waits for {run.waits_for}" if run.waits_for else "due"),
+        "reason": why or _reason(run),
         "count": run.events,
         "decided_at": _at(run.created_us),
     }
+
+
+def _reason(run: Going) -> str:
+    if run.waits_for:
+        return f"waits for {run.waits_for}"
+    if run.caught_up:
+        return "makes up for instants that were missed"
+    return "due" if run.scheduled else "follows from the end of a run"
 
 
 def _at(at_us: int) -> str:
