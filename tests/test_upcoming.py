@@ -17,7 +17,7 @@ from engine.decide.upcoming import Upcoming, clock_changes, clock_notes, upcomin
 from engine.errors import PluginError
 from engine.plugin import Timer
 from engine.testing import VirtualClock
-from engine.triggers import Pause, SharedSource, Trigger
+from engine.triggers import Pause, PauseScope, SharedSource, Trigger
 from plugins.sources.manual import Manual
 from plugins.timers.at import At
 from plugins.timers.cron import Cron
@@ -198,7 +198,7 @@ async def test_the_api_tells_as_many_instants_as_are_asked_for(operations: FakeO
     assert got.json[0]["local"] == "2026-11-22T02:00:00+00:00[UTC]"
     assert len((await client.ask("GET", path)).json) == 10
     assert len((await client.ask("GET", f"{path}?count=1000")).json) == 1000
-    await operations.pause_trigger("nightly", reason="stock-taking")
+    await operations.pause(PauseScope.TRIGGER, "nightly", reason="stock-taking")
     got = await client.ask("GET", f"{path}?count=1")
     assert got.json[0]["note"] == "trigger nightly is paused: stock-taking"
 

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from engine.cli import pausing
 from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.foresight import plan, simulate
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.errors import ConfigError, EngineError
@@ -43,6 +44,8 @@ app = typer.Typer(
 )
 token_commands = typer.Typer(help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
+app.command()(simulate)
+app.command()(plan)
 
 
 @app.callback()
