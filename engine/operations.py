@@ -17,9 +17,11 @@ from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
 from engine.decide.rules import Rule
+from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
+from engine.foresight import Desk
 from engine.http.views import pause_view, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
@@ -122,7 +124,7 @@ class Operations:
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
         pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule], prepare: Callable[[Job], object],
-        version: str, boot: str, loop_watch: LoopWatch,
+        version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -142,6 +144,7 @@ class Operations:
         self._version = version
         self._boot = boot
         self._loop_watch = loop_watch
+        self.foresight = foresight
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -320,6 +323,11 @@ class Operations:
     def next_at(self, name: str) -> datetime | None:
         """Return a trigger's next due instant, where it has one."""
         return self._timers.next_at(name)
+
+    def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
+        """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
+        trigger = self._rule(name).trigger
+        return upcoming(trigger, after, pause=self._pauses.now(name), default_zone=self.config.engine.timezone)
 
     def why_completed(self, name: str) -> str | None:
         """Say why nothing more of a trigger's timer comes due; None where something does."""

@@ -34,11 +34,13 @@ from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
+from engine.foresight import Desk, World
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
+from engine.http.views import shown
 from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
-from engine.jobs import OnCrash
+from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
@@ -119,7 +121,7 @@ class Runtime:
         """Whether a second signal ends the process; see `until_signalled`."""
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
-        known = registry or Registry.discover(config.engine.plugins)
+        known = self._registry = registry or Registry.discover(config.engine.plugins)
         self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
@@ -274,6 +276,7 @@ class Runtime:
             timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
             rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
+            foresight=self._desk(store, rules, dispatch.jobs, pauses),
         )  # fmt: skip
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
@@ -326,6 +329,17 @@ class Runtime:
                     outcomes.close()
                     loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
+
+    def _desk(self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses) -> Desk:
+        def world() -> World:
+            triggers = {name: rule.trigger for name, rule in rules.items()}
+            held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
+            return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
+
+        return Desk(
+            config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,
+            world=world, show=shown,
+        )  # fmt: skip
 
     def _used_sources(self) -> list[tuple[str, Source]]:
         """Return each source that a trigger is on which works, once."""
