@@ -128,6 +128,7 @@ def _stream(forecast_of: Any) -> None:
 
 async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
     """Return the pauses that hold, and the lengths of past runs; nothing where there is no store yet."""
+    from engine.decide.rules import Rule
     from engine.journal import Journal
     from engine.pauses import Pauses
     from engine.store.sqlite import SqliteStore
@@ -141,7 +142,8 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
     except StoreError as error:
         raise CommandFailed(f"the store can't be read: {error}") from None
     try:
-        pauses = Pauses(clock, Journal(store, clock))
+        rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
+        pauses = Pauses(clock, Journal(store, clock), rules)
         await pauses.load(store)
         held = {name: pause for name in config.triggers if (pause := pauses.now(name)) is not None}
         return held, past_lengths(await store.stats(list(config.triggers)))
