@@ -20,7 +20,7 @@ from engine.decide.rules import Rule
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
-from engine.http.views import shown, title_of
+from engine.http.views import limits_view, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -379,6 +379,7 @@ class Operations:
         return {
             "name": trigger.name,
             "job": trigger.job,
+            "preset": trigger.preset,
             "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
             "state": state.value,
@@ -389,6 +390,7 @@ class Operations:
             "paused": None if pause is None else pause_view(pause),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
+            **limits_view(trigger),
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.config.build import Builder
 from engine.config.document import Node, Place, Problems, merge, read_document, show_value
-from engine.config.environment import Overrides
+from engine.config.environment import Overrides, split_overrides
 from engine.config.model import Config, DefaultsTable, EngineSettings, RetryTable, Root
 from engine.config.plugin_tables import SettingsReader
+from engine.config.presets import Presets
 from engine.config.references import References
 from engine.config.shapes import NAME_KINDS, fields_of
 from engine.errors import ConfigError, ConfigProblem
@@ -84,23 +87,27 @@ def load(
     references = References(environment, problems)
     if registry is None:
         registry = discover(_plugin_folders(root if given is None else merge(root, given)))
-    incomplete = None in documents
-    Overrides(registry, problems, base, len(files)).apply(root, environment, incomplete=incomplete)
-    if given is not None:
-        root = merge(root, given)
     reader = SettingsReader(problems, references, registry)
-    reader.incomplete = incomplete
+    reader.incomplete = None in documents
     for kind, key in NAME_KINDS.items():
         table = root.value.get(key)
         reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
+    overrides = Overrides(registry, problems, base, len(files))
+    of_presets, of_others = split_overrides(environment)
+    overrides.apply(root, of_presets, incomplete=reader.incomplete)
+    presets = Presets(root, reader)
+    presets.lay()
+    overrides.apply(root, of_others, incomplete=reader.incomplete)
     if given is not None:
+        root = merge(root, given)
         reader.elsewhere = DEFINED_BY_CODE
-    tables = _read_tables(reader, root)
+    tables = _read_tables(reader, root, presets)
     if examine:
         reader.examine_runners(root, base)
     config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):
         raise error_of(problems, references)
+    config = replace(config, presets=presets.by_name)
     if create_secrets:
         references.write_generated()
         if len(problems):
@@ -118,11 +125,14 @@ def _plugin_folders(root: Node) -> list[Path]:
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _read_tables(reader: SettingsReader, root: Node) -> dict[str, Any]:
+def _read_tables(reader: SettingsReader, root: Node, presets: Presets) -> dict[str, Any]:
     """Read the tables of the root in their order; jobs and triggers go by `engine` and `defaults`."""
     tables: dict[str, Any] = {}
     known = {field.key: field for field in fields_of(Root)}
     for field in known.values():
+        if field.key == "presets":
+            presets.read()
+            continue
         node = root.value.get(field.key, Node({}, root.place))
         tables[field.key] = reader.read(field.shape, node, (field.key,))
         if isinstance(tables[field.key], EngineSettings):

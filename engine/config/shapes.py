@@ -21,7 +21,7 @@ from msgspec import NODEFAULT, Meta, Struct
 from engine.errors import PluginError
 from engine.plugin.settings import Secret
 
-NAME_KINDS: Mapping[str, str] = {"job": "jobs", "trigger": "triggers", "source_name": "sources"}
+NAME_KINDS: Mapping[str, str] = {"job": "jobs", "trigger": "triggers", "source_name": "sources", "preset": "presets"}
 """Kinds of texts that name something: with the table that must hold it."""
 
 TEXT_KINDS = NAME_KINDS.keys() | {"str", "secret", "timezone", "expression", "template", "listen", "store_url"}

@@ -17,6 +17,7 @@ from engine.jobs import Job
 from engine.plugin import Plugin, Secret
 from engine.runs import Attempt, Run, RunState, Step
 from engine.store.base import Ledger, StoredEvent, TriggerStats
+from engine.triggers import Trigger
 from engine.units import format_duration
 
 MASK = "***"
@@ -160,6 +161,21 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
     }
 
 
+def limits_view(trigger: Trigger) -> dict[str, Any]:
+    """Return what a trigger says of the limits of its runs; None is as its job has it."""
+    retry = trigger.retry and {
+        "attempts": trigger.retry.attempts,
+        "delay": _span(trigger.retry.delay_s),
+        "factor": trigger.retry.factor,
+        "max_delay": _span(trigger.retry.max_delay_s),
+        "jitter": trigger.retry.jitter,
+    }
+    return {
+        "timeout": _span(trigger.timeout_s),
+        "retry": retry and {key: value for key, value in retry.items() if value is not None},
+    }
+
+
 def runner_name(runner: Any) -> str:
     """Return how the configuration calls a plugin."""
     return runner.name if isinstance(runner, Plugin) else type(runner).__name__
@@ -234,3 +250,7 @@ def list_view(items: Sequence[Any], cursor: str | None) -> dict[str, Any]:
 
 def _at(at: datetime | None) -> str | None:
     return None if at is None else rfc3339(at)
+
+
+def _span(seconds: float | None) -> str | None:
+    return None if seconds is None else format_duration(seconds)
