@@ -26,13 +26,18 @@ DEFINED_BY_CODE = frozenset({"job", "trigger"})
 """Kinds of names of what a program may define, after its configuration was read."""
 
 
+def named_files(environment: Mapping[str, str]) -> list[str]:
+    """Return the files that `ENGINE_CONFIG` names."""
+    return [text for text in environment.get("ENGINE_CONFIG", "").split(os.pathsep) if text]
+
+
 def find_files(explicit: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
     """Return the configuration files, in the order in which later ones go over earlier ones.
 
     They are the `explicit` ones (`--config`), else those of `ENGINE_CONFIG` (separated as PATH is), else
     `./config.toml`. Raises ConfigError for each that is not a file that is there.
     """
-    named = [text for text in environment.get("ENGINE_CONFIG", "").split(os.pathsep) if text]
+    named = named_files(environment)
     files, origin = (
         [Path(DEFAULT_FILE)],
         f"name one with --config or ENGINE_CONFIG, or make {DEFAULT_FILE} here",
