@@ -166,7 +166,6 @@ class _Writing:
             # Templates are refused in code; as an argument it is free, and two braces can be written as one.
             command = (program, "-c", 'eval "$1"', program, code.replace("{{", _BRACES))
         home = entry.variables.get("HOME") or (None if self._is_of_another(entry) else self._home)
-        env = {name: value for name, value in entry.variables.items() if _why_not(name, value) is None}
         return _Way(command=command, cwd=home, env=tuple(sorted(entry.variables.items())))
 
 
@@ -182,7 +181,7 @@ def _shown(line: str) -> str:
 def _heading(title: str, user: str) -> list[str]:
     return [
         f"From {title}, by `import crontab`. Look at it, then `python -m engine --config FILE check`.",
-        f"Commands run as the user of the engine ({user} where this was made). Cron ends none of them: here {JOB_TIMEOUT} do.",
-        "Output is kept in the log of each run, not mailed. Standard input is the event as JSON, where cron gives none.",
-        "Missed instants: the latest is made up for when the engine is back, where cron forgets them.",
+        f"Commands run as the user of the engine ({user} where this was made), {JOB_TIMEOUT} at most: cron ends none.",
+        "Output is in the log of each run, and not mailed. Standard input is the event as JSON, where cron gives none.",
+        "Of missed instants the latest is made up for when the engine is back, where cron forgets them.",
     ]
