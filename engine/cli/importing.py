@@ -145,7 +145,7 @@ def _judge() -> Callable[[str], str | None]:
     """Return what says why the engine's own cron timer refuses an expression."""
     from engine.registry import Registry
 
-    timer = Registry.discover().timers.get("cron")
+    timer: Callable[..., object] | None = Registry.discover().timers.get("cron")
     if timer is None:
         raise CommandFailed("the timer cron is not installed, and all that is imported would be on it")
 
