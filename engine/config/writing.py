@@ -1,6 +1,6 @@
 """Writing TOML 1.0: values on one line, keys and comments.
 
-It is what `tomllib` reads back as the same: text whose only freedom is how it is escaped needs no library.
+It is what `tomllib` reads back as the same. What a terminal would obey, or not show, is written as an escape.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from datetime import date, datetime, time
 from typing import Any
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
-_NOT_IN_COMMENTS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 def toml(value: Any) -> str:
@@ -43,8 +42,12 @@ def toml_key(*keys: str) -> str:
 
 def toml_comment(text: str) -> str:
     """Write text as comment lines; what a comment can't hold is shown escaped."""
-    lines = (_NOT_IN_COMMENTS.sub(lambda match: f"\\x{ord(match[0]):02x}", line) for line in text.split("\n"))
+    lines = (line if line.isprintable() else "".join(map(_shown, line)) for line in text.split("\n"))
     return "\n".join(f"# {line}".rstrip() for line in lines)
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() or character == "\t" else character.encode("unicode_escape").decode()
 
 
 def _text(value: str) -> str:
@@ -52,5 +55,12 @@ def _text(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError("TOML has no text that is not Unicode") from None
-    # The escapes of JSON are those of TOML's basic strings, but that TOML also wants DEL escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # The escapes that JSON has are among those of TOML's basic strings.
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"

@@ -20,7 +20,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 def name_of(command: str) -> str:
     """Return a name for a command: its program and what that is told first, as in `artisan-schedule-run`."""
-    clauses = [clause for clause in _CLAUSE.split(command.strip()) if clause]
+    clauses = [part for clause in _CLAUSE.split(command) if (part := clause.strip(" \t{()}"))]
     clause = next((clause for clause in clauses if not _QUIET.match(clause)), clauses[0] if clauses else "")
     words: list[str] = []
     for word in clause.split():

@@ -108,9 +108,11 @@ class _Writing:
             self._write_job(job, way, entry)
         name = unique(job, f"{entry.expression} {entry.zone}", self._triggers)
         self._triggers.add(name)
-        zone = entry.zone or self._timezone
+        cron = {"expression": entry.expression, "timezone": entry.zone or self._timezone}
+        if entry.delay_minutes:
+            cron["jitter"] = f"{entry.delay_minutes}m"
         self._lines.append(f"[{toml_key('triggers', name)}]")
-        self._lines.append(f"on.cron = {toml({'expression': entry.expression, 'timezone': zone})}")
+        self._lines.append(f"on.cron = {toml(cron)}")
         self._lines.append(f"job = {toml(job)}")
         if entry.comments:
             self._lines.append(f"description = {toml(_description(entry.comments))}")
@@ -141,8 +143,6 @@ class _Writing:
                 f"cron runs it as {entry.user}, and the engine all as itself ({self._user}): it is disabled. "
                 f"Enable it in an engine that runs as {entry.user}, or put sudo -n -u {entry.user} before its command"
             )
-        if entry.delay_minutes:
-            said.append(f"RANDOM_DELAY={entry.delay_minutes} is not carried over: it runs at the times themselves")
         return said
 
     def _way(self, entry: Entry) -> _Way | str:
