@@ -2,7 +2,7 @@
 
 from engine.config.document import Place, node_of
 from engine.config.given import TRIGGER_KEYS, Given, problem
-from engine.config.loader import find_files, load
+from engine.config.loader import find_files, load, load_sent
 from engine.config.model import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.config.reach import Reach, reach
 from engine.config.schema import schema
@@ -18,6 +18,7 @@ __all__ = [
     "StoreSettings",
     "find_files",
     "load",
+    "load_sent",
     "node_of",
     "problem",
     "reach",

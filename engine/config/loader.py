@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.build import Builder
-from engine.config.document import Node, Place, Problems, merge, read_document, show_value
+from engine.config.document import Node, Place, Problems, merge, read_document, read_source, show_value
 from engine.config.environment import Overrides
 from engine.config.model import Config, DefaultsTable, EngineSettings, RetryTable, Root
 from engine.config.plugin_tables import SettingsReader
@@ -77,10 +77,7 @@ def load(
     base = files[0].absolute().parent if files else Path.cwd()
     documents = [read_document(file, order, problems) for order, file in enumerate(files)]
     start = Place(str(files[0]) if files else DEFAULT_FILE, 1, base, 0)
-    root = Node({}, start)
-    for document in documents:
-        if document is not None:
-            root = merge(root, document)
+    root = _merged(documents, start)
     references = References(environment, problems)
     if registry is None:
         registry = discover(_plugin_folders(root if given is None else merge(root, given)))
@@ -88,11 +85,8 @@ def load(
     Overrides(registry, problems, base, len(files)).apply(root, environment, incomplete=incomplete)
     if given is not None:
         root = merge(root, given)
-    reader = SettingsReader(problems, references, registry)
+    reader = _reader(root, problems, references, registry)
     reader.incomplete = incomplete
-    for kind, key in NAME_KINDS.items():
-        table = root.value.get(key)
-        reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
     if given is not None:
         reader.elsewhere = DEFINED_BY_CODE
     tables = _read_tables(reader, root)
@@ -106,6 +100,51 @@ def load(
         if len(problems):
             raise error_of(problems, references)
     return config
+
+
+def load_sent(
+    sent: Sequence[tuple[str, bytes]], *, base: Path, environment: Mapping[str, str], registry: Registry | None,
+    read_files: bool = False,
+) -> Config:  # fmt: skip
+    """Read a configuration that somebody sent: the names and contents of files that would stand in `base`.
+
+    Without `read_files`, no file is opened for it: a random text stands for each that a `{ file = … }` refers to. With
+    a `registry`, the plugins are those, whatever folders it names. Nothing is made. Overrides from `environment` hold,
+    as they would for files.
+
+    Raises ConfigError with all problems; no text of it holds a secret.
+    """
+    problems = Problems()
+    places = [Place(name, 1, base, order) for order, (name, _) in enumerate(sent)]
+    documents = [read_source(source, place, problems) for (_, source), place in zip(sent, places, strict=True)]
+    root = _merged(documents, places[0])
+    references = References(environment, problems, read_files=read_files)
+    if registry is None:
+        registry = Registry.discover(_plugin_folders(root))
+    incomplete = None in documents
+    Overrides(registry, problems, base, len(sent)).apply(root, environment, incomplete=incomplete)
+    reader = _reader(root, problems, references, registry)
+    reader.incomplete = incomplete
+    config = Builder(reader, root, _read_tables(reader, root)).build(base, tuple(base / name for name, _ in sent))
+    if config is None or len(problems):
+        raise error_of(problems, references)
+    return config
+
+
+def _merged(documents: Sequence[Node | None], start: Place) -> Node:
+    root = Node({}, start)
+    for document in documents:
+        if document is not None:
+            root = merge(root, document)
+    return root
+
+
+def _reader(root: Node, problems: Problems, references: References, registry: Registry) -> SettingsReader:
+    reader = SettingsReader(problems, references, registry)
+    for kind, key in NAME_KINDS.items():
+        table = root.value.get(key)
+        reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
+    return reader
 
 
 def _plugin_folders(root: Node) -> list[Path]:

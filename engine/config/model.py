@@ -16,7 +16,7 @@ from msgspec import Meta, Struct, field
 from engine.config.calendars import CalendarTable
 from engine.decide.calendars import Calendar
 from engine.decide.priority import DEFAULT_AGEING_S
-from engine.jobs import Job, OnCrash, RetryPolicy
+from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
 from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
 from engine.triggers import HIGH_PRIORITY, NORMAL_PRIORITY, SharedSource, Trigger
@@ -154,7 +154,12 @@ class JobTable(Struct, frozen=True, kw_only=True):
         Meta(description="When failed attempts are tried again; keys left out are as in `[defaults] retry`."),
     ] = None
     concurrency: Annotated[
-        int | None, Meta(ge=1, description="Runs of this job at once. Default: no limit of its own.")
+        int | None,
+        Meta(ge=1, description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` is given."),
+    ] = None
+    overlap: Annotated[
+        Overlap | None,
+        Meta(description="What becomes of a new run where `concurrency` is reached: see below. Default: `queue`."),
     ] = None
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
