@@ -59,7 +59,7 @@ class HalfTimer(Timer, frozen=True, kw_only=True):
 class ZonedTimer(FeedTimer, frozen=True, kw_only=True):
     name: ClassVar[str] = "zoned"
 
-    timezone: str = "UTC"  # type: ignore[assignment]
+    timezone: str = "UTC"
 
 
 class NearTimer(ZonedTimer, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class NearTimer(ZonedTimer, frozen=True, kw_only=True):
 class MethodTimer(FeedTimer, frozen=True, kw_only=True):
     name: ClassVar[str] = "method"
 
-    def start(self) -> None:  # type: ignore[override]
+    def start(self) -> None:  # type: ignore[misc, override]
         raise NotImplementedError
 
 
