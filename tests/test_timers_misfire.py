@@ -13,7 +13,7 @@ from engine.errors import StoreUnavailable
 from engine.runs import Run, RunState
 from engine.store.base import RunFilter
 from engine.testing.clock import START
-from engine.triggers import CatchUp, Misfire
+from engine.triggers import CatchUp, Misfire, PauseScope
 from tests.organs import Bench, job
 from tests.ticking import DONE, MISSED, Clockwork, Every, at, due_runs, ticking, timed
 
@@ -196,7 +196,7 @@ async def test_missed_instants_wait_for_a_store_that_is_away(tmp_path: Path) -> 
 
 async def paused(desk: Clockwork, seconds: float | None = None, name: str = "nightly") -> None:
     until = None if seconds is None else desk.clock.now() + timedelta(seconds=seconds)
-    await desk.pauses.pause(name, reason="the warehouse moves", until=until)
+    await desk.pauses.pause(PauseScope.TRIGGER, name, reason="the warehouse moves", until=until, who="")
 
 
 async def test_a_paused_timer_emits_nothing_and_the_misfire_rule_follows_the_pause(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ async def test_a_paused_timer_emits_nothing_and_the_misfire_rule_follows_the_pau
         assert len(await due_runs(desk, "other")) == 4
         assert desk.timers.next_at("nightly") == at(300)
         assert await desk.store.cursor("timer:nightly") == rfc3339(at(0))
-        await desk.pauses.resume("nightly")
+        await desk.pauses.resume(PauseScope.TRIGGER, "nightly", who="")
         desk.timers.look_again({"nightly"})
         await desk.settle()
         assert await due_runs(desk) == {at(60): MISSED, at(120): MISSED, at(180): MISSED, at(240): DONE}
@@ -252,7 +252,7 @@ async def test_a_pause_outlives_a_restart_and_so_does_what_it_kept_back(tmp_path
     async with ticking(tmp_path / "s.db", timed(misfire=NONE), clock=clock) as desk:
         await desk.advance(200)
         assert await due_runs(desk) == {}
-        await desk.pauses.resume("nightly")
+        await desk.pauses.resume(PauseScope.TRIGGER, "nightly", who="")
         desk.timers.look_again(None)
         await desk.settle()
         assert await due_runs(desk) == {at(n * 60): MISSED for n in range(1, 5)} | {at(300): DONE}
@@ -270,7 +270,7 @@ async def test_a_pause_within_catching_up_stops_it_and_it_goes_on_afterwards(tmp
         await paused(desk)
         await desk.advance(100)
         assert len(desk.script.begun) == 1
-        await desk.pauses.resume("nightly")
+        await desk.pauses.resume(PauseScope.TRIGGER, "nightly", who="")
         desk.timers.look_again({"nightly"})
         await desk.advance(20)
         assert await due_runs(desk) == {at(n * 60): DONE for n in range(1, 7)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from engine.decide.rules import Rule
 from engine.pauses import Pauses
 from engine.plugin import Timer
 from engine.runs import RunState
@@ -19,7 +20,7 @@ from engine.testing import VirtualClock
 from engine.testing.clock import START
 from engine.timers import Timers
 from engine.triggers import Trigger
-from tests.organs import Bench, bench, trigger
+from tests.organs import Bench, bench, job, trigger
 
 DONE, MISSED = RunState.SUCCEEDED, RunState.MISSED
 
@@ -78,7 +79,7 @@ async def ticking(
         async def begin(cursors: Sequence[Cursor]) -> Any:
             return await desk.journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
-        work.pauses = Pauses(desk.clock, desk.journal)
+        work.pauses = Pauses(desk.clock, desk.journal, {each.name: Rule(each, job(each.job)) for each in given})
         await work.pauses.load(desk.store)
         work.slept_s = 0.0
         work.timers = Timers(

@@ -30,7 +30,7 @@ from engine.config.source_ids import Owners, SourceIds
 from engine.decide.calendars import Calendar
 from engine.decide.schedule import Schedule
 from engine.errors import PluginError
-from engine.jobs import Job
+from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import MISFIRE, PRIORITIES, Debounce, SharedSource, Trigger
 
@@ -139,7 +139,8 @@ class Builder:
             runner=table.run,
             timeout_s=defaults.timeout if table.timeout is None else table.timeout,
             retry=(defaults.retry if table.retry is None else table.retry).policy(),
-            concurrency=table.concurrency,
+            concurrency=1 if table.concurrency is None and table.overlap is not None else table.concurrency,
+            overlap=table.overlap or Overlap.QUEUE,
             on_crash=table.on_crash,
             description=table.description,
             tags=table.tags,
@@ -213,10 +214,13 @@ class Builder:
             schedule=schedule,
             misfire=MISFIRE if table.misfire is None else table.misfire.rule(),
             shared=shared,
+            preset=table.preset,
             filter=table.filter,
             debounce=rule,
             priority=_priority(table.priority),
             priority_max=_priority(table.priority_max),
+            timeout_s=table.timeout,
+            retry=None if table.retry is None else table.retry.change(),
             data=table.data,
             defaults=table.defaults,
             description=table.description,

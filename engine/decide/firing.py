@@ -12,7 +12,7 @@ class Firing(Struct, frozen=True, kw_only=True):
     """One trigger's due instant: its event, the timer's cursor after it, and the runs of instants that were missed.
 
     `event` is None where all that was due is missed; `reason` says why it is late, where it is. It is made durable
-    whole or not at all.
+    whole or not at all. `caught_up`: it makes up for a missed one, and waits its turn whatever `overlap` says.
     """
 
     source: str
@@ -20,3 +20,4 @@ class Firing(Struct, frozen=True, kw_only=True):
     cursor: str
     missed: tuple[Run, ...] = ()
     reason: str = ""
+    caught_up: bool = False

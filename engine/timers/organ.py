@@ -27,7 +27,7 @@ from engine.store.changes import Cursor
 from engine.timers.clockwatch import STOOD_STILL_S, ClockWatch
 from engine.timers.missed import late, missed_runs
 from engine.timers.state import ASK_AGAIN_S, HANDED_ON, SOURCE_PREFIX, State, said_of_end
-from engine.triggers import Pause, Trigger
+from engine.triggers import CatchUp, Pause, Trigger
 from engine.units import format_span
 
 log = logging.getLogger("engine.timers")
@@ -312,7 +312,13 @@ class Timers:
             )
         reason = late(state.trigger, state.schedule, found, now, state.pause)
         return found, Firing(
-            source=state.source, event=event, cursor=rfc3339(found.first), missed=tuple(missed), reason=reason
+            source=state.source,
+            event=event,
+            cursor=rfc3339(found.first),
+            missed=tuple(missed),
+            reason=reason,
+            caught_up=state.trigger.misfire.catch_up is CatchUp.ALL
+            and (bool(reason) or bool(state.backlog) or len(found.runs) > 1),
         )
 
     def _park(self, state: State, pause: Pause) -> None:

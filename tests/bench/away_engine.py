@@ -15,7 +15,6 @@ import msgspec
 
 from tests.bench.timed_engine import Watched, configured, cron_trigger
 
-
 MINUTES = 30 * 24 * 60
 
 
