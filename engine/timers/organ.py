@@ -167,12 +167,7 @@ class Timers:
             async with anyio.create_task_group() as group:
                 self._group = group
                 group.start_soon(self._newcomers.run)
-                ahead: list[State] = []
-                for number, state in enumerate(list(self._states.values()), 1):
-                    self._take_up(state, cursors.get(state.source), ahead)
-                    if not number % TAKEN_UP:
-                        await self._clock.sleep(0)
-                tell_ahead(ahead, self._clock.now())
+                await self._take_up_all(cursors)
                 task_status.started()
                 while True:
                     self._look_at_clocks()
@@ -181,6 +176,20 @@ class Timers:
                         await self._wait(self._left_s(now))
         finally:
             self._group = None
+
+    async def _take_up_all(self, cursors: Mapping[str, Any]) -> None:
+        ahead: list[State] = []
+        entries: list[tuple[datetime, int, State]] = []
+        for number, state in enumerate(list(self._states.values()), 1):
+            fires_at = self._take_up(state, cursors.get(state.source), ahead)
+            if fires_at is not None:
+                state.ticket = next(self._tickets)
+                entries.append((fires_at, state.ticket, state))
+            if not number % TAKEN_UP:
+                await self._clock.sleep(0)
+        self._heap += entries
+        heapq.heapify(self._heap)
+        tell_ahead(ahead, self._clock.now())
 
     def _is_current(self, state: State) -> bool:
         return self._states.get(state.trigger.name) is state
@@ -197,11 +206,16 @@ class Timers:
                 pause_s = min(pause_s * 2, LONGEST_RETRY_S)
         if self._is_current(state):
             ahead: list[State] = []
-            self._take_up(state, cursor, ahead)
+            fires_at = self._take_up(state, cursor, ahead)
+            if fires_at is not None:
+                self._push(fires_at, state)
             tell_ahead(ahead, self._clock.now())
 
-    def _take_up(self, state: State, cursor: Any, ahead: list[State]) -> None:
-        """Go on from a stored cursor, or begin now; a cursor that is no text is that of a timer that was removed."""
+    def _take_up(self, state: State, cursor: Any, ahead: list[State]) -> datetime | None:
+        """Go on from a stored cursor, or begin now; return when the next instant fires, where there is one.
+
+        A cursor that is no text is that of a timer that was removed.
+        """
         if not isinstance(cursor, str):
             self._newcomers.add(state)
         else:
@@ -209,7 +223,7 @@ class Timers:
             if state.since > self._clock.now():
                 ahead.append(state)
                 self._correct(state)
-        self._schedule(state)
+        return self._next(state)
 
     # Looking
 
@@ -349,13 +363,17 @@ class Timers:
 
     def _schedule(self, state: State) -> None:
         """Put the timer's next instant on the heap."""
-        try:
-            fires_at = state.go_on()
-        except Exception as error:
-            self._note_problem(state, error)
-            return
+        fires_at = self._next(state)
         if fires_at is not None:
             self._push(fires_at, state)
+
+    def _next(self, state: State) -> datetime | None:
+        """Return when the timer's next instant fires; None where there is none, or its plugin does not answer."""
+        try:
+            return state.go_on()
+        except Exception as error:
+            self._note_problem(state, error)
+            return None
 
     def _note_problem(self, state: State, error: Exception) -> None:
         """Say that the plugin does not answer, and ask it again in a while."""
