@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -38,7 +39,7 @@ from engine.foresight.tally import Tally
 from engine.jobs import Job, Overlap
 from engine.plugin import Source
 from engine.runs import RunState
-from engine.triggers import Debounce, Pause, Trigger
+from engine.triggers import CatchUp, Debounce, Pause, Trigger
 
 _TICK = timedelta(microseconds=1)
 _EVENT_TYPE = "engine.timer"
@@ -248,14 +249,14 @@ class Simulation:
         if schedule is None:
             return
         try:
-            found = due_after(schedule.next, schedule.previous, course.since, now)
+            found = due_after(schedule, course.since, now, course.trigger.misfire)
         except Exception as error:  # plugin code
             course.unforeseen = _raised(error)
             return
         if found is None:
             self._schedule(course)
             return
-        reason = f"missed: {why}; a later one is run"
+        reason = f"missed: {why}{'; a later one is run' if found.runs else ''}"
         if found.gap is not None:
             self.instants += found.gap.count
             first_us = to_microseconds(found.gap.first)
@@ -263,10 +264,17 @@ class Simulation:
         for instant in found.missed:
             self.instants += 1
             self._tally.dropped(course, "missed", to_microseconds(instant), at_us, reason)
-        self.instants += 1
-        course.since = found.run
-        self._arrive(course, to_microseconds(found.run), at_us, caught_up=True)
+        rule = course.trigger.misfire
+        caught_up = rule.catch_up is CatchUp.ALL
+        for number, instant in enumerate(found.runs):
+            self.instants += 1
+            arrives_us = at_us + round(number * 1e6 / rule.rate_per_s)
+            self._push(arrives_us, _Phase.CHANGE, partial(self._make_up, course, to_microseconds(instant), caught_up))
+        course.since = found.runs[-1] if found.runs else found.first
         self._schedule(course)
+
+    def _make_up(self, course: Course, due_us: int, caught_up: bool, at_us: int) -> None:
+        self._arrive(course, due_us, at_us, caught_up=caught_up)
 
     # From what is due to a run
 
