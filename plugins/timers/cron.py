@@ -30,8 +30,9 @@ class Cron(Timer, frozen=True, kw_only=True):
     - `expression`: five fields (minute, hour, day of month, month, day of week), due at second 0; or six,
       with seconds first; or `@hourly @daily @midnight @weekly @monthly @yearly @annually`. A field holds `*`,
       values, names (`jan`, `mon`), ranges, steps and lists. Ranges may wrap: `22-4` is 22, 23, 0, 1, 2, 3, 4,
-      and steps count on across the end. `7` is Sunday, as `0` is. `L` is the last day of the month, `15W` the
-      day from Monday to Friday that is nearest to the 15th, `mon#2` the second Monday, `L5` the last Friday.
+      and steps count on across the end; `5/15` is `5-59/15`. `7` is Sunday, as `0` is. `L` is the last day of
+      the month, `15W` the day from Monday to Friday that is nearest to the 15th, `mon#2` the second Monday, `L5`
+      the last Friday.
     - `timezone`: the zone whose clock is meant; by default that of the engine.
 
     A day of month and a day of week that are both restricted are OR, unless one begins with `*`: then AND.
