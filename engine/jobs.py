@@ -15,6 +15,14 @@ class OnCrash(StrEnum):
     FAIL = "fail"
 
 
+class Overlap(StrEnum):
+    """What becomes of a new run of a job whose limit is reached: it waits, is skipped, or takes another one's place."""
+
+    QUEUE = "queue"
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """When a failed or timed-out attempt is tried again.
 
@@ -33,7 +41,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """A runner with its settings, and the limits under which it works.
 
     `runner` is a plugin's settings (an `engine.plugin.Runner`); `concurrency` the most runs of this job at
-    once, None for no limit of its own; `timeout_s` bounds one attempt, from its start.
+    once, None for no limit of its own; `overlap` what becomes of a new run where that is reached; `timeout_s` bounds
+    one attempt, from its start.
     """
 
     name: str
@@ -41,6 +50,7 @@ class Job(Struct, frozen=True, kw_only=True):
     timeout_s: float = 3600.0
     retry: RetryPolicy = RetryPolicy()
     concurrency: int | None = None
+    overlap: Overlap = Overlap.QUEUE
     on_crash: OnCrash = OnCrash.RETRY
     description: str = ""
     tags: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from engine.cli.session import Session
     from engine.config import Config
     from engine.triggers import Trigger
+
+log = logging.getLogger("engine.cli")
 
 AHEAD = timedelta(days=366)
 """So far `check` looks for changes of the clock."""
@@ -158,12 +161,12 @@ def _clock_notes(trigger: Trigger, now: datetime, zone: str) -> Iterator[str]:
 
 
 def _said_of_end(trigger: Trigger, now: datetime) -> str:
-    said = "its timer has no further due instant"
-    schedule = schedule_of(trigger)
-    try:
-        last = None if schedule is None else schedule.previous(now)
-    except Exception:  # plugin code; that it has no next instant is what matters
-        last = None
+    said, last = "its timer has no further due instant", None
+    if (schedule := schedule_of(trigger)) is not None:
+        try:
+            said, last = schedule.why_over(now), schedule.previous(now)
+        except Exception:  # plugin code; that it has no next instant is what matters
+            log.debug("Trigger %s: its timer raised", trigger.name, exc_info=True, extra={"action": "timer_raised"})
     return said if last is None else f"{said}: its last instant was {rfc3339(last)}"
 
 

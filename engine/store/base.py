@@ -98,6 +98,9 @@ class Store(ABC):
     the outcome `deduplicated`, with that run, in place of a second one. A missed run that is there already is
     left.
 
+    **In the way.** An entry whose run is skipped for another run, or takes its place, names that one. Where it is not
+    there, or has ended, the change can't be made: so nothing is skipped for a run that is not open.
+
     **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended
     stays.
 
@@ -179,6 +182,13 @@ class Store(ABC):
     @abstractmethod
     async def running(self) -> list[Run]:
         """Return all running runs."""
+
+    @abstractmethod
+    async def in_the_way(self, jobs: Collection[str], *, limit: int) -> list[Run]:
+        """Return, for each of the jobs, its runs that wait for another attempt, and those by due instants that wait.
+
+        At most `limit` of each job, the oldest first; at a cost that does not grow with what else waits.
+        """
 
     @abstractmethod
     async def cursor(self, source: str) -> Any:

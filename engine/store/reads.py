@@ -77,6 +77,12 @@ QUERIES = {
     ),
     # What a crash leaves to settle.
     "running": f"{_RUN} indexed by runs_live where state in ('running', 'held') and state = 'running'",
+    # What a new run of a job may have to wait for, besides what runs: retries, and due instants that wait.
+    "in_the_way": (
+        f"{_RUN} indexed by runs_in_the_way "
+        "where (state = 'retrying' or (state in ('queued', 'held') and origin = 'schedule')) "
+        "and job = ? order by id limit ?"
+    ),
     # What a source remembers, from its first key.
     "memory_first": "select key, value from memory where source = ? order by key limit ?",
     # What a source remembers, from a key on.
@@ -223,6 +229,11 @@ def open_windows(raw: sqlite3.Connection) -> list[Run]:
 
 def running(raw: sqlite3.Connection) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["running"])]
+
+
+def in_the_way(raw: sqlite3.Connection, jobs: Collection[str], limit: int) -> list[Run]:
+    with _snapshot(raw):
+        return [read_run(row) for job in jobs for row in raw.execute(QUERIES["in_the_way"], (job, limit))]
 
 
 def cursors(raw: sqlite3.Connection, source: str, *, exact: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from engine.runs import Origin, Run, RunState
 from engine.store.base import EventFilter, Result, RunFilter, Store
 from engine.store.changes import Accept, Cursor, Memory
 from engine.testing.store_contract.material import (
+    NOON,
     a_join,
     a_missed_run,
     a_run,
@@ -24,6 +25,7 @@ from engine.testing.store_contract.material import (
     an_event,
     answers,
     at,
+    finish,
     make,
     start,
 )
@@ -324,6 +326,54 @@ class AcceptingCases(Place):
         await make(store, accept(*entries), *(start(run) for _, run in pairs))
         assert len(await store.running()) == 300
         assert (await store.ledger()).accepted == 300
+
+    @promise(
+        "Store: An entry whose run is skipped for another run, or takes its place, names that one.",
+        "Store: Where it is not there, or has ended, the change can't be made: so nothing is skipped for a run that is "
+        "not open.",
+    )
+    @pytest.mark.parametrize("state", ["queued", "running", "ended", "missing", "new", "duplicate"])
+    async def test_a_run_is_skipped_only_for_one_that_is_open(self, store: Store, state: str) -> None:
+        _, first, change = accept_run()
+        if state != "missing":
+            await make(store, change)
+        if state in ("running", "ended"):
+            await make(store, start(first))
+        if state == "ended":
+            await make(store, finish(first))
+        later = an_event()
+        skipped = a_run(later, state=RunState.SKIPPED, finished_at=NOON)
+        entries = [replace(an_entry(later, skipped), in_the_way=(first.id,))]
+        if state in ("new", "duplicate"):
+            source, key = ("mill", "k") if state == "duplicate" else ("mill", "fresh")
+            await make(store, accept(an_entry(an_event("mill", "k"))))
+            new_event = an_event(source, key)
+            new = a_run(new_event)
+            entries = [an_entry(new_event, new), replace(entries[0], in_the_way=(new.id,))]
+        (result,) = await store.apply([accept(*entries)])
+        if state in ("ended", "missing", "duplicate"):
+            assert isinstance(result, Conflict)
+            assert await store.run(skipped.id) is None
+        else:
+            assert not isinstance(result, Conflict)
+            stored = await store.run(skipped.id)
+            assert stored is not None
+            assert (stored.state, stored.finished_at) == (RunState.SKIPPED, NOON)
+
+    @promise("Store: Changes take effect in the order in which they are given.")
+    async def test_a_run_is_in_the_way_until_its_end_takes_effect(self, store: Store) -> None:
+        _, first, change = accept_run()
+        await make(store, change, start(first))
+        before, after = an_event(), an_event()
+        results = await store.apply(
+            [
+                accept(replace(an_entry(before, a_run(before, state=RunState.SKIPPED)), in_the_way=(first.id,))),
+                finish(first),
+                accept(replace(an_entry(after, a_run(after, state=RunState.SKIPPED)), in_the_way=(first.id,))),
+            ]
+        )
+        assert not isinstance(results[0], Conflict)
+        assert isinstance(results[2], Conflict)
 
 
 def _trigger(outcome: Outcome) -> str:
