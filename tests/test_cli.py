@@ -27,6 +27,7 @@ from engine.http.server import HttpServer
 from engine.http.tokens import token_path
 from engine.ids import new_id
 from engine.runs import RunState
+from engine.triggers import PauseScope
 from tests.fake_operations import TOKEN, FakeOperations, serving
 
 VARIABLES = ("ENGINE_URL", "ENGINE_TOKEN", "ENGINE_CONFIG", "ENGINE_ADMIN_TOKEN")
@@ -487,7 +488,7 @@ def test_next_refuses_what_it_can_not_tell(here: Path, arguments: tuple[str, ...
 
 
 def test_next_asks_the_engine_where_one_runs(running: Running) -> None:
-    running.do(running.operations.pause_trigger("nightly", reason="stock-taking"))
+    running.do(running.operations.pause(PauseScope.TRIGGER, "nightly", reason="stock-taking"))
     result = ask(running, "next", "nightly", "-n", "2")
     assert result.exit_code == 0, result.output
     assert result.output.count("trigger nightly is paused: stock-taking") == 2

@@ -17,7 +17,7 @@ from engine.decide.upcoming import Upcoming, clock_changes, clock_notes, upcomin
 from engine.errors import PluginError
 from engine.plugin import Timer
 from engine.testing import VirtualClock
-from engine.triggers import Pause, SharedSource, Trigger
+from engine.triggers import Pause, PauseScope, SharedSource, Trigger, merged
 from plugins.sources.manual import Manual
 from plugins.timers.at import At
 from plugins.timers.cron import Cron
@@ -84,10 +84,17 @@ def test_the_schedule_of_a_trigger_is_asked_and_not_its_timer() -> None:
 
 def test_instants_in_a_pause_and_those_of_a_disabled_trigger_say_so() -> None:
     trigger = on(Interval(every=3600.0))
-    pause = Pause(reason="stock-taking", since=instant("2026-07-01T11:00"), until=instant("2026-07-01T14:00"))
+    since, two = instant("2026-07-01T11:00"), instant("2026-07-01T14:00")
+    pause = Pause(reason="stock-taking", since=since, until=two, name="nightly")
     said = "trigger nightly is paused until 2026-07-01 14:00:00 UTC: stock-taking"
     assert [one.note for one in first(trigger, "2026-07-01T12:00", 3, pause=pause)] == [said, None, None]
-    endless = Pause(reason="", since=instant("2026-07-01T11:00"))
+    both = merged(
+        [Pause(reason="flood", since=since, until=instant("2026-07-01T15:00"), scope=PauseScope.ENGINE), pause]
+    )
+    flood = "the engine is paused until 2026-07-01 15:00:00 UTC: flood"
+    notes = [one.note for one in first(trigger, "2026-07-01T12:00", 3, pause=both)]
+    assert notes == [f"{flood}; {said}", flood, None]
+    endless = Pause(reason="", since=since, name="nightly")
     assert {one.note for one in first(trigger, "2036-07-01T12:00", 3, pause=endless)} == {"trigger nightly is paused"}
     (one,) = first(on(Interval(every=60.0), enabled=False), "2026-07-01T12:00")
     assert one.note == "trigger nightly is disabled"
@@ -198,7 +205,7 @@ async def test_the_api_tells_as_many_instants_as_are_asked_for(operations: FakeO
     assert got.json[0]["local"] == "2026-11-22T02:00:00+00:00[UTC]"
     assert len((await client.ask("GET", path)).json) == 10
     assert len((await client.ask("GET", f"{path}?count=1000")).json) == 1000
-    await operations.pause_trigger("nightly", reason="stock-taking")
+    await operations.pause(PauseScope.TRIGGER, "nightly", reason="stock-taking")
     got = await client.ask("GET", f"{path}?count=1")
     assert got.json[0]["note"] == "trigger nightly is paused: stock-taking"
 
