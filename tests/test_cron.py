@@ -212,6 +212,11 @@ def test_a_day_that_was_left_out_agrees_with_the_slow_reading() -> None:
     assert_all_readings("Pacific/Kwajalein", instant("1993-08-21T12:00"))
 
 
+def test_a_day_that_was_shown_twice_agrees_with_the_slow_reading() -> None:
+    (change,) = clock_changes("Pacific/Kwajalein", 1969, 1969)
+    assert_all_readings("Pacific/Kwajalein", change)
+
+
 # ---- by Hypothesis
 
 
