@@ -21,7 +21,8 @@ from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
-from engine.http.views import pause_view, shown, title_of
+from engine.foresight import Desk
+from engine.http.views import limits_view, pause_view, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -123,7 +124,7 @@ class Operations:
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
         pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule], prepare: Callable[[Job], object],
-        version: str, boot: str, loop_watch: LoopWatch,
+        version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -143,6 +144,7 @@ class Operations:
         self._version = version
         self._boot = boot
         self._loop_watch = loop_watch
+        self.foresight = foresight
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -419,6 +421,7 @@ class Operations:
         return {
             "name": trigger.name,
             "job": trigger.job,
+            "preset": trigger.preset,
             "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
             "state": state.value,
@@ -430,6 +433,7 @@ class Operations:
             "pauses": [pause_view(one) for one in pauses],
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
+            **limits_view(trigger),
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,

@@ -31,14 +31,15 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
-from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
+from engine.foresight import Desk, World
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
+from engine.http.views import shown
 from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
-from engine.jobs import OnCrash
+from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
@@ -48,14 +49,13 @@ from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
-from engine.runs import Origin, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
-from engine.store.changes import Accept, Cursor, Finish
+from engine.store.changes import Accept, Cursor, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.systemd import Notifier
-from engine.timers import SOURCE_PREFIX, Timers
+from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
 
 log = logging.getLogger("engine")
@@ -119,7 +119,7 @@ class Runtime:
         """Whether a second signal ends the process; see `until_signalled`."""
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
-        known = registry or Registry.discover(config.engine.plugins)
+        known = self._registry = registry or Registry.discover(config.engine.plugins)
         self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
@@ -229,11 +229,16 @@ class Runtime:
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets,
         )  # fmt: skip
+
+        def limited(trigger: str, job: Job) -> Job:
+            rule = rules.get(trigger) or retired.get(trigger)
+            return job if rule is None else rule.limited(job)
+
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=outcomes,
+            on_end=outcomes, limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -245,24 +250,25 @@ class Runtime:
         )  # fmt: skip
         await self._settle(store, intake.finish)
 
-        async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-            return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
-
-        async def begin(cursor: Cursor) -> Any:
-            return await journal.submit(Accept(entries=(), cursor=cursor))
+        async def begin(cursors: Sequence[Cursor]) -> Any:
+            return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
         timers = Timers(
-            clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
-        )
+            clock=clock, triggers=list(config.triggers.values()), emit=intake.accept_due, begin=begin,
+            look=store.cursor, paused=pauses.now,
+        )  # fmt: skip
 
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
-            look_again = getattr(timers, "look_again", None)
-            if look_again is not None:
-                look_again(names)
+            timers.look_again(names)
 
         pauses.on_change = pauses_changed
         dispatch.hold(pauses.engine is not None)
+
+        async def remember_zones(zones: Mapping[str, Any]) -> Any:
+            return await journal.submit(Accept(entries=(), memory=Memory(source=ZONES_SOURCE, values=zones)))
+
+        zone_data = ZoneData(clock, store.memory, remember_zones)
         routes_ready = anyio.Event()
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
@@ -274,6 +280,7 @@ class Runtime:
             timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
             rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
+            foresight=self._desk(store, rules, dispatch.jobs, pauses),
         )  # fmt: skip
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
@@ -298,6 +305,7 @@ class Runtime:
                     if self.server is not None:
                         await self.server.start()
                     operations.state = "running"
+                    inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
@@ -326,6 +334,17 @@ class Runtime:
                     outcomes.close()
                     loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
+
+    def _desk(self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses) -> Desk:
+        def world() -> World:
+            triggers = {name: rule.trigger for name, rule in rules.items()}
+            held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
+            return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
+
+        return Desk(
+            config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,
+            world=world, show=shown,
+        )  # fmt: skip
 
     def _used_sources(self) -> list[tuple[str, Source]]:
         """Return each source that a trigger is on which works, once."""

@@ -16,14 +16,16 @@ from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
+from engine.foresight import Desk, World
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
-from engine.http.views import pause_view
+from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
+from engine.registry import Registry
 from engine.runs import Attempt, Origin, Run, RunState, Step
 from engine.store.base import (
     EventFilter,
@@ -185,6 +187,15 @@ class FakeOperations:
             files=(),
             secrets=frozenset({"sesame-open"}),
         )
+
+    @property
+    def foresight(self) -> Desk:
+        pauses = self.paused
+        return Desk(
+            config=self.config, registry=Registry.discover(), environment={}, clock=self.clock, store=self.store,
+            world=lambda: World.of(self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses),
+            show=shown,
+        )  # fmt: skip
 
     @property
     def jobs(self) -> Mapping[str, Job]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from engine.clock import Clock
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
+from engine.foresight import Desk
 from engine.jobs import Job
 from engine.plugin import Handler
 from engine.store.base import Store
@@ -34,6 +35,11 @@ class Operations(Protocol):
     @property
     def jobs(self) -> Mapping[str, Job]:
         """The jobs by name, as they are now."""
+        ...
+
+    @property
+    def foresight(self) -> Desk:
+        """What answers questions about the future."""
         ...
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.plugin import Timer
 from plugins.timers.cron_calendar import LAST_YEAR, Calendar, read_expression
 from plugins.timers.cron_count import count_due
-from plugins.timers.zones import SECOND, Change, Zone, find_zone, instant
+from plugins.timers.zones import SECOND, Change, Zone, find_zone, instant, shown_text
 
 _MINUTE = timedelta(minutes=1)
 _SCHEDULES_KNOWN = 131_072
@@ -88,16 +88,6 @@ def _aware(at: datetime) -> datetime:
     if at.tzinfo is None:
         raise ValueError(f"cron: {at.isoformat()} has no time zone; give an aware datetime, such as one in UTC")
     return at
-
-
-def _text(wall: datetime, change: Change | None = None) -> str:
-    """Return a wall as text; with its date beside a change that skips midnight or was on another day."""
-    on_one_day = change is None or change.before.date() == change.after.date() == wall.date()
-    return f"{wall:{'' if on_one_day else '%Y-%m-%d '}%H:%M{':%S' if wall.second else ''}}"
-
-
-def _skipped(change: Change) -> str:
-    return f"the clock skips from {_text(change.before, change)} to {_text(change.after, change)}"
 
 
 def _utc(at: datetime) -> datetime:
@@ -174,9 +164,9 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         first, second = self.zone.offsets(here)
         if first > second:
             if not self.follows_clock:
-                return f"the clock shows {_text(here)} twice as it is set back: runs the first time only"
+                return f"the clock shows {shown_text(here)} twice as it is set back: runs the first time only"
             which = "first" if at == instant(here, first) else "second"
-            return f"the {which} of two times that the clock shows {_text(here)}, as it is set back"
+            return f"the {which} of two times that the clock shows {shown_text(here)}, as it is set back"
         return self._note_of_removed(at, here) if self.follows_clock else self._note_of_moved(at, here)
 
     def _note_of_moved(self, at: datetime, here: datetime) -> str | None:
@@ -187,7 +177,7 @@ class _Schedule(Struct, frozen=True, kw_only=True):
             return None
         change = self.zone.change(removed)
         meant = self._meant_in(change)
-        return meant and f"scheduled for {meant}, runs at {_text(here, change)}: {_skipped(change)}"
+        return meant and f"scheduled for {meant}, runs at {shown_text(here, change)}: {change.skips()}"
 
     def _note_of_removed(self, at: datetime, here: datetime) -> str | None:
         """Say which times a gap has removed since the due instant before, of an entry that follows the clock."""
@@ -201,7 +191,7 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         if change.at > at:
             return None
         on = "" if change.before.date() == here.date() else f"on {change.before:%Y-%m-%d} "
-        return f"nothing runs {on}at {self._meant_in(change)}: {_skipped(change)}"
+        return f"nothing runs {on}at {self._meant_in(change)}: {change.skips()}"
 
     def _meant_in(self, change: Change) -> str | None:
         """Return the times in a gap that are meant, in words; None where there are none."""
@@ -210,7 +200,9 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         if earliest is None or latest is None or earliest > latest:
             return None
         return (
-            _text(earliest, change) if earliest == latest else f"{_text(earliest, change)} to {_text(latest, change)}"
+            shown_text(earliest, change)
+            if earliest == latest
+            else f"{shown_text(earliest, change)} to {shown_text(latest, change)}"
         )
 
     def _shown_from(self, start: datetime) -> datetime | None:
