@@ -340,6 +340,8 @@ def test_where_the_calendar_ends_there_is_none(zone: str) -> None:
     timer = Cron(expression="0 0 29 2 *", timezone=zone)
     assert timer.next(datetime.max.replace(tzinfo=UTC)) is None
     assert timer.next(instant("9997-01-01")) is None
+    assert timer.next(datetime.min.replace(tzinfo=UTC)) == timer.next(instant("0002-01-01"))
+    assert str(timer.next(datetime.min.replace(tzinfo=UTC))).startswith("0004-02-2")
     assert timer.previous(datetime.min.replace(tzinfo=UTC)) is None
     assert timer.previous(instant("0003-12-31")) is None
 

@@ -69,6 +69,14 @@ def test_instants_end_where_the_timer_ends() -> None:
     ]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_instants_are_told_as_far_as_the_calendar_goes(zone: str) -> None:
+    for timer in (Interval(every=3600.0, timezone=zone), Cron(expression="0 * * * *", timezone=zone)):
+        assert len(first(on(timer), "0001-01-01", 5)) in (0, 5)
+        assert len(first(on(timer), "0002-01-02", 5)) == 5
+        assert len(first(on(timer), "9999-12-31T12:00", 20)) < 20
+
+
 def test_the_schedule_of_a_trigger_is_asked_and_not_its_timer() -> None:
     class Late(Schedule, frozen=True, kw_only=True):
         def fires_at(self, due: datetime) -> datetime:

@@ -82,15 +82,17 @@ def _walk(
                 return
             if following <= at:
                 raise PluginError(f"the next instant after {rfc3339(at)} can't be {rfc3339(following)}")
-            note, fires_at = schedule.note(following), schedule.fires_at(following)
+            note, fires_at, local = schedule.note(following), schedule.fires_at(following), following.astimezone(place)
         except PluginError:
             raise
+        except OverflowError:  # where the calendar ends, not every instant can be shown in every zone
+            return
         except Exception as error:
             raise PluginError(f"the timer of trigger {trigger.name} raised {type(error).__name__}: {error}") from error
         at = following
         paused = [part.said() for part in parts if part.holds(at)]
         said = "; ".join(filter(None, (note, disabled, *paused))) or None
-        yield Upcoming(at=at, local=at.astimezone(place), zone=zone, fires_at=fires_at, note=said)
+        yield Upcoming(at=at, local=local, zone=zone, fires_at=fires_at, note=said)
 
 
 def clock_notes(trigger: Trigger, after: datetime, until: datetime, *, default_zone: str = "UTC") -> Iterator[Upcoming]:

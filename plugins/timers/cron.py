@@ -21,6 +21,9 @@ _MINUTE = timedelta(minutes=1)
 _SCHEDULES_KNOWN = 131_072
 """So many pairs of expression and zone are kept; timers that are equal share one, and hold nothing themselves."""
 
+_EARLIEST = datetime(2, 1, 1, tzinfo=UTC) - SECOND
+"""Instants of the first year can't be shown in every zone."""
+
 _GAPS_TRIED = 100
 """A time that as many gaps in a row removed (each year's last Sunday of March, 02:30) does not come."""
 
@@ -54,12 +57,12 @@ class Cron(Timer, frozen=True, kw_only=True):
     def next(self, after: datetime) -> datetime | None:
         """Return the first due instant later than `after`, in UTC.
 
-        None where there is none before the year 9999, and for an entry that follows the wall clock and whose
-        times are always in a gap. Raises ValueError when `after` is naive.
+        It is in the year 2 or later. None where there is none before the year 9999, and for an entry that follows
+        the wall clock and whose times are always in a gap. Raises ValueError when `after` is naive.
         """
-        return (
-            _compile(self.expression, self.timezone or "UTC").next(after) if _aware(after).year <= LAST_YEAR else None
-        )
+        if _aware(after).year > LAST_YEAR:
+            return None
+        return _compile(self.expression, self.timezone or "UTC").next(max(after, _EARLIEST))
 
     def previous(self, before: datetime) -> datetime | None:
         """Return the last due instant earlier than `before`, in UTC, or None where there is none.
