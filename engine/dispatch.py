@@ -471,8 +471,8 @@ class Dispatch:
             late_s = self._clock.monotonic() - active.cancelled_s
             outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)
         # What another run replaces is not tried again.
-        again = job is not None and active.why != "replaced"
-        return after_end(run, outcome, job.retry if job is not None and again else RetryPolicy(), started_at, now)
+        retry = RetryPolicy() if job is None or active.by else job.retry
+        return after_end(run, outcome, retry, started_at, now)
 
     def _cancel(self, active: Active, why: str) -> None:
         if active.why is None:
