@@ -91,7 +91,7 @@ class Dispatch:
     def __init__(
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
-        on_end: Callable[[Run, AttemptEnd], None],
+        on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -104,6 +104,7 @@ class Dispatch:
         self._ageing_s = ageing_s
         self._on_change = on_change
         self._on_end = on_end
+        self._limited = limited
         self._slots = Slots(concurrency)
         for job in jobs.values():
             self._slots.limit(job)
@@ -400,7 +401,7 @@ class Dispatch:
         started_at = self._clock.now()
         if active.why is not None:
             return None, started_at
-        job = self._jobs.get(run.job)
+        job = self._job_of(run)
         if job is None:
             return Outcome.failed("job_missing", f"failed: there is no job {run.job} any more"), started_at
 
@@ -424,6 +425,11 @@ class Dispatch:
                 outcome = Outcome.failed("event_missing", "failed: its events are gone from the store")
         active.scope = None
         return (None if scope.cancelled_caught else outcome), started_at
+
+    def _job_of(self, run: Run) -> Job | None:
+        """Return the job of a run under the limits that hold for its trigger; None where it is not there any more."""
+        job = self._jobs.get(run.job)
+        return None if job is None else self._limited(run.trigger, job)
 
     async def _note_processes(self) -> None:
         """Store the processes of runs that last; those of short ones would cost more than the runs.
@@ -463,7 +469,7 @@ class Dispatch:
             return after_interruption(run, started_at, now, self._ageing_s)
         if outcome is None and active.why == "replaced":
             return after_replacement(run, active.by, started_at, now)
-        job = self._jobs.get(run.job)
+        job = self._job_of(run)
         if outcome is None:
             late_s = self._clock.monotonic() - active.cancelled_s
             outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)

@@ -22,7 +22,7 @@ from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
-from engine.http.views import pause_view, shown, title_of
+from engine.http.views import limits_view, pause_view, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -421,6 +421,7 @@ class Operations:
         return {
             "name": trigger.name,
             "job": trigger.job,
+            "preset": trigger.preset,
             "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
             "state": state.value,
@@ -432,6 +433,7 @@ class Operations:
             "pauses": [pause_view(one) for one in pauses],
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
+            **limits_view(trigger),
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,

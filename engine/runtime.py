@@ -229,11 +229,16 @@ class Runtime:
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets,
         )  # fmt: skip
+
+        def limited(trigger: str, job: Job) -> Job:
+            rule = rules.get(trigger) or retired.get(trigger)
+            return job if rule is None else rule.limited(job)
+
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=outcomes,
+            on_end=outcomes, limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.events import Event
+from engine.jobs import RetryChange
 
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 """The named priorities; the others are the numbers 0 (least) to 9 (most urgent)."""
@@ -161,8 +162,10 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `schedule`: for one on a timer, when it comes due: an `engine.decide.schedule.Schedule`; see `schedule_of` there.
     - `misfire`: for one on a timer, what becomes of due instants that it could not run in time.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
+    - `preset`: the preset that it names; all that it has from there stands in the other fields.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
+    - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
     """
@@ -174,10 +177,13 @@ class Trigger(Struct, frozen=True, kw_only=True):
     schedule: Any = None
     misfire: Misfire = MISFIRE
     shared: SharedSource | None = None
+    preset: str | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
+    timeout_s: float | None = None
+    retry: RetryChange | None = None
     data: Mapping[str, Any] | Judge | None = None
     defaults: dict[str, Any] | None = None
     description: str = ""

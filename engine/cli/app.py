@@ -12,7 +12,9 @@ from typer.core import TyperGroup
 from engine.cli import pausing
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
+from engine.cli.importing import import_commands
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.errors import ConfigError, EngineError
 
@@ -435,6 +437,10 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
         [[one["kind"], one["name"], one["origin"], one["error"] or one["doc"]] for one in found],
         optional=("from",),
     )
+
+
+app.command()(presets)
+app.add_typer(import_commands, name="import")
 
 
 @app.command()
