@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -221,7 +221,7 @@ class Runtime:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
-        pauses = Pauses(clock, journal)
+        pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
@@ -240,7 +240,7 @@ class Runtime:
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
-            hearing=[(name, source) for name, source in used if source.hears], pauses=pauses.known,
+            hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,
@@ -256,6 +256,15 @@ class Runtime:
         timers = Timers(
             clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
         )
+
+        def pauses_changed(names: Collection[str] | None) -> None:
+            dispatch.hold(pauses.engine is not None)
+            look_again = getattr(timers, "look_again", None)
+            if look_again is not None:
+                look_again(names)
+
+        pauses.on_change = pauses_changed
+        dispatch.hold(pauses.engine is not None)
         routes_ready = anyio.Event()
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
@@ -283,6 +292,7 @@ class Runtime:
             try:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
+                    inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(sources.run, name="sources")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
                     if used:

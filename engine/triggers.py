@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -47,21 +47,63 @@ class SharedSource(Struct, frozen=True, kw_only=True):
     defined_in: str = ""
 
 
-class Pause(Struct, frozen=True, kw_only=True):
-    """Since when a trigger runs nothing, until when (None: until somebody resumes it), and why."""
+class PauseScope(StrEnum):
+    """What a pause is of, the widest first."""
+
+    ENGINE = "engine"
+    TAG = "tag"
+    TRIGGER = "trigger"
+
+
+class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Since when a trigger, all with a tag, or the whole engine runs nothing, and why.
+
+    - `until`: its end; None: until somebody resumes it. `who` made it, as far as that is known.
+    - `name`: that of the trigger, or the tag; empty for the engine.
+    - `parts`: where several hold at once for one trigger, each of them; see `merged`.
+    """
 
     reason: str
     since: datetime
     until: datetime | None = None
+    who: str = ""
+    scope: PauseScope = PauseScope.TRIGGER
+    name: str = ""
+    parts: tuple[Pause, ...] = ()
 
     def holds(self, at: datetime) -> bool:
-        """Tell whether the trigger is paused at that instant."""
+        """Tell whether it holds at that instant."""
         return self.until is None or at < self.until
 
-    def said_of(self, trigger: str) -> str:
-        """Say that a trigger is paused, until when, and why."""
+    @property
+    def subject(self) -> str:
+        """What is paused, in words."""
+        return "the engine" if self.scope is PauseScope.ENGINE else f"{self.scope} {self.name}"
+
+    def said(self) -> str:
+        """Say what is paused, until when, and why."""
+        if self.parts:
+            return "; ".join(part.said() for part in self.parts)
         until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M:%S} UTC"
-        return f"trigger {trigger} is paused{until}{self.reason and ': '}{self.reason}"
+        return f"{self.subject} is paused{until}{self.reason and ': '}{self.reason}"
+
+    def said_of(self, trigger: str) -> str:
+        """Say why a trigger is paused: what holds for it, until when, and why."""
+        return self.said()
+
+
+def merged(pauses: Sequence[Pause]) -> Pause | None:
+    """Return one pause that stands for all that hold for a trigger, the widest first: from the first to the last of
+    them, with their reasons. None where none does."""
+    if len(pauses) < 2:
+        return pauses[0] if pauses else None
+    ends = [pause.until for pause in pauses if pause.until is not None]
+    first = pauses[0]
+    return Pause(
+        reason="; ".join(pause.reason for pause in pauses if pause.reason), since=min(pause.since for pause in pauses),
+        until=max(ends) if len(ends) == len(pauses) else None, who=first.who, scope=first.scope, name=first.name,
+        parts=tuple(pauses),
+    )  # fmt: skip
 
 
 Judge = Callable[[Event], Any]

@@ -18,10 +18,9 @@ from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.foresight import Desk, World
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
-from engine.http.views import shown
+from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
-from engine.operations import pause_view
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
@@ -38,7 +37,7 @@ from engine.store.base import (
     TriggerStats,
 )
 from engine.store.changes import Change
-from engine.triggers import Pause, Trigger
+from engine.triggers import Pause, PauseScope, Trigger
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -291,14 +290,23 @@ class FakeOperations:
         async with self.changed:
             self.changed.notify_all()
 
-    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
+    async def pause(
+        self, scope: PauseScope, name: str, *, reason: str, until: datetime | None = None, who: str = ""
+    ) -> Pause:
         if self.fault is not None:
             raise self.fault
-        self.paused[name] = Pause(reason=reason, since=AT, until=until)
-        return self.paused[name]
+        made = Pause(reason=reason, since=AT, until=until, who=who, scope=scope, name=name)
+        self.paused[name if scope is PauseScope.TRIGGER else f"{scope}:{name}"] = made
+        return made
 
-    async def resume_trigger(self, name: str) -> bool:
-        return self.paused.pop(name, None) is not None
+    async def resume(self, scope: PauseScope, name: str, *, who: str = "") -> bool:
+        return self.paused.pop(name if scope is PauseScope.TRIGGER else f"{scope}:{name}", None) is not None
+
+    def pauses(self) -> list[Pause]:
+        return list(self.paused.values())
+
+    def held_by(self, pause: Pause) -> list[str]:
+        return sorted(self.config.triggers)
 
     async def status(self) -> dict[str, Any]:
         return {"state": "running", "runs": {}, "uptime_s": 1.0}
@@ -314,6 +322,7 @@ class FakeOperations:
             "state": "active" if pause is None else "paused",
             "enabled": True,
             "paused": None if pause is None else pause_view(pause),
+            "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",
         }
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from engine.cli import pausing
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
@@ -132,46 +133,8 @@ def fire(
         raise typer.Exit(FAILED)
 
 
-@app.command()
-def pause(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The trigger.")],
-    reason: Annotated[str | None, typer.Option(help="Why; it is recorded with every event that it holds off.")] = None,
-    duration: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long, such as 30m.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until when, in RFC 3339.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
-    """Pause a trigger; without an end, until it is resumed. Events that come meanwhile are recorded, not run."""
-    session = Session.of(ctx, config, as_json, url, token)
-    given = {"reason": reason, "duration": duration, "until": until}
-    body = {key: value for key, value in given.items() if value is not None}
-    found = session.client().post("triggers", name, "pause", body=body)
-    if session.json:
-        say_json(found)
-    else:
-        end = found["paused"]["until"] if found["paused"] else None
-        say(f"Trigger {name} is paused until {local(end) if end else 'it is resumed'}")
-
-
-@app.command()
-def resume(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The trigger.")],
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
-    """Let a paused trigger run again."""
-    session = Session.of(ctx, config, as_json, url, token)
-    found = session.client().post("triggers", name, "resume", body={})
-    if session.json:
-        say_json(found)
-    else:
-        say(f"Trigger {name} is {found['state']}")
+app.command()(pausing.pause)
+app.command()(pausing.resume)
 
 
 @app.command()
@@ -237,6 +200,8 @@ def triggers(
     for one in found["items"]:
         if (trouble := trouble_of(one)) is not None:
             say(f"{one['name']}: {trouble}")
+    for line in dict.fromkeys(line for one in found["items"] for line in pausing.sentences(one.get("pauses", ()))):
+        say(f"{line[:1].upper()}{line[1:]}")
 
 
 def _counts(stats: dict[str, Any]) -> list[Any]:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from engine.cli.failures import USAGE, CommandFailed
 from engine.clock import SystemClock, rfc3339
 from engine.config import Config, load_sent
+from engine.decide.rules import Rule
 from engine.errors import StoreError
 from engine.foresight import Downtime, Forecast, Horizon, Length, Question, World, past_lengths
 from engine.foresight import plan as compare
@@ -141,7 +142,8 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
     except StoreError as error:
         raise CommandFailed(f"the store can't be read: {error}") from None
     try:
-        pauses = Pauses(clock, Journal(store, clock))
+        rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
+        pauses = Pauses(clock, Journal(store, clock), rules)
         await pauses.load(store)
         held = {name: pause for name in config.triggers if (pause := pauses.now(name)) is not None}
         return held, past_lengths(await store.stats(list(config.triggers)))

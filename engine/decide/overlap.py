@@ -103,6 +103,16 @@ def _replace(limit: int, trigger: str, open_runs: Sequence[OpenRun]) -> Decision
     return Decision(action=Action.REPLACE, run=cancels or drops[-1], cancels=cancels, drops=drops)
 
 
+def said_of_skip(decision: Decision) -> str:
+    """Say why a run is skipped."""
+    return f"skipped: run {decision.run} is in its way, and the limit of the job is reached"
+
+
+def said_of_place(decision: Decision) -> str:
+    """Say whose place a run takes."""
+    return f"takes the place of run {decision.run}, and waits for its end"
+
+
 def is_exempt(run: Run) -> bool:
     """Tell whether a run is of a backfill, or makes up for a missed instant."""
     return exempt(run.origin, caught_up=bool(run.trace) and run.trace[0].code == CAUGHT_UP)
@@ -200,6 +210,12 @@ class OpenRuns:
         """Forget a run that has ended, or was not stored."""
         if (lane := self._lanes.get(job)) is not None:
             lane.runs.pop(run_id, None)
+
+    def since(self, job: str, run_id: str) -> set[str]:
+        """Return a run that counts, and those that came after it."""
+        lane = self._lanes.get(job)
+        names = [] if lane is None else list(lane.runs)
+        return set(names[names.index(run_id) :]) if run_id in names else set()
 
     def find(self, job: str, run_id: str) -> Run | None:
         """Return a run that counts as it stood when it was taken in last."""

@@ -13,6 +13,7 @@ from engine.foresight import Desk
 from engine.jobs import Job
 from engine.plugin import Handler
 from engine.store.base import Store
+from engine.triggers import Pause, PauseScope
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -60,12 +61,22 @@ class Operations(Protocol):
         """
         ...
 
-    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> object:
-        """Pause a trigger, durably; raise NotFound, Conflict where `until` is past, or StoreUnavailable."""
+    async def pause(
+        self, scope: PauseScope, name: str, *, reason: str, until: datetime | None = None, who: str = ""
+    ) -> Pause:
+        """Pause something, durably; raise NotFound, Conflict where `until` is past, or StoreUnavailable."""
         ...
 
-    async def resume_trigger(self, name: str) -> bool:
-        """Let a paused trigger run again; return whether it was paused; raise NotFound or StoreUnavailable."""
+    async def resume(self, scope: PauseScope, name: str, *, who: str = "") -> bool:
+        """End a pause, durably; return whether it held; raise NotFound or StoreUnavailable."""
+        ...
+
+    def pauses(self) -> list[Pause]:
+        """Return all pauses that hold now, the widest first."""
+        ...
+
+    def held_by(self, pause: Pause) -> list[str]:
+        """Return the triggers, by name, for which a pause holds."""
         ...
 
     async def status(self) -> dict[str, Any]:

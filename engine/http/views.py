@@ -18,6 +18,7 @@ from engine.plugin import Plugin, Secret, Timer
 from engine.plugin.timers import TIMER_FIELDS
 from engine.runs import Attempt, Run, RunState, Step
 from engine.store.base import Ledger, StoredEvent, TriggerStats
+from engine.triggers import Pause
 from engine.units import format_duration
 
 MASK = "***"
@@ -160,6 +161,14 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
         "enabled": job.enabled,
         "defined_in": job.defined_in,
     }
+
+
+def pause_view(pause: Pause) -> dict[str, Any]:
+    """Return a pause as the API shows it."""
+    return {
+        "scope": pause.scope.value, "name": pause.name, "reason": pause.reason, "who": pause.who,
+        "since": _at(pause.since), "until": _at(pause.until),
+    }  # fmt: skip
 
 
 def runner_name(runner: Any) -> str:

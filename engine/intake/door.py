@@ -7,7 +7,6 @@ import logging
 from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,15 +18,14 @@ from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
-from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Starter
+from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Pausing, Starter
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import Origin, Run, RunState
+from engine.runs import WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory
-from engine.triggers import Pause
 
 log = logging.getLogger("engine.intake")
 
@@ -40,7 +38,7 @@ class Intake:
 
     `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
     settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
-    runs; `pauses` what is paused, by trigger; `own_sources` are the names that begin the ids of the engine's own
+    runs; `pauses` what is paused; `own_sources` are the names that begin the ids of the engine's own
     sources, which no sender may use.
     """
 
@@ -54,7 +52,7 @@ class Intake:
         rules: dict[str, Rule],
         hearing: Sequence[tuple[str, Source]],
         followers: Followers,
-        pauses: Mapping[str, Pause] = MappingProxyType({}),
+        pauses: Pausing | None = None,
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
@@ -117,15 +115,19 @@ class Intake:
 
     async def accept(
         self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,
-        missed: Sequence[Run] = (), origin: Origin = Origin.EVENT,
+        missed: Sequence[Run] = (), origin: Origin = Origin.EVENT, caught_up: bool = False,
     ) -> list[Accepted]:  # fmt: skip
-        """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
+        """Make events of a source durable, with what they bring about; see `SourceContext.emit`.
+
+        `caught_up` are due instants that make up for missed ones: they wait their turn, whatever `overlap` says.
+        """
         named = [self._admit(event, source) for event in events]
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
         return await self._commit(
-            named, lambda _: self._by_source.get(source, ()), origin, cursor=move, memory=memory, missed=tuple(missed)
-        )
+            named, lambda _: self._by_source.get(source, ()), origin, cursor=move, memory=memory, missed=tuple(missed),
+            caught_up=caught_up,
+        )  # fmt: skip
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Make events from the API durable, and offer them to the sources that listen.
@@ -190,8 +192,11 @@ class Intake:
             return self._journal.submit(end)
         return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
 
-    def _hand_in(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> tuple[Draft, asyncio.Future[Any]]:
+    def _hand_in(
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], *, apart: set[str] | None = None
+    ) -> tuple[Draft, asyncio.Future[Any]]:
         draft = self._draft_end(run, end)
+        draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
@@ -208,15 +213,17 @@ class Intake:
     async def _follow_up(
         self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
     ) -> None:
+        doubted: set[str] = set()
         while True:
             try:
                 answers = await stored
             except Conflict:
                 self._drafting.undo([draft])
-                if not draft.joined:
+                if not (draft.joined or draft.in_the_way):
                     raise
                 self._drafting.close_joined(draft)
-                draft, stored = self._hand_in(run, end, rules)
+                doubted.update(draft.in_the_way)
+                draft, stored = self._hand_in(run, end, rules, apart=set(doubted) if doubted else None)
             except BaseException:
                 self._drafting.undo([draft])
                 raise
@@ -263,17 +270,18 @@ class Intake:
     async def _commit(
         self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
         Cursor | None = None, memory: Memory | None = None, missed: tuple[Run, ...] = (), reason: str = "",
-        bypass: frozenset[str] = frozenset(),
+        bypass: frozenset[str] = frozenset(), caught_up: bool = False,
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
+        doubted: set[str] = set()
         for attempt in range(1, _TRIES + 1):
             drafts: list[Draft] = []
-            apart: set[str] | None = set() if attempt == _TRIES else None
+            apart = doubted if attempt == _TRIES else None
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
                 for event in events:
                     draft = self._drafting.draft(event)
-                    draft.apart = apart
+                    draft.apart, draft.caught_up = apart, caught_up
                     drafts.append(draft)
                     self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
@@ -288,10 +296,11 @@ class Intake:
                     self._hand_on_all(drafts, stored.result())
                 raise
             except Conflict:
-                # A window that we joined was not stored, or closed in the store: decide anew.
+                # A window that we joined, or a run in our way, was not stored or is over in the store: decide anew.
                 self._drafting.undo(drafts)
                 for draft in drafts:
                     self._drafting.close_joined(draft)
+                    doubted.update(draft.in_the_way)
                 if attempt == _TRIES:
                     raise
                 continue
@@ -321,11 +330,14 @@ class Intake:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
                 self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
-            elif run.state is RunState.RUNNING:
+                continue
+            if draft.past_pause and run.state in WAITING:
+                self._starter.let_pass(run)
+            if run.state is RunState.RUNNING:
                 self._starter.launch(run, event)
             elif run.state is RunState.QUEUED:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
-            else:
+            elif run.state is RunState.PENDING:
                 self._starter.wait(run)
 
 
