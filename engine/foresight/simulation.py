@@ -5,7 +5,8 @@ decided by what the running engine asks too: schedules, the misfire rule, pauses
 ranks. Runs are taken to last as long as they are said to, and to succeed. It begins with an idle engine.
 
 What happens in the same instant has no order in the engine; here ends come first, then what begins or ends a
-downtime or a pause, then debounce windows, then what is due.
+downtime or a pause, then debounce windows, then what is due. What a new run replaces ends after all of that, as the
+engine has decided on all that is due by then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
+from itertools import takewhile
 from typing import Any
 
 from msgspec import Struct
@@ -22,7 +24,7 @@ from engine.clock import from_microseconds, rfc3339, to_microseconds
 from engine.config import Config
 from engine.decide.limits import Slots
 from engine.decide.misfire import due as due_after
-from engine.decide.overlap import Action, Decision, OpenRun
+from engine.decide.overlap import START, Action, Decision, OpenRun
 from engine.decide.overlap import decide as decide_overlap
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
@@ -94,6 +96,8 @@ class _Phase(IntEnum):
     CHANGE = 1
     WINDOW = 2
     DUE = 3
+    REPLACE = 4
+    LEAVE = 5
 
 
 class Simulation:
@@ -339,48 +343,61 @@ class Simulation:
         lane = self._open.get(job)
         if lane is not None and not self._has_room(run, lane, at_us):
             return
-        if run.waits_for:
-            # The slot that it made free goes to whoever is first in line.
-            self._line.push(run)
-            self._pump(at_us)
-        elif self._up and self._slots.may_start(job) and not self._line.has(job):
+        if self._up and self._slots.may_start(job) and not self._line.has(job):
             self._start(run, at_us)
             return
-        else:
-            run.waits_for = self._slots.said_of_wait(job) if self._up else "the engine, which is down"
-            self._line.push(run)
+        run.waits_for = self._slots.said_of_wait(job) if self._up else "the engine, which is down"
+        self._wait(run, at_us)
+
+    def _wait(self, run: Going, at_us: int) -> None:
+        self._line.push(run)
         self._tally.waits(len(self._line), at_us)
 
     def _has_room(self, run: Going, lane: dict[int, OpenRun], at_us: int) -> bool:
-        """Take in a run of a job with a limit; False where it is skipped."""
-        job, trigger = run.course.job, run.course.trigger.name
-        if len(lane) >= (job.concurrency or 0):
-            decision = decide_overlap(
-                job.overlap, limit=job.concurrency, trigger=trigger, scheduled=run.scheduled, exempt=False,
-                open_runs=list(lane.values()),
-            )  # fmt: skip
-            if decision.action is Action.SKIP:
-                self._tally.skipped(run, at_us, _in_the_way(decision, lane))
-                return False
-            if decision.action is Action.REPLACE:
-                self._replace(decision, job.name, at_us)
-                run.waits_for = "the end of the run that it replaces"
+        """Take in a run of a job with a limit; False where it is skipped, or waits to take the place of another."""
+        job = run.course.job
+        decision = self._meet(run, list(lane.values()))
+        if decision.action is Action.SKIP:
+            self._tally.skipped(run, at_us, _in_the_way(decision, lane))
+            return False
         if run.scheduled or job.overlap is not Overlap.QUEUE:
-            lane[run.number] = OpenRun(
-                id=str(run.number), trigger=trigger, begun=False, scheduled=run.scheduled, exempt=False
-            )  # fmt: skip
-        return True
+            lane[run.number] = _open(run, begun=False)
+        if decision.action is not Action.REPLACE:
+            return True
+        run.waits_for = "the end of the run that it replaces"
+        self._push(at_us, _Phase.REPLACE, lambda at: self._take_place(run, lane, at))
+        return False
 
-    def _replace(self, decision: Decision, job: str, at_us: int) -> None:
-        """End what a new run takes the place of."""
+    def _meet(self, run: Going, others: list[OpenRun]) -> Decision:
+        job = run.course.job
+        if job.concurrency is None or len(others) < job.concurrency:
+            return START
+        return decide_overlap(
+            job.overlap, limit=job.concurrency, trigger=run.course.trigger.name, scheduled=run.scheduled,
+            exempt=False, open_runs=others,
+        )  # fmt: skip
+
+    def _take_place(self, run: Going, lane: dict[int, OpenRun], at_us: int) -> None:
+        """End what a run takes the place of: of what came before it."""
+        before = list(takewhile(lambda other: other.id != str(run.number), lane.values()))
+        decision = self._meet(run, before)
+        self._wait(run, at_us)
         for number in map(int, decision.drops):
-            self._tally.skipped(self._line.remove(job, number), at_us, "a newer run takes its place")
-            del self._open[job][number]
+            self._tally.skipped(self._line.remove(run.course.job.name, number), at_us, "a newer run takes its place")
+            del lane[number]
         if decision.cancels is not None:
-            run = self._active[int(decision.cancels)]
-            self._leave(run)
-            self._forget_open(run)
-            self._tally.ended(run, at_us, "replaced", "a newer run takes its place")
+            number = int(decision.cancels)
+            lane[number].leaving = True
+            self._push(at_us, _Phase.LEAVE, lambda at: self._end_replaced(number, at))
+        self._pump(at_us)
+
+    def _end_replaced(self, number: int, at_us: int) -> None:
+        run = self._active[number]
+        self._leave(run)
+        self._forget_open(run)
+        self._tally.ended(run, at_us, "replaced", "a newer run takes its place")
+        self._pump(at_us)
+        self._tell_followers(run, RunState.CANCELLED, at_us)
 
     def _start(self, run: Going, at_us: int) -> None:
         course = run.course
@@ -399,9 +416,7 @@ class Simulation:
         if known is not None:
             known.begun = True
         else:
-            lane[run.number] = OpenRun(
-                id=str(run.number), trigger=run.course.trigger.name, begun=True, scheduled=run.scheduled, exempt=False
-            )  # fmt: skip
+            lane[run.number] = _open(run, begun=True)
 
     def _end(self, run: Going, at_us: int) -> None:
         if run.ends_us != at_us or run.number not in self._active:
@@ -412,7 +427,10 @@ class Simulation:
         state = RunState.TIMED_OUT if course.times_out else RunState.SUCCEEDED
         self._tally.ended(run, at_us, state.value)
         self._pump(at_us)
-        for rule in self._followers.on(course.job.name, course.trigger.name, state):
+        self._tell_followers(run, state, at_us)
+
+    def _tell_followers(self, run: Going, state: RunState, at_us: int) -> None:
+        for rule in self._followers.on(run.course.job.name, run.course.trigger.name, state):
             self._follow(self._courses[rule.trigger.name], at_us)
 
     def _leave(self, run: Going) -> None:
@@ -497,6 +515,12 @@ def _due_event(course: Course, due_us: int, at_us: int) -> Event:
     return Event(
         id="", source=course.trigger.source, type=_EVENT_TYPE, subject=course.trigger.name, time=due, key=scheduled,
         data={"scheduled_for": scheduled}, received_at=from_microseconds(at_us),
+    )  # fmt: skip
+
+
+def _open(run: Going, *, begun: bool) -> OpenRun:
+    return OpenRun(
+        id=str(run.number), trigger=run.course.trigger.name, begun=begun, scheduled=run.scheduled, exempt=False
     )  # fmt: skip
 
 

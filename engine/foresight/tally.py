@@ -22,8 +22,8 @@ Item = dict[str, Any]
 class Counts(Struct, kw_only=True):
     """What becomes of one trigger. Times are microseconds.
 
-    - `due`: what comes due, or follows from the end of a run; `runs` what of it starts, each once; `joined` what joins a
-      run that gathers.
+    - `due`: what comes due, or follows from the end of a run; `runs` what of it starts, each once.
+    - `joined`: what joins a run that gathers.
     - `waited`: the runs that wait for a slot, with the sum and the longest of the waits; `waits_for` counts for what.
     - `unfinished`: the runs that still wait at the end; `running` those that still run.
     """
@@ -140,8 +140,8 @@ class Tally:
             return
         item = {
             "trigger": course.trigger.name, "job": course.job.name, "state": state, "due_at": _at(due_us),
-            "ready_at": None, "started_at": None, "finished_at": _at(at_us), "waited_s": None, "reason": why, "count": count,
-            "decided_at": _at(at_us),
+            "ready_at": None, "started_at": None, "finished_at": _at(at_us), "waited_s": None, "reason": why,
+            "count": count, "decided_at": _at(at_us),
         }  # fmt: skip
         if len(kept) < self._first:
             kept.append(item)
