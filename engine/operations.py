@@ -17,6 +17,7 @@ from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
 from engine.decide.rules import Rule
+from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
@@ -322,6 +323,11 @@ class Operations:
     def next_at(self, name: str) -> datetime | None:
         """Return a trigger's next due instant, where it has one."""
         return self._timers.next_at(name)
+
+    def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
+        """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
+        trigger = self._rule(name).trigger
+        return upcoming(trigger, after, pause=self._pauses.now(name), default_zone=self.config.engine.timezone)
 
     def why_completed(self, name: str) -> str | None:
         """Say why nothing more of a trigger's timer comes due; None where something does."""

@@ -31,7 +31,6 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
-from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
@@ -50,14 +49,13 @@ from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
-from engine.runs import Origin, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
-from engine.store.changes import Accept, Cursor, Finish
+from engine.store.changes import Accept, Cursor, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.systemd import Notifier
-from engine.timers import SOURCE_PREFIX, Timers
+from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
 
 log = logging.getLogger("engine")
@@ -247,24 +245,25 @@ class Runtime:
         )  # fmt: skip
         await self._settle(store, intake.finish)
 
-        async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-            return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
-
-        async def begin(cursor: Cursor) -> Any:
-            return await journal.submit(Accept(entries=(), cursor=cursor))
+        async def begin(cursors: Sequence[Cursor]) -> Any:
+            return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
         timers = Timers(
-            clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
-        )
+            clock=clock, triggers=list(config.triggers.values()), emit=intake.accept_due, begin=begin,
+            look=store.cursor, paused=pauses.now,
+        )  # fmt: skip
 
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
-            look_again = getattr(timers, "look_again", None)
-            if look_again is not None:
-                look_again(names)
+            timers.look_again(names)
 
         pauses.on_change = pauses_changed
         dispatch.hold(pauses.engine is not None)
+
+        async def remember_zones(zones: Mapping[str, Any]) -> Any:
+            return await journal.submit(Accept(entries=(), memory=Memory(source=ZONES_SOURCE, values=zones)))
+
+        zone_data = ZoneData(clock, store.memory, remember_zones)
         routes_ready = anyio.Event()
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
@@ -301,6 +300,7 @@ class Runtime:
                     if self.server is not None:
                         await self.server.start()
                     operations.state = "running"
+                    inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")

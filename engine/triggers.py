@@ -123,12 +123,43 @@ class Debounce(Struct, frozen=True, kw_only=True):
     key: str | Judge | None = None
 
 
+class CatchUp(StrEnum):
+    """Which of the due instants that passed while a timer could not run them are run."""
+
+    LATEST = "latest"
+    ALL = "all"
+    NONE = "none"
+
+
+MOST_CAUGHT_UP = 10_000
+"""No trigger catches up on more due instants than these."""
+
+
+class Misfire(Struct, frozen=True, kw_only=True):
+    """What becomes of due instants that passed while the engine was away, busy or paused.
+
+    - `catch_up`: the latest is run; or each, in order; or none but one that is still on time.
+    - `grace_s`: what is later than that is missed. None is no limit, with `none` a minute: that is "on time".
+    - `max`, `rate_per_s`: of `all`, only the newest so many are run, and so many a second.
+    """
+
+    catch_up: CatchUp = CatchUp.LATEST
+    grace_s: float | None = None
+    max: int = 100
+    rate_per_s: float = 10.0
+
+
+MISFIRE = Misfire()
+"""What holds where a trigger says nothing."""
+
+
 class Trigger(Struct, frozen=True, kw_only=True):
     """A rule that turns events of one source into runs of one job.
 
     - `source`: the id of its source; triggers with equal sources share one.
     - `on`: the source's settings: an `engine.plugin.Source` or `engine.plugin.Timer`.
     - `schedule`: for one on a timer, when it comes due: an `engine.decide.schedule.Schedule`; see `schedule_of` there.
+    - `misfire`: for one on a timer, what becomes of due instants that it could not run in time.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
@@ -141,6 +172,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     source: str
     on: Any
     schedule: Any = None
+    misfire: Misfire = MISFIRE
     shared: SharedSource | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None

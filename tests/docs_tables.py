@@ -24,6 +24,7 @@ from engine.config.model import (
     EngineSettings,
     HttpTable,
     JobTable,
+    MisfireTable,
     RetryTable,
     Shared,
     SourceTable,
@@ -42,7 +43,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
-    TriggerTable, DebounceTable,
+    TriggerTable, DebounceTable, MisfireTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.foresight import Desk, World
@@ -38,6 +39,7 @@ from engine.store.base import (
 )
 from engine.store.changes import Change
 from engine.triggers import Pause, PauseScope, Trigger
+from plugins.timers.cron import Cron
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -173,7 +175,7 @@ class FakeOperations:
         self.state = "ok"
         self.changed = asyncio.Condition()
         job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), defined_in="c:1")
-        trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=None)
+        trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=Cron(expression="0 2 * * *"))
         self.config = Config(
             engine=EngineSettings(data=base / "data"),
             store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
@@ -325,6 +327,11 @@ class FakeOperations:
             "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",
         }
+
+    def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
+        if name not in self.config.triggers:
+            raise NotFound(f"there is no trigger {name!r}")
+        return upcoming(self.config.triggers[name], after, pause=self.paused.get(name))
 
     def source_views(self) -> list[dict[str, Any]]:
         return [self.source_view(name) for name in self.sources]

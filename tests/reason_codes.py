@@ -13,6 +13,7 @@ MADE_IN = (
     "engine/embedding/*.py",
     "engine/intake/*.py",
     "engine/store/*.py",
+    "engine/timers/*.py",
     "engine/plugin/*.py",
     "plugins/**/*.py",
 )

@@ -20,7 +20,7 @@ from engine.triggers import Trigger
 from plugins.timers.cron import Cron
 from plugins.timers.interval import Interval
 from tests.organs import job, trigger
-from tests.test_timers import Every, at, ticking
+from tests.ticking import Every, at, ticking
 
 DAY_S = 86_400.0
 

@@ -78,7 +78,7 @@ def _serve(session: Session) -> None:
 @app.command()
 def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False) -> None:
     """Say all that is wrong with the configuration."""
-    from engine.cli.offline import never_due
+    from engine.cli.upcoming import forecast, say_forecast
 
     session = Session.of(ctx, config, as_json, None, None)
     try:
@@ -88,16 +88,15 @@ def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fals
             raise
         fields = ("file", "line", "path", "message", "hint")
         errors = [{name: getattr(problem, name) for name in fields} for problem in error.problems]
-        say_json({"ok": False, "errors": errors, "notes": []})
+        say_json({"ok": False, "errors": errors, "notes": [], "next": []})
         raise typer.Exit(USAGE) from None
-    notes = [f"trigger {name}: {said}" for name, said in never_due(loaded)]
+    found = forecast(loaded)
     if session.json:
-        say_json({"ok": True, "errors": [], "notes": notes})
+        say_json({"ok": True, "errors": [], "notes": found.notes, "next": found.next})
     else:
         files = ", ".join(str(file) for file in loaded.files)
         say(f"{files}: right; triggers: {len(loaded.triggers)}, jobs: {len(loaded.jobs)}")
-        for note in notes:
-            say(f"  {note}")
+        say_forecast(found)
 
 
 @app.command()
@@ -135,6 +134,28 @@ def fire(
 
 app.command()(pausing.pause)
 app.command()(pausing.resume)
+
+
+@app.command("next")
+def show_next(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The trigger.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=1000, help="How many due instants.")] = 10,
+    after: Annotated[str | None, typer.Option(metavar="TIME", help="Later than that, in RFC 3339; else now.")] = None,
+    config: ConfigFiles = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Say when a trigger on a timer is due next; by the engine where it runs, else by the configuration."""
+    from engine.cli.upcoming import look_ahead, say_upcoming
+
+    session = Session.of(ctx, config, as_json, url, token)
+    found = look_ahead(session, name, count=count, after=after)
+    if session.json:
+        say_json(found.next)
+    else:
+        say_upcoming(found)
 
 
 @app.command()

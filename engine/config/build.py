@@ -32,7 +32,7 @@ from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import PRIORITIES, Debounce, SharedSource, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Debounce, SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
 
@@ -194,6 +194,12 @@ class Builder:
             if found is None:
                 return None
             source_id = found
+        if table.misfire is not None and not isinstance(on, Timer):
+            self._at(
+                ("triggers", name, "misfire"),
+                f"has no effect on {on.name}, which has no due instants",
+                "leave it out; it is for timers, such as on.cron",
+            )
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
@@ -206,6 +212,7 @@ class Builder:
             source=source_id,
             on=on,
             schedule=schedule,
+            misfire=MISFIRE if table.misfire is None else table.misfire.rule(),
             shared=shared,
             filter=table.filter,
             debounce=rule,

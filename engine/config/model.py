@@ -19,8 +19,17 @@ from engine.decide.priority import DEFAULT_AGEING_S
 from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
 from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
-from engine.triggers import HIGH_PRIORITY, NORMAL_PRIORITY, SharedSource, Trigger
-from engine.units import format_duration
+from engine.triggers import (
+    HIGH_PRIORITY,
+    MISFIRE,
+    MOST_CAUGHT_UP,
+    NORMAL_PRIORITY,
+    CatchUp,
+    Misfire,
+    SharedSource,
+    Trigger,
+)
+from engine.units import format_duration, parse_rate
 
 Slug = Annotated[str, Meta(extra={"kind": "slug"})]
 """The name of a source, job, trigger or calendar: letters, digits, `_`, `.` and `-`."""
@@ -189,6 +198,48 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
             )
 
 
+class MisfireTable(Struct, frozen=True, kw_only=True):
+    """What becomes of due instants that passed while the engine was away or busy, or the trigger was paused."""
+
+    catch_up: Annotated[
+        CatchUp,
+        Meta(description="The latest of them is run, or `all` in order, or `none` but one that is still on time."),
+    ] = MISFIRE.catch_up
+    grace: Annotated[
+        Duration | None,
+        Meta(gt=0, description="What is later than that is missed. Default: no limit; with `none` a minute."),
+    ] = None
+    max: Annotated[
+        int | None,
+        Meta(
+            ge=1, le=MOST_CAUGHT_UP, description=f"Of `all`, only the newest so many are run. Default: {MISFIRE.max}."
+        ),
+    ] = None
+    rate: Annotated[
+        str | None, Meta(description='Of `all`, at most so many are run a second, minute, … Default: `"10/s"`.')
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name in ("max", "rate"):
+            if getattr(self, name) is not None and self.catch_up is not CatchUp.ALL:
+                found = f'has no effect where catch_up is "{self.catch_up}"'
+                raise BadSetting(name, found, 'leave it out, or say catch_up = "all"')
+        if self.rate is not None:
+            try:
+                parse_rate(self.rate)
+            except ValueError as error:
+                raise BadSetting("rate", f'"{self.rate}" {error}') from None
+
+    def rule(self) -> Misfire:
+        """Return it as the timers know it."""
+        return Misfire(
+            catch_up=self.catch_up,
+            grace_s=self.grace,
+            max=MISFIRE.max if self.max is None else self.max,
+            rate_per_s=MISFIRE.rate_per_s if self.rate is None else parse_rate(self.rate),
+        )
+
+
 class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
@@ -221,6 +272,9 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     debounce: Annotated[
         Duration | DebounceTable | None,
         Meta(ge=0, description="Gather events that come close together into one run."),
+    ] = None
+    misfire: Annotated[
+        MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
     ] = None
     priority: Annotated[
         Priority, Meta(description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent).")

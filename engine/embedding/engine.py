@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -16,6 +17,7 @@ import anyio
 from engine.clock import Clock, SystemClock
 from engine.config import Place
 from engine.config.scalars import near
+from engine.decide.upcoming import Upcoming, upcoming
 from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
 from engine.embedding.places import caller
@@ -277,6 +279,21 @@ class Engine:
         if name is not None:
             return PauseScope.TRIGGER, self._definitions.trigger(name).name
         return (PauseScope.ENGINE, "") if tag is None else (PauseScope.TAG, tag)
+
+    def next(self, name: str, count: int = 1, *, after: datetime | None = None) -> tuple[Upcoming, ...]:
+        """Return the due instants to come of a trigger that is on a timer: so many at most, later than `after`, or now.
+
+        Fewer where no more are due. It need not run for that. Raises NotFound, Conflict where the trigger is on no
+        timer or `after` is no instant with a time zone, and PluginError where the timer fails.
+        """
+        trigger = self._definitions.trigger(name)
+        if after is not None and after.utcoffset() is None:
+            raise Conflict("after is an instant with a time zone")
+        operations = self._running()
+        since = self._clock.now() if after is None else after
+        if operations is not None and operations.has_trigger(name):
+            return tuple(islice(operations.upcoming(name, since), count))
+        return tuple(islice(upcoming(trigger, since), count))
 
     # Events and runs
 

@@ -19,6 +19,9 @@ class Course(Struct, kw_only=True):
     - `schedule`: None for one that comes due by no timer.
     - `length_us`: how long its runs last, their time-out counted in; `times_out` tells whether that cuts them off.
     - `since`: the last due instant that was dealt with; `due` the next one.
+    - `fires_us`: when that fires, in microseconds since 1970.
+    - `backlog`: the instants that are yet to be caught up on, the newest first; `exempt`: whether their runs are exempt
+      from what overlap says.
     - `unforeseen`: why nothing of it can be foreseen; None where it can.
     """
 
@@ -32,5 +35,7 @@ class Course(Struct, kw_only=True):
     pause: Pause | None
     since: datetime
     due: datetime | None = None
+    fires_us: int = 0
+    backlog: list[datetime] = []
+    exempt: bool = False
     unforeseen: str | None = None
-    order: int = 0

@@ -15,6 +15,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -23,6 +24,7 @@ from msgspec import Struct
 from engine.clock import from_microseconds, rfc3339, to_microseconds
 from engine.config import Config
 from engine.decide.limits import Slots
+from engine.decide.misfire import ON_TIME_S, Due, late_limit_s
 from engine.decide.misfire import due as due_after
 from engine.decide.overlap import START, Action, Decision, OpenRun
 from engine.decide.overlap import decide as decide_overlap
@@ -40,7 +42,8 @@ from engine.foresight.tally import Tally
 from engine.jobs import Job, Overlap
 from engine.plugin import Source
 from engine.runs import RunState
-from engine.triggers import Debounce, Pause, Trigger
+from engine.triggers import CatchUp, Debounce, Misfire, Pause, Trigger
+from engine.units import format_span
 
 _TICK = timedelta(microseconds=1)
 _EVENT_TYPE = "engine.timer"
@@ -157,7 +160,10 @@ class Simulation:
             if phase == _Phase.DUE:
                 if self.instants >= self._most:
                     raise self._too_many(at)
-                self._come_due(what, at)
+                if isinstance(what, Course):
+                    self._come_due(what, at)
+                else:
+                    what(at)
             elif phase == _Phase.END:
                 self._end(what, at)
             else:
@@ -194,9 +200,9 @@ class Simulation:
         except Exception as error:  # plugin code
             course.unforeseen = _raised(error)
             return
-        self._schedule(course)
+        self._schedule(course, self._start_us)
 
-    def _schedule(self, course: Course) -> None:
+    def _schedule(self, course: Course, now_us: int) -> None:
         """Put a trigger's next due instant on the heap."""
         schedule = course.schedule
         if schedule is None:
@@ -207,11 +213,11 @@ class Simulation:
                 return
             if due <= course.since:
                 raise PluginError(f"the next instant after {rfc3339(course.since)} can't be {rfc3339(due)}")
-            at = schedule.fires_at(due)
+            course.fires_us = to_microseconds(schedule.fires_at(due))
         except Exception as error:  # plugin code
             course.unforeseen = _raised(error)
             return
-        self._push(to_microseconds(at), _Phase.DUE, course)
+        self._push(max(course.fires_us, now_us), _Phase.DUE, course)
 
     def _push(self, at_us: int, phase: _Phase, what: Any) -> None:
         if at_us < self._end_us:
@@ -229,10 +235,13 @@ class Simulation:
         if pause is not None and pause.holds(from_microseconds(at_us)):
             self._hold(course, pause, due, at_us)
             return
+        if at_us > course.fires_us:
+            self._catch_up(course, at_us, "it was caught up on others")
+            return
         self.instants += 1
         course.since = due
         self._arrive(course, to_microseconds(due), at_us)
-        self._schedule(course)
+        self._schedule(course, at_us)
 
     def _hold(self, course: Course, pause: Pause, due: datetime, at_us: int) -> None:
         """Leave what comes due in a pause to the misfire rule, when that is over; without an end it is only counted."""
@@ -244,37 +253,70 @@ class Simulation:
         self.instants += 1
         self._tally.dropped(course, "paused", to_microseconds(due), at_us, why)
         course.since = due
-        self._schedule(course)
+        self._schedule(course, at_us)
 
     def _catch_up(self, course: Course, at_us: int, why: str) -> None:
         """Deal with what came due while nothing could run, by the misfire rule."""
-        schedule, now = course.schedule, from_microseconds(at_us)
+        if not self._up:
+            self._stalled.append(course)
+            return
+        schedule, rule, now = course.schedule, course.trigger.misfire, from_microseconds(at_us)
         if schedule is None:
             return
         try:
-            found = due_after(schedule.next, schedule.previous, course.since, now)
+            found = due_after(schedule, course.since, now, rule)
+            late_s = (
+                0.0 if found is None or not found.runs else (now - schedule.fires_at(found.runs[0])).total_seconds()
+            )
         except Exception as error:  # plugin code
             course.unforeseen = _raised(error)
             return
         if found is None:
-            self._schedule(course)
+            self._schedule(course, at_us)
             return
-        reason = f"missed: {why}; a later one is run"
+        reason = f"missed: {why}; {_why_missed(rule, found)}"
         if found.gap is not None:
-            self.instants += found.gap.count
-            first_us = to_microseconds(found.gap.first)
-            self._tally.dropped(course, "missed", first_us, at_us, reason, count=found.gap.count)
+            self._miss(course, found.gap.first, at_us, reason, found.gap.count)
         for instant in found.missed:
-            self.instants += 1
-            self._tally.dropped(course, "missed", to_microseconds(instant), at_us, reason)
+            self._miss(course, instant, at_us, reason, 1)
+        course.since = found.first
+        if not found.runs:
+            self._schedule(course, at_us)
+            return
+        course.exempt = rule.catch_up is CatchUp.ALL and late_s > ON_TIME_S
+        course.backlog = list(reversed(found.runs))
+        self._make_up(course, at_us)
+
+    def _miss(self, course: Course, instant: datetime, at_us: int, reason: str, count: int) -> None:
+        self.instants += count
+        self._tally.dropped(course, "missed", to_microseconds(instant), at_us, reason, count=count)
+
+    def _make_up(self, course: Course, at_us: int) -> None:
+        """Run the next instant that is caught up on, and let the one after it wait for the rate."""
+        rule, schedule, pause = course.trigger.misfire, course.schedule, course.pause
+        if schedule is None or not course.backlog:
+            return
+        late_s = (from_microseconds(at_us) - schedule.fires_at(course.backlog[-1])).total_seconds()
+        if (
+            not self._up
+            or (pause is not None and pause.holds(from_microseconds(at_us)))
+            or (rule.grace_s is not None and late_s > rule.grace_s)
+        ):
+            course.backlog = []
+            self._catch_up(course, at_us, "it was caught up on others")
+            return
+        due = course.since = course.backlog.pop()
         self.instants += 1
-        course.since = found.run
-        self._arrive(course, to_microseconds(found.run), at_us, caught_up=True)
-        self._schedule(course)
+        self._arrive(course, to_microseconds(due), at_us, late=True)
+        if course.backlog:
+            self._push(at_us + round(1e6 / rule.rate_per_s), _Phase.DUE, partial(self._make_up, course))
+        else:
+            course.exempt = False
+            self._schedule(course, at_us)
 
     # From what is due to a run
 
-    def _arrive(self, course: Course, due_us: int, at_us: int, *, caught_up: bool = False) -> None:
+    def _arrive(self, course: Course, due_us: int, at_us: int, *, late: bool = False) -> None:
         """Decide what becomes of a due instant: a run, a place in a window, or nothing."""
         self._tally.came(course, at_us)
         rule, debounce = course.rule, course.trigger.debounce
@@ -294,14 +336,14 @@ class Simulation:
         if debounce is not None:
             self._gather(course, debounce, key, due_us, at_us)
             return
-        self._ready(self._run(course, due_us, at_us, caught_up), at_us)
+        self._ready(self._run(course, due_us, at_us, late), at_us)
 
-    def _run(self, course: Course, due_us: int, at_us: int, caught_up: bool = False) -> Going:
+    def _run(self, course: Course, due_us: int, at_us: int, late: bool = False) -> Going:
         self._runs += 1
         return Going(
             course=course, number=self._runs, due_us=due_us, created_us=at_us, ready_us=at_us,
-            rank=rank(from_microseconds(at_us), course.trigger.priority, self._world.ageing_s), caught_up=caught_up,
-            scheduled=course.schedule is not None,
+            rank=rank(from_microseconds(at_us), course.trigger.priority, self._world.ageing_s),
+            scheduled=course.schedule is not None, late=late, exempt=course.exempt,
         )  # fmt: skip
 
     def _gather(self, course: Course, debounce: Debounce, key: str, due_us: int, at_us: int) -> None:
@@ -360,7 +402,7 @@ class Simulation:
         if decision.action is Action.SKIP:
             self._tally.skipped(run, at_us, _in_the_way(decision, lane))
             return False
-        if run.scheduled or job.overlap is not Overlap.QUEUE:
+        if not run.exempt and (run.scheduled or job.overlap is not Overlap.QUEUE):
             lane[run.number] = _open(run, begun=False)
         if decision.action is not Action.REPLACE:
             return True
@@ -374,7 +416,7 @@ class Simulation:
             return START
         return decide_overlap(
             job.overlap, limit=job.concurrency, trigger=run.course.trigger.name, scheduled=run.scheduled,
-            exempt=False, open_runs=others,
+            exempt=run.exempt, open_runs=others,
         )  # fmt: skip
 
     def _take_place(self, run: Going, lane: dict[int, OpenRun], at_us: int) -> None:
@@ -520,7 +562,8 @@ def _due_event(course: Course, due_us: int, at_us: int) -> Event:
 
 def _open(run: Going, *, begun: bool) -> OpenRun:
     return OpenRun(
-        id=str(run.number), trigger=run.course.trigger.name, begun=begun, scheduled=run.scheduled, exempt=False
+        id=str(run.number), trigger=run.course.trigger.name, begun=begun, scheduled=run.scheduled,
+        exempt=run.exempt,
     )  # fmt: skip
 
 
@@ -528,6 +571,15 @@ def _in_the_way(decision: Decision, lane: Mapping[int, OpenRun]) -> str:
     other = lane[int(decision.run or "")]
     state = "still runs" if other.begun else "waits already"
     return f"overlap: a run of trigger {other.trigger} {state}"
+
+
+def _why_missed(rule: Misfire, found: Due) -> str:
+    limit_s = late_limit_s(rule)
+    if not found.runs and limit_s is not None:
+        return f"it is more than {format_span(limit_s)} late"
+    if rule.catch_up is CatchUp.ALL:
+        return f"only the newest {rule.max:,} are caught up on"
+    return "a later one is run"
 
 
 def _raised(error: Exception) -> str:

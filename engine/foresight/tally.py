@@ -93,7 +93,7 @@ class Tally:
         """Count a start, with its wait, and note how many run."""
         counts = self.counts[run.course.trigger.name]
         counts.runs += 1
-        counts.caught_up += run.caught_up
+        counts.caught_up += run.late
         if running > self.most_running:
             self.most_running, self.most_running_us = running, at_us
         if (waited_us := at_us - run.ready_us) > 0:
@@ -177,7 +177,7 @@ def _of_run(run: Going, state: str, ended_us: int | None, why: str = "") -> Item
 def _reason(run: Going) -> str:
     if run.waits_for:
         return f"waits for {run.waits_for}"
-    if run.caught_up:
+    if run.late:
         return "makes up for instants that were missed"
     return "due" if run.scheduled else "follows from the end of a run"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.clock import Clock
+from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.jobs import Job
@@ -85,6 +86,13 @@ class Operations(Protocol):
 
     def trigger_view(self, name: str) -> dict[str, Any]:
         """Return a trigger as the API shows it, but for its statistics; raise NotFound."""
+        ...
+
+    def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
+        """Return the due instants to come of a trigger.
+
+        Raises NotFound, Conflict where it is on no timer, and on the way PluginError where its timer fails.
+        """
         ...
 
     def trigger_names(self) -> list[str]:

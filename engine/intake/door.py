@@ -7,11 +7,13 @@ import logging
 from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+import anyio
 from msgspec.structs import replace
 
 from engine.clock import Clock
+from engine.decide.firing import Firing
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
@@ -114,20 +116,81 @@ class Intake:
         return any(rule.trigger.works for rule in self._by_source.get(source, ()))
 
     async def accept(
-        self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,
-        missed: Sequence[Run] = (), origin: Origin = Origin.EVENT, caught_up: bool = False,
-    ) -> list[Accepted]:  # fmt: skip
-        """Make events of a source durable, with what they bring about; see `SourceContext.emit`.
-
-        `caught_up` are due instants that make up for missed ones: they wait their turn, whatever `overlap` says.
-        """
+        self,
+        source: str,
+        events: Sequence[Event],
+        *,
+        cursor: Any = None,
+        remember: Mapping[str, Any] | None = None,
+    ) -> list[Accepted]:
+        """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
         named = [self._admit(event, source) for event in events]
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
         return await self._commit(
-            named, lambda _: self._by_source.get(source, ()), origin, cursor=move, memory=memory, missed=tuple(missed),
-            caught_up=caught_up,
-        )  # fmt: skip
+            named, lambda _: self._by_source.get(source, ()), Origin.EVENT, cursor=move, memory=memory
+        )
+
+    async def accept_due(self, firings: Sequence[Firing]) -> list[Exception | None]:
+        """Make due instants durable, each in a change of its own, and return what went wrong with each."""
+        begun = [self._begin_due(firing) for firing in firings]
+        waiting = [stored for _, stored in begun if isinstance(stored, asyncio.Future)]
+        try:
+            if waiting:
+                await asyncio.wait(waiting)
+        except asyncio.CancelledError:
+            # They are written or refused all the same: their runs must not be left alone.
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(waiting)
+            for draft, stored in begun:
+                self._end_due(draft, stored)
+            raise
+        errors = [self._end_due(draft, stored) for draft, stored in begun]
+        for place, (firing, error) in enumerate(zip(firings, errors, strict=True)):
+            if isinstance(error, Conflict):
+                errors[place] = await self._commit_due(firing)
+        return errors
+
+    def _begin_due(self, firing: Firing) -> tuple[Draft | None, asyncio.Future[list[Accepted]] | Exception]:
+        """Decide what a due instant becomes, and hand it to the journal."""
+        draft, rules = None, self._by_source.get(firing.source, ())
+        try:
+            if firing.event is not None:
+                draft = self._drafting.draft(self._admit(firing.event, firing.source))
+                draft.caught_up = firing.caught_up
+                self._drafting.decide(draft, rules, Origin.SCHEDULE, firing.reason, frozenset())
+            cursor = Cursor(source=firing.source, value=firing.cursor)
+            entries = () if draft is None else (draft.entry(),)
+            return draft, self._journal.submit(Accept(entries=entries, missed=firing.missed, cursor=cursor))
+        except Exception as error:
+            if draft is not None:
+                self._drafting.undo([draft])
+            return None, error
+
+    def _end_due(self, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception) -> Exception | None:
+        """Hand on what is durable, or take back what was reserved for it and return why it is not."""
+        error = stored if isinstance(stored, Exception) else cast("Exception | None", stored.exception())
+        if draft is not None and not isinstance(stored, Exception):
+            if error is None:
+                self._hand_on(draft, stored.result()[0])
+            else:
+                self._drafting.undo([draft])
+                if isinstance(error, Conflict):
+                    self._drafting.close_joined(draft)
+        return error
+
+    async def _commit_due(self, firing: Firing) -> Exception | None:
+        """Decide anew what a due instant becomes, as a window that it joined was not there any more."""
+        events = [] if firing.event is None else [self._admit(firing.event, firing.source)]
+        cursor, rules = Cursor(source=firing.source, value=firing.cursor), self._by_source.get(firing.source, ())
+        try:
+            await self._commit(
+                events, lambda _: rules, Origin.SCHEDULE, cursor=cursor, missed=firing.missed, reason=firing.reason,
+                caught_up=firing.caught_up,
+            )  # fmt: skip
+        except Exception as error:
+            return error
+        return None
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Make events from the API durable, and offer them to the sources that listen.

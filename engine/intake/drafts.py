@@ -236,9 +236,9 @@ class Drafting:
         if origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif draft.caught_up:
-            code, text = CAUGHT_UP, "due, and made up for"
+            code, text = CAUGHT_UP, f"due, and made up for: {reason}" if reason else "due, and made up for"
         elif origin is Origin.SCHEDULE:
-            code, text = "due", "due"
+            code, text = "due", f"due: {reason}" if reason else "due"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())

@@ -53,7 +53,7 @@ class QueuePlace(Struct, frozen=True, order=True):
 
 
 class TriggerStats(Struct, frozen=True, kw_only=True):
-    """How the runs of one trigger ended."""
+    """How the runs of one trigger ended. A missed run counts as the `instants` of its outputs, if it has such."""
 
     by_state: Mapping[RunState, int]
     duration_mean_s: float | None
@@ -108,7 +108,7 @@ class Store(ABC):
     change as the end: neither is there without the other. The change's result is the answers of these events.
 
     **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them
-    are duplicates.
+    are duplicates. So do the `cursors` of further sources.
 
     **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
     key that is remembered again has the later value; one that is forgotten and was not there is no error.

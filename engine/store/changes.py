@@ -57,12 +57,14 @@ class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, all or nothing. Its result is a
     list of `Accepted`.
 
-    `missed` are runs of due instants that were not run: they begin and end as missed, without an event.
+    `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
+    those of further sources.
     """
 
     entries: tuple[Entry, ...]
     missed: tuple[Run, ...] = ()
     cursor: Cursor | None = None
+    cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
 
 

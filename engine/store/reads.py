@@ -97,9 +97,11 @@ QUERIES = {
     "count_live": (
         "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1"
     ),
-    # How a trigger's runs ended.
+    # How a trigger's runs ended; one that tells of many missed instants counts as so many.
     "stats": (
-        "select state, count(*), sum(finished_at - started_at), sum(finished_at > 0 and started_at > 0), max(id) "
+        "select state, sum(case when state = 'missed' and outputs is not null "
+        "then coalesce(json_extract(outputs, '$.instants'), 1) else 1 end), "
+        "sum(finished_at - started_at), sum(finished_at > 0 and started_at > 0), max(id) "
         "from runs indexed by runs_key where trigger = ? group by state"
     ),
 }  # fmt: skip

@@ -286,7 +286,7 @@ def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[
                 + ("; ".join(reads.why_not(raw, run) for run in named) if named else "its id is there already")
             )
         answers.append(_answer(entry))
-    rest = Accept(entries=(), missed=change.missed, cursor=change.cursor, memory=change.memory)
+    rest = Accept(entries=(), missed=change.missed, cursor=change.cursor, cursors=change.cursors, memory=change.memory)
     if not _apply_waves(raw, plan([rest], moved_at)):
         raise StoreDamaged("a cursor or a memory could not be changed")
     return answers

@@ -59,7 +59,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
     "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 23),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
@@ -243,9 +243,12 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             wave.in_the_way[run_id] = (run_id,)
             wave.touched[run_id] = _JOIN_PHASE
     for run in change.missed:
-        wave.add("insert_missed", new_run_row(run))
+        outputs = None if run.outputs is None else encode_value(run.outputs)
+        wave.add("insert_missed", (*new_run_row(run), outputs))
     if change.cursor is not None:
         wave.add("move_cursors", (change.cursor.source, encode_value(change.cursor.value), moved_at))
+    for cursor in change.cursors:
+        wave.add("move_cursors", (cursor.source, encode_value(cursor.value), moved_at))
     if change.memory is not None:
         source = change.memory.source
         for key, value in change.memory.values.items():

@@ -174,6 +174,18 @@ class AcceptingCases(Place):
         assert len(await store.runs(RunFilter(), limit=10)) == 4
 
     @pytest.mark.parametrize("together", [True, False], ids=["in one call", "in two calls"])
+    @promise("Store: So do the `cursors` of further sources.")
+    async def test_the_cursors_of_many_sources_move_in_one_change(self, store: Store, together: bool) -> None:
+        event = an_event()
+        many = tuple(Cursor(source=f"timer:{number}", value=number) for number in range(200))
+        first = Accept(entries=(an_entry(event, a_run(event)),), cursor=Cursor(source="mill", value="a"), cursors=many)
+        again = Accept(entries=(an_entry(an_event()),), cursors=(Cursor(source="timer:7", value="later"),))
+        await _apply(store, [[first, again]] if together else [[first], [again]])
+        assert await store.cursor("mill") == "a"
+        found = await store.cursors("timer:")
+        assert found == {cursor.source: cursor.value for cursor in many} | {"timer:7": "later"}
+
+    @pytest.mark.parametrize("together", [True, False], ids=["in one call", "in two calls"])
     @promise("Store: A missed run that is there already is left.")
     async def test_a_missed_run_that_is_there_already_is_left(self, store: Store, together: bool) -> None:
         event = an_event()
