@@ -27,6 +27,7 @@ EXTRA = {
     "depth": {"depth", "dispatch_ms", "dispatch_ratio", "resident_mb", "ready_s"},
     "files": {"p99", "baseline_p99", "burst_files", "burst_s", "baseline_burst_s"},
     "instants": {"croniter_us", "made_us", "made_distinct_us", "bytes", "bytes_distinct"},
+    "simulate": {"instants", "runs", "waited", "skipped", "instant_us"},
     "idle": {"seconds", "wakeups_per_s"},
 }
 

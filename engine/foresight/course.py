@@ -8,9 +8,14 @@ from msgspec import Struct
 
 from engine.decide.rules import Rule
 from engine.decide.schedule import Schedule
+from engine.foresight.agenda import Act
 from engine.foresight.durations import Length
 from engine.jobs import Job
 from engine.triggers import Pause, Trigger
+
+
+def _nothing(at_us: int) -> None:
+    """Do nothing."""
 
 
 class Course(Struct, kw_only=True):
@@ -22,6 +27,7 @@ class Course(Struct, kw_only=True):
     - `fires_us`: when that fires, in microseconds since 1970.
     - `backlog`: the instants that are yet to be caught up on, the newest first; `exempt`: whether their runs are exempt
       from what overlap says.
+    - `act`: what is to be done when it comes due.
     - `unforeseen`: why nothing of it can be foreseen; None where it can.
     """
 
@@ -39,3 +45,4 @@ class Course(Struct, kw_only=True):
     backlog: list[datetime] = []
     exempt: bool = False
     unforeseen: str | None = None
+    act: Act = _nothing
