@@ -23,7 +23,7 @@ from engine.jobs import Job, RetryChange, RetryPolicy
 from engine.plugin import Outcome, Timer
 from engine.registry import Registry
 from engine.runs import Run, RunState
-from engine.triggers import PRIORITIES, Debounce, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Debounce, Trigger
 from engine.units import parse_duration
 from tests.organs import bench, event, job, trigger
 
@@ -77,6 +77,7 @@ def test_each_built_in_preset_makes_a_sound_trigger(tmp_path: Path, name: str) -
     assert (made.preset, made.job, made.enabled) == (name, "j", True)
     schedule = schedule_of(made)
     assert isinstance(made.on, Timer) is (schedule is not None)
+    assert "misfire" not in standard(Registry.discover())[name].settings.value or schedule is not None
     if schedule is not None:
         due = schedule.next(WEEK)
         assert due is not None
@@ -112,8 +113,14 @@ def settings_in_words(settings: dict[str, Any]) -> set[str]:
     ]
     debounce, retry = settings.get("debounce", {}), settings.get("retry", {})
     spans += [debounce.get("wait"), debounce.get("max_wait"), settings.get("timeout")]
-    misfire = settings.get("misfire", {})
-    spans += [misfire.get("grace")]
+    match settings.get("misfire"):
+        case {"catch_up": "none"}:
+            said.add("missed ones are not made up for")
+        case {"catch_up": "all", "max": most}:
+            said.add(f"all missed ones are made up for in order, the newest {most} at most")
+        case {"grace": grace}:
+            said.add(f"the latest missed one is made up for within {in_words(grace)}")
+            spans.append(grace)
     if retry.get("attempts", 1) > 1:
         spans.append(retry["delay"])
         said.add(f"up to {retry['attempts']} attempts")
@@ -150,6 +157,7 @@ def test_the_words_of_a_preset_say_what_its_settings_do(name: str) -> None:
     words = {word for word in PRIORITIES if f"{word} priority" in preset.description}
     assert words == ({settings["priority"]} if "priority" in settings else set())
     assert ("attempt" in preset.description) == ("retry" in settings)
+    assert ("missed" in preset.description) == ("misfire" in settings)
 
 
 WEEK = datetime(2026, 11, 23, tzinfo=UTC)  # a Monday
@@ -212,6 +220,7 @@ def test_what_a_trigger_says_goes_over_what_its_preset_says_single_keys_of_table
     on.cron = { expression = "0 4 * * *", timezone = "Europe/Berlin" }
     debounce = { wait = "2s", max_wait = "1m" }
     retry = { attempts = 4, delay = "1m" }
+    misfire = { grace = "1m" }
     priority = "low"
     tags = ["a", "b"]
     data = { x = 1, y = 2 }
@@ -226,6 +235,7 @@ def test_what_a_trigger_says_goes_over_what_its_preset_says_single_keys_of_table
     on.cron = "0 5 * * *"
     debounce.wait = "3s"
     retry.attempts = 9
+    misfire.grace = "2m"
     priority = 7
     tags = ["c"]
     data.y = 3
@@ -234,6 +244,7 @@ def test_what_a_trigger_says_goes_over_what_its_preset_says_single_keys_of_table
     assert (made.on.expression, made.on.timezone) == ("0 5 * * *", "Europe/Berlin")
     assert made.debounce == Debounce(wait_s=3.0, max_wait_s=60.0)
     assert made.retry == RetryChange(attempts=9, delay_s=60.0)
+    assert (made.misfire.catch_up, made.misfire.grace_s) == ("latest", 120.0)
     assert (made.priority, made.tags, made.data) == (7, ("c",), {"x": 1, "y": 3})
 
 
@@ -242,6 +253,15 @@ def test_another_source_replaces_that_of_the_preset(tmp_path: Path) -> None:
     assert (made.on.name, made.on.every, made.priority) == ("interval", 300.0, 8)
     made = one_trigger(tmp_path, 'preset = "webhook_trigger"\non.manual = true')
     assert made.on.name == "manual"
+
+
+def test_what_a_preset_says_of_due_instants_is_left_out_where_there_are_none(tmp_path: Path) -> None:
+    made = one_trigger(tmp_path, 'preset = "production_daily"\non.manual = true')
+    assert (made.on.name, made.misfire, made.priority) == ("manual", MISFIRE, 8)
+    shared = '[sources.hook.webhook]\npath = "x"\nverify = "none"\n'
+    assert one_trigger(tmp_path, 'preset = "production_daily"\non.source = "hook"', shared).misfire == MISFIRE
+    own = f'{JOB}[triggers.t]\njob = "j"\npreset = "production_daily"\non.manual = true\nmisfire.grace = "1m"\n'
+    assert [(line, path) for line, path, _ in told(tmp_path, own)] == [(7, "triggers.t.misfire")]
 
 
 def test_its_description_stays_that_of_the_preset(tmp_path: Path) -> None:
