@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
 
 from engine import Engine
+from engine.cli.app import app
 from engine.config import Config, Preset, load
 from engine.config.model import PresetTable, TriggerTable
 from engine.config.presets import BUILT_IN, built_in, standard
@@ -25,6 +30,8 @@ from engine.registry import Registry
 from engine.runs import Run, RunState
 from engine.triggers import MISFIRE, PRIORITIES, Debounce, Trigger
 from engine.units import parse_duration
+from tests.fake_operations import FakeOperations, serving
+from tests.http_client import asking
 from tests.organs import bench, event, job, trigger
 
 JOB = '[jobs.j]\nrun.exec = ["true"]\n'
@@ -456,6 +463,80 @@ def test_a_program_uses_the_presets_of_its_configuration(tmp_path: Path) -> None
     engine.job(name="j")(lambda run: None)
     engine.add_trigger("t", job="j", preset="mine")
     assert engine._definitions.triggers["t"].on.expression == "0 3 * * *"
+
+
+# Where they are shown
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["presets", *arguments])
+
+
+def test_the_command_needs_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ENGINE_CONFIG", raising=False)
+    found = json.loads(call("--json").output)
+    assert [one["name"] for one in found["items"]] == sorted(NAMES)
+    assert {one["defined_in"] for one in found["items"]} == {"built in"}
+    listed = call().output.splitlines()
+    assert len(listed) == len(NAMES) + 1
+    assert all(one["description"] in line for one, line in zip(found["items"], listed[1:], strict=True))
+    unknown = call("dialy")
+    assert (unknown.exit_code, "did you mean" in unknown.output) == (1, True)
+
+
+def test_what_the_command_prints_of_a_preset_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        before, _, block = call(name).output.partition("[triggers.NAME]")
+        block = block.replace('job = "…"', 'job = "j"')
+        for line in GIVEN.get(name, "").splitlines():
+            key, _, value = line.partition(" = ")
+            assert f"{key} = …" in block
+            block = block.replace(f"{key} = …", f"{key} = {value}")
+        assert load_text(tmp_path, f"{JOB}[triggers.NAME]{block}").triggers["NAME"].preset == name
+        (tmp_path / "config.toml").unlink()
+        settings = "\n".join(line for line in before.splitlines() if " = " in line and "…" not in line)
+        plain = standard(Registry.discover())[name].settings.plain()
+        assert tomllib.loads(settings) == plain
+
+
+def test_the_command_shows_the_presets_of_the_configuration_and_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+    [presets.daily]
+    on.cron = "0 5 * * *"
+    [presets.hook]
+    description = "Ours."
+    on.webhook.verify = { token = "sesame-open" }
+    [presets.hook.parameters]
+    "on.webhook.path" = "where"
+    """
+    (tmp_path / "config.toml").write_text(text, "utf-8")
+    hook = call("hook", "--json")
+    found = json.loads(hook.output)
+    assert (found["description"], found["parameters"]) == ("Ours.", {"on.webhook.path": "where"})
+    assert found["settings"] == {"on": {"webhook": {"verify": {"token": "***"}}}}
+    assert "(changed in config.toml:2: on.cron)" in call("daily").output
+    assert "sesame" not in hook.output + call().output + call("hook").output
+
+
+async def test_the_api_lists_them_page_by_page(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    operations.config = replace(operations.config, presets=standard(Registry.discover()))
+    async with serving(operations) as server, asking(server) as client:
+        first = await client.ask("GET", "/api/v1/presets?limit=15")
+        rest = await client.ask("GET", f"/api/v1/presets?limit=15&cursor={first.json['next']}")
+        items = [*first.json["items"], *rest.json["items"]]
+        assert ([one["name"] for one in items], rest.json["next"]) == (sorted(NAMES), None)
+        (one,) = (item for item in items if item["name"] == "webhook_trigger")
+        assert one["settings"]["priority"] == "high"
+        assert one["parameters"].keys() == {"on.webhook.path", "on.webhook.verify"}
+        assert one.keys() == {"name", "description", "settings", "parameters", "defined_in", "changed"}
+        assert (await client.ask("GET", "/api/v1/presets", token=None)).status == 401
+        assert (await client.ask("GET", "/api/v1/presets?limit=x")).status == 422
 
 
 # What a trigger says of its runs
