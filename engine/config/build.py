@@ -32,7 +32,7 @@ from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import MISFIRE, PRIORITIES, Debounce, SharedSource, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Debounce, Misfire, SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
 
@@ -194,12 +194,6 @@ class Builder:
             if found is None:
                 return None
             source_id = found
-        if table.misfire is not None and not isinstance(on, Timer):
-            self._at(
-                ("triggers", name, "misfire"),
-                f"has no effect on {on.name}, which has no due instants",
-                "leave it out; it is for timers, such as on.cron",
-            )
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
@@ -212,7 +206,7 @@ class Builder:
             source=source_id,
             on=on,
             schedule=schedule,
-            misfire=MISFIRE if table.misfire is None else table.misfire.rule(),
+            misfire=self._misfire(name, table, on),
             shared=shared,
             preset=table.preset,
             filter=table.filter,
@@ -228,6 +222,19 @@ class Builder:
             enabled=table.enabled,
             defined_in=self._defined_in(("triggers", name)),
         )
+
+    def _misfire(self, trigger: str, table: TriggerTable, on: Any) -> Misfire:
+        """Return the rule on due instants; of a source, which has none, only its preset may have said one."""
+        path: KeyPath = ("triggers", trigger, "misfire")
+        if table.misfire is None or isinstance(on, Timer):
+            return MISFIRE if table.misfire is None else table.misfire.rule()
+        if not self._root.nearest(path).place.origin:
+            self._at(
+                path,
+                f"has no effect on {on.name}, which has no due instants",
+                "leave it out; it is for timers, such as on.cron",
+            )
+        return MISFIRE
 
     def _schedule(self, trigger: str, timer: Timer, path: KeyPath) -> Schedule | None:
         """Return when a trigger comes due, or None after telling why it can't."""
