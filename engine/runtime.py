@@ -24,9 +24,10 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from engine import logs
+from engine.adaptive import Adaptation
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
-from engine.decide.attempts import after_crash
+from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
@@ -120,7 +121,7 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset({"engine", "timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
         self.operations: Operations | None = None
@@ -229,11 +230,16 @@ class Runtime:
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets,
         )  # fmt: skip
+
+        def on_end(run: Run, end: AttemptEnd) -> None:
+            outcomes(run, end)
+            adaptation(run, end)
+
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=outcomes,
+            on_end=on_end,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -260,10 +266,15 @@ class Runtime:
             max_data=config.http.max_body_bytes, routes=routes,
             on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
         )  # fmt: skip
+        adaptation = Adaptation(clock=clock, door=intake, store=store, timers=timers, sources=sources)
+        await adaptation.load()
+        for trigger in config.triggers.values():
+            adaptation.add(trigger)
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
-            rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
+            adaptation=adaptation, rules=rules, retired=retired,
+            prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
         )  # fmt: skip
         if self._listen:
@@ -281,6 +292,7 @@ class Runtime:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(sources.run, name="sources")
+                    inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
                     if used:
                         with anyio.move_on_after(ROUTES_S):

@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
 from engine.decide.misfire import Due, due
@@ -47,6 +48,8 @@ class State(Struct):
     problem: str | None = None
     completed: bool = False
     """Whether the timer has said that no further instant is due."""
+    following: Schedule | None = None
+    """Its schedule from the next instant on, where another interval came while one was on its way."""
 
 
 EmitDue = Callable[[str, Event, str, Sequence[Run]], Awaitable[list[Accepted]]]
@@ -154,6 +157,60 @@ class Timers:
             heapq.heapify(self._heap)
         return Cursor(source=SOURCE_PREFIX + trigger, value={"removed_at": rfc3339(self._clock.now())})
 
+    def schedule(self, trigger: str) -> Schedule | None:
+        """Return when a trigger comes due as things stand: with the interval that is in force."""
+        state = self._states.get(trigger)
+        return None if state is None else state.schedule
+
+    def first_by(self, trigger: str, seconds: float | None) -> datetime:
+        """Return the instant with which the grid of another interval would begin; see `set_interval`.
+
+        It is one interval after the last due instant, or where that has passed the one that is next: so nothing comes
+        twice or in a burst, and a shorter interval puts nothing off. For the configured interval (None) it is the first
+        instant of its own grid that is at least half of it after the last one. Raises what the timer does.
+        """
+        state, configured, now = self._adaptable(trigger), self._configured(trigger), self._clock.now()
+        last = max(state.since, state.next_at) if state.next_at is not None and state.next_at <= now else state.since
+        if seconds is None:
+            soonest = max(now, last + timedelta(seconds=(configured.timer.base_interval() or 0.0) / 2))
+            return configured.timer.next(soonest) or soonest
+        first = last + timedelta(seconds=seconds)
+        if first > now:
+            return first
+        return state.next_at if state.next_at is not None and state.next_at > now else now + timedelta(seconds=seconds)
+
+    def set_interval(self, trigger: str, seconds: float | None, first: datetime) -> None:
+        """Give a timer another interval, or the configured one (None), from the instant `first` on.
+
+        The instant `first_by` told is to be remembered: with it the same grid is made again after a restart. An instant
+        that is on its way to the store goes there. Raises Conflict where there is no such timer, and what it raises.
+        """
+        state, configured = self._adaptable(trigger), self._configured(trigger)
+        timer, base_s = configured.timer, configured.timer.base_interval()
+        if seconds is None:
+            first = timer.next(first - timedelta(microseconds=1)) or first
+        schedule = replace(configured, timer=timer.paced(seconds or base_s or 0.0, first))
+        if state.next_at is None:
+            state.schedule = schedule
+        elif state.next_at <= self._clock.now():
+            state.following = schedule
+        else:
+            # What of the old one is on the heap comes to nothing.
+            state = self._states[trigger] = State(trigger=state.trigger, schedule=schedule, since=state.since)
+            self._schedule(state)
+
+    def _adaptable(self, trigger: str) -> State:
+        state = self._states.get(trigger)
+        if state is None:
+            raise Conflict(f"trigger {trigger} is on no timer")
+        return state
+
+    def _configured(self, trigger: str) -> Schedule:
+        schedule = schedule_of(self._adaptable(trigger).trigger)
+        if schedule is None:
+            raise Conflict(f"trigger {trigger} is on no timer")
+        return schedule
+
     def _is_current(self, state: State) -> bool:
         return self._states.get(state.trigger.name) is state
 
@@ -204,6 +261,8 @@ class Timers:
 
     def _schedule(self, state: State) -> None:
         """Put the timer's next instant on the heap."""
+        if state.following is not None:
+            state.schedule, state.following = state.following, None
         try:
             next_at = state.schedule.next(state.since)
             if next_at is not None and next_at <= state.since:

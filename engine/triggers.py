@@ -81,6 +81,42 @@ class Debounce(Struct, frozen=True, kw_only=True):
     key: str | Judge | None = None
 
 
+class Mode(StrEnum):
+    """Whether an adaptive interval is changed, or it is only said what it would be."""
+
+    ON = "on"
+    SHADOW = "shadow"
+
+
+class Adaptive(Struct, frozen=True, kw_only=True):
+    """By what a trigger's interval is adapted, and how far; see `engine.decide.adaptive` for the law.
+
+    - `min_s`, `max_s`: the shortest and the longest interval.
+    - `success_rate_min`, `duration_max_s`, `cpu_max`, `memory_max`, `load_max`: limits, None for none. CPU and memory
+      are parts of the machine's, 0 to 1; load is that of one CPU.
+    - `volume`: the name of an output of the job, whose mean is led to `volume_target`.
+    - `step`: no change is by more than this factor; `hold`: nor comes one before so many runs after the last.
+    """
+
+    min_s: float
+    max_s: float
+    success_rate_min: float | None = None
+    duration_max_s: float | None = None
+    cpu_max: float | None = None
+    memory_max: float | None = None
+    load_max: float | None = None
+    volume: str | None = None
+    volume_target: float | None = None
+    step: float = 1.5
+    hold: int = 3
+    mode: Mode = Mode.ON
+
+    @property
+    def asks_machine(self) -> bool:
+        """Whether it has to be known how busy the machine is."""
+        return any(limit is not None for limit in (self.cpu_max, self.memory_max, self.load_max))
+
+
 class Trigger(Struct, frozen=True, kw_only=True):
     """A rule that turns events of one source into runs of one job.
 
@@ -92,6 +128,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
+    - `adaptive`: how the interval of its timer or polling source follows what comes of its runs; None: it does not.
     """
 
     name: str
@@ -102,6 +139,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     shared: SharedSource | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None
+    adaptive: Adaptive | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
     data: Mapping[str, Any] | Judge | None = None

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from engine.cli.adaptive import adaptive
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 token_commands = typer.Typer(help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
+app.command()(adaptive)
 
 
 @app.callback()

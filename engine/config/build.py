@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.clock import EPOCH
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
 from engine.config.document import KeyPath, Node, show_value
 from engine.config.loops import find_loops, said_of_loop
 from engine.config.model import (
+    AdaptiveTable,
     Config,
     DebounceTable,
     DefaultsTable,
@@ -29,8 +31,9 @@ from engine.config.source_ids import Owners, SourceIds
 from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job
-from engine.plugin import Source, Timer
-from engine.triggers import PRIORITIES, Debounce, SharedSource, Trigger
+from engine.plugin import BadSetting, Source, Timer
+from engine.triggers import PRIORITIES, Adaptive, Debounce, SharedSource, Trigger
+from engine.units import format_duration
 
 _log = logging.getLogger(__name__)
 
@@ -183,6 +186,7 @@ class Builder:
             shared=shared,
             filter=table.filter,
             debounce=rule,
+            adaptive=self._adaptive(name, table.adaptive, on),
             priority=_priority(table.priority),
             priority_max=_priority(table.priority_max),
             data=table.data,
@@ -192,6 +196,27 @@ class Builder:
             enabled=table.enabled,
             defined_in=self._defined_in(("triggers", name)),
         )
+
+    def _adaptive(self, name: str, table: AdaptiveTable | None, on: Source | Timer) -> Adaptive | None:
+        """Return by what a trigger's interval is adapted; tell where it has none, or one that is out of bounds."""
+        if table is None:
+            return None
+        path = ("triggers", name, "adaptive")
+        base_s = on.base_interval()
+        if base_s is None:
+            hint = "put it on an interval, or on a source that polls, such as http or database"
+            self._at(path, f"{on.name} has no interval that could be adapted", hint)
+            return None
+        if not table.min <= base_s <= table.max:
+            message = f"the interval, {format_duration(base_s)}, is not between min and max"
+            self._at(path, message, "it is where the adapting begins, and what it comes back to")
+            return None
+        try:
+            if isinstance(on, Timer):
+                on.paced(table.min, EPOCH)
+        except BadSetting as error:
+            self._at((*path, "min"), f"{on.name} can't have it: {error.field} {error}", error.hint)
+        return table.rule()
 
     def _check_loops(self, triggers: Mapping[str, Trigger]) -> None:
         """Refuse triggers whose runs' ends start them again and again, where nobody said that this is meant."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Self, cast
 
 from engine.plugin import BadSetting, Duration, Timer
 
@@ -49,6 +49,28 @@ class Interval(Timer, frozen=True, kw_only=True, dict=True):
         """Return the last due instant earlier than `before`, in UTC; None before the year 1."""
         step, offset = self._grid
         return _instant((_micros(before) - offset - 1) // step * step + offset)
+
+    def base_interval(self) -> float:
+        return self.every
+
+    def paced(self, interval_s: float, first: datetime) -> Self:
+        settings = {name: getattr(self, name) for name in self.__struct_fields__}
+        offset = _micros(first) % max(round(interval_s * 1_000_000), 1) / 1_000_000
+        made: Any = _From(**{**settings, "every": interval_s, "offset": offset, "first": first})
+        return cast("Self", made)
+
+
+class _From(Interval, frozen=True, kw_only=True, dict=True):
+    """An interval whose grid begins at an instant."""
+
+    first: datetime
+
+    def next(self, after: datetime) -> datetime | None:
+        return super().next(max(after, self.first - _MICROSECOND))
+
+    def previous(self, before: datetime) -> datetime | None:
+        found = super().previous(before)
+        return None if found is None or found < self.first else found
 
 
 def _micros(at: datetime) -> int:
