@@ -5,7 +5,7 @@ Each limit gives a *strain*: what was seen, divided by what is allowed; the larg
 - Above 1 the interval grows by the strain's square root, at least by `LEAST` and at most by `step`.
 - Between 1 - `BAND` and 1 it stays: a dead band, so that it neither hunts nor hugs its limit.
 - Below, it goes back to the configured interval, by the strain's square root or `step`. Where the strain comes from the
-  runs themselves, it is inversely proportional to the interval, and a step so made can't bring it above 1 again.
+  runs themselves it is inversely proportional to the interval, and a step so made can't bring it above 1 again.
 
 With a volume the way back leads to its target in place of the configured interval: the strain's counterpart is then
 target / volume, both ways, with the same root, step and band; the limits come first.
@@ -13,7 +13,8 @@ target / volume, both ways, with the same root, step and band; the limits come f
 The root makes it an integral controller in log space with a gain of 1/2: where what is seen is proportional to the
 interval (or its inverse) each step halves the distance to the target, and does not overshoot it. Inputs are averaged
 over the runs that began since the last change, so no decision mixes two intervals, and none comes before `hold`
-runs and one interval. Each shortening that has to be taken back at once doubles how long the next one waits.
+runs and one interval. Each shortening that has to be taken back at once doubles how many runs the next one waits for.
+Failures count no more once as many runs in a row succeeded as a shortening waits for.
 
 Sources: two thresholds with nothing to do between them, TCP Vegas (Brakmo & Peterson 1995); to give way by a factor and
 to come back carefully, Chiu & Jain 1989 (there: additive increase, multiplicative decrease of the rate); averages by
@@ -37,7 +38,7 @@ GAIN = 0.5
 BAND = 0.1
 """From so much below a limit (or around the target) up to it the interval stays."""
 
-LEAST = 1.05
+LEAST = 1.2
 """What exceeds a limit lengthens the interval by this at least."""
 
 WEIGHT = 0.3
@@ -78,9 +79,10 @@ class Mean(Struct, frozen=True, kw_only=True):
 
 
 class Seen(Struct, frozen=True, kw_only=True):
-    """The averages over the runs that began since the last change."""
+    """The averages over the runs that began since the last change; `streak` is how many of them succeeded at last."""
 
     runs: int = 0
+    streak: int = 0
     failures: Mean = Mean()
     duration_s: Mean = Mean()
     cpu: Mean = Mean()
@@ -92,6 +94,7 @@ class Seen(Struct, frozen=True, kw_only=True):
         """Return it with one run more."""
         return Seen(
             runs=self.runs + 1,
+            streak=0 if sample.failed else self.streak + 1,
             failures=self.failures.with_value(float(sample.failed)),
             duration_s=self.duration_s.with_value(sample.duration_s),
             cpu=self.cpu.with_value(sample.cpu),
@@ -139,7 +142,7 @@ def decide(settings: Adaptive, base_s: float, pace: Pace, seen: Seen, since_s: f
         if seen.runs >= settings.hold:
             wait = f"the last change was {format_span(round(since_s))} ago, and the interval is longer"
         return _stay(pace, f"it is held: {wait}")
-    worst = max(strains(settings, seen), key=lambda strain: strain.ratio, default=None)
+    worst = max(strains(settings, pace, seen), key=lambda strain: strain.ratio, default=None)
     if worst is not None and worst.ratio > 1:
         factor = min(max(worst.ratio**GAIN, LEAST), settings.step)
         return _change(settings, base_s, pace, pace.interval_s * factor, worst.rule, worst.said)
@@ -163,7 +166,7 @@ def idle(settings: Adaptive, base_s: float, pace: Pace, seen: Seen, quiet_s: flo
     """
     if quiet_s < settings.hold * pace.patience * pace.interval_s or settings.volume is not None:
         return None
-    if any(strain.ratio > 1 - BAND for strain in strains(settings, seen)):
+    if any(strain.ratio > 1 - BAND for strain in strains(settings, pace, seen)):
         return None
     factor = 1 / settings.step if pace.interval_s > base_s else settings.step
     nearest = max if pace.interval_s > base_s else min
@@ -172,10 +175,12 @@ def idle(settings: Adaptive, base_s: float, pace: Pace, seen: Seen, quiet_s: flo
     return None if decision.pace.interval_s == pace.interval_s else decision
 
 
-def strains(settings: Adaptive, seen: Seen) -> Iterator[Strain]:
+def strains(settings: Adaptive, pace: Pace, seen: Seen) -> Iterator[Strain]:
     """Yield how each input that has a limit, and was seen, stands to it."""
     if settings.success_rate_min is not None and seen.failures.count:
-        failed = seen.failures.value if seen.failures.value >= NEGLIGIBLE else 0.0
+        # What failed before a shortening's worth of successes is over: an average alone would take days to say so.
+        is_over = seen.streak >= settings.hold * pace.patience or seen.failures.value < NEGLIGIBLE
+        failed = 0.0 if is_over else seen.failures.value
         allowed = 1 - settings.success_rate_min
         ratio = 0.0 if not failed else failed / allowed if allowed > 0 else math.inf
         said = f"{1 - failed:.0%} of the runs succeed, at least {settings.success_rate_min * 100:.4g}% should"
