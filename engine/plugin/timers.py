@@ -15,7 +15,7 @@ MOST_STEPS = 100_000
 """A timer that can't count otherwise is stepped through so many due instants, and no more."""
 
 
-class Timer(Plugin, frozen=True, kw_only=True):
+class Timer(Plugin, frozen=True, kw_only=True, omit_defaults=True):
     """The pure part of a time source: from an instant, the due instants around it. Aware datetimes, UTC.
 
     The fields below are settings of every timer. The engine applies them to what `next` and `previous` answer, so a
