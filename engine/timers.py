@@ -17,10 +17,10 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
 from engine.decide.misfire import Due, due
+from engine.decide.pacing import first_by, paced
 from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import Conflict, EngineError, PluginError, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
@@ -163,33 +163,23 @@ class Timers:
         return None if state is None else state.schedule
 
     def first_by(self, trigger: str, seconds: float | None) -> datetime:
-        """Return the instant with which the grid of another interval would begin; see `set_interval`.
+        """Return the instant with which another interval, or the configured one (None), would begin.
 
-        It is one interval after the last due instant, or where that has passed the one that is next: so nothing comes
-        twice or in a burst, and a shorter interval puts nothing off. For the configured interval (None) it is the first
-        instant of its own grid that is at least half of it after the last one. Raises what the timer does.
+        See `engine.decide.pacing`. Raises Conflict where there is no such timer, and what the timer does.
         """
-        state, configured, now = self._adaptable(trigger), self._configured(trigger), self._clock.now()
-        last = max(state.since, state.next_at) if state.next_at is not None and state.next_at <= now else state.since
-        if seconds is None:
-            soonest = max(now, last + timedelta(seconds=(configured.timer.base_interval() or 0.0) / 2))
-            return configured.timer.next(soonest) or soonest
-        first = last + timedelta(seconds=seconds)
-        if first > now:
-            return first
-        return state.next_at if state.next_at is not None and state.next_at > now else now + timedelta(seconds=seconds)
+        state, configured, now = *self._adaptable(trigger), self._clock.now()
+        upcoming = state.next_at
+        last = upcoming if upcoming is not None and state.since < upcoming <= now else state.since
+        return first_by(configured, seconds, last=last, upcoming=upcoming, now=now)
 
     def set_interval(self, trigger: str, seconds: float | None, first: datetime) -> None:
-        """Give a timer another interval, or the configured one (None), from the instant `first` on.
+        """Give a timer another interval, or the configured one (None), from `first` on; what is on its way stays so.
 
-        The instant `first_by` told is to be remembered: with it the same grid is made again after a restart. An instant
-        that is on its way to the store goes there. Raises Conflict where there is no such timer, and what it raises.
+        With the same `first`, which is to be remembered, the same grid is made again after a restart. Raises Conflict
+        where there is no such timer, and what the timer does.
         """
-        state, configured = self._adaptable(trigger), self._configured(trigger)
-        timer, base_s = configured.timer, configured.timer.base_interval()
-        if seconds is None:
-            first = timer.next(first - timedelta(microseconds=1)) or first
-        schedule = replace(configured, timer=timer.paced(seconds or base_s or 0.0, first))
+        state, configured = self._adaptable(trigger)
+        schedule = paced(configured, seconds, first)
         if state.next_at is None:
             state.schedule = schedule
         elif state.next_at <= self._clock.now():
@@ -199,17 +189,13 @@ class Timers:
             state = self._states[trigger] = State(trigger=state.trigger, schedule=schedule, since=state.since)
             self._schedule(state)
 
-    def _adaptable(self, trigger: str) -> State:
+    def _adaptable(self, trigger: str) -> tuple[State, Schedule]:
+        """Return a timer, and its schedule as it is configured."""
         state = self._states.get(trigger)
-        if state is None:
+        configured = None if state is None else schedule_of(state.trigger)
+        if state is None or configured is None:
             raise Conflict(f"trigger {trigger} is on no timer")
-        return state
-
-    def _configured(self, trigger: str) -> Schedule:
-        schedule = schedule_of(self._adaptable(trigger).trigger)
-        if schedule is None:
-            raise Conflict(f"trigger {trigger} is on no timer")
-        return schedule
+        return state, configured
 
     def _is_current(self, state: State) -> bool:
         return self._states.get(state.trigger.name) is state

@@ -42,9 +42,9 @@ def _panel(top: int, title: str, said: str, settings: Adaptive, course: Sequence
     def y(interval_s: float) -> float:
         return round(low - (low - high) * interval_s / settings.max_s, 1)
 
-    begun, ended = TROUBLE_S
+    begun, ended = (x(at_s) for at_s in TROUBLE_S)
     lines = [
-        f'<rect x="{x(begun)}" y="{high}" width="{round(x(ended) - x(begun), 1)}" height="{low - high}" fill="#fbe9e7"/>',
+        f'<rect x="{begun}" y="{high}" width="{round(ended - begun, 1)}" height="{low - high}" fill="#fbe9e7"/>',
         f'<text x="{LEFT}" y="{top + 20}" {_TEXT} font-weight="bold">{title}</text>',
         f'<text x="{LEFT}" y="{top + 36}" {_SMALL}>while it is shaded, {said}</text>',
     ]
@@ -55,9 +55,8 @@ def _panel(top: int, title: str, said: str, settings: Adaptive, course: Sequence
             f'<text x="{LEFT - 6}" y="{round(y(interval_s) + 3, 1)}" text-anchor="end" {_SMALL}>{text}</text>',
         ]
     for hour in range(0, round(SHOWN_S / HOUR) + 1, 12):
-        lines.append(
-            f'<text x="{x(hour * HOUR)}" y="{low + 16}" text-anchor="middle" {_SMALL}>{hour}{"h" if hour else ""}</text>'
-        )
+        text = f"{hour}h" if hour else "0"
+        lines.append(f'<text x="{x(hour * HOUR)}" y="{low + 16}" text-anchor="middle" {_SMALL}>{text}</text>')
     steps = [f"M{x(0)} {y(course[0].interval_s)}"]
     for moment in course[1:]:
         if moment.at_s <= SHOWN_S and not steps[-1].endswith(f"V{y(moment.interval_s)}"):

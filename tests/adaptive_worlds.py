@@ -6,6 +6,7 @@ docs/adaptive.md come of the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ from engine.triggers import Adaptive
 
 MINUTE, HOUR = 60.0, 3600.0
 BASE_S = 60 * MINUTE
+MOST_RUNS = 10_000
 
 World = Callable[[float, float], Sample]
 """What a run shows that begins at a time (seconds), an interval after the one before."""
@@ -28,15 +30,15 @@ class Moment(Struct, frozen=True, kw_only=True):
     rule: str
 
 
-def live(settings: Adaptive, world: World, for_s: float, *, base_s: float = BASE_S) -> list[Moment]:
+def live(settings: Adaptive, world: World, for_s: float = math.inf, *, runs: int = MOST_RUNS) -> list[Moment]:
     """Return how the interval went, from its start at 0, run after run."""
-    pace, seen, since_s, at_s = Pace(interval_s=base_s), Seen(), 0.0, 0.0
-    course = [Moment(at_s=0.0, interval_s=base_s, rule="hold")]
-    while at_s < for_s:
+    pace, seen, since_s, at_s = Pace(interval_s=BASE_S), Seen(), 0.0, 0.0
+    course = [Moment(at_s=0.0, interval_s=BASE_S, rule="hold")]
+    while at_s < for_s and len(course) <= runs:
         sample = world(at_s, pace.interval_s)
         ended_s = at_s + (sample.duration_s or 0.0)
         seen = seen.with_run(sample)
-        decision = decide(settings, base_s, pace, seen, ended_s - since_s)
+        decision = decide(settings, BASE_S, pace, seen, ended_s - since_s)
         if decision.pace.interval_s != pace.interval_s:
             seen, since_s = Seen(), ended_s
         pace = decision.pace
@@ -53,12 +55,12 @@ def well(at_s: float, interval_s: float) -> Sample:
 def slow(at_s: float, interval_s: float) -> Sample:
     """Runs take 70 minutes from hour 10 to hour 40."""
     took_s = 70 * MINUTE if 10 * HOUR <= at_s < 40 * HOUR else 10 * MINUTE
-    return Sample(failed=False, duration_s=took_s)
+    return Sample(failed=False, duration_s=took_s, cpu=0.4)
 
 
 def failing(at_s: float, interval_s: float) -> Sample:
     """All runs fail from hour 10 to hour 40."""
-    return Sample(failed=10 * HOUR <= at_s < 40 * HOUR, duration_s=10 * MINUTE)
+    return Sample(failed=10 * HOUR <= at_s < 40 * HOUR, duration_s=10 * MINUTE, cpu=0.4)
 
 
 def busy(at_s: float, interval_s: float) -> Sample:

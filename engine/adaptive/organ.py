@@ -90,6 +90,7 @@ class Adaptation:
         self._on_source: dict[str, dict[str, Trigger]] = {}
         self._ended: dict[str, None] = {}
         self._woken = anyio.Event()
+        self._look_wanted = anyio.Event()
         self._one_at_a_time = anyio.Lock()
 
     # Triggers that come and go
@@ -122,7 +123,7 @@ class Adaptation:
             trigger=trigger, settings=settings, base_s=base_s, on_timer=isinstance(on, Timer),
             pace=Pace(interval_s=base_s), since_s=now_s, heard_s=now_s,
         )  # fmt: skip
-        self._woken.set()
+        self._look_wanted.set()
         kept = self._kept(name)
         if kept is None:
             return
@@ -148,6 +149,8 @@ class Adaptation:
             )  # fmt: skip
             return
         case.pace, case.first = replace(kept.pace, interval_s=interval_s), kept.first
+        if kept.changes:
+            case.since_s -= max((self._clock.now() - kept.changes[-1].at).total_seconds(), 0.0)
         if interval_s != case.base_s:
             log.info(
                 "Trigger %s goes on with an interval of %s", case.name, format_span(interval_s),
@@ -215,16 +218,20 @@ class Adaptation:
                 await self._woken.wait()
 
     async def _look(self) -> None:
-        """Sample the machine, and find the sources that are quiet, as long as there are adaptive triggers."""
+        """Sample the machine, and find the sources that are quiet, as long as there is a reason to."""
         while True:
+            if not self._has_to_look():
+                self._look_wanted = anyio.Event()
+                await self._look_wanted.wait()
             if any(case.settings.asks_machine for case in self._cases.values()):
                 self._machine.sample()
             for case in list(self._cases.values()):
-                if not case.on_timer and case.pace.interval_s != case.base_s:
+                if _may_be_quiet(case):
                     await self._consider_quiet(case)
-            if not self._cases:
-                await self._woken.wait()
             await self._clock.sleep(LOOK_S)
+
+    def _has_to_look(self) -> bool:
+        return any(case.settings.asks_machine or _may_be_quiet(case) for case in self._cases.values())
 
     async def _consider(self, case: Case) -> None:
         async with self._one_at_a_time:
@@ -241,7 +248,7 @@ class Adaptation:
             cpu, memory, load = (Mean(value=value, count=1) for value in (reading.cpu, reading.memory, reading.load))
             seen = Seen(cpu=cpu, memory=memory, load=load)
         decision = idle(case.settings, case.base_s, case.pace, seen, quiet_s)
-        if decision is None or case.frozen is not None:
+        if decision is None:
             return
         try:
             which = RunFilter(states=_OPEN, triggers=frozenset({case.name}))
@@ -301,6 +308,7 @@ class Adaptation:
             self._timers.set_interval(case.name, seconds, first)
         else:
             self._spread(case.trigger.source)
+            self._look_wanted.set()
         log.info(
             "The interval of trigger %s is %s", case.name, decision.why,
             extra={"action": "interval_changed", "trigger": case.name, "rule": decision.rule},
@@ -383,6 +391,11 @@ class Adaptation:
         if case is None:
             raise Conflict(f"the interval of trigger {name} is not adaptive; give it `adaptive`")
         return case
+
+
+def _may_be_quiet(case: Case) -> bool:
+    """Tell whether a trigger's source may have to come back without any run that tells of it."""
+    return not case.on_timer and case.frozen is None and case.pace.interval_s != case.base_s
 
 
 def _own(interval_s: float, base_s: float) -> float | None:

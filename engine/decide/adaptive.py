@@ -14,7 +14,8 @@ The root makes it an integral controller in log space with a gain of 1/2: where 
 interval (or its inverse) each step halves the distance to the target, and does not overshoot it. Inputs are averaged
 over the runs that began since the last change, so no decision mixes two intervals, and none comes before `hold`
 runs and one interval. Each shortening that has to be taken back at once doubles how many runs the next one waits for.
-Failures count no more once as many runs in a row succeeded as a shortening waits for.
+Failures count no more once as many runs in a row succeeded as a shortening waits for. What can't be seen changes
+nothing.
 
 Sources: two thresholds with nothing to do between them, TCP Vegas (Brakmo & Peterson 1995); to give way by a factor and
 to come back carefully, Chiu & Jain 1989 (there: additive increase, multiplicative decrease of the rate); averages by
@@ -25,7 +26,7 @@ with one step of delay, Åström & Murray, *Feedback Systems*, section 11 on int
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -142,14 +143,17 @@ def decide(settings: Adaptive, base_s: float, pace: Pace, seen: Seen, since_s: f
         if seen.runs >= settings.hold:
             wait = f"the last change was {format_span(round(since_s))} ago, and the interval is longer"
         return _stay(pace, f"it is held: {wait}")
-    worst = max(strains(settings, pace, seen), key=lambda strain: strain.ratio, default=None)
+    found = list(strains(settings, pace, seen))
+    worst = max(found, key=lambda strain: strain.ratio, default=None)
     if worst is not None and worst.ratio > 1:
         factor = min(max(worst.ratio**GAIN, LEAST), settings.step)
         return _change(settings, base_s, pace, pace.interval_s * factor, worst.rule, worst.said)
     if worst is not None and worst.ratio > 1 - BAND:
         return _stay(pace, f"it stays: {worst.said}, which is near the limit")
+    if unseen := _unseen(settings, found, seen):
+        return _stay(pace, f"it stays: the runs since the last change tell nothing of {unseen}")
     slowest = max(1 / settings.step, worst.ratio**GAIN if worst is not None else 0.0)
-    if settings.volume_target is not None and seen.volume.count:
+    if settings.volume_target is not None:
         return _follow_volume(settings, base_s, pace, seen, slowest)
     if pace.interval_s > base_s:
         return _shorten(settings, base_s, pace, seen, max(base_s, pace.interval_s * slowest), "return", "all is well")
@@ -199,6 +203,19 @@ def strains(settings: Adaptive, pace: Pace, seen: Seen) -> Iterator[Strain]:
     if settings.load_max is not None and seen.load.count:
         said = f"the load is {seen.load.value:.2f} for each CPU, at most {settings.load_max:g} is allowed"
         yield Strain(rule="load", ratio=seen.load.value / settings.load_max, said=said)
+
+
+def _unseen(settings: Adaptive, found: Sequence[Strain], seen: Seen) -> str:
+    """Return what is to be gone by and was not seen, such as how long runs take where all fail at once."""
+    limits = {
+        "success_rate": settings.success_rate_min, "duration": settings.duration_max_s, "cpu": settings.cpu_max,
+        "memory": settings.memory_max, "load": settings.load_max,
+    }  # fmt: skip
+    seen_rules = {strain.rule for strain in found}
+    missing = [rule for rule, limit in limits.items() if limit is not None and rule not in seen_rules]
+    if settings.volume is not None and not seen.volume.count:
+        missing.append(settings.volume)
+    return " and ".join(missing)
 
 
 def _follow_volume(settings: Adaptive, base_s: float, pace: Pace, seen: Seen, slowest: float) -> Decision:
