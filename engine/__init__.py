@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.decide.upcoming import Upcoming
     from engine.embedding import Engine, RunContext, TriggerView
     from engine.errors import (
         ConfigError,
@@ -46,9 +47,11 @@ __all__ = [
     "StoreInUse",
     "StoreUnavailable",
     "TriggerView",
+    "Upcoming",
 ]
 
 _MODULES = {
+    "engine.decide.upcoming": ("Upcoming",),
     "engine.embedding": ("Engine", "RunContext", "TriggerView"),
     "engine.events": ("Accepted", "Event"),
     "engine.plugin": ("Outcome",),

@@ -17,7 +17,7 @@ from engine.errors import Conflict, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.jobs import Job
 from engine.plugin import Outcome, Source, SourceContext
-from engine.runs import Origin, Run, RunState
+from engine.runs import Run, RunState
 from engine.store.base import EventFilter, RunFilter
 from engine.store.changes import Accept, Cursor
 from engine.testing import VirtualClock
@@ -96,13 +96,12 @@ async def adapting(
         work = Work.__new__(Work)
         work.__dict__.update(desk.__dict__)
 
-        async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-            return await desk.intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
+        async def begin(cursors: Sequence[Cursor]) -> Any:
+            return await desk.journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
-        async def begin(cursor: Cursor) -> Any:
-            return await desk.journal.submit(Accept(entries=(), cursor=cursor))
-
-        work.timers = Timers(clock=desk.clock, triggers=given, emit=emit, begin=begin, look=desk.store.cursor)
+        work.timers = Timers(
+            clock=desk.clock, triggers=given, emit=desk.intake.accept_due, begin=begin, look=desk.store.cursor
+        )
         work.factors = Factors()
         work.adaptation = Adaptation(
             clock=desk.clock, door=desk.intake, store=desk.store, timers=work.timers, sources=work.factors,

@@ -4,6 +4,7 @@ The table is that of the house. Imports for types alone and within functions cou
 
 `queue` stands among the ground services: it is a window over the store, which decides nothing and which `dispatch`
 takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of which run.
+`foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd",
          "loopwatch"}
     ),
-    frozenset({"config"}),
+    frozenset({"config", "foresight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
          "adaptive", "alerts", "housekeeping", "http", "web"}

@@ -94,5 +94,11 @@ create table memory (
 ) strict, without rowid;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY)
+_IN_THE_WAY = """
+-- What counts when a new run of a job with a limit comes: retries, and due instants that wait.
+create index runs_in_the_way on runs (job, id)
+    where (state = 'retrying' or (state in ('queued', 'held') and origin = 'schedule'));
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY)
 """Migration n (from 1) brings a file from version n-1 to version n."""
