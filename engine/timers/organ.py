@@ -351,7 +351,11 @@ class Timers:
             )  # fmt: skip
         state.pause = pause
         if pause.until is not None:
-            self._push(pause.until, state)
+            # One that still holds although its end has come, by a clock that went back in between, is asked again.
+            if pause.until > self._clock.now():
+                self._push(pause.until, state)
+            else:
+                self._push_delayed(RETRY_S, state)
 
     async def _make_durable(self, found: Sequence[tuple[State, Due, Firing]]) -> None:
         there = [one for one in found if self._is_current(one[0])]
