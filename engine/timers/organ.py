@@ -78,6 +78,8 @@ class Timers:
         self._newcomers = Newcomers(clock, begin)
         self._woken = anyio.Event()
         self._room = anyio.Semaphore(MOST_HANDED_ON)
+        self._expected_s = 0.0
+        """When, by monotonic time, the next look was to be."""
         self._group: TaskGroup | None = None
 
     # What others see
@@ -210,6 +212,7 @@ class Timers:
                 group.start_soon(self._newcomers.run)
                 await self._take_up_all(cursors)
                 task_status.started()
+                self._expected_s = self._clock.monotonic()
                 while True:
                     self._look_at_clocks()
                     now = self._clock.now()
@@ -284,7 +287,7 @@ class Timers:
     async def _wait(self, seconds: float) -> None:
         """Sleep, or until something comes that is earlier."""
         self._woken = anyio.Event()
-        begun_s = self._clock.monotonic()
+        self._expected_s = self._clock.monotonic() + max(seconds, 0.0)
         async with anyio.create_task_group() as group:
 
             async def wake() -> None:
@@ -294,7 +297,6 @@ class Timers:
             group.start_soon(wake)
             await self._clock.sleep(seconds)
             group.cancel_scope.cancel()
-        tell_late(self._clock.monotonic() - begun_s - max(seconds, 0.0))
 
     def _take_due(self, now: datetime) -> list[State]:
         """Take from the heaps what is due, at most a portion."""
@@ -320,7 +322,10 @@ class Timers:
                 state.ticket = HANDED_ON
                 found.append((state, *answer))
         if found and self._group is not None:
+            waits = not self._room.value
             await self._room.acquire()
+            if waits:
+                self._expected_s = self._clock.monotonic()
             self._group.start_soon(self._make_durable, found)
         elif taken:
             await self._clock.sleep(0)
@@ -453,6 +458,9 @@ class Timers:
 
     def _look_at_clocks(self) -> None:
         """Say what the clocks did since the last look, and take up a wall clock that was corrected."""
+        now_s = self._clock.monotonic()
+        tell_late(now_s - self._expected_s)
+        self._expected_s = now_s
         noticed = self._watch.look()
         if noticed is None:
             return
