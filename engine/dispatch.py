@@ -368,9 +368,9 @@ class Dispatch:
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
             end = self._decide_end(active, outcome, started_at)
-            recorded = self._finish(active.run, Finish.of(run.id, end))
             if end.step.state in ENDED:
-                self._overlaps.remove(run)
+                self._overlaps.remove(run)  # what follows from its end does not meet it any more
+            recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)
             self._give_slot(run.job)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from engine.cli.failures import USAGE, CommandFailed
 from engine.clock import SystemClock, rfc3339
 from engine.config import Config, load_sent
+from engine.decide.rules import Rule
 from engine.errors import StoreError
 from engine.foresight import Downtime, Forecast, Horizon, Length, Question, World, past_lengths
 from engine.foresight import plan as compare
