@@ -343,6 +343,8 @@ class Dispatch:
         if not self._starting:
             # It was stored as running while we began to stop.
             active.why = "interrupted"
+        elif (by := self._overlaps.replaced_by(run.id)) is not None:
+            active.why, active.by = "replaced", by
         self._active[run.id] = active
         self._let_pass.pop(run.id, None)
         self._overlaps.add(run)
@@ -370,6 +372,8 @@ class Dispatch:
             end = self._decide_end(active, outcome, started_at)
             if end.step.state in ENDED:
                 self._overlaps.remove(run)  # what follows from its end does not meet it any more
+            else:
+                self._overlaps.add(replace(active.run, state=end.step.state))
             recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)

@@ -12,7 +12,7 @@ from engine.decide.attempts import after_crash
 from engine.decide.firing import Firing
 from engine.decide.overlap import REPLACES
 from engine.errors import StoreUnavailable
-from engine.events import EventOutcome
+from engine.events import Event, EventOutcome
 from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
 from engine.plugin import Outcome, RunEnd, Source, SourceContext
 from engine.runs import Run, RunState
@@ -390,3 +390,18 @@ async def test_a_fire_that_bypasses_the_pause_meets_overlap_all_the_same(tmp_pat
         desk.dispatch.hold(True)
         fired = await desk.intake.fire("on-grain", bypass=frozenset({"pause"}))
         assert (await desk.run_of(fired.runs[0])).state is S.SKIPPED
+
+
+async def test_a_run_may_be_replaced_before_it_is_launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates, held = Gates(), list[tuple[Run, Event]]()
+    async with bench(tmp_path / "e.db", jobs=[job(concurrency=1, overlap=Overlap.REPLACE)], act=gates.act) as desk:
+        launch = desk.dispatch.launch
+        monkeypatch.setattr(desk.dispatch, "launch", lambda run, event: held.append((run, event)))
+        first = await happen(desk)
+        assert (await desk.run_of(first)).state is S.RUNNING
+        second = await happen(desk)
+        assert (await states(desk))[second] == (S.QUEUED, REPLACES)
+        launch(*held[0])
+        await desk.settle()
+        assert await states(desk) == {first: (S.CANCELLED, "replaced"), second: (S.RUNNING, "started")}
+        assert [begun for begun, *_ in desk.script.begun] == [second]
