@@ -475,6 +475,7 @@ def test_a_file_that_is_there_is_not_written_over_unasked(tmp_path: Path) -> Non
     assert run(str(file), "-o", str(output)).exit_code == 0
     before = output.read_text("utf-8")
     assert tomllib.loads(before)["jobs"]
+    assert output.stat().st_mode & 0o777 == 0o600
     file.write_text("0 2 * * * y\n", "utf-8")
     done = run(str(file), "-o", str(output))
     assert (done.exit_code, output.read_text("utf-8")) == (1, before)

@@ -183,9 +183,12 @@ def tell_missing(table: Node, path: KeyPath, preset: Preset, problems: Problems)
 def overlay(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: KeyPath = ()) -> Node:
     """Lay a table over a preset: tables merge by key, everything else is replaced.
 
-    The source or timer is one thing: another one replaces it, the same one has its settings merged. `path` is that of
-    the upper one's `on`.
+    The source or timer is one thing: another one replaces it, the same one has its settings merged. A value stands for
+    the main setting there, and for `wait` in `debounce`. `path` is that of the upper one's `on`.
     """
+    debounces = [table.value.get("debounce") for table in (lower, upper)]
+    if None not in debounces:
+        lower, upper = (_with_debounce(table) for table in (lower, upper))
     laid = _lay(lower, upper)
     below, above = lower.value.get("on"), upper.value.get("on")
     if below is not None and above is not None:
@@ -193,7 +196,18 @@ def overlay(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: K
     return laid
 
 
+def _with_debounce(table: Node) -> Node:
+    """Return a table whose `debounce` is a table."""
+    debounce = table.value["debounce"]
+    if isinstance(debounce.value, dict):
+        return table
+    as_written = Node({"wait": debounce}, debounce.place, debounce.shown)
+    return Node({**table.value, "debounce": as_written}, table.place, table.shown)
+
+
 def _overlay_on(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: KeyPath) -> Node:
+    if upper.value == {}:
+        return lower
     same = isinstance(lower.value, dict) and isinstance(upper.value, dict) and lower.value.keys() == upper.value.keys()
     if not same or len(upper.value) != 1:
         return upper
