@@ -319,6 +319,7 @@ def test_equal_commands_are_one_job_unless_something_else_is_otherwise(tmp_path:
         ("[ -f /x ] && FOO=1 nice -n 10 python3 /srv/jobs/clean_up.py", "clean-up"),
         ("./täglich", "t-glich"),
         ("$CMD", "command"),
+        ('echo "$GREETING"; cat', "echo"),
         ("☃", "command"),
         ("true", "true"),
         ("a" * 500, "a" * 40),

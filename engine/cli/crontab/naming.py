@@ -26,9 +26,10 @@ def name_of(command: str) -> str:
     for word in clause.split():
         if word.startswith((">", "<", "2>", "1>", "&>", "|")) or len(words) == _WORDS:
             break
+        word = word.strip("\"'")
         if word.startswith(("-", "$", "#")) or "=" in word or word.isdigit():
             continue
-        plain = _ENDING.sub("", word.strip("\"'").rstrip("/").rpartition("/")[2])
+        plain = _ENDING.sub("", word.rstrip("/").rpartition("/")[2])
         slug = _NOT_IN_NAMES.sub("-", plain.lower()).strip("-")
         if not slug or (not words and slug in _WRAPPERS):
             continue
