@@ -415,6 +415,11 @@ def test_whatever_stands_in_a_crontab_the_text_is_toml_and_holds_no_control_code
         "=",
         "a=\nb=",
         "* * * * * " * 50,
+        f"A={' ' * 100_000}x",
+        f"A{' ' * 100_000}",
+        f"0 1 * * * x{' ' * 100_000}y",
+        f"{' ' * 100_000}0 1 * * * x",
+        "\n" * 20_000,
     ],
 )
 def test_hostile_lines_pass_check(tmp_path: Path, line: str) -> None:

@@ -419,6 +419,7 @@ def test_a_mistake_in_a_preset_is_told_there_once_however_many_have_it(tmp_path:
         ("presets.daily = 3", "found 3, expected a table"),
         ('[presets."a b"]', 'found "a b", which is no name'),
         ('[presets.a]\non.files.match = ["*"]\nparameters = { "on.files.pat" = "x" }', "is no setting of this preset"),
+        ('[presets.a]\nparameters = { filter = { env = "X" } }', "expected text that says what it is"),
         ('[presets.a]\nretry = 3', "found 3, expected"),
         ('[presets.a]\nconcurrency = 3', "unknown key"),
         ('[presets.a]\non = { cron = "* * * * *", interval = "1m" }', "expected exactly one source or timer"),

@@ -16,6 +16,7 @@ from typing import Any
 from engine.config.document import KeyPath, Node, Place, Problems, node_of, show_path, show_value
 from engine.config.model import Preset, Root, TriggerTable
 from engine.config.plugin_tables import SettingsReader, as_table, plugins_of
+from engine.config.references import References
 from engine.config.scalars import near
 from engine.config.shapes import fields_of
 from engine.errors import PluginError
@@ -24,7 +25,6 @@ from engine.registry import Registry
 
 BUILT_IN = "presets.toml"
 """The file, beside this one, with the presets that come with the engine."""
-
 
 _ITS_OWN = frozenset({"description", "parameters", "preset"})
 """What a preset says of itself: no trigger gets it."""
@@ -145,15 +145,15 @@ class Presets:
             return
         possible = set(_possible(self.by_name[name].settings, self._known))
         for key, child in table.value.items():
+            path = ("presets", name, "parameters", key)
+            if child.is_reference:
+                self._reader.problems.at(child, path, "found a reference, expected text that says what it is")
             if key not in possible:
-                path = ("presets", name, "parameters", key)
                 self._reader.problems.at(child, path, "is no setting of this preset's triggers", near(key, possible))
 
 
 def standard(registry: Registry) -> dict[str, Preset]:
     """Return the presets that there are without any configuration."""
-    from engine.config.references import References
-
     reader = SettingsReader(Problems(), References({}, Problems()), registry)
     return Presets(Node({}, Place(BUILT_IN, 0, Path(), 0)), reader).by_name
 

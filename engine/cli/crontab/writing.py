@@ -54,6 +54,8 @@ def write(
 
 
 class _Writing:
+    """Collects the lines; jobs are known by the way in which they are started."""
+
     def __init__(self, timezone: str, user: str, home: str | None, refused: Callable[[str], str | None]) -> None:
         self._timezone = timezone
         self._user = user
