@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339, suspended_s
 from engine.decide.firing import Firing
 from engine.decide.misfire import Due
-from engine.decide.schedule import schedule_of
+from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import Conflict, EngineError, StoreDamaged, StoreUnavailable
 from engine.events import Event
 from engine.store.changes import Cursor
@@ -112,6 +112,11 @@ class Timers:
         except Exception:  # plugin code; it is asked again, and told of, when the pause is over
             log.debug("The timer of trigger %s raised", trigger, exc_info=True, extra={"action": "timer_raised"})
             return None
+
+    def schedule(self, trigger: str) -> Schedule | None:
+        """Return the schedule that a timer goes by now, be it the configured one or not; None where there is none."""
+        state = self._states.get(trigger)
+        return None if state is None else state.schedule
 
     def is_completed(self, trigger: str) -> bool:
         """Tell whether the trigger's last due instant has been dealt with."""
