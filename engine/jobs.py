@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 
 class OnCrash(StrEnum):
@@ -35,6 +36,21 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     factor: float = 2.0
     max_delay_s: float = 300.0
     jitter: float = 0.1
+
+
+class RetryChange(Struct, frozen=True, kw_only=True):
+    """What is otherwise than in a job's `RetryPolicy` for some of its runs; None is as the job has it."""
+
+    attempts: int | None = None
+    delay_s: float | None = None
+    factor: float | None = None
+    max_delay_s: float | None = None
+    jitter: float | None = None
+
+    def applied(self, policy: RetryPolicy) -> RetryPolicy:
+        """Return a policy with these changes."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(policy, **given)
 
 
 class Job(Struct, frozen=True, kw_only=True):

@@ -24,9 +24,10 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from engine import logs
+from engine.adaptive import Adaptation
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
-from engine.decide.attempts import after_crash
+from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
@@ -49,6 +50,7 @@ from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
+from engine.runs import Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.store.changes import Accept, Cursor, Finish, Memory
@@ -120,7 +122,7 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = self._registry = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset({"engine", "timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
         self.operations: Operations | None = None
@@ -229,11 +231,20 @@ class Runtime:
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets,
         )  # fmt: skip
+
+        def on_end(run: Run, end: AttemptEnd) -> None:
+            outcomes(run, end)
+            adaptation(run, end)
+
+        def limited(trigger: str, job: Job) -> Job:
+            rule = rules.get(trigger) or retired.get(trigger)
+            return job if rule is None else rule.limited(job)
+
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=outcomes,
+            on_end=on_end, limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -270,10 +281,15 @@ class Runtime:
             max_data=config.http.max_body_bytes, routes=routes,
             on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
         )  # fmt: skip
+        adaptation = Adaptation(clock=clock, door=intake, store=store, timers=timers, sources=sources)
+        await adaptation.load()
+        for trigger in config.triggers.values():
+            adaptation.add(trigger)
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
-            rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
+            adaptation=adaptation, rules=rules, retired=retired,
+            prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             foresight=self._desk(store, rules, dispatch.jobs, pauses),
         )  # fmt: skip
@@ -293,6 +309,7 @@ class Runtime:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(sources.run, name="sources")
+                    inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
                     if used:
                         with anyio.move_on_after(ROUTES_S):

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.events import Event
+from engine.jobs import RetryChange
 
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 """The named priorities; the others are the numbers 0 (least) to 9 (most urgent)."""
@@ -123,6 +124,42 @@ class Debounce(Struct, frozen=True, kw_only=True):
     key: str | Judge | None = None
 
 
+class Mode(StrEnum):
+    """Whether an adaptive interval is changed, or it is only said what it would be."""
+
+    ON = "on"
+    SHADOW = "shadow"
+
+
+class Adaptive(Struct, frozen=True, kw_only=True):
+    """By what a trigger's interval is adapted, and how far; see `engine.decide.adaptive` for the law.
+
+    - `min_s`, `max_s`: the shortest and the longest interval.
+    - `success_rate_min`, `duration_max_s`, `cpu_max`, `memory_max`, `load_max`: limits, None for none. CPU and memory
+      are parts of the machine's, 0 to 1; load is that of one CPU.
+    - `volume`: the name of an output of the job, whose mean is led to `volume_target`.
+    - `step`: no change is by more than this factor; `hold`: nor comes one before so many runs after the last.
+    """
+
+    min_s: float
+    max_s: float
+    success_rate_min: float | None = None
+    duration_max_s: float | None = None
+    cpu_max: float | None = None
+    memory_max: float | None = None
+    load_max: float | None = None
+    volume: str | None = None
+    volume_target: float | None = None
+    step: float = 1.5
+    hold: int = 3
+    mode: Mode = Mode.ON
+
+    @property
+    def asks_machine(self) -> bool:
+        """Whether it has to be known how busy the machine is."""
+        return any(limit is not None for limit in (self.cpu_max, self.memory_max, self.load_max))
+
+
 class CatchUp(StrEnum):
     """Which of the due instants that passed while a timer could not run them are run."""
 
@@ -161,10 +198,13 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `schedule`: for one on a timer, when it comes due: an `engine.decide.schedule.Schedule`; see `schedule_of` there.
     - `misfire`: for one on a timer, what becomes of due instants that it could not run in time.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
+    - `preset`: the preset that it names; all that it has from there stands in the other fields.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
+    - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
+    - `adaptive`: how the interval of its timer or polling source follows what comes of its runs; None: it does not.
     """
 
     name: str
@@ -174,10 +214,14 @@ class Trigger(Struct, frozen=True, kw_only=True):
     schedule: Any = None
     misfire: Misfire = MISFIRE
     shared: SharedSource | None = None
+    preset: str | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None
+    adaptive: Adaptive | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
+    timeout_s: float | None = None
+    retry: RetryChange | None = None
     data: Mapping[str, Any] | Judge | None = None
     defaults: dict[str, Any] | None = None
     description: str = ""

@@ -25,15 +25,19 @@ from engine.config.model import (
     HttpTable,
     JobTable,
     MisfireTable,
+    PresetTable,
+    RetryChangeTable,
     RetryTable,
     Shared,
     SourceTable,
     StoreTable,
     TriggerTable,
 )
+from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.http.routes import ROUTES
-from engine.plugin import Plugin
+from engine.plugin import Plugin, Timer
+from engine.plugin.timers import TIMER_FIELDS
 from engine.registry import Registry, kind_of
 from engine.units import format_duration, format_size
 
@@ -43,10 +47,11 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
-    TriggerTable, DebounceTable, MisfireTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
+    "preset": "name of a preset",
     "calendar": "name of a calendar",
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",
@@ -77,14 +82,17 @@ def tables() -> dict[str, str]:
     """Return all tables by name."""
     described = schema_of(Registry.discover())["$defs"]
     made = {name: settings_table(cls, described[name]) for name, cls in definitions().items()}
-    return {**made, "routes": routes_table(), "commands": commands_table()}
+    every_timer = settings_table(Timer, described["timer.interval"])
+    more = {"every-timer": every_timer, "presets": presets_table()}
+    return {**made, **more, "routes": routes_table(), "commands": commands_table()}
 
 
 def settings_table(cls: type[Struct], described: Mapping[str, Any]) -> str:
-    """Return the keys of a table of the configuration: type, default, meaning."""
+    """Return the keys of a table of the configuration: type, default, meaning; of a timer those that are its own."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in fields_of(cls):
-        if field.shape.inline:
+        of_every_timer = issubclass(cls, Timer) and cls is not Timer and field.name in TIMER_FIELDS
+        if field.shape.inline or of_every_timer:
             continue
         known = described["properties"][field.key]
         default = "required" if field.required else f"`{_toml(known['default'])}`" if "default" in known else "none"
@@ -121,6 +129,15 @@ def commands_table() -> str:
         title = " ".join([*name, *arguments])
         title = title.replace("|", "\\|")
         lines.append(f"| `{title}` | {_cell(command.help or '')} | {_cell('<br>'.join(options) or '–')} |")
+    return "\n".join(lines) + "\n"
+
+
+def presets_table() -> str:
+    """Return the presets that are built in, in words, and what triggers have to give."""
+    lines = ["| preset | what a trigger with it does | to be given |", "|---|---|---|"]
+    for name, preset in standard(Registry.discover()).items():
+        given = "<br>".join(f"`{key}`: {meaning}" for key, meaning in preset.parameters.items())
+        lines.append(f"| `{name}` | {_cell(preset.description)} | {_cell(given or '–')} |")
     return "\n".join(lines) + "\n"
 
 

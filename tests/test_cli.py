@@ -7,6 +7,7 @@ import gc
 import json
 import subprocess
 import sys
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
@@ -504,6 +505,28 @@ def test_next_takes_what_the_engine_does_not_have_yet_from_the_configuration(run
     assert "Trigger daily is due, in Europe/Berlin:" in result.output
 
 
+def test_check_notes_that_a_timer_has_come_to_its_end_or_that_of_its_calendars(here: Path) -> None:
+    more = """
+        [calendars.then]
+        dates = ["2020-02-01"]
+        [jobs.a]
+        run.exec = ["true"]
+        [triggers.ended]
+        on.cron = { expression = "0 2 * * *", end = "2020-01-01 12:00" }
+        job = "a"
+        [triggers.only-then]
+        on.cron = { expression = "0 2 * * *", only = ["then"] }
+        job = "a"
+        """
+    configure(here, more=textwrap.dedent(more))
+    assert json.loads(call("check", "--json").output)["notes"] == [
+        "trigger ended: nothing of it is due after its end, 2020-01-01T12:00:00Z: "
+        "its last instant was 2020-01-01T02:00:00Z",
+        "trigger only-then: its calendars (only then) leave none of its timer's further instants: "
+        "its last instant was 2020-02-01T02:00:00Z",
+    ]
+
+
 def test_a_trigger_whose_source_is_broken_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     view = running.operations.trigger_view("nightly")
     problem = {"problem": "the file app.db is not there", "since": "2026-11-22T02:00:00Z"}
@@ -661,3 +684,33 @@ def test_a_trigger_is_paused_and_resumed(running: Running) -> None:
     assert (result.exit_code, result.output) == (0, "Trigger nightly is active\n")
     assert ask(running, "pause", "nightly", "--for", "soon").exit_code == 2
     assert ask(running, "resume", "nigtly").exit_code == 1
+
+
+def test_the_engine_and_a_tag_are_paused_and_resumed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ann")
+    result = ask(running, "pause", "--all", "--reason", "move")
+    assert result.output == "The engine is paused until it is resumed\n  It holds for nightly\n"
+    assert running.operations.paused["engine:"].who == "admin token, for ann"
+    assert ask(running, "pause", "--tag", "night", "--until", "2999-01-01T00:00:00Z").output.startswith(
+        "Tag night is paused until 2999-01-01 00:00:00+00:00\n"
+    )
+    result = ask(running, "resume", "--all")
+    assert result.output.startswith("The engine is resumed\n  Still: tag night is paused since 2026-11-21 09:30:00")
+    assert json.loads(ask(running, "resume", "--tag", "night", "--json").output)["resumed"] is True
+    assert ask(running, "resume", "--all").output == "The engine was not paused\n"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+@pytest.mark.parametrize("what", [[], ["nightly", "--all"], ["--tag", "x", "--all"], ["nightly", "--tag", "x"]])
+def test_what_is_paused_has_to_be_said(running: Running, command: str, what: list[str]) -> None:
+    result = ask(running, command, *what)
+    assert result.exit_code == 2
+    assert f"say what to {command}: the NAME of a trigger, --tag TAG, or --all for the engine" in result.output
+    assert running.operations.paused == {}
+
+
+def test_the_list_of_triggers_says_what_is_paused(running: Running) -> None:
+    ask(running, "pause", "nightly", "--reason", "stock-taking")
+    told = ask(running, "triggers").output
+    assert "Trigger nightly is paused since 2026-11-21 09:30:00" in told
+    assert ": stock-taking" in told

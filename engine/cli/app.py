@@ -10,9 +10,12 @@ import typer
 from typer.core import TyperGroup
 
 from engine.cli import pausing
+from engine.cli.adaptive import adaptive
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
+from engine.cli.importing import import_commands
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.errors import ConfigError, EngineError
 
@@ -44,6 +47,7 @@ app = typer.Typer(
 )
 token_commands = typer.Typer(help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
+app.command()(adaptive)
 app.command()(simulate)
 app.command()(plan)
 
@@ -435,6 +439,10 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
         [[one["kind"], one["name"], one["origin"], one["error"] or one["doc"]] for one in found],
         optional=("from",),
     )
+
+
+app.command()(presets)
+app.add_typer(import_commands, name="import")
 
 
 @app.command()

@@ -37,12 +37,16 @@ _DEEPEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: a file as it was named, its line (0: none), its directory, its rank."""
+    """Where something stands: a file as it was named, its line (0: none), its directory, its rank.
+
+    `origin` is where it came there from, in words, where it does not stand there itself.
+    """
 
     file: str
     line: int
     base: Path
     order: int
+    origin: str = ""
 
 
 class Node:
@@ -104,7 +108,7 @@ class Problems:
             file=place.file,
             line=place.line,
             path=path,
-            message=printable(message),
+            message=printable(f"{message} ({place.origin})" if place.origin else message),
             hint=printable(hint) if hint else None,
         )
         self._found.append((place.order, place.line, problem))

@@ -14,9 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from engine.config.calendars import CalendarTable
+from engine.config.document import Node
 from engine.decide.calendars import Calendar
 from engine.decide.priority import DEFAULT_AGEING_S
-from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
+from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
 from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
 from engine.triggers import (
@@ -24,8 +25,10 @@ from engine.triggers import (
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
+    Adaptive,
     CatchUp,
     Misfire,
+    Mode,
     SharedSource,
     Trigger,
 )
@@ -45,6 +48,9 @@ InlineSource = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source", "inl
 
 SourceName = Annotated[str, Meta(extra={"kind": "source_name"})]
 """The name of a shared source; unknown ones are refused."""
+
+PresetName = Annotated[str, Meta(extra={"kind": "preset"})]
+"""The name of a preset, one that is built in or one of `[presets.NAME]`; unknown ones are refused."""
 
 Listen = Annotated[str, Meta(extra={"kind": "listen"})]
 """A host and a port: `127.0.0.1:8080`, `[::1]:8080`."""
@@ -114,6 +120,28 @@ class RetryTable(Struct, frozen=True, kw_only=True):
     def policy(self) -> RetryPolicy:
         """Return it as the jobs know it."""
         return RetryPolicy(
+            attempts=self.attempts,
+            delay_s=self.delay,
+            factor=self.factor,
+            max_delay_s=self.max_delay,
+            jitter=self.jitter,
+        )
+
+
+class RetryChangeTable(Struct, frozen=True, kw_only=True):
+    """What is otherwise for the runs of one trigger; what is left out is as its job has it."""
+
+    attempts: Annotated[int | None, Meta(ge=1, description="Attempts in all, the first included.")] = None
+    delay: Annotated[Duration | None, Meta(ge=0, description="Wait before the second attempt.")] = None
+    factor: Annotated[float | None, Meta(ge=1, description="Each further wait is this much longer.")] = None
+    max_delay: Annotated[Duration | None, Meta(ge=0, description="No wait is longer.")] = None
+    jitter: Annotated[
+        float | None, Meta(ge=0, le=1, description="Waits vary at random by up to this fraction, both ways.")
+    ] = None
+
+    def change(self) -> RetryChange:
+        """Return it as the triggers know it."""
+        return RetryChange(
             attempts=self.attempts,
             delay_s=self.delay,
             factor=self.factor,
@@ -198,6 +226,59 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
             )
 
 
+class AdaptiveTable(Struct, frozen=True, kw_only=True):
+    """Let the interval of a timer, or of a source that polls, follow what comes of its runs; see docs/adaptive.md."""
+
+    min: Annotated[Duration, Meta(gt=0, description="The shortest interval.")]
+    max: Annotated[Duration, Meta(gt=0, description="The longest interval.")]
+    success_rate_min: Annotated[
+        float | None, Meta(ge=0, le=1, description="Where a smaller part of the runs succeeds, the interval grows.")
+    ] = None
+    duration_max: Annotated[
+        Duration | None, Meta(gt=0, description="Where runs take longer on average, the interval grows.")
+    ] = None
+    cpu_max: Annotated[
+        float | None, Meta(gt=0, le=1, description="Where a larger part of the CPUs is busy, the interval grows.")
+    ] = None
+    memory_max: Annotated[
+        float | None, Meta(gt=0, le=1, description="Where a larger part of the memory is in use, the interval grows.")
+    ] = None
+    load_max: Annotated[
+        float | None,
+        Meta(gt=0, description="Where the load average of one minute is higher for each CPU, the interval grows."),
+    ] = None
+    volume: Annotated[
+        str | None, Meta(description="An output of the job, a number: what a run brings, such as `rows`.")
+    ] = None
+    volume_target: Annotated[
+        float | None,
+        Meta(gt=0, description="How much a run should bring: less makes the interval longer, more shorter."),
+    ] = None
+    step: Annotated[float, Meta(gt=1, le=2, description="No change is by more than this factor.")] = 1.5
+    hold: Annotated[int, Meta(ge=1, description="So many runs at least are seen between two changes.")] = 3
+    mode: Annotated[Mode, Meta(description="`shadow` only says what it would do.")] = Mode.ON
+
+    def __post_init__(self) -> None:
+        if self.min > self.max:
+            raise BadSetting(
+                "max", f"is shorter than min, which is {format_duration(self.min)}", "make min shorter or max longer"
+            )
+        if (self.volume is None) != (self.volume_target is None):
+            given, missing = ("volume", "volume_target") if self.volume else ("volume_target", "volume")
+            raise BadSetting(missing, f"is missing beside {given}", 'such as volume = "rows", volume_target = 500')
+        limits = (self.success_rate_min, self.duration_max, self.cpu_max, self.memory_max, self.load_max, self.volume)
+        if all(limit is None for limit in limits):
+            raise BadSetting("success_rate_min", "is missing, and so is everything else to go by", "give one limit")
+
+    def rule(self) -> Adaptive:
+        """Return it as the triggers know it."""
+        return Adaptive(
+            min_s=self.min, max_s=self.max, success_rate_min=self.success_rate_min, duration_max_s=self.duration_max,
+            cpu_max=self.cpu_max, memory_max=self.memory_max, load_max=self.load_max, volume=self.volume,
+            volume_target=self.volume_target, step=self.step, hold=self.hold, mode=self.mode,
+        )  # fmt: skip
+
+
 class MisfireTable(Struct, frozen=True, kw_only=True):
     """What becomes of due instants that passed while the engine was away or busy, or the trigger was paused."""
 
@@ -266,12 +347,16 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
 
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
+    preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
     debounce: Annotated[
         Duration | DebounceTable | None,
         Meta(ge=0, description="Gather events that come close together into one run."),
+    ] = None
+    adaptive: Annotated[
+        AdaptiveTable | None, Meta(description="Let the interval of its timer or polling source follow its runs.")
     ] = None
     misfire: Annotated[
         MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
@@ -282,6 +367,14 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     priority_max: Annotated[
         Priority, Meta(description="The highest priority that an event, a file or a caller may ask for.")
     ] = HIGH_PRIORITY
+    timeout: Annotated[
+        Duration | None,
+        Meta(gt=0, description="Bound of one attempt of its runs. Default: that of the job."),
+    ] = None
+    retry: Annotated[
+        RetryChangeTable | None,
+        Meta(description="When failed attempts of its runs are tried again; keys left out are as the job has them."),
+    ] = None
     data: Annotated[Data | None, Meta(description="Fixed values; they win over the event's data.")] = None
     defaults: Annotated[
         DataTemplates | None,
@@ -290,6 +383,24 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
+
+
+class PresetTable(TriggerTable, frozen=True, kw_only=True):
+    """A template of triggers."""
+
+    on: Annotated[OnTable | None, Meta(description="A source or timer; required settings may be left to triggers.")] = (
+        None
+    )
+    # A template need not name one.
+    job: Annotated[JobName | None, Meta(description="The name of the job to run.")] = None  # type: ignore[assignment]
+    preset: Annotated[PresetName | None, Meta(description="What is not said here is as this other preset has it.")] = (
+        None
+    )
+    description: Annotated[str, Meta(description="What it does, in words; it does not become that of triggers.")] = ""
+    parameters: Annotated[
+        dict[str, str],
+        Meta(description="Settings that each trigger has to give: keys, such as `on.files.path`, and what they are."),
+    ] = field(default_factory=dict)
 
 
 class Root(Struct, frozen=True, kw_only=True):
@@ -305,6 +416,9 @@ class Root(Struct, frozen=True, kw_only=True):
         default_factory=dict
     )
     sources: Annotated[dict[Slug, SourceTable], Meta(description="Sources for several triggers, by name.")] = field(
+        default_factory=dict
+    )
+    presets: Annotated[dict[Slug, PresetTable], Meta(description="Templates of triggers, by name.")] = field(
         default_factory=dict
     )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
@@ -329,11 +443,27 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: int
 
 
+class Preset(Struct, frozen=True, kw_only=True):
+    """A preset, with all that it has from others.
+
+    - `settings`: what it says, as a document holds it; `parameters`: settings that each trigger has to give.
+    - `defined_in`: where it stands, None for one that is built in and used as it is.
+    - `changed`: settings of a built-in one that the configuration changes.
+    """
+
+    name: str
+    description: str
+    settings: Node
+    parameters: dict[str, str]
+    defined_in: str | None = None
+    changed: tuple[str, ...] = ()
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A configuration that was read and found right.
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
-    - `defaults`: what holds for jobs that come later, too.
+    - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -347,6 +477,7 @@ class Config(Struct, frozen=True, kw_only=True):
     files: tuple[Path, ...]
     secrets: frozenset[str]
     defaults: DefaultsTable = DefaultsTable()
+    presets: dict[str, Preset] = {}
     calendars: dict[str, Calendar] = {}
 
     def __repr__(self) -> str:

@@ -49,6 +49,17 @@ class Rule:
             "job": {"name": job.name, "tags": list(job.tags)},
         }
 
+    def limited(self, job: Job) -> Job:
+        """Return the job as it holds for runs of this trigger: with the trigger's own time-out and retries."""
+        trigger = self.trigger
+        if trigger.timeout_s is None and trigger.retry is None:
+            return job
+        return replace(
+            job,
+            timeout_s=job.timeout_s if trigger.timeout_s is None else trigger.timeout_s,
+            retry=job.retry if trigger.retry is None else trigger.retry.applied(job.retry),
+        )
+
     def data_of(self, event: Event) -> Any:
         """Return the data that the trigger's expressions and its job see.
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from engine.http import (
+    adaptive_routes,
     engine_routes,
     event_routes,
     foresight_routes,
     logs,
     next_routes,
     pause_routes,
+    preset_routes,
     run_routes,
     source_routes,
     trigger_routes,
@@ -58,8 +60,14 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/triggers/{{name}}/resume", pause_routes.resume_trigger, _OPERATOR, "End its pause"),
+    _route("POST", f"{API}/triggers/{{name}}/reset", adaptive_routes.reset_trigger, _OPERATOR, "Drop its overrides"),
+    _route("GET", f"{API}/triggers/{{name}}/adaptive", adaptive_routes.get_adaptive, _VIEWER, "Its adapted interval"),
+    _route(
+        "POST", f"{API}/triggers/{{name}}/adaptive", adaptive_routes.post_adaptive, _OPERATOR, "Freeze or reset that"
+    ),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
     _route("POST", f"{API}/simulate", foresight_routes.post_simulate, _OPERATOR, "What would run, wait or be skipped"),
