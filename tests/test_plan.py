@@ -30,7 +30,8 @@ REGISTRY = Registry.discover()
 
 
 def read(text: str, folder: Path, **more: Any) -> Config:
-    return load_sent([("new.toml", text.encode())], base=folder, environment={}, registry=REGISTRY, **more)
+    given = {"readable": frozenset(), **more}
+    return load_sent([("new.toml", text.encode())], base=folder, environment={}, registry=REGISTRY, **given)
 
 
 def compare(old: Config, new: Config, *, days: int = 7, count: int = 20, known: bool = True) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def test_no_secret_is_shown_and_one_that_differs_is_told_of_where_both_are_known
     (tmp_path / "one").write_text("sesame-open-one\n")
     (tmp_path / "two").write_text("sesame-open-two\n")
     one, two = (HOOK.replace("SECRET", f'{{ file = "{name}" }}') for name in ("one", "two"))
-    old, new = (read(text, tmp_path, read_files=True) for text in (one, two))
+    old, new = (read(text, tmp_path, readable=None) for text in (one, two))
     view = compare(old, new)
     assert view["triggers"][0]["keys"] == [{"key": "on.webhook.verify.github", "from": "***", "to": "***"}]
     assert "sesame" not in str(view)
@@ -172,6 +173,20 @@ def test_no_file_is_read_or_made_for_a_configuration_that_was_sent(tmp_path: Pat
             config = read(HOOK.replace("SECRET", f'{{ file = "{name}"{more} }}'), tmp_path)
             assert "sesame-open" not in config.secrets
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+
+
+def test_a_calendar_that_was_sent_reads_only_files_that_the_engine_reads_already(tmp_path: Path) -> None:
+    file = tmp_path / "days.ics"
+    file.write_text(
+        "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:-//us//us//EN\nBEGIN:VEVENT\nUID:1\nDTSTAMP:20260101T000000Z\n"
+        "DTSTART;VALUE=DATE:20260107\nEND:VEVENT\nEND:VCALENDAR\n"
+    )
+    text = f'{BASE}[calendars.days]\nical = "days.ics"\n'
+    known = read(text, tmp_path, readable=None)
+    assert known.icals == {file}
+    assert read(text, tmp_path, readable=known.icals).calendars == known.calendars
+    with pytest.raises(ConfigError, match="not one that the engine reads already"):
+        read(text.replace("days.ics", "/etc/passwd"), tmp_path, readable=known.icals)
 
 
 def test_plugins_of_folders_are_not_loaded_for_a_configuration_that_was_sent(tmp_path: Path) -> None:
@@ -193,5 +208,5 @@ def test_all_mistakes_are_told_at_their_lines(tmp_path: Path) -> None:
 def test_several_files_that_were_sent_lie_over_each_other(tmp_path: Path) -> None:
     more = b'[jobs.bake]\ntimeout = "1m"\n'
     sent = [("a.toml", BASE.encode()), ("b.toml", more)]
-    config = load_sent(sent, base=tmp_path, environment={}, registry=REGISTRY)
+    config = load_sent(sent, base=tmp_path, environment={}, registry=REGISTRY, readable=())
     assert config.jobs["bake"].timeout_s == 60.0
