@@ -39,7 +39,7 @@ EXPECTED = {
 
 FOLLOWED = {"fragile", "awaited"}
 
-_GAP = re.compile(r"missed: (more than )?([\d,]+) due instants from (\S+) to (\S+)")
+_GAP = re.compile(r"missed: (more than )?([\d,]+) due instants from (\S+) to ([^\s,]+)")
 _OUTCOMES = {"run", "joined", "filtered"}
 _ATTEMPTS = {"succeeded", "exit_code", "function_raised", "engine_died", "interrupted", "crash_loop"}
 """How attempts may end here: nothing but the engine's own deaths and stops comes in a job's way."""
