@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from msgspec.structs import replace
 
 from engine.adaptive import Adaptation
 from engine.clock import Clock, rfc3339
@@ -354,6 +355,8 @@ class Operations:
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
         trigger = self._rule(name).trigger
+        if (schedule := self._timers.schedule(name)) is not None:
+            trigger = replace(trigger, schedule=schedule)  # with the interval that is in force
         return upcoming(trigger, after, pause=self._pauses.now(name), default_zone=self.config.engine.timezone)
 
     def why_completed(self, name: str) -> str | None:
