@@ -3,7 +3,8 @@
 The table is that of the house. Imports for types alone and within functions count too.
 
 `queue` stands among the ground services: it is a window over the store, which decides nothing and which `dispatch`
-takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of which run.
+takes runs from; so does `overlaps`, by which `dispatch` knows what is open. So no organ needs to know another. So does
+`following`, which knows who is on the end of which run.
 `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
@@ -26,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd",
-         "loopwatch"}
+         "loopwatch", "overlaps"}
     ),
     frozenset({"config", "foresight"}),
     frozenset(

@@ -34,7 +34,7 @@ from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import MISFIRE, PRIORITIES, Adaptive, Debounce, SharedSource, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
 from engine.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -197,12 +197,6 @@ class Builder:
             if found is None:
                 return None
             source_id = found
-        if table.misfire is not None and not isinstance(on, Timer):
-            self._at(
-                ("triggers", name, "misfire"),
-                f"has no effect on {on.name}, which has no due instants",
-                "leave it out; it is for timers, such as on.cron",
-            )
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
@@ -215,7 +209,7 @@ class Builder:
             source=source_id,
             on=on,
             schedule=schedule,
-            misfire=MISFIRE if table.misfire is None else table.misfire.rule(),
+            misfire=self._misfire(name, table, on),
             shared=shared,
             preset=table.preset,
             filter=table.filter,
@@ -232,6 +226,19 @@ class Builder:
             enabled=table.enabled,
             defined_in=self._defined_in(("triggers", name)),
         )
+
+    def _misfire(self, trigger: str, table: TriggerTable, on: Any) -> Misfire:
+        """Return the rule on due instants; of a source, which has none, only its preset may have said one."""
+        path: KeyPath = ("triggers", trigger, "misfire")
+        if table.misfire is None or isinstance(on, Timer):
+            return MISFIRE if table.misfire is None else table.misfire.rule()
+        if not self._root.nearest(path).place.origin:
+            self._at(
+                path,
+                f"has no effect on {on.name}, which has no due instants",
+                "leave it out; it is for timers, such as on.cron",
+            )
+        return MISFIRE
 
     def _adaptive(self, name: str, table: AdaptiveTable | None, on: Source | Timer) -> Adaptive | None:
         """Return by what a trigger's interval is adapted; tell where it has none, or one that is out of bounds."""

@@ -168,6 +168,7 @@ class Timers:
             state = self._states.get(name)
             if state is not None and state.pause is not None:
                 self._push_delayed(0.0, state)
+        self._woken.set()
 
     # Intervals that are adapted
 
@@ -357,7 +358,8 @@ class Timers:
             cursor=rfc3339(found.first),
             missed=tuple(missed),
             reason=reason,
-            caught_up=bool(reason) and state.trigger.misfire.catch_up is CatchUp.ALL,
+            caught_up=state.trigger.misfire.catch_up is CatchUp.ALL
+            and (bool(reason) or bool(state.backlog) or len(found.runs) > 1),
         )
 
     def _park(self, state: State, pause: Pause) -> None:
@@ -540,7 +542,7 @@ class Timers:
         if waiting:
             until = max(state.since for state in waiting)
             log.warning(
-                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on at %s",
+                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on after %s",
                 _named(waiting), rfc3339(until), extra={"action": "clock_behind", "triggers": len(waiting)},
             )  # fmt: skip
         if corrected:
