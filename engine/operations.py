@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from msgspec.structs import replace
 
 from engine.adaptive import Adaptation
 from engine.clock import Clock, rfc3339
@@ -355,9 +354,10 @@ class Operations:
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
         trigger = self._rule(name).trigger
-        if (schedule := self._timers.schedule(name)) is not None:
-            trigger = replace(trigger, schedule=schedule)  # with the interval that is in force
-        return upcoming(trigger, after, pause=self._pauses.now(name), default_zone=self.config.engine.timezone)
+        return upcoming(
+            trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
+            default_zone=self.config.engine.timezone,
+        )  # fmt: skip
 
     def why_completed(self, name: str) -> str | None:
         """Say why nothing more of a trigger's timer comes due; None where something does."""
