@@ -73,6 +73,7 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         self._check_loops(triggers)
+        self._check_retries(triggers)
         if len(self._problems):
             return None
         return Config(
@@ -304,6 +305,17 @@ class Builder:
         for names in loops:
             self._at(("triggers", names[0], "on"), *said_of_loop(names, triggers))
 
+    def _check_retries(self, triggers: Mapping[str, Trigger]) -> None:
+        """Refuse retries that trigger and job are only together wrong about."""
+        tables, defaults = self._reader.sound.get(("jobs",), {}), self._tables["defaults"]
+        for name, trigger in triggers.items():
+            table = tables.get(trigger.job)
+            if trigger.retry is None or table is None or not isinstance(defaults, DefaultsTable):
+                continue
+            said = said_of_retries(trigger, self._job(trigger.job, table, defaults))
+            if said is not None:
+                self._at(("triggers", name, "retry"), *said)
+
     def _defined_in(self, path: KeyPath) -> str:
         place = self._root.nearest(path).place
         return f"{place.file}:{place.line}"
@@ -311,3 +323,17 @@ class Builder:
 
 def _priority(value: int | str) -> int:
     return PRIORITIES[value] if isinstance(value, str) else value
+
+
+def said_of_retries(trigger: Trigger, job: Job) -> tuple[str, str] | None:
+    """Say what is wrong with the retries of a trigger's runs, and the way out; None where nothing is."""
+    if trigger.retry is None:
+        return None
+    policy = trigger.retry.applied(job.retry)
+    if policy.delay_s <= policy.max_delay_s:
+        return None
+    return (
+        f"with what job {job.name} says, delay is {format_duration(policy.delay_s)}, longer than max_delay, which is "
+        f"{format_duration(policy.max_delay_s)}",
+        "make delay shorter or max_delay longer",
+    )
