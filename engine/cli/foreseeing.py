@@ -152,7 +152,7 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
 
 
 def foresee_remotely(session: Session, asked: Asked) -> dict[str, Any] | None:
-    """Ask an engine what would happen; as JSON, all items are fetched page by page."""
+    """Ask an engine what would happen; as JSON its answer is printed, with the first items, and None returned."""
     from engine.cli.output import say_json
 
     client = session.client()
