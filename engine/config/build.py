@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,9 @@ class Builder:
         self._root = root
         self._tables = tables
         self._calendars = dict(calendars or {})
+        self._icals: set[Path] = set()
+        self.readable: Collection[Path] | None = None
+        """The files that calendars may name; None: any."""
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
@@ -84,6 +87,7 @@ class Builder:
             files=files,
             defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
+            icals=frozenset(self._icals),
             calendars=self._calendars,
         )
 
@@ -158,6 +162,12 @@ class Builder:
         found: dict[str, Calendar] = {}
         for name, table in tables.items():
             path: KeyPath = ("calendars", name)
+            if table.ical is not None and self.readable is not None and table.ical not in self.readable:
+                message = f"the file {show_value(str(table.ical))} is not one that the engine reads already"
+                self._at((*path, "ical"), message, "no other file is read for a configuration that was sent")
+                continue
+            if table.ical is not None:
+                self._icals.add(table.ical)
             try:
                 found[name] = table.calendar(name, self._defined_in(path))
             except BadSetting as error:
