@@ -17,18 +17,20 @@ from msgspec.structs import replace
 
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import AttemptEnd, after_end, after_interruption, timed_out
+from engine.decide.lanes import Slots
 from engine.decide.priority import rank
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
+from engine.lanes import BackfillLane
 from engine.plugin import Outcome
 from engine.processes import kernel_start
 from engine.queue import Queue, Timeline, Waiting
-from engine.runs import Run, RunState, Step
+from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.store.base import QueuePlace, Store
-from engine.store.changes import Enqueue, Finish, NoteProcess, Start
+from engine.store.changes import End, Enqueue, Finish, NoteProcess, Start
 from engine.units import format_span
 
 log = logging.getLogger("engine.dispatch")
@@ -41,8 +43,8 @@ MOST_MOVING = 2048
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
 
-Finished = Callable[[Run, Finish], Awaitable[Any]]
-"""Hands in, before it returns, how an attempt ended; what it returns is done when that is durable."""
+Finished = Callable[[Run, Finish | End], Awaitable[Any]]
+"""Hands in, before it returns, how an attempt or a run ended; what it returns is done when that is durable."""
 
 Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
 
@@ -91,6 +93,8 @@ class Dispatch:
         self._moving: set[str] = set()
         self._fewer_moving = asyncio.Event()
         self._queue = Queue(self._read_head, self._is_active)
+        self._backfills = BackfillLane(clock, Queue(self._read_backfill_head, self._is_active))
+        self._backfill_waits = asyncio.Event()
         self._timeline = Timeline(self._read_due, self._is_active)
         self._timeline_changed = asyncio.Event()
         self._timeline_until = EPOCH
@@ -132,6 +136,7 @@ class Dispatch:
         self._jobs[job.name] = job
         self._limits[job.name] = job.concurrency
         self._queue.unpark(job.name)
+        self._backfills.unpark(job.name)
         self.pump()
 
     # The starter that intake uses
@@ -150,7 +155,11 @@ class Dispatch:
         self._begin(run, (event,), started=True)
 
     def offer(self, run: Run, event: Event | None) -> None:
-        self._queue.offer(run, event)
+        if run.origin is Origin.BACKFILL:
+            self._backfills.offer(run, event)
+            self._backfill_waits.set()
+        else:
+            self._queue.offer(run, event)
         self.pump()
 
     def wait(self, run: Run) -> None:
@@ -174,11 +183,13 @@ class Dispatch:
                         self._queue.expect(job)
                     for job in self._queue.low():
                         await self._queue.refill(job)
+                    await self._begin_backfills()
                     await self._timeline.refill()
                     self._starting = True
                     group.start_soon(self._follow_timeline, name="dispatch: timeline")
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
+                    group.start_soon(self._follow_backfills, name="dispatch: backfills")
                     task_status.started()
                     self.pump()
             finally:
@@ -234,6 +245,13 @@ class Dispatch:
         if not self._taken:
             self._idle.set()
         self._queue.unpark(job)
+        if self._backfills.waiting:
+            self._backfills.unpark(job)
+
+    def _give_slot_of(self, run: Run) -> None:
+        if run.origin is Origin.BACKFILL:
+            self._backfills.ended(run)
+        self._give_slot(run.job)
 
     def _moved(self, run_id: str) -> None:
         self._moving.discard(run_id)
@@ -245,17 +263,65 @@ class Dispatch:
     def pump(self) -> None:
         """Start queued runs while slots are free."""
         while self._starting and self._taken < self._concurrency:
-            waiting = self._queue.take(self._may_start)
+            waiting = self._take_beside_backfills() if self._backfills.waiting else self._queue.take(self._may_start)
             if waiting is None:
                 break
             self._take_slot(waiting.run.job)
             self._start(waiting)
-            if self._queue.is_low(waiting.run.job):
-                self._spawn(self._refill, waiting.run.job)
+            lane = self._backfills if waiting.run.origin is Origin.BACKFILL else self._queue
+            if lane.is_low(waiting.run.job):
+                self._spawn(self._refill, lane, waiting.run.job)
         else:
             return
-        for job in self._queue.low():
-            self._spawn(self._refill, job)
+        for lane in (self._queue, self._backfills):
+            for job in lane.low():
+                self._spawn(self._refill, lane, job)
+
+    def _take_beside_backfills(self) -> Waiting | None:
+        """Take the next run of either lane, as `engine.decide.lanes` says."""
+        engine = Slots(self._taken, self._concurrency)
+        return (
+            self._backfills.take_ahead(engine, self._slots_of)
+            or self._queue.take(self._may_start)
+            or self._backfills.take_idle(engine, self._slots_of)
+        )
+
+    def _slots_of(self, job: str) -> Slots:
+        known = self._jobs.get(job)
+        if known is not None and not known.enabled:
+            return Slots(0, 0)
+        return Slots(self._taken_by.get(job, 0), self._limits.get(job))
+
+    async def _begin_backfills(self) -> None:
+        """Take up the runs of backfills that wait in the store."""
+        for job in await self._store.queued_jobs(Lane.BACKFILL):
+            self._backfills.expect(job)
+            self._backfill_waits.set()
+        for job in self._backfills.low():
+            await self._backfills.refill(job)
+
+    async def _follow_backfills(self) -> None:
+        """Look again when live work may have kept a backfill from every slot for too long."""
+        while True:
+            await self._backfill_waits.wait()
+            self._backfill_waits.clear()
+            while self._backfills.waiting:
+                await self._clock.sleep(min(self._backfills.look_in_s(), LONGEST_SLEEP_S))
+                self.pump()
+
+    async def withdraw(self, run: Run, step: Step) -> bool:
+        """End a run that waits, durably; return False where it has started or ended meanwhile. Raises StoreError."""
+        self._timeline.remove(run.id)
+        if run.origin is Origin.BACKFILL:
+            self._backfills.remove(run)
+        else:
+            self._queue.remove(run.job, run.id)
+        try:
+            await self._finish(run, End(run=run.id, step=step))
+        except Conflict:
+            return False
+        self._on_change(run.id)
+        return True
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -284,7 +350,7 @@ class Dispatch:
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
         if self._runs is None:
             # All has ended; what is stored as running is settled at the next start.
-            self._give_slot(run.job)
+            self._give_slot_of(run)
             return
         active = Active(run)
         if not self._starting:
@@ -316,7 +382,7 @@ class Dispatch:
             recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)
-            self._give_slot(run.job)
+            self._give_slot_of(run)
             gave_back = True
             self.pump()
             await recorded
@@ -333,7 +399,7 @@ class Dispatch:
             self._moved(run.id)
             if not gave_back:
                 self._active.pop(run.id, None)
-                self._give_slot(run.job)
+                self._give_slot_of(run)
                 self.pump()
             self._on_change(run.id)
 
@@ -488,7 +554,7 @@ class Dispatch:
                 return
             self._windows.close(window)
             run = replace(run, event_count=window.count, priority=window.priority, window=None, due_at=window.due_at)
-        if self.claim(run.job):
+        if run.origin is not Origin.BACKFILL and self.claim(run.job):
             self._start(Waiting(run, None))
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
@@ -517,13 +583,16 @@ class Dispatch:
     async def _read_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
         return await self._store.queue_head(job, after=after, limit=limit)
 
+    async def _read_backfill_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
+        return await self._store.queue_head(job, after=after, limit=limit, lane=Lane.BACKFILL)
+
     async def _read_due(self, after: tuple[datetime, str], limit: int) -> list[tuple[datetime, Run]]:
         return await self._store.due(after=after, limit=limit)
 
-    async def _refill(self, job: str) -> None:
-        while self._queue.is_low(job):
+    async def _refill(self, lane: Queue | BackfillLane, job: str) -> None:
+        while lane.is_low(job):
             try:
-                await self._queue.refill(job)
+                await lane.refill(job)
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_READ_S)
                 continue

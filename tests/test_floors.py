@@ -2,8 +2,9 @@
 
 The table is that of the house. Imports for types alone and within functions count too.
 
-`queue` stands among the ground services: it is a window over the store, which decides nothing and which `dispatch`
-takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of which run.
+`queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
+`dispatch` takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of
+which run.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "payload"}),
+    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
-        {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd",
-         "loopwatch"}
+        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
+         "systemd", "loopwatch"}
     ),
     frozenset({"config"}),
     frozenset(

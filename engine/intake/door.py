@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.backfills import SOURCE_PREFIX as BACKFILL_PREFIX
 from engine.clock import Clock
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
@@ -26,8 +27,8 @@ from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import Origin, Run, RunState
-from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory
-from engine.triggers import Pause
+from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
+from engine.triggers import GATES, Pause
 
 log = logging.getLogger("engine.intake")
 
@@ -179,6 +180,24 @@ class Intake:
             raise Conflict(f"the request id {request_id} has fired another trigger; give each request its own")
         return answer
 
+    async def backfill(self, trigger: str, events: Sequence[Event], move: MoveBackfill, reason: str) -> list[Accepted]:
+        """Make due instants of a backfill durable as events of its own, with their runs and its new place, as one.
+
+        They meet the trigger's filter, data and defaults; each runs for itself, whatever it gathers otherwise.
+
+        Raises NotFound, Conflict (it is disabled, or the backfill is in another place or state), InvalidEvent and
+        StoreUnavailable.
+        """
+        rule = self._rules.get(trigger)
+        if rule is None:
+            raise NotFound(f"there is no trigger {trigger}")
+        if rule.disabled is not None:
+            raise Conflict(rule.disabled)
+        named = [self._admit(event, BACKFILL_PREFIX + move.backfill) for event in events]
+        return await self._commit(
+            named, lambda _: (rule,), Origin.BACKFILL, reason=reason, bypass=GATES, backfill=move
+        )
+
     def finish(self, run: Run, end: Finish | End) -> Awaitable[Any]:
         """Hand in how an attempt or a run ended, with what follows from it; await that both are durable, as one.
 
@@ -263,7 +282,7 @@ class Intake:
     async def _commit(
         self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
         Cursor | None = None, memory: Memory | None = None, missed: tuple[Run, ...] = (), reason: str = "",
-        bypass: frozenset[str] = frozenset(),
+        bypass: frozenset[str] = frozenset(), backfill: MoveBackfill | None = None,
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
         for attempt in range(1, _TRIES + 1):
@@ -277,7 +296,7 @@ class Intake:
                     drafts.append(draft)
                     self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
-                change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory)
+                change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory, backfill=backfill)
                 stored = self._journal.submit(change)
                 answers = await stored
             except asyncio.CancelledError:

@@ -23,6 +23,9 @@ from engine.units import format_duration, format_size
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
 
+_ON_TIME = frozenset({Origin.SCHEDULE, Origin.BACKFILL})
+"""What is run for a due instant, which is the time of its event."""
+
 
 class Starter(Protocol):
     """What intake needs of dispatch."""
@@ -197,9 +200,12 @@ class Drafting:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif origin is Origin.SCHEDULE:
             code, text = "due", "due"
+        elif origin is Origin.BACKFILL:
+            code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
-        if draft.may_start and self._starter.claim(rule.job.name):
+        # A backfill's run waits in its lane, so that it takes no slot that others want.
+        if origin is not Origin.BACKFILL and draft.may_start and self._starter.claim(rule.job.name):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
@@ -221,11 +227,14 @@ class Drafting:
         if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
             # Heard: several senders may use the same keys for different events.
             key = f"{event.source} {event.key}"
+        elif origin is Origin.BACKFILL:
+            # Another backfill may run the same instant again.
+            key = f"{event.source} {event.key}"
         return Run(
             id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
+            scheduled_for=event.time if origin in _ON_TIME else None, **fields,
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:
