@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from engine.backfill import Backfills
 from engine.clock import Clock, rfc3339
 from engine.config import Config
 from engine.config.scalars import near
@@ -120,9 +121,9 @@ class Operations:
 
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
-        Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule], prepare: Callable[[Job], object],
-        version: str, boot: str, loop_watch: LoopWatch,
+        Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
+        changes: Changes, pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -132,6 +133,7 @@ class Operations:
         self._dispatch = dispatch
         self._timers = timers
         self._sources = sources
+        self.backfills = backfills
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
@@ -174,6 +176,7 @@ class Operations:
             "triggers": len(self._rules),
             "jobs": len(self.jobs),
             "sources": self.source_views(),
+            "backfills": self.backfills.status(),
             "loop": self._loop_watch.view(),
             "store": {
                 "url": self.config.store.url,

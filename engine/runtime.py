@@ -24,9 +24,10 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from engine import logs
+from engine.backfill import Backfills
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
-from engine.decide.attempts import after_crash
+from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
@@ -120,7 +121,7 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset({"timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
         self.operations: Operations | None = None
@@ -233,7 +234,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=outcomes,
+            on_end=lambda run, end: note_end(run, end),
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -244,6 +245,15 @@ class Runtime:
             own_sources=self._own_sources,
         )  # fmt: skip
         await self._settle(store, intake.finish)
+        backfills = Backfills(
+            clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
+            withdraw=dispatch.withdraw,
+        )  # fmt: skip
+
+        def note_end(run: Run, end: AttemptEnd) -> None:
+            outcomes(run, end)
+            if run.origin is Origin.BACKFILL:
+                backfills.note_end(run, end)
 
         async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
             return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
@@ -262,9 +272,9 @@ class Runtime:
         )  # fmt: skip
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
-            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
-            rules=rules, retired=retired, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
+            timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
+            pauses=pauses, rules=rules, retired=retired, version=distribution_version(), boot=self.boot,
+            loop_watch=loop_watch, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
         )  # fmt: skip
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
@@ -282,6 +292,7 @@ class Runtime:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(sources.run, name="sources")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
+                    await inner.start(backfills.run, name="backfills")
                     if used:
                         with anyio.move_on_after(ROUTES_S):
                             await routes_ready.wait()

@@ -37,6 +37,7 @@ from engine.store.base import (
 )
 from engine.store.changes import Change
 from engine.triggers import Pause, Trigger
+from tests.fake_backfills import FakeBackfills
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -187,6 +188,7 @@ class FakeOperations:
         self.routes: dict[str, dict[str, Handler]] = {}
         self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
+        self.backfills = FakeBackfills()
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from engine.http import engine_routes, event_routes, logs, run_routes, source_routes, trigger_routes
+from engine.http import backfill_routes, engine_routes, event_routes, logs, run_routes, source_routes, trigger_routes
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
 
@@ -47,6 +47,12 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/triggers/{{name}}/resume", trigger_routes.resume_trigger, _OPERATOR, "Let it run again"),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("POST", f"{API}/backfills", backfill_routes.post_backfill, _OPERATOR, "Run due instants that have passed"),
+    _route("GET", f"{API}/backfills", backfill_routes.list_backfills, _VIEWER, "Backfills, the newest first"),
+    _route("GET", f"{API}/backfills/{{id}}", backfill_routes.get_backfill, _VIEWER, "One backfill, and its progress"),
+    _route("POST", f"{API}/backfills/{{id}}/pause", backfill_routes.pause_backfill, _OPERATOR, "Pause it"),
+    _route("POST", f"{API}/backfills/{{id}}/resume", backfill_routes.resume_backfill, _OPERATOR, "Let it go on"),
+    _route("POST", f"{API}/backfills/{{id}}/cancel", backfill_routes.cancel_backfill, _OPERATOR, "Cancel it"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),

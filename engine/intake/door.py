@@ -28,11 +28,14 @@ from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
-from engine.triggers import GATES, Pause
+from engine.triggers import Pause
 
 log = logging.getLogger("engine.intake")
 
 MANUAL_SOURCE = "manual"
+_NOT_FOR_BACKFILL = frozenset({"debounce", "pause"})
+"""A backfill runs each instant for itself; while its trigger is paused it waits, and does not come here."""
+
 _TRIES = 3
 
 
@@ -195,7 +198,7 @@ class Intake:
             raise Conflict(rule.disabled)
         named = [self._admit(event, BACKFILL_PREFIX + move.backfill) for event in events]
         return await self._commit(
-            named, lambda _: (rule,), Origin.BACKFILL, reason=reason, bypass=GATES, backfill=move
+            named, lambda _: (rule,), Origin.BACKFILL, reason=reason, bypass=_NOT_FOR_BACKFILL, backfill=move
         )
 
     def finish(self, run: Run, end: Finish | End) -> Awaitable[Any]:
