@@ -13,7 +13,7 @@ import inspect
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from msgspec import Struct
 from engine.errors import PluginError
 from engine.ids import is_slug
 from engine.plugin import Plugin, Runner, Source, Timer
+from engine.plugin.timers import TIMER_FIELDS
 
 GROUP = "engine.plugins"
 """The group of entry points that plugins are announced by."""
@@ -204,7 +205,25 @@ def check_plugin(plugin: Any) -> Kind:
         raise PluginError(f"{title} does not implement {methods}, which every {kind} must")
     if plugin.main is not None and plugin.main not in plugin.__struct_fields__:
         raise PluginError(f"{title} names {plugin.main!r} as its main field, but has no such field")
+    if kind == "timer":
+        _check_fields(plugin, title)
     return kind
+
+
+def _check_fields(timer: type[Any], title: str) -> None:
+    """Refuse a timer that defines anew a setting that every timer has."""
+    for cls in timer.__mro__[: timer.__mro__.index(Timer)]:
+        again = sorted(TIMER_FIELDS & {*cls.__dict__, *_annotations(cls)})
+        if again:
+            found = " and ".join(again)
+            raise PluginError(f"{title} defines {found}, which every timer has; call its own setting otherwise")
+
+
+def _annotations(cls: type[Any]) -> Collection[str]:
+    try:
+        return inspect.get_annotations(cls)
+    except Exception:  # annotations are plugin code: what is wrong with them is told when they are read
+        return ()
 
 
 def _module_file(path: Path) -> Path | None:

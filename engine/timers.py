@@ -285,6 +285,7 @@ def said_of_end(schedule: Schedule, since: datetime) -> str:
     """Say that nothing of a timer comes due after `since`, which is when it ran last, or was first seen."""
     said = "its timer has no further due instant"
     try:
+        said = schedule.why_over(since)
         last = schedule.previous(since + timedelta(microseconds=1))
     except Exception:  # plugin code; what it says is of use and not needed
         log.exception(

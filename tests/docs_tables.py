@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.cli.app import app
 from engine.config import schema as schema_of
+from engine.config.calendars import CalendarTable
 from engine.config.model import (
     DebounceTable,
     DefaultsTable,
@@ -40,11 +41,12 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, SourceTable, Shared, JobTable, TriggerTable,
-    DebounceTable,
+    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
+    TriggerTable, DebounceTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
+    "calendar": "name of a calendar",
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",
     "duration": "duration", "size": "size", "path": "path", "data": "table", "data_templates": "table of templates",

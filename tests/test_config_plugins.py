@@ -29,7 +29,6 @@ from engine.plugin import (
     SourceContext,
     TemplateText,
     Timer,
-    TimeZone,
 )
 from engine.registry import Registry
 
@@ -106,7 +105,6 @@ class Tick(Timer, frozen=True, kw_only=True):
     main: ClassVar[str | None] = "expression"
 
     expression: str
-    timezone: TimeZone | None = None
 
     def __post_init__(self) -> None:
         if self.expression == "never":

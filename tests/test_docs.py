@@ -307,8 +307,11 @@ def test_the_program_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_the_timer_of_the_page_agrees_with_itself(tmp_path: Path) -> None:
     write_plugins(tmp_path)
-    beat = Registry.discover([tmp_path / "plugins"]).timers["beat"](every=7.0)
-    assert len(check_timer(beat, [VirtualClock().now() + timedelta(seconds=second) for second in range(70)])) >= 10
+    beat: Any = Registry.discover([tmp_path / "plugins"]).timers["beat"]
+    assert (
+        len(check_timer(beat(every=7.0), [VirtualClock().now() + timedelta(seconds=second) for second in range(70)]))
+        >= 10
+    )
 
 
 def test_the_plugins_of_the_page_pass_the_style_of_the_project(tmp_path: Path) -> None:

@@ -20,8 +20,17 @@ import pytest
 from engine.plugin import Event, Outcome, SystemClock
 from engine.runs import RunState
 from plugins.runners import exec as exec_module
+from plugins.runners import spawning
 from plugins.runners.exec import Exec
 from tests.exec_runs import AT, Context, FastClock, cancelled, context, lives, pids_in, program, run, until
+
+
+@pytest.fixture(autouse=True, params=["spawn", "popen"])
+def way_of_starting(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start programs by posix_spawn, as their directory is the engine's own, and by Popen, as it is another."""
+    monkeypatch.setattr(spawning.Marked, "at_s", -spawning.MARK_AGAIN_S)
+    if request.param == "spawn":
+        monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +129,12 @@ async def test_no_descriptor_but_the_first_three_reaches_a_program(tmp_path: Pat
     finally:
         os.close(leak)
     assert sorted(eval(made.logged())) == ["0", "1", "2"]
+
+
+async def test_what_python_ignores_a_program_does_not(tmp_path: Path) -> None:
+    _, made = await run(tmp_path, "sh", "-c", "grep SigIgn /proc/self/status")
+    ignored = int(made.logged().split()[1], 16)
+    assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
 
 
 async def test_a_program_leads_a_session_of_its_own_and_is_told_of(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -126,7 +127,7 @@ def test_naive_times_are_refused() -> None:
         ({"every": 60.0, "offset": 61.0}, "offset"),
     ],
 )
-def test_settings_that_make_no_grid_are_refused(settings: dict[str, float], field: str) -> None:
+def test_settings_that_make_no_grid_are_refused(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(BadSetting) as refused:
         Interval(**settings)
     assert refused.value.field == field

@@ -71,12 +71,12 @@ def never_due(config: Config) -> Iterator[tuple[str, str]]:
         try:
             if schedule.next(now) is not None:
                 continue
-            last = schedule.previous(now)
+            said, last = schedule.why_over(now), schedule.previous(now)
         except Exception:  # plugin code; the engine says so when it runs
             log.exception("Trigger %s: its timer raised", trigger.name, extra={"action": "timer_raised"})
             continue
         until = "" if last is None else f": its last instant was {rfc3339(last)}"
-        yield trigger.name, f"its timer has no further due instant{until}"
+        yield trigger.name, f"{said}{until}"
 
 
 def find_plugins(session: Session) -> Registry:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
+from engine.config.calendars import CalendarTable
 from engine.config.document import KeyPath, Node, show_value
 from engine.config.loops import find_loops, said_of_loop
 from engine.config.model import (
@@ -24,12 +25,13 @@ from engine.config.model import (
     StoreTable,
     TriggerTable,
 )
-from engine.config.plugin_tables import SettingsReader
+from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
+from engine.decide.calendars import Calendar
 from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job
-from engine.plugin import Source, Timer
+from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import PRIORITIES, Debounce, SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
@@ -38,16 +40,22 @@ _log = logging.getLogger(__name__)
 class Builder:
     """Makes a Config of the tables, by key, of which those that were wrong are BAD.
 
-    `owners` are those who have sources already.
+    `owners` are those who have sources already; `calendars` are those that there are, unless the tables define them.
     """
 
     def __init__(
-        self, reader: SettingsReader, root: Node, tables: Mapping[str, Any], owners: Owners | None = None
+        self,
+        reader: SettingsReader,
+        root: Node,
+        tables: Mapping[str, Any],
+        owners: Owners | None = None,
+        calendars: Mapping[str, Calendar] | None = None,
     ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._root = root
         self._tables = tables
+        self._calendars = dict(calendars or {})
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
@@ -55,6 +63,7 @@ class Builder:
         engine, store, http = (self._tables[key] for key in ("engine", "store", "http"))
         self._check_exposure()
         self._check_data(engine)
+        self._calendars |= self._read_calendars()
         sources = self._sources()
         triggers = self.triggers(sources)
         self._check_loops(triggers)
@@ -71,6 +80,7 @@ class Builder:
             files=files,
             defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
+            calendars=self._calendars,
         )
 
     def _at(self, path: KeyPath, message: str, hint: str | None = None) -> None:
@@ -137,6 +147,18 @@ class Builder:
             defined_in=self._defined_in(("jobs", name)),
         )
 
+    def _read_calendars(self) -> dict[str, Calendar]:
+        """Return the calendars, but for those that are wrong."""
+        tables: Mapping[str, CalendarTable] = self._reader.sound.get(("calendars",), {})
+        found: dict[str, Calendar] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("calendars", name)
+            try:
+                found[name] = table.calendar(name, self._defined_in(path))
+            except BadSetting as error:
+                self._reader.refuse(error, CalendarTable, self._root.nearest(path), path)
+        return found
+
     def _sources(self) -> dict[str, SharedSource]:
         """Return the sources with a name, but for those that are wrong."""
         found: dict[str, SharedSource] = {}
@@ -159,16 +181,19 @@ class Builder:
 
     def _trigger(self, name: str, table: TriggerTable, sources: Mapping[str, SharedSource]) -> Trigger | None:
         on, shared, source_id = table.on, None, f"timer:{name}"
+        path: KeyPath = ("triggers", name, "on", on.name)
         if isinstance(on, Shared):
             shared = sources.get(on.named)
             if shared is None:
                 return None
             on, source_id = shared.on, shared.id or source_id
+            path = ("sources", shared.name, on.name)
         elif isinstance(on, Source):
             found = self._ids.of_trigger(name, on)
             if found is None:
                 return None
             source_id = found
+        schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
             rule = Debounce(wait_s=debounce.wait, max_wait_s=debounce.max_wait, key=debounce.key)
@@ -179,7 +204,7 @@ class Builder:
             job=table.job,
             source=source_id,
             on=on,
-            schedule=Schedule(trigger=name, timer=on) if isinstance(on, Timer) else None,
+            schedule=schedule,
             shared=shared,
             filter=table.filter,
             debounce=rule,
@@ -192,6 +217,23 @@ class Builder:
             enabled=table.enabled,
             defined_in=self._defined_in(("triggers", name)),
         )
+
+    def _schedule(self, trigger: str, timer: Timer, path: KeyPath) -> Schedule | None:
+        """Return when a trigger comes due, or None after telling why it can't."""
+        if len(self._problems) and not self._calendars.keys() >= {*timer.except_, *timer.only}:
+            return None  # one that it names is wrong, or not there, and that is told
+        cls, schedule = type(timer), None
+        try:
+            schedule = Schedule(trigger=trigger, timer=timer, calendars=self._calendars)
+            schedule.check()
+        except BadSetting as error:
+            node = self._root.nearest(path)
+            self._reader.refuse(error, cls, node if node.value is timer else as_table(cls, node, path), path)
+        except PluginError as error:
+            self._at(path, str(error))
+        except Exception:  # plugin code; it is asked again, and told of, when the engine runs
+            _log.warning("%s: its timer raised", trigger, exc_info=True, extra={"action": "plugin.timer"})
+        return schedule
 
     def _check_loops(self, triggers: Mapping[str, Trigger]) -> None:
         """Refuse triggers whose runs' ends start them again and again, where nobody said that this is meant."""

@@ -176,10 +176,11 @@ class Given:
         reader.inherited[RetryTable] = self._config.defaults.retry
         reader.elsewhere = DEFINED_BY_CODE
         reader.named["source_name"] = self._config.sources.keys()
+        reader.named["calendar"] = self._config.calendars.keys()
         reader.sound[("sources",)] = dict(self._config.sources)
         shape = next(field.shape for field in fields_of(Root) if field.key == table)
         tables = reader.read(shape, root.value[table], (table,))
-        builder = Builder(reader, root, {}, self._owners)
+        builder = Builder(reader, root, {}, self._owners, self._config.calendars)
         reading = _Reading(problems=problems, references=references, builder=builder, tables=tables)
         if len(problems):
             reading.finish()

@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 
+from engine.config.calendars import CalendarTable
+from engine.decide.calendars import Calendar
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.jobs import Job, OnCrash, RetryPolicy
 from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
@@ -21,7 +23,7 @@ from engine.triggers import HIGH_PRIORITY, NORMAL_PRIORITY, SharedSource, Trigge
 from engine.units import format_duration
 
 Slug = Annotated[str, Meta(extra={"kind": "slug"})]
-"""The name of a source, job or trigger: letters, digits, `_`, `.` and `-`."""
+"""The name of a source, job, trigger or calendar: letters, digits, `_`, `.` and `-`."""
 
 RunnerTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "runner"})]
 """A table with the name of one runner and its settings."""
@@ -240,6 +242,9 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
+        default_factory=dict
+    )
     sources: Annotated[dict[Slug, SourceTable], Meta(description="Sources for several triggers, by name.")] = field(
         default_factory=dict
     )
@@ -283,6 +288,7 @@ class Config(Struct, frozen=True, kw_only=True):
     files: tuple[Path, ...]
     secrets: frozenset[str]
     defaults: DefaultsTable = DefaultsTable()
+    calendars: dict[str, Calendar] = {}
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

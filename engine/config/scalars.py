@@ -32,6 +32,7 @@ _EXPECTED = {
     "job": "the name of a job",
     "trigger": "the name of a trigger",
     "source_name": "the name of a source",
+    "calendar": "the name of a calendar",
     "path": "a path, as text",
     "slug": "a name",
     "listen": '"host:port" or "[ipv6]:port"',
@@ -50,7 +51,7 @@ _EXPECTED = {
 _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "secret": (str,), "timezone": (str,), "expression": (str,), "template": (str,),
     "duration": (str,), "size": (str,), "path": (str,), "slug": (str,),
-    "job": (str,), "trigger": (str,), "source_name": (str,), "listen": (str,), "store_url": (str,),
+    "job": (str,), "trigger": (str,), "source_name": (str,), "calendar": (str,), "listen": (str,), "store_url": (str,),
     "int": (int,), "float": (int, float), "bool": (bool,),
     "datetime": (datetime,), "moment": (datetime, str), "date": (date,), "time": (time,),
     "list": (list,), "struct": (dict,), "dict": (dict,), "data": (dict,), "data_templates": (dict,),
@@ -158,6 +159,7 @@ def _plural(shape: Shape) -> str:
         "path": "paths",
         "job": "names of jobs",
         "trigger": "names of triggers",
+        "calendar": "names of calendars",
         "int": "whole numbers",
         "float": "numbers",
     }

@@ -20,8 +20,11 @@ from msgspec import NODEFAULT, Meta, Struct
 
 from engine.errors import PluginError
 from engine.plugin.settings import Secret
+from engine.plugin.timers import TIMER_FIELDS, Timer
 
-NAME_KINDS: Mapping[str, str] = {"job": "jobs", "trigger": "triggers", "source_name": "sources"}
+NAME_KINDS: Mapping[str, str] = {
+    "job": "jobs", "trigger": "triggers", "source_name": "sources", "calendar": "calendars",
+}  # fmt: skip
 """Kinds of texts that name something: with the table that must hold it."""
 
 TEXT_KINDS = NAME_KINDS.keys() | {"str", "secret", "timezone", "expression", "template", "listen", "store_url"}
@@ -101,6 +104,8 @@ def fields_of(cls: type[Struct]) -> tuple[Field, ...]:
         infos = msgspec.structs.fields(cls)
     except Exception as error:  # annotations are plugin code: resolving them may raise anything
         raise PluginError(f"the annotations of {cls.__qualname__} can't be resolved: {error}") from error
+    if issubclass(cls, Timer):  # its own settings come first, then those of every timer
+        infos = tuple(sorted(infos, key=lambda info: info.name in TIMER_FIELDS))
     fields = []
     for info in infos:
         try:

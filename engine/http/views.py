@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from enum import Enum
 from pathlib import Path, PurePath
@@ -14,7 +14,8 @@ from msgspec import Struct
 from engine.clock import rfc3339
 from engine.events import Accepted, Outcome
 from engine.jobs import Job
-from engine.plugin import Plugin, Secret
+from engine.plugin import Plugin, Secret, Timer
+from engine.plugin.timers import TIMER_FIELDS
 from engine.runs import Attempt, Run, RunState, Step
 from engine.store.base import Ledger, StoredEvent, TriggerStats
 from engine.units import format_duration
@@ -192,7 +193,7 @@ def shown(value: Any, secrets: Collection[str] = ()) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Struct):
-        return {name: shown(getattr(value, name), secrets) for name in value.__struct_fields__}
+        return {key: shown(item, secrets) for key, item in _settings(value)}
     if isinstance(value, Mapping):
         return {str(shown(str(key), secrets)): shown(item, secrets) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -200,6 +201,14 @@ def shown(value: Any, secrets: Collection[str] = ()) -> Any:
     if isinstance(value, (date, time)):
         return value.isoformat()
     return shown(str(value), secrets) if isinstance(value, PurePath) else type(value).__name__
+
+
+def _settings(value: Struct) -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a struct by their keys; of those that every timer has, the ones that were made."""
+    for name, key in zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True):
+        item = getattr(value, name)
+        if not (isinstance(value, Timer) and name in TIMER_FIELDS and item in (None, ())):
+            yield key, item
 
 
 def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:

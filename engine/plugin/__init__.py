@@ -19,10 +19,12 @@ from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
 from engine.payload import encode_json, parse_json, survey
 from engine.plugin.functions import FunctionContext, RunCancelled
+from engine.plugin.moments import instant_of
 from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
 from engine.plugin.runners import Outcome, PrepareContext, RunContext, Runner
 from engine.plugin.settings import (
     BadSetting,
+    CalendarName,
     Duration,
     ExpressionText,
     JobName,
@@ -34,7 +36,8 @@ from engine.plugin.settings import (
     TimeZone,
     TriggerName,
 )
-from engine.plugin.sources import RunEnd, Settled, Source, SourceContext, Timer, Whereabouts
+from engine.plugin.sources import RunEnd, Settled, Source, SourceContext, Whereabouts
+from engine.plugin.timers import Timer
 from engine.runs import OUTCOMES, RunState
 from engine.triggers import PRIORITIES
 
@@ -44,6 +47,7 @@ __all__ = [
     "RESERVED_PREFIX",
     "Accepted",
     "BadSetting",
+    "CalendarName",
     "Clock",
     "Duration",
     "Event",
@@ -83,6 +87,7 @@ __all__ = [
     "TriggerName",
     "Whereabouts",
     "encode_json",
+    "instant_of",
     "parse_json",
     "plain",
     "render",

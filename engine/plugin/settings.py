@@ -23,8 +23,11 @@ JobName = Annotated[str, Meta(extra={"kind": "job"})]
 TriggerName = Annotated[str, Meta(extra={"kind": "trigger"})]
 """The name of a trigger; unknown ones are refused."""
 
+CalendarName = Annotated[str, Meta(extra={"kind": "calendar"})]
+"""The name of a calendar; unknown ones are refused."""
+
 Moment = Annotated[datetime, Meta(extra={"kind": "moment"})]
-"""An instant (aware, UTC), or a local time (naive) that the plugin puts into a zone.
+"""An instant (aware, UTC), or a local time (naive) that the plugin puts into a zone: see `instant_of`.
 
 Written as text (`"2026-12-24T18:00:00+01:00"`, `"2026-12-24 18:00"`) or as TOML's own dates with a time.
 """

@@ -6,7 +6,6 @@ import logging
 import shlex
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -189,19 +188,3 @@ class Source(Plugin, frozen=True, kw_only=True):
     @abstractmethod
     async def run(self, context: SourceContext) -> None:
         """Emit events until cancelled. What it raises is logged, and it is started again after a pause."""
-
-
-class Timer(Plugin, frozen=True, kw_only=True):
-    """The pure part of a time source: from an instant, the due instants around it. Aware datetimes, UTC."""
-
-    @abstractmethod
-    def next(self, after: datetime) -> datetime | None:
-        """Return the first due instant later than `after`, or None where there is none."""
-
-    @abstractmethod
-    def previous(self, before: datetime) -> datetime | None:
-        """Return the last due instant earlier than `before`, or None where there is none."""
-
-    def note(self, at: datetime) -> str | None:
-        """Say what is special about a due instant, such as that a change of the clock moves it; None: nothing."""
-        return None

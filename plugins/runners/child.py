@@ -23,8 +23,8 @@ class Child:
 
     __slots__ = ("_loop", "_pidfd", "_popen", "ended", "exit_code", "pid")
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
-        self.pid = popen.pid
+    def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
         self.ended = asyncio.Event()
         self.exit_code = EXIT_UNKNOWN
         """The exit status, or the negative number of the signal that ended it."""
@@ -53,8 +53,9 @@ class Child:
             self.exit_code = os.waitstatus_to_exitcode(status)
         except ChildProcessError:
             pass
-        # Popen would wait for it once more, and take an unknown status for 0.
-        self._popen.returncode = self.exit_code
+        if self._popen is not None:
+            # It would wait for it once more, and take an unknown status for 0.
+            self._popen.returncode = self.exit_code
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)

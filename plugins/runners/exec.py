@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from engine.plugin import (
 )
 from plugins.runners.child import EXIT_UNKNOWN, Child
 from plugins.runners.command import CannotStart, check_variable, compile_command, refuse_data_as_code
+from plugins.runners.spawning import start
 
 _NOTHING = Scope({})
 
@@ -140,15 +140,7 @@ class Exec(Runner, frozen=True, kw_only=True):
         try:
             stdin = _open_input(context)
             log = context.open_log()
-            popen = subprocess.Popen(  # noqa: S603 - the job's author chose what is run; there is no shell
-                arguments,
-                stdin=stdin,
-                stdout=log,
-                stderr=log,
-                cwd=cwd,
-                env=environment,
-                start_new_session=True,
-            )
+            pid, popen = start(arguments, stdin=stdin, output=log, cwd=cwd, environment=environment)
         except OSError as error:
             raise CannotStart("start_failed", _explain(error, arguments, environment, cwd)) from None
         except ValueError as error:
@@ -157,7 +149,7 @@ class Exec(Runner, frozen=True, kw_only=True):
             for descriptor in (stdin, log):
                 if descriptor >= 0:
                     os.close(descriptor)
-        return Child(popen)
+        return Child(pid, popen)
 
     async def _end_group(self, child: Child, context: RunContext) -> None:
         with CancelScope(shield=True):

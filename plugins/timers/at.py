@@ -7,17 +7,16 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import ClassVar
 
-from engine.plugin import BadSetting, Moment, Timer, TimeZone
+from engine.plugin import BadSetting, Moment, Timer
 from plugins.timers.zones import find_zone
 
 
 class At(Timer, frozen=True, kw_only=True, dict=True):
     """Due at one instant, or at each of several; when the last has passed, the trigger is `completed`.
 
-    - `times`: an instant such as `"2026-12-24T18:00:00+01:00"`, a local time such as `"2026-12-24 18:00"`, or a
-      list of them; a text or one of TOML's own dates with a time. What passed before the trigger was there is
-      not run.
-    - `timezone`: the zone in which times without an offset are meant; by default that of the engine.
+    - `times`: an instant such as `"2026-12-24T18:00:00+01:00"`, a local time of `timezone` such as
+      `"2026-12-24 18:00"`, or a list of them; a text or one of TOML's own dates with a time. What passed before the
+      trigger was there is not run.
 
     When clocks change, local times follow the rule of fixed times of `cron`: one that the clock skips is due
     at the first minute after the gap, one that it shows twice is due the first time. Times that come to the
@@ -28,7 +27,6 @@ class At(Timer, frozen=True, kw_only=True, dict=True):
     main: ClassVar[str | None] = "times"
 
     times: Moment | tuple[Moment, ...]
-    timezone: TimeZone | None = None
 
     def __post_init__(self) -> None:
         # Also tells of what is no date in UTC, at the time when the settings are read.
@@ -57,6 +55,10 @@ class At(Timer, frozen=True, kw_only=True, dict=True):
         """Return the last of the instants earlier than `before`, in UTC, or None."""
         place = bisect_left(self._instants, _aware(before))
         return self._instants[place - 1] if place else None
+
+    def count(self, after: datetime, upto: datetime) -> int:
+        """Return how many instants are due later than `after`, up to and including `upto`."""
+        return max(0, bisect_right(self._instants, _aware(upto)) - bisect_right(self._instants, _aware(after)))
 
 
 def _aware(at: datetime) -> datetime:

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from engine.plugin import Timer, TimeZone
+from engine.plugin import Timer
 from plugins.timers.cron_calendar import LAST_YEAR, Calendar, read_expression
+from plugins.timers.cron_count import count_due
 from plugins.timers.zones import SECOND, Zone, find_zone, instant
 
 _MINUTE = timedelta(minutes=1)
@@ -22,14 +23,13 @@ _GAPS_TRIED = 100
 
 
 class Cron(Timer, frozen=True, kw_only=True, dict=True):
-    """Due at the times of a cron expression, in a time zone.
+    """Due at the times of a cron expression, as the clock of `timezone` shows them.
 
     - `expression`: five fields (minute, hour, day of month, month, day of week), due at second 0; or six,
       with seconds first; or `@hourly @daily @midnight @weekly @monthly @yearly @annually`. A field holds `*`,
       values, names (`jan`, `mon`), ranges, steps and lists. Ranges may wrap: `22-4` is 22, 23, 0, 1, 2, 3, 4,
       and steps count on across the end. `7` is Sunday, as `0` is. `L` is the last day of the month, `15W` the
       day from Monday to Friday that is nearest to the 15th, `mon#2` the second Monday, `L5` the last Friday.
-    - `timezone`: the zone whose clock is meant; by default that of the engine.
 
     A day of month and a day of week that are both restricted are OR, unless one begins with `*`: then AND.
 
@@ -43,7 +43,6 @@ class Cron(Timer, frozen=True, kw_only=True, dict=True):
     main: ClassVar[str | None] = "expression"
 
     expression: str
-    timezone: TimeZone | None = None
 
     def __post_init__(self) -> None:
         _compile(self.expression, self.timezone or "UTC")
@@ -66,6 +65,14 @@ class Cron(Timer, frozen=True, kw_only=True, dict=True):
         Raises ValueError when `before` is naive.
         """
         return self._schedule.previous(before) if _aware(before).year > 2 else None
+
+    def count(self, after: datetime, upto: datetime) -> int:
+        """Return how many instants are due later than `after`, up to and including `upto`.
+
+        Raises ValueError when one of them is naive.
+        """
+        due = _compile(self.expression, self.timezone or "UTC")
+        return count_due(due.walls, due.zone, due.follows_clock, _aware(after), _aware(upto))
 
     def note(self, at: datetime) -> str | None:
         """Say, of a due instant, what a change of the clock does to it; None where there is nothing to say.

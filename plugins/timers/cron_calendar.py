@@ -68,7 +68,7 @@ class Values(Struct, frozen=True, kw_only=True):
 
 
 class Calendar(Struct, frozen=True, kw_only=True):
-    """The walls that an expression means; `days` holds the days of a month as bits, for each `_sheet`."""
+    """The walls that an expression means; `days` holds the days of a month as bits, for each `sheet_of`."""
 
     seconds: Values
     minutes: Values
@@ -79,7 +79,7 @@ class Calendar(Struct, frozen=True, kw_only=True):
     def first_from(self, wall: datetime) -> datetime | None:
         """Return the first wall that is meant, `wall` itself or later; None where the years end."""
         year, month, day, hour, minute = wall.year, wall.month, wall.day, wall.hour, wall.minute
-        if self.months.up[month] == month and self.days[_sheet(year, month)] >> day & 1:
+        if self.months.up[month] == month and self.days[sheet_of(year, month)] >> day & 1:
             if self.hours.up[hour] == hour:
                 if self.minutes.up[minute] == minute:
                     second = self.seconds.up[wall.second]
@@ -94,7 +94,7 @@ class Calendar(Struct, frozen=True, kw_only=True):
         day += 1
         while year <= LAST_YEAR:
             if self.months.up[month] == month:
-                left = self.days[_sheet(year, month)] >> day
+                left = self.days[sheet_of(year, month)] >> day
                 if left:
                     day += (left & -left).bit_length() - 1
                     hour, minute, second = self.hours.first, self.minutes.first, self.seconds.first
@@ -107,7 +107,7 @@ class Calendar(Struct, frozen=True, kw_only=True):
     def last_to(self, wall: datetime) -> datetime | None:
         """Return the last wall that is meant, `wall` itself or earlier; None where the years begin."""
         year, month, day, hour, minute = wall.year, wall.month, wall.day, wall.hour, wall.minute
-        if self.months.up[month] == month and self.days[_sheet(year, month)] >> day & 1:
+        if self.months.up[month] == month and self.days[sheet_of(year, month)] >> day & 1:
             if self.hours.up[hour] == hour:
                 if self.minutes.up[minute] == minute:
                     second = self.seconds.down[wall.second]
@@ -122,7 +122,7 @@ class Calendar(Struct, frozen=True, kw_only=True):
         day -= 1
         while year > 1:
             if self.months.up[month] == month:
-                left = self.days[_sheet(year, month)] & ((2 << day) - 1)
+                left = self.days[sheet_of(year, month)] & ((2 << day) - 1)
                 if left:
                     day = left.bit_length() - 1
                     hour, minute, second = self.hours.last, self.minutes.last, self.seconds.last
@@ -134,7 +134,7 @@ class Calendar(Struct, frozen=True, kw_only=True):
 
 
 @lru_cache(maxsize=8192)
-def _sheet(year: int, month: int) -> int:
+def sheet_of(year: int, month: int) -> int:
     """Return which of 28 calendar sheets a month is: by the weekday of its first day, and its length."""
     monday_is_0, length = calendar.monthrange(year, month)
     return (monday_is_0 + 1) % 7 * 4 + length - 28
@@ -197,7 +197,7 @@ def _values(index: int, text: str, name: str) -> Values:
 
 @lru_cache(maxsize=4096)
 def _days(day: str, weekday: str) -> tuple[int, ...]:
-    """Return the days that the two fields of days allow together, as bits, for each `_sheet`."""
+    """Return the days that the two fields of days allow together, as bits, for each `sheet_of`."""
     month_days, week_days = _month_days(day), _week_days(weekday)
     either = day[0] not in "*?" and weekday[0] not in "*?"
     sheets = []

@@ -158,7 +158,7 @@ class Helper:
             raise
         finally:
             theirs.close()
-        self.child = Child(popen)
+        self.child = Child(popen.pid, popen)
         self.is_open = True
         self._workers: dict[int, Worker] = {}
         self._orders: list[tuple[bytes, int | None]] = []
