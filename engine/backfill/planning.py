@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 from engine.backfills import MOST_INSTANTS, MOST_PARALLEL, BackfillPlan, BackfillRequest
 from engine.clock import Clock, rfc3339
 from engine.decide.rules import Rule
 from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import Conflict, InvalidRequest, NotFound, PluginError
+from engine.plugin.moments import instant_of
 from engine.store.base import Store
 
 log = logging.getLogger("engine.backfill")
@@ -119,7 +120,6 @@ def _next(schedule: Schedule, after: datetime) -> datetime | None:
 def _instant(at: datetime, timezone: str, what: str) -> datetime:
     """Return an instant in UTC; a time without an offset is one of the zone's clock, the first where there are two."""
     try:
-        local = at if at.utcoffset() is not None else at.replace(tzinfo=ZoneInfo(timezone))
-        return local.astimezone(UTC)
+        return instant_of(at, timezone)
     except (OverflowError, ValueError):
         raise InvalidRequest(f"`{what}` is out of range") from None

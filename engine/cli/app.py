@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
@@ -169,6 +170,10 @@ def resume(
         say_json(found)
     else:
         say(f"Trigger {name} is {found['state']}")
+
+
+app.command()(backfill)
+app.command()(backfills)
 
 
 @app.command()
