@@ -13,10 +13,12 @@ from msgspec.structs import replace
 
 from engine.backfills import BackfillState, Order
 from engine.cli import backfilling
-from engine.cli.backfilling import follow, lines
+from engine.cli.backfilling import follow, follow_shown, lines
+from engine.cli.client import Client
 from engine.errors import InvalidRequest
 from engine.ids import new_id
 from engine.runs import RunState
+from tests.fake_operations import TOKEN
 from tests.test_cli import VARIABLES, Running, ask
 
 SPAN = ("--from", "2026-11-20", "--to", "2026-11-21T09:30:00Z")
@@ -48,14 +50,18 @@ def test_a_backfill_is_followed_in_lines_to_its_end(engine: Running) -> None:
     assert said[-1] == f"Backfill {backfill} of nightly is completed, 3 of 3 done: succeeded 3"
 
 
-def test_on_a_terminal_there_is_a_bar(engine: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", sys.stdout)
-    monkeypatch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
-    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
-    result = ask(engine, "backfill", "nightly", *SPAN)
-    assert result.exit_code == 0, result.output
-    assert "━" in result.output
-    assert "3/3" in result.output
+def test_on_a_terminal_there_is_a_bar(
+    engine: Running, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    client = Client(engine.url, TOKEN, "the test")
+    begun = client.post("backfills", body={"trigger": "nightly", "from": "2026-11-20", "to": "2026-11-21"})
+    ended = follow_shown(client, begun, quiet=False)
+    shown = capsys.readouterr().out
+    assert ended["state"] == "completed"
+    assert "━" in shown
+    assert "3/3" in shown
 
 
 def test_json_is_one_value_at_the_end(engine: Running) -> None:
