@@ -10,12 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.backfills import BackfillProgress, BackfillRequest, BackfillState
     from engine.embedding import Engine, RunContext, TriggerView
     from engine.errors import (
         ConfigError,
         Conflict,
         EngineError,
         InvalidEvent,
+        InvalidRequest,
         NotFound,
         StoreDamaged,
         StoreError,
@@ -29,12 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accepted",
+    "BackfillProgress",
+    "BackfillRequest",
+    "BackfillState",
     "ConfigError",
     "Conflict",
     "Engine",
     "EngineError",
     "Event",
     "InvalidEvent",
+    "InvalidRequest",
     "NotFound",
     "Outcome",
     "Pause",
@@ -49,6 +55,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "engine.backfills": ("BackfillProgress", "BackfillRequest", "BackfillState"),
     "engine.embedding": ("Engine", "RunContext", "TriggerView"),
     "engine.events": ("Accepted", "Event"),
     "engine.plugin": ("Outcome",),

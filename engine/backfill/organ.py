@@ -134,6 +134,12 @@ class Backfills:
             raise NotFound(f"there is no backfill {backfill_id}")
         return await self._progress(backfill)
 
+    async def ended(self, backfill_id: str) -> BackfillProgress:
+        """Wait until a backfill has ended, however long it takes, and return it; raise NotFound, StoreUnavailable."""
+        if (work := self._works.get(backfill_id)) is not None:
+            await work.over.wait()
+        return await self.get(backfill_id)
+
     async def page(self, *, limit: int, before: str | None = None) -> list[BackfillProgress]:
         """Return at most `limit` backfills, the newest first; those before the id `before` where it is given."""
         return [await self._progress(one) for one in await self._store.backfills(limit=limit, before=before)]
@@ -210,6 +216,7 @@ class Backfills:
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_RETRY_S)
         del self._works[work.backfill.id]
+        work.over.set()
 
     async def _look(self, work: Work) -> None:
         """Take up from the store where it stands, and which of its runs are open."""

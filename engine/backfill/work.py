@@ -30,7 +30,7 @@ class Work:
 
     - `open`: the ids of its runs that have not ended, as far as that is known; the store knows better.
     - `holds`: why it makes no run though it could.
-    - `changed`: set when there may be something to do.
+    - `changed`: set when there may be something to do; `over`: set when it has ended.
     """
 
     def __init__(self, backfill: Backfill, clock: Clock) -> None:
@@ -39,6 +39,7 @@ class Work:
         self.open: set[str] = set()
         self.holds: str | None = None
         self.changed = anyio.Event()
+        self.over = anyio.Event()
         self._clock = clock
         self._ends: deque[float] = deque(maxlen=ENDS_REMEMBERED)
 
