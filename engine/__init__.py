@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.backfills import BackfillProgress, BackfillRequest, BackfillState
+    from engine.decide.upcoming import Upcoming
     from engine.embedding import Engine, RunContext, TriggerView
     from engine.errors import (
         ConfigError,
@@ -52,10 +53,12 @@ __all__ = [
     "StoreInUse",
     "StoreUnavailable",
     "TriggerView",
+    "Upcoming",
 ]
 
 _MODULES = {
     "engine.backfills": ("BackfillProgress", "BackfillRequest", "BackfillState"),
+    "engine.decide.upcoming": ("Upcoming",),
     "engine.embedding": ("Engine", "RunContext", "TriggerView"),
     "engine.events": ("Accepted", "Event"),
     "engine.plugin": ("Outcome",),

@@ -44,6 +44,12 @@ class SystemClock:
         await anyio.sleep(max(seconds, 0.0))
 
 
+def suspended_s() -> float:
+    """Return for how long the machine was suspended since it was started; 0 where the system can't tell."""
+    boottime: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return 0.0 if boottime is None else time.clock_gettime(boottime) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 async def sleep_until(clock: Clock, at: datetime) -> None:
     """Sleep until the wall clock shows `at`, noticing steps of it within `LONGEST_SLEEP_S`."""
     while (left_s := (at - clock.now()).total_seconds()) > 0:

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,8 +16,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
-from engine.decide.attempts import AttemptEnd, after_end, after_interruption, timed_out
-from engine.decide.lanes import Slots
+from engine.decide.attempts import (
+    AttemptEnd,
+    after_end,
+    after_interruption,
+    after_replacement,
+    said_of_replacement,
+    timed_out,
+)
+from engine.decide.lanes import Room
+from engine.decide.limits import Slots
+from engine.decide.overlap import (
+    REPLACES,
+    START,
+    Action,
+    Decision,
+    OpenRuns,
+    has_begun,
+    said_of_place,
+    said_of_skip,
+)
 from engine.decide.priority import rank
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, StoreError, StoreUnavailable
@@ -28,7 +46,7 @@ from engine.lanes import BackfillLane
 from engine.plugin import Outcome
 from engine.processes import kernel_start
 from engine.queue import Queue, Timeline, Waiting
-from engine.runs import Lane, Origin, Run, RunState, Step
+from engine.runs import ENDED, Lane, Origin, Run, RunState, Step
 from engine.store.base import QueuePlace, Store
 from engine.store.changes import End, Enqueue, Finish, NoteProcess, Start
 from engine.units import format_span
@@ -43,19 +61,26 @@ MOST_MOVING = 2048
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
 
+MOST_KNOWN = 1_000
+"""So many runs of a job that wait are taken up at the start to see who is in the way of a new one."""
+
 Finished = Callable[[Run, Finish | End], Awaitable[Any]]
-"""Hands in, before it returns, how an attempt or a run ended; what it returns is done when that is durable."""
+"""Hands in, before it returns, how an attempt or run ended; what it returns is done when that is durable."""
 
 Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
 
 
 class Active(Struct):
-    """A run that has a slot: it is about to start, or running. `why` says why it is being cancelled."""
+    """A run that has a slot: it is about to start, or running.
+
+    `why` says why it is being cancelled, and `by` which run takes its place where one does.
+    """
 
     run: Run
     start: asyncio.Future[None] | None = None
     scope: anyio.CancelScope | None = None
     why: str | None = None
+    by: str = ""
     process: int | None = None
     cancelled_s: float = 0.0
     """When it was, by the monotonic clock."""
@@ -72,7 +97,7 @@ class Dispatch:
     def __init__(
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
-        on_end: Callable[[Run, AttemptEnd], None],
+        on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -82,15 +107,17 @@ class Dispatch:
         self._jobs = dict(jobs)
         self._execute = execute
         self._finish = finish
-        self._concurrency = concurrency
         self._ageing_s = ageing_s
         self._on_change = on_change
         self._on_end = on_end
-        self._limits = {name: job.concurrency for name, job in jobs.items()}
-        self._taken = 0
-        self._taken_by: dict[str, int] = {}
+        self._limited = limited
+        self._slots = Slots(concurrency)
+        for job in jobs.values():
+            self._slots.limit(job)
+        self._open = OpenRuns(jobs.values())
         self._active: dict[str, Active] = {}
         self._moving: set[str] = set()
+        self._replaced: set[str] = set()
         self._fewer_moving = asyncio.Event()
         self._queue = Queue(self._read_head, self._is_active)
         self._backfills = BackfillLane(clock, Queue(self._read_backfill_head, self._is_active))
@@ -103,6 +130,9 @@ class Dispatch:
         self._unnoted: deque[tuple[float, Active]] = deque()
         self._note_wanted = asyncio.Event()
         self._starting = False
+        self._paused = False
+        self._let_pass: dict[str, str] = {}
+        """The runs that start also while the engine is paused, with their jobs."""
         self._group: TaskGroup | None = None
         self._new_scope: Callable[[], anyio.CancelScope] = anyio.CancelScope
         self._runs: asyncio.TaskGroup | None = None
@@ -113,7 +143,7 @@ class Dispatch:
     @property
     def running(self) -> int:
         """How many runs have a slot now."""
-        return self._taken
+        return self._slots.taken
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -123,7 +153,7 @@ class Dispatch:
     @property
     def concurrency(self) -> int:
         """How many runs may have one."""
-        return self._concurrency
+        return self._slots.most
 
     def processes(self) -> list[int]:
         """Return the ids of the processes of all running runs."""
@@ -134,18 +164,45 @@ class Dispatch:
     def add_job(self, job: Job) -> None:
         """Take in a job, or another version of one: attempts that begin from now on are its."""
         self._jobs[job.name] = job
-        self._limits[job.name] = job.concurrency
+        self._slots.limit(job)
+        self._open.limit(job)
         self._queue.unpark(job.name)
         self._backfills.unpark(job.name)
         self.pump()
 
+    # The pause of the engine
+
+    def hold(self, paused: bool) -> None:
+        """Start nothing from now on, but what a caller lets pass the pause; or go on. What runs is left alone."""
+        self._paused = paused
+        if not paused:
+            self._let_pass.clear()
+            self._backfills.count_anew()
+            self.pump()
+
     # The starter that intake uses
 
-    def claim(self, job: str) -> bool:
-        if not self._starting or not self._may_start(job) or self._queue.has(job):
+    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+        if (
+            not self._starting
+            or (self._paused and not past_pause)
+            or not self._slots.may_start(job)
+            or self._queue.has(job)
+        ):
             return False
-        self._take_slot(job)
+        self._slots.take(job)
         return True
+
+    def meet(
+        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
+    ) -> Decision:
+        return self._open.decide(job, trigger, origin, caught_up=caught_up, without=without)
+
+    def expect(self, run: Run) -> None:
+        self._open.add(run)
+
+    def withdraw(self, run: Run) -> None:
+        self._open.end(run.job, run.id)
 
     def release(self, job: str) -> None:
         self._give_slot(job)
@@ -154,12 +211,18 @@ class Dispatch:
     def launch(self, run: Run, event: Event) -> None:
         self._begin(run, (event,), started=True)
 
+    def let_pass(self, run: Run) -> None:
+        if self._paused:
+            self._let_pass[run.id] = run.job
+
     def offer(self, run: Run, event: Event | None) -> None:
         if run.origin is Origin.BACKFILL:
             self._backfills.offer(run, event)
             self._backfill_waits.set()
         else:
             self._queue.offer(run, event)
+        if run.code == REPLACES and self._starting:
+            self._replace_for(run)
         self.pump()
 
     def wait(self, run: Run) -> None:
@@ -179,6 +242,7 @@ class Dispatch:
             try:
                 async with anyio.create_task_group() as group:
                     self._group, self._runs = group, runs
+                    await self._find_open()
                     for job in await self._store.queued_jobs():
                         self._queue.expect(job)
                     for job in self._queue.low():
@@ -190,6 +254,8 @@ class Dispatch:
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
+                    for run in list(self._open.replacing()):
+                        self._replace_for(run)
                     task_status.started()
                     self.pump()
             finally:
@@ -203,7 +269,7 @@ class Dispatch:
         """
         self._starting = False
         ends_s = self._clock.monotonic() + grace_s
-        while self._taken and (left_s := ends_s - self._clock.monotonic()) > 0:
+        while self._slots.taken and (left_s := ends_s - self._clock.monotonic()) > 0:
             self._idle.clear()
             await self._sleep(left_s, self._idle)
         if self._active:
@@ -211,7 +277,7 @@ class Dispatch:
             log.info("Interrupting %d %s", count, "run" if count == 1 else "runs", extra={"action": "interrupt"})
         for active in list(self._active.values()):
             self._cancel(active, "interrupted")
-        while self._taken:
+        while self._slots.taken:
             self._idle.clear()
             await self._idle.wait()
 
@@ -222,27 +288,9 @@ class Dispatch:
 
     # Slots
 
-    def _may_start(self, job: str) -> bool:
-        if self._taken >= self._concurrency:
-            return False
-        known = self._jobs.get(job)
-        if known is not None and not known.enabled:
-            return False
-        limit = self._limits.get(job)
-        return limit is None or self._taken_by.get(job, 0) < limit
-
-    def _take_slot(self, job: str) -> None:
-        self._taken += 1
-        self._taken_by[job] = self._taken_by.get(job, 0) + 1
-
     def _give_slot(self, job: str) -> None:
-        self._taken -= 1
-        left = self._taken_by[job] - 1
-        if left:
-            self._taken_by[job] = left
-        else:
-            del self._taken_by[job]
-        if not self._taken:
+        self._slots.give(job)
+        if not self._slots.taken:
             self._idle.set()
         self._queue.unpark(job)
         if self._backfills.waiting:
@@ -262,11 +310,15 @@ class Dispatch:
 
     def pump(self) -> None:
         """Start queued runs while slots are free."""
-        while self._starting and self._taken < self._concurrency:
-            waiting = self._take_beside_backfills() if self._backfills.waiting else self._queue.take(self._may_start)
+        if self._paused:
+            self._start_past_pause()
+            return
+        while self._starting and self._slots.taken < self._slots.most:
+            beside = bool(self._backfills.waiting)
+            waiting = self._take_beside_backfills() if beside else self._queue.take(self._slots.may_start)
             if waiting is None:
                 break
-            self._take_slot(waiting.run.job)
+            self._slots.take(waiting.run.job)
             self._start(waiting)
             lane = self._backfills if waiting.run.origin is Origin.BACKFILL else self._queue
             if lane.is_low(waiting.run.job):
@@ -279,18 +331,15 @@ class Dispatch:
 
     def _take_beside_backfills(self) -> Waiting | None:
         """Take the next run of either lane, as `engine.decide.lanes` says."""
-        engine = Slots(self._taken, self._concurrency)
+        engine = Room(self._slots.taken, self._slots.most)
         return (
-            self._backfills.take_ahead(engine, self._slots_of)
-            or self._queue.take(self._may_start)
-            or self._backfills.take_idle(engine, self._slots_of)
+            self._backfills.take_ahead(engine, self._room_of)
+            or self._queue.take(self._slots.may_start)
+            or self._backfills.take_idle(engine, self._room_of)
         )
 
-    def _slots_of(self, job: str) -> Slots:
-        known = self._jobs.get(job)
-        if known is not None and not known.enabled:
-            return Slots(0, 0)
-        return Slots(self._taken_by.get(job, 0), self._limits.get(job))
+    def _room_of(self, job: str) -> Room:
+        return Room(self._slots.taken_by(job), self._slots.limit_of(job))
 
     async def _begin_backfills(self) -> None:
         """Take up the runs of backfills that wait in the store."""
@@ -309,19 +358,27 @@ class Dispatch:
                 await self._clock.sleep(min(self._backfills.look_in_s(), LONGEST_SLEEP_S))
                 self.pump()
 
-    async def withdraw(self, run: Run, step: Step) -> bool:
-        """End a run that waits, durably; return False where it has started or ended meanwhile. Raises StoreError."""
+    async def end_backfilled(self, run: Run, step: Step) -> bool:
+        """End a run of a backfill that waits, durably; return False where it has started or ended meanwhile.
+
+        Raises StoreError.
+        """
         self._timeline.remove(run.id)
-        if run.origin is Origin.BACKFILL:
-            self._backfills.remove(run)
-        else:
-            self._queue.remove(run.job, run.id)
+        self._backfills.remove(run)
         try:
             await self._finish(run, End(run=run.id, step=step))
         except Conflict:
             return False
+        # It may have been on its way into the lane.
+        self._backfills.remove(run)
         self._on_change(run.id)
         return True
+
+    def _start_past_pause(self) -> None:
+        for run_id, job in list(self._let_pass.items()) if self._starting else ():
+            if self._slots.may_start(job) and (waiting := self._queue.pick(job, run_id)) is not None:
+                self._slots.take(job)
+                self._start(waiting)
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -357,6 +414,8 @@ class Dispatch:
             # It was stored as running while we began to stop.
             active.why = "interrupted"
         self._active[run.id] = active
+        self._let_pass.pop(run.id, None)
+        self._open.add(run)
         start = None
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
@@ -380,6 +439,8 @@ class Dispatch:
             outcome, started_at = await self._attempt(active, events)
             end = self._decide_end(active, outcome, started_at)
             recorded = self._finish(active.run, Finish.of(run.id, end))
+            if end.step.state in ENDED:
+                self._open.end(run.job, run.id)
             del self._active[run.id]
             self._moving.add(run.id)
             self._give_slot_of(run)
@@ -388,7 +449,7 @@ class Dispatch:
             await recorded
             self._on_end(run, end)
             self._moved(run.id)
-            if end.due_at is not None:
+            if end.due_at is not None and not self._was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
         except Conflict as error:
             # It was ended or moved meanwhile: the store's word counts, and nothing was started.
@@ -399,6 +460,7 @@ class Dispatch:
             self._moved(run.id)
             if not gave_back:
                 self._active.pop(run.id, None)
+                self._open.end(run.job, run.id)
                 self._give_slot_of(run)
                 self.pump()
             self._on_change(run.id)
@@ -409,7 +471,7 @@ class Dispatch:
         started_at = self._clock.now()
         if active.why is not None:
             return None, started_at
-        job = self._jobs.get(run.job)
+        job = self._job_of(run)
         if job is None:
             return Outcome.failed("job_missing", f"failed: there is no job {run.job} any more"), started_at
 
@@ -433,6 +495,11 @@ class Dispatch:
                 outcome = Outcome.failed("event_missing", "failed: its events are gone from the store")
         active.scope = None
         return (None if scope.cancelled_caught else outcome), started_at
+
+    def _job_of(self, run: Run) -> Job | None:
+        """Return the job of a run under the limits that hold for its trigger; None where it is not there any more."""
+        job = self._jobs.get(run.job)
+        return None if job is None else self._limited(run.trigger, job)
 
     async def _note_processes(self) -> None:
         """Store the processes of runs that last; those of short ones would cost more than the runs.
@@ -470,11 +537,15 @@ class Dispatch:
         run, now = active.run, self._clock.now()
         if outcome is None and active.why == "interrupted":
             return after_interruption(run, started_at, now, self._ageing_s)
-        job = self._jobs.get(run.job)
+        if outcome is None and active.why == "replaced":
+            return after_replacement(run, active.by, started_at, now)
+        job = self._job_of(run)
         if outcome is None:
             late_s = self._clock.monotonic() - active.cancelled_s
             outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)
-        return after_end(run, outcome, job.retry if job is not None else RetryPolicy(), started_at, now)
+        # What another run replaces is not tried again.
+        again = job is not None and active.why != "replaced"
+        return after_end(run, outcome, job.retry if job is not None and again else RetryPolicy(), started_at, now)
 
     def _cancel(self, active: Active, why: str) -> None:
         if active.why is None:
@@ -554,15 +625,22 @@ class Dispatch:
                 return
             self._windows.close(window)
             run = replace(run, event_count=window.count, priority=window.priority, window=None, due_at=window.due_at)
-        if run.origin is not Origin.BACKFILL and self.claim(run.job):
+        met = START if has_begun(run) else self._open.decide(run.job, run.trigger, run.origin)
+        if met.action is Action.SKIP:
+            self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
+            return
+        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
+        if may_start and self.claim(run.job, past_pause=run.id in self._let_pass):
             self._start(Waiting(run, None))
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
-        step = Step(at=now, state=RunState.QUEUED, code=code, reason=f"{text}; waits for a slot")
+        code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")
+        step = Step(at=now, state=RunState.QUEUED, code=code, reason=f"{text}; {waits}")
         ready = replace(
             run, state=RunState.QUEUED, due_at=None, rank=rank(now, run.priority, self._ageing_s), code=code,
             trace=(*run.trace, step),
         )  # fmt: skip
+        self._open.add(ready)
         self._moving.add(run.id)
         self._spawn(self._enqueue, ready, step)
 
@@ -576,7 +654,70 @@ class Dispatch:
             return
         finally:
             self._moved(run.id)
-        self.offer(run, None)
+        if not self._was_replaced(run.id):
+            self.offer(run, None)
+
+    # Overlap
+
+    async def _find_open(self) -> None:
+        """Take up what may be in the way of new runs."""
+        found = await self._store.in_the_way(self._open.jobs, limit=MOST_KNOWN)
+        for job in self._open.whole():
+            found += [run for run, _ in await self._store.queue_head(job, after=None, limit=MOST_KNOWN)]
+        for run in sorted(found, key=lambda run: run.id):
+            self._open.add(run)
+
+    def _replace_for(self, run: Run) -> None:
+        """End the runs whose place a run takes, which is durable and waits in the queue."""
+        now = self._clock.now()
+        met = self._open.decide(run.job, run.trigger, run.origin, without=self._open.since(run.job, run.id))
+        for run_id in met.drops:
+            self._drop(run.job, run_id, RunState.SKIPPED, run.id, now)
+        if met.cancels is None:
+            return
+        active = self._active.get(met.cancels)
+        if active is None:
+            self._drop(run.job, met.cancels, RunState.CANCELLED, run.id, now)
+        else:
+            active.by = run.id
+            self._open.leave(run.job, met.cancels)
+            self._cancel(active, "replaced")
+
+    def _drop(self, job: str, run_id: str, state: RunState, by: str, now: datetime) -> None:
+        """End a run that waits, as another takes its place."""
+        run = self._open.find(job, run_id)
+        if run is None:
+            return
+        self._queue.remove(job, run_id)
+        self._timeline.remove(run_id)
+        if run_id in self._moving:
+            self._replaced.add(run_id)
+        self._end_waiting(run, Step(at=now, state=state, code="replaced", reason=said_of_replacement(state, by)))
+
+    def _was_replaced(self, run_id: str) -> bool:
+        """Tell whether a run was ended while it was on its way to where it would have waited."""
+        replaced = run_id in self._replaced
+        self._replaced.discard(run_id)
+        return replaced
+
+    def _end_waiting(self, run: Run, step: Step) -> None:
+        """End a run that has no slot."""
+        self._open.end(run.job, run.id)
+        log.info(
+            "A run of %s that waited is %s", run.job, step.reason,
+            extra={"action": "run_ended", "run": run.id, "trigger": run.trigger, "code": step.code},
+        )  # fmt: skip
+        self._moving.add(run.id)
+        self._spawn(self._record_end, run, self._finish(run, End(run=run.id, step=step)))
+
+    async def _record_end(self, run: Run, recorded: Awaitable[Any]) -> None:
+        try:
+            await recorded
+        except (StoreError, Conflict) as error:
+            log.warning("%s", error, extra={"action": "end_refused", "run": run.id})
+        finally:
+            self._moved(run.id)
+            self._on_change(run.id)
 
     # Reading
 

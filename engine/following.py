@@ -77,9 +77,13 @@ class Followers:
 
     def of(self, run: Run, state: RunState) -> tuple[Rule, ...]:
         """Return the triggers that are on a run's coming to `state`, by name; none where that is no end."""
+        return self.on(run.job, run.trigger, state)
+
+    def on(self, job: str, trigger: str, state: RunState) -> tuple[Rule, ...]:
+        """Return the triggers that are on the coming to `state` of runs of a job that a trigger makes."""
         if not self._sources:
             return ()
-        kind = (run.job, run.trigger, state)
+        kind = (job, trigger, state)
         found = self._known.get(kind)
         if found is None:
             found = self._known[kind] = self._ask(*kind)

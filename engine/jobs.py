@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 
 class OnCrash(StrEnum):
@@ -13,6 +14,14 @@ class OnCrash(StrEnum):
 
     RETRY = "retry"
     FAIL = "fail"
+
+
+class Overlap(StrEnum):
+    """What becomes of a new run of a job whose limit is reached: it waits, is skipped, or takes another one's place."""
+
+    QUEUE = "queue"
+    SKIP = "skip"
+    REPLACE = "replace"
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -29,11 +38,27 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     jitter: float = 0.1
 
 
+class RetryChange(Struct, frozen=True, kw_only=True):
+    """What is otherwise than in a job's `RetryPolicy` for some of its runs; None is as the job has it."""
+
+    attempts: int | None = None
+    delay_s: float | None = None
+    factor: float | None = None
+    max_delay_s: float | None = None
+    jitter: float | None = None
+
+    def applied(self, policy: RetryPolicy) -> RetryPolicy:
+        """Return a policy with these changes."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(policy, **given)
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """A runner with its settings, and the limits under which it works.
 
     `runner` is a plugin's settings (an `engine.plugin.Runner`); `concurrency` the most runs of this job at
-    once, None for no limit of its own; `timeout_s` bounds one attempt, from its start.
+    once, None for no limit of its own; `overlap` what becomes of a new run where that is reached; `timeout_s` bounds
+    one attempt, from its start.
     """
 
     name: str
@@ -41,6 +66,7 @@ class Job(Struct, frozen=True, kw_only=True):
     timeout_s: float = 3600.0
     retry: RetryPolicy = RetryPolicy()
     concurrency: int | None = None
+    overlap: Overlap = Overlap.QUEUE
     on_crash: OnCrash = OnCrash.RETRY
     description: str = ""
     tags: tuple[str, ...] = ()

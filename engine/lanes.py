@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.clock import Clock
-from engine.decide.lanes import LONGEST_KEPT_S, Slots, Waits, ahead, may_use_idle
+from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, may_use_idle
 from engine.events import Event
 from engine.queue import Queue, Waiting
 from engine.runs import Run
 
-SlotsOf = Callable[[str], Slots]
+RoomOf = Callable[[str], Room]
 """Tells the slots of a job; one that may start nothing has none."""
 
 
@@ -63,10 +63,10 @@ class BackfillLane:
         self._queue.remove(run.job, run.id)
         self._look(run.job)
 
-    def take_ahead(self, engine: Slots, slots_of: SlotsOf) -> Waiting | None:
+    def take_ahead(self, engine: Room, room_of: RoomOf) -> Waiting | None:
         """Take the run that gets a slot before live work does, if there is one."""
         now_s = self._clock.monotonic()
-        waits = [Waits(job=job, kept_since_s=self._kept_since(job), slots=slots_of(job)) for job in self.waiting]
+        waits = [Waits(job=job, kept_since_s=self._kept_since(job), room=room_of(job)) for job in self.waiting]
         job = ahead(waits, engine, one_is_ahead=self._ahead is not None, now_s=now_s)
         taken = None if job is None else self._queue.take_of(job)
         if taken is not None:
@@ -74,11 +74,11 @@ class BackfillLane:
             self._began(taken.run)
         return taken
 
-    def take_idle(self, engine: Slots, slots_of: SlotsOf) -> Waiting | None:
+    def take_idle(self, engine: Room, room_of: RoomOf) -> Waiting | None:
         """Take a run for a slot that no live work wants, if it may have one."""
         if not engine.is_spare:
             return None
-        taken = self._queue.take(lambda job: may_use_idle(engine, slots_of(job)))
+        taken = self._queue.take(lambda job: may_use_idle(engine, room_of(job)))
         if taken is not None:
             self._began(taken.run)
         return taken
@@ -94,6 +94,11 @@ class BackfillLane:
                 del self._running[run.job]
         if run.job in self.waiting:
             self.waiting[run.job] = self._clock.monotonic()
+
+    def count_anew(self) -> None:
+        """Count from now on since when runs wait, as it was no live work that kept them."""
+        now_s = self._clock.monotonic()
+        self.waiting = dict.fromkeys(self.waiting, now_s)
 
     def look_in_s(self) -> float:
         """Return after how many seconds a run may be kept for too long; call it while runs wait."""

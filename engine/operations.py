@@ -18,16 +18,18 @@ from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
 from engine.decide.rules import Rule
+from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
-from engine.http.views import shown, title_of
+from engine.foresight import Desk
+from engine.http.views import limits_view, pause_view, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
-from engine.pauses import Pauses
+from engine.pauses import Pauses, tags_of
 from engine.plugin import Handler, Settled, Timer
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
@@ -36,7 +38,7 @@ from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
 from engine.store.base import RunFilter, Store
 from engine.store.changes import Accept
 from engine.timers import Timers
-from engine.triggers import Pause, SharedSource, Trigger, TriggerState
+from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerState, merged
 
 OPEN = frozenset(RunState) - ENDED
 RETIRED_LOOKED_AT = 16
@@ -123,7 +125,7 @@ class Operations:
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
         changes: Changes, pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule],
-        prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch,
+        prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -144,6 +146,7 @@ class Operations:
         self._version = version
         self._boot = boot
         self._loop_watch = loop_watch
+        self.foresight = foresight
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -178,6 +181,8 @@ class Operations:
             "sources": self.source_views(),
             "backfills": self.backfills.status(),
             "loop": self._loop_watch.view(),
+            "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
+            "pauses": [pause_view(pause) for pause in self._pauses.all()],
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -262,26 +267,57 @@ class Operations:
                 if name in self._rules or not await self.store.runs(which, limit=1):
                     self._retired.pop(name, None)
 
-    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
-        """Pause a trigger, until an instant or until it is resumed; it is durable when this returns.
+    async def pause(
+        self, scope: PauseScope, name: str, *, reason: str, until: datetime | None = None, who: str = ""
+    ) -> Pause:
+        """Pause a trigger, all with a tag, or the engine, until an instant or until it is resumed.
 
-        Events that come meanwhile are recorded as `paused`, with the reason, and are not run later. Raises NotFound,
-        Conflict where `until` is past, and StoreUnavailable.
+        It is durable when this returns. Events that come meanwhile are recorded as `paused`, with the reason, and are
+        not run later; due instants follow the rule on misfires. While the engine is paused, nothing that waits is
+        started.
+        Raises NotFound, Conflict where `until` is past, and StoreUnavailable.
         """
-        self._rule(name)
+        self._check_pausable(scope, name)
         if until is not None:
+            what = "the engine" if scope is PauseScope.ENGINE else f"{scope} {name}"
             if until <= self.clock.now():
-                raise Conflict(f"trigger {name} can't be paused until {until.isoformat()}: that is past")
+                raise Conflict(f"{what} can't be paused until {until.isoformat()}: that is past")
             try:
                 until = until.astimezone(UTC)
             except OverflowError:
-                raise Conflict(f"trigger {name} can't be paused until {until.isoformat()}: out of range") from None
-        return await self._pauses.pause(name, reason=reason, until=until)
+                raise Conflict(f"{what} can't be paused until {until.isoformat()}: out of range") from None
+        return await self._pauses.pause(scope, name, reason=reason, until=until, who=who)
 
-    async def resume_trigger(self, name: str) -> bool:
-        """Let a paused trigger run again, durably; return whether it was paused. Raises NotFound, StoreUnavailable."""
-        self._rule(name)
-        return await self._pauses.resume(name)
+    async def resume(self, scope: PauseScope, name: str, *, who: str = "") -> bool:
+        """End a pause, durably, and return whether it held; others, of other scopes, stay.
+
+        Raises NotFound and StoreUnavailable.
+        """
+        if not any(pause.scope is scope and pause.name == name for pause in self._pauses.all()):
+            self._check_pausable(scope, name)
+        return await self._pauses.resume(scope, name, who=who)
+
+    def _check_pausable(self, scope: PauseScope, name: str) -> None:
+        """Raise NotFound where there is nothing of that name: a pause that holds for nothing is a mistake."""
+        if scope is PauseScope.TRIGGER:
+            self._rule(name)
+        elif scope is PauseScope.TAG:
+            tags = {tag for rule in self._rules.values() for tag in tags_of(rule)}
+            if name not in tags:
+                hint = near(name, tags)
+                raise NotFound(f"no trigger, and no job of one, has the tag {name}" + (f"; {hint}" if hint else ""))
+
+    def pauses(self) -> list[Pause]:
+        """Return all pauses that hold now, the widest first."""
+        return self._pauses.all()
+
+    def held_by(self, pause: Pause) -> list[str]:
+        """Return the triggers, by name, for which a pause holds."""
+        return self._pauses.held_by(pause.scope, pause.name)
+
+    def pauses_of(self, name: str) -> tuple[Pause, ...]:
+        """Return the pauses that hold for a trigger now, the widest first."""
+        return self._pauses.of(name)
 
     def pause_of(self, name: str) -> Pause | None:
         """Return the pause that holds for a trigger now."""
@@ -290,6 +326,11 @@ class Operations:
     def next_at(self, name: str) -> datetime | None:
         """Return a trigger's next due instant, where it has one."""
         return self._timers.next_at(name)
+
+    def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
+        """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
+        trigger = self._rule(name).trigger
+        return upcoming(trigger, after, pause=self._pauses.now(name), default_zone=self.config.engine.timezone)
 
     def why_completed(self, name: str) -> str | None:
         """Say why nothing more of a trigger's timer comes due; None where something does."""
@@ -377,11 +418,13 @@ class Operations:
     def trigger_view(self, name: str) -> dict[str, Any]:
         trigger = self._rule(name).trigger
         source = self._sources.state(trigger.source)
-        next_at, pause = self._timers.next_at(name), self._pauses.now(name)
+        next_at, pauses = self._timers.next_at(name), self._pauses.of(name)
+        pause = merged(pauses)
         state, why = state_of(trigger, pause, completed=self._timers.why_completed(name))
         return {
             "name": trigger.name,
             "job": trigger.job,
+            "preset": trigger.preset,
             "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
             "state": state.value,
@@ -390,8 +433,10 @@ class Operations:
             "refused_requests": None if source is None else source.refusals.view(),
             "enabled": trigger.enabled,
             "paused": None if pause is None else pause_view(pause),
+            "pauses": [pause_view(one) for one in pauses],
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
+            **limits_view(trigger),
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,
@@ -412,12 +457,13 @@ class Operations:
         failure = self._journal.failure
         sources = [self._mask(text) for text in (*self._sources.not_ready(), *self._sources.warnings())]
         timers = [f"{name}: {problem}" for name, problem in self._timers.problems().items()]
-        blocked = self._loop_watch.problem()
+        blocked, pauses = self._loop_watch.problem(), self._pauses.all()
         checks = [
             {"name": "store", "ok": failure is None, "detail": str(failure or "writes")},
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
             {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
+            {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
         ]
         status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
@@ -434,12 +480,6 @@ class Operations:
 
     async def wait_change(self, run_id: str, timeout_s: float) -> None:
         await self._changes.wait(run_id, timeout_s)
-
-
-def pause_view(pause: Pause) -> dict[str, Any]:
-    """Return a pause as the API shows it."""
-    until = None if pause.until is None else rfc3339(pause.until)
-    return {"reason": pause.reason, "since": rfc3339(pause.since), "until": until}
 
 
 def state_of(trigger: Trigger, pause: Pause | None, *, completed: str | None) -> tuple[TriggerState, str | None]:

@@ -125,8 +125,17 @@ class Queue:
         """Forget a run that was taken out of the queue in the store."""
         lane = self._lanes.get(job)
         if lane is not None:
+            lane.taken.add(run_id)
             lane.entries.pop(run_id, None)
             lane.arrived = [waiting for waiting in lane.arrived if waiting.run.id != run_id]
+
+    def pick(self, job: str, run_id: str) -> Waiting | None:
+        """Take one run out of its turn; None where it does not wait in the window."""
+        lane = self._lanes.get(job)
+        waiting = None if lane is None else lane.entries.pop(run_id, None)
+        if lane is not None and waiting is not None:
+            lane.taken.add(run_id)
+        return waiting
 
     def take(self, may_start: Callable[[str], bool]) -> Waiting | None:
         """Take the first run whose job may start one; jobs that may not are parked until `unpark`."""

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -32,14 +32,15 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
-from engine.events import Accepted, Event
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
+from engine.foresight import Desk, World
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
+from engine.http.views import shown
 from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
-from engine.jobs import OnCrash
+from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.operations import Changes, Operations, SourceMemory
@@ -52,11 +53,11 @@ from engine.runlogs import RunLogs
 from engine.runs import Origin, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
-from engine.store.changes import Accept, Cursor, Finish
+from engine.store.changes import Accept, Cursor, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.systemd import Notifier
-from engine.timers import SOURCE_PREFIX, Timers
+from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
 
 log = logging.getLogger("engine")
@@ -120,7 +121,7 @@ class Runtime:
         """Whether a second signal ends the process; see `until_signalled`."""
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
-        known = registry or Registry.discover(config.engine.plugins)
+        known = self._registry = registry or Registry.discover(config.engine.plugins)
         self._own_sources = frozenset({"timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
@@ -220,7 +221,7 @@ class Runtime:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
-        pauses = Pauses(clock, journal)
+        pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
         run_logs = RunLogs(config.engine.data / "logs")
@@ -230,16 +231,21 @@ class Runtime:
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets,
         )  # fmt: skip
+
+        def limited(trigger: str, job: Job) -> Job:
+            rule = rules.get(trigger) or retired.get(trigger)
+            return job if rule is None else rule.limited(job)
+
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=lambda run, end: note_end(run, end),
+            on_end=lambda run, end: note_end(run, end), limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
-            hearing=[(name, source) for name, source in used if source.hears], pauses=pauses.known,
+            hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,
@@ -247,7 +253,7 @@ class Runtime:
         await self._settle(store, intake.finish)
         backfills = Backfills(
             clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
-            withdraw=dispatch.withdraw,
+            end_waiting=dispatch.end_backfilled,
         )  # fmt: skip
 
         def note_end(run: Run, end: AttemptEnd) -> None:
@@ -255,15 +261,26 @@ class Runtime:
             if run.origin is Origin.BACKFILL:
                 backfills.note_end(run, end)
 
-        async def emit_due(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-            return await intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
-
-        async def begin(cursor: Cursor) -> Any:
-            return await journal.submit(Accept(entries=(), cursor=cursor))
+        async def begin(cursors: Sequence[Cursor]) -> Any:
+            return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
         timers = Timers(
-            clock=clock, triggers=list(config.triggers.values()), emit=emit_due, begin=begin, look=store.cursor
-        )
+            clock=clock, triggers=list(config.triggers.values()), emit=intake.accept_due, begin=begin,
+            look=store.cursor, paused=pauses.now,
+        )  # fmt: skip
+
+        def pauses_changed(names: Collection[str] | None) -> None:
+            dispatch.hold(pauses.engine is not None)
+            timers.look_again(names)
+            backfills.look_again()
+
+        pauses.on_change = pauses_changed
+        dispatch.hold(pauses.engine is not None)
+
+        async def remember_zones(zones: Mapping[str, Any]) -> Any:
+            return await journal.submit(Accept(entries=(), memory=Memory(source=ZONES_SOURCE, values=zones)))
+
+        zone_data = ZoneData(clock, store.memory, remember_zones)
         routes_ready = anyio.Event()
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
@@ -275,6 +292,7 @@ class Runtime:
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
             pauses=pauses, rules=rules, retired=retired, version=distribution_version(), boot=self.boot,
             loop_watch=loop_watch, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses),
         )  # fmt: skip
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
@@ -290,6 +308,7 @@ class Runtime:
             try:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
+                    inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(sources.run, name="sources")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
                     await inner.start(backfills.run, name="backfills")
@@ -299,6 +318,7 @@ class Runtime:
                     if self.server is not None:
                         await self.server.start()
                     operations.state = "running"
+                    inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
@@ -327,6 +347,17 @@ class Runtime:
                     outcomes.close()
                     loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
+
+    def _desk(self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses) -> Desk:
+        def world() -> World:
+            triggers = {name: rule.trigger for name, rule in rules.items()}
+            held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
+            return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
+
+        return Desk(
+            config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,
+            world=world, show=shown,
+        )  # fmt: skip
 
     def _used_sources(self) -> list[tuple[str, Source]]:
         """Return each source that a trigger is on which works, once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.events import Event
+from engine.jobs import RetryChange
 
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 """The named priorities; the others are the numbers 0 (least) to 9 (most urgent)."""
@@ -47,21 +48,63 @@ class SharedSource(Struct, frozen=True, kw_only=True):
     defined_in: str = ""
 
 
-class Pause(Struct, frozen=True, kw_only=True):
-    """Since when a trigger runs nothing, until when (None: until somebody resumes it), and why."""
+class PauseScope(StrEnum):
+    """What a pause is of, the widest first."""
+
+    ENGINE = "engine"
+    TAG = "tag"
+    TRIGGER = "trigger"
+
+
+class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Since when a trigger, all with a tag, or the whole engine runs nothing, and why.
+
+    - `until`: its end; None: until somebody resumes it. `who` made it, as far as that is known.
+    - `name`: that of the trigger, or the tag; empty for the engine.
+    - `parts`: where several hold at once for one trigger, each of them; see `merged`.
+    """
 
     reason: str
     since: datetime
     until: datetime | None = None
+    who: str = ""
+    scope: PauseScope = PauseScope.TRIGGER
+    name: str = ""
+    parts: tuple[Pause, ...] = ()
 
     def holds(self, at: datetime) -> bool:
-        """Tell whether the trigger is paused at that instant."""
+        """Tell whether it holds at that instant."""
         return self.until is None or at < self.until
 
-    def said_of(self, trigger: str) -> str:
-        """Say that a trigger is paused, until when, and why."""
+    @property
+    def subject(self) -> str:
+        """What is paused, in words."""
+        return "the engine" if self.scope is PauseScope.ENGINE else f"{self.scope} {self.name}"
+
+    def said(self) -> str:
+        """Say what is paused, until when, and why."""
+        if self.parts:
+            return "; ".join(part.said() for part in self.parts)
         until = "" if self.until is None else f" until {self.until:%Y-%m-%d %H:%M:%S} UTC"
-        return f"trigger {trigger} is paused{until}{self.reason and ': '}{self.reason}"
+        return f"{self.subject} is paused{until}{self.reason and ': '}{self.reason}"
+
+    def said_of(self, trigger: str) -> str:
+        """Say why a trigger is paused: what holds for it, until when, and why."""
+        return self.said()
+
+
+def merged(pauses: Sequence[Pause]) -> Pause | None:
+    """Return one pause that stands for all that hold for a trigger, the widest first: from the first to the last of
+    them, with their reasons. None where none does."""
+    if len(pauses) < 2:
+        return pauses[0] if pauses else None
+    ends = [pause.until for pause in pauses if pause.until is not None]
+    first = pauses[0]
+    return Pause(
+        reason="; ".join(pause.reason for pause in pauses if pause.reason), since=min(pause.since for pause in pauses),
+        until=max(ends) if len(ends) == len(pauses) else None, who=first.who, scope=first.scope, name=first.name,
+        parts=tuple(pauses),
+    )  # fmt: skip
 
 
 Judge = Callable[[Event], Any]
@@ -81,15 +124,48 @@ class Debounce(Struct, frozen=True, kw_only=True):
     key: str | Judge | None = None
 
 
+class CatchUp(StrEnum):
+    """Which of the due instants that passed while a timer could not run them are run."""
+
+    LATEST = "latest"
+    ALL = "all"
+    NONE = "none"
+
+
+MOST_CAUGHT_UP = 10_000
+"""No trigger catches up on more due instants than these."""
+
+
+class Misfire(Struct, frozen=True, kw_only=True):
+    """What becomes of due instants that passed while the engine was away, busy or paused.
+
+    - `catch_up`: the latest is run; or each, in order; or none but one that is still on time.
+    - `grace_s`: what is later than that is missed. None is no limit, with `none` a minute: that is "on time".
+    - `max`, `rate_per_s`: of `all`, only the newest so many are run, and so many a second.
+    """
+
+    catch_up: CatchUp = CatchUp.LATEST
+    grace_s: float | None = None
+    max: int = 100
+    rate_per_s: float = 10.0
+
+
+MISFIRE = Misfire()
+"""What holds where a trigger says nothing."""
+
+
 class Trigger(Struct, frozen=True, kw_only=True):
     """A rule that turns events of one source into runs of one job.
 
     - `source`: the id of its source; triggers with equal sources share one.
     - `on`: the source's settings: an `engine.plugin.Source` or `engine.plugin.Timer`.
     - `schedule`: for one on a timer, when it comes due: an `engine.decide.schedule.Schedule`; see `schedule_of` there.
+    - `misfire`: for one on a timer, what becomes of due instants that it could not run in time.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
+    - `preset`: the preset that it names; all that it has from there stands in the other fields.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
+    - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
     """
@@ -99,11 +175,15 @@ class Trigger(Struct, frozen=True, kw_only=True):
     source: str
     on: Any
     schedule: Any = None
+    misfire: Misfire = MISFIRE
     shared: SharedSource | None = None
+    preset: str | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
+    timeout_s: float | None = None
+    retry: RetryChange | None = None
     data: Mapping[str, Any] | Judge | None = None
     defaults: dict[str, Any] | None = None
     description: str = ""

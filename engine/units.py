@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and rates as people write them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ _SIZE_BYTES = {
     None: 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h|d)\Z")
 
 GREATEST_SIZE_BYTES = 2**50
 """A pebibyte: larger sizes are refused, as they are mistakes."""
@@ -104,3 +106,11 @@ def format_size(size_bytes: int) -> str:
             return f"{value:.4g}{unit}"
         value /= 1024
     return f"{value:.4g}TiB"
+
+
+def parse_rate(text: str) -> float:
+    """Read a rate into times per second: `"10/s"`, `"90/m"`, `"0.5/h"`. Raises ValueError, in words."""
+    match = _RATE.match(text)
+    if match is None or not float(match[1]):
+        raise ValueError('is no rate such as "10/s", "90/m" or "5/h"')
+    return float(match[1]) / _UNIT_S[match[2]]

@@ -24,6 +24,7 @@ from engine.config.model import (
     EngineSettings,
     HttpTable,
     JobTable,
+    MisfireTable,
     RetryTable,
     Shared,
     SourceTable,
@@ -42,10 +43,11 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
-    TriggerTable, DebounceTable,
+    TriggerTable, DebounceTable, MisfireTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
+    "preset": "name of a preset",
     "calendar": "name of a calendar",
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,16 +14,19 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
+from engine.foresight import Desk, World
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
+from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
-from engine.operations import pause_view
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
+from engine.registry import Registry
 from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
 from engine.store.base import (
     EventFilter,
@@ -36,7 +39,8 @@ from engine.store.base import (
     TriggerStats,
 )
 from engine.store.changes import Change
-from engine.triggers import Pause, Trigger
+from engine.triggers import Pause, PauseScope, Trigger
+from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 
 TOKEN = "a-token-for-tests-and-nothing-else"
@@ -146,6 +150,9 @@ class FakeStore(Store):
     async def running(self) -> list[Run]:
         return []
 
+    async def in_the_way(self, jobs: Collection[str], *, limit: int) -> list[Run]:
+        return []
+
     async def cursor(self, source: str) -> Any:
         return None
 
@@ -194,7 +201,7 @@ class FakeOperations:
         self.state = "ok"
         self.changed = asyncio.Condition()
         job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), defined_in="c:1")
-        trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=None)
+        trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=Cron(expression="0 2 * * *"))
         self.config = Config(
             engine=EngineSettings(data=base / "data"),
             store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
@@ -206,6 +213,15 @@ class FakeOperations:
             files=(),
             secrets=frozenset({"sesame-open"}),
         )
+
+    @property
+    def foresight(self) -> Desk:
+        pauses = self.paused
+        return Desk(
+            config=self.config, registry=Registry.discover(), environment={}, clock=self.clock, store=self.store,
+            world=lambda: World.of(self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses),
+            show=shown,
+        )  # fmt: skip
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -302,14 +318,23 @@ class FakeOperations:
         async with self.changed:
             self.changed.notify_all()
 
-    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> Pause:
+    async def pause(
+        self, scope: PauseScope, name: str, *, reason: str, until: datetime | None = None, who: str = ""
+    ) -> Pause:
         if self.fault is not None:
             raise self.fault
-        self.paused[name] = Pause(reason=reason, since=AT, until=until)
-        return self.paused[name]
+        made = Pause(reason=reason, since=AT, until=until, who=who, scope=scope, name=name)
+        self.paused[name if scope is PauseScope.TRIGGER else f"{scope}:{name}"] = made
+        return made
 
-    async def resume_trigger(self, name: str) -> bool:
-        return self.paused.pop(name, None) is not None
+    async def resume(self, scope: PauseScope, name: str, *, who: str = "") -> bool:
+        return self.paused.pop(name if scope is PauseScope.TRIGGER else f"{scope}:{name}", None) is not None
+
+    def pauses(self) -> list[Pause]:
+        return list(self.paused.values())
+
+    def held_by(self, pause: Pause) -> list[str]:
+        return sorted(self.config.triggers)
 
     async def status(self) -> dict[str, Any]:
         return {"state": "running", "runs": {}, "uptime_s": 1.0}
@@ -325,8 +350,14 @@ class FakeOperations:
             "state": "active" if pause is None else "paused",
             "enabled": True,
             "paused": None if pause is None else pause_view(pause),
+            "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",
         }
+
+    def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
+        if name not in self.config.triggers:
+            raise NotFound(f"there is no trigger {name!r}")
+        return upcoming(self.config.triggers[name], after, pause=self.paused.get(name))
 
     def source_views(self) -> list[dict[str, Any]]:
         return [self.source_view(name) for name in self.sources]

@@ -279,6 +279,7 @@ async def bench(
         execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=lambda run, end: made.ends.append((run.id, end.step)),
+        limited=lambda name, job: rules[name].limited(job) if name in rules else job,
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,

@@ -14,6 +14,7 @@ MADE_IN = (
     "engine/embedding/*.py",
     "engine/intake/*.py",
     "engine/store/*.py",
+    "engine/timers/*.py",
     "engine/plugin/*.py",
     "plugins/**/*.py",
 )
@@ -24,13 +25,22 @@ _FIRST_ARGUMENT = frozenset({"failed", "CannotStart"})
 
 def codes_in_code() -> set[str]:
     """Return all codes; one that is put together holds `*` for the part that varies."""
+    trees = [ast.parse(file.read_text("utf-8")) for pattern in MADE_IN for file in ROOT.glob(pattern)]
+    named = {name: text for tree in trees for name, text in _constants(tree)}
     found: set[str] = set()
-    for pattern in MADE_IN:
-        for file in ROOT.glob(pattern):
-            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-                for value in _code_values(node):
-                    found.update(_texts(value))
+    for tree in trees:
+        for node in ast.walk(tree):
+            for value in _code_values(node):
+                given = ast.Constant(named[value.id]) if isinstance(value, ast.Name) and value.id in named else value
+                found.update(_texts(given))
     return found
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield the module's constants that are text."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield from ((target.id, node.value.value) for target in node.targets if isinstance(target, ast.Name))
 
 
 def _code_values(node: ast.AST) -> Iterator[ast.expr]:

@@ -101,7 +101,7 @@ async def desk(
         made.pauses, made.rules = pauses, made.intake._rules
         backfills = made.backfills = Backfills(
             clock=made.clock, store=made.store, rules=made.rules, pause_of=pauses.get, emit=made.intake.backfill,
-            submit=made.journal.submit, withdraw=made.dispatch.withdraw,
+            submit=made.journal.submit, end_waiting=made.dispatch.end_backfilled,
         )  # fmt: skip
         made.dispatch._on_end = lambda run, end: backfills.note_end(run, end) if run.origin is Origin.BACKFILL else None
         async with anyio.create_task_group() as group:
@@ -419,7 +419,7 @@ async def test_a_cancelled_backfill_does_not_try_again_what_fails(tmp_path: Path
 
 
 async def test_while_its_trigger_is_paused_it_waits_and_says_so(tmp_path: Path) -> None:
-    pauses = {"nightly": Pause(reason="month end", since=START)}
+    pauses = {"nightly": Pause(name="nightly", reason="month end", since=START)}
     async with desk(tmp_path, pauses=pauses) as one:
         begun = await one.begin(3)
         await one.settle()
@@ -436,7 +436,7 @@ async def test_while_its_trigger_is_paused_it_waits_and_says_so(tmp_path: Path) 
 
 
 async def test_a_trigger_that_is_gone_holds_its_backfill_until_it_comes_again(tmp_path: Path) -> None:
-    pauses = {"nightly": Pause(reason="", since=START)}
+    pauses = {"nightly": Pause(name="nightly", reason="", since=START)}
     async with desk(tmp_path, pauses=pauses) as one:
         begun = await one.begin(3)
         await one.settle()
@@ -512,7 +512,7 @@ async def test_what_was_said_of_a_backfill_outlives_the_engine(tmp_path: Path, s
 
 
 async def test_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
-    pauses = {"nightly": Pause(reason="", since=START)}
+    pauses = {"nightly": Pause(name="nightly", reason="", since=START)}
     async with desk(tmp_path, pauses=pauses) as one:
         begun = await one.begin(4)
         await one.settle()

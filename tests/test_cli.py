@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
 from engine.cli.output import say_table, terminal_safe
+from engine.cli.upcoming import local_text
 from engine.events import Event
 from engine.http.server import HttpServer
 from engine.http.tokens import token_path
 from engine.ids import new_id
 from engine.runs import RunState
+from engine.triggers import PauseScope
 from tests.fake_operations import TOKEN, FakeOperations, serving
 
 VARIABLES = ("ENGINE_URL", "ENGINE_TOKEN", "ENGINE_CONFIG", "ENGINE_ADMIN_TOKEN")
@@ -401,7 +404,7 @@ def test_check_prints_every_problem_with_its_place(here: Path) -> None:
     assert {"file", "line", "path", "message", "hint"} == set(found["errors"][0])
     configure(here)
     assert call("check").exit_code == 0
-    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": []}
+    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": [], "next": []}
     result = call("check", "--config", "missing.toml")
     assert (result.exit_code, "missing.toml" in result.output) == (2, True)
 
@@ -422,7 +425,83 @@ def test_check_notes_a_timer_that_is_never_due_again(here: Path) -> None:
     configure(here, more='[jobs.a]\nrun.exec = ["true"]\n[triggers.once]\non.at = 2020-01-01T00:00:00Z\njob = "a"\n')
     said = "trigger once: its timer has no further due instant: its last instant was 2020-01-01T00:00:00Z"
     assert said in call("check").output
-    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": [said]}
+    assert json.loads(call("check", "--json").output) == {"ok": True, "errors": [], "notes": [said], "next": []}
+
+
+NIGHTLY = """
+[jobs.a]
+run.exec = ["true"]
+[triggers.nightly]
+on.cron = { expression = "30 2 * * *", timezone = "Europe/Berlin" }
+job = "a"
+[triggers.once]
+on.at = 2020-01-01T00:00:00Z
+job = "a"
+[triggers.by-hand]
+on.manual = {}
+job = "a"
+"""
+
+
+def test_check_tells_when_each_timer_is_due_next_and_what_clocks_will_do_to_it(here: Path) -> None:
+    configure(here, more=NIGHTLY)
+    found = json.loads(call("check", "--json").output)
+    (one,) = found["next"]
+    assert one["trigger"] == "nightly"
+    assert one["local"].endswith("[Europe/Berlin]")
+    assert datetime.fromisoformat(one["at"]) > datetime.now(UTC)
+    told = call("check").output
+    assert f"  nightly  next {local_text(one['local'])} Europe/Berlin, {one['at'].replace('T', ' ')}" in told
+    assert "scheduled for 02:30, runs at 03:00: the clock skips from 02:00 to 03:00" in told
+    assert sum("trigger nightly, " in note for note in found["notes"]) in (2, 3)  # within 366 days
+
+
+def test_next_works_without_an_engine_from_the_configuration(here: Path) -> None:
+    configure(here, more=NIGHTLY)
+    result = call("next", "nightly", "-n", "3", "--after", "2027-03-26T12:00:00+01:00")
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[0] == "Trigger nightly is due, in Europe/Berlin:"
+    assert "Sat 2027-03-27 02:30:00+01:00  2027-03-27 01:30:00Z\n" in result.output
+    assert "Sun 2027-03-28 03:00:00+02:00  2027-03-28 01:00:00Z  scheduled for 02:30, runs at 03:00" in result.output
+    found = json.loads(call("next", "nightly", "--json").output)
+    assert len(found) == 10
+    assert set(found[0]) == {"at", "local", "note", "fires_at"}
+    result = call("next", "once")
+    assert (result.exit_code, "Trigger once: its timer has no further due instant" in result.output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("by-hand",), 1, "trigger by-hand is on no timer but on manual"),
+        (("nigthly",), 1, 'there is no trigger nigthly; did you mean "nightly"?'),
+        (("nightly", "--after", "tomorrow"), 2, "--after 'tomorrow' is no time in RFC 3339"),
+        (("nightly", "--after", "2027-03-28T02:00:00"), 2, "with its offset"),
+        (("nightly", "-n", "0"), 2, "-n"),
+        (("nightly", "-n", "1001"), 2, "-n"),
+    ],
+)
+def test_next_refuses_what_it_can_not_tell(here: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    configure(here, more=NIGHTLY)
+    result = call("next", *arguments)
+    assert (result.exit_code, said in result.output) == (code, True), result.output
+
+
+def test_next_asks_the_engine_where_one_runs(running: Running) -> None:
+    running.do(running.operations.pause(PauseScope.TRIGGER, "nightly", reason="stock-taking"))
+    result = ask(running, "next", "nightly", "-n", "2")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("trigger nightly is paused: stock-taking") == 2
+    result = ask(running, "next", "nighty")
+    assert (result.exit_code, "there is no trigger 'nighty'" in result.output) == (1, True)
+
+
+def test_next_takes_what_the_engine_does_not_have_yet_from_the_configuration(running: Running, here: Path) -> None:
+    configure(here, running.url, NIGHTLY.replace("triggers.nightly", "triggers.daily"))
+    result = call("--token", TOKEN, "next", "daily", "-n", "1")
+    assert result.exit_code == 0, result.output
+    assert "By the configuration:" in result.output
+    assert "Trigger daily is due, in Europe/Berlin:" in result.output
 
 
 def test_a_trigger_whose_source_is_broken_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -582,3 +661,33 @@ def test_a_trigger_is_paused_and_resumed(running: Running) -> None:
     assert (result.exit_code, result.output) == (0, "Trigger nightly is active\n")
     assert ask(running, "pause", "nightly", "--for", "soon").exit_code == 2
     assert ask(running, "resume", "nigtly").exit_code == 1
+
+
+def test_the_engine_and_a_tag_are_paused_and_resumed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ann")
+    result = ask(running, "pause", "--all", "--reason", "move")
+    assert result.output == "The engine is paused until it is resumed\n  It holds for nightly\n"
+    assert running.operations.paused["engine:"].who == "admin token, for ann"
+    assert ask(running, "pause", "--tag", "night", "--until", "2999-01-01T00:00:00Z").output.startswith(
+        "Tag night is paused until 2999-01-01 00:00:00+00:00\n"
+    )
+    result = ask(running, "resume", "--all")
+    assert result.output.startswith("The engine is resumed\n  Still: tag night is paused since 2026-11-21 09:30:00")
+    assert json.loads(ask(running, "resume", "--tag", "night", "--json").output)["resumed"] is True
+    assert ask(running, "resume", "--all").output == "The engine was not paused\n"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+@pytest.mark.parametrize("what", [[], ["nightly", "--all"], ["--tag", "x", "--all"], ["nightly", "--tag", "x"]])
+def test_what_is_paused_has_to_be_said(running: Running, command: str, what: list[str]) -> None:
+    result = ask(running, command, *what)
+    assert result.exit_code == 2
+    assert f"say what to {command}: the NAME of a trigger, --tag TAG, or --all for the engine" in result.output
+    assert running.operations.paused == {}
+
+
+def test_the_list_of_triggers_says_what_is_paused(running: Running) -> None:
+    ask(running, "pause", "nightly", "--reason", "stock-taking")
+    told = ask(running, "triggers").output
+    assert "Trigger nightly is paused since 2026-11-21 09:30:00" in told
+    assert ": stock-taking" in told

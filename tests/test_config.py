@@ -294,7 +294,12 @@ BROKEN = [
     (T + "[triggers.t.data]\nx = " + "[" * 70 + "]" * 70, 6, "triggers.t.data", "nested deeper than 64"),
     (T + "defaults = { a = [\n'{{ http.x }}'] }", 7, "triggers.t.defaults.a[0]", "unknown name `http`"),
     (T + "defaults = { a = '{{ data.x' }", 6, "triggers.t.defaults.a", "never closed"),
-    (T + "misfire = { catch_up = 'none' }", 6, "triggers.t.misfire", "unknown key"),
+    (T + "misfire = { catch_up = 'any' }", 6, "triggers.t.misfire.catch_up", 'found "any", expected "latest"'),
+    (T + "misfire = { max = 5 }", 6, "triggers.t.misfire.max", 'has no effect where catch_up is "latest"'),
+    (T + "misfire = { catch_up = 'all', rate = '9' }", 6, "triggers.t.misfire.rate", 'is no rate such as "10/s"'),
+    (T + "misfire = { catch_up = 'all', rate = '0/s' }", 6, "triggers.t.misfire.rate", 'is no rate such as "10/s"'),
+    (T + "misfire = { catch_up = 'all', max = 20000 }", 6, "triggers.t.misfire.max", "from 1 to 10000"),
+    (T + "misfire = { grace = '0s' }", 6, "triggers.t.misfire.grace", "greater than 0s"),
 ]
 
 

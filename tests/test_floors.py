@@ -4,7 +4,7 @@ The table is that of the house. Imports for types alone and within functions cou
 
 `queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
 `dispatch` takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of
-which run.
+which run. `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
          "systemd", "loopwatch"}
     ),
-    frozenset({"config"}),
+    frozenset({"config", "foresight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
          "alerts", "housekeeping", "http", "web"}

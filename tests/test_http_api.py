@@ -608,6 +608,36 @@ async def test_a_pause_that_says_something_else_is_refused(
     assert operations.paused == {}
 
 
+async def test_the_engine_and_a_tag_are_paused_and_resumed(operations: FakeOperations, client: Client) -> None:
+    got = await client.ask(
+        "POST", f"{V1}/pause", body={"reason": "move", "until": "2999-01-01T00:00:00Z"},
+        headers={"X-Performed-By": "ann"},
+    )  # fmt: skip
+    assert got.status == 200
+    assert {name: got.json[name] for name in ("scope", "name", "reason", "who", "until")} == {
+        "scope": "engine", "name": "", "reason": "move", "who": "admin token, for ann",
+        "until": "2999-01-01T00:00:00Z",
+    }  # fmt: skip
+    assert got.json["triggers"] == sorted(operations.config.triggers)
+    got = await client.ask("POST", f"{V1}/pause", body={"tag": "night"}, headers={"X-Performed-By": "a" * 129})
+    assert (got.status, got.json["scope"], got.json["name"], got.json["who"]) == (200, "tag", "night", "admin token")
+    got = await client.ask("POST", f"{V1}/resume")
+    assert (got.json["scope"], got.json["resumed"], [one["name"] for one in got.json["pauses"]]) == (
+        "engine", True, ["night"],
+    )  # fmt: skip
+    got = await client.ask("POST", f"{V1}/resume", body={"tag": "night"})
+    assert (got.json["name"], got.json["resumed"], got.json["pauses"]) == ("night", True, [])
+    assert (await client.ask("POST", f"{V1}/resume")).json["resumed"] is False
+
+
+@pytest.mark.parametrize("sent", [{"tag": ""}, {"tag": 5}, {"trigger": "nightly"}, {"duration": "soon"}])
+async def test_a_pause_of_something_else_is_refused(
+    operations: FakeOperations, client: Client, sent: dict[str, Any]
+) -> None:
+    assert (await client.ask("POST", f"{V1}/pause", body=sent)).status == 422
+    assert operations.paused == {}
+
+
 async def test_only_a_trigger_that_is_there_is_paused(client: Client) -> None:
     assert (await client.ask("POST", f"{V1}/triggers/nighty/pause")).status == 404
     assert (await client.ask("POST", f"{V1}/triggers/nighty/resume")).status == 404

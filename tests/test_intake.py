@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from engine.decide.firing import Firing
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
 from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
@@ -18,9 +20,9 @@ from engine.intake import LONGEST_NAME
 from engine.jobs import Job
 from engine.plugin import Outcome
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import Origin, Run, RunState
+from engine.runs import Origin, Run, RunState, Step
 from engine.store.base import EventFilter, RunFilter
-from engine.store.changes import Accept
+from engine.store.changes import Accept, End
 from engine.testing.store_contract.material import a_missed_run
 from engine.triggers import Debounce
 from tests.organs import Bench, Heard, Listed, bench, event, job, trigger
@@ -632,20 +634,84 @@ async def test_filters_see_the_request_and_it_is_never_stored(tmp_path: Path) ->
 # In one commit
 
 
-async def test_events_runs_missed_runs_and_the_cursor_are_one_change(tmp_path: Path) -> None:
+async def test_events_runs_and_the_cursor_are_one_change(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db") as desk:
+        await desk.emit(event(key="a"), event(key="b"), cursor={"row": 7})
+        [change] = [change for change in desk.store.changes if isinstance(change, Accept)]
+        assert (len(change.entries), change.cursor is not None) == (2, True)
+        assert await desk.store.cursor("mill") == {"row": 7}
+        assert len(await all_runs(desk)) == 2
+
+
+def firing(key: str, *, source: str = "mill", missed: Sequence[Run] = (), **fields: Any) -> Firing:
+    one = event("engine.timer", key=key, time=datetime(2026, 1, 5, 11, 0, tzinfo=UTC))
+    return Firing(source=source, cursor=key, missed=tuple(missed), **{"event": one, **fields})
+
+
+async def test_a_due_instant_its_missed_ones_and_the_cursor_are_one_change(tmp_path: Path) -> None:
     async with bench(tmp_path / "s.db") as desk:
         missed = a_missed_run("earlier", trigger="on-grain")
-        await desk.emit(
-            event(key="a", time=datetime(2026, 1, 5, 11, 0, tzinfo=UTC)), event(key="b"), cursor={"row": 7},
-            missed=[missed], origin=Origin.SCHEDULE,
-        )  # fmt: skip
+        assert await desk.intake.accept_due([firing("a", missed=[missed], reason="3h late")]) == [None]
         [change] = [change for change in desk.store.changes if isinstance(change, Accept)]
-        assert (len(change.entries), change.missed, change.cursor is not None) == (2, (missed,), True)
-        assert await desk.store.cursor("mill") == {"row": 7}
-        runs = await all_runs(desk)
-        assert {run.origin for run in runs if run.id != missed.id} == {Origin.SCHEDULE}
-        assert runs[1].scheduled_for == datetime(2026, 1, 5, 11, 0, tzinfo=UTC)
-        assert runs[1].trace[0].code == "due"
+        assert (len(change.entries), change.missed, change.cursor is not None) == (1, (missed,), True)
+        assert await desk.store.cursor("mill") == "a"
+        [run] = [run for run in await all_runs(desk) if run.id != missed.id]
+        assert (run.origin, run.scheduled_for) == (Origin.SCHEDULE, datetime(2026, 1, 5, 11, 0, tzinfo=UTC))
+        assert (run.trace[0].code, run.trace[0].reason) == ("due", "due: 3h late")
+
+
+async def test_due_instants_are_handed_in_together_and_each_is_for_itself(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", concurrency=2) as desk:
+        only_missed = a_missed_run("earlier", trigger="on-grain")
+        too_long = event("engine.timer", key="x" * 2000)
+        errors = await desk.intake.accept_due(
+            [
+                firing("a"), firing("b", event=too_long), firing("c"), firing("c"),
+                firing("d", source="else", event=None, missed=[only_missed]),
+            ]
+        )  # fmt: skip
+        assert [type(error) for error in errors] == [type(None), InvalidEvent, *[type(None)] * 3]
+        await desk.settle()
+        assert {run.key for run in await all_runs(desk)} == {"a", "c", "earlier"}
+        assert (await desk.store.cursor("mill"), await desk.store.cursor("else")) == ("c", "d")
+        assert desk.dispatch.running == 0
+        assert (await desk.store.ledger()).missing == ()
+
+
+async def test_a_due_instant_that_the_store_refuses_takes_no_slot(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", concurrency=1) as desk:
+        desk.store.write_error = StoreUnavailable("the disk is full")
+        errors = await desk.intake.accept_due([firing("a"), firing("b")])
+        assert [type(error) for error in errors] == [StoreUnavailable] * 2
+        assert desk.dispatch.running == 0
+        desk.store.write_error = None
+        await desk.advance(10)
+        assert await desk.intake.accept_due([firing("a")]) == [None]
+        await desk.settle()
+        assert len(desk.script.begun) == 1
+
+
+async def test_due_instants_whose_timers_are_told_to_stop_are_run_all_the_same(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db") as desk:
+        desk.store.hold_answers = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(desk.intake.accept_due, [firing("a"), firing("b")])
+            await desk.settle()
+            group.cancel_scope.cancel()
+            desk.store.hold_answers.set()
+        desk.store.hold_answers = None
+        await desk.settle()
+        assert [run.state for run in await all_runs(desk)] == [RunState.SUCCEEDED] * 2
+
+
+async def test_a_due_instant_that_joins_a_window_that_is_gone_opens_another(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", triggers=[trigger(debounce=Debounce(wait_s=60.0))]) as desk:
+        await desk.intake.accept_due([firing("a")])
+        [run] = await all_runs(desk)
+        step = Step(at=desk.clock.now(), state=RunState.CANCELLED, code="cancelled", reason="cancelled")
+        await desk.journal.submit(End(run=run.id, step=step))
+        assert await desk.intake.accept_due([firing("b")]) == [None]
+        assert [each.state for each in await all_runs(desk)] == [RunState.CANCELLED, RunState.PENDING]
 
 
 async def test_the_cursor_moves_without_events_and_with_duplicates_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.decide.lanes import LONGEST_KEPT_S, Slots, Waits, ahead, is_kept_too_long, may_use_idle
+from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, is_kept_too_long, may_use_idle
 from engine.jobs import RetryPolicy
 from engine.plugin import Outcome
 from engine.runs import Lane, Run, RunState, Step
@@ -20,16 +20,16 @@ from engine.testing.clock import START
 from engine.testing.store_contract.backfilling import a_backfill, begin, move, run_of
 from tests.organs import Bench, bench, event, job, trigger
 
-slots = st.builds(Slots, st.integers(0, 6), st.none() | st.integers(0, 6))
+rooms = st.builds(Room, st.integers(0, 6), st.none() | st.integers(0, 6))
 times = st.floats(0, 1e6, allow_nan=False)
 waits = st.lists(
-    st.builds(Waits, job=st.sampled_from("abcdef"), kept_since_s=st.none() | times, slots=slots),
+    st.builds(Waits, job=st.sampled_from("abcdef"), kept_since_s=st.none() | times, room=rooms),
     unique_by=lambda one: one.job, max_size=6,
 )  # fmt: skip
 
 
-@given(slots, slots)
-def test_the_last_slot_is_never_given_as_an_idle_one(engine: Slots, of_job: Slots) -> None:
+@given(rooms, rooms)
+def test_the_last_slot_is_never_given_as_an_idle_one(engine: Room, of_job: Room) -> None:
     given = may_use_idle(engine, of_job)
     for one in (engine, of_job):
         assert not (given and not one.is_free)
@@ -39,13 +39,13 @@ def test_the_last_slot_is_never_given_as_an_idle_one(engine: Slots, of_job: Slot
         assert given == all(one.limit != 0 for one in (engine, of_job))
 
 
-@given(waits, slots, st.booleans(), times)
+@given(waits, rooms, st.booleans(), times)
 def test_what_was_kept_longest_is_ahead_alone_and_only_once_it_was_kept_too_long(
-    found: list[Waits], engine: Slots, one_is_ahead: bool, now_s: float
+    found: list[Waits], engine: Room, one_is_ahead: bool, now_s: float
 ) -> None:
     chosen = ahead(found, engine, one_is_ahead=one_is_ahead, now_s=now_s)
     could = {one.job: one.kept_since_s for one in found if is_kept_too_long(one.kept_since_s, now_s)}
-    could = {name: since for name, since in could.items() if next(o for o in found if o.job == name).slots.is_free}
+    could = {name: since for name, since in could.items() if next(o for o in found if o.job == name).room.is_free}
     if chosen is None:
         assert one_is_ahead or not engine.is_free or not could
     else:
@@ -58,7 +58,7 @@ def test_what_was_kept_longest_is_ahead_alone_and_only_once_it_was_kept_too_long
 
 
 class Model:
-    """Slots, and who waits for them: what dispatch does, without the world."""
+    """Room, and who waits for them: what dispatch does, without the world."""
 
     def __init__(self, limits: Sequence[int | None], most: int) -> None:
         self.most = most
@@ -71,8 +71,8 @@ class Model:
         self.since: dict[int, float] = {}
         self.kept_most_s = 0.0
 
-    def slots(self, of_job: int) -> Slots:
-        return Slots(sum(1 for name, *_ in self.running if name == of_job), self.limits[of_job])
+    def room(self, of_job: int) -> Room:
+        return Room(sum(1 for name, *_ in self.running if name == of_job), self.limits[of_job])
 
     def begin(self, of_job: int, late: bool, length_s: float) -> tuple[int, bool, float]:
         started = (of_job, late, self.now_s + length_s)
@@ -81,18 +81,18 @@ class Model:
 
     def pump(self, length_s: float) -> None:
         while True:
-            engine = Slots(len(self.running), self.most)
+            engine = Room(len(self.running), self.most)
             assert len(self.running) <= self.most
             found = [
                 Waits(
-                    job=str(name), slots=self.slots(name),
+                    job=str(name), room=self.room(name),
                     kept_since_s=None if any(late and one == name for one, late, _ in self.running) else since,
                 )
                 for name, since in self.since.items()
             ]  # fmt: skip
             chosen = ahead(found, engine, one_is_ahead=self.ahead is not None, now_s=self.now_s)
-            first = next((name for name in self.live if engine.is_free and self.slots(name).is_free), None)
-            idle = next((name for name in self.late if may_use_idle(engine, self.slots(name))), None)
+            first = next((name for name in self.live if engine.is_free and self.room(name).is_free), None)
+            idle = next((name for name in self.late if may_use_idle(engine, self.room(name))), None)
             if chosen is not None:
                 self.kept_most_s = max(self.kept_most_s, self.now_s - self.since[int(chosen)])
                 self.ahead = self.take_late(int(chosen), length_s)
@@ -100,7 +100,7 @@ class Model:
                 self.live.remove(first)
                 self.begin(first, False, length_s)
             elif idle is not None:
-                assert not any(engine.is_free and self.slots(name).is_free for name in self.live)
+                assert not any(engine.is_free and self.room(name).is_free for name in self.live)
                 self.take_late(idle, length_s)
             else:
                 return
@@ -147,7 +147,7 @@ def test_under_any_load_both_lanes_come_to_an_end_and_no_backfill_is_kept_for_lo
             model.late.append(of_job)
             model.since.setdefault(of_job, model.now_s)
         else:
-            engine = Slots(len(model.running), most)
+            engine = Room(len(model.running), most)
             if most > 1 and model.ahead is None and all(late for _, late, _ in model.running):
                 assert engine.is_free, "backfills alone took all slots"
             model.live.append(of_job)
@@ -327,8 +327,8 @@ async def test_a_run_that_is_withdrawn_ends_and_never_starts(tmp_path: Path) -> 
         lanes = Lanes(desk)
         live, late = await lanes.live(), await lanes.late()
         step = Step(at=START, state=RunState.CANCELLED, code="asked", reason="cancelled: asked for")
-        assert await desk.dispatch.withdraw(await desk.run_of(late), step)
-        assert not await desk.dispatch.withdraw(await desk.run_of(live), step)
+        assert await desk.dispatch.end_backfilled(await desk.run_of(late), step)
+        assert not await desk.dispatch.end_backfilled(await desk.run_of(live), step)
         await lanes.end(live)
         assert lanes.going == set()
         assert (await desk.run_of(late)).state is RunState.CANCELLED

@@ -17,7 +17,9 @@ from engine.store.base import EventFilter, QueuePlace, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
 
-SMALL = {"runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "outcomes_joined"}
+SMALL = {
+    "runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "runs_in_the_way", "outcomes_joined"
+}  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
@@ -68,6 +70,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
     "open_windows": reads.open_windows,
     "running": reads.running,
+    "in_the_way": lambda raw: reads.in_the_way(raw, ["oven", "mill"], 512),
     "cursor": lambda raw: reads.cursors(raw, "mill", exact=True),
     "cursors": lambda raw: reads.cursors(raw, "timer:", exact=False),
     "memory": lambda raw: reads.memory(raw, "mill", None, 512),
@@ -130,7 +133,7 @@ def test_a_named_query_finds_its_rows_by_an_index(raw: sqlite3.Connection, name:
 def test_a_statement_finds_its_rows_by_an_index(raw: sqlite3.Connection, name: str, rows: int) -> None:
     steps = plan_of(raw, statement(name, rows))
     assert faults(steps) == []
-    if name in ("join", "enqueue", "start", "note_process", "finish", "end"):
+    if name in ("join", "in_the_way", "enqueue", "start", "note_process", "finish", "end"):
         assert any("SEARCH runs USING" in step and "runs_id" in step for step in steps), steps
 
 

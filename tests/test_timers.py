@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,49 +11,17 @@ import anyio
 import pytest
 
 from engine.clock import rfc3339
+from engine.decide.firing import Firing
 from engine.decide.rules import Rule
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
-from engine.events import Accepted, Event
-from engine.plugin import Timer
-from engine.runs import Origin, Run, RunState
+from engine.runs import Origin
 from engine.store.base import EventFilter, RunFilter
 from engine.store.changes import Accept, Cursor
 from engine.testing import VirtualClock
-from engine.testing.clock import START
 from engine.timers import ASK_AGAIN_S, Timers
-from engine.triggers import Debounce, Trigger
-from tests.organs import Bench, bench, job, trigger
-
-
-def at(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
-
-
-class Every(Timer, frozen=True, kw_only=True):
-    """Due every so many seconds."""
-
-    seconds: float = 60.0
-
-    def next(self, after: datetime) -> datetime | None:
-        period = timedelta(seconds=self.seconds)
-        return START + ((after - START) // period + 1) * period
-
-    def previous(self, before: datetime) -> datetime | None:
-        period = timedelta(seconds=self.seconds)
-        return START - ((START - before) // period + 1) * period
-
-
-class Once(Timer, frozen=True, kw_only=True):
-    """Due once."""
-
-    moment: datetime
-
-    def next(self, after: datetime) -> datetime | None:
-        return self.moment if after < self.moment else None
-
-    def previous(self, before: datetime) -> datetime | None:
-        return self.moment if before > self.moment else None
-
+from engine.triggers import Debounce
+from tests.organs import job, trigger
+from tests.ticking import DONE, MISSED, Every, Once, at, due_runs, ticking, timed
 
 faults: dict[str, Any] = {}
 
@@ -78,49 +45,6 @@ class Faulty(Every, frozen=True, kw_only=True):
 @pytest.fixture(autouse=True)
 def _no_faults() -> None:
     faults.clear()
-
-
-def timed(name: str = "nightly", on: Timer | None = None, **fields: Any) -> Trigger:
-    return trigger(name, source=f"timer:{name}", on=on or Every(), **fields)
-
-
-class Clockwork(Bench):
-    """A small engine with timers."""
-
-    timers: Timers
-
-
-@asynccontextmanager
-async def ticking(
-    path: Path, *triggers: Trigger, clock: VirtualClock | None = None, **more: Any
-) -> AsyncIterator[Clockwork]:
-    given = triggers or (timed(),)
-    async with bench(path, triggers=given, clock=clock, **more) as desk:
-        work = Clockwork.__new__(Clockwork)
-        work.__dict__.update(desk.__dict__)
-
-        async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-            return await desk.intake.accept(source, (event,), cursor=cursor, missed=missed, origin=Origin.SCHEDULE)
-
-        async def begin(cursor: Cursor) -> Any:
-            return await desk.journal.submit(Accept(entries=(), cursor=cursor))
-
-        work.timers = Timers(clock=desk.clock, triggers=given, emit=emit, begin=begin, look=desk.store.cursor)
-        async with anyio.create_task_group() as group:
-            await group.start(work.timers.run, await desk.store.cursors("timer:"))
-            yield work
-            group.cancel_scope.cancel()
-
-
-async def due_runs(desk: Bench, name: str = "nightly") -> dict[datetime, RunState]:
-    """Return the runs of a trigger by their due instants; each has one."""
-    runs = await desk.store.runs(RunFilter(triggers=frozenset({name})), limit=10_000)
-    found = {run.scheduled_for: run.state for run in runs if run.scheduled_for is not None}
-    assert len(found) == len(runs)
-    return dict(sorted(found.items()))
-
-
-DONE, MISSED = RunState.SUCCEEDED, RunState.MISSED
 
 
 # Due instants
@@ -304,11 +228,11 @@ async def test_an_instant_waits_for_the_store_and_is_run_when_it_is_back(tmp_pat
 async def test_the_cursor_of_a_new_timer_never_falls_back_behind_one_that_has_fired(tmp_path: Path) -> None:
     begun: list[Cursor] = []
 
-    async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-        return []
+    async def emit(firings: Sequence[Firing]) -> list[Exception | None]:
+        return [None] * len(firings)
 
-    async def begin(cursor: Cursor) -> None:
-        begun.append(cursor)
+    async def begin(cursors: Sequence[Cursor]) -> None:
+        begun.extend(cursors)
         raise StoreUnavailable("away")
 
     clock = VirtualClock()
@@ -328,14 +252,17 @@ async def test_a_refusal_of_any_kind_is_tried_again_and_ends_no_other_timer(tmp_
     refused: list[str] = []
     fired: list[str] = []
 
-    async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
-        if source == "timer:bad" and len(refused) < 3:
-            refused.append(cursor)
-            raise Conflict("the run has ended")
-        fired.append(source)
-        return []
+    def answer(firing: Firing) -> Exception | None:
+        if firing.source == "timer:bad" and len(refused) < 3:
+            refused.append(firing.cursor)
+            return Conflict("the run has ended")
+        fired.append(firing.source)
+        return None
 
-    async def begin(cursor: Cursor) -> None:
+    async def emit(firings: Sequence[Firing]) -> list[Exception | None]:
+        return [answer(firing) for firing in firings]
+
+    async def begin(cursors: Sequence[Cursor]) -> None:
         return None
 
     clock = VirtualClock()
@@ -351,12 +278,12 @@ async def test_a_refusal_of_any_kind_is_tried_again_and_ends_no_other_timer(tmp_
 async def test_timers_rest_when_the_store_has_failed_for_good(tmp_path: Path) -> None:
     asked = 0
 
-    async def emit(source: str, event: Event, cursor: str, missed: Sequence[Run]) -> list[Accepted]:
+    async def emit(firings: Sequence[Firing]) -> list[Exception | None]:
         nonlocal asked
         asked += 1
-        raise StoreDamaged("a page is torn")
+        return [StoreDamaged("a page is torn") for _ in firings]
 
-    async def begin(cursor: Cursor) -> None:
+    async def begin(cursors: Sequence[Cursor]) -> None:
         return None
 
     clock = VirtualClock()

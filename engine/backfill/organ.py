@@ -51,19 +51,19 @@ MOST_OPEN = 100
 
 Emit = Callable[[str, Sequence[Event], MoveBackfill, str], Awaitable[list[Accepted]]]
 Submit = Callable[[Accept], asyncio.Future[Any]]
-Withdraw = Callable[[Run, Step], Awaitable[bool]]
+EndWaiting = Callable[[Run, Step], Awaitable[bool]]
 
 
 class Backfills:
     """All backfills.
 
     `emit` makes instants of a trigger durable with the backfill's new place, `submit` a change without events, and
-    `withdraw` the end of a run that waits. `pause_of` tells whether a trigger is paused.
+    `end_waiting` the end of a run that waits. `pause_of` tells whether a trigger is paused.
     """
 
     def __init__(
         self, *, clock: Clock, store: Store, rules: Mapping[str, Rule], pause_of: Callable[[str], Pause | None],
-        emit: Emit, submit: Submit, withdraw: Withdraw,
+        emit: Emit, submit: Submit, end_waiting: EndWaiting,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._store = store
@@ -71,7 +71,7 @@ class Backfills:
         self._pause_of = pause_of
         self._emit = emit
         self._submit = submit
-        self._withdraw = withdraw
+        self._end_run = end_waiting
         self._planning = Planning(clock=clock, store=store, rules=rules)
         self._works: dict[str, Work] = {}
         self._group: TaskGroup | None = None
@@ -284,7 +284,7 @@ class Backfills:
             if run.state in WAITING:
                 reason = f"cancelled: its backfill {work.backfill.id} was"
                 step = Step(at=self._clock.now(), state=RunState.CANCELLED, code="backfill_cancelled", reason=reason)
-                if await self._withdraw(run, step):
+                if await self._end_run(run, step):
                     work.open.discard(run.id)
 
     async def _end(self, work: Work) -> bool:

@@ -9,9 +9,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from engine.cli import pausing
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.foresight import plan, simulate
+from engine.cli.importing import import_commands
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.errors import ConfigError, EngineError
 
@@ -43,6 +47,8 @@ app = typer.Typer(
 )
 token_commands = typer.Typer(help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
+app.command()(simulate)
+app.command()(plan)
 
 
 @app.callback()
@@ -75,7 +81,7 @@ def _serve(session: Session) -> None:
 @app.command()
 def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False) -> None:
     """Say all that is wrong with the configuration."""
-    from engine.cli.offline import never_due
+    from engine.cli.upcoming import forecast, say_forecast
 
     session = Session.of(ctx, config, as_json, None, None)
     try:
@@ -85,16 +91,15 @@ def check(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fals
             raise
         fields = ("file", "line", "path", "message", "hint")
         errors = [{name: getattr(problem, name) for name in fields} for problem in error.problems]
-        say_json({"ok": False, "errors": errors, "notes": []})
+        say_json({"ok": False, "errors": errors, "notes": [], "next": []})
         raise typer.Exit(USAGE) from None
-    notes = [f"trigger {name}: {said}" for name, said in never_due(loaded)]
+    found = forecast(loaded)
     if session.json:
-        say_json({"ok": True, "errors": [], "notes": notes})
+        say_json({"ok": True, "errors": [], "notes": found.notes, "next": found.next})
     else:
         files = ", ".join(str(file) for file in loaded.files)
         say(f"{files}: right; triggers: {len(loaded.triggers)}, jobs: {len(loaded.jobs)}")
-        for note in notes:
-            say(f"  {note}")
+        say_forecast(found)
 
 
 @app.command()
@@ -130,46 +135,30 @@ def fire(
         raise typer.Exit(FAILED)
 
 
-@app.command()
-def pause(
+app.command()(pausing.pause)
+app.command()(pausing.resume)
+
+
+@app.command("next")
+def show_next(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="The trigger.")],
-    reason: Annotated[str | None, typer.Option(help="Why; it is recorded with every event that it holds off.")] = None,
-    duration: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long, such as 30m.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until when, in RFC 3339.")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=1000, help="How many due instants.")] = 10,
+    after: Annotated[str | None, typer.Option(metavar="TIME", help="Later than that, in RFC 3339; else now.")] = None,
     config: ConfigFiles = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Pause a trigger; without an end, until it is resumed. Events that come meanwhile are recorded, not run."""
-    session = Session.of(ctx, config, as_json, url, token)
-    given = {"reason": reason, "duration": duration, "until": until}
-    body = {key: value for key, value in given.items() if value is not None}
-    found = session.client().post("triggers", name, "pause", body=body)
-    if session.json:
-        say_json(found)
-    else:
-        end = found["paused"]["until"] if found["paused"] else None
-        say(f"Trigger {name} is paused until {local(end) if end else 'it is resumed'}")
+    """Say when a trigger on a timer is due next; by the engine where it runs, else by the configuration."""
+    from engine.cli.upcoming import look_ahead, say_upcoming
 
-
-@app.command()
-def resume(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The trigger.")],
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
-    """Let a paused trigger run again."""
     session = Session.of(ctx, config, as_json, url, token)
-    found = session.client().post("triggers", name, "resume", body={})
+    found = look_ahead(session, name, count=count, after=after)
     if session.json:
-        say_json(found)
+        say_json(found.next)
     else:
-        say(f"Trigger {name} is {found['state']}")
+        say_upcoming(found)
 
 
 app.command()(backfill)
@@ -239,6 +228,8 @@ def triggers(
     for one in found["items"]:
         if (trouble := trouble_of(one)) is not None:
             say(f"{one['name']}: {trouble}")
+    for line in dict.fromkeys(line for one in found["items"] for line in pausing.sentences(one.get("pauses", ()))):
+        say(f"{line[:1].upper()}{line[1:]}")
 
 
 def _counts(stats: dict[str, Any]) -> list[Any]:
@@ -451,6 +442,10 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
         [[one["kind"], one["name"], one["origin"], one["error"] or one["doc"]] for one in found],
         optional=("from",),
     )
+
+
+app.command()(presets)
+app.add_typer(import_commands, name="import")
 
 
 @app.command()

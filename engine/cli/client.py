@@ -109,9 +109,8 @@ class Client:
         if status == 404:
             return NotThere(detail)
         errors = problem.get("errors") or []
-        if len(errors) > 1:
-            places = [f"{error.get('pointer') or error.get('parameter')}: {error['detail']}" for error in errors]
-            detail = "\n".join(places)
+        if len(errors) > 1 or problem.get("code") == "invalid_config":
+            detail = "\n".join(_told(error) for error in errors)
         return CommandFailed(detail, USAGE if status in (400, 422) else 1)
 
 
@@ -119,6 +118,12 @@ def _path(parts: tuple[str, ...], query: Mapping[str, Any]) -> str:
     path = "/".join((API, *(quote(part, safe="") for part in parts)))
     given = {name: str(value) for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """Say where a mistake is, where what is said of it does not, and what it is."""
+    place = error.get("pointer") or error.get("parameter")
+    return f"{place}: {error['detail']}" if place else str(error["detail"])
 
 
 def _words(error: Exception) -> str:

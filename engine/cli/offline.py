@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import SystemClock
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from engine.registry import Registry
 
 LONGEST_JOIN_S = 5.0
-
-log = logging.getLogger("engine.cli")
 
 _EMPTY = Ledger(accepted=0, ended=0, waiting=0, missing=())
 
@@ -56,27 +52,6 @@ async def _read(config: Config) -> tuple[Ledger, list[str]]:
         return (_EMPTY if damage else await store.ledger()), damage
     finally:
         await store.close()
-
-
-def never_due(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the triggers that work and whose timer has no further due instant, each with a sentence that says so."""
-    from engine.clock import rfc3339
-    from engine.decide.schedule import schedule_of
-
-    now = SystemClock().now()
-    for trigger in config.triggers.values():
-        schedule = schedule_of(trigger)
-        if not trigger.works or schedule is None:
-            continue
-        try:
-            if schedule.next(now) is not None:
-                continue
-            said, last = schedule.why_over(now), schedule.previous(now)
-        except Exception:  # plugin code; the engine says so when it runs
-            log.exception("Trigger %s: its timer raised", trigger.name, extra={"action": "timer_raised"})
-            continue
-        until = "" if last is None else f": its last instant was {rfc3339(last)}"
-        yield trigger.name, f"{said}{until}"
 
 
 def find_plugins(session: Session) -> Registry:

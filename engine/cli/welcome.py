@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from engine.cli.output import local, say
+from engine.cli.pausing import sentences
 from engine.clock import rfc3339
-from engine.http.views import title_of
+from engine.http.views import pause_view, title_of
 from engine.plugin import Source, Whereabouts
 from engine.triggers import Trigger
 
@@ -36,6 +37,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
     lines = ["", f"The engine runs (process {os.getpid()})."]
     lines += _listening(triggers, here, runtime.config.secrets)
     lines += _next(runtime, triggers)
+    lines += _paused(runtime)
     lines += _to_try(triggers, here)
     lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
     if sys.stdout.isatty():
@@ -80,6 +82,21 @@ def _next(runtime: Runtime, triggers: Sequence[Trigger]) -> list[str]:
     ends = [(trigger.name, runtime.operations.why_completed(trigger.name)) for trigger in triggers]
     over = [(name, said) for name, said in ends if said is not None]
     return [*lines, "", "By the clock it does not run again", *_columns(over)] if over else lines
+
+
+def _paused(runtime: Runtime) -> list[str]:
+    """Say what is paused: nobody should have to find out why nothing runs."""
+    if runtime.operations is None:
+        return []
+    pauses = runtime.operations.pauses()
+    held = sorted({name for pause in pauses for name in runtime.operations.held_by(pause)})
+    if not pauses:
+        return []
+    count = "1 trigger is" if len(held) == 1 else f"{len(held)} triggers are"
+    names = f": {', '.join(held[:MOST_LINES])}{' …' if len(held) > MOST_LINES else ''}" if held else ""
+    said = [line[:1].upper() + line[1:] for line in sentences(map(pause_view, pauses))]
+    more = [f"{_INDENT}and {len(said) - MOST_LINES} more: see `triggers`"] if len(said) > MOST_LINES else []
+    return ["", f"{count} paused{names}", *(f"{_INDENT}{line}" for line in said[:MOST_LINES]), *more]
 
 
 def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:

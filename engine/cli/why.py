@@ -8,6 +8,7 @@ from typing import Any
 from engine.cli.client import Client
 from engine.cli.failures import NotThere
 from engine.cli.output import local, sentence
+from engine.cli.pausing import sentences as sentences_of_pauses
 from engine.ids import is_id
 
 LAST_RUNS = 10
@@ -24,7 +25,9 @@ def ask(client: Client, what: str) -> dict[str, Any]:
         }
     try:
         run = client.get("runs", what)
-        return {"run": run, "events": [client.get("events", one) for one in run["events"][-LAST_RUNS:]]}
+        paused = client.get("status").get("paused") if run["state"] in ("queued", "retrying") else None
+        events = [client.get("events", one) for one in run["events"][-LAST_RUNS:]]
+        return {"run": run, "events": events, **({"paused": paused} if paused else {})}
     except NotThere:
         pass
     try:
@@ -39,6 +42,8 @@ def sentences(known: dict[str, Any]) -> Iterator[str]:
     """Tell what `ask` found."""
     if "run" in known:
         yield from _run(known["run"])
+        if "paused" in known:
+            yield from (f"  Nothing starts now: {line}." for line in sentences_of_pauses([known["paused"]]))
         for event in known["events"]:
             yield f"It is for {_event_name(event)}."
     elif "event" in known:

@@ -2,8 +2,8 @@
 
 from engine.config.document import Place, node_of
 from engine.config.given import TRIGGER_KEYS, Given, problem
-from engine.config.loader import find_files, load
-from engine.config.model import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.config.loader import find_files, load, load_sent
+from engine.config.model import Config, EngineSettings, HttpSettings, Preset, StoreSettings
 from engine.config.reach import Reach, reach
 from engine.config.schema import schema
 
@@ -14,10 +14,12 @@ __all__ = [
     "Given",
     "HttpSettings",
     "Place",
+    "Preset",
     "Reach",
     "StoreSettings",
     "find_files",
     "load",
+    "load_sent",
     "node_of",
     "problem",
     "reach",

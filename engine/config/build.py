@@ -30,9 +30,9 @@ from engine.config.source_ids import Owners, SourceIds
 from engine.decide.calendars import Calendar
 from engine.decide.schedule import Schedule
 from engine.errors import PluginError
-from engine.jobs import Job
+from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import PRIORITIES, Debounce, SharedSource, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Debounce, SharedSource, Trigger
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ class Builder:
             runner=table.run,
             timeout_s=defaults.timeout if table.timeout is None else table.timeout,
             retry=(defaults.retry if table.retry is None else table.retry).policy(),
-            concurrency=table.concurrency,
+            concurrency=1 if table.concurrency is None and table.overlap is not None else table.concurrency,
+            overlap=table.overlap or Overlap.QUEUE,
             on_crash=table.on_crash,
             description=table.description,
             tags=table.tags,
@@ -193,6 +194,12 @@ class Builder:
             if found is None:
                 return None
             source_id = found
+        if table.misfire is not None and not isinstance(on, Timer):
+            self._at(
+                ("triggers", name, "misfire"),
+                f"has no effect on {on.name}, which has no due instants",
+                "leave it out; it is for timers, such as on.cron",
+            )
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
@@ -205,11 +212,15 @@ class Builder:
             source=source_id,
             on=on,
             schedule=schedule,
+            misfire=MISFIRE if table.misfire is None else table.misfire.rule(),
             shared=shared,
+            preset=table.preset,
             filter=table.filter,
             debounce=rule,
             priority=_priority(table.priority),
             priority_max=_priority(table.priority_max),
+            timeout_s=table.timeout,
+            retry=None if table.retry is None else table.retry.change(),
             data=table.data,
             defaults=table.defaults,
             description=table.description,

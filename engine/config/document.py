@@ -37,12 +37,16 @@ _DEEPEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands: a file as it was named, its line (0: none), its directory, its rank."""
+    """Where something stands: a file as it was named, its line (0: none), its directory, its rank.
+
+    `origin` is where it came there from, in words, where it does not stand there itself.
+    """
 
     file: str
     line: int
     base: Path
     order: int
+    origin: str = ""
 
 
 class Node:
@@ -104,7 +108,7 @@ class Problems:
             file=place.file,
             line=place.line,
             path=path,
-            message=printable(message),
+            message=printable(f"{message} ({place.origin})" if place.origin else message),
             hint=printable(hint) if hint else None,
         )
         self._found.append((place.order, place.line, problem))
@@ -152,11 +156,16 @@ def read_document(file: Path, order: int, problems: Problems) -> Node | None:
     except OSError as error:
         problems.add(Place(str(file), 0, base, order), "", f"can't be read: {error.strerror}")
         return None
+    return read_source(source, start, problems)
+
+
+def read_source(source: bytes, start: Place, problems: Problems) -> Node | None:
+    """Read the content of a TOML file, which begins at `start`; as `read_document` does."""
     try:
         text = source.decode()
     except UnicodeDecodeError as error:
         line = source.count(b"\n", 0, error.start) + 1
-        problems.add(Place(str(file), line, base, order), "", "is not UTF-8, which TOML must be")
+        problems.add(Place(start.file, line, start.base, start.order), "", "is not UTF-8, which TOML must be")
         return None
     if text.startswith("\ufeff"):
         problems.add(start, "", "begins with a byte order mark", "save it as UTF-8 without one")
@@ -165,7 +174,7 @@ def read_document(file: Path, order: int, problems: Problems) -> Node | None:
         return _with_places(tomllib.loads(text), _key_lines(source), start)
     except ValueError as error:
         line, message = _syntax_error(text, str(error))
-        problems.add(Place(str(file), line, base, order), "", f"is no TOML: {message}")
+        problems.add(Place(start.file, line, start.base, start.order), "", f"is no TOML: {message}")
         return None
     except RecursionError:
         problems.add(start, "", f"is nested deeper than {_DEEPEST} levels")

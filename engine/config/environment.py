@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,18 @@ FILE = "environment"
 """What problems of overrides name as their file."""
 
 _TEXTS = TEXT_KINDS | {"path", "duration", "size", "literal", "enum"}
+
+
+_OF_PRESETS = re.compile(rf"{PREFIX}(PRESETS__.+|TRIGGERS__.+__PRESET)", re.IGNORECASE)
+
+
+def split_overrides(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the overrides that tell which presets there are and who has them, and all others.
+
+    The others go over what triggers and jobs have from their presets.
+    """
+    first = {name: text for name, text in environment.items() if _OF_PRESETS.fullmatch(name)}
+    return first, {name: text for name, text in environment.items() if name not in first}
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any
 from msgspec import Struct
 
 from engine.config.build import Builder
-from engine.config.document import KeyPath, Place, Problems, node_of, show_path, show_value
+from engine.config.document import KeyPath, Node, Place, Problems, node_of, show_path, show_value
 from engine.config.loader import DEFINED_BY_CODE, error_of
 from engine.config.loops import find_loops, loop_through, said_of_loop
 from engine.config.mentions import Mention, mentions
 from engine.config.model import Config, RetryTable, Root, TriggerTable
 from engine.config.plugin_tables import SettingsReader, plugins_of
+from engine.config.presets import lay_under, tell_missing
 from engine.config.references import References
 from engine.config.scalars import near
 from engine.config.shapes import NAME_KINDS, fields_of
@@ -172,6 +173,9 @@ class Given:
         problems = Problems()
         references = References(self._environment, problems)
         reader = SettingsReader(problems, references, self._registry)
+        reader.named["preset"] = self._config.presets.keys()
+        if table == "triggers":
+            self._lay_preset(root, name, reader)
         reader.timezone = self._config.engine.timezone
         reader.inherited[RetryTable] = self._config.defaults.retry
         reader.elsewhere = DEFINED_BY_CODE
@@ -185,6 +189,21 @@ class Given:
         if len(problems):
             reading.finish()
         return reading
+
+    def _lay_preset(self, root: Node, name: str, reader: SettingsReader) -> None:
+        """Lay the preset that a trigger names, if it is one, under its settings."""
+        path: KeyPath = ("triggers", name)
+        table = root.nearest(path)
+        named = table.value.get("preset")
+        if named is None:
+            return
+        preset = self._config.presets.get(named.value) if isinstance(named.value, str) else None
+        if preset is not None:
+            table = root.value["triggers"].value[name] = lay_under(
+                table, path, preset, plugins_of(self._registry, "on")
+            )
+        if preset is None or tell_missing(table, path, preset, reader.problems):
+            reader.unfinished.add(path)
 
 
 class _Reading(Struct):

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.config.build import Builder
-from engine.config.document import Node, Place, Problems, merge, read_document, show_value
-from engine.config.environment import Overrides
+from engine.config.document import Node, Place, Problems, merge, read_document, read_source, show_value
+from engine.config.environment import Overrides, split_overrides
 from engine.config.model import Config, DefaultsTable, EngineSettings, RetryTable, Root
 from engine.config.plugin_tables import SettingsReader
+from engine.config.presets import Presets
 from engine.config.references import References
 from engine.config.shapes import NAME_KINDS, fields_of
 from engine.errors import ConfigError, ConfigProblem
@@ -23,13 +26,18 @@ DEFINED_BY_CODE = frozenset({"job", "trigger"})
 """Kinds of names of what a program may define, after its configuration was read."""
 
 
+def named_files(environment: Mapping[str, str]) -> list[str]:
+    """Return the files that `ENGINE_CONFIG` names."""
+    return [text for text in environment.get("ENGINE_CONFIG", "").split(os.pathsep) if text]
+
+
 def find_files(explicit: Sequence[str], environment: Mapping[str, str]) -> list[Path]:
     """Return the configuration files, in the order in which later ones go over earlier ones.
 
     They are the `explicit` ones (`--config`), else those of `ENGINE_CONFIG` (separated as PATH is), else
     `./config.toml`. Raises ConfigError for each that is not a file that is there.
     """
-    named = [text for text in environment.get("ENGINE_CONFIG", "").split(os.pathsep) if text]
+    named = named_files(environment)
     files, origin = (
         [Path(DEFAULT_FILE)],
         f"name one with --config or ENGINE_CONFIG, or make {DEFAULT_FILE} here",
@@ -77,35 +85,83 @@ def load(
     base = files[0].absolute().parent if files else Path.cwd()
     documents = [read_document(file, order, problems) for order, file in enumerate(files)]
     start = Place(str(files[0]) if files else DEFAULT_FILE, 1, base, 0)
-    root = Node({}, start)
-    for document in documents:
-        if document is not None:
-            root = merge(root, document)
+    root = _merged(documents, start)
     references = References(environment, problems)
     if registry is None:
         registry = discover(_plugin_folders(root if given is None else merge(root, given)))
-    incomplete = None in documents
-    Overrides(registry, problems, base, len(files)).apply(root, environment, incomplete=incomplete)
+    reader = _reader(root, problems, references, registry)
+    reader.incomplete = None in documents
+    presets = _lay(root, reader, Overrides(registry, problems, base, len(files)), environment)
     if given is not None:
         root = merge(root, given)
-    reader = SettingsReader(problems, references, registry)
-    reader.incomplete = incomplete
-    for kind, key in NAME_KINDS.items():
-        table = root.value.get(key)
-        reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
-    if given is not None:
         reader.elsewhere = DEFINED_BY_CODE
-    tables = _read_tables(reader, root)
+    tables = _read_tables(reader, root, presets)
     if examine:
         reader.examine_runners(root, base)
     config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):
         raise error_of(problems, references)
+    config = replace(config, presets=presets.by_name)
     if create_secrets:
         references.write_generated()
         if len(problems):
             raise error_of(problems, references)
     return config
+
+
+def load_sent(
+    sent: Sequence[tuple[str, bytes]], *, base: Path, environment: Mapping[str, str], registry: Registry | None,
+    read_files: bool = False,
+) -> Config:  # fmt: skip
+    """Read a configuration that somebody sent: the names and contents of files that would stand in `base`.
+
+    Without `read_files`, no file is opened for it: a random text stands for each that a `{ file = … }` refers to. With
+    a `registry`, the plugins are those, whatever folders it names. Nothing is made. Overrides from `environment` hold,
+    as they would for files.
+
+    Raises ConfigError with all problems; no text of it holds a secret.
+    """
+    problems = Problems()
+    places = [Place(name, 1, base, order) for order, (name, _) in enumerate(sent)]
+    documents = [read_source(source, place, problems) for (_, source), place in zip(sent, places, strict=True)]
+    root = _merged(documents, places[0])
+    references = References(environment, problems, read_files=read_files)
+    if registry is None:
+        registry = Registry.discover(_plugin_folders(root))
+    reader = _reader(root, problems, references, registry)
+    reader.incomplete = None in documents
+    presets = _lay(root, reader, Overrides(registry, problems, base, len(sent)), environment)
+    tables = _read_tables(reader, root, presets)
+    config = Builder(reader, root, tables).build(base, tuple(base / name for name, _ in sent))
+    if config is None or len(problems):
+        raise error_of(problems, references)
+    return replace(config, presets=presets.by_name)
+
+
+def _merged(documents: Sequence[Node | None], start: Place) -> Node:
+    root = Node({}, start)
+    for document in documents:
+        if document is not None:
+            root = merge(root, document)
+    return root
+
+
+def _reader(root: Node, problems: Problems, references: References, registry: Registry) -> SettingsReader:
+    reader = SettingsReader(problems, references, registry)
+    for kind, key in NAME_KINDS.items():
+        table = root.value.get(key)
+        reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
+    return reader
+
+
+def _lay(root: Node, reader: SettingsReader, overrides: Overrides, environment: Mapping[str, str]) -> Presets:
+    """Lay presets under the triggers that name them, and overrides over all; return the presets."""
+    of_presets, others = split_overrides(environment)
+    overrides.apply(root, of_presets, incomplete=reader.incomplete)
+    presets = Presets(root, reader)
+    presets.lay()
+    overrides.apply(root, others, incomplete=reader.incomplete)
+    return presets
 
 
 def _plugin_folders(root: Node) -> list[Path]:
@@ -118,11 +174,14 @@ def _plugin_folders(root: Node) -> list[Path]:
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _read_tables(reader: SettingsReader, root: Node) -> dict[str, Any]:
+def _read_tables(reader: SettingsReader, root: Node, presets: Presets) -> dict[str, Any]:
     """Read the tables of the root in their order; jobs and triggers go by `engine` and `defaults`."""
     tables: dict[str, Any] = {}
     known = {field.key: field for field in fields_of(Root)}
     for field in known.values():
+        if field.key == "presets":
+            presets.read()
+            continue
         node = root.value.get(field.key, Node({}, root.place))
         tables[field.key] = reader.read(field.shape, node, (field.key,))
         if isinstance(tables[field.key], EngineSettings):

@@ -14,13 +14,23 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from engine.config.calendars import CalendarTable
+from engine.config.document import Node
 from engine.decide.calendars import Calendar
 from engine.decide.priority import DEFAULT_AGEING_S
-from engine.jobs import Job, OnCrash, RetryPolicy
+from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
 from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
-from engine.triggers import HIGH_PRIORITY, NORMAL_PRIORITY, SharedSource, Trigger
-from engine.units import format_duration
+from engine.triggers import (
+    HIGH_PRIORITY,
+    MISFIRE,
+    MOST_CAUGHT_UP,
+    NORMAL_PRIORITY,
+    CatchUp,
+    Misfire,
+    SharedSource,
+    Trigger,
+)
+from engine.units import format_duration, parse_rate
 
 Slug = Annotated[str, Meta(extra={"kind": "slug"})]
 """The name of a source, job, trigger or calendar: letters, digits, `_`, `.` and `-`."""
@@ -36,6 +46,9 @@ InlineSource = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source", "inl
 
 SourceName = Annotated[str, Meta(extra={"kind": "source_name"})]
 """The name of a shared source; unknown ones are refused."""
+
+PresetName = Annotated[str, Meta(extra={"kind": "preset"})]
+"""The name of a preset, one that is built in or one of `[presets.NAME]`; unknown ones are refused."""
 
 Listen = Annotated[str, Meta(extra={"kind": "listen"})]
 """A host and a port: `127.0.0.1:8080`, `[::1]:8080`."""
@@ -113,6 +126,28 @@ class RetryTable(Struct, frozen=True, kw_only=True):
         )
 
 
+class RetryChangeTable(Struct, frozen=True, kw_only=True):
+    """What is otherwise for the runs of one trigger; what is left out is as its job has it."""
+
+    attempts: Annotated[int | None, Meta(ge=1, description="Attempts in all, the first included.")] = None
+    delay: Annotated[Duration | None, Meta(ge=0, description="Wait before the second attempt.")] = None
+    factor: Annotated[float | None, Meta(ge=1, description="Each further wait is this much longer.")] = None
+    max_delay: Annotated[Duration | None, Meta(ge=0, description="No wait is longer.")] = None
+    jitter: Annotated[
+        float | None, Meta(ge=0, le=1, description="Waits vary at random by up to this fraction, both ways.")
+    ] = None
+
+    def change(self) -> RetryChange:
+        """Return it as the triggers know it."""
+        return RetryChange(
+            attempts=self.attempts,
+            delay_s=self.delay,
+            factor=self.factor,
+            max_delay_s=self.max_delay,
+            jitter=self.jitter,
+        )
+
+
 class DefaultsTable(Struct, frozen=True, kw_only=True):
     """What holds for every job that does not say otherwise."""
 
@@ -154,7 +189,12 @@ class JobTable(Struct, frozen=True, kw_only=True):
         Meta(description="When failed attempts are tried again; keys left out are as in `[defaults] retry`."),
     ] = None
     concurrency: Annotated[
-        int | None, Meta(ge=1, description="Runs of this job at once. Default: no limit of its own.")
+        int | None,
+        Meta(ge=1, description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` is given."),
+    ] = None
+    overlap: Annotated[
+        Overlap | None,
+        Meta(description="What becomes of a new run where `concurrency` is reached: see below. Default: `queue`."),
     ] = None
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
@@ -184,6 +224,48 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
             )
 
 
+class MisfireTable(Struct, frozen=True, kw_only=True):
+    """What becomes of due instants that passed while the engine was away or busy, or the trigger was paused."""
+
+    catch_up: Annotated[
+        CatchUp,
+        Meta(description="The latest of them is run, or `all` in order, or `none` but one that is still on time."),
+    ] = MISFIRE.catch_up
+    grace: Annotated[
+        Duration | None,
+        Meta(gt=0, description="What is later than that is missed. Default: no limit; with `none` a minute."),
+    ] = None
+    max: Annotated[
+        int | None,
+        Meta(
+            ge=1, le=MOST_CAUGHT_UP, description=f"Of `all`, only the newest so many are run. Default: {MISFIRE.max}."
+        ),
+    ] = None
+    rate: Annotated[
+        str | None, Meta(description='Of `all`, at most so many are run a second, minute, … Default: `"10/s"`.')
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name in ("max", "rate"):
+            if getattr(self, name) is not None and self.catch_up is not CatchUp.ALL:
+                found = f'has no effect where catch_up is "{self.catch_up}"'
+                raise BadSetting(name, found, 'leave it out, or say catch_up = "all"')
+        if self.rate is not None:
+            try:
+                parse_rate(self.rate)
+            except ValueError as error:
+                raise BadSetting("rate", f'"{self.rate}" {error}') from None
+
+    def rule(self) -> Misfire:
+        """Return it as the timers know it."""
+        return Misfire(
+            catch_up=self.catch_up,
+            grace_s=self.grace,
+            max=MISFIRE.max if self.max is None else self.max,
+            rate_per_s=MISFIRE.rate_per_s if self.rate is None else parse_rate(self.rate),
+        )
+
+
 class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
@@ -210,6 +292,7 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
 
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
+    preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
@@ -217,12 +300,23 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         Duration | DebounceTable | None,
         Meta(ge=0, description="Gather events that come close together into one run."),
     ] = None
+    misfire: Annotated[
+        MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
+    ] = None
     priority: Annotated[
         Priority, Meta(description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent).")
     ] = NORMAL_PRIORITY
     priority_max: Annotated[
         Priority, Meta(description="The highest priority that an event, a file or a caller may ask for.")
     ] = HIGH_PRIORITY
+    timeout: Annotated[
+        Duration | None,
+        Meta(gt=0, description="Bound of one attempt of its runs. Default: that of the job."),
+    ] = None
+    retry: Annotated[
+        RetryChangeTable | None,
+        Meta(description="When failed attempts of its runs are tried again; keys left out are as the job has them."),
+    ] = None
     data: Annotated[Data | None, Meta(description="Fixed values; they win over the event's data.")] = None
     defaults: Annotated[
         DataTemplates | None,
@@ -231,6 +325,24 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
+
+
+class PresetTable(TriggerTable, frozen=True, kw_only=True):
+    """A template of triggers."""
+
+    on: Annotated[OnTable | None, Meta(description="A source or timer; required settings may be left to triggers.")] = (
+        None
+    )
+    # A template need not name one.
+    job: Annotated[JobName | None, Meta(description="The name of the job to run.")] = None  # type: ignore[assignment]
+    preset: Annotated[PresetName | None, Meta(description="What is not said here is as this other preset has it.")] = (
+        None
+    )
+    description: Annotated[str, Meta(description="What it does, in words; it does not become that of triggers.")] = ""
+    parameters: Annotated[
+        dict[str, str],
+        Meta(description="Settings that each trigger has to give: keys, such as `on.files.path`, and what they are."),
+    ] = field(default_factory=dict)
 
 
 class Root(Struct, frozen=True, kw_only=True):
@@ -246,6 +358,9 @@ class Root(Struct, frozen=True, kw_only=True):
         default_factory=dict
     )
     sources: Annotated[dict[Slug, SourceTable], Meta(description="Sources for several triggers, by name.")] = field(
+        default_factory=dict
+    )
+    presets: Annotated[dict[Slug, PresetTable], Meta(description="Templates of triggers, by name.")] = field(
         default_factory=dict
     )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
@@ -270,11 +385,27 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: int
 
 
+class Preset(Struct, frozen=True, kw_only=True):
+    """A preset, with all that it has from others.
+
+    - `settings`: what it says, as a document holds it; `parameters`: settings that each trigger has to give.
+    - `defined_in`: where it stands, None for one that is built in and used as it is.
+    - `changed`: settings of a built-in one that the configuration changes.
+    """
+
+    name: str
+    description: str
+    settings: Node
+    parameters: dict[str, str]
+    defined_in: str | None = None
+    changed: tuple[str, ...] = ()
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """A configuration that was read and found right.
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
-    - `defaults`: what holds for jobs that come later, too.
+    - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -288,6 +419,7 @@ class Config(Struct, frozen=True, kw_only=True):
     files: tuple[Path, ...]
     secrets: frozenset[str]
     defaults: DefaultsTable = DefaultsTable()
+    presets: dict[str, Preset] = {}
     calendars: dict[str, Calendar] = {}
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
-from engine.config.model import Shared, SourceTable, TriggerTable
+from engine.config.model import PresetTable, Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
 from engine.config.references import References
 from engine.config.scalars import near
@@ -67,20 +67,30 @@ def _as_written(node: Node, shown: str) -> Node:
 
 
 class SettingsReader(Reader):
-    """A reader that knows the plugins. `timezone` is what timers get that name none."""
+    """A reader that knows the plugins. `timezone` is what timers get that name none.
+
+    `unfinished` are the tables whose preset was wrong, which has been told: what they lack may stand there.
+    """
 
     def __init__(self, problems: Problems, references: References, registry: Registry) -> None:
         super().__init__(problems, references)
         self.registry = registry
         self.timezone = "UTC"
+        self.unfinished: set[KeyPath] = set()
 
     def read(self, shape: Shape, node: Node, path: KeyPath) -> Any:
+        if not self.partial and (path in self.unfinished or shape.cls is PresetTable):
+            self.partial = True
+            try:
+                return self.read(shape, node, path)
+            finally:
+                self.partial = False
         if shape.kind == "plugin" and isinstance(node.value, Plugin):
             return self._take(shape, node, path)
         return super().read(shape, node, path)
 
     def enter(self, cls: type[Struct], node: Node) -> None:
-        if cls is TriggerTable:
+        if issubclass(cls, TriggerTable):
             on = node.value.get("on")
             if on is not None and isinstance(on.value, Plugin):
                 self.names = names_of(type(on.value))

@@ -41,7 +41,8 @@ class Reader:
 
     `named` holds, for each of NAME_KINDS, the names that there are; those of a kind in `elsewhere` are not looked up.
     `sound` holds, for each table of named things, those that were read without a mistake.
-    With `incomplete` set (a file could not be read), what is missing is no problem: it may stand there.
+    With `incomplete` set (a file could not be read), what is missing is no problem: it may stand there. So it is in
+    tables that are `partial`: others complete them.
     """
 
     def __init__(self, problems: Problems, references: References) -> None:
@@ -49,6 +50,7 @@ class Reader:
         self.references = references
         self.names: Collection[str] = TRIGGER_NAMES
         self.incomplete = False
+        self.partial = False
         self.inherited: dict[type[Struct], Struct] = {}
         self.named: dict[str, Collection[str]] = {}
         self.elsewhere: Collection[str] = ()
@@ -93,7 +95,7 @@ class Reader:
             if inline.shape.inline:
                 takes = self.plugin_names(inline.shape)
                 named = {key: child for key, child in others.items() if key in takes} or others
-                missing = not named and self.incomplete
+                missing = not named and (self.incomplete or self.partial)
                 table = Node(named, node.place, node.shown)
                 values[inline.name] = BAD if missing else self.read(inline.shape, table, path)
                 others = {key: child for key, child in others.items() if key not in named}
@@ -110,7 +112,7 @@ class Reader:
             elif cls in self.inherited:
                 values[field.name] = getattr(self.inherited[cls], field.name)
             elif field.required:
-                if not self.incomplete and field.key not in misspelt:
+                if not (self.incomplete or self.partial) and field.key not in misspelt:
                     message = f"missing; expected {expected(field.shape)}"
                     shown = f"{node.shown}.{field.key}" if node.shown else show_path((*path, field.key))
                     self.problems.add(node.place, shown, message, field.shape.description or None)

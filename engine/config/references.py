@@ -19,15 +19,17 @@ class References:
     """Resolves references, remembers every secret value, and makes the files that are to be generated.
 
     Nothing is written while reading: a missing file of `generate = true` gets a random value in memory, the
-    same for all that refer to it, and `write_generated` makes the files once all the rest is right.
+    same for all that refer to it, and `write_generated` makes the files once all the rest is right. Without
+    `read_files`, such a value stands for every file, there or not, and none is looked at.
     """
 
-    def __init__(self, environment: Mapping[str, str], problems: Problems) -> None:
+    def __init__(self, environment: Mapping[str, str], problems: Problems, *, read_files: bool = True) -> None:
         self.values: set[str] = set()
         self.origins: dict[KeyPath, str] = {}
         self.resolved: dict[KeyPath, str] = {}
         self._environment = environment
         self._problems = problems
+        self._read_files = read_files
         self._files: dict[Path, str | None] = {}
         self._generated: dict[Path, tuple[str, Node, KeyPath]] = {}
 
@@ -103,14 +105,14 @@ class References:
         file = Path(os.path.abspath(node.value["file"].place.base / written))
         if file in self._generated:
             return self._generated[file][0]
+        if not self._read_files:
+            return self._stand_in(file, node, path)
         if file not in self._files:
             try:
                 self._files[file] = _read(file)
             except FileNotFoundError:
                 if generate:
-                    text = secrets.token_urlsafe(_GENERATED_BYTES)
-                    self._generated[file] = (text, node, path)
-                    return text
+                    return self._stand_in(file, node, path)
                 self._problems.at(
                     node,
                     path,
@@ -124,6 +126,11 @@ class References:
                 self._problems.at(node, path, f"the file {show_value(str(file))} can't be read: {reason}")
                 return None
         return self._sound(node, path, self._files[file] or "", f"the file {show_value(str(file))}")
+
+    def _stand_in(self, file: Path, node: Node, path: KeyPath) -> str:
+        text = secrets.token_urlsafe(_GENERATED_BYTES)
+        self._generated[file] = (text, node, path)
+        return text
 
     def _sound(self, node: Node, path: KeyPath, text: str, what: str) -> str | None:
         if not text.strip():

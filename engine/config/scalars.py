@@ -32,6 +32,7 @@ _EXPECTED = {
     "job": "the name of a job",
     "trigger": "the name of a trigger",
     "source_name": "the name of a source",
+    "preset": "the name of a preset",
     "calendar": "the name of a calendar",
     "path": "a path, as text",
     "slug": "a name",
@@ -51,7 +52,8 @@ _EXPECTED = {
 _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "secret": (str,), "timezone": (str,), "expression": (str,), "template": (str,),
     "duration": (str,), "size": (str,), "path": (str,), "slug": (str,),
-    "job": (str,), "trigger": (str,), "source_name": (str,), "calendar": (str,), "listen": (str,), "store_url": (str,),
+    "job": (str,), "trigger": (str,), "source_name": (str,), "calendar": (str,),
+    "preset": (str,), "listen": (str,), "store_url": (str,),
     "int": (int,), "float": (int, float), "bool": (bool,),
     "datetime": (datetime,), "moment": (datetime, str), "date": (date,), "time": (time,),
     "list": (list,), "struct": (dict,), "dict": (dict,), "data": (dict,), "data_templates": (dict,),

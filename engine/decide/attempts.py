@@ -61,6 +61,18 @@ def timed_out(timeout_s: float, late_s: float) -> Outcome:
     return Outcome(state=RunState.TIMED_OUT, code="timed_out", reason=reason)
 
 
+def after_replacement(run: Run, by: str, started_at: datetime, now: datetime) -> AttemptEnd:
+    """Return what follows an attempt that was cut off as the run `by` takes its place: the end of its run."""
+    step = Step(at=now, state=RunState.CANCELLED, code="replaced", reason=said_of_replacement(RunState.CANCELLED, by))
+    attempt = _record(run, started_at, step, RunState.CANCELLED)
+    return AttemptEnd(step=step, attempt=attempt, attempt_count=run.attempt)
+
+
+def said_of_replacement(state: RunState, by: str) -> str:
+    """Say that a run came to an end as a later one takes its place."""
+    return f"{state}: run {by} takes its place (overlap: replace)"
+
+
 def after_interruption(run: Run, started_at: datetime, now: datetime, ageing_s: float) -> AttemptEnd:
     """Return what follows an attempt that the engine's stop cut off: its run is queued again where it stood."""
     step = Step(

@@ -18,8 +18,8 @@ LONGEST_KEPT_S = 60.0
 """How long live work may keep a job's backfill from every slot."""
 
 
-class Slots(Struct, frozen=True):
-    """Slots: how many are taken, and how many there are (None: no limit)."""
+class Room(Struct, frozen=True):
+    """Room: how many are taken, and how many there are (None: no limit)."""
 
     taken: int
     limit: int | None
@@ -40,7 +40,7 @@ class Waits(Struct, frozen=True, kw_only=True):
 
     job: str
     kept_since_s: float | None
-    slots: Slots
+    room: Room
 
 
 def is_kept_too_long(kept_since_s: float | None, now_s: float) -> bool:
@@ -48,18 +48,18 @@ def is_kept_too_long(kept_since_s: float | None, now_s: float) -> bool:
     return kept_since_s is not None and now_s - kept_since_s >= LONGEST_KEPT_S
 
 
-def ahead(waits: list[Waits], engine: Slots, *, one_is_ahead: bool, now_s: float) -> str | None:
+def ahead(waits: list[Waits], engine: Room, *, one_is_ahead: bool, now_s: float) -> str | None:
     """Return the job whose backfill gets a slot before live work does, or None (rule 3)."""
     if one_is_ahead or not engine.is_free:
         return None
     kept = [
         (one.kept_since_s, one.job)
         for one in waits
-        if one.kept_since_s is not None and is_kept_too_long(one.kept_since_s, now_s) and one.slots.is_free
+        if one.kept_since_s is not None and is_kept_too_long(one.kept_since_s, now_s) and one.room.is_free
     ]
     return min(kept)[1] if kept else None
 
 
-def may_use_idle(engine: Slots, job: Slots) -> bool:
+def may_use_idle(engine: Room, job: Room) -> bool:
     """Tell whether a backfill's run may have a slot that no live work wants (rule 2)."""
     return engine.is_spare and job.is_spare

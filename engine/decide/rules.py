@@ -24,7 +24,7 @@ class Rule:
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
-    __slots__ = ("_data", "_defaults", "disabled", "filter", "job", "key", "names", "trigger")
+    __slots__ = ("_data", "_defaults", "disabled", "filter", "job", "key", "trigger")
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
@@ -33,14 +33,32 @@ class Rule:
         self.filter = _compiled(trigger.filter)
         self.key = None if trigger.debounce is None else _compiled(trigger.debounce.key)
         self._data = Function(trigger.data) if callable(trigger.data) else None
-        self._defaults = {
-            name: Template(value, JOB_NAMES) if isinstance(value, str) else value
-            for name, value in (trigger.defaults or {}).items()
-        }
-        self.names = {
+        self._defaults: dict[str, Any] | None = None
+        if trigger.defaults:
+            self._defaults = {
+                name: Template(value, JOB_NAMES) if isinstance(value, str) else value
+                for name, value in trigger.defaults.items()
+            }
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What expressions see of the trigger and its job; made for those that have any, as most have none."""
+        trigger, job = self.trigger, self.job
+        return {
             "trigger": {"name": trigger.name, "tags": list(trigger.tags)},
             "job": {"name": job.name, "tags": list(job.tags)},
         }
+
+    def limited(self, job: Job) -> Job:
+        """Return the job as it holds for runs of this trigger: with the trigger's own time-out and retries."""
+        trigger = self.trigger
+        if trigger.timeout_s is None and trigger.retry is None:
+            return job
+        return replace(
+            job,
+            timeout_s=job.timeout_s if trigger.timeout_s is None else trigger.timeout_s,
+            retry=job.retry if trigger.retry is None else trigger.retry.applied(job.retry),
+        )
 
     def data_of(self, event: Event) -> Any:
         """Return the data that the trigger's expressions and its job see.
@@ -59,7 +77,7 @@ class Rule:
             data = {"value": data}
         filled = {}
         scope: Scope | None = None
-        for name, default in self._defaults.items():
+        for name, default in (self._defaults or {}).items():
             if name in data:
                 continue
             if isinstance(default, Template) and not default.constant:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -18,6 +19,7 @@ from engine.backfills import BackfillProgress, BackfillRequest, Order
 from engine.clock import Clock, SystemClock
 from engine.config import Place
 from engine.config.scalars import near
+from engine.decide.upcoming import Upcoming, upcoming
 from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
 from engine.embedding.places import caller
@@ -30,7 +32,7 @@ from engine.plugin import PRIORITIES, Plugin, Source, Timer
 from engine.runs import Run, RunState
 from engine.runtime import Runtime, leave_stuck_sources, until_signalled
 from engine.store.base import RunFilter
-from engine.triggers import GATES, Judge, Pause
+from engine.triggers import GATES, Judge, Pause, PauseScope
 
 F = TypeVar("F", bound=JobFunction)
 
@@ -104,6 +106,7 @@ class Engine:
         timeout: Span | None = None,
         retry: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        overlap: Literal["queue", "skip", "replace"] | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
         description: str | None = None,
         tags: Sequence[str] | None = None,
@@ -234,14 +237,19 @@ class Engine:
         return tuple(self.get(name) for name in sorted(self._definitions.triggers))
 
     async def pause(
-        self, name: str, *, reason: str = "", minutes: float | None = None, until: datetime | None = None
-    ) -> Pause:
-        """Pause a trigger: for so many minutes, until an instant, or until it is resumed. It outlives the program.
+        self, name: str | None = None, *, tag: str | None = None, all: bool = False, reason: str = "",
+        minutes: float | None = None, until: datetime | None = None, who: str = "",
+    ) -> Pause:  # fmt: skip
+        """Pause a trigger, those with a tag (their own or their job's), or, with `all`, the engine.
 
-        Events that come meanwhile get the outcome `paused`, with the reason, and are not run later. It is durable when
-        this returns. Raises NotFound, Conflict where the end is past or given twice, and StoreUnavailable.
+        For so many minutes, until an instant, or until it is resumed; it outlives the program. Events that come
+        meanwhile get the outcome `paused`, with the reason, and are not run later; due instants follow the rule on
+        misfires. While the engine is paused, nothing that waits is started; what runs goes on. `who` is recorded.
+
+        It is durable when this returns. Raises NotFound, Conflict where the end is past or given twice, or where it is
+        not said what to pause, and StoreUnavailable.
         """
-        self._definitions.trigger(name)
+        scope, what = self._pausable(name, tag, all)
         if minutes is not None and until is not None:
             raise Conflict("a pause has one end: give minutes or until")
         if until is not None and until.utcoffset() is None:
@@ -251,12 +259,43 @@ class Engine:
                 until = self._clock.now() + timedelta(minutes=minutes)
             except (OverflowError, ValueError):
                 raise Conflict(f"a pause can't be {minutes} minutes long") from None
-        return await self._operations().pause_trigger(name, reason=reason, until=until)
+        return await self._operations().pause(scope, what, reason=reason, until=until, who=who)
 
-    async def resume(self, name: str) -> bool:
-        """Let a paused trigger run again; return whether it was paused. Raises NotFound and StoreUnavailable."""
-        self._definitions.trigger(name)
-        return await self._operations().resume_trigger(name)
+    async def resume(
+        self, name: str | None = None, *, tag: str | None = None, all: bool = False, who: str = ""
+    ) -> bool:
+        """End the pause of a trigger, of a tag or of the engine; return whether it was paused. Other pauses stay.
+
+        Raises NotFound, Conflict where it is not said which, and StoreUnavailable.
+        """
+        scope, what = self._pausable(name, tag, all)
+        return await self._operations().resume(scope, what, who=who)
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """Return all pauses that hold now, the widest first; `get` has those of one trigger."""
+        return tuple(self._operations().pauses())
+
+    def _pausable(self, name: str | None, tag: str | None, all: bool) -> tuple[PauseScope, str]:
+        if (name is not None) + (tag is not None) + all != 1:
+            raise Conflict("say what to pause or resume: the name of a trigger, tag=…, or all=True for the engine")
+        if name is not None:
+            return PauseScope.TRIGGER, self._definitions.trigger(name).name
+        return (PauseScope.ENGINE, "") if tag is None else (PauseScope.TAG, tag)
+
+    def next(self, name: str, count: int = 1, *, after: datetime | None = None) -> tuple[Upcoming, ...]:
+        """Return the due instants to come of a trigger that is on a timer: so many at most, later than `after`, or now.
+
+        Fewer where no more are due. It need not run for that. Raises NotFound, Conflict where the trigger is on no
+        timer or `after` is no instant with a time zone, and PluginError where the timer fails.
+        """
+        trigger = self._definitions.trigger(name)
+        if after is not None and after.utcoffset() is None:
+            raise Conflict("after is an instant with a time zone")
+        operations = self._running()
+        since = self._clock.now() if after is None else after
+        if operations is not None and operations.has_trigger(name):
+            return tuple(islice(operations.upcoming(name, since), count))
+        return tuple(islice(upcoming(trigger, since), count))
 
     # Events and runs
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
+from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
+from engine.foresight import Desk
 from engine.jobs import Job
 from engine.plugin import Handler
 from engine.store.base import Store
+from engine.triggers import Pause, PauseScope
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -70,6 +73,11 @@ class Operations(Protocol):
     @property
     def backfills(self) -> BackfillOperations: ...
 
+    @property
+    def foresight(self) -> Desk:
+        """What answers questions about the future."""
+        ...
+
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Accept events that came in through the API, all or none; raise InvalidEvent or StoreUnavailable."""
         ...
@@ -90,12 +98,22 @@ class Operations(Protocol):
         """
         ...
 
-    async def pause_trigger(self, name: str, *, reason: str, until: datetime | None = None) -> object:
-        """Pause a trigger, durably; raise NotFound, Conflict where `until` is past, or StoreUnavailable."""
+    async def pause(
+        self, scope: PauseScope, name: str, *, reason: str, until: datetime | None = None, who: str = ""
+    ) -> Pause:
+        """Pause something, durably; raise NotFound, Conflict where `until` is past, or StoreUnavailable."""
         ...
 
-    async def resume_trigger(self, name: str) -> bool:
-        """Let a paused trigger run again; return whether it was paused; raise NotFound or StoreUnavailable."""
+    async def resume(self, scope: PauseScope, name: str, *, who: str = "") -> bool:
+        """End a pause, durably; return whether it held; raise NotFound or StoreUnavailable."""
+        ...
+
+    def pauses(self) -> list[Pause]:
+        """Return all pauses that hold now, the widest first."""
+        ...
+
+    def held_by(self, pause: Pause) -> list[str]:
+        """Return the triggers, by name, for which a pause holds."""
         ...
 
     async def status(self) -> dict[str, Any]:
@@ -104,6 +122,13 @@ class Operations(Protocol):
 
     def trigger_view(self, name: str) -> dict[str, Any]:
         """Return a trigger as the API shows it, but for its statistics; raise NotFound."""
+        ...
+
+    def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
+        """Return the due instants to come of a trigger.
+
+        Raises NotFound, Conflict where it is on no timer, and on the way PluginError where its timer fails.
+        """
         ...
 
     def trigger_names(self) -> list[str]:

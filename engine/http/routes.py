@@ -6,7 +6,19 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from engine.http import backfill_routes, engine_routes, event_routes, logs, run_routes, source_routes, trigger_routes
+from engine.http import (
+    backfill_routes,
+    engine_routes,
+    event_routes,
+    foresight_routes,
+    logs,
+    next_routes,
+    pause_routes,
+    preset_routes,
+    run_routes,
+    source_routes,
+    trigger_routes,
+)
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
 
@@ -39,12 +51,15 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/health", engine_routes.get_health, None, "The engine's checks"),
     _route("GET", f"{API}/status", engine_routes.get_status, _VIEWER, "State, counts, sources, uptime"),
     _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
+    _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),
+    _route("POST", f"{API}/resume", pause_routes.resume, _OPERATOR, "End the pause of the engine, or of a tag"),
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
+    _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
-    _route("POST", f"{API}/triggers/{{name}}/pause", trigger_routes.pause_trigger, _OPERATOR, "Pause it"),
-    _route("POST", f"{API}/triggers/{{name}}/resume", trigger_routes.resume_trigger, _OPERATOR, "Let it run again"),
+    _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
+    _route("POST", f"{API}/triggers/{{name}}/resume", pause_routes.resume_trigger, _OPERATOR, "End its pause"),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
     _route("POST", f"{API}/backfills", backfill_routes.post_backfill, _OPERATOR, "Run due instants that have passed"),
@@ -53,8 +68,11 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backfills/{{id}}/pause", backfill_routes.pause_backfill, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/backfills/{{id}}/resume", backfill_routes.resume_backfill, _OPERATOR, "Let it go on"),
     _route("POST", f"{API}/backfills/{{id}}/cancel", backfill_routes.cancel_backfill, _OPERATOR, "Cancel it"),
+    _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
+    _route("POST", f"{API}/simulate", foresight_routes.post_simulate, _OPERATOR, "What would run, wait or be skipped"),
+    _route("POST", f"{API}/plan", foresight_routes.post_plan, _OPERATOR, "What another configuration would change"),
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
     _route("GET", f"{API}/events", event_routes.list_events, _VIEWER, "Events, the newest first"),
     _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),

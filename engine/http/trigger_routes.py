@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from datetime import timedelta
 from typing import Any
 
 from engine.errors import NotFound
@@ -36,38 +35,11 @@ async def get_trigger(call: Call) -> Response:
     """Answer with one trigger and its statistics."""
     name = call.name("trigger")
     query(call.request).finish()
-    return await _one(call, name)
+    return await one_trigger(call, name)
 
 
-async def pause_trigger(call: Call) -> Response:
-    """Pause a trigger: for a while, until an instant, or until it is resumed. Answers when it is durable."""
-    name = call.name("trigger")
-    query(call.request).finish()
-    call.operations.trigger_view(name)
-    fields = body(call.request, ("reason", "duration", "until"), optional=True)
-    reason, duration_s, until = (
-        fields.text("reason", longest=LONGEST_REASON), fields.duration("duration"), fields.instant("until")
-    )  # fmt: skip
-    if "duration" in fields and "until" in fields:
-        fields.fault("until", "a pause has one end: duration or until")
-    fields.finish()
-    if duration_s is not None:
-        until = call.operations.clock.now() + timedelta(seconds=duration_s)
-    await call.operations.pause_trigger(name, reason=reason or "", until=until)
-    return await _one(call, name)
-
-
-async def resume_trigger(call: Call) -> Response:
-    """Let a paused trigger run again; one that is not paused is left as it is."""
-    name = call.name("trigger")
-    query(call.request).finish()
-    body(call.request, (), optional=True).finish()
-    call.operations.trigger_view(name)
-    await call.operations.resume_trigger(name)
-    return await _one(call, name)
-
-
-async def _one(call: Call, name: str) -> Response:
+async def one_trigger(call: Call, name: str) -> Response:
+    """Answer with one trigger and its statistics as they are now."""
     view = call.operations.trigger_view(name)
     found = (await call.operations.store.stats([name])).get(name)
     return Response(body={**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})

@@ -18,6 +18,7 @@ from engine.plugin import Plugin, Secret, Timer
 from engine.plugin.timers import TIMER_FIELDS
 from engine.runs import Attempt, Run, RunState, Step
 from engine.store.base import Ledger, StoredEvent, TriggerStats
+from engine.triggers import Pause, Trigger
 from engine.units import format_duration
 
 MASK = "***"
@@ -153,12 +154,36 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
             "jitter": retry.jitter,
         },
         "concurrency": job.concurrency,
+        "overlap": job.overlap.value,
         "on_crash": job.on_crash.value,
         "description": job.description,
         "tags": list(job.tags),
         "enabled": job.enabled,
         "defined_in": job.defined_in,
     }
+
+
+def limits_view(trigger: Trigger) -> dict[str, Any]:
+    """Return what a trigger says of the limits of its runs; None is as its job has it."""
+    retry = trigger.retry and {
+        "attempts": trigger.retry.attempts,
+        "delay": _span(trigger.retry.delay_s),
+        "factor": trigger.retry.factor,
+        "max_delay": _span(trigger.retry.max_delay_s),
+        "jitter": trigger.retry.jitter,
+    }
+    return {
+        "timeout": _span(trigger.timeout_s),
+        "retry": retry and {key: value for key, value in retry.items() if value is not None},
+    }
+
+
+def pause_view(pause: Pause) -> dict[str, Any]:
+    """Return a pause as the API shows it."""
+    return {
+        "scope": pause.scope.value, "name": pause.name, "reason": pause.reason, "who": pause.who,
+        "since": _at(pause.since), "until": _at(pause.until),
+    }  # fmt: skip
 
 
 def runner_name(runner: Any) -> str:
@@ -243,3 +268,7 @@ def list_view(items: Sequence[Any], cursor: str | None) -> dict[str, Any]:
 
 def _at(at: datetime | None) -> str | None:
     return None if at is None else rfc3339(at)
+
+
+def _span(seconds: float | None) -> str | None:
+    return None if seconds is None else format_duration(seconds)

@@ -7,34 +7,34 @@ import logging
 from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
+import anyio
 from msgspec.structs import replace
 
 from engine.backfills import SOURCE_PREFIX as BACKFILL_PREFIX
 from engine.clock import Clock
+from engine.decide.firing import Firing
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
-from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Starter
+from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Pausing, Starter
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import Origin, Run, RunState
+from engine.runs import WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
-from engine.triggers import Pause
 
 log = logging.getLogger("engine.intake")
 
 MANUAL_SOURCE = "manual"
-_NOT_FOR_BACKFILL = frozenset({"debounce", "pause"})
-"""A backfill runs each instant for itself; while its trigger is paused it waits, and does not come here."""
+_NOT_FOR_BACKFILL = frozenset({"debounce"})
+"""A backfill runs each instant for itself."""
 
 _TRIES = 3
 
@@ -44,7 +44,7 @@ class Intake:
 
     `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
     settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
-    runs; `pauses` what is paused, by trigger; `own_sources` are the names that begin the ids of the engine's own
+    runs; `pauses` what is paused; `own_sources` are the names that begin the ids of the engine's own
     sources, which no sender may use.
     """
 
@@ -58,7 +58,7 @@ class Intake:
         rules: dict[str, Rule],
         hearing: Sequence[tuple[str, Source]],
         followers: Followers,
-        pauses: Mapping[str, Pause] = MappingProxyType({}),
+        pauses: Pausing | None = None,
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
@@ -120,16 +120,81 @@ class Intake:
         return any(rule.trigger.works for rule in self._by_source.get(source, ()))
 
     async def accept(
-        self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None,
-        missed: Sequence[Run] = (), origin: Origin = Origin.EVENT,
-    ) -> list[Accepted]:  # fmt: skip
+        self,
+        source: str,
+        events: Sequence[Event],
+        *,
+        cursor: Any = None,
+        remember: Mapping[str, Any] | None = None,
+    ) -> list[Accepted]:
         """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
         named = [self._admit(event, source) for event in events]
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
         return await self._commit(
-            named, lambda _: self._by_source.get(source, ()), origin, cursor=move, memory=memory, missed=tuple(missed)
+            named, lambda _: self._by_source.get(source, ()), Origin.EVENT, cursor=move, memory=memory
         )
+
+    async def accept_due(self, firings: Sequence[Firing]) -> list[Exception | None]:
+        """Make due instants durable, each in a change of its own, and return what went wrong with each."""
+        begun = [self._begin_due(firing) for firing in firings]
+        waiting = [stored for _, stored in begun if isinstance(stored, asyncio.Future)]
+        try:
+            if waiting:
+                await asyncio.wait(waiting)
+        except asyncio.CancelledError:
+            # They are written or refused all the same: their runs must not be left alone.
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(waiting)
+            for draft, stored in begun:
+                self._end_due(draft, stored)
+            raise
+        errors = [self._end_due(draft, stored) for draft, stored in begun]
+        for place, (firing, error) in enumerate(zip(firings, errors, strict=True)):
+            if isinstance(error, Conflict):
+                errors[place] = await self._commit_due(firing)
+        return errors
+
+    def _begin_due(self, firing: Firing) -> tuple[Draft | None, asyncio.Future[list[Accepted]] | Exception]:
+        """Decide what a due instant becomes, and hand it to the journal."""
+        draft, rules = None, self._by_source.get(firing.source, ())
+        try:
+            if firing.event is not None:
+                draft = self._drafting.draft(self._admit(firing.event, firing.source))
+                draft.caught_up = firing.caught_up
+                self._drafting.decide(draft, rules, Origin.SCHEDULE, firing.reason, frozenset())
+            cursor = Cursor(source=firing.source, value=firing.cursor)
+            entries = () if draft is None else (draft.entry(),)
+            return draft, self._journal.submit(Accept(entries=entries, missed=firing.missed, cursor=cursor))
+        except Exception as error:
+            if draft is not None:
+                self._drafting.undo([draft])
+            return None, error
+
+    def _end_due(self, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception) -> Exception | None:
+        """Hand on what is durable, or take back what was reserved for it and return why it is not."""
+        error = stored if isinstance(stored, Exception) else cast("Exception | None", stored.exception())
+        if draft is not None and not isinstance(stored, Exception):
+            if error is None:
+                self._hand_on(draft, stored.result()[0])
+            else:
+                self._drafting.undo([draft])
+                if isinstance(error, Conflict):
+                    self._drafting.close_joined(draft)
+        return error
+
+    async def _commit_due(self, firing: Firing) -> Exception | None:
+        """Decide anew what a due instant becomes, as a window that it joined was not there any more."""
+        events = [] if firing.event is None else [self._admit(firing.event, firing.source)]
+        cursor, rules = Cursor(source=firing.source, value=firing.cursor), self._by_source.get(firing.source, ())
+        try:
+            await self._commit(
+                events, lambda _: rules, Origin.SCHEDULE, cursor=cursor, missed=firing.missed, reason=firing.reason,
+                caught_up=firing.caught_up,
+            )  # fmt: skip
+        except Exception as error:
+            return error
+        return None
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Make events from the API durable, and offer them to the sources that listen.
@@ -212,8 +277,11 @@ class Intake:
             return self._journal.submit(end)
         return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
 
-    def _hand_in(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> tuple[Draft, asyncio.Future[Any]]:
+    def _hand_in(
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], *, apart: set[str] | None = None
+    ) -> tuple[Draft, asyncio.Future[Any]]:
         draft = self._draft_end(run, end)
+        draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
@@ -230,15 +298,17 @@ class Intake:
     async def _follow_up(
         self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
     ) -> None:
+        doubted: set[str] = set()
         while True:
             try:
                 answers = await stored
             except Conflict:
                 self._drafting.undo([draft])
-                if not draft.joined:
+                if not (draft.joined or draft.in_the_way):
                     raise
                 self._drafting.close_joined(draft)
-                draft, stored = self._hand_in(run, end, rules)
+                doubted.update(draft.in_the_way)
+                draft, stored = self._hand_in(run, end, rules, apart=set(doubted) if doubted else None)
             except BaseException:
                 self._drafting.undo([draft])
                 raise
@@ -285,17 +355,18 @@ class Intake:
     async def _commit(
         self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
         Cursor | None = None, memory: Memory | None = None, missed: tuple[Run, ...] = (), reason: str = "",
-        bypass: frozenset[str] = frozenset(), backfill: MoveBackfill | None = None,
+        bypass: frozenset[str] = frozenset(), caught_up: bool = False, backfill: MoveBackfill | None = None,
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
+        doubted: set[str] = set()
         for attempt in range(1, _TRIES + 1):
             drafts: list[Draft] = []
-            apart: set[str] | None = set() if attempt == _TRIES else None
+            apart = doubted if attempt == _TRIES else None
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
                 for event in events:
                     draft = self._drafting.draft(event)
-                    draft.apart = apart
+                    draft.apart, draft.caught_up = apart, caught_up
                     drafts.append(draft)
                     self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
@@ -310,10 +381,11 @@ class Intake:
                     self._hand_on_all(drafts, stored.result())
                 raise
             except Conflict:
-                # A window that we joined was not stored, or closed in the store: decide anew.
+                # A window that we joined, or a run in our way, was not stored or is over in the store: decide anew.
                 self._drafting.undo(drafts)
                 for draft in drafts:
                     self._drafting.close_joined(draft)
+                    doubted.update(draft.in_the_way)
                 if attempt == _TRIES:
                     raise
                 continue
@@ -343,11 +415,14 @@ class Intake:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
                 self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
-            elif run.state is RunState.RUNNING:
+                continue
+            if draft.past_pause and run.state in WAITING:
+                self._starter.let_pass(run)
+            if run.state is RunState.RUNNING:
                 self._starter.launch(run, event)
             elif run.state is RunState.QUEUED:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
-            else:
+            elif run.state is RunState.PENDING:
                 self._starter.wait(run)
 
 

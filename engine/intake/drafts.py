@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
 from msgspec import Struct, field
 
+from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Window, Windows, first_due, next_due
@@ -32,8 +33,22 @@ class Starter(Protocol):
 
     boot: str
 
-    def claim(self, job: str) -> bool:
-        """Take a slot for a run of the job, if one is free and nobody waits for it."""
+    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+        """Take a slot for a run of the job, if one is free, nobody waits for it, and the engine is not paused."""
+        ...
+
+    def meet(
+        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
+    ) -> Decision:
+        """Decide what becomes of a new run of a job, by its open runs; those in `without` do not count."""
+        ...
+
+    def expect(self, run: Run) -> None:
+        """Count a new run among the open ones, though it is not stored yet."""
+        ...
+
+    def withdraw(self, run: Run) -> None:
+        """Count a run no more that was not stored."""
         ...
 
     def release(self, job: str) -> None:
@@ -44,12 +59,24 @@ class Starter(Protocol):
         """Execute a run that was stored as running, in a claimed slot."""
         ...
 
+    def let_pass(self, run: Run) -> None:
+        """Start a run, when its turn comes, also while the engine is paused."""
+        ...
+
     def offer(self, run: Run, event: Event | None) -> None:
         """Take in a run that was stored as queued."""
         ...
 
     def wait(self, run: Run) -> None:
         """Take in a run that was stored as pending, or was put off."""
+        ...
+
+
+class Pausing(Protocol):
+    """What intake needs of the pauses."""
+
+    def at(self, rule: Rule, at: datetime) -> Pause | None:
+        """Return the pause that holds for a trigger at that instant."""
         ...
 
 
@@ -66,24 +93,30 @@ class Draft(Struct):
     may_start: bool = True
     """Whether a run of it may take a free slot at once."""
     apart: set[str] | None = None
-    """On the last try: the runs whose windows this very change opens, as they may turn out to be there already."""
+    """On the last try: runs that may not be there, those that this very change makes among them."""
+    in_the_way: list[str] = field(default_factory=list)
+    """The runs for which one of it is skipped, or whose place one takes."""
+    caught_up: bool = False
+    """Whether it makes up for a missed instant."""
+    past_pause: bool = False
+    """Whether its runs start also while the engine is paused."""
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
         return Entry(
             event=self.event, data=self.data, outcomes=tuple(self.outcomes),
-            runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins),
+            runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
         )  # fmt: skip
 
 
 class Drafting:
     """Decides what events become. What it reserves for them meanwhile, slots and places in windows, `undo` gives back.
 
-    `pauses` tells what is paused, by trigger.
+    `pauses` tells what is paused; None: nothing ever is.
     """
 
     def __init__(
-        self, *, starter: Starter, windows: Windows, pauses: Mapping[str, Pause], max_data_bytes: int, ageing_s: float
+        self, *, starter: Starter, windows: Windows, pauses: Pausing | None, max_data_bytes: int, ageing_s: float
     ) -> None:
         self._starter = starter
         self._windows = windows
@@ -125,9 +158,14 @@ class Drafting:
         if rule.disabled is not None:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
-        pause = self._pauses.get(trigger.name)
-        if pause is not None and "pause" not in bypass and pause.holds(event.received_at):
-            return _dropped(trigger.name, EventOutcome.PAUSED, "trigger_paused", pause.said_of(trigger.name))
+        draft.past_pause = "pause" in bypass
+        # A backfill waits by itself while its trigger is paused; what it has begun is not lost.
+        if self._pauses is not None and not draft.past_pause and origin is not Origin.BACKFILL:
+            pause = self._pauses.at(rule, event.received_at)
+            if pause is not None:
+                return _dropped(
+                    trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
+                )
         scope = None
         window_key = ""
         if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
@@ -194,18 +232,32 @@ class Drafting:
         return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
 
     def _ready(self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str) -> Outcome:
-        """Make a run that is ready; where a slot is free it is stored as running at once."""
-        now = event.received_at
+        """Make a run that is ready; where a slot is free it is stored as running at once.
+
+        Where the limit of its job is reached, it waits, is skipped, or takes the place of another one.
+        """
+        now, trigger, job = event.received_at, rule.trigger.name, rule.job.name
         if origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
+        elif draft.caught_up:
+            code, text = CAUGHT_UP, f"due, and made up for: {reason}" if reason else "due, and made up for"
         elif origin is Origin.SCHEDULE:
-            code, text = "due", "due"
+            code, text = "due", f"due: {reason}" if reason else "due"
         elif origin is Origin.BACKFILL:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
+        met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
-        if origin is not Origin.BACKFILL and draft.may_start and self._starter.claim(rule.job.name):
+        may_start = draft.may_start and origin is not Origin.BACKFILL
+        if met.action is Action.SKIP:
+            return self._skip(draft, event, rule, origin, priority, met)
+        if met.action is Action.REPLACE:
+            code, text = REPLACES, f"{text}; {said_of_place(met)}"
+            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
+            run = self._run(event, rule, origin, priority, (step,))
+            draft.in_the_way += [name for name in (met.run,) if name is not None]
+        elif may_start and self._starter.claim(job, past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
@@ -215,8 +267,22 @@ class Drafting:
             text = f"{text}; waits for a slot"
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
             run = self._run(event, rule, origin, priority, (step,))
+        self._starter.expect(run)
+        if draft.apart is not None:
+            draft.apart.add(run.id)
         draft.runs.append((run, event))
-        return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
+        return Outcome(trigger=trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
+
+    def _skip(
+        self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, met: Decision
+    ) -> Outcome:  # fmt: skip
+        """Make a run that is skipped for another one: it begins and ends so, and nothing follows from its end."""
+        now, text = event.received_at, said_of_skip(met)
+        step = Step(at=now, state=RunState.SKIPPED, code="overlap", reason=text)
+        run = self._run(event, rule, origin, priority, (step,), finished_at=now)
+        draft.in_the_way += [name for name in (met.run,) if name is not None]
+        draft.runs.append((run, event))
+        return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code="overlap", reason=text)
 
     def _run(
         self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
@@ -241,6 +307,7 @@ class Drafting:
         """Take back what was reserved for events that were not stored."""
         for draft in drafts:
             for run, _ in draft.runs:
+                self._starter.withdraw(run)
                 if run.state is RunState.RUNNING:
                     self._starter.release(run.job)
             for window in draft.opened:

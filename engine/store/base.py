@@ -54,7 +54,7 @@ class QueuePlace(Struct, frozen=True, order=True):
 
 
 class TriggerStats(Struct, frozen=True, kw_only=True):
-    """How the runs of one trigger ended."""
+    """How the runs of one trigger ended. A missed run counts as the `instants` of its outputs, if it has such."""
 
     by_state: Mapping[RunState, int]
     duration_mean_s: float | None
@@ -99,6 +99,9 @@ class Store(ABC):
     the outcome `deduplicated`, with that run, in place of a second one. A missed run that is there already is
     left.
 
+    **In the way.** An entry whose run is skipped for another run, or takes its place, names that one. Where it is not
+    there, or has ended, the change can't be made: so nothing is skipped for a run that is not open.
+
     **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended
     stays.
 
@@ -106,7 +109,7 @@ class Store(ABC):
     change as the end: neither is there without the other. The change's result is the answers of these events.
 
     **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them
-    are duplicates.
+    are duplicates. So do the `cursors` of further sources.
 
     **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
     key that is remembered again has the later value; one that is forgotten and was not there is no error.
@@ -188,6 +191,13 @@ class Store(ABC):
     @abstractmethod
     async def running(self) -> list[Run]:
         """Return all running runs."""
+
+    @abstractmethod
+    async def in_the_way(self, jobs: Collection[str], *, limit: int) -> list[Run]:
+        """Return, for each of the jobs, its runs that wait for another attempt, and those by due instants that wait.
+
+        At most `limit` of each job, the oldest first; at a cost that does not grow with what else waits.
+        """
 
     @abstractmethod
     async def cursor(self, source: str) -> Any:

@@ -27,7 +27,9 @@ class Join(Struct, frozen=True, kw_only=True):
 class Entry(Struct, frozen=True, kw_only=True):
     """One event with all that it brings about: its outcomes, new runs, and the pending runs that it joins.
 
-    `data` is the event's data as JSON. Each new run is in `outcomes` too.
+    `data` is the event's data as JSON. Each new run is in `outcomes` too. `in_the_way` are the runs, by id, for which
+    a new one is skipped, or whose place it takes: where one of them is not there, or has ended, the change is a
+    conflict.
     """
 
     event: Event
@@ -35,6 +37,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     outcomes: tuple[Outcome, ...]
     runs: tuple[Run, ...] = ()
     joins: tuple[Join, ...] = ()
+    in_the_way: tuple[str, ...] = ()
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
@@ -80,12 +83,14 @@ class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
     Its result is a list of `Accepted`.
 
-    `missed` are runs of due instants that were not run: they begin and end as missed, without an event.
+    `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
+    those of further sources.
     """
 
     entries: tuple[Entry, ...]
     missed: tuple[Run, ...] = ()
     cursor: Cursor | None = None
+    cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
 

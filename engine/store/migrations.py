@@ -94,6 +94,12 @@ create table memory (
 ) strict, without rowid;
 """
 
+_IN_THE_WAY = """
+-- What counts when a new run of a job with a limit comes: retries, and due instants that wait.
+create index runs_in_the_way on runs (job, id)
+    where (state = 'retrying' or (state in ('queued', 'held') and origin = 'schedule'));
+"""
+
 _BACKFILLS = """
 create table backfills (
     seq integer primary key,
@@ -122,5 +128,5 @@ create index runs_succeeded_for on runs (trigger, scheduled_for)
     where state = 'succeeded' and scheduled_for is not null;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _BACKFILLS)
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS)
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -88,6 +88,12 @@ QUERIES = {
     ),
     # What a crash leaves to settle.
     "running": f"{_RUN} indexed by runs_live where state in ('running', 'held') and state = 'running'",
+    # What a new run of a job may have to wait for, besides what runs: retries, and due instants that wait.
+    "in_the_way": (
+        f"{_RUN} indexed by runs_in_the_way "
+        "where (state = 'retrying' or (state in ('queued', 'held') and origin = 'schedule')) "
+        "and job = ? order by id limit ?"
+    ),
     # What a source remembers, from its first key.
     "memory_first": "select key, value from memory where source = ? order by key limit ?",
     # What a source remembers, from a key on.
@@ -100,9 +106,11 @@ QUERIES = {
     "count_live": (
         "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1"
     ),
-    # How a trigger's runs ended.
+    # How a trigger's runs ended; one that tells of many missed instants counts as so many.
     "stats": (
-        "select state, count(*), sum(finished_at - started_at), sum(finished_at > 0 and started_at > 0), max(id) "
+        "select state, sum(case when state = 'missed' and outputs is not null "
+        "then coalesce(json_extract(outputs, '$.instants'), 1) else 1 end), "
+        "sum(finished_at - started_at), sum(finished_at > 0 and started_at > 0), max(id) "
         "from runs indexed by runs_key where trigger = ? group by state"
     ),
 }  # fmt: skip
@@ -234,6 +242,11 @@ def open_windows(raw: sqlite3.Connection) -> list[Run]:
 
 def running(raw: sqlite3.Connection) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["running"])]
+
+
+def in_the_way(raw: sqlite3.Connection, jobs: Collection[str], limit: int) -> list[Run]:
+    with _snapshot(raw):
+        return [read_run(row) for job in jobs for row in raw.execute(QUERIES["in_the_way"], (job, limit))]
 
 
 def cursors(raw: sqlite3.Connection, source: str, *, exact: bool) -> dict[str, Any]:

@@ -155,6 +155,9 @@ class SqliteStore(Store):
     async def running(self) -> list[Run]:
         return await self._read(reads.running)
 
+    async def in_the_way(self, jobs: Collection[str], *, limit: int) -> list[Run]:
+        return await self._read(lambda raw: reads.in_the_way(raw, jobs, limit))
+
     async def cursor(self, source: str) -> Any:
         return (await self._read(lambda raw: reads.cursors(raw, source, exact=True))).get(source)
 
@@ -300,14 +303,15 @@ def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[
             answers.append(known)
             continue
         entry = _without_known_runs(raw, entry)
+        named = [*[join.run for join in entry.joins], *entry.in_the_way]
         if not _apply_waves(raw, plan([Accept(entries=(entry,))], moved_at)):
             raise Conflict(
                 f"event {event.id} could not be stored: "
-                + (reads.why_not(raw, entry.joins[0].run) if entry.joins else "its id is there already")
+                + ("; ".join(reads.why_not(raw, run) for run in named) if named else "its id is there already")
             )
         answers.append(_answer(entry))
     backfill = change.backfill
-    rest = Accept(entries=(), missed=change.missed, cursor=change.cursor, memory=change.memory, backfill=backfill)
+    rest = replace(change, entries=())
     if not _apply_waves(raw, plan([rest], moved_at)):
         if backfill is not None:
             what = backfill.backfill.id if isinstance(backfill, BeginBackfill) else backfill.backfill
@@ -333,4 +337,4 @@ def _without_known_runs(raw: sqlite3.Connection, entry: Entry) -> Entry:
                     code="run_exists",
                     reason=f"deduplicated: this trigger has run {known} for the same key",
                 )
-    return Entry(event=entry.event, data=entry.data, outcomes=tuple(outcomes), runs=tuple(runs), joins=entry.joins)
+    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs))

@@ -60,7 +60,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
     "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 23),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
@@ -81,6 +81,12 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         "priority = max(priority, v.column5) "
         "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'pending'",
         5,
+    ),
+    # See that runs for which others are skipped are there, and have not ended.
+    "in_the_way": (
+        "update runs set state = state from (values {rows}) as v "
+        f"where runs.id = v.column1 and runs.state not in ({_states(ENDED)})",
+        1,
     ),
     # Make waiting runs ready.
     "enqueue": (
@@ -124,7 +130,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
 }
 
 _ORDER = tuple(STATEMENTS)
-_GUARDED = frozenset({"join", "enqueue", "start", "note_process", "finish", "end", "move_backfill", "turn_backfill"})
+_GUARDED = frozenset(
+    {"join", "in_the_way", "enqueue", "start", "note_process", "finish", "end", "move_backfill", "turn_backfill"}
+)
 
 
 @lru_cache(maxsize=1024)
@@ -138,11 +146,12 @@ def statement(name: str, count: int) -> str:
 class Wave:
     """Changes that can be made together: rows by statement, in the one order in which statements run."""
 
-    __slots__ = ("joins", "rows", "size_bytes", "touched")
+    __slots__ = ("in_the_way", "joins", "rows", "size_bytes", "touched")
 
     def __init__(self) -> None:
         self.rows: dict[str, list[tuple[Any, ...]]] = {}
         self.joins: dict[str, tuple[Any, ...]] = {}
+        self.in_the_way: dict[str, tuple[str]] = {}
         self.touched: dict[str, int] = {}
         self.size_bytes = 0
 
@@ -157,7 +166,8 @@ class Wave:
         """Return text, row count, parameters, and whether each row must change exactly one run, in order."""
         result = []
         for name in _ORDER:
-            rows = list(self.joins.values()) if name == "join" else self.rows.get(name)
+            apart = {"join": self.joins, "in_the_way": self.in_the_way}.get(name)
+            rows = self.rows.get(name) if apart is None else list(apart.values())
             if not rows:
                 continue
             for start in range(0, len(rows), MOST_ROWS):
@@ -195,7 +205,7 @@ def plan(changes: Sequence[Change], moved_at: int) -> list[Wave]:
 def _fits(wave: Wave, change: Accept) -> bool:
     """Whether `change` may go into the wave, whose statements run in one order whatever the changes' was.
 
-    Not where the wave has moved a run that `change` joins, or was asked to move one that `change` only makes.
+    Not where the wave has moved a run that `change` joins or names, or was asked to move one that `change` only makes.
     Nor where it records missed runs, which come after new ones in a wave and may be of the same instant.
     """
     touched, missed = wave.touched, "insert_missed" in wave.rows
@@ -208,8 +218,8 @@ def _fits(wave: Wave, change: Accept) -> bool:
         for run in entry.runs:
             if missed or run.id in touched:
                 return False
-        for join in entry.joins:
-            if touched.get(join.run, -1) > _JOIN_PHASE:
+        for run_id in [*[join.run for join in entry.joins], *entry.in_the_way]:
+            if touched.get(run_id, -1) > _JOIN_PHASE:
                 return False
     return True
 
@@ -235,10 +245,16 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             )
             wave.joins[join.run] = row
             wave.touched[join.run] = _JOIN_PHASE
+        for run_id in entry.in_the_way:
+            wave.in_the_way[run_id] = (run_id,)
+            wave.touched[run_id] = _JOIN_PHASE
     for run in change.missed:
-        wave.add("insert_missed", new_run_row(run))
+        outputs = None if run.outputs is None else encode_value(run.outputs)
+        wave.add("insert_missed", (*new_run_row(run), outputs))
     if change.cursor is not None:
         wave.add("move_cursors", (change.cursor.source, encode_value(change.cursor.value), moved_at))
+    for cursor in change.cursors:
+        wave.add("move_cursors", (cursor.source, encode_value(cursor.value), moved_at))
     if change.memory is not None:
         source = change.memory.source
         for key, value in change.memory.values.items():

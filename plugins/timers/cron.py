@@ -7,7 +7,7 @@ line of a zone, whose clock `zones` knows.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import ClassVar
 
 from msgspec import Struct
@@ -15,14 +15,17 @@ from msgspec import Struct
 from engine.plugin import Timer
 from plugins.timers.cron_calendar import LAST_YEAR, Calendar, read_expression
 from plugins.timers.cron_count import count_due
-from plugins.timers.zones import SECOND, Zone, find_zone, instant
+from plugins.timers.zones import SECOND, Change, Zone, find_zone, instant
 
 _MINUTE = timedelta(minutes=1)
+_SCHEDULES_KNOWN = 131_072
+"""So many pairs of expression and zone are kept; timers that are equal share one, and hold nothing themselves."""
+
 _GAPS_TRIED = 100
 """A time that as many gaps in a row removed (each year's last Sunday of March, 02:30) does not come."""
 
 
-class Cron(Timer, frozen=True, kw_only=True, dict=True):
+class Cron(Timer, frozen=True, kw_only=True):
     """Due at the times of a cron expression, as the clock of `timezone` shows them.
 
     - `expression`: five fields (minute, hour, day of month, month, day of week), due at second 0; or six,
@@ -47,24 +50,22 @@ class Cron(Timer, frozen=True, kw_only=True, dict=True):
     def __post_init__(self) -> None:
         _compile(self.expression, self.timezone or "UTC")
 
-    @cached_property
-    def _schedule(self) -> _Schedule:
-        return _compile(self.expression, self.timezone or "UTC")
-
     def next(self, after: datetime) -> datetime | None:
         """Return the first due instant later than `after`, in UTC.
 
         None where there is none before the year 9999, and for an entry that follows the wall clock and whose
         times are always in a gap. Raises ValueError when `after` is naive.
         """
-        return self._schedule.next(after) if _aware(after).year <= LAST_YEAR else None
+        return (
+            _compile(self.expression, self.timezone or "UTC").next(after) if _aware(after).year <= LAST_YEAR else None
+        )
 
     def previous(self, before: datetime) -> datetime | None:
         """Return the last due instant earlier than `before`, in UTC, or None where there is none.
 
         Raises ValueError when `before` is naive.
         """
-        return self._schedule.previous(before) if _aware(before).year > 2 else None
+        return _compile(self.expression, self.timezone or "UTC").previous(before) if _aware(before).year > 2 else None
 
     def count(self, after: datetime, upto: datetime) -> int:
         """Return how many instants are due later than `after`, up to and including `upto`.
@@ -79,7 +80,7 @@ class Cron(Timer, frozen=True, kw_only=True, dict=True):
 
         Raises ValueError when `at` is naive.
         """
-        return self._schedule.note(_aware(at))
+        return _compile(self.expression, self.timezone or "UTC").note(_aware(at))
 
 
 def _aware(at: datetime) -> datetime:
@@ -88,7 +89,22 @@ def _aware(at: datetime) -> datetime:
     return at
 
 
-@lru_cache(maxsize=4096)
+def _text(wall: datetime, change: Change | None = None) -> str:
+    """Return a wall as text; with its date beside a change that skips midnight or was on another day."""
+    on_one_day = change is None or change.before.date() == change.after.date() == wall.date()
+    return f"{wall:{'' if on_one_day else '%Y-%m-%d '}%H:%M{':%S' if wall.second else ''}}"
+
+
+def _skipped(change: Change) -> str:
+    return f"the clock skips from {_text(change.before, change)} to {_text(change.after, change)}"
+
+
+def _utc(at: datetime) -> datetime:
+    """Return the whole second of an instant, naive, in UTC."""
+    return (at if at.tzinfo is UTC else at.astimezone(UTC)).replace(tzinfo=None, microsecond=0)
+
+
+@lru_cache(maxsize=_SCHEDULES_KNOWN)
 def _compile(expression: str, timezone: str) -> _Schedule:
     zone = find_zone(timezone)
     walls, follows_clock = read_expression(expression)
@@ -103,7 +119,31 @@ class _Schedule(Struct, frozen=True, kw_only=True):
     follows_clock: bool
 
     def next(self, after: datetime) -> datetime | None:
-        start = after.astimezone(UTC).replace(microsecond=0)
+        shown = _utc(after)
+        offset = self.zone.steady(shown)
+        if offset is not None:
+            wall = self.walls.first_from(shown + offset + SECOND)
+            if wall is None:
+                return None
+            # Changes of the clock between two steady days only touch walls between, and none of those is meant.
+            then = self.zone.steady(wall - offset)
+            if then is not None:
+                return (wall - then).replace(tzinfo=UTC)
+        return self._next_by_rule(shown.replace(tzinfo=UTC))
+
+    def previous(self, before: datetime) -> datetime | None:
+        shown = _utc(before) if before.microsecond else _utc(before) - SECOND
+        offset = self.zone.steady(shown)
+        if offset is not None:
+            wall = self.walls.last_to(shown + offset)
+            if wall is None:
+                return None
+            then = self.zone.steady(wall - offset)
+            if then is not None:
+                return (wall - then).replace(tzinfo=UTC)
+        return self._previous_by_rule(shown.replace(tzinfo=UTC))
+
+    def _next_by_rule(self, start: datetime) -> datetime | None:
         if self.follows_clock:
             return self._shown_from(start + SECOND)
         wall = self.walls.first_from(self.zone.wall(start) + SECOND)
@@ -114,8 +154,7 @@ class _Schedule(Struct, frozen=True, kw_only=True):
             wall = self.walls.first_from(wall + SECOND)
         return None
 
-    def previous(self, before: datetime) -> datetime | None:
-        end = (before.astimezone(UTC) - timedelta(microseconds=1)).replace(microsecond=0)
+    def _previous_by_rule(self, end: datetime) -> datetime | None:
         if self.follows_clock:
             return self._shown_to(end)
         here = self.zone.wall(end)
@@ -134,22 +173,44 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         first, second = self.zone.offsets(here)
         if first > second:
             if not self.follows_clock:
-                return f"the clock shows {here:%H:%M} twice as it is set back: runs the first time only"
+                return f"the clock shows {_text(here)} twice as it is set back: runs the first time only"
             which = "first" if at == instant(here, first) else "second"
-            return f"the {which} of two times that the clock shows {here:%H:%M}, as it is set back"
+            return f"the {which} of two times that the clock shows {_text(here)}, as it is set back"
+        return self._note_of_removed(at, here) if self.follows_clock else self._note_of_moved(at, here)
+
+    def _note_of_moved(self, at: datetime, here: datetime) -> str | None:
+        """Say which times in a gap come to a due instant of a fixed time."""
         removed = self.zone.wall(at - _MINUTE) + _MINUTE
         first, second = self.zone.offsets(removed)
-        if self.follows_clock or first >= second:
+        if first >= second:
             return None
         change = self.zone.change(removed)
+        meant = self._meant_in(change)
+        return meant and f"scheduled for {meant}, runs at {_text(here, change)}: {_skipped(change)}"
+
+    def _note_of_removed(self, at: datetime, here: datetime) -> str | None:
+        """Say which times a gap has removed since the due instant before, of an entry that follows the clock."""
+        latest = self.walls.last_to(here - SECOND)
+        if latest is None:
+            return None
+        first, second = self.zone.offsets(latest)
+        if first >= second:
+            return None
+        change = self.zone.change(latest)
+        if change.at > at:
+            return None
+        on = "" if change.before.date() == here.date() else f"on {change.before:%Y-%m-%d} "
+        return f"nothing runs {on}at {self._meant_in(change)}: {_skipped(change)}"
+
+    def _meant_in(self, change: Change) -> str | None:
+        """Return the times in a gap that are meant, in words; None where there are none."""
         earliest = self.walls.first_from(change.before)
         latest = self.walls.last_to(change.after - SECOND)
         if earliest is None or latest is None or earliest > latest:
             return None
-        form = "%H:%M" if change.before.date() == change.after.date() else "%Y-%m-%d %H:%M"
-        meant = f"{earliest:{form}}" if earliest == latest else f"{earliest:{form}} to {latest:{form}}"
-        skipped = f"from {change.before:{form}} to {change.after:{form}}"
-        return f"scheduled for {meant}, runs at {here:{form}}: the clock skips {skipped}"
+        return (
+            _text(earliest, change) if earliest == latest else f"{_text(earliest, change)} to {_text(latest, change)}"
+        )
 
     def _shown_from(self, start: datetime) -> datetime | None:
         """Return the first instant, `start` or later, at which the clock shows a wall that is meant."""

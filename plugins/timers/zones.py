@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from msgspec import Struct
@@ -15,6 +16,12 @@ from engine.plugin import BadSetting
 
 SECOND = timedelta(seconds=1)
 _NO_SHIFT = timedelta(0)
+
+_STEADY_DAYS = 2
+"""So long before and after a steady day no clock is set: longer than any clock was ever set back (24 hours)."""
+
+_DAYS_KNOWN = 8192
+"""A zone forgets what it knows of days when it knows so many."""
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -25,10 +32,45 @@ class Change(Struct, frozen=True, kw_only=True):
     after: datetime
 
 
-class Zone(Struct, frozen=True):
-    """The clock of a time zone."""
+class Zone:
+    """The clock of a time zone. It remembers which days are far from any change: there, arithmetic is enough."""
 
-    info: ZoneInfo
+    __slots__ = ("_midnights", "_steady", "info")
+
+    def __init__(self, info: ZoneInfo) -> None:
+        self.info = info
+        self._steady: dict[int, timedelta | None] = {}
+        self._midnights: dict[int, timedelta] = {}
+
+    def steady(self, shown: datetime) -> timedelta | None:
+        """Return the offset from UTC that holds on a day of UTC, and for two days around it; None where none does.
+
+        `shown` is a naive datetime in UTC. Raises OverflowError within days of the years 1 and 9999.
+        """
+        day = shown.toordinal()
+        try:
+            return self._steady[day]
+        except KeyError:
+            return self._look(day)
+
+    def _look(self, day: int) -> timedelta | None:
+        """Look at the midnights of UTC around: of all changes that a zone ever had, the closest lie four days apart."""
+        found = {self._at_midnight(each) for each in range(day - _STEADY_DAYS, day + _STEADY_DAYS + 2)}
+        offset = found.pop() if len(found) == 1 else None
+        if len(self._steady) >= _DAYS_KNOWN:
+            self._steady.clear()
+        self._steady[day] = offset
+        return offset
+
+    def _at_midnight(self, day: int) -> timedelta:
+        offset = self._midnights.get(day)
+        if offset is None:
+            at = datetime.fromordinal(day).replace(tzinfo=UTC)
+            offset = at.astimezone(self.info).utcoffset() or _NO_SHIFT
+            if len(self._midnights) >= _DAYS_KNOWN:
+                self._midnights.clear()
+            self._midnights[day] = offset
+        return offset
 
     def wall(self, at: datetime) -> datetime:
         """Return what the clock shows at an instant."""
@@ -66,6 +108,7 @@ class Zone(Struct, frozen=True):
         return Change(at=high, before=shown + first, after=shown + second)
 
 
+@lru_cache(maxsize=1024)
 def find_zone(name: str) -> Zone:
     """Return the zone of an IANA name; raise BadSetting for the field `timezone` where there is none."""
     try:

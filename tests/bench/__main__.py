@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import depth, files, idle, intake, latency, runs, spawn
+from tests.bench import depth, files, idle, instants, intake, latency, runs, spawn
 from tests.bench.report import BenchFailed, Options, Report
 
 BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
@@ -18,6 +18,7 @@ BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
     "latency": (latency.measure, "from event to started process at 20 events per second"),
     "depth": (depth.measure, "the cost of an event and of a dispatch with a million waiting runs"),
     "files": (files.measure, "from a renamed file to its durable event, and 10,000 files at once"),
+    "instants": (instants.measure, "one computed due instant, against cronsim; and 100,000 timers"),
     "idle": (idle.measure, "processor time of an engine that has nothing to do"),
 }
 

@@ -60,6 +60,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
     runner: Literal["exec", "process", "loop"] = "exec"
     limit: int | None = None
+    overlap: str | None = None
     seconds: float = 0.05
     failing: int = 0
     daemon_s: float | None = None
@@ -129,6 +130,7 @@ class Site:
             f'timeout = "{job.timeout}"',
         ]
         lines += [f"concurrency = {job.limit}"] if job.limit else []
+        lines += [f'overlap = "{job.overlap}"'] if job.overlap else []
         lines += [f"retry = {job.retry}"] if job.retry else []
         return "\n".join(lines)
 

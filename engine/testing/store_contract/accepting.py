@@ -15,6 +15,7 @@ from engine.runs import Origin, Run, RunState
 from engine.store.base import EventFilter, Result, RunFilter, Store
 from engine.store.changes import Accept, Cursor, Memory
 from engine.testing.store_contract.material import (
+    NOON,
     a_join,
     a_missed_run,
     a_run,
@@ -24,6 +25,7 @@ from engine.testing.store_contract.material import (
     an_event,
     answers,
     at,
+    finish,
     make,
     start,
 )
@@ -170,6 +172,18 @@ class AcceptingCases(Place):
             event = an_event()
             await make(store, accept(an_entry(event, replace(run, event=event.id))))
         assert len(await store.runs(RunFilter(), limit=10)) == 4
+
+    @pytest.mark.parametrize("together", [True, False], ids=["in one call", "in two calls"])
+    @promise("Store: So do the `cursors` of further sources.")
+    async def test_the_cursors_of_many_sources_move_in_one_change(self, store: Store, together: bool) -> None:
+        event = an_event()
+        many = tuple(Cursor(source=f"timer:{number}", value=number) for number in range(200))
+        first = Accept(entries=(an_entry(event, a_run(event)),), cursor=Cursor(source="mill", value="a"), cursors=many)
+        again = Accept(entries=(an_entry(an_event()),), cursors=(Cursor(source="timer:7", value="later"),))
+        await _apply(store, [[first, again]] if together else [[first], [again]])
+        assert await store.cursor("mill") == "a"
+        found = await store.cursors("timer:")
+        assert found == {cursor.source: cursor.value for cursor in many} | {"timer:7": "later"}
 
     @pytest.mark.parametrize("together", [True, False], ids=["in one call", "in two calls"])
     @promise("Store: A missed run that is there already is left.")
@@ -324,6 +338,54 @@ class AcceptingCases(Place):
         await make(store, accept(*entries), *(start(run) for _, run in pairs))
         assert len(await store.running()) == 300
         assert (await store.ledger()).accepted == 300
+
+    @promise(
+        "Store: An entry whose run is skipped for another run, or takes its place, names that one.",
+        "Store: Where it is not there, or has ended, the change can't be made: so nothing is skipped for a run that is "
+        "not open.",
+    )
+    @pytest.mark.parametrize("state", ["queued", "running", "ended", "missing", "new", "duplicate"])
+    async def test_a_run_is_skipped_only_for_one_that_is_open(self, store: Store, state: str) -> None:
+        _, first, change = accept_run()
+        if state != "missing":
+            await make(store, change)
+        if state in ("running", "ended"):
+            await make(store, start(first))
+        if state == "ended":
+            await make(store, finish(first))
+        later = an_event()
+        skipped = a_run(later, state=RunState.SKIPPED, finished_at=NOON)
+        entries = [replace(an_entry(later, skipped), in_the_way=(first.id,))]
+        if state in ("new", "duplicate"):
+            source, key = ("mill", "k") if state == "duplicate" else ("mill", "fresh")
+            await make(store, accept(an_entry(an_event("mill", "k"))))
+            new_event = an_event(source, key)
+            new = a_run(new_event)
+            entries = [an_entry(new_event, new), replace(entries[0], in_the_way=(new.id,))]
+        (result,) = await store.apply([accept(*entries)])
+        if state in ("ended", "missing", "duplicate"):
+            assert isinstance(result, Conflict)
+            assert await store.run(skipped.id) is None
+        else:
+            assert not isinstance(result, Conflict)
+            stored = await store.run(skipped.id)
+            assert stored is not None
+            assert (stored.state, stored.finished_at) == (RunState.SKIPPED, NOON)
+
+    @promise("Store: Changes take effect in the order in which they are given.")
+    async def test_a_run_is_in_the_way_until_its_end_takes_effect(self, store: Store) -> None:
+        _, first, change = accept_run()
+        await make(store, change, start(first))
+        before, after = an_event(), an_event()
+        results = await store.apply(
+            [
+                accept(replace(an_entry(before, a_run(before, state=RunState.SKIPPED)), in_the_way=(first.id,))),
+                finish(first),
+                accept(replace(an_entry(after, a_run(after, state=RunState.SKIPPED)), in_the_way=(first.id,))),
+            ]
+        )
+        assert not isinstance(results[0], Conflict)
+        assert isinstance(results[2], Conflict)
 
 
 def _trigger(outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from engine.events import Event
-from engine.runs import Run, RunState
+from engine.runs import Origin, Run, RunState
 from engine.store.base import QueuePlace, Store
 from engine.testing.store_contract.material import (
     a_join,
@@ -66,6 +66,32 @@ class QueueingCases(Place):
         joining = an_entry(last, joins=[a_join(last, run)])
         await make(store, accept(an_entry(first, run)), accept(joining), enqueue(run))
         assert [event for _, event in await store.queue_head("oven", after=None, limit=5)] == [last]
+
+    @promise(
+        "Store.in_the_way: Return, for each of the jobs, its runs that wait for another attempt, and those by due "
+        "instants that wait.",
+        "Store.in_the_way: At most `limit` of each job, the oldest first; at a cost that does not grow with what else "
+        "waits.",
+    )
+    async def test_what_may_be_in_the_way_is_read_by_job(self, store: Store) -> None:
+        expected: dict[str, list[Run]] = {"oven": [], "mill": []}
+        for job in ("oven", "mill", "oven", "other"):
+            for state in (RunState.QUEUED, RunState.HELD, RunState.PENDING):
+                _, due, change = accept_run(job=job, state=state, origin=Origin.SCHEDULE)
+                await make(store, change, accept_run(job=job, state=state)[2])
+                if job in expected and state is not RunState.PENDING:
+                    expected[job].append(due)
+        _, tried, change = accept_run(job="mill")
+        await make(store, change, start(tried), finish(tried, RunState.RETRYING))
+        _, running, change = accept_run(job="mill", origin=Origin.SCHEDULE)
+        await make(store, change, start(running))
+        _, over, change = accept_run(job="mill", origin=Origin.SCHEDULE)
+        await make(store, change, end(over))
+        found = await store.in_the_way(["oven", "mill"], limit=100)
+        assert [run.id for run in found] == [run.id for run in expected["oven"] + expected["mill"]] + [tried.id]
+        assert found[-1].state is RunState.RETRYING
+        assert [run.id for run in await store.in_the_way(["oven"], limit=2)] == [run.id for run in expected["oven"][:2]]
+        assert await store.in_the_way([], limit=2) == []
 
     @promise(
         "Store.queued_jobs: Return the names of all jobs that have queued runs in a lane, at a cost that does not grow "

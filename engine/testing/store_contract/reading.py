@@ -16,6 +16,7 @@ from engine.store.base import EventFilter, RunFilter, Store
 from engine.store.changes import Cursor, Enqueue, Finish, Memory, Start
 from engine.testing.store_contract.material import (
     a_join,
+    a_missed_run,
     a_run,
     accept,
     accept_run,
@@ -244,6 +245,7 @@ class ReadingCases(Place):
     @promise(
         "Store.stats: Return statistics for each of the triggers.",
         "TriggerStats: How the runs of one trigger ended.",
+        "TriggerStats: A missed run counts as the `instants` of its outputs, if it has such.",
     )
     async def test_statistics_tell_how_the_runs_of_a_trigger_ended(self, store: Store) -> None:
         made = [accept_run(trigger="bake") for _ in range(4)] + [accept_run(trigger="other")]
@@ -251,6 +253,12 @@ class ReadingCases(Place):
         one, two, three, four, _ = [run for _, run, _ in made]
         await make(store, start(one), finish(one, seconds=3), start(two), finish(two, RunState.FAILED, seconds=7))
         await make(store, end(three))
+        gap = replace(a_missed_run("gap", trigger="late"), outputs={"instants": 43_100})
+        await make(store, accept(missed=[gap, a_missed_run("one", trigger="late")]))
+        assert dict((await store.stats(["late"]))["late"].by_state) == {RunState.MISSED: 43_101}
+        missed = await store.run(gap.id)
+        assert missed is not None
+        assert missed.outputs == {"instants": 43_100}
         stats = await store.stats(["bake", "other", "none"])
         assert set(stats) == {"bake", "other", "none"}
         assert dict(stats["bake"].by_state) == {

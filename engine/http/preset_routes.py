@@ -1,0 +1,40 @@
+"""Routes about presets."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from engine.http.calls import Call
+from engine.http.fields import query
+from engine.http.views import list_view, shown
+from engine.plugin import Response
+
+if TYPE_CHECKING:
+    from engine.config import Preset
+
+
+async def list_presets(call: Call) -> Response:
+    """Answer with all presets, by name: what each does, in words and as settings; secrets are masked."""
+    fields = query(call.request, "limit", "cursor")
+    limit, after = fields.limit(), fields.slug("cursor")
+    fields.finish()
+    config = call.operations.config
+    names = sorted(config.presets)
+    start = 0 if after is None else bisect_right(names, after)
+    page = names[start : start + limit]
+    items = [preset_view(config.presets[name], config.secrets) for name in page]
+    return Response(body=list_view(items, page[-1] if start + limit < len(names) else None))
+
+
+def preset_view(preset: Preset, secrets: Collection[str] = ()) -> dict[str, Any]:
+    """Return a preset: its words, what triggers have from it, what they have to give, and where it is from."""
+    return {
+        "name": preset.name,
+        "description": preset.description,
+        "settings": shown(preset.settings.plain(), secrets),
+        "parameters": dict(preset.parameters),
+        "defined_in": preset.defined_in or "built in",
+        "changed": list(preset.changed),
+    }

@@ -1,0 +1,514 @@
+"""Timers: one heap of due instants, one task that sleeps until the earliest, whatever their number.
+
+What is due at a look is handed on in portions. A due instant, its event, its runs and the timer's cursor are one
+change. The cursor is the last instant that was dealt with; the instant is the event's key, so that neither a crash
+nor a step of the clock runs one twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import count, islice
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339, suspended_s
+from engine.decide.firing import Firing
+from engine.decide.misfire import Due
+from engine.decide.schedule import schedule_of
+from engine.errors import Conflict, EngineError, StoreDamaged, StoreUnavailable
+from engine.events import Event
+from engine.store.changes import Cursor
+from engine.timers.clockwatch import STOOD_STILL_S, ClockWatch
+from engine.timers.missed import late, missed_runs
+from engine.timers.state import ASK_AGAIN_S, HANDED_ON, SOURCE_PREFIX, State, said_of_end
+from engine.triggers import CatchUp, Pause, Trigger
+from engine.units import format_span
+
+log = logging.getLogger("engine.timers")
+
+EVENT_TYPE = "engine.timer"
+RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+
+PORTION = 64
+"""So many due instants are handed on at once: as many as the journal writes without waiting for more."""
+
+MOST_HANDED_ON = 4
+"""So many portions are on their way to the store at once; what else is due waits on the heap."""
+
+TAKEN_UP = 500
+"""After so many timers the others have a turn, when all are taken up at the start."""
+
+NEW_CURSORS = 1_000
+"""The cursors of so many new timers are stored in one change."""
+
+CORRECTION_S = 3 * 3600.0
+"""A clock that goes back by more was wrong before, and the new time holds; by less, nothing is run again (cron's
+rule)."""
+
+EmitDue = Callable[[Sequence[Firing]], Awaitable[Sequence[Exception | None]]]
+Begin = Callable[[Sequence[Cursor]], Awaitable[Any]]
+Look = Callable[[str], Awaitable[Any]]
+
+
+class Timers:
+    """All time sources.
+
+    `emit` makes due instants durable, each for itself, and returns what went wrong with each. `begin` stores the
+    cursors of timers that are new; `look` reads the cursor of one that comes while the others run. `paused` tells
+    the pause that holds for a trigger now; what comes due meanwhile waits for its end, and then for the misfire rule.
+    """
+
+    def __init__(
+        self, *, clock: Clock, triggers: Sequence[Trigger], emit: EmitDue, begin: Begin, look: Look | None = None,
+        paused: Callable[[str], Pause | None] = lambda _: None, slept: Callable[[], float] = suspended_s,
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._emit = emit
+        self._begin = begin
+        self._look = look
+        self._paused = paused
+        self._watch = ClockWatch(clock, slept)
+        now = clock.now()
+        self._states: dict[str, State] = {
+            trigger.name: State(trigger=trigger, schedule=schedule, since=now)
+            for trigger in triggers
+            if trigger.works and (schedule := schedule_of(trigger)) is not None
+        }
+        self._heap: list[tuple[datetime, int, State]] = []
+        """What waits for an instant of the wall clock, with its ticket."""
+        self._delayed: list[tuple[float, int, State]] = []
+        """What waits for some seconds, whatever the wall clock does."""
+        self._tickets = count(1)
+        self._new: dict[str, State] = {}
+        """Those whose cursor is to be stored, as they have none or the clock was corrected."""
+        self._new_came = anyio.Event()
+        self._woken = anyio.Event()
+        self._room = anyio.Semaphore(MOST_HANDED_ON)
+        self._group: TaskGroup | None = None
+
+    # What others see
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def states(self) -> Collection[State]:
+        """All timers that are there."""
+        return self._states.values()
+
+    def next_at(self, trigger: str) -> datetime | None:
+        """Return the trigger's next due instant, or None. For a paused one it is the next that is still to come."""
+        state = self._states.get(trigger)
+        if state is None or state.pause is None:
+            return None if state is None else state.next_at
+        try:
+            return state.schedule.next(self._clock.now())
+        except Exception:  # plugin code; it is asked again, and told of, when the pause is over
+            log.debug("The timer of trigger %s raised", trigger, exc_info=True, extra={"action": "timer_raised"})
+            return None
+
+    def is_completed(self, trigger: str) -> bool:
+        """Tell whether the trigger's last due instant has been dealt with."""
+        state = self._states.get(trigger)
+        return state is not None and state.completed
+
+    def why_completed(self, trigger: str) -> str | None:
+        """Say why nothing more of the trigger comes due; None where something does."""
+        state = self._states.get(trigger)
+        if state is None or not state.completed:
+            return None
+        return said_of_end(state.schedule, state.since)
+
+    def problems(self) -> Mapping[str, str]:
+        """Return what is wrong, by trigger."""
+        return {name: state.problem for name, state in self._states.items() if state.problem is not None}
+
+    # Timers that come and go
+
+    def add(self, trigger: Trigger) -> None:
+        """Take in a time trigger while the others run; it goes on from its cursor, or begins now.
+
+        One of that name is replaced.
+        """
+        if self._group is None:
+            raise Conflict("timers are added while the others run")
+        schedule = schedule_of(trigger)
+        if schedule is None:
+            raise Conflict(f"trigger {trigger.name} is on no timer")
+        state = State(trigger=trigger, schedule=schedule, since=self._clock.now())
+        self._states[trigger.name] = state
+        self._group.start_soon(self._look_up, state)
+
+    def remove(self, trigger: str) -> Cursor | None:
+        """Forget a trigger's timer: nothing of it comes due any more.
+
+        Returns the cursor to store, by which a timer of that name that is added later begins anew and misses
+        nothing; None where there was none.
+        """
+        state = self._states.pop(trigger, None)
+        if state is None:
+            return None
+        state.ticket = 0
+        self._new.pop(trigger, None)
+        return Cursor(source=SOURCE_PREFIX + trigger, value={"removed_at": rfc3339(self._clock.now())})
+
+    def look_again(self, names: Collection[str] | None) -> None:
+        """Look at triggers anew, as a pause began or ended: at those that are named, or at all (None).
+
+        What came due while one was paused is then dealt with by its misfire rule.
+        """
+        for name in self._states if names is None else names:
+            state = self._states.get(name)
+            if state is not None and state.pause is not None:
+                self._push_delayed(0.0, state)
+
+    # Life
+
+    async def run(self, cursors: Mapping[str, Any], *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+        """Emit due instants until cancelled. Ready when every timer has its next instant.
+
+        `cursors` are those of all timers by source id, as they were stored.
+        """
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                group.start_soon(self._store_new)
+                ahead: list[State] = []
+                for number, state in enumerate(list(self._states.values()), 1):
+                    self._take_up(state, cursors.get(state.source), ahead)
+                    if not number % TAKEN_UP:
+                        await self._clock.sleep(0)
+                self._tell_ahead(ahead)
+                task_status.started()
+                while True:
+                    self._look_at_clocks()
+                    now = self._clock.now()
+                    if not await self._hand_on(self._take_due(now), now):
+                        await self._wait(self._left_s(now))
+        finally:
+            self._group = None
+
+    def _is_current(self, state: State) -> bool:
+        return self._states.get(state.trigger.name) is state
+
+    async def _look_up(self, state: State) -> None:
+        """Take up a timer that came while the others run, once its cursor could be read."""
+        cursor, pause_s = None, RETRY_S
+        while self._look is not None and self._is_current(state):
+            try:
+                cursor = await self._look(state.source)
+                break
+            except StoreUnavailable:
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+        if self._is_current(state):
+            ahead: list[State] = []
+            self._take_up(state, cursor, ahead)
+            self._tell_ahead(ahead)
+
+    def _take_up(self, state: State, cursor: Any, ahead: list[State]) -> None:
+        """Go on from a stored cursor, or begin now; a cursor that is no text is that of a timer that was removed."""
+        if not isinstance(cursor, str):
+            self._store_cursor(state)
+        else:
+            state.since = datetime.fromisoformat(cursor)
+            if state.since > self._clock.now():
+                ahead.append(state)
+                self._correct(state)
+        self._schedule(state)
+
+    # Looking
+
+    def _left_s(self, now: datetime) -> float:
+        """Return how long to sleep: until the earliest, and never so long that a step of the clock is overslept."""
+        left_s = LONGEST_SLEEP_S
+        while self._heap and self._heap[0][2].ticket != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        while self._delayed and self._delayed[0][2].ticket != self._delayed[0][1]:
+            heapq.heappop(self._delayed)
+        if self._heap:
+            left_s = min((self._heap[0][0] - now).total_seconds(), left_s)
+        if self._delayed:
+            left_s = min(self._delayed[0][0] - self._clock.monotonic(), left_s)
+        return left_s
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep, or until something comes that is earlier."""
+        self._woken = anyio.Event()
+        begun_s = self._clock.monotonic()
+        async with anyio.create_task_group() as group:
+
+            async def wake() -> None:
+                await self._woken.wait()
+                group.cancel_scope.cancel()
+
+            group.start_soon(wake)
+            await self._clock.sleep(seconds)
+            group.cancel_scope.cancel()
+        late_s = self._clock.monotonic() - begun_s - max(seconds, 0.0)
+        if late_s > STOOD_STILL_S:
+            log.warning(
+                "The engine stood still for %s: it was stopped, or its event loop was blocked", format_span(late_s),
+                extra={"action": "stood_still", "seconds": round(late_s, 3)},
+            )  # fmt: skip
+
+    def _take_due(self, now: datetime) -> list[State]:
+        """Take from the heaps what is due, at most a portion."""
+        taken: list[State] = []
+        heap, delayed, now_s = self._heap, self._delayed, self._clock.monotonic()
+        while len(taken) < PORTION:
+            if heap and heap[0][0] <= now:
+                _, ticket, state = heapq.heappop(heap)
+            elif delayed and delayed[0][0] <= now_s:
+                _, ticket, state = heapq.heappop(delayed)
+            else:
+                break
+            if state.ticket == ticket:
+                state.ticket = 0
+                taken.append(state)
+        return taken
+
+    async def _hand_on(self, taken: Sequence[State], now: datetime) -> bool:
+        """Have what is due made durable, beside looking for more; return whether anything was taken."""
+        found = []
+        for state in taken:
+            if (answer := self._due(state, now)) is not None:
+                state.ticket = HANDED_ON
+                found.append((state, *answer))
+        if found and self._group is not None:
+            await self._room.acquire()
+            self._group.start_soon(self._make_durable, found)
+        elif taken:
+            await self._clock.sleep(0)
+        return bool(taken)
+
+    def _due(self, state: State, now: datetime) -> tuple[Due, Firing] | None:
+        """Return what a timer is due now; where that is nothing, it is back on the heap."""
+        pause = self._paused(state.trigger.name)
+        if pause is not None:
+            self._park(state, pause)
+            return None
+        try:
+            found = state.due(now)
+            if found is None:
+                self._schedule(state)
+                return None
+            missed = missed_runs(state.trigger, state.schedule, found, now, state.pause)
+        except Exception as error:
+            self._note_problem(state, error)
+            return None
+        event = None
+        if found.runs:
+            at = rfc3339(found.runs[0])
+            event = Event(
+                type=EVENT_TYPE, subject=state.trigger.name, time=found.runs[0], key=at, data={"scheduled_for": at}
+            )
+        reason = late(state.trigger, state.schedule, found, now, state.pause)
+        return found, Firing(
+            source=state.source,
+            event=event,
+            cursor=rfc3339(found.first),
+            missed=tuple(missed),
+            reason=reason,
+            caught_up=bool(reason) and state.trigger.misfire.catch_up is CatchUp.ALL,
+        )
+
+    def _park(self, state: State, pause: Pause) -> None:
+        """Let what is due wait until the pause is over: until its end comes, or `look_again` is called."""
+        if state.pause is None:
+            log.info(
+                "Trigger %s came due while it is paused; the misfire rule is applied afterwards", state.trigger.name,
+                extra={"action": "due_while_paused", "trigger": state.trigger.name},
+            )  # fmt: skip
+        state.pause = pause
+        if pause.until is not None:
+            self._push(pause.until, state)
+
+    async def _make_durable(self, found: Sequence[tuple[State, Due, Firing]]) -> None:
+        there = [one for one in found if self._is_current(one[0])]
+        try:
+            errors = await self._emit([firing for _, _, firing in there])
+        finally:
+            self._room.release()
+        for (state, due, firing), error in zip(there, errors, strict=True):
+            if error is None:
+                self._go_on(state, due, firing)
+            elif not isinstance(error, StoreDamaged):
+                self._try_again(state, error)
+
+    def _go_on(self, state: State, found: Due, firing: Firing) -> None:
+        """Take up what comes next, as an instant was dealt with."""
+        name, rule = state.trigger.name, state.trigger.misfire
+        if not self._is_current(state):
+            return
+        state.since, state.tries, state.ticket = found.first, 0, 0
+        self._new.pop(name, None)
+        if firing.missed:
+            what = "the latest is run" if len(found.runs) == 1 else f"{len(found.runs):,} are caught up on"
+            log.warning(
+                "Trigger %s missed due instants; %s", name, what if found.runs else "none is run",
+                extra={"action": "missed", "trigger": name},
+            )  # fmt: skip
+        if state.backlog:
+            state.backlog.pop()
+        elif len(found.runs) > 1:
+            state.backlog = list(reversed(found.runs[1:]))
+        if state.backlog:
+            state.next_at = state.backlog[-1]
+            self._push_delayed(1 / rule.rate_per_s, state)
+            return
+        state.backlog = state.pause = None
+        self._correct(state)
+        self._schedule(state)
+
+    def _try_again(self, state: State, error: Exception) -> None:
+        """Look again in a while, as the store, or the door, refused what was due."""
+        if not isinstance(error, StoreUnavailable):
+            log.error(
+                "Trigger %s could not be run; trying again", state.trigger.name, exc_info=error,
+                extra={"action": "timer_refused", "trigger": state.trigger.name},
+            )  # fmt: skip
+        self._push_delayed(min(RETRY_S * 2**state.tries, LONGEST_RETRY_S), state)
+        state.tries = min(state.tries + 1, 10)
+
+    # The heaps
+
+    def _schedule(self, state: State) -> None:
+        """Put the timer's next instant on the heap."""
+        try:
+            fires_at = state.go_on()
+        except Exception as error:
+            self._note_problem(state, error)
+            return
+        if fires_at is not None:
+            self._push(fires_at, state)
+
+    def _note_problem(self, state: State, error: Exception) -> None:
+        """Say that the plugin does not answer, and ask it again in a while."""
+        name = state.trigger.name
+        state.problem = f"the timer raised {type(error).__name__}: {error}"
+        log.error(
+            "The timer of trigger %s raised", name, exc_info=error, extra={"action": "timer_raised", "trigger": name}
+        )
+        state.next_at = state.backlog = None
+        self._push_delayed(ASK_AGAIN_S, state)
+
+    def _push(self, at: datetime, state: State) -> None:
+        if not self._is_current(state):
+            return
+        state.ticket = next(self._tickets)
+        if len(self._heap) > 64 + 2 * len(self._states):
+            self._heap = [item for item in self._heap if item[2].ticket == item[1]]
+            heapq.heapify(self._heap)
+        heapq.heappush(self._heap, (at, state.ticket, state))
+        if self._heap[0][2] is state:
+            self._woken.set()
+
+    def _push_delayed(self, seconds: float, state: State) -> None:
+        if not self._is_current(state):
+            return
+        state.ticket = next(self._tickets)
+        heapq.heappush(self._delayed, (self._clock.monotonic() + seconds, state.ticket, state))
+        if self._delayed[0][2] is state:
+            self._woken.set()
+
+    # Cursors of timers that are new
+
+    def _store_cursor(self, state: State) -> None:
+        """Remember since when a timer is there, so that what it misses from now on is known."""
+        self._new[state.trigger.name] = state
+        self._new_came.set()
+
+    async def _store_new(self) -> None:
+        pause_s = RETRY_S
+        while True:
+            await self._new_came.wait()
+            self._new_came = anyio.Event()
+            while self._new:
+                # One that is being dealt with gets its cursor by that; what is submitted later would undo it.
+                chosen = list(islice((one for one in self._new.values() if one.ticket != HANDED_ON), NEW_CURSORS))
+                if not chosen:
+                    await self._clock.sleep(pause_s)
+                    continue
+                begun = [(state, state.since) for state in chosen]
+                cursors = [Cursor(source=state.source, value=rfc3339(since)) for state, since in begun]
+                try:
+                    await self._begin(cursors)
+                except StoreDamaged:
+                    return
+                except EngineError:
+                    await self._clock.sleep(pause_s)
+                    pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+                    continue
+                pause_s = RETRY_S
+                for state, since in begun:
+                    if state.since == since and self._new.get(state.trigger.name) is state:
+                        del self._new[state.trigger.name]
+
+    # The clock
+
+    def _look_at_clocks(self) -> None:
+        """Say what the clocks did since the last look, and take up a wall clock that was corrected."""
+        noticed = self._watch.look()
+        if noticed is None:
+            return
+        now = self._clock.now()
+        if noticed.slept:
+            log.warning(
+                "The machine slept for %s; what came due meanwhile is dealt with by each trigger's misfire rule",
+                format_span(noticed.slept), extra={"action": "slept", "seconds": round(noticed.slept, 3)},
+            )  # fmt: skip
+        if not noticed.stepped:
+            return
+        what = "forward" if noticed.stepped > 0 else "back"
+        log.warning(
+            "The wall clock was set %s by %s, to %s", what, format_span(abs(noticed.stepped)), rfc3339(now),
+            extra={"action": "clock_stepped", "seconds": round(noticed.stepped, 3)},
+        )  # fmt: skip
+        if noticed.stepped < 0:
+            ahead = [state for state in self._states.values() if state.since > now]
+            self._tell_ahead(ahead)
+            for state in ahead:
+                # One that is being dealt with is corrected when that is done.
+                if state.ticket != HANDED_ON and self._correct(state) and state.pause is None:
+                    self._schedule(state)
+
+    def _correct(self, state: State) -> bool:
+        """Go on from now where what a timer has dealt with is so far ahead that the clock was wrong before."""
+        now = self._clock.now()
+        if (state.since - now).total_seconds() <= CORRECTION_S:
+            return False
+        state.since, state.backlog = now, None
+        self._store_cursor(state)
+        return True
+
+    def _tell_ahead(self, ahead: Sequence[State]) -> None:
+        """Say what becomes of triggers that have dealt with instants which, by the clock, are to come."""
+        if not ahead:
+            return
+        now = self._clock.now()
+        limit = now + timedelta(seconds=CORRECTION_S)
+        waiting = [state for state in ahead if now < state.since <= limit]
+        corrected = [state for state in ahead if not now < state.since <= limit]
+        if waiting:
+            until = max(state.since for state in waiting)
+            log.warning(
+                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on at %s",
+                _named(waiting), rfc3339(until), extra={"action": "clock_behind", "triggers": len(waiting)},
+            )  # fmt: skip
+        if corrected:
+            log.warning(
+                "The clock was wrong before: %s go on from %s; what they have run is not run again",
+                _named(corrected), rfc3339(now), extra={"action": "clock_corrected", "triggers": len(corrected)},
+            )  # fmt: skip
+
+
+def _named(states: Sequence[State], most: int = 5) -> str:
+    names = ", ".join(state.trigger.name for state in states[:most])
+    return names if len(states) <= most else f"{names} and {len(states) - most:,} more"

@@ -1,0 +1,257 @@
+"""What is ahead of a trigger: its due instants in its own zone, with what is special about each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from engine import Conflict, Engine, NotFound, RunContext
+from engine.decide.schedule import Schedule
+from engine.decide.upcoming import Upcoming, clock_changes, clock_notes, upcoming
+from engine.errors import PluginError
+from engine.plugin import Timer
+from engine.testing import VirtualClock
+from engine.triggers import Pause, PauseScope, SharedSource, Trigger
+from plugins.sources.manual import Manual
+from plugins.timers.at import At
+from plugins.timers.cron import Cron
+from plugins.timers.interval import Interval
+from tests.fake_operations import FakeOperations, serving
+from tests.http_client import Client, asking
+
+V1 = "/api/v1"
+BERLIN = "Europe/Berlin"
+MINUTE = timedelta(minutes=1)
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def on(timer: Any, **settings: Any) -> Trigger:
+    return Trigger(name="nightly", job="import", source="timer:nightly", on=timer, **settings)
+
+
+def first(trigger: Trigger, after: str, count: int = 1, **settings: Any) -> list[Upcoming]:
+    return list(islice(upcoming(trigger, instant(after), **settings), count))
+
+
+# The instants
+
+
+def test_an_instant_is_told_in_utc_and_in_the_zone_of_its_timer_with_the_note_on_it() -> None:
+    before, moved, after = first(on(Cron(expression="30 2 * * *", timezone=BERLIN)), "2027-03-26T12:00", 3)
+    assert before.view() == {
+        "at": "2027-03-27T01:30:00Z",
+        "local": "2027-03-27T02:30:00+01:00[Europe/Berlin]",
+        "note": None,
+        "fires_at": "2027-03-27T01:30:00Z",
+    }
+    assert (moved.at, moved.local.hour, moved.zone) == (instant("2027-03-28T01:00"), 3, BERLIN)
+    assert moved.note == "scheduled for 02:30, runs at 03:00: the clock skips from 02:00 to 03:00"
+    assert (after.at, after.note) == (instant("2027-03-29T00:30"), None)
+
+
+def test_a_timer_without_a_zone_is_told_in_the_one_of_the_engine() -> None:
+    (one,) = first(on(Interval(every=3600.0)), "2026-07-01T12:00", default_zone="Asia/Tokyo")
+    assert one.view()["local"] == "2026-07-01T22:00:00+09:00[Asia/Tokyo]"
+
+
+def test_instants_end_where_the_timer_ends() -> None:
+    assert [one.at for one in first(on(At(times=instant("2026-12-24T18:00"))), "2026-12-01", 10)] == [
+        instant("2026-12-24T18:00")
+    ]
+
+
+def test_the_schedule_of_a_trigger_is_asked_and_not_its_timer() -> None:
+    class Late(Schedule, frozen=True, kw_only=True):
+        def fires_at(self, due: datetime) -> datetime:
+            return due + MINUTE
+
+        def next(self, after: datetime) -> datetime | None:
+            return after.replace(microsecond=0) + timedelta(days=1)
+
+    trigger = on(Interval(every=60.0), schedule=Late(trigger="nightly", timer=Interval(every=60.0)))
+    (one,) = first(trigger, "2026-07-01T12:00")
+    assert (one.at, one.fires_at) == (instant("2026-07-02T12:00"), instant("2026-07-02T12:01"))
+
+
+def test_instants_in_a_pause_and_those_of_a_disabled_trigger_say_so() -> None:
+    trigger = on(Interval(every=3600.0))
+    pause = Pause(reason="stock-taking", since=instant("2026-07-01T11:00"), until=instant("2026-07-01T14:00"))
+    said = "trigger nightly is paused until 2026-07-01 14:00:00 UTC: stock-taking"
+    assert [one.note for one in first(trigger, "2026-07-01T12:00", 3, pause=pause)] == [said, None, None]
+    endless = Pause(reason="", since=instant("2026-07-01T11:00"))
+    assert {one.note for one in first(trigger, "2036-07-01T12:00", 3, pause=endless)} == {"trigger nightly is paused"}
+    (one,) = first(on(Interval(every=60.0), enabled=False), "2026-07-01T12:00")
+    assert one.note == "trigger nightly is disabled"
+    off = SharedSource(name="beat", id=None, on=Interval(every=60.0), enabled=False)
+    (one,) = first(on(Interval(every=60.0), shared=off), "2026-07-01T12:00")
+    assert one.note == "trigger nightly is disabled, as its source beat is"
+    moved = on(Cron(expression="30 2 * * *", timezone=BERLIN), enabled=False)
+    (one,) = first(moved, "2027-03-27T12:00")
+    assert one.note == (
+        "scheduled for 02:30, runs at 03:00: the clock skips from 02:00 to 03:00; trigger nightly is disabled"
+    )
+
+
+def test_a_trigger_on_no_timer_is_refused_at_once() -> None:
+    with pytest.raises(Conflict, match="trigger nightly is on no timer but on manual: what happens there makes it due"):
+        upcoming(on(Manual()), instant("2026-07-01"))
+
+
+class Broken(Timer, frozen=True, kw_only=True):
+    name = "broken"
+    stuck: bool = False
+
+    def next(self, after: datetime) -> datetime | None:
+        if self.stuck:
+            return after
+        raise ZeroDivisionError("no such number")
+
+    def previous(self, before: datetime) -> datetime | None:
+        return None
+
+
+def test_what_a_timer_raises_is_told_as_its_own() -> None:
+    with pytest.raises(PluginError, match="the timer of trigger nightly raised ZeroDivisionError: no such number"):
+        first(on(Broken()), "2026-07-01")
+    with pytest.raises(PluginError, match=r"the next instant after 2026-07-01T00:00:00Z can't be 2026-07-01T00:00:00Z"):
+        first(on(Broken(stuck=True)), "2026-07-01")
+
+
+# Changes of the clock
+
+
+@pytest.mark.parametrize("zone", [BERLIN, "Australia/Lord_Howe", "Africa/Casablanca", "America/Santiago", "Asia/Gaza"])
+def test_changes_of_a_clock_are_found_to_the_second(zone: str) -> None:
+    place = ZoneInfo(zone)
+    found = list(clock_changes(zone, instant("2026-01-01"), instant("2029-01-01")))
+    assert len(found) >= 5
+    for at, twice in found:
+        before, after = ((at - each).astimezone(place).utcoffset() for each in (timedelta(seconds=1), timedelta(0)))
+        assert before is not None
+        assert after is not None
+        assert before != after
+        assert twice == max(before - after, timedelta(0))
+    # between them the offset is one
+    hours = [instant("2026-01-01") + timedelta(hours=n) for n in range(3 * 365 * 24)]
+    turns = sum(a.astimezone(place).utcoffset() != b.astimezone(place).utcoffset() for a, b in pairwise(hours))
+    assert turns == len(found)
+
+
+NOTED = [
+    ("30 2 * * *", ["2027-03-28T01:00", "2027-10-31T00:30"]),
+    ("* * * * *", ["2027-03-28T01:00", "2027-10-31T00:00"]),
+    ("* * * * * *", ["2027-03-28T01:00", "2027-10-31T00:00"]),
+    ("*/30 2 * * *", ["2027-03-29T00:00", "2027-10-31T00:00"]),
+    ("*/30 2 * 3 *", ["2027-03-29T00:00"]),
+    ("*/30 2 28 3 *", ["2028-03-28T00:00"]),
+    ("0 14 * * *", []),
+    ("0 0 29 2 *", []),
+]
+
+
+@pytest.mark.parametrize(("expression", "expected"), NOTED)
+def test_each_change_that_touches_a_trigger_is_noted_once(expression: str, expected: list[str]) -> None:
+    trigger = on(Cron(expression=expression, timezone=BERLIN))
+    found = list(clock_notes(trigger, instant("2027-01-01"), instant("2028-01-01")))
+    assert [one.at for one in found] == [instant(each) for each in expected]
+    assert all(one.note for one in found)
+
+
+def test_what_does_not_work_or_has_no_zone_that_changes_has_no_notes_on_clocks() -> None:
+    span = instant("2027-01-01"), instant("2028-01-01")
+    for trigger in (
+        on(Cron(expression="30 2 * * *", timezone=BERLIN), enabled=False),
+        on(Cron(expression="30 2 * * *")),
+        on(Interval(every=3600.0)),
+        on(Manual()),
+    ):
+        assert list(clock_notes(trigger, *span)) == []
+
+
+# The API
+
+
+@pytest.fixture
+def operations(tmp_path: Path) -> FakeOperations:
+    return FakeOperations(tmp_path)
+
+
+@pytest.fixture
+async def client(operations: FakeOperations) -> AsyncIterator[Client]:
+    async with serving(operations) as server, asking(server) as connected:
+        yield connected
+
+
+async def test_the_api_tells_as_many_instants_as_are_asked_for(operations: FakeOperations, client: Client) -> None:
+    path = f"{V1}/triggers/nightly/next"
+    got = await client.ask("GET", f"{path}?count=2&after=2026-11-21T10:00:00%2B01:00")
+    assert (got.status, [one["at"] for one in got.json]) == (200, ["2026-11-22T02:00:00Z", "2026-11-23T02:00:00Z"])
+    assert got.json[0]["local"] == "2026-11-22T02:00:00+00:00[UTC]"
+    assert len((await client.ask("GET", path)).json) == 10
+    assert len((await client.ask("GET", f"{path}?count=1000")).json) == 1000
+    await operations.pause(PauseScope.TRIGGER, "nightly", reason="stock-taking")
+    got = await client.ask("GET", f"{path}?count=1")
+    assert got.json[0]["note"] == "trigger nightly is paused: stock-taking"
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("count=0", "count"),
+        ("count=1001", "count"),
+        ("count=x", "count"),
+        ("after=2026-11-21T10:00:00", "after"),
+        ("n=3", "n"),
+    ],
+)
+async def test_the_api_refuses_what_it_does_not_know(client: Client, query: str, parameter: str) -> None:
+    got = await client.ask("GET", f"{V1}/triggers/nightly/next?{query}")
+    assert (got.status, got.json["errors"][0]["parameter"]) == (422, parameter)
+
+
+async def test_the_api_says_of_a_trigger_without_a_timer_that_it_has_none(
+    operations: FakeOperations, client: Client
+) -> None:
+    operations.config.triggers["dropped"] = on(Manual())
+    got = await client.ask("GET", f"{V1}/triggers/dropped/next")
+    assert (got.status, got.json["code"]) == (409, "conflict")
+    assert "is on no timer but on manual" in got.json["detail"]
+    assert (await client.ask("GET", f"{V1}/triggers/nighty/next")).status == 404
+
+
+# In a program
+
+
+async def test_a_program_asks_before_it_runs_and_while_it_does(tmp_path: Path) -> None:
+    clock = VirtualClock(instant("2027-03-27T12:00"))
+    engine = Engine(tmp_path / "data", timezone=BERLIN, clock=clock)
+
+    @engine.trigger(cron="30 2 * * *")
+    @engine.job
+    async def nightly(run: RunContext) -> None: ...
+
+    engine.add_trigger("orders", event="order.*", job="nightly")
+    (before,) = engine.next("nightly")
+    assert (before.at, before.zone) == (instant("2027-03-28T01:00"), BERLIN)
+    assert engine.next("nightly", 3, after=instant("2030-01-01"))[-1].at == instant("2030-01-03T01:30")
+    async with engine:
+        assert engine.next("nightly") == (before,)
+        await engine.pause("nightly", reason="stock-taking")
+        (paused,) = engine.next("nightly")
+        assert paused.note is not None
+        assert paused.note.endswith("trigger nightly is paused: stock-taking")
+        with pytest.raises(Conflict, match="on no timer"):
+            engine.next("orders")
+        with pytest.raises(NotFound):
+            engine.next("nighty")
+        with pytest.raises(Conflict, match="time zone"):
+            engine.next("nightly", after=datetime(2027, 1, 1))  # noqa: DTZ001
