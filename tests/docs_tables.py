@@ -33,7 +33,8 @@ from engine.config.model import (
 )
 from engine.config.shapes import Shape, fields_of
 from engine.http.routes import ROUTES
-from engine.plugin import Plugin
+from engine.plugin import Plugin, Timer
+from engine.plugin.timers import TIMER_FIELDS
 from engine.registry import Registry, kind_of
 from engine.units import format_duration, format_size
 
@@ -78,14 +79,16 @@ def tables() -> dict[str, str]:
     """Return all tables by name."""
     described = schema_of(Registry.discover())["$defs"]
     made = {name: settings_table(cls, described[name]) for name, cls in definitions().items()}
-    return {**made, "routes": routes_table(), "commands": commands_table()}
+    every_timer = settings_table(Timer, described["timer.interval"])
+    return {**made, "every-timer": every_timer, "routes": routes_table(), "commands": commands_table()}
 
 
 def settings_table(cls: type[Struct], described: Mapping[str, Any]) -> str:
-    """Return the keys of a table of the configuration: type, default, meaning."""
+    """Return the keys of a table of the configuration: type, default, meaning; of a timer those that are its own."""
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for field in fields_of(cls):
-        if field.shape.inline:
+        of_every_timer = issubclass(cls, Timer) and cls is not Timer and field.name in TIMER_FIELDS
+        if field.shape.inline or of_every_timer:
             continue
         known = described["properties"][field.key]
         default = "required" if field.required else f"`{_toml(known['default'])}`" if "default" in known else "none"

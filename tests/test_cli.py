@@ -7,6 +7,7 @@ import gc
 import json
 import subprocess
 import sys
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
@@ -502,6 +503,28 @@ def test_next_takes_what_the_engine_does_not_have_yet_from_the_configuration(run
     assert result.exit_code == 0, result.output
     assert "By the configuration:" in result.output
     assert "Trigger daily is due, in Europe/Berlin:" in result.output
+
+
+def test_check_notes_that_a_timer_has_come_to_its_end_or_that_of_its_calendars(here: Path) -> None:
+    more = """
+        [calendars.then]
+        dates = ["2020-02-01"]
+        [jobs.a]
+        run.exec = ["true"]
+        [triggers.ended]
+        on.cron = { expression = "0 2 * * *", end = "2020-01-01 12:00" }
+        job = "a"
+        [triggers.only-then]
+        on.cron = { expression = "0 2 * * *", only = ["then"] }
+        job = "a"
+        """
+    configure(here, more=textwrap.dedent(more))
+    assert json.loads(call("check", "--json").output)["notes"] == [
+        "trigger ended: nothing of it is due after its end, 2020-01-01T12:00:00Z: "
+        "its last instant was 2020-01-01T02:00:00Z",
+        "trigger only-then: its calendars (only then) leave none of its timer's further instants: "
+        "its last instant was 2020-02-01T02:00:00Z",
+    ]
 
 
 def test_a_trigger_whose_source_is_broken_says_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

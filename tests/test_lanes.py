@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, is_kept_too_long, may_use_idle
-from engine.jobs import RetryPolicy
+from engine.jobs import Overlap, RetryPolicy
 from engine.plugin import Outcome
 from engine.runs import Lane, Run, RunState, Step
 from engine.testing.clock import START
@@ -333,3 +333,38 @@ async def test_a_run_that_is_withdrawn_ends_and_never_starts(tmp_path: Path) -> 
         assert lanes.going == set()
         assert (await desk.run_of(late)).state is RunState.CANCELLED
         assert not desk.dispatch._backfills.waiting
+
+
+@pytest.mark.parametrize("overlap", Overlap)
+async def test_what_is_due_now_is_not_skipped_for_a_backfills_run_nor_replaces_it(
+    tmp_path: Path, overlap: Overlap
+) -> None:
+    async with bench(tmp_path / "engine.db", jobs=[job(concurrency=1, overlap=overlap)]) as desk:
+        lanes = Lanes(desk)
+        late = await lanes.late()
+        (due,) = (await desk.emit_one(event(), source="mill")).runs
+        await desk.settle()
+        assert lanes.going == {late}
+        assert (await desk.run_of(due)).state is RunState.QUEUED
+        await lanes.end(late)
+        assert lanes.going == {due}
+
+
+async def test_while_the_engine_is_paused_no_backfill_starts_and_its_time_counts_from_the_end_of_that(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path / "engine.db", concurrency=2) as desk:
+        lanes = Lanes(desk)
+        live = [await lanes.live() for _ in range(3)]
+        desk.dispatch.hold(True)
+        late = await lanes.late()
+        await lanes.end(live[0], live[1])
+        await desk.advance(2 * LONGEST_KEPT_S)
+        assert lanes.going == set()
+        more = await lanes.live()
+        desk.dispatch.hold(False)
+        await desk.settle()
+        assert lanes.going == {live[2], more}, "no live work kept it while nothing was started"
+        await desk.advance(LONGEST_KEPT_S)
+        await lanes.end(more)
+        assert lanes.going == {live[2], late}

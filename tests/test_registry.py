@@ -56,6 +56,23 @@ class HalfTimer(Timer, frozen=True, kw_only=True):
         return None
 
 
+class ZonedTimer(FeedTimer, frozen=True, kw_only=True):
+    name: ClassVar[str] = "zoned"
+
+    timezone: str = "UTC"
+
+
+class NearTimer(ZonedTimer, frozen=True, kw_only=True):
+    name: ClassVar[str] = "near"
+
+
+class MethodTimer(FeedTimer, frozen=True, kw_only=True):
+    name: ClassVar[str] = "method"
+
+    def start(self) -> None:  # type: ignore[misc, override]
+        raise NotImplementedError
+
+
 class IdleSource(Source, frozen=True, kw_only=True):
     name: ClassVar[str] = "idle"
 
@@ -135,6 +152,9 @@ def test_the_same_class_may_come_twice() -> None:
         (IdleSource, "does not implement `run`, which every source must"),
         (IdleRunner, "does not implement `run`, which every runner must"),
         (HalfTimer, "does not implement `previous`, which every timer must"),
+        (ZonedTimer, "ZonedTimer defines timezone, which every timer has; call its own setting otherwise"),
+        (NearTimer, "NearTimer defines timezone, which every timer has"),
+        (MethodTimer, "MethodTimer defines start, which every timer has"),
         (Nameless, "has no usable name"),
         (Mistaken, "names 'nothing' as its main field"),
         (Kindless, "neither a Source nor a Timer nor a Runner"),

@@ -373,6 +373,16 @@ async def test_a_timer_without_a_further_instant_is_completed(tmp_path: Path) ->
         assert work.timers.why_completed("always") is None
 
 
+async def test_a_trigger_is_completed_after_the_end_of_its_timer_and_says_so(tmp_path: Path) -> None:
+    async with ticking(tmp_path / "e.db", timed(on=Every(start=at(60), every_nth=2, end=at(300)))) as work:
+        await work.advance(200)
+        assert not work.timers.is_completed("nightly")
+        await work.advance(1000)
+        assert work.timers.is_completed("nightly")
+        assert await due_runs(work) == {at(second): DONE for second in (60, 180, 300)}
+        assert work.timers.why_completed("nightly") == f"nothing of it is due after its end, {rfc3339(at(300))}"
+
+
 async def test_a_timer_that_raises_is_not_completed(tmp_path: Path) -> None:
     async with ticking(tmp_path / "e.db", timed(on=Faulty())) as work:
         faults["next"] = lambda after: 1 / 0

@@ -129,7 +129,6 @@ def _stream(forecast_of: Any) -> None:
 
 async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
     """Return the pauses that hold, and the lengths of past runs; nothing where there is no store yet."""
-    from engine.decide.rules import Rule
     from engine.journal import Journal
     from engine.pauses import Pauses
     from engine.store.sqlite import SqliteStore

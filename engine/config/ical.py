@@ -55,10 +55,8 @@ class RecurringDays:
 
     def __init__(self, content: bytes, parts: list[Any], which: set[str]) -> None:
         from icalendar import Timezone
-        from recurring_ical_events import of
 
         self._content = content
-        self._queries = []
         first = LAST_YEAR
         for part in parts:
             part.subcomponents = [
@@ -68,13 +66,20 @@ class RecurringDays:
             ]
             starts = [_span_of(event)[0] for event in part.walk("VEVENT")]
             first = min([first, *(date.fromordinal(start).year for start in starts)])
-            self._queries.append(of(part))
         self._years = range(max(first, 2) - 1, LAST_YEAR + 1)
+        self._queries = self._followed(parts)
+
+    def _followed(self, parts: list[Any]) -> list[Any]:
+        from recurring_ical_events import of
+
         try:
-            for _ in self._of(self._years[1]):
-                pass
+            queries = [of(part) for part in parts]
+            year = date(self._years[1], 1, 1)
+            for query in queries:
+                query.between(year, year.replace(month=12))
         except Exception as error:  # as above: a rule that can't be followed
             raise EngineError(f"has an event that can't be followed: {_first_line(error)}") from None
+        return queries
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RecurringDays) and other._content == self._content

@@ -138,7 +138,7 @@ class Reader:
         keys = {field.name: field.key for field in fields_of(cls)}
         for position, part in enumerate(_PART.findall(error.field)):
             key: str | int = keys.get(part, part) if position == 0 else part
-            if isinstance(node.value, list) and part.isdecimal():
+            if (isinstance(node.value, list) or (position and node.value is None)) and part.isdecimal():
                 key = int(part)
             path = (*path, key)
             below = node.nearest((key,))
@@ -330,7 +330,8 @@ def _form_hint(shape: Shape, node: Node) -> str | None:
     for item in shape.alternatives():
         if item.kind == "duration" and type(value) in (int, float):
             return f'durations have a unit: "{value}s"'
-        if item.kind == "list" and item.items[0].kind != "secret" and type(value) is str and fits(item.items[0], value):
+        inner = item.items[0].alternatives() if item.kind == "list" else ()
+        if type(value) is str and any(fits(each, value) for each in inner if each.kind != "secret"):
             words = _words(value) if item.items[0].kind == "template" else [value]
             return f"write [{', '.join(map(show_value, words))}]"
         if item.kind == "struct" and not isinstance(value, (dict, list)):

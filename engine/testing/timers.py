@@ -1,4 +1,4 @@
-"""A check for timers: that `next` and `previous` agree, as the engine relies on."""
+"""A check for timers: that `next`, `previous` and `count` agree, as the engine relies on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_timer(timer: Timer, instants: Iterable[datetime]) -> list[datetime]:
 
     Raises AssertionError with the calls that disagree, where it is not so that: answers are aware, in UTC, later than
     `after` and earlier than `before`; the same question has the same answer; and from each due instant `next` and
-    `previous` lead to the neighbours from which the other one leads back.
+    `previous` lead to the neighbours from which the other one leads back, and `count` counts what is between them.
     """
     due: set[datetime] = set()
     for instant in instants:
@@ -39,6 +39,13 @@ def _check_between(timer: Timer, preceding: datetime | None, instant: datetime, 
         _expect(timer, "next", preceding, instant if is_due else following, f"{_shown(preceding)} is the one before")
     if following is not None:
         _expect(timer, "previous", following, instant if is_due else preceding, f"{_shown(following)} is the next one")
+    if preceding is not None and following is not None:
+        counted, expected = timer.count(preceding, following), 2 if is_due else 1
+        if counted != expected:
+            raise AssertionError(
+                f"count({_shown(preceding)}, {_shown(following)}) is {counted}, not {expected}: "
+                "what is due at the later one is counted, and what is due at the earlier one is not"
+            )
     if is_due:
         _expect(timer, "previous", instant + _MOMENT, instant, "`next` says that it is due")
 
