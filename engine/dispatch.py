@@ -98,6 +98,7 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
+        on_backfilled: Callable[[Run, AttemptEnd], None],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -110,6 +111,7 @@ class Dispatch:
         self._ageing_s = ageing_s
         self._on_change = on_change
         self._on_end = on_end
+        self._on_backfilled = on_backfilled
         self._limited = limited
         self._slots = Slots(concurrency)
         for job in jobs.values():
@@ -314,8 +316,10 @@ class Dispatch:
             self._start_past_pause()
             return
         while self._starting and self._slots.taken < self._slots.most:
-            beside = bool(self._backfills.waiting)
-            waiting = self._take_beside_backfills() if beside else self._queue.take(self._slots.may_start)
+            if self._backfills.waiting:
+                waiting = self._take_beside_backfills()
+            else:
+                waiting = self._queue.take(self._slots.may_start)
             if waiting is None:
                 break
             self._slots.take(waiting.run.job)
@@ -325,9 +329,10 @@ class Dispatch:
                 self._spawn(self._refill, lane, waiting.run.job)
         else:
             return
-        for lane in (self._queue, self._backfills):
-            for job in lane.low():
-                self._spawn(self._refill, lane, job)
+        for job in self._queue.low():
+            self._spawn(self._refill, self._queue, job)
+        for job in self._backfills.low() if self._backfills.waiting else ():
+            self._spawn(self._refill, self._backfills, job)
 
     def _take_beside_backfills(self) -> Waiting | None:
         """Take the next run of either lane, as `engine.decide.lanes` says."""
@@ -448,6 +453,8 @@ class Dispatch:
             self.pump()
             await recorded
             self._on_end(run, end)
+            if run.origin is Origin.BACKFILL:
+                self._on_backfilled(run, end)
             self._moved(run.id)
             if end.due_at is not None and not self._was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))

@@ -27,7 +27,7 @@ from engine import logs
 from engine.backfill import Backfills
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
-from engine.decide.attempts import AttemptEnd, after_crash
+from engine.decide.attempts import after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
@@ -50,7 +50,6 @@ from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
-from engine.runs import Origin, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.store.changes import Accept, Cursor, Finish, Memory
@@ -240,7 +239,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=lambda run, end: note_end(run, end), limited=limited,
+            on_end=outcomes, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -255,11 +254,6 @@ class Runtime:
             clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
             end_waiting=dispatch.end_backfilled,
         )  # fmt: skip
-
-        def note_end(run: Run, end: AttemptEnd) -> None:
-            outcomes(run, end)
-            if run.origin is Origin.BACKFILL:
-                backfills.note_end(run, end)
 
         async def begin(cursors: Sequence[Cursor]) -> Any:
             return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
