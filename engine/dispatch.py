@@ -21,7 +21,6 @@ from engine.decide.attempts import (
     after_end,
     after_interruption,
     after_replacement,
-    said_of_replacement,
     timed_out,
 )
 from engine.decide.lanes import Room
@@ -31,7 +30,6 @@ from engine.decide.overlap import (
     START,
     Action,
     Decision,
-    OpenRuns,
     has_begun,
     said_of_place,
     said_of_skip,
@@ -43,6 +41,7 @@ from engine.events import Event
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
 from engine.lanes import BackfillLane
+from engine.overlaps import Overlaps
 from engine.plugin import Outcome
 from engine.processes import kernel_start
 from engine.queue import Queue, Timeline, Waiting
@@ -60,9 +59,6 @@ MOST_MOVING = 2048
 
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
-
-MOST_KNOWN = 1_000
-"""So many runs of a job that wait are taken up at the start to see who is in the way of a new one."""
 
 Finished = Callable[[Run, Finish | End], Awaitable[Any]]
 """Hands in, before it returns, how an attempt or run ended; what it returns is done when that is durable."""
@@ -116,15 +112,17 @@ class Dispatch:
         self._slots = Slots(concurrency)
         for job in jobs.values():
             self._slots.limit(job)
-        self._open = OpenRuns(jobs.values())
         self._active: dict[str, Active] = {}
         self._moving: set[str] = set()
-        self._replaced: set[str] = set()
         self._fewer_moving = asyncio.Event()
         self._queue = Queue(self._read_head, self._is_active)
         self._backfills = BackfillLane(clock, Queue(self._read_backfill_head, self._is_active))
         self._backfill_waits = asyncio.Event()
         self._timeline = Timeline(self._read_due, self._is_active)
+        self._overlaps = Overlaps(
+            clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
+            is_moving=self._moving.__contains__, cancel=self._give_way, end=self._end_waiting,
+        )  # fmt: skip
         self._timeline_changed = asyncio.Event()
         self._timeline_until = EPOCH
         self._deadlines: list[tuple[float, str, int]] = []
@@ -167,7 +165,7 @@ class Dispatch:
         """Take in a job, or another version of one: attempts that begin from now on are its."""
         self._jobs[job.name] = job
         self._slots.limit(job)
-        self._open.limit(job)
+        self._overlaps.limit(job)
         self._queue.unpark(job.name)
         self._backfills.unpark(job.name)
         self.pump()
@@ -198,13 +196,13 @@ class Dispatch:
     def meet(
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
     ) -> Decision:
-        return self._open.decide(job, trigger, origin, caught_up=caught_up, without=without)
+        return self._overlaps.decide(job, trigger, origin, caught_up=caught_up, without=without)
 
     def expect(self, run: Run) -> None:
-        self._open.add(run)
+        self._overlaps.add(run)
 
     def withdraw(self, run: Run) -> None:
-        self._open.end(run.job, run.id)
+        self._overlaps.remove(run)
 
     def release(self, job: str) -> None:
         self._give_slot(job)
@@ -223,8 +221,8 @@ class Dispatch:
             self._backfill_waits.set()
         else:
             self._queue.offer(run, event)
-        if run.code == REPLACES and self._starting:
-            self._replace_for(run)
+        if self._starting:
+            self._overlaps.make_room(run)
         self.pump()
 
     def wait(self, run: Run) -> None:
@@ -244,7 +242,7 @@ class Dispatch:
             try:
                 async with anyio.create_task_group() as group:
                     self._group, self._runs = group, runs
-                    await self._find_open()
+                    await self._overlaps.load(self._store)
                     for job in await self._store.queued_jobs():
                         self._queue.expect(job)
                     for job in self._queue.low():
@@ -256,8 +254,7 @@ class Dispatch:
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
-                    for run in list(self._open.replacing()):
-                        self._replace_for(run)
+                    self._overlaps.go_on()
                     task_status.started()
                     self.pump()
             finally:
@@ -420,7 +417,7 @@ class Dispatch:
             active.why = "interrupted"
         self._active[run.id] = active
         self._let_pass.pop(run.id, None)
-        self._open.add(run)
+        self._overlaps.add(run)
         start = None
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
@@ -445,7 +442,7 @@ class Dispatch:
             end = self._decide_end(active, outcome, started_at)
             recorded = self._finish(active.run, Finish.of(run.id, end))
             if end.step.state in ENDED:
-                self._open.end(run.job, run.id)
+                self._overlaps.remove(run)
             del self._active[run.id]
             self._moving.add(run.id)
             self._give_slot_of(run)
@@ -456,7 +453,7 @@ class Dispatch:
             if run.origin is Origin.BACKFILL:
                 self._on_backfilled(run, end)
             self._moved(run.id)
-            if end.due_at is not None and not self._was_replaced(run.id):
+            if end.due_at is not None and not self._overlaps.was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
         except Conflict as error:
             # It was ended or moved meanwhile: the store's word counts, and nothing was started.
@@ -467,7 +464,7 @@ class Dispatch:
             self._moved(run.id)
             if not gave_back:
                 self._active.pop(run.id, None)
-                self._open.end(run.job, run.id)
+                self._overlaps.remove(run)
                 self._give_slot_of(run)
                 self.pump()
             self._on_change(run.id)
@@ -551,8 +548,8 @@ class Dispatch:
             late_s = self._clock.monotonic() - active.cancelled_s
             outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)
         # What another run replaces is not tried again.
-        again = job is not None and active.why != "replaced"
-        return after_end(run, outcome, job.retry if job is not None and again else RetryPolicy(), started_at, now)
+        retry = RetryPolicy() if job is None or active.by else job.retry
+        return after_end(run, outcome, retry, started_at, now)
 
     def _cancel(self, active: Active, why: str) -> None:
         if active.why is None:
@@ -562,6 +559,34 @@ class Dispatch:
                 active.scope.cancel()
             elif active.start is not None:
                 active.start.cancel()
+
+    def _end_waiting(self, run: Run, step: Step) -> None:
+        """End a run that has no slot."""
+        self._overlaps.remove(run)
+        log.info(
+            "A run of %s that waited is %s", run.job, step.reason,
+            extra={"action": "run_ended", "run": run.id, "trigger": run.trigger, "code": step.code},
+        )  # fmt: skip
+        self._moving.add(run.id)
+        self._spawn(self._record_end, run, self._finish(run, End(run=run.id, step=step)))
+
+    async def _record_end(self, run: Run, recorded: Awaitable[Any]) -> None:
+        try:
+            await recorded
+        except (StoreError, Conflict) as error:
+            log.warning("%s", error, extra={"action": "end_refused", "run": run.id})
+        finally:
+            self._moved(run.id)
+            self._on_change(run.id)
+
+    def _give_way(self, run_id: str, by: str) -> bool:
+        """End the attempt of a run, as another takes its place; return whether it has a slot."""
+        active = self._active.get(run_id)
+        if active is None:
+            return False
+        active.by = by
+        self._cancel(active, "replaced")
+        return True
 
     # Deadlines: one heap and one task for all attempts
 
@@ -632,7 +657,7 @@ class Dispatch:
                 return
             self._windows.close(window)
             run = replace(run, event_count=window.count, priority=window.priority, window=None, due_at=window.due_at)
-        met = START if has_begun(run) else self._open.decide(run.job, run.trigger, run.origin)
+        met = START if has_begun(run) else self._overlaps.decide(run.job, run.trigger, run.origin)
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
@@ -647,7 +672,7 @@ class Dispatch:
             run, state=RunState.QUEUED, due_at=None, rank=rank(now, run.priority, self._ageing_s), code=code,
             trace=(*run.trace, step),
         )  # fmt: skip
-        self._open.add(ready)
+        self._overlaps.add(ready)
         self._moving.add(run.id)
         self._spawn(self._enqueue, ready, step)
 
@@ -661,70 +686,8 @@ class Dispatch:
             return
         finally:
             self._moved(run.id)
-        if not self._was_replaced(run.id):
+        if not self._overlaps.was_replaced(run.id):
             self.offer(run, None)
-
-    # Overlap
-
-    async def _find_open(self) -> None:
-        """Take up what may be in the way of new runs."""
-        found = await self._store.in_the_way(self._open.jobs, limit=MOST_KNOWN)
-        for job in self._open.whole():
-            found += [run for run, _ in await self._store.queue_head(job, after=None, limit=MOST_KNOWN)]
-        for run in sorted(found, key=lambda run: run.id):
-            self._open.add(run)
-
-    def _replace_for(self, run: Run) -> None:
-        """End the runs whose place a run takes, which is durable and waits in the queue."""
-        now = self._clock.now()
-        met = self._open.decide(run.job, run.trigger, run.origin, without=self._open.since(run.job, run.id))
-        for run_id in met.drops:
-            self._drop(run.job, run_id, RunState.SKIPPED, run.id, now)
-        if met.cancels is None:
-            return
-        active = self._active.get(met.cancels)
-        if active is None:
-            self._drop(run.job, met.cancels, RunState.CANCELLED, run.id, now)
-        else:
-            active.by = run.id
-            self._open.leave(run.job, met.cancels)
-            self._cancel(active, "replaced")
-
-    def _drop(self, job: str, run_id: str, state: RunState, by: str, now: datetime) -> None:
-        """End a run that waits, as another takes its place."""
-        run = self._open.find(job, run_id)
-        if run is None:
-            return
-        self._queue.remove(job, run_id)
-        self._timeline.remove(run_id)
-        if run_id in self._moving:
-            self._replaced.add(run_id)
-        self._end_waiting(run, Step(at=now, state=state, code="replaced", reason=said_of_replacement(state, by)))
-
-    def _was_replaced(self, run_id: str) -> bool:
-        """Tell whether a run was ended while it was on its way to where it would have waited."""
-        replaced = run_id in self._replaced
-        self._replaced.discard(run_id)
-        return replaced
-
-    def _end_waiting(self, run: Run, step: Step) -> None:
-        """End a run that has no slot."""
-        self._open.end(run.job, run.id)
-        log.info(
-            "A run of %s that waited is %s", run.job, step.reason,
-            extra={"action": "run_ended", "run": run.id, "trigger": run.trigger, "code": step.code},
-        )  # fmt: skip
-        self._moving.add(run.id)
-        self._spawn(self._record_end, run, self._finish(run, End(run=run.id, step=step)))
-
-    async def _record_end(self, run: Run, recorded: Awaitable[Any]) -> None:
-        try:
-            await recorded
-        except (StoreError, Conflict) as error:
-            log.warning("%s", error, extra={"action": "end_refused", "run": run.id})
-        finally:
-            self._moved(run.id)
-            self._on_change(run.id)
 
     # Reading
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.clock import Clock, rfc3339
 from engine.config import Config
@@ -124,7 +125,7 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
@@ -140,6 +141,7 @@ class Operations:
         self._run_logs = run_logs
         self._changes = changes
         self._pauses = pauses
+        self._adaptation = adaptation
         self._rules = rules
         self._retired = retired
         self._prepare = prepare
@@ -229,6 +231,7 @@ class Operations:
             self._timers.add(trigger)
         else:
             self._sources.add(trigger.source, trigger.on)
+        self._adaptation.add(trigger)
 
     async def remove_trigger(self, name: str) -> None:
         """Remove a trigger: from now on no event meets it, and its timer is not due any more.
@@ -244,12 +247,17 @@ class Operations:
         self._intake.remove(name)
         self._retired[name] = rule
         stored = self._journal.submit(change)
+        adapted = self._adaptation.forgetting(name)
+        if adapted is not None:
+            # In the order of the journal it is forgotten with the trigger, or not at all.
+            self._journal.submit(adapted).add_done_callback(lambda done: done.exception())
         try:
             await stored
         finally:  # it is done, also where who asked is gone
             over = None
             if stored.exception() is None:
                 self._pauses.forget(name)
+                self._adaptation.forget(name)
                 if not self._intake.is_used(rule.trigger.source):
                     over = self._sources.drop(rule.trigger.source)
             elif name not in self._rules:
@@ -318,6 +326,25 @@ class Operations:
     def pauses_of(self, name: str) -> tuple[Pause, ...]:
         """Return the pauses that hold for a trigger now, the widest first."""
         return self._pauses.of(name)
+
+    async def adapt(self, name: str, action: str, reason: str) -> None:
+        """Freeze, unfreeze or reset the interval of an adaptive trigger, durably.
+
+        Raises NotFound, Conflict where it is not adaptive or does not work, and StoreUnavailable.
+        """
+        self._rule(name)
+        await self._adaptation.act(name, action, reason)
+
+    async def reset_trigger(self, name: str, reason: str) -> None:
+        """Drop what overrides a trigger's configuration: its adapted interval. Raises NotFound and StoreUnavailable."""
+        self._rule(name)
+        if self._adaptation.view(name) is not None:
+            await self._adaptation.act(name, "reset", reason)
+
+    def adaptive_view(self, name: str) -> dict[str, Any]:
+        """Return how the interval of an adaptive trigger is; raise NotFound, and Conflict where it is not adaptive."""
+        self._rule(name)
+        return self._adaptation.whole_view(name)
 
     def pause_of(self, name: str) -> Pause | None:
         """Return the pause that holds for a trigger now."""
@@ -443,6 +470,7 @@ class Operations:
             "created_at": None,
             "updated_at": None,
             "next_at": None if next_at is None else rfc3339(next_at),
+            "adaptive": self._adaptation.view(name),
         }
 
     def ready(self) -> tuple[bool, list[str]]:

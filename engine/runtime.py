@@ -24,10 +24,11 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from engine import logs
+from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
-from engine.decide.attempts import after_crash
+from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
@@ -50,6 +51,7 @@ from engine.plugin import Source
 from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
+from engine.runs import Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.store.changes import Accept, Cursor, Finish, Memory
@@ -121,7 +123,9 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = self._registry = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset(
+            {"engine", "timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers}
+        )
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
         self.operations: Operations | None = None
@@ -231,6 +235,10 @@ class Runtime:
             secrets=config.secrets,
         )  # fmt: skip
 
+        def on_end(run: Run, end: AttemptEnd) -> None:
+            outcomes(run, end)
+            adaptation(run, end)
+
         def limited(trigger: str, job: Job) -> Job:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
@@ -239,7 +247,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=outcomes, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
+            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -281,11 +289,16 @@ class Runtime:
             max_data=config.http.max_body_bytes, routes=routes,
             on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
         )  # fmt: skip
+        adaptation = Adaptation(clock=clock, door=intake, store=store, timers=timers, sources=sources)
+        await adaptation.load()
+        for trigger in config.triggers.values():
+            adaptation.add(trigger)
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, rules=rules, retired=retired, version=distribution_version(), boot=self.boot,
-            loop_watch=loop_watch, prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
+            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
+            boot=self.boot, loop_watch=loop_watch,
+            prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses),
         )  # fmt: skip
         if self._listen:
@@ -304,6 +317,7 @@ class Runtime:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(sources.run, name="sources")
+                    inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
                     await inner.start(backfills.run, name="backfills")
                     if used:

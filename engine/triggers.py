@@ -124,6 +124,42 @@ class Debounce(Struct, frozen=True, kw_only=True):
     key: str | Judge | None = None
 
 
+class Mode(StrEnum):
+    """Whether an adaptive interval is changed, or it is only said what it would be."""
+
+    ON = "on"
+    SHADOW = "shadow"
+
+
+class Adaptive(Struct, frozen=True, kw_only=True):
+    """By what a trigger's interval is adapted, and how far; see `engine.decide.adaptive` for the law.
+
+    - `min_s`, `max_s`: the shortest and the longest interval.
+    - `success_rate_min`, `duration_max_s`, `cpu_max`, `memory_max`, `load_max`: limits, None for none. CPU and memory
+      are parts of the machine's, 0 to 1; load is that of one CPU.
+    - `volume`: the name of an output of the job, whose mean is led to `volume_target`.
+    - `step`: no change is by more than this factor; `hold`: nor comes one before so many runs after the last.
+    """
+
+    min_s: float
+    max_s: float
+    success_rate_min: float | None = None
+    duration_max_s: float | None = None
+    cpu_max: float | None = None
+    memory_max: float | None = None
+    load_max: float | None = None
+    volume: str | None = None
+    volume_target: float | None = None
+    step: float = 1.5
+    hold: int = 3
+    mode: Mode = Mode.ON
+
+    @property
+    def asks_machine(self) -> bool:
+        """Whether it has to be known how busy the machine is."""
+        return any(limit is not None for limit in (self.cpu_max, self.memory_max, self.load_max))
+
+
 class CatchUp(StrEnum):
     """Which of the due instants that passed while a timer could not run them are run."""
 
@@ -168,6 +204,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
+    - `adaptive`: how the interval of its timer or polling source follows what comes of its runs; None: it does not.
     """
 
     name: str
@@ -180,6 +217,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     preset: str | None = None
     filter: str | Judge | None = None
     debounce: Debounce | None = None
+    adaptive: Adaptive | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
     timeout_s: float | None = None

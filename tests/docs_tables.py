@@ -25,12 +25,15 @@ from engine.config.model import (
     HttpTable,
     JobTable,
     MisfireTable,
+    PresetTable,
+    RetryChangeTable,
     RetryTable,
     Shared,
     SourceTable,
     StoreTable,
     TriggerTable,
 )
+from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.http.routes import ROUTES
 from engine.plugin import Plugin, Timer
@@ -44,7 +47,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
-    TriggerTable, DebounceTable, MisfireTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
@@ -80,7 +83,8 @@ def tables() -> dict[str, str]:
     described = schema_of(Registry.discover())["$defs"]
     made = {name: settings_table(cls, described[name]) for name, cls in definitions().items()}
     every_timer = settings_table(Timer, described["timer.interval"])
-    return {**made, "every-timer": every_timer, "routes": routes_table(), "commands": commands_table()}
+    more = {"every-timer": every_timer, "presets": presets_table()}
+    return {**made, **more, "routes": routes_table(), "commands": commands_table()}
 
 
 def settings_table(cls: type[Struct], described: Mapping[str, Any]) -> str:
@@ -125,6 +129,15 @@ def commands_table() -> str:
         title = " ".join([*name, *arguments])
         title = title.replace("|", "\\|")
         lines.append(f"| `{title}` | {_cell(command.help or '')} | {_cell('<br>'.join(options) or '–')} |")
+    return "\n".join(lines) + "\n"
+
+
+def presets_table() -> str:
+    """Return the presets that are built in, in words, and what triggers have to give."""
+    lines = ["| preset | what a trigger with it does | to be given |", "|---|---|---|"]
+    for name, preset in standard(Registry.discover()).items():
+        given = "<br>".join(f"`{key}`: {meaning}" for key, meaning in preset.parameters.items())
+        lines.append(f"| `{name}` | {_cell(preset.description)} | {_cell(given or '–')} |")
     return "\n".join(lines) + "\n"
 
 

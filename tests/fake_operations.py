@@ -15,7 +15,7 @@ from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.decide.upcoming import Upcoming, upcoming
-from engine.errors import EngineError, NotFound
+from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.foresight import Desk, World
 from engine.http.server import HttpServer
@@ -192,6 +192,8 @@ class FakeOperations:
         self.heard: list[Event] = []
         self.fired: list[dict[str, Any]] = []
         self.paused: dict[str, Pause] = {}
+        self.adaptive: dict[str, dict[str, Any]] = {"nightly": {"interval_s": 3600.0, "why": "it stays: all is well"}}
+        self.adapted: list[tuple[str, str, str]] = []
         self.routes: dict[str, dict[str, Handler]] = {}
         self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
@@ -335,6 +337,18 @@ class FakeOperations:
 
     def held_by(self, pause: Pause) -> list[str]:
         return sorted(self.config.triggers)
+
+    async def adapt(self, name: str, action: str, reason: str) -> None:
+        self.adapted.append((name, action, reason))
+
+    async def reset_trigger(self, name: str, reason: str) -> None:
+        self.adapted.append((name, "reset", reason))
+
+    def adaptive_view(self, name: str) -> dict[str, Any]:
+        self.trigger_view(name)
+        if name not in self.adaptive:
+            raise Conflict(f"the interval of trigger {name} is not adaptive")
+        return self.adaptive[name]
 
     async def status(self) -> dict[str, Any]:
         return {"state": "running", "runs": {}, "uptime_s": 1.0}

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from engine.decide.attempts import AttemptEnd
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
@@ -201,6 +202,12 @@ class Bench:
         self.intake: Intake
         self.changed: list[str] = []
         self.ends: list[tuple[str, Step]] = []
+        self.hears_ends: Callable[[Run, AttemptEnd], None] | None = None
+
+    def note_end(self, run: Run, end: AttemptEnd) -> None:
+        self.ends.append((run.id, end.step))
+        if self.hears_ends is not None:
+            self.hears_ends(run, end)
 
     async def emit(self, *events: Event, source: str = "mill", **more: Any) -> list[Accepted]:
         """Emit events and return the answers."""
@@ -278,7 +285,7 @@ async def bench(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
         execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
-        on_end=lambda run, end: made.ends.append((run.id, end.step)), on_backfilled=lambda run, end: None,
+        on_end=made.note_end, on_backfilled=lambda run, end: None,
         limited=lambda name, job: rules[name].limited(job) if name in rules else job,
     )  # fmt: skip
     made.intake = Intake(

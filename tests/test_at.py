@@ -155,3 +155,20 @@ def test_naive_times_are_no_question_to_ask() -> None:
         timer.next(wall("2026-01-01"))
     with pytest.raises(ValueError, match="no time zone"):
         timer.previous(wall("2026-01-01"))
+
+
+@pytest.mark.parametrize(
+    ("time", "note"),
+    [
+        ("2027-03-28 02:30", "scheduled for 02:30, runs at 03:00: the clock skips from 02:00 to 03:00"),
+        ("2027-10-31 02:30", "the clock shows 02:30 twice as it is set back: runs the first time only"),
+        ("2027-03-28 03:00", None),
+    ],
+)
+def test_a_note_says_what_a_change_of_the_clock_does_to_a_local_time(time: str, note: str | None) -> None:
+    timer = At(times=(wall(time), instant("2027-03-28T01:30"), wall("2027-05-01 12:00")), timezone="Europe/Berlin")
+    due = timer.next(wall(time).replace(tzinfo=UTC) - timedelta(hours=3))
+    assert due is not None
+    assert timer.note(due) == note
+    assert timer.note(instant("2027-03-28T01:30")) is None
+    assert timer.note(instant("2027-05-01T10:00")) is None

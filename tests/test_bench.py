@@ -27,6 +27,8 @@ EXTRA = {
     "depth": {"depth", "dispatch_ms", "dispatch_ratio", "resident_mb", "ready_s"},
     "files": {"p99", "baseline_p99", "burst_files", "burst_s", "baseline_burst_s"},
     "instants": {"croniter_us", "made_us", "made_distinct_us", "bytes", "bytes_distinct"},
+    "timers": {"ready_s", "resident_mb", "idle_percent", "p50_ms", "p99_ms", "baseline_p50_ms", "away_dealt_with_s"},
+    "simulate": {"instants", "runs", "waited", "skipped", "instant_us"},
     "idle": {"seconds", "wakeups_per_s"},
 }
 
@@ -57,6 +59,8 @@ def test_a_bench_prints_a_table_and_a_json_line_and_leaves_nothing_behind(name: 
         pytest.importorskip("huey", reason="the baseline of this bench is not installed")
     if name == "instants":
         pytest.importorskip("cronsim", reason="the baseline of this bench is not installed")
+    if name == "timers":
+        pytest.importorskip("apscheduler", reason="the baseline of this bench is not installed")
     done = bench(name, "--quick", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 3

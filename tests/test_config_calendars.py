@@ -149,6 +149,17 @@ def test_one_instance_of_a_recurring_event_may_be_moved_or_cancelled(tmp_path: P
     assert days_of(calendar) == ["01-05", "01-13", "01-26", "06-01"]
 
 
+def test_events_without_an_identity_are_events_of_their_own(tmp_path: Path) -> None:
+    content = ics(
+        "UID:x\nDTSTART;VALUE=DATE:20260105\nRRULE:FREQ=WEEKLY;COUNT=2",
+        "UID:x\nDTSTART;VALUE=DATE:20260201",
+        "UID:x\nDTSTART;VALUE=DATE:20260301\nRRULE:FREQ=WEEKLY;COUNT=2",
+    )
+    (tmp_path / "h.ics").write_bytes(content.replace(b"UID:x\r\n", b""))
+    calendar = read(tmp_path, '[calendars.h]\nical = "h.ics"\n').calendars["h"]
+    assert days_of(calendar) == ["01-05", "01-12", "02-01", "03-01", "03-08"]
+
+
 def test_a_recurring_event_goes_on_through_the_years(tmp_path: Path) -> None:
     calendar = ical(tmp_path, "DTSTART;VALUE=DATE:20201225\nRRULE:FREQ=YEARLY")
     assert [days_of(calendar, year) for year in (2019, 2020, 2057, 2100, 2101)] == [[], *[["12-25"]] * 3, []]
@@ -181,9 +192,12 @@ def test_equal_files_are_equal_calendars(tmp_path: Path) -> None:
         (ics("SUMMARY:x\nDTSTART:soon"), "the event 'x' has a bad DTSTART"),
         (ics("DTSTART;VALUE=DATE:20260101\nRRULE:FREQ=NEVER"), "has a bad RRULE"),
         (ics("DTSTART;VALUE=DATE:20260101\nRRULE:BYDAY=MO"), "can't be followed"),
-        (ics("DTSTART:20260101T000000\nRRULE:FREQ=SECONDLY"), "recurs SECONDLY; a calendar holds days"),
+        (ics("DTSTART:20260101T000000\nRRULE:FREQ=SECONDLY"), "recurs within a day; a calendar holds days"),
         (ics("DTSTART;VALUE=DATE:20260110\nDTEND:20260105T000000Z"), "is wrong"),
-        (b"x" * 4_194_305, "is larger than"),
+        (ics("DTSTART;VALUE=DATE:20260101\nRRULE:FREQ=DAILY;BYHOUR=1,2"), "recurs within a day"),
+        (ics("DTSTART;VALUE=DATE:20260101\nRRULE:FREQ=DAILY;INTERVAL=0"), "recurs with INTERVAL=0"),
+        (ics(*["DTSTART;VALUE=DATE:20260101\nRRULE:FREQ=YEARLY"] * 501), "has 501 recurring events, more than 500"),
+        (b"x" * 1_048_577, "is larger than"),
     ],
 )
 def test_a_file_that_can_not_be_used_is_named_with_its_problem(content: bytes, said: str, tmp_path: Path) -> None:

@@ -91,12 +91,24 @@ def test_required_keys_and_closed_tables_are_as_they_are_read() -> None:
         closed = "additionalProperties" if len(fields) == len(fields_of(cls)) else "unevaluatedProperties"
         assert definition[closed] is False
         assert definition["properties"].keys() == {field.key for field in fields}
-        assert definition.get("required", []) == [field.key for field in fields if field.required]
+        required = definition.get("else", definition).get("required", [])
+        assert required == [field.key for field in fields if field.required]
+
+
+def test_a_table_that_names_a_preset_needs_nothing_and_its_source_only_says_what_is_otherwise() -> None:
+    definition = schema(registry())["$defs"]["TriggerTable"]
+    assert definition["if"] == {"required": ["preset"]}
+    partial = definition["then"]["properties"]["on"]
+    assert partial["properties"].keys() == definition["else"]["properties"]["on"]["properties"].keys()
+    assert all(set(known) == {"description"} for known in partial["properties"].values())
+    assert (partial["maxProperties"], partial["additionalProperties"]) == (1, False)
+    assert "required" not in definition
+    assert "required" not in schema(registry())["$defs"]["PresetTable"]
 
 
 def test_plugins_stand_in_the_schema_with_their_main_field() -> None:
     whole = schema(registry())
-    on = whole["$defs"]["TriggerTable"]["properties"]["on"]
+    on = whole["$defs"]["TriggerTable"]["else"]["properties"]["on"]
     assert on["properties"].keys() == {"hook", "table", "tick", "source"}
     assert on["properties"]["source"]["anyOf"][0] == {"$ref": "#/$defs/Shared"}
     choices = whole["$defs"]["SourceTable"]["oneOf"]

@@ -212,6 +212,11 @@ def test_a_day_that_was_left_out_agrees_with_the_slow_reading() -> None:
     assert_all_readings("Pacific/Kwajalein", instant("1993-08-21T12:00"))
 
 
+def test_a_day_that_was_shown_twice_agrees_with_the_slow_reading() -> None:
+    (change,) = clock_changes("Pacific/Kwajalein", 1969, 1969)
+    assert_all_readings("Pacific/Kwajalein", change)
+
+
 # ---- by Hypothesis
 
 
@@ -335,6 +340,8 @@ def test_where_the_calendar_ends_there_is_none(zone: str) -> None:
     timer = Cron(expression="0 0 29 2 *", timezone=zone)
     assert timer.next(datetime.max.replace(tzinfo=UTC)) is None
     assert timer.next(instant("9997-01-01")) is None
+    assert timer.next(datetime.min.replace(tzinfo=UTC)) == timer.next(instant("0002-01-01"))
+    assert str(timer.next(datetime.min.replace(tzinfo=UTC))).startswith("0004-02-2")
     assert timer.previous(datetime.min.replace(tzinfo=UTC)) is None
     assert timer.previous(instant("0003-12-31")) is None
 

@@ -207,6 +207,7 @@ def assert_read_so(
     while (at := timer.next(forward[-1] if forward else start)) and at <= end:
         forward.append(at)
     assert forward == expected, timer
+    assert timer.count(start, end) == len(expected), timer
     backward: list[datetime] = []
     while (at := timer.previous(backward[-1] if backward else end + SECOND)) and at > start:
         backward.append(at)

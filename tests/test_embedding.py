@@ -17,6 +17,7 @@ from engine import (
     Conflict,
     Engine,
     Event,
+    NotFound,
     Outcome,
     RunContext,
     RunState,
@@ -392,6 +393,54 @@ async def test_a_pause_outlives_the_engine_and_is_each_events_reason(tmp_path: P
         assert (await engine.emit("order")).runs
     async with program() as engine:
         assert engine.get("orders").paused is None
+
+
+async def test_the_engine_and_a_tag_are_paused_by_a_program(engine: Engine) -> None:
+    @engine.job(tags=["oven"])
+    async def work(run: Any) -> None: ...
+
+    engine.add_trigger("orders", event="order", job="work", tags=["shop"])
+    engine.add_trigger("bills", event="bill", job="work")
+    async with engine:
+        await engine.pause(tag="shop", reason="stock-taking", who="ann")
+        assert [pause.who for pause in engine.pauses()] == ["ann"]
+        assert (engine.get("orders").state.value, engine.get("bills").state.value) == ("paused", "active")
+        await engine.pause(tag="oven")
+        assert engine.get("bills").state_reason == "tag oven is paused"
+        await engine.pause(all=True, reason="move", minutes=5)
+        view = engine.get("orders")
+        assert view.paused is not None
+        assert [pause.scope.value for pause in view.paused.parts] == ["engine", "tag", "tag"]
+        assert outcome(await engine.emit("bill"))[1] == "engine_paused"
+        assert await engine.resume(all=True)
+        assert await engine.resume(tag="oven")
+        assert await engine.resume(tag="shop")
+        assert engine.pauses() == ()
+        assert outcome(await engine.emit("bill"))[0] == "run"
+        with pytest.raises(NotFound, match="no trigger, and no job of one, has the tag shpo"):
+            await engine.pause(tag="shpo")
+        with pytest.raises(Conflict, match="say what to pause or resume"):
+            await engine.pause()
+        with pytest.raises(Conflict, match="say what to pause or resume"):
+            await engine.resume(tag="shop", all=True)
+
+
+async def test_a_job_of_a_program_may_skip_what_overlaps(engine: Engine) -> None:
+    gate = anyio.Event()
+
+    @engine.trigger(event="order")
+    @engine.job(overlap="skip")
+    async def work(run: Any) -> None:
+        await gate.wait()
+
+    async with engine:
+        first, second = await engine.emit("order"), await engine.emit("order")
+        (skipped,) = await engine.wait(second)
+        assert (skipped.state.value, skipped.code) == ("skipped", "overlap")
+        assert first.runs[0] in skipped.reason
+        gate.set()
+        (done,) = await engine.wait(first)
+        assert done.state.value == "succeeded"
 
 
 async def test_a_pause_ends_by_itself(tmp_path: Path) -> None:

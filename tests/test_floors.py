@@ -3,8 +3,9 @@
 The table is that of the house. Imports for types alone and within functions count too.
 
 `queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
-`dispatch` takes runs from. So no organ needs to know another. So does `following`, which knows who is on the end of
-which run. `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
+`dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open. So no organ needs to know
+another. So does `following`, which knows who is on the end of which run.
+`foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch"}
+         "systemd", "loopwatch", "overlaps"}
     ),
     frozenset({"config", "foresight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
-         "alerts", "housekeeping", "http", "web"}
+         "adaptive", "alerts", "housekeeping", "http", "web"}
     ),
     frozenset({"operations", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

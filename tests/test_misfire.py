@@ -41,6 +41,9 @@ class Listed:
     def fires_at(self, due: datetime) -> datetime:
         return due + timedelta(seconds=self.late.get(due, 0.0))
 
+    def count(self, first: datetime, last: datetime) -> int | None:
+        return None
+
 
 class Every:
     """Dates every so many seconds, for ever, which count how often they are asked."""
@@ -60,6 +63,9 @@ class Every:
     def fires_at(self, due: datetime) -> datetime:
         return due
 
+    def count(self, first: datetime, last: datetime) -> int | None:
+        return None
+
     def look(self, since: datetime, now: datetime, rule: Misfire = MISFIRE) -> Due | None:
         return due(self, since, now, rule)
 
@@ -67,8 +73,8 @@ class Every:
 class Counted(Every):
     """Dates that can count without stepping."""
 
-    def count(self, after: datetime, upto: datetime) -> int:
-        return (upto - NOON) // self.period - (after - NOON) // self.period
+    def count(self, first: datetime, last: datetime) -> int | None:
+        return (last - first) // self.period + 1
 
 
 def test_nothing_is_due_before_the_next_instant() -> None:

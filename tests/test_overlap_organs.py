@@ -9,12 +9,13 @@ import anyio
 import pytest
 
 from engine.decide.attempts import after_crash
+from engine.decide.firing import Firing
 from engine.decide.overlap import REPLACES
 from engine.errors import StoreUnavailable
 from engine.events import EventOutcome
 from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
 from engine.plugin import Outcome
-from engine.runs import Origin, Run, RunState
+from engine.runs import Run, RunState
 from engine.store.base import RunFilter
 from engine.store.changes import Finish
 from engine.testing import VirtualClock
@@ -55,8 +56,11 @@ async def states(desk: Bench) -> dict[str, tuple[RunState, str]]:
 async def due(desk: Bench, number: int, *, source: str = "mill", **more: Any) -> str:
     """Let an instant come due; return the run that it brings about."""
     one = event("engine.timer", key=f"{source}-{number}")
-    (accepted,) = await desk.emit(one, source=source, origin=Origin.SCHEDULE, **more)
+    firing = Firing(source=source, event=one, cursor="", **more)
+    assert await desk.intake.accept_due([firing]) == [None]
     await desk.settle()
+    accepted = await desk.store.find_event(source, f"{source}-{number}")
+    assert accepted is not None
     return accepted.runs[0]
 
 

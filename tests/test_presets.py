@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
 
 from engine import Engine
+from engine.cli.app import app
 from engine.config import Config, Preset, load
 from engine.config.model import PresetTable, TriggerTable
 from engine.config.presets import BUILT_IN, built_in, standard
@@ -23,8 +28,10 @@ from engine.jobs import Job, RetryChange, RetryPolicy
 from engine.plugin import Outcome, Timer
 from engine.registry import Registry
 from engine.runs import Run, RunState
-from engine.triggers import PRIORITIES, Debounce, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Debounce, Trigger
 from engine.units import parse_duration
+from tests.fake_operations import FakeOperations, serving
+from tests.http_client import asking
 from tests.organs import bench, event, job, trigger
 
 JOB = '[jobs.j]\nrun.exec = ["true"]\n'
@@ -77,6 +84,7 @@ def test_each_built_in_preset_makes_a_sound_trigger(tmp_path: Path, name: str) -
     assert (made.preset, made.job, made.enabled) == (name, "j", True)
     schedule = schedule_of(made)
     assert isinstance(made.on, Timer) is (schedule is not None)
+    assert "misfire" not in standard(Registry.discover())[name].settings.value or schedule is not None
     if schedule is not None:
         due = schedule.next(WEEK)
         assert due is not None
@@ -112,8 +120,14 @@ def settings_in_words(settings: dict[str, Any]) -> set[str]:
     ]
     debounce, retry = settings.get("debounce", {}), settings.get("retry", {})
     spans += [debounce.get("wait"), debounce.get("max_wait"), settings.get("timeout")]
-    misfire = settings.get("misfire", {})
-    spans += [misfire.get("grace")]
+    match settings.get("misfire"):
+        case {"catch_up": "none"}:
+            said.add("missed ones are not made up for")
+        case {"catch_up": "all", "max": most}:
+            said.add(f"all missed ones are made up for in order, the newest {most} at most")
+        case {"grace": grace}:
+            said.add(f"the latest missed one is made up for within {in_words(grace)}")
+            spans.append(grace)
     if retry.get("attempts", 1) > 1:
         spans.append(retry["delay"])
         said.add(f"up to {retry['attempts']} attempts")
@@ -150,6 +164,7 @@ def test_the_words_of_a_preset_say_what_its_settings_do(name: str) -> None:
     words = {word for word in PRIORITIES if f"{word} priority" in preset.description}
     assert words == ({settings["priority"]} if "priority" in settings else set())
     assert ("attempt" in preset.description) == ("retry" in settings)
+    assert ("missed" in preset.description) == ("misfire" in settings)
 
 
 WEEK = datetime(2026, 11, 23, tzinfo=UTC)  # a Monday
@@ -212,6 +227,7 @@ def test_what_a_trigger_says_goes_over_what_its_preset_says_single_keys_of_table
     on.cron = { expression = "0 4 * * *", timezone = "Europe/Berlin" }
     debounce = { wait = "2s", max_wait = "1m" }
     retry = { attempts = 4, delay = "1m" }
+    misfire = { grace = "1m" }
     priority = "low"
     tags = ["a", "b"]
     data = { x = 1, y = 2 }
@@ -226,6 +242,7 @@ def test_what_a_trigger_says_goes_over_what_its_preset_says_single_keys_of_table
     on.cron = "0 5 * * *"
     debounce.wait = "3s"
     retry.attempts = 9
+    misfire.grace = "2m"
     priority = 7
     tags = ["c"]
     data.y = 3
@@ -234,6 +251,7 @@ def test_what_a_trigger_says_goes_over_what_its_preset_says_single_keys_of_table
     assert (made.on.expression, made.on.timezone) == ("0 5 * * *", "Europe/Berlin")
     assert made.debounce == Debounce(wait_s=3.0, max_wait_s=60.0)
     assert made.retry == RetryChange(attempts=9, delay_s=60.0)
+    assert (made.misfire.catch_up, made.misfire.grace_s) == ("latest", 120.0)
     assert (made.priority, made.tags, made.data) == (7, ("c",), {"x": 1, "y": 3})
 
 
@@ -242,6 +260,15 @@ def test_another_source_replaces_that_of_the_preset(tmp_path: Path) -> None:
     assert (made.on.name, made.on.every, made.priority) == ("interval", 300.0, 8)
     made = one_trigger(tmp_path, 'preset = "webhook_trigger"\non.manual = true')
     assert made.on.name == "manual"
+
+
+def test_what_a_preset_says_of_due_instants_is_left_out_where_there_are_none(tmp_path: Path) -> None:
+    made = one_trigger(tmp_path, 'preset = "production_daily"\non.manual = true')
+    assert (made.on.name, made.misfire, made.priority) == ("manual", MISFIRE, 8)
+    shared = '[sources.hook.webhook]\npath = "x"\nverify = "none"\n'
+    assert one_trigger(tmp_path, 'preset = "production_daily"\non.source = "hook"', shared).misfire == MISFIRE
+    own = f'{JOB}[triggers.t]\njob = "j"\npreset = "production_daily"\non.manual = true\nmisfire.grace = "1m"\n'
+    assert [(line, path) for line, path, _ in told(tmp_path, own)] == [(7, "triggers.t.misfire")]
 
 
 def test_its_description_stays_that_of_the_preset(tmp_path: Path) -> None:
@@ -436,6 +463,80 @@ def test_a_program_uses_the_presets_of_its_configuration(tmp_path: Path) -> None
     engine.job(name="j")(lambda run: None)
     engine.add_trigger("t", job="j", preset="mine")
     assert engine._definitions.triggers["t"].on.expression == "0 3 * * *"
+
+
+# Where they are shown
+
+
+def call(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["presets", *arguments])
+
+
+def test_the_command_needs_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ENGINE_CONFIG", raising=False)
+    found = json.loads(call("--json").output)
+    assert [one["name"] for one in found["items"]] == sorted(NAMES)
+    assert {one["defined_in"] for one in found["items"]} == {"built in"}
+    listed = call().output.splitlines()
+    assert len(listed) == len(NAMES) + 1
+    assert all(one["description"] in line for one, line in zip(found["items"], listed[1:], strict=True))
+    unknown = call("dialy")
+    assert (unknown.exit_code, "did you mean" in unknown.output) == (1, True)
+
+
+def test_what_the_command_prints_of_a_preset_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        before, _, block = call(name).output.partition("[triggers.NAME]")
+        block = block.replace('job = "…"', 'job = "j"')
+        for line in GIVEN.get(name, "").splitlines():
+            key, _, value = line.partition(" = ")
+            assert f"{key} = …" in block
+            block = block.replace(f"{key} = …", f"{key} = {value}")
+        assert load_text(tmp_path, f"{JOB}[triggers.NAME]{block}").triggers["NAME"].preset == name
+        (tmp_path / "config.toml").unlink()
+        settings = "\n".join(line for line in before.splitlines() if " = " in line and "…" not in line)
+        plain = standard(Registry.discover())[name].settings.plain()
+        assert tomllib.loads(settings) == plain
+
+
+def test_the_command_shows_the_presets_of_the_configuration_and_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+    [presets.daily]
+    on.cron = "0 5 * * *"
+    [presets.hook]
+    description = "Ours."
+    on.webhook.verify = { token = "sesame-open" }
+    [presets.hook.parameters]
+    "on.webhook.path" = "where"
+    """
+    (tmp_path / "config.toml").write_text(text, "utf-8")
+    hook = call("hook", "--json")
+    found = json.loads(hook.output)
+    assert (found["description"], found["parameters"]) == ("Ours.", {"on.webhook.path": "where"})
+    assert found["settings"] == {"on": {"webhook": {"verify": {"token": "***"}}}}
+    assert "(changed in config.toml:2: on.cron)" in call("daily").output
+    assert "sesame" not in hook.output + call().output + call("hook").output
+
+
+async def test_the_api_lists_them_page_by_page(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    operations.config = replace(operations.config, presets=standard(Registry.discover()))
+    async with serving(operations) as server, asking(server) as client:
+        first = await client.ask("GET", "/api/v1/presets?limit=15")
+        rest = await client.ask("GET", f"/api/v1/presets?limit=15&cursor={first.json['next']}")
+        items = [*first.json["items"], *rest.json["items"]]
+        assert ([one["name"] for one in items], rest.json["next"]) == (sorted(NAMES), None)
+        (one,) = (item for item in items if item["name"] == "webhook_trigger")
+        assert one["settings"]["priority"] == "high"
+        assert one["parameters"].keys() == {"on.webhook.path", "on.webhook.verify"}
+        assert one.keys() == {"name", "description", "settings", "parameters", "defined_in", "changed"}
+        assert (await client.ask("GET", "/api/v1/presets", token=None)).status == 401
+        assert (await client.ask("GET", "/api/v1/presets?limit=x")).status == 422
 
 
 # What a trigger says of its runs

@@ -822,6 +822,39 @@ async def test_a_trigger_of_the_configuration_is_paused_over_http(tmp_path: Path
             assert len((await answer.json())["runs"]) == 1
 
 
+async def test_a_pause_of_the_engine_holds_what_waits_over_a_restart_until_it_is_over(tmp_path: Path) -> None:
+    port = free_port()
+    headers = {"Authorization": f"Bearer {'t' * 43}"}
+    config = configured(tmp_path, QUICK, port=port)
+    url = f"http://127.0.0.1:{port}/api/v1"
+    async with running(config, listen=True), aiohttp.ClientSession(headers=headers) as client:
+        async with client.post(f"{url}/pause", json={"reason": "move", "tag": "nobody-has-it"}) as answer:
+            assert answer.status == 404
+        async with client.post(f"{url}/pause", json={"reason": "move"}) as answer:
+            assert (await answer.json())["triggers"] == ["go"]
+        async with client.post(f"{url}/triggers/go/fire") as answer:
+            assert (await answer.json())["outcomes"][0]["code"] == "engine_paused"
+        async with client.get(f"{url}/triggers/go") as answer:
+            shown = await answer.json()
+            assert (shown["state"], shown["state_reason"]) == ("paused", "the engine is paused: move")
+    async with running(config, listen=True) as engine, aiohttp.ClientSession(headers=headers) as client:
+        async with client.get(f"{url}/status") as answer:
+            status = await answer.json()
+            assert (status["paused"]["reason"], status["paused"]["who"]) == ("move", "admin token")
+        async with client.get(f"http://127.0.0.1:{port}/health") as answer:
+            health = await answer.json()
+            assert health["status"] == "ok"
+            assert {"name": "pauses", "ok": True, "detail": "the engine is paused: move"} in health["checks"]
+        dispatch = engine._dispatch
+        assert dispatch is not None
+        assert not dispatch.claim("work")
+        async with client.post(f"{url}/resume") as answer:
+            assert (await answer.json())["resumed"] is True
+        async with client.post(f"{url}/triggers/go/fire") as answer:
+            (run,) = (await answer.json())["runs"]
+        await comes_to(engine, run, RunState.SUCCEEDED)
+
+
 async def test_what_was_removed_is_forgotten_once_its_runs_have_ended(tmp_path: Path) -> None:
     async with running(configured(tmp_path, BY_HAND)) as engine:
         asked = operations(engine)

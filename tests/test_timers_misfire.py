@@ -43,14 +43,10 @@ async def test_what_is_late_says_how_late_and_why(tmp_path: Path) -> None:
     async with ticking(tmp_path / "s.db", timed(on=Every(seconds=3600))) as desk:
         await desk.advance(3600)
         clock = desk.clock
-    clock.step(10 * 3600)
+    clock.step(15 * 3600 + 1800)
     async with ticking(tmp_path / "s.db", timed(on=Every(seconds=3600)), clock=clock) as desk:
         await desk.settle()
         assert (await run_at(desk, 3600)).trace[0].reason == "due"
-        assert (await run_at(desk, 11 * 3600)).trace[0].reason == "due"
-        clock.step(-60 * 50)
-        clock.step(3600 * 5 + 60 * 50 + 60 * 30)
-        await desk.advance(60)
         late = (await run_at(desk, 16 * 3600)).trace[0].reason
         assert late == "due: 30m late, as the engine was away or busy"
         assert (await run_at(desk, 15 * 3600)).reason == (

@@ -17,7 +17,7 @@ from engine.decide.upcoming import Upcoming, clock_changes, clock_notes, upcomin
 from engine.errors import PluginError
 from engine.plugin import Timer
 from engine.testing import VirtualClock
-from engine.triggers import Pause, PauseScope, SharedSource, Trigger
+from engine.triggers import Pause, PauseScope, SharedSource, Trigger, merged
 from plugins.sources.manual import Manual
 from plugins.timers.at import At
 from plugins.timers.cron import Cron
@@ -69,6 +69,14 @@ def test_instants_end_where_the_timer_ends() -> None:
     ]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_instants_are_told_as_far_as_the_calendar_goes(zone: str) -> None:
+    for timer in (Interval(every=3600.0, timezone=zone), Cron(expression="0 * * * *", timezone=zone)):
+        assert len(first(on(timer), "0001-01-01", 5)) in (0, 5)
+        assert len(first(on(timer), "0002-01-02", 5)) == 5
+        assert len(first(on(timer), "9999-12-31T12:00", 20)) < 20
+
+
 def test_the_schedule_of_a_trigger_is_asked_and_not_its_timer() -> None:
     class Late(Schedule, frozen=True, kw_only=True):
         def fires_at(self, due: datetime) -> datetime:
@@ -84,10 +92,17 @@ def test_the_schedule_of_a_trigger_is_asked_and_not_its_timer() -> None:
 
 def test_instants_in_a_pause_and_those_of_a_disabled_trigger_say_so() -> None:
     trigger = on(Interval(every=3600.0))
-    pause = Pause(reason="stock-taking", since=instant("2026-07-01T11:00"), until=instant("2026-07-01T14:00"))
+    since, two = instant("2026-07-01T11:00"), instant("2026-07-01T14:00")
+    pause = Pause(reason="stock-taking", since=since, until=two, name="nightly")
     said = "trigger nightly is paused until 2026-07-01 14:00:00 UTC: stock-taking"
     assert [one.note for one in first(trigger, "2026-07-01T12:00", 3, pause=pause)] == [said, None, None]
-    endless = Pause(reason="", since=instant("2026-07-01T11:00"))
+    both = merged(
+        [Pause(reason="flood", since=since, until=instant("2026-07-01T15:00"), scope=PauseScope.ENGINE), pause]
+    )
+    flood = "the engine is paused until 2026-07-01 15:00:00 UTC: flood"
+    notes = [one.note for one in first(trigger, "2026-07-01T12:00", 3, pause=both)]
+    assert notes == [f"{flood}; {said}", flood, None]
+    endless = Pause(reason="", since=since, name="nightly")
     assert {one.note for one in first(trigger, "2036-07-01T12:00", 3, pause=endless)} == {"trigger nightly is paused"}
     (one,) = first(on(Interval(every=60.0), enabled=False), "2026-07-01T12:00")
     assert one.note == "trigger nightly is disabled"

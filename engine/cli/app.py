@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from engine.cli import pausing
+from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 token_commands = typer.Typer(help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
+app.command()(adaptive)
 app.command()(simulate)
 app.command()(plan)
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.clock import EPOCH
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
 from engine.config.calendars import CalendarTable
 from engine.config.document import KeyPath, Node, show_value
 from engine.config.loops import find_loops, said_of_loop
 from engine.config.model import (
+    AdaptiveTable,
     Config,
     DebounceTable,
     DefaultsTable,
@@ -32,7 +34,8 @@ from engine.decide.schedule import Schedule
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import MISFIRE, PRIORITIES, Debounce, SharedSource, Trigger
+from engine.triggers import MISFIRE, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
+from engine.units import format_duration
 
 _log = logging.getLogger(__name__)
 
@@ -194,12 +197,6 @@ class Builder:
             if found is None:
                 return None
             source_id = found
-        if table.misfire is not None and not isinstance(on, Timer):
-            self._at(
-                ("triggers", name, "misfire"),
-                f"has no effect on {on.name}, which has no due instants",
-                "leave it out; it is for timers, such as on.cron",
-            )
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
@@ -212,11 +209,12 @@ class Builder:
             source=source_id,
             on=on,
             schedule=schedule,
-            misfire=MISFIRE if table.misfire is None else table.misfire.rule(),
+            misfire=self._misfire(name, table, on),
             shared=shared,
             preset=table.preset,
             filter=table.filter,
             debounce=rule,
+            adaptive=self._adaptive(name, table.adaptive, on),
             priority=_priority(table.priority),
             priority_max=_priority(table.priority_max),
             timeout_s=table.timeout,
@@ -228,6 +226,43 @@ class Builder:
             enabled=table.enabled,
             defined_in=self._defined_in(("triggers", name)),
         )
+
+    def _misfire(self, trigger: str, table: TriggerTable, on: Any) -> Misfire:
+        """Return the rule on due instants; of a source, which has none, only its preset may have said one."""
+        path: KeyPath = ("triggers", trigger, "misfire")
+        if table.misfire is None or isinstance(on, Timer):
+            return MISFIRE if table.misfire is None else table.misfire.rule()
+        if not self._root.nearest(path).place.origin:
+            self._at(
+                path,
+                f"has no effect on {on.name}, which has no due instants",
+                "leave it out; it is for timers, such as on.cron",
+            )
+        return MISFIRE
+
+    def _adaptive(self, name: str, table: AdaptiveTable | None, on: Source | Timer) -> Adaptive | None:
+        """Return by what a trigger's interval is adapted; tell where it has none, or one that is out of bounds."""
+        if table is None:
+            return None
+        path = ("triggers", name, "adaptive")
+        base_s = on.base_interval()
+        if base_s is None:
+            hint = "put it on an interval, or on a source that polls, such as http or database"
+            self._at(path, f"{on.name} has no interval that could be adapted", hint)
+            return None
+        if isinstance(on, Timer) and on.every_nth is not None:
+            self._at(path, "stands beside every_nth, which thins the interval out", "give the interval that is meant")
+            return None
+        if not table.min <= base_s <= table.max:
+            message = f"the interval, {format_duration(base_s)}, is not between min and max"
+            self._at(path, message, "it is where the adapting begins, and what it comes back to")
+            return None
+        try:
+            if isinstance(on, Timer):
+                on.paced(table.min, EPOCH)
+        except BadSetting as error:
+            self._at((*path, "min"), f"{on.name} can't have it: {error.field} {error}", error.hint)
+        return table.rule()
 
     def _schedule(self, trigger: str, timer: Timer, path: KeyPath) -> Schedule | None:
         """Return when a trigger comes due, or None after telling why it can't."""

@@ -11,12 +11,16 @@ from typing import Any
 
 from engine.errors import EngineError
 
-LARGEST_FILE_BYTES = 4 * 1024 * 1024
+LARGEST_FILE_BYTES = 1024 * 1024
+MOST_RECURRING = 500
+"""So many recurring events may be in a file: each year they are worked out anew."""
+
 LAST_YEAR = 2100
 """So far are recurring events followed."""
 
 _RECURRING = ("RRULE", "RDATE", "RECURRENCE-ID")
 _TIMES = frozenset({"DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENCE-ID"})
+_TIMES_OF_DAY = ("BYHOUR", "BYMINUTE", "BYSECOND")
 _FINER_THAN_DAYS = frozenset({"SECONDLY", "MINUTELY", "HOURLY"})
 
 Span = tuple[int, int]
@@ -40,13 +44,17 @@ def read_ical(file: Path) -> tuple[list[Span], RecurringDays | None]:
     events = [event for part in parts for event in part.walk("VEVENT")]
     if not events:
         raise EngineError("holds no event (VEVENT)")
-    for event in events:
+    for number, event in enumerate(events):
+        if "UID" not in event:  # it should have one; those that have none are not one event
+            event.add("UID", f"event {number + 1} of the file")
         _check(event)
     again = {str(event.get("UID")) for event in events if any(key in event for key in _RECURRING)}
     single = [event for event in events if str(event.get("UID")) not in again]
     spans = [_span_of(event) for event in single if not _is_cancelled(event)]
     if len(single) == len(events):
         return spans, None
+    if len(events) - len(single) > MOST_RECURRING:
+        raise EngineError(f"has {len(events) - len(single)} recurring events, more than {MOST_RECURRING}")
     return spans, RecurringDays(content, parts, again)
 
 
@@ -116,9 +124,17 @@ def _check(event: Any) -> None:
         raise EngineError(f"is wrong: {title} has no DTSTART")
     rules = event.get("RRULE", [])
     for rule in rules if isinstance(rules, list) else [rules]:
-        for finer in _FINER_THAN_DAYS & {str(text).upper() for text in rule.get("FREQ", [])}:
-            raise EngineError(f"is wrong: {title} recurs {finer}; a calendar holds days")
+        _check_rule(rule, title)
     _span_of(event)
+
+
+def _check_rule(rule: Any, title: str) -> None:
+    """Raise EngineError for a rule that has no step (it would go on for ever), or one within a day."""
+    finer = _FINER_THAN_DAYS & {str(text).upper() for text in rule.get("FREQ", [])}
+    if finer or any(len(rule.get(part, [])) > 1 for part in _TIMES_OF_DAY):
+        raise EngineError(f"is wrong: {title} recurs within a day; a calendar holds days")
+    if any(interval < 1 for interval in rule.get("INTERVAL", [])):
+        raise EngineError(f"is wrong: {title} recurs with INTERVAL=0")
 
 
 def _is_cancelled(event: Any) -> bool:

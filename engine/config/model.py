@@ -25,8 +25,10 @@ from engine.triggers import (
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
+    Adaptive,
     CatchUp,
     Misfire,
+    Mode,
     SharedSource,
     Trigger,
 )
@@ -224,6 +226,59 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
             )
 
 
+class AdaptiveTable(Struct, frozen=True, kw_only=True):
+    """Let the interval of a timer, or of a source that polls, follow what comes of its runs; see docs/adaptive.md."""
+
+    min: Annotated[Duration, Meta(gt=0, description="The shortest interval.")]
+    max: Annotated[Duration, Meta(gt=0, description="The longest interval.")]
+    success_rate_min: Annotated[
+        float | None, Meta(ge=0, le=1, description="Where a smaller part of the runs succeeds, the interval grows.")
+    ] = None
+    duration_max: Annotated[
+        Duration | None, Meta(gt=0, description="Where runs take longer on average, the interval grows.")
+    ] = None
+    cpu_max: Annotated[
+        float | None, Meta(gt=0, le=1, description="Where a larger part of the CPUs is busy, the interval grows.")
+    ] = None
+    memory_max: Annotated[
+        float | None, Meta(gt=0, le=1, description="Where a larger part of the memory is in use, the interval grows.")
+    ] = None
+    load_max: Annotated[
+        float | None,
+        Meta(gt=0, description="Where the load average of one minute is higher for each CPU, the interval grows."),
+    ] = None
+    volume: Annotated[
+        str | None, Meta(description="An output of the job, a number: what a run brings, such as `rows`.")
+    ] = None
+    volume_target: Annotated[
+        float | None,
+        Meta(gt=0, description="How much a run should bring: less makes the interval longer, more shorter."),
+    ] = None
+    step: Annotated[float, Meta(gt=1, le=2, description="No change is by more than this factor.")] = 1.5
+    hold: Annotated[int, Meta(ge=1, description="So many runs at least are seen between two changes.")] = 3
+    mode: Annotated[Mode, Meta(description="`shadow` only says what it would do.")] = Mode.ON
+
+    def __post_init__(self) -> None:
+        if self.min > self.max:
+            raise BadSetting(
+                "max", f"is shorter than min, which is {format_duration(self.min)}", "make min shorter or max longer"
+            )
+        if (self.volume is None) != (self.volume_target is None):
+            given, missing = ("volume", "volume_target") if self.volume else ("volume_target", "volume")
+            raise BadSetting(missing, f"is missing beside {given}", 'such as volume = "rows", volume_target = 500')
+        limits = (self.success_rate_min, self.duration_max, self.cpu_max, self.memory_max, self.load_max, self.volume)
+        if all(limit is None for limit in limits):
+            raise BadSetting("success_rate_min", "is missing, and so is everything else to go by", "give one limit")
+
+    def rule(self) -> Adaptive:
+        """Return it as the triggers know it."""
+        return Adaptive(
+            min_s=self.min, max_s=self.max, success_rate_min=self.success_rate_min, duration_max_s=self.duration_max,
+            cpu_max=self.cpu_max, memory_max=self.memory_max, load_max=self.load_max, volume=self.volume,
+            volume_target=self.volume_target, step=self.step, hold=self.hold, mode=self.mode,
+        )  # fmt: skip
+
+
 class MisfireTable(Struct, frozen=True, kw_only=True):
     """What becomes of due instants that passed while the engine was away or busy, or the trigger was paused."""
 
@@ -299,6 +354,9 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     debounce: Annotated[
         Duration | DebounceTable | None,
         Meta(ge=0, description="Gather events that come close together into one run."),
+    ] = None
+    adaptive: Annotated[
+        AdaptiveTable | None, Meta(description="Let the interval of its timer or polling source follow its runs.")
     ] = None
     misfire: Annotated[
         MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")

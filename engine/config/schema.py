@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.config.model import Root
+from engine.config.model import Root, TriggerTable
 from engine.config.plugin_tables import main_key, plugins_of
 from engine.config.shapes import TEXT_KINDS, Field, Shape, fields_of
 from engine.errors import PluginError
@@ -133,13 +133,30 @@ class _Writer:
             properties[field.key] = self._field(field, text)
         required = [field.key for field in fields if field.required]
         inline = [field.shape for field in fields_of(cls) if field.shape.inline]
-        return {
+        whole = {
             "type": "object",
             "description": _FIELD_LINE.split(inspect.cleandoc(cls.__doc__ or ""), maxsplit=1)[0].strip(),
             "properties": properties,
             **({"required": required} if required else {}),
             **(self._inline(inline[0]) if inline else {"additionalProperties": False}),
         }
+        return self._completed(cls, whole) if issubclass(cls, TriggerTable) else whole
+
+    def _completed(self, cls: type[Struct], whole: dict[str, Any]) -> dict[str, Any]:
+        """Return the schema of a table that a preset completes: where it names one, nothing is required.
+
+        Of its source or timer it then says what is otherwise, whose settings are not looked at here.
+        """
+        on = whole["properties"]["on"]
+        names = {name: {"description": "What is otherwise than in the preset."} for name in on["properties"]}
+        partial = {"properties": {"on": {**on, "properties": names}}}
+        whole["properties"]["on"] = {"type": "object", "description": on["description"]}
+        if cls is not TriggerTable:
+            whole["properties"]["on"] = partial["properties"]["on"]
+            return whole
+        required = whole.pop("required")
+        exact = {"properties": {"on": on}, "required": required}
+        return {**whole, "if": {"required": ["preset"]}, "then": partial, "else": exact}
 
     def _inline(self, shape: Shape) -> dict[str, Any]:
         """Return what lets exactly one plugin stand among the other keys of a table."""

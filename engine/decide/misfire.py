@@ -6,7 +6,6 @@ them is told of together, and counting stops at `MOST_COUNTED` where a timer can
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -31,6 +30,8 @@ class Dates(Protocol):
     def previous(self, before: datetime) -> datetime | None: ...
 
     def fires_at(self, due: datetime) -> datetime: ...
+
+    def count(self, first: datetime, last: datetime) -> int | None: ...
 
 
 class Gap(Struct, frozen=True, kw_only=True):
@@ -95,9 +96,9 @@ def due(dates: Dates, since: datetime, now: datetime, rule: Misfire = MISFIRE) -
 def _gap(dates: Dates, since: datetime, last: datetime) -> Gap:
     """Count what is due after `since`, up to `last`, which is."""
     first = dates.next(since) or last
-    count: Callable[[datetime, datetime], int] | None = getattr(dates, "count", None)
-    if count is not None:
-        return Gap(first=first, last=last, count=count(since, last), more=False)
+    counted = dates.count(first, last)
+    if counted is not None:
+        return Gap(first=first, last=last, count=counted, more=False)
     step: datetime | None = first
     counted = 0
     while step is not None and step <= last and counted < MOST_COUNTED:

@@ -72,6 +72,17 @@ class Schedule(Struct, frozen=True, kw_only=True, eq=False):
         """Return the last due instant earlier than `before`, or None where there is none."""
         return self.timer.previous(before) if self.thinned is None else self.thinned.previous(self.timer, before)
 
+    def count(self, first: datetime, last: datetime) -> int | None:
+        """Return how many instants are due from one due instant to another, both included.
+
+        None where they would have to be stepped through, as a calendar takes some away or the timer can't count.
+        """
+        thinned, timer = self.thinned, self.timer
+        if type(timer).count is Timer.count or (thinned is not None and thinned.days is not None):
+            return None
+        nth = 1 if thinned is None or thinned.nth is None else thinned.nth
+        return 1 + timer.count(first, last) // nth
+
     def note(self, due: datetime) -> str | None:
         """Say what is special about a due instant, such as that a change of the clock moves it; None: nothing."""
         return self.timer.note(due)

@@ -69,10 +69,11 @@ def upcoming(
 def _walk(
     trigger: Trigger, schedule: Schedule, after: datetime, pause: Pause | None, default_zone: str
 ) -> Iterator[Upcoming]:
-    zone = zone_of(schedule, default_zone)
+    zone = schedule.timer.timezone or default_zone
     place = ZoneInfo(zone)
     why = trigger.why_disabled()
     disabled = None if why is None else f"trigger {trigger.name} {why}"
+    parts = () if pause is None else pause.parts or (pause,)
     at: datetime | None = after
     while at is not None:
         try:
@@ -81,21 +82,17 @@ def _walk(
                 return
             if following <= at:
                 raise PluginError(f"the next instant after {rfc3339(at)} can't be {rfc3339(following)}")
-            note, fires_at = schedule.note(following), schedule.fires_at(following)
+            note, fires_at, local = schedule.note(following), schedule.fires_at(following), following.astimezone(place)
         except PluginError:
             raise
+        except OverflowError:  # where the calendar ends, not every instant can be shown in every zone
+            return
         except Exception as error:
             raise PluginError(f"the timer of trigger {trigger.name} raised {type(error).__name__}: {error}") from error
         at = following
-        paused = pause.said_of(trigger.name) if pause is not None and pause.holds(at) else None
-        said = "; ".join(filter(None, (note, disabled, paused))) or None
-        yield Upcoming(at=at, local=at.astimezone(place), zone=zone, fires_at=fires_at, note=said)
-
-
-def zone_of(schedule: Schedule, default_zone: str = "UTC") -> str:
-    """Return the name of the zone in which a schedule is meant."""
-    zone: str | None = getattr(schedule.timer, "timezone", None)
-    return zone or default_zone
+        paused = [part.said() for part in parts if part.holds(at)]
+        said = "; ".join(filter(None, (note, disabled, *paused))) or None
+        yield Upcoming(at=at, local=local, zone=zone, fires_at=fires_at, note=said)
 
 
 def clock_notes(trigger: Trigger, after: datetime, until: datetime, *, default_zone: str = "UTC") -> Iterator[Upcoming]:
@@ -106,7 +103,7 @@ def clock_notes(trigger: Trigger, after: datetime, until: datetime, *, default_z
     schedule = schedule_of(trigger)
     if schedule is None or not trigger.works:
         return
-    zone = zone_of(schedule, default_zone)
+    zone = schedule.timer.timezone or default_zone
     last: datetime | None = None
     for change, twice in clock_changes(zone, after, until):
         # What is shown twice begins so long before the change; what is moved, or comes after a gap, is due at the

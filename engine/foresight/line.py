@@ -19,7 +19,7 @@ class Going(Struct, gc=False, eq=False, kw_only=True):
     - `waits_for`: what it waited for, in words, where it had to.
     - `ends_us`: when it is to end, from its start on.
     - `scheduled`: whether it is by a due instant.
-    - `caught_up`: whether it is the one run for instants that were missed.
+    - `late`: whether it makes up for an instant that was missed; `exempt`: whether overlap does not count for it.
     """
 
     course: Course
@@ -31,7 +31,8 @@ class Going(Struct, gc=False, eq=False, kw_only=True):
     waits_for: str = ""
     started_us: int = -1
     ends_us: int = -1
-    caught_up: bool = False
+    late: bool = False
+    exempt: bool = False
     scheduled: bool = True
     events: int = 1
 

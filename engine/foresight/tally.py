@@ -22,8 +22,8 @@ Item = dict[str, Any]
 class Counts(Struct, kw_only=True):
     """What becomes of one trigger. Times are microseconds.
 
-    - `due`: what comes due, or follows from the end of a run; `runs` what of it starts, each once;
-      `joined` what joins a run that gathers.
+    - `due`: what comes due, or follows from the end of a run; `runs` what of it starts, each once.
+    - `joined`: what joins a run that gathers.
     - `waited`: the runs that wait for a slot, with the sum and the longest of the waits; `waits_for` counts for what.
     - `unfinished`: the runs that still wait at the end; `running` those that still run.
     """
@@ -93,7 +93,7 @@ class Tally:
         """Count a start, with its wait, and note how many run."""
         counts = self.counts[run.course.trigger.name]
         counts.runs += 1
-        counts.caught_up += run.caught_up
+        counts.caught_up += run.late
         if running > self.most_running:
             self.most_running, self.most_running_us = running, at_us
         if (waited_us := at_us - run.ready_us) > 0:
@@ -140,8 +140,8 @@ class Tally:
             return
         item = {
             "trigger": course.trigger.name, "job": course.job.name, "state": state, "due_at": _at(due_us),
-            "ready_at": None, "started_at": None, "finished_at": None, "waited_s": None, "reason": why, "count": count,
-            "decided_at": _at(at_us),
+            "ready_at": None, "started_at": None, "finished_at": _at(at_us), "waited_s": None, "reason": why,
+            "count": count, "decided_at": _at(at_us),
         }  # fmt: skip
         if len(kept) < self._first:
             kept.append(item)
@@ -177,7 +177,7 @@ def _of_run(run: Going, state: str, ended_us: int | None, why: str = "") -> Item
 def _reason(run: Going) -> str:
     if run.waits_for:
         return f"waits for {run.waits_for}"
-    if run.caught_up:
+    if run.late:
         return "makes up for instants that were missed"
     return "due" if run.scheduled else "follows from the end of a run"
 

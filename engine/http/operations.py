@@ -116,6 +116,18 @@ class Operations(Protocol):
         """Return the triggers, by name, for which a pause holds."""
         ...
 
+    async def adapt(self, name: str, action: str, reason: str) -> None:
+        """Freeze, unfreeze or reset an adapted interval; raise NotFound, Conflict or StoreUnavailable."""
+        ...
+
+    async def reset_trigger(self, name: str, reason: str) -> None:
+        """Drop what overrides a trigger's configuration; raise NotFound or StoreUnavailable."""
+        ...
+
+    def adaptive_view(self, name: str) -> dict[str, Any]:
+        """Return how an adapted interval is; raise NotFound, and Conflict where it is not adaptive."""
+        ...
+
     async def status(self) -> dict[str, Any]:
         """Return the engine's state, counts, sources and uptime."""
         ...

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from engine.http import (
+    adaptive_routes,
     backfill_routes,
     engine_routes,
     event_routes,
@@ -60,6 +61,11 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/triggers/{{name}}/resume", pause_routes.resume_trigger, _OPERATOR, "End its pause"),
+    _route("POST", f"{API}/triggers/{{name}}/reset", adaptive_routes.reset_trigger, _OPERATOR, "Drop its overrides"),
+    _route("GET", f"{API}/triggers/{{name}}/adaptive", adaptive_routes.get_adaptive, _VIEWER, "Its adapted interval"),
+    _route(
+        "POST", f"{API}/triggers/{{name}}/adaptive", adaptive_routes.post_adaptive, _OPERATOR, "Freeze or reset that"
+    ),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
     _route("POST", f"{API}/backfills", backfill_routes.post_backfill, _OPERATOR, "Run due instants that have passed"),

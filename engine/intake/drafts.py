@@ -240,7 +240,7 @@ class Drafting:
         if origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif draft.caught_up:
-            code, text = CAUGHT_UP, f"due, and made up for: {reason}" if reason else "due, and made up for"
+            code, text = CAUGHT_UP, f"due: {reason}" if reason else "due"
         elif origin is Origin.SCHEDULE:
             code, text = "due", f"due: {reason}" if reason else "due"
         elif origin is Origin.BACKFILL:

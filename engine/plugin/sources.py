@@ -129,7 +129,22 @@ class SourceContext(Protocol):
         ...
 
     def every(self, seconds: float) -> AsyncIterator[None]:
-        """Iterate at once and then every `seconds`, measured from start to start; slow rounds skip beats."""
+        """Iterate at once and then every `seconds`, measured from start to start; slow rounds skip beats.
+
+        Where the source's interval is adapted, so is this: see `pause`.
+        """
+        ...
+
+    async def pause(self, seconds: float, *, since_s: float | None = None) -> None:
+        """Wait until `seconds` have passed since `since_s`, of the monotonic clock (None: since now).
+
+        For sources that choose their own pauses between looks. Where a trigger's `adaptive` makes the source's interval
+        longer or shorter, so is the pause, by the same factor, also one that is going on.
+        """
+        ...
+
+    def paced(self, seconds: float) -> float:
+        """Return how long a period or pause is now, by that factor, where it waits for other things as well."""
         ...
 
     def route(self, method: str, path: str, handler: Handler) -> None:
@@ -161,6 +176,13 @@ class Source(Plugin, frozen=True, kw_only=True):
         """Return what makes it the same source when other settings change, such as a webhook's path.
 
         Event keys and cursors are kept under it. None: a digest of all settings.
+        """
+        return None
+
+    def base_interval(self) -> float | None:
+        """Return how often it looks, in seconds, by its settings, where that may be adapted; None: it may not.
+
+        It then waits between its looks by `SourceContext.every` or `pause`, or as long as `paced` says.
         """
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
 from msgspec import Meta, field
 
@@ -68,6 +68,17 @@ class Timer(Plugin, frozen=True, kw_only=True, omit_defaults=True):
                 )
             due = self.next(due)
         return counted
+
+    def base_interval(self) -> float | None:
+        """Return the time between two due instants, in seconds, by its settings, where it may be adapted, else None."""
+        return None
+
+    def paced(self, interval_s: float, first: datetime) -> Self:
+        """Return it with another interval, its `start` being `first`: due then, and every `interval_s` from then on.
+
+        For timers that have a `base_interval`. Raises BadSetting where it can't have that interval.
+        """
+        raise NotImplementedError(f"{self.name} has no interval that may be adapted")
 
     def note(self, at: datetime) -> str | None:
         """Say what is special about a due instant, such as that a change of the clock moves it; None: nothing."""

@@ -19,6 +19,7 @@ from engine.plugin import Handler, Settled
 from engine.sources.refusals import RefusedRequest
 from engine.sources.routes import Routes
 from engine.sources.state import Phase, Round, SourceState
+from engine.sources.waiting import wait_for
 from engine.units import format_size
 
 log = logging.getLogger("engine.sources")
@@ -153,16 +154,37 @@ class Context:
         if not seconds > 0:
             raise ValueError(f"every {seconds!r} s is no period; it has to be more than 0")
         state, clock = self._state, self.clock
-        start, number = clock.monotonic(), 0
+        begun_s = clock.monotonic()
         try:
             while True:
-                state.beat = Round(began_s=clock.monotonic(), period_s=seconds)
+                state.beat = Round(began_s=clock.monotonic(), period_s=self.paced(seconds))
                 yield
                 state.beat = None
-                number = max(number + 1, int((clock.monotonic() - start) / seconds))
-                await clock.sleep(start + number * seconds - clock.monotonic())
+                # A slow round skips beats, but for the last that it missed.
+                period_s = self.paced(seconds)
+                begun_s += max(int((clock.monotonic() - begun_s) / period_s) - 1, 0) * period_s
+                begun_s += await self._wait_out(seconds, begun_s)
         finally:
             state.beat = None
+
+    async def pause(self, seconds: float, *, since_s: float | None = None) -> None:
+        await self._wait_out(seconds, self.clock.monotonic() if since_s is None else since_s)
+
+    def paced(self, seconds: float) -> float:
+        return seconds * self._state.factor
+
+    async def _wait_out(self, seconds: float, since_s: float) -> float:
+        """Wait until a period since then has passed; return how long it was, which may change meanwhile."""
+        state, clock = self._state, self.clock
+        while True:
+            period_s, changed = self.paced(seconds), state.paced
+            left_s = since_s + period_s - clock.monotonic()
+            if left_s <= 0:
+                await clock.sleep(0)
+                return period_s
+            await wait_for(changed, clock, left_s)
+            if not changed.is_set():
+                return period_s
 
     def route(self, method: str, path: str, handler: Handler) -> None:
         self._stand_open()

@@ -13,6 +13,7 @@ import anyio
 from engine.clock import Clock
 from engine.plugin import Source
 from engine.sources.context import Context
+from engine.sources.waiting import wait_for
 
 _DEEPEST = 30
 
@@ -93,19 +94,6 @@ class Started:
             self.error = raised
         self.ended.set()
         self.changed.set()
-
-
-async def wait_for(event: anyio.Event, clock: Clock, within_s: float) -> None:
-    """Return when an event is set, or when so much time has passed."""
-
-    async def pass_time() -> None:
-        await clock.sleep(within_s)
-        group.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(pass_time)
-        await event.wait()
-        group.cancel_scope.cancel()
 
 
 def _is_own(filename: str) -> bool:

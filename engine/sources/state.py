@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import anyio
 from msgspec import Struct, field
 
 from engine.clock import Clock, rfc3339
@@ -87,6 +88,10 @@ class SourceState(Struct):
     refusals: Refusals = field(default_factory=Refusals)
     turned_away: int = 0
     """Calls in a row that were refused, for whatever reason."""
+    factor: float = 1.0
+    """By how much its periods and pauses are longer than its settings say, where its interval is adapted."""
+    paced: anyio.Event = field(default_factory=anyio.Event)
+    """Set when `factor` changes, and then another one."""
 
     def enter(self, state: Phase, now: datetime) -> None:
         """Go over to a state."""

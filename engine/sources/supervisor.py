@@ -16,8 +16,9 @@ from engine.errors import Conflict, StoreDamaged
 from engine.plugin import Source
 from engine.sources.context import Context, Door, Memory
 from engine.sources.routes import Routes
-from engine.sources.started import Started, wait_for
+from engine.sources.started import Started
 from engine.sources.state import Phase, SourceState
+from engine.sources.waiting import wait_for
 from engine.units import format_span
 
 log = logging.getLogger("engine.sources")
@@ -71,6 +72,14 @@ class Sources:
         """Return how a source is, or None where there is no such source."""
         watched = self._watched.get(source_id)
         return None if watched is None else watched.state
+
+    def set_factor(self, source_id: str, factor: float) -> None:
+        """Make all periods and pauses of a source so many times as long as its settings say, also the one going on."""
+        state = self.state(source_id)
+        if state is not None and state.factor != factor:
+            state.factor = factor
+            state.paced.set()
+            state.paced = anyio.Event()
 
     def not_ready(self) -> list[str]:
         """Return the sources that do not receive, in words."""

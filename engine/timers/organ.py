@@ -20,7 +20,8 @@ from anyio.abc import TaskGroup
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339, suspended_s
 from engine.decide.firing import Firing
 from engine.decide.misfire import Due
-from engine.decide.schedule import schedule_of
+from engine.decide.pacing import first_by, paced
+from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import Conflict, EngineError, StoreDamaged, StoreUnavailable
 from engine.events import Event
 from engine.store.changes import Cursor
@@ -167,6 +168,47 @@ class Timers:
             state = self._states.get(name)
             if state is not None and state.pause is not None:
                 self._push_delayed(0.0, state)
+        self._woken.set()
+
+    # Intervals that are adapted
+
+    def schedule(self, trigger: str) -> Schedule | None:
+        """Return when a trigger comes due as things stand: with the interval that is in force."""
+        state = self._states.get(trigger)
+        return None if state is None else state.following or state.schedule
+
+    def first_by(self, trigger: str, seconds: float | None) -> datetime:
+        """Return the instant with which another interval, or the configured one (None), would begin.
+
+        See `engine.decide.pacing`. Raises Conflict where there is no such timer, and what the timer does.
+        """
+        state, configured, now = *self._adaptable(trigger), self._clock.now()
+        upcoming = state.next_at
+        last = upcoming if upcoming is not None and state.since < upcoming <= now else state.since
+        return first_by(configured, seconds, last=last, upcoming=upcoming, now=now)
+
+    def set_interval(self, trigger: str, seconds: float | None, first: datetime) -> None:
+        """Give a timer another interval, or the configured one (None), from `first` on; what is being dealt with stays.
+
+        With the same `first`, which is to be remembered, the same grid is made again after a restart. Raises Conflict
+        where there is no such timer, and what the timer does.
+        """
+        state, configured = self._adaptable(trigger)
+        schedule = paced(configured, seconds, first)
+        if state.is_dealing(self._clock.now()):
+            state.following = schedule
+            return
+        state.schedule = schedule
+        if state.next_at is not None:
+            self._schedule(state)
+
+    def _adaptable(self, trigger: str) -> tuple[State, Schedule]:
+        """Return a timer, and its schedule as it is configured."""
+        state = self._states.get(trigger)
+        configured = None if state is None else schedule_of(state.trigger)
+        if state is None or configured is None:
+            raise Conflict(f"trigger {trigger} is on no timer")
+        return state, configured
 
     # Life
 
@@ -316,7 +358,8 @@ class Timers:
             cursor=rfc3339(found.first),
             missed=tuple(missed),
             reason=reason,
-            caught_up=bool(reason) and state.trigger.misfire.catch_up is CatchUp.ALL,
+            caught_up=state.trigger.misfire.catch_up is CatchUp.ALL
+            and (bool(reason) or bool(state.backlog) or len(found.runs) > 1),
         )
 
     def _park(self, state: State, pause: Pause) -> None:
@@ -499,7 +542,7 @@ class Timers:
         if waiting:
             until = max(state.since for state in waiting)
             log.warning(
-                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on at %s",
+                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on after %s",
                 _named(waiting), rfc3339(until), extra={"action": "clock_behind", "triggers": len(waiting)},
             )  # fmt: skip
         if corrected:

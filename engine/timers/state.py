@@ -30,6 +30,7 @@ class State(Struct):
     - `backlog`: the instants that are still to be caught up on one by one, the newest first.
     - `pause`: the pause in which an instant came due, until that is dealt with.
     - `tries`: how often in a row the store refused what was due.
+    - `following`: the schedule from the next instant on, where another interval came while one was dealt with.
     - `completed`: whether the timer has said that no further instant is due.
     """
 
@@ -42,12 +43,19 @@ class State(Struct):
     pause: Pause | None = None
     problem: str | None = None
     tries: int = 0
+    following: Schedule | None = None
     completed: bool = False
 
     @property
     def source(self) -> str:
         """The id under which the timer's events and its cursor are kept."""
         return SOURCE_PREFIX + self.trigger.name
+
+    def is_dealing(self, now: datetime) -> bool:
+        """Tell whether an instant is due, on its way to the store, or to be caught up on."""
+        if self.ticket == HANDED_ON or self.backlog or self.pause is not None:
+            return True
+        return self.next_at is not None and self.next_at <= now
 
     def due(self, now: datetime) -> Due | None:
         """Return what is due now, or None; raise what the timer does, and PluginError where its answers don't fit."""
@@ -64,6 +72,8 @@ class State(Struct):
 
     def go_on(self) -> datetime | None:
         """Take up the next instant and return when it fires, or None where none is due any more; raise as `due`."""
+        if self.following is not None:
+            self.schedule, self.following = self.following, None
         next_at = self.schedule.next(self.since)
         fires_at = None
         if next_at is not None:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.clock import EPOCH, Clock, rfc3339
 from engine.errors import StoreError
@@ -85,7 +86,7 @@ class ZoneData:
         """Tell of each zone whose data has changed, with the triggers whose next instant moved, and remember it."""
         by_zone: dict[str, list[State]] = {}
         for state in states:
-            if name := getattr(state.schedule.timer, "timezone", None):
+            if name := state.schedule.timer.timezone:
                 by_zone.setdefault(name, []).append(state)
         try:
             known = await self._known()
@@ -143,8 +144,11 @@ def _moved(state: State, before: Offsets, found: Offsets) -> str | None:
         return None
     was = at + timedelta(seconds=found.of(_second(at)) - before.of(_second(at)))
     try:
-        # One that is due at both, such as each full hour, did not move.
+        # One that is due at both, such as each full hour, did not move; nor one that is the same in any zone.
         if was == at or state.schedule.previous(was + timedelta(microseconds=1)) == was:
+            return None
+        elsewhere = "UTC" if found.of(_second(at)) else "Etc/GMT+7"
+        if replace(state.schedule.timer, timezone=elsewhere).next(at - timedelta(microseconds=1)) == at:
             return None
     except Exception:  # plugin code; only a sentence depends on it
         log.debug("A timer raised", exc_info=True, extra={"action": "timer_raised", "trigger": state.trigger.name})

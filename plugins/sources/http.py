@@ -128,6 +128,9 @@ class Poll(Source, frozen=True, kw_only=True):
         what = encode_json([str(url), self.method, headers, self.changed, self.compare])
         return f"{url.host}-{hashlib.sha256(what).hexdigest()[:12]}"
 
+    def base_interval(self) -> float:
+        return self.every
+
     async def run(self, context: SourceContext) -> None:
         watch = _Watch(self, context, _Seen.read(await context.cursor()))
         context.ready()
@@ -136,7 +139,7 @@ class Poll(Source, frozen=True, kw_only=True):
             while True:
                 begun = clock.monotonic()
                 pause_s = await watch.look(client)
-                await clock.sleep(begun + pause_s - clock.monotonic())
+                await context.pause(pause_s, since_s=begun)
 
 
 class _Seen(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from engine.plugin import BadSetting, Moment, Timer
-from plugins.timers.zones import find_zone
+from plugins.timers.zones import find_zone, shown_text
 
 
 class At(Timer, frozen=True, kw_only=True, dict=True):
@@ -55,6 +55,21 @@ class At(Timer, frozen=True, kw_only=True, dict=True):
         """Return the last of the instants earlier than `before`, in UTC, or None."""
         place = bisect_left(self._instants, _aware(before))
         return self._instants[place - 1] if place else None
+
+    def note(self, at: datetime) -> str | None:
+        """Say, of a due instant, what a change of the clock does to it; None where there is nothing to say."""
+        due, zone = _aware(at), find_zone(self.timezone or "UTC")
+        times = self.times if isinstance(self.times, tuple) else (self.times,)
+        for time in times:
+            if time.tzinfo is None and zone.first(time) == due:
+                first, second = zone.offsets(time)
+                if first > second:
+                    return f"the clock shows {shown_text(time)} twice as it is set back: runs the first time only"
+                if first < second:
+                    change = zone.change(time)
+                    here = shown_text(zone.wall(due), change)
+                    return f"scheduled for {shown_text(time, change)}, runs at {here}: {change.skips()}"
+        return None
 
     def count(self, after: datetime, upto: datetime) -> int:
         """Return how many instants are due later than `after`, up to and including `upto`."""

@@ -15,11 +15,14 @@ from msgspec import Struct
 from engine.plugin import Timer
 from plugins.timers.cron_calendar import LAST_YEAR, Calendar, read_expression
 from plugins.timers.cron_count import count_due
-from plugins.timers.zones import SECOND, Change, Zone, find_zone, instant
+from plugins.timers.zones import SECOND, Change, Zone, find_zone, instant, shown_text
 
 _MINUTE = timedelta(minutes=1)
 _SCHEDULES_KNOWN = 131_072
 """So many pairs of expression and zone are kept; timers that are equal share one, and hold nothing themselves."""
+
+_EARLIEST = datetime(2, 1, 1, tzinfo=UTC) - SECOND
+"""Instants of the first year can't be shown in every zone."""
 
 _GAPS_TRIED = 100
 """A time that as many gaps in a row removed (each year's last Sunday of March, 02:30) does not come."""
@@ -31,8 +34,9 @@ class Cron(Timer, frozen=True, kw_only=True):
     - `expression`: five fields (minute, hour, day of month, month, day of week), due at second 0; or six,
       with seconds first; or `@hourly @daily @midnight @weekly @monthly @yearly @annually`. A field holds `*`,
       values, names (`jan`, `mon`), ranges, steps and lists. Ranges may wrap: `22-4` is 22, 23, 0, 1, 2, 3, 4,
-      and steps count on across the end. `7` is Sunday, as `0` is. `L` is the last day of the month, `15W` the
-      day from Monday to Friday that is nearest to the 15th, `mon#2` the second Monday, `L5` the last Friday.
+      and steps count on across the end; `5/15` is `5-59/15`. `7` is Sunday, as `0` is. `L` is the last day of
+      the month, `15W` the day from Monday to Friday that is nearest to the 15th, `mon#2` the second Monday, `L5`
+      the last Friday.
 
     A day of month and a day of week that are both restricted are OR, unless one begins with `*`: then AND.
 
@@ -53,12 +57,12 @@ class Cron(Timer, frozen=True, kw_only=True):
     def next(self, after: datetime) -> datetime | None:
         """Return the first due instant later than `after`, in UTC.
 
-        None where there is none before the year 9999, and for an entry that follows the wall clock and whose
-        times are always in a gap. Raises ValueError when `after` is naive.
+        It is in the year 2 or later. None where there is none before the year 9999, and for an entry that follows
+        the wall clock and whose times are always in a gap. Raises ValueError when `after` is naive.
         """
-        return (
-            _compile(self.expression, self.timezone or "UTC").next(after) if _aware(after).year <= LAST_YEAR else None
-        )
+        if _aware(after).year > LAST_YEAR:
+            return None
+        return _compile(self.expression, self.timezone or "UTC").next(max(after, _EARLIEST))
 
     def previous(self, before: datetime) -> datetime | None:
         """Return the last due instant earlier than `before`, in UTC, or None where there is none.
@@ -87,16 +91,6 @@ def _aware(at: datetime) -> datetime:
     if at.tzinfo is None:
         raise ValueError(f"cron: {at.isoformat()} has no time zone; give an aware datetime, such as one in UTC")
     return at
-
-
-def _text(wall: datetime, change: Change | None = None) -> str:
-    """Return a wall as text; with its date beside a change that skips midnight or was on another day."""
-    on_one_day = change is None or change.before.date() == change.after.date() == wall.date()
-    return f"{wall:{'' if on_one_day else '%Y-%m-%d '}%H:%M{':%S' if wall.second else ''}}"
-
-
-def _skipped(change: Change) -> str:
-    return f"the clock skips from {_text(change.before, change)} to {_text(change.after, change)}"
 
 
 def _utc(at: datetime) -> datetime:
@@ -173,9 +167,9 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         first, second = self.zone.offsets(here)
         if first > second:
             if not self.follows_clock:
-                return f"the clock shows {_text(here)} twice as it is set back: runs the first time only"
+                return f"the clock shows {shown_text(here)} twice as it is set back: runs the first time only"
             which = "first" if at == instant(here, first) else "second"
-            return f"the {which} of two times that the clock shows {_text(here)}, as it is set back"
+            return f"the {which} of two times that the clock shows {shown_text(here)}, as it is set back"
         return self._note_of_removed(at, here) if self.follows_clock else self._note_of_moved(at, here)
 
     def _note_of_moved(self, at: datetime, here: datetime) -> str | None:
@@ -186,7 +180,7 @@ class _Schedule(Struct, frozen=True, kw_only=True):
             return None
         change = self.zone.change(removed)
         meant = self._meant_in(change)
-        return meant and f"scheduled for {meant}, runs at {_text(here, change)}: {_skipped(change)}"
+        return meant and f"scheduled for {meant}, runs at {shown_text(here, change)}: {change.skips()}"
 
     def _note_of_removed(self, at: datetime, here: datetime) -> str | None:
         """Say which times a gap has removed since the due instant before, of an entry that follows the clock."""
@@ -200,7 +194,7 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         if change.at > at:
             return None
         on = "" if change.before.date() == here.date() else f"on {change.before:%Y-%m-%d} "
-        return f"nothing runs {on}at {self._meant_in(change)}: {_skipped(change)}"
+        return f"nothing runs {on}at {self._meant_in(change)}: {change.skips()}"
 
     def _meant_in(self, change: Change) -> str | None:
         """Return the times in a gap that are meant, in words; None where there are none."""
@@ -209,7 +203,9 @@ class _Schedule(Struct, frozen=True, kw_only=True):
         if earliest is None or latest is None or earliest > latest:
             return None
         return (
-            _text(earliest, change) if earliest == latest else f"{_text(earliest, change)} to {_text(latest, change)}"
+            shown_text(earliest, change)
+            if earliest == latest
+            else f"{shown_text(earliest, change)} to {shown_text(latest, change)}"
         )
 
     def _shown_from(self, start: datetime) -> datetime | None:

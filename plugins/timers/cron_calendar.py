@@ -43,6 +43,13 @@ _ALIASES = {
     "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
     "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
 }  # fmt: skip
+_OTHER_WAYS = {
+    "@every": "for a fixed distance use on.interval",
+    "@reboot": "what is to run when the machine starts is started there: "
+    'let a systemd unit or cron run "python -m engine fire NAME"',
+}
+_LONG_STEP = "a step counts on within its field, and begins anew with it; for a fixed distance use on.interval"
+_STEP = re.compile(r".*/(\d+)(#\d)?", re.ASCII)
 _RANGE = re.compile(r"(\w+)-(\w+)(?:/(\d+))?(#\d)?", re.ASCII)
 _NEAREST_WEEKDAY = re.compile(r"(\d{1,2})w|w(\d{1,2})", re.ASCII)
 
@@ -177,8 +184,7 @@ def _split(expression: str) -> list[str]:
         if text not in _ALIASES:
             near = difflib.get_close_matches(text, _ALIASES, 1)
             hint = f'did you mean "{near[0]}"?' if near else f"expected one of {' '.join(_ALIASES)}"
-            if text.startswith("@every"):
-                hint = "for a fixed distance use on.interval"
+            hint = next((way for word, way in _OTHER_WAYS.items() if text.startswith(word)), hint)
             raise BadSetting("expression", f'"{expression}" names no times', hint)
         text = _ALIASES[text]
     if re.match(r"(cron_)?tz\s*=", text):
@@ -186,6 +192,8 @@ def _split(expression: str) -> list[str]:
     texts = re.findall(r"\S+", text, re.ASCII)
     if len(texts) not in (5, 6):
         hint = "expected five (minute, hour, day of month, month, day of week), or six with seconds first"
+        if len(texts) == 7:
+            hint += "; years are not known"
         raise BadSetting("expression", f'"{expression}" has {len(texts)} fields', hint)
     return texts
 
@@ -262,6 +270,9 @@ def _element(index: int, text: str, name: str) -> tuple[tuple[int, ...], dict[in
     try:
         if not text or text[0] in "hr":  # H and R are drawn, not read
             raise CroniterError
+        step = _STEP.fullmatch(text)
+        if step is not None and int(step[1]) > (size := _HIGHEST[index] - _LOWEST[index] + 1):
+            raise BadSetting("expression", f'the {name} field has "{text}": it has {size} values', _LONG_STEP)
         expanded, by_weekday = croniter.expand(" ".join(fields))
     except CroniterError:
         raise BadSetting("expression", f'the {name} field has "{text}"', _hint(index, text)) from None
@@ -291,12 +302,18 @@ def _written_out(index: int, text: str) -> str:
 
 
 def _hint(index: int, text: str) -> str:
+    if index == 4 and re.fullmatch(r"l|l[a-z]+|\w+l|\w+#l", text):
+        return 'the last one of a month is written with L first and a number: "L5" is the last Friday'
+    if text == "h" or text.startswith("h(") or "~" in text:
+        return 'nothing is drawn by chance: give a number; "jitter" spreads the load'
     for word in re.findall(r"[a-z]{2,}", text):
         near = difflib.get_close_matches(word, _NAMES[index], 1)
         if near and word not in _NAMES[index]:
             return f'did you mean "{near[0]}"?'
     if index == 2 and text.startswith("l-"):
         return "days counted from the end are not known; L is the last day of the month"
-    if index == 4 and re.fullmatch(r"\w+l", text):
-        return 'the last one of a month is written with L first and a number: "L5" is the last Friday'
+    if index == 2 and text in ("lw", "wl"):
+        return "the last day from Monday to Friday is 31W: the one nearest to the end of the month"
+    if index == 4 and re.fullmatch(r"(19|20)\d\d", text):
+        return "years are not known; of six fields the first holds seconds"
     return f'expected {_EXPECTED[index]}; also ranges "a-b", steps "*/n" or "a-b/n", and lists "a,b"'

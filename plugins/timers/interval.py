@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from msgspec.structs import replace
 
 from engine.plugin import BadSetting, Duration, Timer, instant_of
 
@@ -59,6 +61,12 @@ class Interval(Timer, frozen=True, kw_only=True, dict=True):
         """Return how many instants are due later than `after`, up to and including `upto`."""
         step, offset = self._grid
         return max(0, (_micros(upto) - offset) // step - (_micros(after) - offset) // step)
+
+    def base_interval(self) -> float:
+        return self.every
+
+    def paced(self, interval_s: float, first: datetime) -> Self:
+        return replace(self, every=interval_s, start=first, offset=0.0)
 
 
 def _start_of(interval: Interval) -> datetime | None:

@@ -31,6 +31,10 @@ class Change(Struct, frozen=True, kw_only=True):
     before: datetime
     after: datetime
 
+    def skips(self) -> str:
+        """Say, of a gap, what the clock skips."""
+        return f"the clock skips from {shown_text(self.before, self)} to {shown_text(self.after, self)}"
+
 
 class Zone:
     """The clock of a time zone. It remembers which days are far from any change: there, arithmetic is enough."""
@@ -117,6 +121,12 @@ def find_zone(name: str) -> Zone:
         near = difflib.get_close_matches(name, available_timezones(), 1)
         hint = f'did you mean "{near[0]}"?' if near else 'use an IANA name, such as "Europe/Berlin"'
         raise BadSetting("timezone", f'"{name}" is no known time zone', hint) from None
+
+
+def shown_text(wall: datetime, change: Change | None = None) -> str:
+    """Return a wall as text; with its date beside a change that skips midnight or was on another day."""
+    on_one_day = change is None or change.before.date() == change.after.date() == wall.date()
+    return f"{wall:{'' if on_one_day else '%Y-%m-%d '}%H:%M{':%S' if wall.second else ''}}"
 
 
 def instant(wall: datetime, offset: timedelta) -> datetime:

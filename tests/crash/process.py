@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,14 +42,15 @@ def wait_for(
 class EngineProcess:
     """One process of the engine on a site, leader of its own session.
 
-    `strace` are options of strace(1), under which it then runs. What it logs is appended to the site's log.
+    `strace` are options of strace(1), under which it then runs; `more` are further environment variables. What it logs
+    is appended to the site's log.
     """
 
-    def __init__(self, site: Site, *, strace: Sequence[str] = ()) -> None:
+    def __init__(self, site: Site, *, strace: Sequence[str] = (), more: Mapping[str, str] | None = None) -> None:
         self.site = site
         prefix = ["strace", "-qq", "-o", "/dev/null", *strace] if strace else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("ENGINE", "NOTIFY"))}
-        environment |= {"ENGINE_ADMIN_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
+        environment |= {"ENGINE_ADMIN_TOKEN": TOKEN, "PYTHONPATH": str(ROOT), **(more or {})}
         self._log_from = site.log.stat().st_size if site.log.exists() else 0
         with site.log.open("ab") as log:
             self._popen = subprocess.Popen(
@@ -121,9 +122,9 @@ class EngineProcess:
             self.kill()
 
 
-def started(site: Site, *, strace: Sequence[str] = ()) -> EngineProcess:
+def started(site: Site, *, strace: Sequence[str] = (), more: Mapping[str, str] | None = None) -> EngineProcess:
     """Start an engine and wait until it is ready; raise AssertionError where it ends instead."""
-    engine = EngineProcess(site, strace=strace)
+    engine = EngineProcess(site, strace=strace, more=more)
     if not engine.wait_ready():
         raise AssertionError(f"the engine ended with {engine.exit_code}:\n{engine.logged()}")
     return engine

@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from engine.cli.crontab.fields import NAMED, BadField, read_fields
 
+_BLANKS = " \t"
+_WHITE = re.compile(r"[ \t]+")
 _VARIABLE = re.compile(r"""\s*(?:"([^"=]+)"|'([^'=]+)'|([^\s=*@'"#0-9~-][^\s=]*))\s*=\s*(.*?)\s*\Z""", re.DOTALL)
 _QUOTED = re.compile(r"""(["'])(.*)\1\Z""", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -84,9 +86,9 @@ def is_system(text: str, file: str = "") -> bool:
         return True
     sixth = []
     for line in text.split("\n"):
-        if not line.strip() or line.lstrip().startswith("#") or _VARIABLE.match(line):
+        if not line.strip(_BLANKS) or line.lstrip(_BLANKS).startswith("#") or _VARIABLE.match(line):
             continue
-        words = line.split()
+        words = _WHITE.split(line.strip(_BLANKS))
         users = words[1:] if words[0].startswith("@") else words[5:]
         sixth.append(users[0] if len(users) > 1 and _USER.match(users[0]) else "")
     # No command is called root: a user's crontab has no such line.
@@ -113,7 +115,7 @@ class _Reading:
         self._above: list[str] = []
 
     def take(self, number: int, line: str) -> None:
-        stripped = line.strip(" \t")
+        stripped = line.strip(_BLANKS)
         if not stripped:
             self._above = []
             if self.items and self.items[-1] != Remark(line=0, text=""):
@@ -162,9 +164,10 @@ class _Reading:
         if "\0" in line:
             self._refuse(number, line, "it holds a NUL character")
             return
-        words = line.split(None, 1) if line.lstrip().startswith("@") else line.split(None, 5)
-        named = words[0].startswith("@")
+        stripped = line.strip(_BLANKS)
+        named = stripped.startswith("@")
         count = 1 if named else 5
+        words = _WHITE.split(stripped, count)
         if len(words) <= count:
             self._refuse(
                 number, line, "expected a command after the name" if named else "expected five fields and a command"
@@ -172,7 +175,7 @@ class _Reading:
             return
         rest, user = words[count], None
         if self._system:
-            parts = rest.split(None, 1)
+            parts = _WHITE.split(rest, 1)
             if len(parts) < 2 or not _USER.match(parts[0]):
                 self._refuse(number, line, "expected a user and a command after the times, as in a system crontab")
                 return
@@ -226,7 +229,7 @@ class _Reading:
 
 def _command(text: str) -> tuple[str, str | None]:
     """Take a command and its standard input apart: at the first `%` without a backslash."""
-    parts = re.split(r"(?<!\\)%", text.rstrip(" \t"))
+    parts = re.split(r"(?<!\\)%", text.rstrip(_BLANKS))
     command, *lines = [part.replace("\\%", "%") for part in parts]
     return command, "\n".join(lines) + "\n" if lines else None
 

@@ -233,8 +233,7 @@ async def poll(
             context.warn(f"polls have no result: {masker.text(str(error))}")
         else:
             context.warn(None)
-        pause_s = pace.after(found=found)
-        await context.clock.sleep(pause_s)
+        await context.pause(pace.after(found=found))
 
 
 async def _begin_anew(context: SourceContext, memory: Mapping[str, Any]) -> None:

@@ -111,6 +111,9 @@ class Database(Source, frozen=True, kw_only=True):
         shown = url.get_backend_name() if isinstance(self.url, Secret) else (url.database or "").rpartition("/")[2]
         return f"{_NOT_IN_NAMES.sub('-', shown).strip('-')[:40] or 'database'}-{digest}"
 
+    def base_interval(self) -> float:
+        return self.every
+
     def type_for(self, source: str) -> str:
         """Return the events' type for a source with this id: named ones have another than their identity."""
         if self.type is not None:

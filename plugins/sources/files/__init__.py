@@ -113,6 +113,9 @@ class Files(Source, frozen=True, kw_only=True):
         ])  # fmt: skip
         return f"{self.path}-{hashlib.sha256(what).hexdigest()[:12]}"
 
+    def base_interval(self) -> float:
+        return self.poll_every if self.poll == "always" else self.every
+
     async def run(self, context: SourceContext) -> None:
         own = OWN if self.claim else frozenset[str]()
         sentinel = self.sentinel if self.complete == "sentinel" else None

@@ -103,7 +103,7 @@ class Lookout:
         dues = [] if self._urgent_s is None else [self._urgent_s]
         pause_s = SCANNING_SHARE * self._scan_took_s
         if self._polls:
-            dues.append(self._scan_ended_s + max(self._pace.poll_every_s, pause_s))
+            dues.append(self._scan_ended_s + max(self._context.paced(self._pace.poll_every_s), pause_s))
         if self._first_hint_s is not None:
             hinted_s = min(self._last_hint_s + QUIET_S, self._first_hint_s + LONGEST_S)
             dues.append(max(hinted_s, self._scan_ended_s + pause_s))
