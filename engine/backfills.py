@@ -69,10 +69,12 @@ class Backfill(Struct, frozen=True, kw_only=True):
     - `total`: how many instants it has; `position`: how many of them have become events.
     - `state_reason`: why it stands where it stands, in words.
     - `ends`: once it has ended, how many of its runs ended in which state.
+    - `request`: the id that whoever asked gave to his request; there is one backfill of each.
     """
 
     id: str
     trigger: str
+    request: str | None = None
     from_at: datetime
     to_at: datetime
     timezone: str = "UTC"

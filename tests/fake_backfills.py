@@ -32,6 +32,7 @@ class FakeBackfills:
         self.kept: dict[str, BackfillProgress] = {}
         self.asked: list[BackfillRequest] = []
         self.reasons: list[str] = []
+        self.request_ids: list[str | None] = []
         self.fault: Exception | None = None
 
     async def plan(self, request: BackfillRequest) -> BackfillPlan:
@@ -46,7 +47,8 @@ class FakeBackfills:
             skipped=skipped,
         )  # fmt: skip
 
-    async def begin(self, request: BackfillRequest) -> BackfillProgress:
+    async def begin(self, request: BackfillRequest, *, request_id: str | None = None) -> BackfillProgress:
+        self.request_ids.append(request_id)
         plan = await self.plan(request)
         backfill = Backfill(
             id=new_id(), trigger=request.trigger, from_at=plan.from_at, to_at=plan.to_at, timezone=plan.timezone,

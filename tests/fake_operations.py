@@ -123,6 +123,9 @@ class FakeStore(Store):
     async def backfill(self, backfill_id: str) -> Backfill | None:
         return None
 
+    async def backfill_of_request(self, request: str) -> Backfill | None:
+        return None
+
     async def backfills(self, *, limit: int, before: str | None = None) -> list[Backfill]:
         return []
 

@@ -577,6 +577,24 @@ async def test_the_rate_and_the_end_are_foretold_from_the_latest_ends(tmp_path: 
         assert shown.expected_end_at == at(60 + 40)
 
 
+async def test_the_same_request_begins_one_backfill_however_often_it_is_sent(tmp_path: Path) -> None:
+    async with desk(tmp_path, triggers=[timed(), timed("other")]) as one:
+        first = await one.backfills.begin(asked(3), request_id="r1")
+        assert (await one.backfills.begin(asked(3), request_id="r1")).backfill.id == first.backfill.id
+        found: list[str] = []
+
+        async def ask() -> None:
+            found.append((await one.backfills.begin(asked(3), request_id="r2")).backfill.id)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            group.start_soon(ask)
+        assert len(set(found)) == 1
+        with pytest.raises(Conflict, match="the request id r1 has begun a backfill of trigger nightly"):
+            await one.backfills.begin(asked(3, trigger="other"), request_id="r1")
+        assert len(await one.backfills.page(limit=10)) == 2
+
+
 async def test_its_end_is_one_change_with_its_counts(tmp_path: Path) -> None:
     async with desk(tmp_path) as one:
         await one.begin(2)

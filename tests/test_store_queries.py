@@ -61,6 +61,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "backfill_queue_after": lambda raw: reads.queue_head(raw, "oven", QueuePlace(5, "r1"), 512, Lane.BACKFILL),
     "backfill_queued_jobs": lambda raw: reads.queued_jobs(raw, Lane.BACKFILL),
     "backfill": lambda raw: backfills.backfill(raw, "b1"),
+    "backfill_of_request": lambda raw: backfills.backfill_of_request(raw, "r"),
     "open_backfills": backfills.open_backfills,
     "backfill_instants": lambda raw: backfills.backfill_instants(raw, "b1"),
     "backfill_counts": lambda raw: backfills.backfill_counts(raw, BACKFILL),

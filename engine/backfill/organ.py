@@ -94,11 +94,16 @@ class Backfills:
         """Return what a backfill would run; see `Planning.plan` for what is raised."""
         return await self._planning.plan(request)
 
-    async def begin(self, request: BackfillRequest) -> BackfillProgress:
+    async def begin(self, request: BackfillRequest, *, request_id: str | None = None) -> BackfillProgress:
         """Begin a backfill; it is durable when this returns, and goes on by itself, also after a restart.
 
-        Raises what `plan` raises, and Conflict where too many are open or the engine does not run.
+        A `request_id` that came before begins no second one: what it began is returned.
+
+        Raises what `plan` raises, and Conflict where too many are open, the engine does not run, or the request id
+        began a backfill of another trigger.
         """
+        if request_id is not None and (known := await self._store.backfill_of_request(request_id)) is not None:
+            return await self._begun_before(known, request)
         if self._group is None:
             raise Conflict("the engine does not run backfills now: it starts or stops")
         if len(self._works) >= MOST_OPEN:
@@ -108,7 +113,7 @@ class Backfills:
             id=new_id(), trigger=plan.trigger, from_at=plan.from_at, to_at=plan.to_at, timezone=plan.timezone,
             max_parallel=request.max_parallel, order=request.order, only_missing=request.only_missing,
             skipped=len(plan.skipped), reason=request.reason, state_reason="running: it was asked for",
-            total=len(plan.instants), created_at=self._clock.now(),
+            total=len(plan.instants), created_at=self._clock.now(), request=request_id,
         )  # fmt: skip
 
         def take(stored: asyncio.Future[Any]) -> None:
@@ -119,12 +124,26 @@ class Backfills:
         change = BeginBackfill(backfill=backfill, instants=plan.instants)
         stored = self._submit(Accept(entries=(), backfill=change))
         stored.add_done_callback(take)
-        await stored
+        try:
+            await stored
+        except Conflict:
+            # The same request, twice at the same time.
+            if request_id is None or (known := await self._store.backfill_of_request(request_id)) is None:
+                raise
+            return await self._begun_before(known, request)
         log.info(
             "Backfill of trigger %s from %s to %s begins: instants %d", backfill.trigger, rfc3339(backfill.from_at),
             rfc3339(backfill.to_at), backfill.total, extra={"action": "backfill_begun", "backfill": backfill.id},
         )  # fmt: skip
         return await self.get(backfill.id)
+
+    async def _begun_before(self, known: Backfill, request: BackfillRequest) -> BackfillProgress:
+        if known.trigger != request.trigger:
+            raise Conflict(
+                f"the request id {known.request} has begun a backfill of trigger {known.trigger}; give each request "
+                "its own"
+            )
+        return await self._progress(known)
 
     async def get(self, backfill_id: str) -> BackfillProgress:
         """Return a backfill and how far it has come; raise NotFound, StoreUnavailable."""

@@ -360,12 +360,14 @@ class Engine:
         order: str = "oldest",
         only_missing: bool = False,
         reason: str = "",
+        request_id: str | None = None,
     ) -> BackfillProgress:
         """Run a timer's due instants from `start` to before `end`, which have passed; it goes on by itself.
 
         Times without a zone are those of `timezone`, by default the timer's. At most `max_parallel` of its runs are
         open at any time; `order` is "oldest" or "newest"; `only_missing` leaves out what has run with success.
         `backfills` has the rest: what one would run, how it stands, pause, resume, cancel, and waiting for its end.
+        The same `request_id` again begins no second one.
 
         It is durable when this returns, and goes on after a restart. Raises NotFound, Conflict (the trigger is
         disabled), InvalidRequest (it is on no timer, the span is not past, or holds too much) and StoreUnavailable.
@@ -377,7 +379,8 @@ class Engine:
             BackfillRequest(
                 trigger=name, start=start, end=end, timezone=timezone, max_parallel=max_parallel, order=Order(order),
                 only_missing=only_missing, reason=reason,
-            )
+            ),
+            request_id=request_id,
         )  # fmt: skip
 
     @property

@@ -10,7 +10,7 @@ from engine.backfills import MOST_PARALLEL, BackfillPlan, BackfillProgress, Back
 from engine.clock import rfc3339
 from engine.errors import InvalidRequest
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, query
+from engine.http.fields import Fields, body, idempotency_key, query
 from engine.http.views import list_view
 from engine.plugin import Response
 
@@ -30,7 +30,8 @@ async def post_backfill(call: Call) -> Response:
     dry_run, request = _flag(fields, "dry_run"), _request(fields)
     if dry_run:
         return Response(body=plan_view(await call.operations.backfills.plan(request)))
-    progress = await call.operations.backfills.begin(request)
+    request_id = idempotency_key(call.request.headers)
+    progress = await call.operations.backfills.begin(request, request_id=request_id)
     location = f"/api/v1/backfills/{progress.backfill.id}"
     return Response(status=201, body=backfill_view(progress), headers={"Location": location})
 

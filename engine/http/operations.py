@@ -28,8 +28,8 @@ class BackfillOperations(Protocol):
         """Return what a backfill would run; raise NotFound, Conflict or InvalidRequest where it can't be."""
         ...
 
-    async def begin(self, request: BackfillRequest) -> BackfillProgress:
-        """Begin a backfill, durably; raise as `plan` does."""
+    async def begin(self, request: BackfillRequest, *, request_id: str | None = None) -> BackfillProgress:
+        """Begin a backfill, durably; raise as `plan` does. A request id that came before begins no second one."""
         ...
 
     async def get(self, backfill_id: str) -> BackfillProgress:

@@ -16,7 +16,7 @@ from engine.runs import ENDED, Run, RunState
 from engine.store.changes import BeginBackfill, MoveBackfill, TurnBackfill
 from engine.store.rows import RUN_COLUMNS, encode_value, read_run
 
-_COLUMNS = "id, trigger, state, state_reason, total, position, created_at, finished_at, definition, ends"
+_COLUMNS = "id, trigger, request, state, state_reason, total, position, created_at, finished_at, definition, ends"
 _OPEN = ", ".join(f"'{state}'" for state in sorted(OPEN_STATES))
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _TURNS = ", ".join(f"('{state}', '{then}')" for state in sorted(TURNS) for then in sorted(TURNS[state]))
@@ -38,7 +38,7 @@ class _Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 STATEMENTS: dict[str, tuple[str, int]] = {
     # Begin backfills; one whose id is there breaks backfills_id.
-    "begin_backfill": (f"insert into backfills ({_COLUMNS}, instants) values {{rows}}", 11),
+    "begin_backfill": (f"insert into backfills ({_COLUMNS}, instants) values {{rows}}", 12),
     # Note how many instants of running backfills have become events.
     "move_backfill": (
         "update backfills set position = v.column3 from (values {rows}) as v "
@@ -61,6 +61,8 @@ QUERIES = {
     "backfills_open": (
         f"select {_COLUMNS} from backfills indexed by backfills_open where state in ({_OPEN}) order by id"
     ),
+    # The backfill of a request.
+    "backfill_of_request": f"select {_COLUMNS} from backfills where request = ?",
     # The instants of a backfill.
     "backfill_instants": "select instants from backfills where id = ?",
     # How many runs of a backfill stand in each state.
@@ -95,21 +97,22 @@ def change_row(change: BeginBackfill | MoveBackfill | TurnBackfill) -> tuple[str
     )  # fmt: skip
     finished = None if backfill.finished_at is None else to_microseconds(backfill.finished_at)
     return "begin_backfill", (
-        backfill.id, backfill.trigger, backfill.state._value_, backfill.state_reason, backfill.total,
+        backfill.id, backfill.trigger, backfill.request, backfill.state._value_, backfill.state_reason, backfill.total,
         backfill.position, to_microseconds(backfill.created_at), finished, encode_value(definition),
         encode_value(backfill.ends), encode_value([to_microseconds(instant) for instant in change.instants]),
     )  # fmt: skip
 
 
 def _read_backfill(row: Sequence[Any]) -> Backfill:
-    definition = msgspec.json.decode(row[8], type=_Definition)
+    definition = msgspec.json.decode(row[9], type=_Definition)
     return Backfill(
-        id=row[0], trigger=row[1], state=BackfillState(row[2]), state_reason=row[3], total=row[4], position=row[5],
-        created_at=from_microseconds(row[6]), finished_at=None if row[7] is None else from_microseconds(row[7]),
+        id=row[0], trigger=row[1], request=row[2], state=BackfillState(row[3]), state_reason=row[4], total=row[5],
+        position=row[6], created_at=from_microseconds(row[7]),
+        finished_at=None if row[8] is None else from_microseconds(row[8]),
         from_at=from_microseconds(definition.from_us), to_at=from_microseconds(definition.to_us),
         timezone=definition.timezone, max_parallel=definition.max_parallel, order=definition.order,
         only_missing=definition.only_missing, skipped=definition.skipped, reason=definition.reason,
-        ends=msgspec.json.decode(row[9], type=dict[RunState, int]),
+        ends=msgspec.json.decode(row[10], type=dict[RunState, int]),
     )  # fmt: skip
 
 
@@ -120,6 +123,11 @@ def _keys(backfill: Backfill) -> tuple[str, str, str]:
 
 def backfill(raw: sqlite3.Connection, backfill_id: str) -> Backfill | None:
     row = raw.execute(QUERIES["backfill"], (backfill_id,)).fetchone()
+    return None if row is None else _read_backfill(row)
+
+
+def backfill_of_request(raw: sqlite3.Connection, request: str) -> Backfill | None:
+    row = raw.execute(QUERIES["backfill_of_request"], (request,)).fetchone()
     return None if row is None else _read_backfill(row)
 
 

@@ -115,8 +115,8 @@ class Store(ABC):
     key that is remembered again has the later value; one that is forgotten and was not there is no error.
 
     **Backfills.** What an `Accept` does to a backfill is made in the same transaction as its events. Where the
-    backfill can't take it (its id is there already, or it is in another place or state), the whole `Accept` is a
-    conflict: nothing of it is stored.
+    backfill can't take it (its id or request is there already, or it is in another place or state), the whole `Accept`
+    is a conflict: nothing of it is stored.
 
     **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
     takes to commit.
@@ -217,6 +217,10 @@ class Store(ABC):
     @abstractmethod
     async def backfill(self, backfill_id: str) -> Backfill | None:
         """Return a backfill, or None."""
+
+    @abstractmethod
+    async def backfill_of_request(self, request: str) -> Backfill | None:
+        """Return the backfill that a request began, or None."""
 
     @abstractmethod
     async def backfills(self, *, limit: int, before: str | None = None) -> list[Backfill]:

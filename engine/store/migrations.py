@@ -105,6 +105,7 @@ create table backfills (
     seq integer primary key,
     id text not null,
     trigger text not null,
+    request text,
     state text not null,
     state_reason text not null,
     total integer not null,
@@ -116,6 +117,8 @@ create table backfills (
     instants text not null
 ) strict;
 create unique index backfills_id on backfills (id);
+-- One backfill for each request.
+create unique index backfills_request on backfills (request) where request is not null;
 -- Those that have something left to do.
 create index backfills_open on backfills (id) where state in ('cancelling', 'paused', 'running');
 

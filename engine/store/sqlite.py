@@ -170,6 +170,9 @@ class SqliteStore(Store):
     async def backfill(self, backfill_id: str) -> Backfill | None:
         return await self._read(lambda raw: backfills.backfill(raw, backfill_id))
 
+    async def backfill_of_request(self, request: str) -> Backfill | None:
+        return await self._read(lambda raw: backfills.backfill_of_request(raw, request))
+
     async def backfills(self, *, limit: int, before: str | None = None) -> list[Backfill]:
         return await self._read(lambda raw: backfills.backfills(raw, limit, before), slow=True)
 

@@ -33,8 +33,8 @@ from engine.testing.store_contract.promises import promise
 
 _TOGETHER = "Store: What an `Accept` does to a backfill is made in the same transaction as its events."
 _CONFLICT = (
-    "Store: Where the backfill can't take it (its id is there already, or it is in another place or state), the whole "
-    "`Accept` is a conflict: nothing of it is stored."
+    "Store: Where the backfill can't take it (its id or request is there already, or it is in another place or state), "
+    "the whole `Accept` is a conflict: nothing of it is stored."
 )
 _SUCCEEDED = (
     "Store.succeeded_instants: Return the due instants of a trigger, from `start` to before `end`, that have run with "
@@ -85,12 +85,19 @@ class BackfillCases(Place):
 
     @promise(
         "Store.backfill: Return a backfill, or None.",
+        "Store.backfill_of_request: Return the backfill that a request began, or None.",
         "Store.backfill_instants: Return the instants of a backfill, in the order in which it runs them.",
     )
     async def test_a_backfill_is_read_as_it_was_begun_also_after_a_restart(self) -> None:
         plain = a_backfill()
         whole = a_backfill(
-            timezone="Europe/Berlin", max_parallel=7, order=Order.NEWEST, only_missing=True, skipped=4, reason="late: ü"
+            timezone="Europe/Berlin",
+            max_parallel=7,
+            order=Order.NEWEST,
+            only_missing=True,
+            skipped=4,
+            reason="ü",
+            request="r1",
         )
         async with self.opened() as store:
             await make(store, begin(plain), begin(whole, tuple(reversed(INSTANTS))))
@@ -98,7 +105,8 @@ class BackfillCases(Place):
             assert await store.backfill_instants(new_id()) == ()
         async with self.opened() as store:
             assert await store.backfill(plain.id) == plain
-            assert await store.backfill(whole.id) == whole
+            assert await store.backfill(whole.id) == await store.backfill_of_request("r1") == whole
+            assert await store.backfill_of_request("r2") is None
             assert await store.backfill_instants(plain.id) == INSTANTS
             assert await store.backfill_instants(whole.id) == tuple(reversed(INSTANTS))
 
@@ -141,14 +149,16 @@ class BackfillCases(Place):
         )
         assert await store.backfill(backfill.id) == expected
 
-    @pytest.mark.parametrize("wrong", ["begun twice", "another place", "paused", "unknown"])
+    @pytest.mark.parametrize("wrong", ["begun twice", "asked for twice", "another place", "paused", "unknown"])
     @promise(_CONFLICT)
     async def test_what_a_backfill_can_not_take_leaves_nothing(self, store: Store, wrong: str) -> None:
-        backfill = a_backfill()
+        backfill = a_backfill(request="r1")
         await make(store, begin(backfill))
         run = run_of(backfill, INSTANTS[0])
         change = move(backfill, 0, 1, run)
-        if wrong == "begun twice":
+        if wrong == "asked for twice":
+            change = replace(change, backfill=begin(a_backfill(request="r1")).backfill)
+        elif wrong == "begun twice":
             change = replace(change, backfill=begin(backfill).backfill)
         elif wrong == "another place":
             change = replace(change, backfill=MoveBackfill(backfill=backfill.id, before=1, position=2))
