@@ -84,8 +84,8 @@ def test_detached_it_says_where_to_look(engine: Running) -> None:
 def test_a_dry_run_says_what_would_be_run_and_what_is_left_out(engine: Running) -> None:
     result = ask(engine, "backfill", "nightly", *SPAN, "--only-missing", "--dry-run", "--zone", "Europe/Berlin")
     assert result.output.splitlines() == [
-        "Would run 2 instants of nightly, from 2026-11-20 00:00:00+00:00 to 2026-11-20 02:00:00+00:00; 1 have run with "
-        "success and are left out:",
+        "Would run 2 instants of nightly, from 2026-11-20 00:00:00+00:00 to 2026-11-20 02:00:00+00:00; left out, as "
+        "they have run with success: 1",
         "  2026-11-20 01:00:00+01:00 (Europe/Berlin)  2026-11-20T00:00:00Z",
         "  2026-11-20 03:00:00+01:00 (Europe/Berlin)  2026-11-20T02:00:00Z",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine import BackfillRequest, BackfillState, Conflict, Engine, InvalidRequest, NotFound, RunContext
@@ -71,3 +72,22 @@ async def test_a_backfill_goes_on_in_the_next_life_of_the_program(tmp_path: Path
         await engine.resume("hourly")
         engine.backfills.look_again()
         assert (await engine.backfills.ended(begun.backfill.id)).done == len(seen) == 3
+
+
+async def test_who_waits_for_its_end_is_told_where_the_engine_stops_before(tmp_path: Path) -> None:
+    engine, _ = an_engine(tmp_path)
+    said: list[str] = []
+
+    async def wait(backfill: str) -> None:
+        try:
+            await engine.backfills.ended(backfill)
+        except Conflict as error:
+            said.append(str(error))
+
+    async with anyio.create_task_group() as group:
+        async with engine:
+            await engine.pause("hourly")
+            begun = await engine.backfill("hourly", START, START + timedelta(hours=3))
+            group.start_soon(wait, begun.backfill.id)
+            await anyio.wait_all_tasks_blocked()
+    assert said == [f"the engine stopped before backfill {begun.backfill.id} had ended"]

@@ -154,9 +154,14 @@ class Backfills:
         return await self._progress(backfill)
 
     async def ended(self, backfill_id: str) -> BackfillProgress:
-        """Wait until a backfill has ended, however long it takes, and return it; raise NotFound, StoreUnavailable."""
+        """Wait until a backfill has ended, however long it takes, and return it.
+
+        Raises NotFound, Conflict where the engine stops before, and StoreUnavailable.
+        """
         if (work := self._works.get(backfill_id)) is not None:
             await work.over.wait()
+            if work.backfill.is_open:
+                raise Conflict(f"the engine stopped before backfill {backfill_id} had ended")
         return await self.get(backfill_id)
 
     async def page(self, *, limit: int, before: str | None = None) -> list[BackfillProgress]:
@@ -214,6 +219,12 @@ class Backfills:
         self._group.start_soon(self._follow, work, name=f"backfill {backfill.id} {backfill.trigger}")
 
     async def _follow(self, work: Work) -> None:
+        try:
+            await self._go_on(work)
+        finally:
+            work.over.set()
+
+    async def _go_on(self, work: Work) -> None:
         """Do what a backfill needs until it has ended, however often the store is away."""
         pause_s, looks_at_store = RETRY_S, True
         while work.backfill.is_open:
@@ -235,7 +246,6 @@ class Backfills:
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_RETRY_S)
         del self._works[work.backfill.id]
-        work.over.set()
 
     async def _look(self, work: Work) -> None:
         """Take up from the store where it stands, and which of its runs are open."""

@@ -12,7 +12,7 @@ from engine.backfills import Backfill, BackfillProgress, BackfillState
 from engine.clock import Clock
 from engine.runs import ENDED, RunState
 
-ENDS_REMEMBERED = 64
+ENDS_REMEMBERED = 256
 """So many ends of runs the rate is made of."""
 
 
@@ -30,7 +30,7 @@ class Work:
 
     - `open`: the ids of its runs that have not ended, as far as that is known; the store knows better.
     - `holds`: why it makes no run though it could.
-    - `changed`: set when there may be something to do; `over`: set when it has ended.
+    - `changed`: set when there may be something to do; `over`: set when it has ended, or the engine stops.
     """
 
     def __init__(self, backfill: Backfill, clock: Clock) -> None:

@@ -102,13 +102,13 @@ def said_of(found: dict[str, Any]) -> str:
 def say_plan(plan: dict[str, Any]) -> None:
     """Print what a backfill would run."""
     skipped = plan["skipped"]["total"]
-    left_out = f"; {skipped} have run with success and are left out" if skipped else ""
+    left_out = f"; left out, as they have run with success: {skipped}" if skipped else ""
     if not plan["total"]:
         say(f"Nothing to run for {plan['trigger']}{left_out}")
         return
     say(
         f"Would run {plan['total']} instants of {plan['trigger']}, from {local(plan['first'])} to "
-        f"{local(plan['last'])}{left_out}:"
+        f"{local(plan['last'])}{left_out}"
     )
     for instant in plan["instants"]:
         say(f"  {instant['local']} ({plan['timezone']})  {instant['at']}")

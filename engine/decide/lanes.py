@@ -19,7 +19,7 @@ LONGEST_KEPT_S = 60.0
 
 
 class Room(Struct, frozen=True):
-    """Room: how many are taken, and how many there are (None: no limit)."""
+    """How many slots are taken, of the engine's or of a job's, and how many there are (None: no limit)."""
 
     taken: int
     limit: int | None
