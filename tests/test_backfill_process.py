@@ -17,8 +17,8 @@ from tests.crash.process import ROOT, end_marked, started, wait_for
 from tests.crash.site import TOKEN, Job, Site
 
 TRIGGERS = """
-[triggers.minutely]
-on.cron = "* * * * *"
+[triggers.minutely]  # on the fifth of January alone, so that nothing is due while the test runs
+on.cron = { expression = "* 10-11 5 1 *", timezone = "UTC" }
 job = "work"
 [triggers.asked]
 on.event = "wanted"
@@ -87,7 +87,7 @@ def test_killed_in_its_midst_again_and_again_each_instant_is_run_exactly_once(si
 
 @pytest.mark.timeout(120)
 def test_live_work_finds_a_slot_while_a_backfill_has_all_that_it_may(tmp_path: Path) -> None:
-    site = Site(tmp_path / "site", jobs={"work": Job(seconds=5.0)}, triggers=TRIGGERS, concurrency=3, grace="0s")
+    site = Site(tmp_path / "site", jobs={"work": Job(seconds=600.0)}, triggers=TRIGGERS, concurrency=3, grace="0s")
     with started(site) as engine:
         backfill = begin(site, max_parallel=9)
         wait_for(lambda: state_of(site, backfill)["running"] == 2, lambda: str(state_of(site, backfill)))
