@@ -415,6 +415,8 @@ class Dispatch:
         if not self._starting:
             # It was stored as running while we began to stop.
             active.why = "interrupted"
+        elif (by := self._overlaps.replaced_by(run.id)) is not None:
+            active.why, active.by = "replaced", by
         self._active[run.id] = active
         self._let_pass.pop(run.id, None)
         self._overlaps.add(run)
@@ -440,9 +442,11 @@ class Dispatch:
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
             end = self._decide_end(active, outcome, started_at)
-            recorded = self._finish(active.run, Finish.of(run.id, end))
             if end.step.state in ENDED:
-                self._overlaps.remove(run)
+                self._overlaps.remove(run)  # what follows from its end does not meet it any more
+            else:
+                self._overlaps.add(replace(active.run, state=end.step.state))
+            recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)
             self._give_slot_of(run)

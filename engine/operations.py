@@ -357,7 +357,10 @@ class Operations:
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
         trigger = self._rule(name).trigger
-        return upcoming(trigger, after, pause=self._pauses.now(name), default_zone=self.config.engine.timezone)
+        return upcoming(
+            trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
+            default_zone=self.config.engine.timezone,
+        )  # fmt: skip
 
     def why_completed(self, name: str) -> str | None:
         """Say why nothing more of a trigger's timer comes due; None where something does."""

@@ -197,7 +197,7 @@ def _say_accepted(accepted: dict[str, Any]) -> None:
     say(f"Event {accepted['event']} is accepted{again}{runs}")
     for outcome in accepted.get("outcomes", []):
         met = outcome["trigger"] or "no trigger"
-        if not outcome["run"]:
+        if not outcome["run"] or outcome["code"] == "overlap":
             say(f"  {met}: {sentence(outcome['outcome'], outcome['reason'])}")
 
 

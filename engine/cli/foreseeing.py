@@ -175,7 +175,7 @@ def foresee_remotely(session: Session, asked: Asked) -> dict[str, Any] | None:
 def plan_locally(session: Session, sent: Sequence[tuple[str, bytes]], *, days: int, count: int) -> dict[str, Any]:
     """Compare a configuration with the one that is there, as if it took its place. Raises ConfigError."""
     old = session.load()
-    new = load_sent(sent, base=old.base, environment=os.environ, registry=None, read_files=True)
+    new = load_sent(sent, base=old.base, environment=os.environ, registry=None, readable=None)
     now = SystemClock().now()
     horizon = Horizon(start=now, end=now + timedelta(days=days), count=count)
     show = partial(shown, secrets=old.secrets | new.secrets)

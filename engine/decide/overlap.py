@@ -178,6 +178,8 @@ class OpenRuns:
         if lane is None:
             return START
         scheduled = origin is Origin.SCHEDULE
+        if len(lane.runs) < lane.limit:
+            return START
         if lane.overlap is Overlap.QUEUE and not scheduled:
             return QUEUE
         open_runs = [one for one, _ in lane.runs.values() if one.id not in without]
