@@ -64,7 +64,7 @@ def _assigned(target: ast.expr, value: ast.expr) -> Iterator[ast.expr]:
         values = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
         for one in values:
             if isinstance(one, ast.Tuple):
-                for part, given in zip(target.elts, one.elts, strict=True):
+                for part, given in zip(target.elts, one.elts, strict=False):  # one may be starred
                     yield from _assigned(part, given)
 
 
