@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
+from engine.backfill import Backfills
 from engine.clock import Clock, rfc3339
 from engine.config import Config
 from engine.config.scalars import near
@@ -123,8 +124,8 @@ class Operations:
 
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
-        Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
+        changes: Changes, pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
@@ -135,6 +136,7 @@ class Operations:
         self._dispatch = dispatch
         self._timers = timers
         self._sources = sources
+        self.backfills = backfills
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
@@ -179,6 +181,7 @@ class Operations:
             "triggers": len(self._rules),
             "jobs": len(self.jobs),
             "sources": self.source_views(),
+            "backfills": self.backfills.status(),
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],

@@ -25,6 +25,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from engine import logs
 from engine.adaptive import Adaptation
+from engine.backfill import Backfills
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
 from engine.decide.attempts import AttemptEnd, after_crash
@@ -122,7 +123,9 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = self._registry = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"engine", "timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset(
+            {"engine", "timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers}
+        )
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
         self.operations: Operations | None = None
@@ -244,7 +247,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, limited=limited,
+            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -255,6 +258,10 @@ class Runtime:
             own_sources=self._own_sources,
         )  # fmt: skip
         await self._settle(store, intake.finish)
+        backfills = Backfills(
+            clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
+            end_waiting=dispatch.end_backfilled,
+        )  # fmt: skip
 
         async def begin(cursors: Sequence[Cursor]) -> Any:
             return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
@@ -267,6 +274,7 @@ class Runtime:
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
             timers.look_again(names)
+            backfills.look_again()
 
         pauses.on_change = pauses_changed
         dispatch.hold(pauses.engine is not None)
@@ -287,10 +295,10 @@ class Runtime:
             adaptation.add(trigger)
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
-            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
-            adaptation=adaptation, rules=rules, retired=retired,
+            timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
+            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
+            boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             foresight=self._desk(store, rules, dispatch.jobs, pauses),
         )  # fmt: skip
         if self._listen:
@@ -311,6 +319,7 @@ class Runtime:
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
+                    await inner.start(backfills.run, name="backfills")
                     if used:
                         with anyio.move_on_after(ROUTES_S):
                             await routes_ready.wait()

@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 MADE_IN = (
     "engine/*.py",
+    "engine/backfill/*.py",
     "engine/decide/*.py",
     "engine/embedding/*.py",
     "engine/intake/*.py",

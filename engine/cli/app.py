@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from engine.cli import pausing
 from engine.cli.adaptive import adaptive
+from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.importing import import_commands
@@ -160,6 +161,10 @@ def show_next(
         say_json(found.next)
     else:
         say_upcoming(found)
+
+
+app.command()(backfill)
+app.command()(backfills)
 
 
 @app.command()
