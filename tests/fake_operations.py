@@ -156,6 +156,23 @@ class FakeStore(Store):
         return []
 
 
+def an_adaptive_view() -> dict[str, Any]:
+    """Return how an interval is that grew, in full."""
+    why = "lengthened from 1h to 1h30m: 0% of the runs succeed, at least 95% should"
+    change = {
+        "at": "2026-11-21T09:00:00Z", "old_s": 3600.0, "new_s": 5400.0, "rule": "success_rate", "reason": why,
+    }  # fmt: skip
+    inputs = {
+        "runs": 2,
+        "success_rate": {"value": 0.5, "limit": 0.95},
+        "duration_s": {"value": None, "limit": 2700.0},
+    }
+    return {
+        "interval_s": 5400.0, "in_force_s": 5400.0, "base_s": 3600.0, "min_s": 1800.0, "max_s": 14400.0, "mode": "on",
+        "frozen": None, "last_change": change, "why": why, "inputs": inputs, "changes": [change],
+    }  # fmt: skip
+
+
 class FakeOperations:
     """An engine that accepts everything, and remembers what it was asked for."""
 
@@ -167,7 +184,7 @@ class FakeOperations:
         self.heard: list[Event] = []
         self.fired: list[dict[str, Any]] = []
         self.paused: dict[str, Pause] = {}
-        self.adaptive: dict[str, dict[str, Any]] = {"nightly": {"interval_s": 3600.0, "why": "it stays: all is well"}}
+        self.adaptive: dict[str, dict[str, Any]] = {"nightly": an_adaptive_view()}
         self.adapted: list[tuple[str, str, str]] = []
         self.routes: dict[str, dict[str, Handler]] = {}
         self.refused: list[dict[str, Any]] = []

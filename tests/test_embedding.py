@@ -22,7 +22,9 @@ from engine import (
     RunContext,
     RunState,
 )
+from engine.errors import ConfigError
 from engine.testing import VirtualClock
+from engine.triggers import CatchUp, Misfire
 from plugins.timers.cron import Cron
 from tests.embedded import Bell, outcome, works
 from tests.fakes import until
@@ -476,3 +478,17 @@ async def test_removing_a_trigger_forgets_its_pause(engine: Engine) -> None:
         assert engine.add_trigger("orders", event="order", job="work").paused is None
     async with engine:
         assert engine.get("orders").paused is None
+
+
+async def test_a_trigger_says_what_becomes_of_instants_that_it_could_not_run_in_time(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+
+    @engine.trigger(interval="1m", misfire={"catch_up": "all", "grace": timedelta(hours=6), "max": 5, "rate": "2/s"})
+    @engine.job
+    async def tick(run: RunContext) -> None:
+        """Do nothing."""
+
+    rule = engine._definitions.triggers["tick"].misfire
+    assert rule == Misfire(catch_up=CatchUp.ALL, grace_s=6 * 3600.0, max=5, rate_per_s=2.0)
+    with pytest.raises(ConfigError, match="has no effect on manual"):
+        engine.add_trigger("by-hand", job=tick, manual=True, misfire={"catch_up": "none"})

@@ -480,6 +480,14 @@ def test_equal_schedules_are_equal_whatever_they_were_asked() -> None:
     assert one != Schedule(trigger="nightly", timer=timer, calendars=changed)
 
 
+def test_another_timer_in_a_schedule_goes_by_its_own_settings() -> None:
+    plain, ended = Cron(expression="0 2 * * *"), Cron(expression="0 3 * * *", end=instant("2026-01-01T12:00"))
+    one, other = scheduled(plain), scheduled(ended)
+    assert replace(one, timer=ended) == other
+    assert replace(one, timer=ended).next(instant("2026-01-02")) is None
+    assert replace(other, timer=plain).next(instant("2026-01-02")) == instant("2026-01-02T02:00")
+
+
 def test_a_trigger_without_one_gets_one_of_its_timer() -> None:
     on = Cron(expression="0 2 * * *", end=instant("2026-01-01T12:00"))
     schedule = schedule_of(trigger("nightly", on=on, source="timer:nightly"))

@@ -256,7 +256,12 @@ class Builder:
         if table is None:
             return None
         path = ("triggers", name, "adaptive")
-        base_s = on.base_interval()
+        try:
+            base_s = on.base_interval()
+        except Exception as error:  # plugin code
+            _log.warning("%s: its source raised", name, exc_info=True, extra={"action": "plugin.base_interval"})
+            self._at(path, f"{on.name} raised when asked for its interval: {error}")
+            return None
         if base_s is None:
             hint = "put it on an interval, or on a source that polls, such as http or database"
             self._at(path, f"{on.name} has no interval that could be adapted", hint)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from datetime import datetime
 
 from msgspec import Struct
 
-from engine.clock import Clock
+from engine.clock import Clock, rfc3339
+from engine.units import format_span
+
+log = logging.getLogger("engine.timers")
 
 STEP_S = 1.0
 """A wall clock that goes so much further, or less far, than time did was set; slewing is far slower."""
@@ -45,3 +50,27 @@ class ClockWatch:
         if abs(stepped) < STEP_S and slept < STEP_S:
             return None
         return Noticed(stepped=stepped if abs(stepped) >= STEP_S else 0.0, slept=slept if slept >= STEP_S else 0.0)
+
+
+def tell_noticed(noticed: Noticed, now: datetime) -> None:
+    """Say what the clocks did."""
+    if noticed.slept:
+        log.warning(
+            "The machine slept for %s; what came due meanwhile is dealt with by each trigger's misfire rule",
+            format_span(noticed.slept), extra={"action": "slept", "seconds": round(noticed.slept, 3)},
+        )  # fmt: skip
+    if noticed.stepped:
+        log.warning(
+            "The wall clock was set %s by %s, to %s", "forward" if noticed.stepped > 0 else "back",
+            format_span(abs(noticed.stepped)), rfc3339(now),
+            extra={"action": "clock_stepped", "seconds": round(noticed.stepped, 3)},
+        )  # fmt: skip
+
+
+def tell_late(late_s: float) -> None:
+    """Say that a sleep ended so much later than it was to, where that is worth it."""
+    if late_s > STOOD_STILL_S:
+        log.warning(
+            "The engine stood still for %s: it was stopped, or its event loop was blocked", format_span(late_s),
+            extra={"action": "stood_still", "seconds": round(late_s, 3)},
+        )  # fmt: skip

@@ -10,8 +10,8 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
-from itertools import count, islice
+from datetime import datetime
+from itertools import count
 from typing import Any
 
 import anyio
@@ -22,19 +22,17 @@ from engine.decide.firing import Firing
 from engine.decide.misfire import Due
 from engine.decide.pacing import first_by, paced
 from engine.decide.schedule import Schedule, schedule_of
-from engine.errors import Conflict, EngineError, StoreDamaged, StoreUnavailable
-from engine.events import Event
+from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.store.changes import Cursor
-from engine.timers.clockwatch import STOOD_STILL_S, ClockWatch
-from engine.timers.missed import late, missed_runs
-from engine.timers.state import ASK_AGAIN_S, HANDED_ON, SOURCE_PREFIX, State, said_of_end
-from engine.triggers import CatchUp, Pause, Trigger
-from engine.units import format_span
+from engine.timers.ahead import is_wrong, tell_ahead
+from engine.timers.clockwatch import ClockWatch, tell_late, tell_noticed
+from engine.timers.firings import firing_of
+from engine.timers.newcomers import Begin, Newcomers
+from engine.timers.state import ASK_AGAIN_S, HANDED_ON, LONGEST_RETRY_S, RETRY_S, SOURCE_PREFIX, State, said_of_end
+from engine.triggers import Pause, Trigger
 
 log = logging.getLogger("engine.timers")
 
-EVENT_TYPE = "engine.timer"
-RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 
 PORTION = 64
 """So many due instants are handed on at once: as many as the journal writes without waiting for more."""
@@ -45,15 +43,7 @@ MOST_HANDED_ON = 4
 TAKEN_UP = 500
 """After so many timers the others have a turn, when all are taken up at the start."""
 
-NEW_CURSORS = 1_000
-"""The cursors of so many new timers are stored in one change."""
-
-CORRECTION_S = 3 * 3600.0
-"""A clock that goes back by more was wrong before, and the new time holds; by less, nothing is run again (cron's
-rule)."""
-
 EmitDue = Callable[[Sequence[Firing]], Awaitable[Sequence[Exception | None]]]
-Begin = Callable[[Sequence[Cursor]], Awaitable[Any]]
 Look = Callable[[str], Awaitable[Any]]
 
 
@@ -71,7 +61,6 @@ class Timers:
     ) -> None:  # fmt: skip
         self._clock = clock
         self._emit = emit
-        self._begin = begin
         self._look = look
         self._paused = paused
         self._watch = ClockWatch(clock, slept)
@@ -86,9 +75,7 @@ class Timers:
         self._delayed: list[tuple[float, int, State]] = []
         """What waits for some seconds, whatever the wall clock does."""
         self._tickets = count(1)
-        self._new: dict[str, State] = {}
-        """Those whose cursor is to be stored, as they have none or the clock was corrected."""
-        self._new_came = anyio.Event()
+        self._newcomers = Newcomers(clock, begin)
         self._woken = anyio.Event()
         self._room = anyio.Semaphore(MOST_HANDED_ON)
         self._group: TaskGroup | None = None
@@ -156,7 +143,7 @@ class Timers:
         if state is None:
             return None
         state.ticket = 0
-        self._new.pop(trigger, None)
+        self._newcomers.forget(trigger)
         return Cursor(source=SOURCE_PREFIX + trigger, value={"removed_at": rfc3339(self._clock.now())})
 
     def look_again(self, names: Collection[str] | None) -> None:
@@ -220,13 +207,8 @@ class Timers:
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                group.start_soon(self._store_new)
-                ahead: list[State] = []
-                for number, state in enumerate(list(self._states.values()), 1):
-                    self._take_up(state, cursors.get(state.source), ahead)
-                    if not number % TAKEN_UP:
-                        await self._clock.sleep(0)
-                self._tell_ahead(ahead)
+                group.start_soon(self._newcomers.run)
+                await self._take_up_all(cursors)
                 task_status.started()
                 while True:
                     self._look_at_clocks()
@@ -235,6 +217,20 @@ class Timers:
                         await self._wait(self._left_s(now))
         finally:
             self._group = None
+
+    async def _take_up_all(self, cursors: Mapping[str, Any]) -> None:
+        ahead: list[State] = []
+        entries: list[tuple[datetime, int, State]] = []
+        for number, state in enumerate(list(self._states.values()), 1):
+            fires_at = self._take_up(state, cursors.get(state.source), ahead)
+            if fires_at is not None:
+                state.ticket = next(self._tickets)
+                entries.append((fires_at, state.ticket, state))
+            if not number % TAKEN_UP:
+                await self._clock.sleep(0)
+        self._heap += entries
+        heapq.heapify(self._heap)
+        tell_ahead(ahead, self._clock.now())
 
     def _is_current(self, state: State) -> bool:
         return self._states.get(state.trigger.name) is state
@@ -251,19 +247,24 @@ class Timers:
                 pause_s = min(pause_s * 2, LONGEST_RETRY_S)
         if self._is_current(state):
             ahead: list[State] = []
-            self._take_up(state, cursor, ahead)
-            self._tell_ahead(ahead)
+            fires_at = self._take_up(state, cursor, ahead)
+            if fires_at is not None:
+                self._push(fires_at, state)
+            tell_ahead(ahead, self._clock.now())
 
-    def _take_up(self, state: State, cursor: Any, ahead: list[State]) -> None:
-        """Go on from a stored cursor, or begin now; a cursor that is no text is that of a timer that was removed."""
+    def _take_up(self, state: State, cursor: Any, ahead: list[State]) -> datetime | None:
+        """Go on from a stored cursor, or begin now; return when the next instant fires, where there is one.
+
+        A cursor that is no text is that of a timer that was removed.
+        """
         if not isinstance(cursor, str):
-            self._store_cursor(state)
+            self._newcomers.add(state)
         else:
             state.since = datetime.fromisoformat(cursor)
             if state.since > self._clock.now():
                 ahead.append(state)
                 self._correct(state)
-        self._schedule(state)
+        return self._next(state)
 
     # Looking
 
@@ -293,12 +294,7 @@ class Timers:
             group.start_soon(wake)
             await self._clock.sleep(seconds)
             group.cancel_scope.cancel()
-        late_s = self._clock.monotonic() - begun_s - max(seconds, 0.0)
-        if late_s > STOOD_STILL_S:
-            log.warning(
-                "The engine stood still for %s: it was stopped, or its event loop was blocked", format_span(late_s),
-                extra={"action": "stood_still", "seconds": round(late_s, 3)},
-            )  # fmt: skip
+        tell_late(self._clock.monotonic() - begun_s - max(seconds, 0.0))
 
     def _take_due(self, now: datetime) -> list[State]:
         """Take from the heaps what is due, at most a portion."""
@@ -341,26 +337,10 @@ class Timers:
             if found is None:
                 self._schedule(state)
                 return None
-            missed = missed_runs(state.trigger, state.schedule, found, now, state.pause)
+            return found, firing_of(state, found, now)
         except Exception as error:
             self._note_problem(state, error)
             return None
-        event = None
-        if found.runs:
-            at = rfc3339(found.runs[0])
-            event = Event(
-                type=EVENT_TYPE, subject=state.trigger.name, time=found.runs[0], key=at, data={"scheduled_for": at}
-            )
-        reason = late(state.trigger, state.schedule, found, now, state.pause)
-        return found, Firing(
-            source=state.source,
-            event=event,
-            cursor=rfc3339(found.first),
-            missed=tuple(missed),
-            reason=reason,
-            caught_up=state.trigger.misfire.catch_up is CatchUp.ALL
-            and (bool(reason) or bool(state.backlog) or len(found.runs) > 1),
-        )
 
     def _park(self, state: State, pause: Pause) -> None:
         """Let what is due wait until the pause is over: until its end comes, or `look_again` is called."""
@@ -371,7 +351,11 @@ class Timers:
             )  # fmt: skip
         state.pause = pause
         if pause.until is not None:
-            self._push(pause.until, state)
+            # One that still holds although its end has come, by a clock that went back in between, is asked again.
+            if pause.until > self._clock.now():
+                self._push(pause.until, state)
+            else:
+                self._push_delayed(RETRY_S, state)
 
     async def _make_durable(self, found: Sequence[tuple[State, Due, Firing]]) -> None:
         there = [one for one in found if self._is_current(one[0])]
@@ -391,7 +375,7 @@ class Timers:
         if not self._is_current(state):
             return
         state.since, state.tries, state.ticket = found.first, 0, 0
-        self._new.pop(name, None)
+        self._newcomers.forget(name)
         if firing.missed:
             what = "the latest is run" if len(found.runs) == 1 else f"{len(found.runs):,} are caught up on"
             log.warning(
@@ -424,13 +408,17 @@ class Timers:
 
     def _schedule(self, state: State) -> None:
         """Put the timer's next instant on the heap."""
-        try:
-            fires_at = state.go_on()
-        except Exception as error:
-            self._note_problem(state, error)
-            return
+        fires_at = self._next(state)
         if fires_at is not None:
             self._push(fires_at, state)
+
+    def _next(self, state: State) -> datetime | None:
+        """Return when the timer's next instant fires; None where there is none, or its plugin does not answer."""
+        try:
+            return state.go_on()
+        except Exception as error:
+            self._note_problem(state, error)
+            return None
 
     def _note_problem(self, state: State, error: Exception) -> None:
         """Say that the plugin does not answer, and ask it again in a while."""
@@ -461,39 +449,6 @@ class Timers:
         if self._delayed[0][2] is state:
             self._woken.set()
 
-    # Cursors of timers that are new
-
-    def _store_cursor(self, state: State) -> None:
-        """Remember since when a timer is there, so that what it misses from now on is known."""
-        self._new[state.trigger.name] = state
-        self._new_came.set()
-
-    async def _store_new(self) -> None:
-        pause_s = RETRY_S
-        while True:
-            await self._new_came.wait()
-            self._new_came = anyio.Event()
-            while self._new:
-                # One that is being dealt with gets its cursor by that; what is submitted later would undo it.
-                chosen = list(islice((one for one in self._new.values() if one.ticket != HANDED_ON), NEW_CURSORS))
-                if not chosen:
-                    await self._clock.sleep(pause_s)
-                    continue
-                begun = [(state, state.since) for state in chosen]
-                cursors = [Cursor(source=state.source, value=rfc3339(since)) for state, since in begun]
-                try:
-                    await self._begin(cursors)
-                except StoreDamaged:
-                    return
-                except EngineError:
-                    await self._clock.sleep(pause_s)
-                    pause_s = min(pause_s * 2, LONGEST_RETRY_S)
-                    continue
-                pause_s = RETRY_S
-                for state, since in begun:
-                    if state.since == since and self._new.get(state.trigger.name) is state:
-                        del self._new[state.trigger.name]
-
     # The clock
 
     def _look_at_clocks(self) -> None:
@@ -502,21 +457,10 @@ class Timers:
         if noticed is None:
             return
         now = self._clock.now()
-        if noticed.slept:
-            log.warning(
-                "The machine slept for %s; what came due meanwhile is dealt with by each trigger's misfire rule",
-                format_span(noticed.slept), extra={"action": "slept", "seconds": round(noticed.slept, 3)},
-            )  # fmt: skip
-        if not noticed.stepped:
-            return
-        what = "forward" if noticed.stepped > 0 else "back"
-        log.warning(
-            "The wall clock was set %s by %s, to %s", what, format_span(abs(noticed.stepped)), rfc3339(now),
-            extra={"action": "clock_stepped", "seconds": round(noticed.stepped, 3)},
-        )  # fmt: skip
+        tell_noticed(noticed, now)
         if noticed.stepped < 0:
             ahead = [state for state in self._states.values() if state.since > now]
-            self._tell_ahead(ahead)
+            tell_ahead(ahead, now)
             for state in ahead:
                 # One that is being dealt with is corrected when that is done.
                 if state.ticket != HANDED_ON and self._correct(state) and state.pause is None:
@@ -525,33 +469,8 @@ class Timers:
     def _correct(self, state: State) -> bool:
         """Go on from now where what a timer has dealt with is so far ahead that the clock was wrong before."""
         now = self._clock.now()
-        if (state.since - now).total_seconds() <= CORRECTION_S:
+        if not is_wrong(state.since, now):
             return False
         state.since, state.backlog = now, None
-        self._store_cursor(state)
+        self._newcomers.add(state)
         return True
-
-    def _tell_ahead(self, ahead: Sequence[State]) -> None:
-        """Say what becomes of triggers that have dealt with instants which, by the clock, are to come."""
-        if not ahead:
-            return
-        now = self._clock.now()
-        limit = now + timedelta(seconds=CORRECTION_S)
-        waiting = [state for state in ahead if now < state.since <= limit]
-        corrected = [state for state in ahead if not now < state.since <= limit]
-        if waiting:
-            until = max(state.since for state in waiting)
-            log.warning(
-                "The clock is behind what triggers have dealt with: %s; nothing is run twice, they go on after %s",
-                _named(waiting), rfc3339(until), extra={"action": "clock_behind", "triggers": len(waiting)},
-            )  # fmt: skip
-        if corrected:
-            log.warning(
-                "The clock was wrong before: %s go on from %s; what they have run is not run again",
-                _named(corrected), rfc3339(now), extra={"action": "clock_corrected", "triggers": len(corrected)},
-            )  # fmt: skip
-
-
-def _named(states: Sequence[State], most: int = 5) -> str:
-    names = ", ".join(state.trigger.name for state in states[:most])
-    return names if len(states) <= most else f"{names} and {len(states) - most:,} more"

@@ -16,6 +16,9 @@ from engine.triggers import Pause, Trigger
 log = logging.getLogger("engine.timers")
 
 SOURCE_PREFIX = "timer:"
+RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+"""When the store refuses something, it is tried again after the first, and at the latest after the second."""
+
 ASK_AGAIN_S = 60.0
 """After so long a timer that raised is asked again."""
 

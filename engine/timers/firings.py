@@ -1,23 +1,53 @@
-"""The runs of due instants that were not run: they begin and end as missed, and say why."""
+"""What is handed on when a timer comes due: the event of the instant that is run, and the runs of those that are not.
+
+Missed ones begin and end as missed, and say why.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from engine.clock import rfc3339
+from engine.decide.firing import Firing
 from engine.decide.misfire import ON_TIME_S, Due, Gap, late_limit_s
 from engine.decide.schedule import Schedule
+from engine.events import Event
 from engine.ids import new_id
 from engine.runs import Origin, Run, RunState, Step
+from engine.timers.state import State
 from engine.triggers import CatchUp, Pause, Trigger
 from engine.units import format_duration, format_span
 
+EVENT_TYPE = "engine.timer"
 
-def missed_runs(trigger: Trigger, schedule: Schedule, found: Due, now: datetime, pause: Pause | None) -> list[Run]:
+
+def firing_of(state: State, found: Due, now: datetime) -> Firing:
+    """Return what is handed on of what a timer is due now; raise what the timer does."""
+    event = None
+    if found.runs:
+        at = rfc3339(found.runs[0])
+        event = Event(
+            type=EVENT_TYPE, subject=state.trigger.name, time=found.runs[0], key=at, data={"scheduled_for": at}
+        )
+    reason = _late(state, found, now)
+    in_a_row = bool(reason) or bool(state.backlog) or len(found.runs) > 1
+    return Firing(
+        source=state.source,
+        event=event,
+        cursor=rfc3339(found.first),
+        missed=tuple(_missed_runs(state.trigger, state.schedule, found, now, state.pause)),
+        reason=reason,
+        caught_up=in_a_row and state.trigger.misfire.catch_up is CatchUp.ALL,
+    )
+
+
+def _missed_runs(trigger: Trigger, schedule: Schedule, found: Due, now: datetime, pause: Pause | None) -> list[Run]:
     """Return a run for each missed instant, and one for all that lie before them.
 
     `pause` is the one in which the trigger was, as far as it is known.
     """
+    if found.gap is None and not found.missed:
+        return []
     runs = []
     if found.gap is not None:
         runs.append(_gap_run(trigger, schedule, found.gap, now, pause))
@@ -28,14 +58,14 @@ def missed_runs(trigger: Trigger, schedule: Schedule, found: Due, now: datetime,
     return runs
 
 
-def late(trigger: Trigger, schedule: Schedule, found: Due, now: datetime, pause: Pause | None) -> str:
+def _late(state: State, found: Due, now: datetime) -> str:
     """Say how late the instant that is run is, and why; nothing where it is on time."""
     if not found.runs:
         return ""
-    late_s = (now - schedule.fires_at(found.runs[0])).total_seconds()
+    late_s = (now - state.schedule.fires_at(found.runs[0])).total_seconds()
     if late_s <= ON_TIME_S:
         return ""
-    return f"{format_span(late_s)} late, as {_meanwhile(trigger, found.runs[0], pause)}"
+    return f"{format_span(late_s)} late, as {_meanwhile(state.trigger, found.runs[0], state.pause)}"
 
 
 def _gap_run(trigger: Trigger, schedule: Schedule, gap: Gap, now: datetime, pause: Pause | None) -> Run:
