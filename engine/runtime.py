@@ -22,6 +22,7 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
@@ -299,7 +300,7 @@ class Runtime:
             pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
             boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
         )  # fmt: skip
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
@@ -356,9 +357,15 @@ class Runtime:
                     loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
 
-    def _desk(self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses) -> Desk:
+    def _desk(
+        self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses, timers: Timers
+    ) -> Desk:
         def world() -> World:
-            triggers = {name: rule.trigger for name, rule in rules.items()}
+            # With the intervals that are in force, where they are adapted.
+            triggers = {
+                name: replace(rule.trigger, schedule=timers.schedule(name) or rule.trigger.schedule)
+                for name, rule in rules.items()
+            }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
             return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
 

@@ -245,7 +245,7 @@ def test_each_wait_says_what_for() -> None:
     view, _ = foresee(known, 170.0, durations={"bake": 30.0, "mill": 3.0})
     assert [one["waits_for"] for one in view["triggers"]] == [{}, {"a slot of the engine": 3}]
     known = world([job(concurrency=1)], [timed(), timed("other")], concurrency=4)
-    view, _ = foresee(known, 130.0, durations={"bake": 20.0})
+    view, _ = foresee(known, 150.0, durations={"bake": 20.0})
     assert view["triggers"][1]["waits_for"] == {"a slot of job bake": 3}
     assert (view["triggers"][1]["wait_mean_s"], view["triggers"][1]["wait_longest_s"]) == (20.0, 20.0)
     assert view["examples"]["waits"][0]["reason"] == "waits for a slot of job bake"
