@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.backfills import BackfillProgress, BackfillRequest, BackfillState
     from engine.decide.upcoming import Upcoming
     from engine.embedding import Engine, RunContext, TriggerView
     from engine.errors import (
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Conflict,
         EngineError,
         InvalidEvent,
+        InvalidRequest,
         NotFound,
         StoreDamaged,
         StoreError,
@@ -30,12 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accepted",
+    "BackfillProgress",
+    "BackfillRequest",
+    "BackfillState",
     "ConfigError",
     "Conflict",
     "Engine",
     "EngineError",
     "Event",
     "InvalidEvent",
+    "InvalidRequest",
     "NotFound",
     "Outcome",
     "Pause",
@@ -51,6 +57,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "engine.backfills": ("BackfillProgress", "BackfillRequest", "BackfillState"),
     "engine.decide.upcoming": ("Upcoming",),
     "engine.embedding": ("Engine", "RunContext", "TriggerView"),
     "engine.events": ("Accepted", "Event"),

@@ -23,6 +23,7 @@ from engine.decide.attempts import (
     after_replacement,
     timed_out,
 )
+from engine.decide.lanes import Room
 from engine.decide.limits import Slots
 from engine.decide.overlap import (
     REPLACES,
@@ -39,11 +40,12 @@ from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
+from engine.lanes import BackfillLane
 from engine.overlaps import Overlaps
 from engine.plugin import Outcome
 from engine.processes import kernel_start
 from engine.queue import Queue, Timeline, Waiting
-from engine.runs import ENDED, Origin, Run, RunState, Step
+from engine.runs import ENDED, Lane, Origin, Run, RunState, Step
 from engine.store.base import QueuePlace, Store
 from engine.store.changes import End, Enqueue, Finish, NoteProcess, Start
 from engine.units import format_span
@@ -92,6 +94,7 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
+        on_backfilled: Callable[[Run, AttemptEnd], None],
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -104,6 +107,7 @@ class Dispatch:
         self._ageing_s = ageing_s
         self._on_change = on_change
         self._on_end = on_end
+        self._on_backfilled = on_backfilled
         self._limited = limited
         self._slots = Slots(concurrency)
         for job in jobs.values():
@@ -112,6 +116,8 @@ class Dispatch:
         self._moving: set[str] = set()
         self._fewer_moving = asyncio.Event()
         self._queue = Queue(self._read_head, self._is_active)
+        self._backfills = BackfillLane(clock, Queue(self._read_backfill_head, self._is_active))
+        self._backfill_waits = asyncio.Event()
         self._timeline = Timeline(self._read_due, self._is_active)
         self._overlaps = Overlaps(
             clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
@@ -161,6 +167,7 @@ class Dispatch:
         self._slots.limit(job)
         self._overlaps.limit(job)
         self._queue.unpark(job.name)
+        self._backfills.unpark(job.name)
         self.pump()
 
     # The pause of the engine
@@ -170,6 +177,7 @@ class Dispatch:
         self._paused = paused
         if not paused:
             self._let_pass.clear()
+            self._backfills.count_anew()
             self.pump()
 
     # The starter that intake uses
@@ -208,7 +216,11 @@ class Dispatch:
             self._let_pass[run.id] = run.job
 
     def offer(self, run: Run, event: Event | None) -> None:
-        self._queue.offer(run, event)
+        if run.origin is Origin.BACKFILL:
+            self._backfills.offer(run, event)
+            self._backfill_waits.set()
+        else:
+            self._queue.offer(run, event)
         if self._starting:
             self._overlaps.make_room(run)
         self.pump()
@@ -235,11 +247,13 @@ class Dispatch:
                         self._queue.expect(job)
                     for job in self._queue.low():
                         await self._queue.refill(job)
+                    await self._begin_backfills()
                     await self._timeline.refill()
                     self._starting = True
                     group.start_soon(self._follow_timeline, name="dispatch: timeline")
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
+                    group.start_soon(self._follow_backfills, name="dispatch: backfills")
                     self._overlaps.go_on()
                     task_status.started()
                     self.pump()
@@ -278,6 +292,13 @@ class Dispatch:
         if not self._slots.taken:
             self._idle.set()
         self._queue.unpark(job)
+        if self._backfills.waiting:
+            self._backfills.unpark(job)
+
+    def _give_slot_of(self, run: Run) -> None:
+        if run.origin is Origin.BACKFILL:
+            self._backfills.ended(run)
+        self._give_slot(run.job)
 
     def _moved(self, run_id: str) -> None:
         self._moving.discard(run_id)
@@ -292,17 +313,68 @@ class Dispatch:
             self._start_past_pause()
             return
         while self._starting and self._slots.taken < self._slots.most:
-            waiting = self._queue.take(self._slots.may_start)
+            if self._backfills.waiting:
+                waiting = self._take_beside_backfills()
+            else:
+                waiting = self._queue.take(self._slots.may_start)
             if waiting is None:
                 break
             self._slots.take(waiting.run.job)
             self._start(waiting)
-            if self._queue.is_low(waiting.run.job):
-                self._spawn(self._refill, waiting.run.job)
+            lane = self._backfills if waiting.run.origin is Origin.BACKFILL else self._queue
+            if lane.is_low(waiting.run.job):
+                self._spawn(self._refill, lane, waiting.run.job)
         else:
             return
         for job in self._queue.low():
-            self._spawn(self._refill, job)
+            self._spawn(self._refill, self._queue, job)
+        for job in self._backfills.low() if self._backfills.waiting else ():
+            self._spawn(self._refill, self._backfills, job)
+
+    def _take_beside_backfills(self) -> Waiting | None:
+        """Take the next run of either lane, as `engine.decide.lanes` says."""
+        engine = Room(self._slots.taken, self._slots.most)
+        return (
+            self._backfills.take_ahead(engine, self._room_of)
+            or self._queue.take(self._slots.may_start)
+            or self._backfills.take_idle(engine, self._room_of)
+        )
+
+    def _room_of(self, job: str) -> Room:
+        return Room(self._slots.taken_by(job), self._slots.limit_of(job))
+
+    async def _begin_backfills(self) -> None:
+        """Take up the runs of backfills that wait in the store."""
+        for job in await self._store.queued_jobs(Lane.BACKFILL):
+            self._backfills.expect(job)
+            self._backfill_waits.set()
+        for job in self._backfills.low():
+            await self._backfills.refill(job)
+
+    async def _follow_backfills(self) -> None:
+        """Look again when live work may have kept a backfill from every slot for too long."""
+        while True:
+            await self._backfill_waits.wait()
+            self._backfill_waits.clear()
+            while self._backfills.waiting:
+                await self._clock.sleep(min(self._backfills.look_in_s(), LONGEST_SLEEP_S))
+                self.pump()
+
+    async def end_backfilled(self, run: Run, step: Step) -> bool:
+        """End a run of a backfill that waits, durably; return False where it has started or ended meanwhile.
+
+        Raises StoreError.
+        """
+        self._timeline.remove(run.id)
+        self._backfills.remove(run)
+        try:
+            await self._finish(run, End(run=run.id, step=step))
+        except Conflict:
+            return False
+        # It may have been on its way into the lane.
+        self._backfills.remove(run)
+        self._on_change(run.id)
+        return True
 
     def _start_past_pause(self) -> None:
         for run_id, job in list(self._let_pass.items()) if self._starting else ():
@@ -337,12 +409,14 @@ class Dispatch:
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
         if self._runs is None:
             # All has ended; what is stored as running is settled at the next start.
-            self._give_slot(run.job)
+            self._give_slot_of(run)
             return
         active = Active(run)
         if not self._starting:
             # It was stored as running while we began to stop.
             active.why = "interrupted"
+        elif (by := self._overlaps.replaced_by(run.id)) is not None:
+            active.why, active.by = "replaced", by
         self._active[run.id] = active
         self._let_pass.pop(run.id, None)
         self._overlaps.add(run)
@@ -368,16 +442,20 @@ class Dispatch:
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
             end = self._decide_end(active, outcome, started_at)
-            recorded = self._finish(active.run, Finish.of(run.id, end))
             if end.step.state in ENDED:
-                self._overlaps.remove(run)
+                self._overlaps.remove(run)  # what follows from its end does not meet it any more
+            else:
+                self._overlaps.add(replace(active.run, state=end.step.state))
+            recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)
-            self._give_slot(run.job)
+            self._give_slot_of(run)
             gave_back = True
             self.pump()
             await recorded
             self._on_end(run, end)
+            if run.origin is Origin.BACKFILL:
+                self._on_backfilled(run, end)
             self._moved(run.id)
             if end.due_at is not None and not self._overlaps.was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
@@ -391,7 +469,7 @@ class Dispatch:
             if not gave_back:
                 self._active.pop(run.id, None)
                 self._overlaps.remove(run)
-                self._give_slot(run.job)
+                self._give_slot_of(run)
                 self.pump()
             self._on_change(run.id)
 
@@ -587,7 +665,8 @@ class Dispatch:
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        if met.action is not Action.REPLACE and self.claim(run.job, past_pause=run.id in self._let_pass):
+        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
+        if may_start and self.claim(run.job, past_pause=run.id in self._let_pass):
             self._start(Waiting(run, None))
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
@@ -619,13 +698,16 @@ class Dispatch:
     async def _read_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
         return await self._store.queue_head(job, after=after, limit=limit)
 
+    async def _read_backfill_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
+        return await self._store.queue_head(job, after=after, limit=limit, lane=Lane.BACKFILL)
+
     async def _read_due(self, after: tuple[datetime, str], limit: int) -> list[tuple[datetime, Run]]:
         return await self._store.due(after=after, limit=limit)
 
-    async def _refill(self, job: str) -> None:
-        while self._queue.is_low(job):
+    async def _refill(self, lane: Queue | BackfillLane, job: str) -> None:
+        while lane.is_low(job):
             try:
-                await self._queue.refill(job)
+                await lane.refill(job)
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_READ_S)
                 continue

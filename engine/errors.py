@@ -6,6 +6,7 @@
     ├── InvalidEvent            what a sender or a plugin offered is not an event
     ├── NotFound                no trigger, job, event or run of that name
     ├── Conflict                the thing exists, but its state forbids what was asked
+    ├── InvalidRequest          what was asked for makes no sense, whatever the state of things
     ├── PluginError             a plugin can't be loaded or broke the plugin contract
     └── StoreError
         ├── StoreUnavailable    the store can't take it now (full, locked, away): try again
@@ -79,6 +80,10 @@ class NotFound(EngineError):
 
 class Conflict(EngineError):
     """The thing is there, but its state forbids what was asked; the text says which state."""
+
+
+class InvalidRequest(EngineError):
+    """What was asked for makes no sense, whatever the state of things; the text says what would."""
 
 
 class PluginError(EngineError):

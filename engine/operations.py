@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
+from engine.backfill import Backfills
 from engine.clock import Clock, rfc3339
 from engine.config import Config
 from engine.config.scalars import near
@@ -123,8 +124,8 @@ class Operations:
 
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
-        Dispatch, timers: Timers, sources: Sources, routes: Routes, run_logs: RunLogs, changes: Changes,
-        pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
+        changes: Changes, pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
@@ -135,6 +136,7 @@ class Operations:
         self._dispatch = dispatch
         self._timers = timers
         self._sources = sources
+        self.backfills = backfills
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
@@ -179,6 +181,7 @@ class Operations:
             "triggers": len(self._rules),
             "jobs": len(self.jobs),
             "sources": self.source_views(),
+            "backfills": self.backfills.status(),
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
@@ -354,7 +357,10 @@ class Operations:
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
         trigger = self._rule(name).trigger
-        return upcoming(trigger, after, pause=self._pauses.now(name), default_zone=self.config.engine.timezone)
+        return upcoming(
+            trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
+            default_zone=self.config.engine.timezone,
+        )  # fmt: skip
 
     def why_completed(self, name: str) -> str | None:
         """Say why nothing more of a trigger's timer comes due; None where something does."""

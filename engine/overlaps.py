@@ -40,6 +40,8 @@ class Overlaps:
         self._is_moving = is_moving
         self._cancel = cancel
         self._end = end
+        self._given_up: dict[str, str] = {}
+        """Those that are stored as running and about to be launched, with the runs that take their places."""
         self._replaced: set[str] = set()
         """Those that were ended while they were on their way to where they would have waited."""
 
@@ -60,6 +62,7 @@ class Overlaps:
     def remove(self, run: Run) -> None:
         """Forget a run that has ended, or was not stored."""
         self._runs.end(run.job, run.id)
+        self._given_up.pop(run.id, None)
 
     async def load(self, store: Store) -> None:
         """Take up what may be in the way of new runs."""
@@ -84,10 +87,18 @@ class Overlaps:
             self._drop(run.job, run_id, RunState.SKIPPED, run.id, now)
         if met.cancels is None:
             return
+        known = self._runs.find(run.job, met.cancels)
         if self._cancel(met.cancels, run.id):
             self._runs.leave(run.job, met.cancels)
+        elif known is not None and known.state is RunState.RUNNING:
+            self._runs.leave(run.job, met.cancels)
+            self._given_up[met.cancels] = run.id
         else:
             self._drop(run.job, met.cancels, RunState.CANCELLED, run.id, now)
+
+    def replaced_by(self, run_id: str) -> str | None:
+        """Return the run that takes the place of one that is launched now, where one does."""
+        return self._given_up.pop(run_id, None)
 
     def was_replaced(self, run_id: str) -> bool:
         """Tell whether a run was ended while it was on its way to where it would have waited."""

@@ -121,7 +121,7 @@ class Pauses:
         await self._store(key, pause)
         log.info(
             "%s", _capital(pause.said() + (f" (by {who})" if who else "")),
-            extra={"action": "paused", "scope": scope.value, "name_": name, "by": who},
+            extra={"action": "paused", "scope": scope.value, "of": name, "by": who},
         )  # fmt: skip
         return pause
 
@@ -134,7 +134,7 @@ class Pauses:
         if held is not None:
             log.info(
                 "%s is resumed%s", _capital(held.subject), f" (by {who})" if who else "",
-                extra={"action": "resumed", "scope": scope.value, "name_": name, "by": who},
+                extra={"action": "resumed", "scope": scope.value, "of": name, "by": who},
             )  # fmt: skip
         return held is not None
 
@@ -170,7 +170,7 @@ class Pauses:
         assert pause.until is not None  # noqa: S101 - it has ended
         log.info(
             "The pause of %s ended at %s, as it was to", pause.subject, rfc3339(pause.until),
-            extra={"action": "pause_ended", "scope": pause.scope.value, "name_": pause.name},
+            extra={"action": "pause_ended", "scope": pause.scope.value, "of": pause.name},
         )  # fmt: skip
         self._tell(pause)
 

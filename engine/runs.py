@@ -67,6 +67,13 @@ class Origin(StrEnum):
     REPLAY = "replay"
 
 
+class Lane(StrEnum):
+    """Which of two queues a run waits in: what is done now goes before what is made up for."""
+
+    LIVE = "live"
+    BACKFILL = "backfill"
+
+
 class Step(Struct, frozen=True, kw_only=True):
     """One line of a run's trace: when it came to a state, and why."""
 
@@ -132,6 +139,11 @@ class Run(Struct, frozen=True, kw_only=True):
     boot: str | None = None
     trace: tuple[Step, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def lane(self) -> Lane:
+        """The queue that it waits in."""
+        return Lane.BACKFILL if self.origin is Origin.BACKFILL else Lane.LIVE
 
     @property
     def ready_at(self) -> datetime:

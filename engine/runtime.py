@@ -22,9 +22,11 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
+from engine.backfill import Backfills
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
 from engine.decide.attempts import AttemptEnd, after_crash
@@ -122,7 +124,9 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = self._registry = registry or Registry.discover(config.engine.plugins)
-        self._own_sources = frozenset({"engine", "timer", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers})
+        self._own_sources = frozenset(
+            {"engine", "timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers}
+        )
         self._dispatch: Dispatch | None = None
         self._sources: Sources | None = None
         self.operations: Operations | None = None
@@ -244,7 +248,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, limited=limited,
+            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
@@ -255,6 +259,10 @@ class Runtime:
             own_sources=self._own_sources,
         )  # fmt: skip
         await self._settle(store, intake.finish)
+        backfills = Backfills(
+            clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
+            end_waiting=dispatch.end_backfilled,
+        )  # fmt: skip
 
         async def begin(cursors: Sequence[Cursor]) -> Any:
             return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
@@ -267,6 +275,7 @@ class Runtime:
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
             timers.look_again(names)
+            backfills.look_again()
 
         pauses.on_change = pauses_changed
         dispatch.hold(pauses.engine is not None)
@@ -287,11 +296,11 @@ class Runtime:
             adaptation.add(trigger)
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
-            timers=timers, sources=sources, routes=routes, run_logs=run_logs, changes=changes, pauses=pauses,
-            adaptation=adaptation, rules=rules, retired=retired,
+            timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
+            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
+            boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
-            foresight=self._desk(store, rules, dispatch.jobs, pauses),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
         )  # fmt: skip
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
@@ -311,6 +320,7 @@ class Runtime:
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
+                    await inner.start(backfills.run, name="backfills")
                     if used:
                         with anyio.move_on_after(ROUTES_S):
                             await routes_ready.wait()
@@ -347,9 +357,15 @@ class Runtime:
                     loop_watch.stop()
         log.info("Stopped", extra={"action": "stopped"})
 
-    def _desk(self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses) -> Desk:
+    def _desk(
+        self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses, timers: Timers
+    ) -> Desk:
         def world() -> World:
-            triggers = {name: rule.trigger for name, rule in rules.items()}
+            # With the intervals that are in force, where they are adapted.
+            triggers = {
+                name: replace(rule.trigger, schedule=timers.schedule(name) or rule.trigger.schedule)
+                for name, rule in rules.items()
+            }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
             return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
 

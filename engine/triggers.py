@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.events import Event
 from engine.jobs import RetryChange
@@ -90,7 +91,8 @@ class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def said_of(self, trigger: str) -> str:
         """Say why a trigger is paused: what holds for it, until when, and why."""
-        return self.said()
+        own = self.scope is PauseScope.TRIGGER and not self.parts
+        return (replace(self, name=trigger) if own else self).said()
 
 
 def merged(pauses: Sequence[Pause]) -> Pause | None:

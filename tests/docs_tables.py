@@ -19,6 +19,7 @@ from engine.cli.app import app
 from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
 from engine.config.model import (
+    AdaptiveTable,
     DebounceTable,
     DefaultsTable,
     EngineSettings,
@@ -47,7 +48,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.decide.upcoming import Upcoming, upcoming
@@ -26,7 +27,7 @@ from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
-from engine.runs import Attempt, Origin, Run, RunState, Step
+from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
 from engine.store.base import (
     EventFilter,
     Ledger,
@@ -40,6 +41,7 @@ from engine.store.base import (
 from engine.store.changes import Change
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
+from tests.fake_backfills import FakeBackfills
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -110,11 +112,37 @@ class FakeStore(Store):
         ids = self.joined.get(run_id, (self.kept[run_id].event,))
         return tuple(self.stored[one].event for one in ids)
 
-    async def queue_head(self, job: str, *, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
+    async def queue_head(
+        self, job: str, *, after: QueuePlace | None, limit: int, lane: Lane = Lane.LIVE
+    ) -> list[tuple[Run, Event]]:
         return []
 
-    async def queued_jobs(self) -> list[str]:
+    async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
         return []
+
+    async def backfill(self, backfill_id: str) -> Backfill | None:
+        return None
+
+    async def backfill_of_request(self, request: str) -> Backfill | None:
+        return None
+
+    async def backfills(self, *, limit: int, before: str | None = None) -> list[Backfill]:
+        return []
+
+    async def open_backfills(self) -> list[Backfill]:
+        return []
+
+    async def backfill_instants(self, backfill_id: str) -> tuple[datetime, ...]:
+        return ()
+
+    async def backfill_counts(self, backfill: Backfill) -> dict[RunState, int]:
+        return {}
+
+    async def backfill_runs(self, backfill: Backfill) -> list[Run]:
+        return []
+
+    async def succeeded_instants(self, trigger: str, *, start: datetime, end: datetime) -> dict[datetime, str]:
+        return {}
 
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return []
@@ -156,6 +184,23 @@ class FakeStore(Store):
         return []
 
 
+def an_adaptive_view() -> dict[str, Any]:
+    """Return how an interval is that grew, in full."""
+    why = "lengthened from 1h to 1h30m: 0% of the runs succeed, at least 95% should"
+    change = {
+        "at": "2026-11-21T09:00:00Z", "old_s": 3600.0, "new_s": 5400.0, "rule": "success_rate", "reason": why,
+    }  # fmt: skip
+    inputs = {
+        "runs": 2,
+        "success_rate": {"value": 0.5, "limit": 0.95},
+        "duration_s": {"value": None, "limit": 2700.0},
+    }
+    return {
+        "interval_s": 5400.0, "in_force_s": 5400.0, "base_s": 3600.0, "min_s": 1800.0, "max_s": 14400.0, "mode": "on",
+        "frozen": None, "last_change": change, "why": why, "inputs": inputs, "changes": [change],
+    }  # fmt: skip
+
+
 class FakeOperations:
     """An engine that accepts everything, and remembers what it was asked for."""
 
@@ -167,11 +212,12 @@ class FakeOperations:
         self.heard: list[Event] = []
         self.fired: list[dict[str, Any]] = []
         self.paused: dict[str, Pause] = {}
-        self.adaptive: dict[str, dict[str, Any]] = {"nightly": {"interval_s": 3600.0, "why": "it stays: all is well"}}
+        self.adaptive: dict[str, dict[str, Any]] = {"nightly": an_adaptive_view()}
         self.adapted: list[tuple[str, str, str]] = []
         self.routes: dict[str, dict[str, Handler]] = {}
         self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
+        self.backfills = FakeBackfills()
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"

@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 MADE_IN = (
     "engine/*.py",
+    "engine/backfill/*.py",
     "engine/decide/*.py",
     "engine/embedding/*.py",
     "engine/intake/*.py",
@@ -62,7 +63,7 @@ def _assigned(target: ast.expr, value: ast.expr) -> Iterator[ast.expr]:
     elif isinstance(target, ast.Tuple):
         values = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
         for one in values:
-            if isinstance(one, ast.Tuple):
+            if isinstance(one, ast.Tuple) and not any(isinstance(part, ast.Starred) for part in one.elts):
                 for part, given in zip(target.elts, one.elts, strict=True):
                     yield from _assigned(part, given)
 

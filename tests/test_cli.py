@@ -714,3 +714,37 @@ def test_the_list_of_triggers_says_what_is_paused(running: Running) -> None:
     told = ask(running, "triggers").output
     assert "Trigger nightly is paused since 2026-11-21 09:30:00" in told
     assert ": stock-taking" in told
+
+
+def test_an_adapted_interval_is_shown_with_what_it_goes_by_and_its_changes(running: Running) -> None:
+    result = ask(running, "adaptive", "nightly")
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "Trigger nightly: every 1h30m, configured 1h, 30m to 4h",
+        "  lengthened from 1h to 1h30m: 0% of the runs succeed, at least 95% should",
+        "  seen since the last change, in 2 runs:",
+        "    success_rate   0.5, at least 0.95",
+        "    duration       nothing yet, at most 45m",
+        "AT                         FROM  TO     RULE          REASON",
+        "2026-11-21 09:00:00+00:00  1h    1h30m  success_rate  "
+        "lengthened from 1h to 1h30m: 0% of the runs succeed, at least 95% should",
+    ]
+    view = running.operations.adaptive["nightly"]
+    view |= {"mode": "shadow", "in_force_s": 3600.0, "frozen": {"since": "2026-11-21T09:00:00Z", "reason": "audit"}}
+    lines = ask(running, "adaptive", "nightly").output.splitlines()
+    assert lines[1] == "  its source looks every 1h, as another trigger on it wants that"
+    assert lines[2] == "  shadow: it is only said what would be done"
+    assert lines[3] == "  frozen since 2026-11-21 09:00:00+00:00: audit"
+    assert json.loads(ask(running, "adaptive", "nightly", "--json").output) == view
+
+
+def test_an_adapted_interval_is_frozen_unfrozen_and_reset(running: Running) -> None:
+    assert ask(running, "adaptive", "nightly", "--freeze", "--reason", "the audit").exit_code == 0
+    assert ask(running, "adaptive", "nightly", "--unfreeze").exit_code == 0
+    assert ask(running, "adaptive", "nightly", "--reset").exit_code == 0
+    assert running.operations.adapted == [
+        ("nightly", "freeze", "the audit"), ("nightly", "unfreeze", ""), ("nightly", "reset", ""),
+    ]  # fmt: skip
+    assert ask(running, "adaptive", "nightly", "--freeze", "--reset").exit_code == 2
+    assert ask(running, "adaptive", "nightly", "--reason", "x").exit_code == 2
+    assert ask(running, "adaptive", "unknown").exit_code == 1

@@ -319,6 +319,7 @@ def test_equal_commands_are_one_job_unless_something_else_is_otherwise(tmp_path:
         ("[ -f /x ] && FOO=1 nice -n 10 python3 /srv/jobs/clean_up.py", "clean-up"),
         ("./täglich", "t-glich"),
         ("$CMD", "command"),
+        ('echo "$GREETING"; cat', "echo"),
         ("☃", "command"),
         ("true", "true"),
         ("a" * 500, "a" * 40),
@@ -414,6 +415,11 @@ def test_whatever_stands_in_a_crontab_the_text_is_toml_and_holds_no_control_code
         "=",
         "a=\nb=",
         "* * * * * " * 50,
+        f"A={' ' * 100_000}x",
+        f"A{' ' * 100_000}",
+        f"0 1 * * * x{' ' * 100_000}y",
+        f"{' ' * 100_000}0 1 * * * x",
+        "\n" * 20_000,
     ],
 )
 def test_hostile_lines_pass_check(tmp_path: Path, line: str) -> None:
@@ -475,6 +481,7 @@ def test_a_file_that_is_there_is_not_written_over_unasked(tmp_path: Path) -> Non
     assert run(str(file), "-o", str(output)).exit_code == 0
     before = output.read_text("utf-8")
     assert tomllib.loads(before)["jobs"]
+    assert output.stat().st_mode & 0o777 == 0o600
     file.write_text("0 2 * * * y\n", "utf-8")
     done = run(str(file), "-o", str(output))
     assert (done.exit_code, output.read_text("utf-8")) == (1, before)

@@ -2,9 +2,9 @@
 
 The table is that of the house. Imports for types alone and within functions count too.
 
-`queue` stands among the ground services: it is a window over the store, which decides nothing and which `dispatch`
-takes runs from; so does `overlaps`, by which `dispatch` knows what is open. So no organ needs to know another. So does
-`following`, which knows who is on the end of which run.
+`queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
+`dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open. So no organ needs to know
+another. So does `following`, which knows who is on the end of which run.
 `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
@@ -23,11 +23,11 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "payload"}),
+    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
-        {"store", "journal", "queue", "following", "registry", "metrics", "processes", "runlogs", "shared", "systemd",
-         "loopwatch", "overlaps"}
+        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
+         "systemd", "loopwatch", "overlaps"}
     ),
     frozenset({"config", "foresight"}),
     frozenset(

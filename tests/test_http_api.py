@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
+from engine.backfills import BackfillRequest
 from engine.errors import Conflict, InvalidEvent, StoreUnavailable
 from engine.http.routes import ROUTES, Route, Router, allowed
 from engine.http.server import HttpServer
 from engine.ids import new_id
 from engine.runs import RunState
+from tests.fake_backfills import FIRST, NOW
 from tests.fake_operations import TOKEN, FakeOperations, serving
 from tests.http_client import Client, asking, raw
 
 V1 = "/api/v1"
+A_DAY = BackfillRequest(trigger="nightly", start=FIRST, end=NOW)
 
 
 @pytest.fixture
@@ -103,6 +106,8 @@ async def test_every_path_answers_options_head_and_405(
 ) -> None:
     run = operations.add_run(state=RunState.SUCCEEDED)
     one = run.event if "/events/" in pattern else run.id
+    if "/backfills/" in pattern:
+        one = (await operations.backfills.begin(A_DAY)).backfill.id
     name = "import" if "/jobs/" in pattern else "nightly"
     path = pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
     methods = {route.method for route in ROUTES if route.pattern == pattern}

@@ -12,9 +12,9 @@ from engine.decide.attempts import after_crash
 from engine.decide.firing import Firing
 from engine.decide.overlap import REPLACES
 from engine.errors import StoreUnavailable
-from engine.events import EventOutcome
+from engine.events import Event, EventOutcome
 from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
-from engine.plugin import Outcome
+from engine.plugin import Outcome, RunEnd, Source, SourceContext
 from engine.runs import Run, RunState
 from engine.store.base import RunFilter
 from engine.store.changes import Finish
@@ -23,6 +23,20 @@ from engine.triggers import Debounce
 from tests.organs import Bench, bench, event, job, trigger
 
 S = RunState
+
+
+class Follows(Source, frozen=True, kw_only=True):
+    """Follows the ends of one job's runs."""
+
+    follows_runs = True
+    job: str = "bake"
+
+    def follows(self, end: RunEnd) -> bool:
+        return end.job == self.job
+
+    async def run(self, context: SourceContext) -> None:
+        context.ready()
+        await anyio.sleep_forever()
 
 
 class Gates:
@@ -331,3 +345,63 @@ async def test_debounced_runs_meet_the_rule_when_their_window_closes(tmp_path: P
         await desk.advance(3)
         found = await states(desk)
         assert (found[first], found[pending]) == ((S.CANCELLED, "replaced"), (S.RUNNING, "started"))
+
+
+async def test_a_run_that_has_ended_is_not_in_the_way_of_what_follows_from_its_end(tmp_path: Path) -> None:
+    rules = [trigger(), trigger("again", source="ends", on=Follows())]
+    jobs, seen = [job(concurrency=1, overlap=Overlap.SKIP)], 0
+
+    async def act(run: Run, job: Job) -> Outcome:
+        nonlocal seen
+        seen += 1
+        if seen > 3:
+            await anyio.sleep_forever()
+        return Outcome.succeeded("done")
+
+    follows = [("ends", Follows())]
+    async with bench(tmp_path / "e.db", jobs=jobs, triggers=rules, following=follows, act=act) as desk:
+        await happen(desk)
+        assert [state for state, _ in (await states(desk)).values()] == [S.SUCCEEDED] * 3 + [S.RUNNING]
+        assert await happen(desk)
+        found = [state for state, _ in (await states(desk)).values()]
+        assert found == [S.SUCCEEDED] * 3 + [S.RUNNING, S.SKIPPED]
+
+
+async def test_what_follows_from_an_end_is_skipped_where_another_run_is_open(tmp_path: Path) -> None:
+    gates = Gates()
+    again = trigger("again", source="ends", on=Follows(job="mix"))
+    rules = [trigger(), trigger("first", job="mix", source="mix"), again]
+    jobs, follows = [job(concurrency=1, overlap=Overlap.SKIP), job("mix")], [("ends", Follows(job="mix"))]
+    async with bench(tmp_path / "e.db", jobs=jobs, triggers=rules, following=follows, act=gates.act) as desk:
+        first, mixing = await happen(desk), await happen(desk, source="mix")
+        gates.open(mixing)
+        await desk.settle()
+        *_, (state, code) = (await states(desk)).values()
+        assert (state, code) == (S.SKIPPED, "overlap")
+        assert (await states(desk))[mixing][0] is S.SUCCEEDED
+        assert (await desk.store.ledger()).missing == ()
+        assert first
+
+
+async def test_a_fire_that_bypasses_the_pause_meets_overlap_all_the_same(tmp_path: Path) -> None:
+    gates = Gates()
+    async with bench(tmp_path / "e.db", jobs=[job(concurrency=1, overlap=Overlap.SKIP)], act=gates.act) as desk:
+        await happen(desk)
+        desk.dispatch.hold(True)
+        fired = await desk.intake.fire("on-grain", bypass=frozenset({"pause"}))
+        assert (await desk.run_of(fired.runs[0])).state is S.SKIPPED
+
+
+async def test_a_run_may_be_replaced_before_it_is_launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates, held = Gates(), list[tuple[Run, Event]]()
+    async with bench(tmp_path / "e.db", jobs=[job(concurrency=1, overlap=Overlap.REPLACE)], act=gates.act) as desk:
+        launch = desk.dispatch.launch
+        monkeypatch.setattr(desk.dispatch, "launch", lambda run, event: held.append((run, event)))
+        first = await happen(desk)
+        assert (await desk.run_of(first)).state is S.RUNNING
+        second = await happen(desk)
+        assert (await states(desk))[second] == (S.QUEUED, REPLACES)
+        launch(*held[0])
+        await desk.settle()
+        assert await states(desk) == {first: (S.CANCELLED, "replaced"), second: (S.RUNNING, "started")}
+        assert [begun for begun, *_ in desk.script.begun] == [second]

@@ -91,6 +91,12 @@ def test_each_built_in_preset_makes_a_sound_trigger(tmp_path: Path, name: str) -
         assert due - WEEK <= timedelta(days=7)
 
 
+def test_presets_whose_runs_wait_between_attempts_do_not_hang_on_the_defaults_of_the_configuration() -> None:
+    for preset in standard(Registry.discover()).values():
+        retry = preset.settings.plain().get("retry", {})
+        assert ("delay" in retry) == ("max_delay" in retry) == (retry.get("attempts", 1) > 1), preset.name
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in GIVEN])
 def test_a_preset_without_parameters_needs_nothing_but_a_job(tmp_path: Path, name: str) -> None:
     assert standard(Registry.discover())[name].parameters == {}
@@ -339,6 +345,25 @@ def test_one_preset_for_many_triggers_is_not_changed_by_any_of_them(tmp_path: Pa
     assert load_text(tmp_path, text).triggers["a"].on.expression == "@daily"
 
 
+def test_a_duration_in_debounce_is_its_wait_also_beside_a_table(tmp_path: Path) -> None:
+    before = """
+    [presets.short]
+    on.manual = true
+    debounce = "2s"
+    [presets.long]
+    on.manual = true
+    debounce.max_wait = "1m"
+    """
+    made = one_trigger(tmp_path, 'preset = "short"\ndebounce.key = "event.type"', before)
+    assert made.debounce == Debounce(wait_s=2.0, key="event.type")
+    made = one_trigger(tmp_path, 'preset = "long"\ndebounce = "3s"', before)
+    assert made.debounce == Debounce(wait_s=3.0, max_wait_s=60.0)
+
+
+def test_an_empty_table_of_a_source_says_nothing(tmp_path: Path) -> None:
+    assert one_trigger(tmp_path, 'preset = "daily"\non = {}').on.expression == "@daily"
+
+
 # Where mistakes are told
 
 
@@ -394,6 +419,7 @@ def test_a_mistake_in_a_preset_is_told_there_once_however_many_have_it(tmp_path:
         ("presets.daily = 3", "found 3, expected a table"),
         ('[presets."a b"]', 'found "a b", which is no name'),
         ('[presets.a]\non.files.match = ["*"]\nparameters = { "on.files.pat" = "x" }', "is no setting of this preset"),
+        ('[presets.a]\nparameters = { filter = { env = "X" } }', "expected text that says what it is"),
         ('[presets.a]\nretry = 3', "found 3, expected"),
         ('[presets.a]\nconcurrency = 3', "unknown key"),
         ('[presets.a]\non = { cron = "* * * * *", interval = "1m" }', "expected exactly one source or timer"),
@@ -546,6 +572,19 @@ def test_what_a_trigger_says_of_retries_changes_the_policy_of_its_job() -> None:
     policy = RetryPolicy(attempts=2, delay_s=1.0)
     assert RetryChange(attempts=5).applied(policy) == RetryPolicy(attempts=5, delay_s=1.0)
     assert RetryChange().applied(policy) == policy
+
+
+def test_retries_that_only_trigger_and_job_together_get_wrong_are_told(tmp_path: Path) -> None:
+    text = f'{JOB}[triggers.t]\njob = "j"\non.manual = true\nretry.delay = "10m"\n'
+    [(line, path, message)] = told(tmp_path, text)
+    assert (line, path) == (6, "triggers.t.retry")
+    assert "with what job j says, delay is 10m, longer than max_delay, which is 5m" in message
+    assert load_text(tmp_path, f'[defaults]\nretry.max_delay = "1h"\n{text}').triggers["t"].retry is not None
+    engine = Engine(tmp_path / "data")
+    engine.job(name="j")(lambda run: None)
+    engine.add_trigger("t", job="j", manual=True, retry={"delay": "10m"})
+    with pytest.raises(ConfigError, match="longer than max_delay"):
+        engine._definitions.whole()
 
 
 async def test_its_timeout_and_retries_hold_for_its_runs_and_not_for_those_of_others(tmp_path: Path) -> None:

@@ -256,6 +256,24 @@ def test_millions_of_instants_are_counted_and_not_stepped_through(timer: Timer, 
     assert steps_of(timer, due) < 400
 
 
+@pytest.mark.parametrize("every_s", [1.0, 60.0, 86_400.0])
+def test_a_far_way_is_gone_both_ways_from_a_start_of_long_ago(every_s: float) -> None:
+    start = instant("0002-06-01")
+    schedule = scheduled(Interval(every=every_s, start=start, every_nth=10_000))
+    step = timedelta(seconds=every_s * 10_000)
+    assert schedule.next(start) == start + step
+    assert schedule.previous(start + step) == start
+    assert schedule.previous(start) is None
+
+
+def test_each_nth_of_instants_that_come_to_an_end_comes_to_one_too() -> None:
+    times = tuple(instant("2026-01-01") + timedelta(hours=n) for n in range(100))
+    schedule = scheduled(At(times=times, every_nth=60))
+    assert schedule.next(instant("2026-01-01T01:00")) == times[60]
+    assert schedule.next(times[60]) is None
+    assert schedule.previous(instant("2030-01-01")) == times[60]
+
+
 def steps_of(timer: Timer, due: datetime) -> int:
     """Return how often the timer is asked for the instant after one, when it was not asked before."""
     asked = 0
@@ -460,6 +478,14 @@ def test_equal_schedules_are_equal_whatever_they_were_asked() -> None:
     assert one != scheduled(replace(timer, every_nth=3))
     changed = {**CALENDARS, "holidays": Calendar(name="holidays", weekdays=frozenset({1}))}
     assert one != Schedule(trigger="nightly", timer=timer, calendars=changed)
+
+
+def test_another_timer_in_a_schedule_goes_by_its_own_settings() -> None:
+    plain, ended = Cron(expression="0 2 * * *"), Cron(expression="0 3 * * *", end=instant("2026-01-01T12:00"))
+    one, other = scheduled(plain), scheduled(ended)
+    assert replace(one, timer=ended) == other
+    assert replace(one, timer=ended).next(instant("2026-01-02")) is None
+    assert replace(other, timer=plain).next(instant("2026-01-02")) == instant("2026-01-02T02:00")
 
 
 def test_a_trigger_without_one_gets_one_of_its_timer() -> None:

@@ -520,6 +520,27 @@ async def test_beats_come_at_once_and_then_from_start_to_start_and_slow_rounds_s
         assert times == [0, 10, 35, 40, 50, 60, 70, 80]
 
 
+async def test_the_beats_of_a_source_whose_interval_is_adapted_are_further_apart_at_once(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    async def act(context: SourceContext) -> None:
+        context.ready()
+        async for _ in context.every(10):
+            now = context.clock.monotonic()
+            times.append(now)
+
+    async with yard(tmp_path, ticks=act) as at_work:
+        await at_work.clock.advance(15)
+        [state] = at_work.sources.states
+        at_work.sources.set_factor(state.id, 2.0)
+        at_work.sources.set_factor("unknown", 3.0)
+        await at_work.clock.advance(40)
+        assert times == [0, 10, 30, 50]
+        at_work.sources.set_factor(state.id, 1.0)
+        await at_work.clock.advance(20)
+        assert times == [0, 10, 30, 50, 60, 70]
+
+
 async def test_steps_of_the_wall_clock_move_no_beat(tmp_path: Path) -> None:
     times: list[float] = []
 

@@ -10,26 +10,32 @@ from pathlib import Path
 
 import pytest
 
-from engine.store import reads
+from engine.backfills import Backfill
+from engine.runs import Lane
+from engine.store import backfills, reads
 from engine.store.base import EventFilter, QueuePlace, RunFilter
 from engine.store.opening import prepare
-from engine.store.reads import QUERIES
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
 
-SMALL = {"runs_queue", "runs_due", "runs_live", "runs_in_the_way", "outcomes_joined"}
+SMALL = {
+    "runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "runs_in_the_way", "outcomes_joined"
+}  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
-TABLES = {"events", "outcomes", "runs", "cursors", "memory", "e", "o", "r"}
+TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "e", "o", "r"}
+QUERIES = reads.QUERIES | backfills.QUERIES
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",
     "runs": "a list walks runs from the newest on by their id, and stops at its limit",
+    "backfills": "a list walks backfills from the newest on by their id, and stops at its limit",
     "ledger": "it adds up the whole store, by name",
 }
 """Reads that walk more, and why they may; none is between an event and its run."""
 
 SORTS = {
+    "backfill_counts": "GROUP BY",  # the runs of one backfill
     "run_events": "ORDER BY",  # the events of one run
     "stats": "GROUP BY",  # the runs of one trigger
     "counts": "GROUP BY",  # what waits or runs, by its state
@@ -39,6 +45,7 @@ SORTS = {
 """Reads that sort, or gather in groups, what an index has found."""
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+BACKFILL = Backfill(id="b1", trigger="bake", from_at=AT, to_at=AT, total=0, created_at=AT)
 
 READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "find_event": lambda raw: reads.find_event(raw, "mill", "k"),
@@ -50,6 +57,16 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "queue_head": lambda raw: reads.queue_head(raw, "oven", None, 512),
     "queue_after": lambda raw: reads.queue_head(raw, "oven", QueuePlace(5, "r1"), 512),
     "queued_jobs": reads.queued_jobs,
+    "backfill_queue_head": lambda raw: reads.queue_head(raw, "oven", None, 512, Lane.BACKFILL),
+    "backfill_queue_after": lambda raw: reads.queue_head(raw, "oven", QueuePlace(5, "r1"), 512, Lane.BACKFILL),
+    "backfill_queued_jobs": lambda raw: reads.queued_jobs(raw, Lane.BACKFILL),
+    "backfill": lambda raw: backfills.backfill(raw, "b1"),
+    "backfill_of_request": lambda raw: backfills.backfill_of_request(raw, "r"),
+    "open_backfills": backfills.open_backfills,
+    "backfill_instants": lambda raw: backfills.backfill_instants(raw, "b1"),
+    "backfill_counts": lambda raw: backfills.backfill_counts(raw, BACKFILL),
+    "backfill_runs": lambda raw: backfills.backfill_runs(raw, BACKFILL),
+    "succeeded_instants": lambda raw: backfills.succeeded_instants(raw, "bake", AT, AT),
     "due": lambda raw: reads.due(raw, None, 512),
     "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
     "open_windows": reads.open_windows,
@@ -147,14 +164,23 @@ def test_a_list_of_events_is_read_in_its_order_without_sorting(
     assert any("INDEX events_id" in step for step in steps)
 
 
+@pytest.mark.parametrize("before", [None, "b1"])
+def test_a_list_of_backfills_is_read_in_its_order_without_sorting(raw: sqlite3.Connection, before: str | None) -> None:
+    (text,) = statements_of(raw, lambda on: backfills.backfills(on, 50, before))
+    steps = plan_of(raw, text)
+    assert not any("TEMP B-TREE" in step for step in steps), NOT_HOT["backfills"]
+    assert any("INDEX backfills_id" in step for step in steps)
+
+
 def test_every_query_of_the_store_is_looked_at() -> None:
     asked = set(READS) | set(NOT_HOT)
     offered = {
         name
-        for name, each in vars(reads).items()
-        if callable(each) and getattr(each, "__module__", "") == reads.__name__ and not name.startswith("_")
+        for module in (reads, backfills)
+        for name, each in vars(module).items()
+        if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    assert offered - asked <= {"oldest_due"}
+    assert offered - asked <= {"oldest_due", "change_row"}
 
 
 def test_a_plan_that_walks_or_sorts_is_noticed() -> None:

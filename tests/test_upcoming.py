@@ -88,6 +88,8 @@ def test_the_schedule_of_a_trigger_is_asked_and_not_its_timer() -> None:
     trigger = on(Interval(every=60.0), schedule=Late(trigger="nightly", timer=Interval(every=60.0)))
     (one,) = first(trigger, "2026-07-01T12:00")
     assert (one.at, one.fires_at) == (instant("2026-07-02T12:00"), instant("2026-07-02T12:01"))
+    (one,) = first(trigger, "2026-07-01T12:00", schedule=Schedule(trigger="nightly", timer=Interval(every=3600.0)))
+    assert one.at == instant("2026-07-01T13:00")
 
 
 def test_instants_in_a_pause_and_those_of_a_disabled_trigger_say_so() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -14,13 +13,16 @@ from engine.decide.adaptive import Decision, Pace, Sample, Seen
 from engine.decide.attempts import AttemptEnd
 from engine.events import Event
 from engine.runs import RunState
-from engine.triggers import Adaptive, Mode, Trigger
+from engine.triggers import Adaptive, Trigger
 
 ADAPTIVE_SOURCE = "engine:adaptive"
 """The source of the events that tell of changes; under this id the store remembers them, by trigger."""
 
 CHANGED, PROPOSED = "engine.interval.changed", "engine.interval.proposed"
 FROZEN, UNFROZEN = "engine.interval.frozen", "engine.interval.unfrozen"
+
+LARGEST = 1e15
+"""A volume beyond is none; and nothing that is averaged comes near to what a float can't hold."""
 
 MOST_CHANGES = 10
 """So many of the latest changes are remembered with a trigger; all of them are events."""
@@ -121,9 +123,8 @@ class Case(Struct):
             "why": self.why,
         }
 
-    def event(self, decision: Decision) -> Event:
-        """Return the event that tells of a change, or of one that is only proposed."""
-        shadow = self.settings.mode is Mode.SHADOW
+    def event(self, kind: str, decision: Decision) -> Event:
+        """Return the event that tells of a change, or of one that is only proposed: that is its kind."""
         data = {
             "old_s": self.pace.interval_s,
             "new_s": decision.pace.interval_s,
@@ -132,7 +133,7 @@ class Case(Struct):
             "reason": decision.why,
             "inputs": self.inputs(),
         }
-        return Event(type=PROPOSED if shadow else CHANGED, subject=self.name, data=data)
+        return Event(type=kind, subject=self.name, data=data)
 
 
 def sample_of(end: AttemptEnd, settings: Adaptive) -> Sample | None:
@@ -158,7 +159,7 @@ def _number(outputs: Mapping[str, Any] | None, name: str | None) -> float | None
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= LARGEST else None
 
 
 def change_view(change: Change) -> dict[str, Any]:

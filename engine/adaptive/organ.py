@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import msgspec
@@ -13,8 +11,10 @@ from msgspec.structs import replace
 
 from engine.adaptive.cases import (
     ADAPTIVE_SOURCE,
+    CHANGED,
     FROZEN,
     MOST_CHANGES,
+    PROPOSED,
     UNFROZEN,
     Case,
     Change,
@@ -24,11 +24,12 @@ from engine.adaptive.cases import (
     sample_of,
 )
 from engine.adaptive.machine import Machine
+from engine.adaptive.needs import Door, SourcePaces, TimerPaces
 from engine.clock import Clock
 from engine.decide.adaptive import Decision, Mean, Pace, Seen, decide, idle
 from engine.decide.attempts import AttemptEnd
 from engine.errors import Conflict, EngineError
-from engine.events import Accepted, Event
+from engine.events import Event
 from engine.plugin import Source, Timer
 from engine.runs import ENDED, Origin, Run, RunState
 from engine.store.base import RunFilter, Store
@@ -44,28 +45,6 @@ LOOK_S = 5.0
 
 _OWN = frozenset({Origin.SCHEDULE, Origin.EVENT})
 _OPEN = frozenset(RunState) - ENDED
-
-
-class Door(Protocol):
-    """What records a change: an event and what is remembered, in one commit."""
-
-    async def accept(
-        self, source: str, events: Sequence[Event], *, remember: Mapping[str, Any] | None = None
-    ) -> list[Accepted]: ...
-
-
-class TimerPaces(Protocol):
-    """The timers, as far as their intervals go; see `engine.timers.Timers`."""
-
-    def first_by(self, trigger: str, seconds: float | None) -> datetime: ...
-
-    def set_interval(self, trigger: str, seconds: float | None, first: datetime) -> None: ...
-
-
-class SourcePaces(Protocol):
-    """The sources, as far as their intervals go; see `engine.sources.Sources`."""
-
-    def set_factor(self, source_id: str, factor: float) -> None: ...
 
 
 class Adaptation:
@@ -288,7 +267,7 @@ class Adaptation:
 
     async def _propose(self, case: Case, decision: Decision) -> None:
         changes = self._noted(case, decision)
-        await self._record(case, case.event(decision), replace(case.kept(), changes=changes))
+        await self._record(case, case.event(PROPOSED, decision), replace(case.kept(), changes=changes))
         case.changes, case.proposed_s = changes, decision.pace.interval_s
         log.info(
             "The interval of trigger %s would be %s", case.name, decision.why,
@@ -301,7 +280,7 @@ class Adaptation:
         first = self._timers.first_by(case.name, seconds) if case.on_timer else None
         changes = self._noted(case, decision)
         kept = replace(case.kept(), pace=decision.pace, first=first, changes=changes)
-        await self._record(case, case.event(decision), kept)
+        await self._record(case, case.event(CHANGED, decision), kept)
         case.pace, case.first, case.changes = decision.pace, first, changes
         case.begin(self._clock.monotonic())
         if first is not None:
@@ -327,7 +306,8 @@ class Adaptation:
         remembered = msgspec.to_builtins(kept)
         with anyio.CancelScope(shield=True):  # who asked may be gone; it is soon known what became of it
             await self._door.accept(ADAPTIVE_SOURCE, (event,), remember={case.name: remembered})
-        self._stored[case.name] = remembered
+        if self._cases.get(case.name) is case:  # it may have been removed meanwhile
+            self._stored[case.name] = remembered
 
     def _spread(self, source: str) -> None:
         """Have a source keep the shortest interval that one of its triggers wants."""
@@ -355,7 +335,7 @@ class Adaptation:
         return {**(view or {}), "inputs": case.inputs(), "changes": [change_view(each) for each in case.changes]}
 
     async def act(self, name: str, action: str, reason: str) -> None:
-        """Freeze an interval (leave it as it is), unfreeze it, or reset it (see below); durable when it returns.
+        """Do what is asked for by hand, durably: `freeze` (leave the interval as it is), `unfreeze` or `reset`.
 
         Raises Conflict (it is not adaptive) and StoreUnavailable.
         """
@@ -365,7 +345,7 @@ class Adaptation:
                 await self._reset(case, reason)
             elif action == "freeze":
                 await self._set_frozen(case, Freeze(since=self._clock.now(), reason=reason), reason)
-            elif case.frozen is not None:
+            elif action == "unfreeze" and case.frozen is not None:
                 await self._set_frozen(case, None, reason)
 
     async def _set_frozen(self, case: Case, frozen: Freeze | None, reason: str) -> None:

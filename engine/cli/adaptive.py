@@ -60,7 +60,8 @@ def _say(name: str, found: dict[str, Any]) -> None:
         say(f"  frozen since {local(frozen['since'])}{frozen['reason'] and ': '}{frozen['reason']}")
     say(f"  {found['why']}")
     inputs = {key: value for key, value in found["inputs"].items() if key != "runs"}
-    say(f"  seen since the last change, in {found['inputs']['runs']} runs:")
+    runs = found["inputs"]["runs"]
+    say(f"  seen since the last change, in {runs} {'run' if runs == 1 else 'runs'}:")
     for key, value in inputs.items():
         seen = "nothing yet" if value["value"] is None else _shown(key, value["value"])
         word = "target" if key == "volume" else "at least" if key == "success_rate" else "at most"

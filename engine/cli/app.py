@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from engine.cli import pausing
 from engine.cli.adaptive import adaptive
+from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.importing import import_commands
@@ -162,6 +163,10 @@ def show_next(
         say_upcoming(found)
 
 
+app.command()(backfill)
+app.command()(backfills)
+
+
 @app.command()
 def emit(
     ctx: typer.Context,
@@ -192,7 +197,7 @@ def _say_accepted(accepted: dict[str, Any]) -> None:
     say(f"Event {accepted['event']} is accepted{again}{runs}")
     for outcome in accepted.get("outcomes", []):
         met = outcome["trigger"] or "no trigger"
-        if not outcome["run"]:
+        if not outcome["run"] or outcome["code"] == "overlap":
             say(f"  {met}: {sentence(outcome['outcome'], outcome['reason'])}")
 
 

@@ -152,7 +152,7 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
 
 
 def foresee_remotely(session: Session, asked: Asked) -> dict[str, Any] | None:
-    """Ask an engine what would happen; as JSON, all items are fetched page by page."""
+    """Ask an engine what would happen; as JSON its answer is printed, with the first items, and None returned."""
     from engine.cli.output import say_json
 
     client = session.client()
@@ -175,7 +175,7 @@ def foresee_remotely(session: Session, asked: Asked) -> dict[str, Any] | None:
 def plan_locally(session: Session, sent: Sequence[tuple[str, bytes]], *, days: int, count: int) -> dict[str, Any]:
     """Compare a configuration with the one that is there, as if it took its place. Raises ConfigError."""
     old = session.load()
-    new = load_sent(sent, base=old.base, environment=os.environ, registry=None, read_files=True)
+    new = load_sent(sent, base=old.base, environment=os.environ, registry=None, readable=None)
     now = SystemClock().now()
     horizon = Horizon(start=now, end=now + timedelta(days=days), count=count)
     show = partial(shown, secrets=old.secrets | new.secrets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,7 @@ def simulate(
         start=start, end=end, triggers=trigger or (), tags=tag or (), duration=duration or (), durations=durations,
         down=down or (), quiet=quiet, windows=windows, examples=examples,
     )  # fmt: skip
-    view = foresee_remotely(session, asked) if session.url else foresee(session, asked)
+    view = foresee_remotely(session, asked) if _elsewhere(session) else foresee(session, asked)
     if view is not None:
         say_forecast(view)
 
@@ -79,7 +80,7 @@ def plan(
         sent = [(str(file), file.read_bytes()) for file in files]
     except OSError as error:
         raise CommandFailed(f"{error.filename} can't be read: {error.strerror}", USAGE) from None
-    look = plan_remotely if session.url else plan_locally
+    look = plan_remotely if _elsewhere(session) else plan_locally
     try:
         view = look(session, sent, days=days, count=count)
     except ConfigError as error:
@@ -93,3 +94,8 @@ def plan(
         say_json({"ok": True, "errors": [], **view})
     else:
         say_plan(view)
+
+
+def _elsewhere(session: Session) -> bool:
+    """Tell whether an engine is named that is to be asked."""
+    return bool(session.url or os.environ.get("ENGINE_URL"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,7 +95,9 @@ def _read(file: str) -> str:
 
 def _write(file: Path, text: str, force: bool) -> None:
     try:
-        with open(file, "w" if force else "x", encoding="utf-8", newline="\n") as stream:
+        # What a crontab's variables hold is often not for everybody.
+        private = partial(os.open, mode=0o600)
+        with open(file, "w" if force else "x", encoding="utf-8", newline="\n", opener=private) as stream:
             stream.write(text)
     except FileExistsError:
         raise CommandFailed(f"{file} is there already; --force writes over it") from None

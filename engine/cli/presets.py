@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.failures import FAILED, CommandFailed
+from engine.cli.failures import NotThere
 from engine.cli.output import say, say_json, say_table
 from engine.cli.session import AsJson, ConfigFiles, Session
 
@@ -38,7 +38,7 @@ def presets(
             say_table(("name", "what it does"), [[view["name"], _words(view)] for view in views])
         return
     if name not in found:
-        raise CommandFailed(f'there is no preset "{name}" ({near(name, found)})', FAILED)
+        raise NotThere(f'there is no preset "{name}" ({near(name, found)})')
     view = preset_view(found[name], secrets)
     if session.json:
         say_json(view)
@@ -70,7 +70,7 @@ def _say_one(view: dict[str, Any]) -> None:
     say(f"{view['name']}: {_words(view)}")
     say(f"It is {view['defined_in']}. A trigger has from it what it does not say itself:")
     say("")
-    for key, value in _leaves(view["settings"], ""):
+    for key, value in _lines(view["settings"]):
         say(f"  {key} = {toml(value)}")
     for key, meaning in view["parameters"].items():
         say(f"  {key} = …  # to be given: {meaning}")
@@ -79,12 +79,8 @@ def _say_one(view: dict[str, Any]) -> None:
     say(f'[triggers.NAME]\npreset = {toml(view["name"])}\njob = "…"{given}')
 
 
-def _leaves(settings: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """Return the settings as `on.cron` and `retry`: the names of plugins are opened, tables of settings are not."""
-    found: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        if key == "on" and isinstance(value, dict):
-            found += [(f"on.{name}", inner) for name, inner in value.items()]
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
+def _lines(settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the settings as a trigger has them: `on.cron` and its value, `retry` and its table."""
+    plugins = settings.get("on", {})
+    rest = {key: value for key, value in settings.items() if key != "on"}
+    return [*((f"on.{name}", inner) for name, inner in plugins.items()), *rest.items()]

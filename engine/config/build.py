@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,9 @@ class Builder:
         self._root = root
         self._tables = tables
         self._calendars = dict(calendars or {})
+        self._icals: set[Path] = set()
+        self.readable: Collection[Path] | None = None
+        """The files that calendars may name; None: any."""
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
@@ -70,6 +73,7 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         self._check_loops(triggers)
+        self._check_retries(triggers)
         if len(self._problems):
             return None
         return Config(
@@ -83,6 +87,7 @@ class Builder:
             files=files,
             defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
+            icals=frozenset(self._icals),
             calendars=self._calendars,
         )
 
@@ -157,6 +162,12 @@ class Builder:
         found: dict[str, Calendar] = {}
         for name, table in tables.items():
             path: KeyPath = ("calendars", name)
+            if table.ical is not None and self.readable is not None and table.ical not in self.readable:
+                message = f"the file {show_value(str(table.ical))} is not one that the engine reads already"
+                self._at((*path, "ical"), message, "no other file is read for a configuration that was sent")
+                continue
+            if table.ical is not None:
+                self._icals.add(table.ical)
             try:
                 found[name] = table.calendar(name, self._defined_in(path))
             except BadSetting as error:
@@ -245,7 +256,12 @@ class Builder:
         if table is None:
             return None
         path = ("triggers", name, "adaptive")
-        base_s = on.base_interval()
+        try:
+            base_s = on.base_interval()
+        except Exception as error:  # plugin code
+            _log.warning("%s: its source raised", name, exc_info=True, extra={"action": "plugin.base_interval"})
+            self._at(path, f"{on.name} raised when asked for its interval: {error}")
+            return None
         if base_s is None:
             hint = "put it on an interval, or on a source that polls, such as http or database"
             self._at(path, f"{on.name} has no interval that could be adapted", hint)
@@ -294,6 +310,17 @@ class Builder:
         for names in loops:
             self._at(("triggers", names[0], "on"), *said_of_loop(names, triggers))
 
+    def _check_retries(self, triggers: Mapping[str, Trigger]) -> None:
+        """Refuse retries that trigger and job are only together wrong about."""
+        tables, defaults = self._reader.sound.get(("jobs",), {}), self._tables["defaults"]
+        for name, trigger in triggers.items():
+            table = tables.get(trigger.job)
+            if trigger.retry is None or table is None or not isinstance(defaults, DefaultsTable):
+                continue
+            said = said_of_retries(trigger, self._job(trigger.job, table, defaults))
+            if said is not None:
+                self._at(("triggers", name, "retry"), *said)
+
     def _defined_in(self, path: KeyPath) -> str:
         place = self._root.nearest(path).place
         return f"{place.file}:{place.line}"
@@ -301,3 +328,17 @@ class Builder:
 
 def _priority(value: int | str) -> int:
     return PRIORITIES[value] if isinstance(value, str) else value
+
+
+def said_of_retries(trigger: Trigger, job: Job) -> tuple[str, str] | None:
+    """Say what is wrong with the retries of a trigger's runs, and the way out; None where nothing is."""
+    if trigger.retry is None:
+        return None
+    policy = trigger.retry.applied(job.retry)
+    if policy.delay_s <= policy.max_delay_s:
+        return None
+    return (
+        f"with what job {job.name} says, delay is {format_duration(policy.delay_s)}, longer than max_delay, which is "
+        f"{format_duration(policy.max_delay_s)}",
+        "make delay shorter or max_delay longer",
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.config.build import Builder
+from engine.config.build import Builder, said_of_retries
 from engine.config.document import KeyPath, Node, Place, Problems, node_of, show_path, show_value
 from engine.config.loader import DEFINED_BY_CODE, error_of
 from engine.config.loops import find_loops, loop_through, said_of_loop
@@ -108,6 +108,10 @@ class Given:
     def _unmet_of(self, trigger: Trigger) -> Iterator[ConfigProblem]:
         path: KeyPath = ("triggers", trigger.name)
         yield from self._unmet([Mention(kind="job", name=trigger.job, path=(*path, "job"))], trigger.defined_in)
+        job = self._jobs.get(trigger.job)
+        said = None if job is None else said_of_retries(trigger, job)
+        if said is not None:
+            yield _problem(trigger.defined_in, (*path, "retry"), *said)
         if trigger.shared is None:
             yield from self._unmet(mentions(trigger.on, (*path, "on", trigger.on.name)), trigger.defined_in)
 

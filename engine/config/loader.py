@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,13 @@ def load(
 
 def load_sent(
     sent: Sequence[tuple[str, bytes]], *, base: Path, environment: Mapping[str, str], registry: Registry | None,
-    read_files: bool = False,
+    readable: Collection[Path] | None,
 ) -> Config:  # fmt: skip
     """Read a configuration that somebody sent: the names and contents of files that would stand in `base`.
 
-    Without `read_files`, no file is opened for it: a random text stands for each that a `{ file = … }` refers to. With
-    a `registry`, the plugins are those, whatever folders it names. Nothing is made. Overrides from `environment` hold,
-    as they would for files.
+    Of files it reads none but those in `readable`, None for any: calendars that name others are refused, and a random
+    text stands for what a `{ file = … }` refers to. With a `registry`, the plugins are those, whatever folders it
+    names. Nothing is made. Overrides from `environment` hold, as they would for files.
 
     Raises ConfigError with all problems; no text of it holds a secret.
     """
@@ -125,14 +125,16 @@ def load_sent(
     places = [Place(name, 1, base, order) for order, (name, _) in enumerate(sent)]
     documents = [read_source(source, place, problems) for (_, source), place in zip(sent, places, strict=True)]
     root = _merged(documents, places[0])
-    references = References(environment, problems, read_files=read_files)
+    references = References(environment, problems, read_files=readable is None)
     if registry is None:
         registry = Registry.discover(_plugin_folders(root))
     reader = _reader(root, problems, references, registry)
     reader.incomplete = None in documents
     presets = _lay(root, reader, Overrides(registry, problems, base, len(sent)), environment)
     tables = _read_tables(reader, root, presets)
-    config = Builder(reader, root, tables).build(base, tuple(base / name for name, _ in sent))
+    builder = Builder(reader, root, tables)
+    builder.readable = readable
+    config = builder.build(base, tuple(base / name for name, _ in sent))
     if config is None or len(problems):
         raise error_of(problems, references)
     return replace(config, presets=presets.by_name)

@@ -464,6 +464,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
     - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
+    - `icals`: the files that its calendars were read from.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -479,6 +480,7 @@ class Config(Struct, frozen=True, kw_only=True):
     defaults: DefaultsTable = DefaultsTable()
     presets: dict[str, Preset] = {}
     calendars: dict[str, Calendar] = {}
+    icals: frozenset[Path] = frozenset()
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

@@ -16,6 +16,7 @@ from typing import Any
 from engine.config.document import KeyPath, Node, Place, Problems, node_of, show_path, show_value
 from engine.config.model import Preset, Root, TriggerTable
 from engine.config.plugin_tables import SettingsReader, as_table, plugins_of
+from engine.config.references import References
 from engine.config.scalars import near
 from engine.config.shapes import fields_of
 from engine.errors import PluginError
@@ -24,7 +25,6 @@ from engine.registry import Registry
 
 BUILT_IN = "presets.toml"
 """The file, beside this one, with the presets that come with the engine."""
-
 
 _ITS_OWN = frozenset({"description", "parameters", "preset"})
 """What a preset says of itself: no trigger gets it."""
@@ -145,15 +145,15 @@ class Presets:
             return
         possible = set(_possible(self.by_name[name].settings, self._known))
         for key, child in table.value.items():
+            path = ("presets", name, "parameters", key)
+            if child.is_reference:
+                self._reader.problems.at(child, path, "found a reference, expected text that says what it is")
             if key not in possible:
-                path = ("presets", name, "parameters", key)
                 self._reader.problems.at(child, path, "is no setting of this preset's triggers", near(key, possible))
 
 
 def standard(registry: Registry) -> dict[str, Preset]:
     """Return the presets that there are without any configuration."""
-    from engine.config.references import References
-
     reader = SettingsReader(Problems(), References({}, Problems()), registry)
     return Presets(Node({}, Place(BUILT_IN, 0, Path(), 0)), reader).by_name
 
@@ -183,9 +183,12 @@ def tell_missing(table: Node, path: KeyPath, preset: Preset, problems: Problems)
 def overlay(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: KeyPath = ()) -> Node:
     """Lay a table over a preset: tables merge by key, everything else is replaced.
 
-    The source or timer is one thing: another one replaces it, the same one has its settings merged. `path` is that of
-    the upper one's `on`.
+    The source or timer is one thing: another one replaces it, the same one has its settings merged. A value stands for
+    the main setting there, and for `wait` in `debounce`. `path` is that of the upper one's `on`.
     """
+    debounces = [table.value.get("debounce") for table in (lower, upper)]
+    if None not in debounces:
+        lower, upper = (_with_debounce(table) for table in (lower, upper))
     laid = _lay(lower, upper)
     below, above = lower.value.get("on"), upper.value.get("on")
     if below is not None and above is not None:
@@ -193,7 +196,18 @@ def overlay(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: K
     return laid
 
 
+def _with_debounce(table: Node) -> Node:
+    """Return a table whose `debounce` is a table."""
+    debounce = table.value["debounce"]
+    if isinstance(debounce.value, dict):
+        return table
+    as_written = Node({"wait": debounce}, debounce.place, debounce.shown)
+    return Node({**table.value, "debounce": as_written}, table.place, table.shown)
+
+
 def _overlay_on(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: KeyPath) -> Node:
+    if upper.value == {}:
+        return lower
     same = isinstance(lower.value, dict) and isinstance(upper.value, dict) and lower.value.keys() == upper.value.keys()
     if not same or len(upper.value) != 1:
         return upper

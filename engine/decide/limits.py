@@ -30,6 +30,10 @@ class Slots:
         """Return how many runs of a job have a slot now."""
         return self._taken_by.get(job, 0)
 
+    def limit_of(self, job: str) -> int | None:
+        """Return how many runs of a job may have a slot; None for no limit of its own."""
+        return self._limits.get(job)
+
     def may_start(self, job: str) -> bool:
         """Tell whether one more run of a job may start now."""
         if self.taken >= self.most:

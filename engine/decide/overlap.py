@@ -9,7 +9,8 @@ is decided holds also where the engine has no slot free.
 - `replace`: the new run takes the place of the one that began first, and of what waits for the same trigger.
 
 Runs of a backfill, and those that make up for missed instants (`catch_up = "all"`), are *exempt*: they wait as long as
-it takes, put nobody off, and are not replaced. (The policies are those of Temporal's schedules: BufferOne, Skip and
+it takes, put nobody off, and are not replaced. A backfill's is in nobody's way either once it has begun: what happens
+now is not skipped for what is made up for. (The policies are those of Temporal's schedules: BufferOne, Skip and
 CancelOther.)
 """
 
@@ -177,6 +178,8 @@ class OpenRuns:
         if lane is None:
             return START
         scheduled = origin is Origin.SCHEDULE
+        if len(lane.runs) < lane.limit:
+            return START
         if lane.overlap is Overlap.QUEUE and not scheduled:
             return QUEUE
         open_runs = [one for one, _ in lane.runs.values() if one.id not in without]
@@ -188,7 +191,7 @@ class OpenRuns:
     def add(self, run: Run) -> None:
         """Take in a run that is open, or how it stands now."""
         lane = self._lanes.get(run.job)
-        if lane is None:
+        if lane is None or run.origin is Origin.BACKFILL:
             return
         scheduled, free = run.origin is Origin.SCHEDULE, is_exempt(run)
         begun = has_begun(run)

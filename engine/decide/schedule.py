@@ -55,6 +55,8 @@ class Schedule(Struct, frozen=True, kw_only=True, eq=False):
         plain = timer.start is None and timer.end is None and timer.every_nth is None
         if not (plain and not timer.except_ and not timer.only):
             force_setattr(self, "thinned", _thinned(timer, self.calendars))
+        elif self.thinned is not None:  # that of another timer, whose place this one takes
+            force_setattr(self, "thinned", None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):

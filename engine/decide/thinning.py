@@ -144,13 +144,14 @@ class Thinned:
 
     def _backward(self, timer: Timer, due: datetime, steps: int) -> datetime | None:
         """Return the instant so many steps before one that is due."""
-        span = _DAY
+        span, earliest = _DAY, self.start or EPOCH
         while steps > MOST_STEPPED:
-            counted = timer.count(due - span - TICK, due - TICK)
+            before = due - min(span, due - earliest) - TICK
+            counted = timer.count(before, due - TICK)
             if counted > steps:
                 span /= 2
                 continue
-            first = timer.next(due - span - TICK)
+            first = timer.next(before)
             if counted and first is not None:
                 due, steps = first, steps - counted
             span *= 2

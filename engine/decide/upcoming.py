@@ -50,15 +50,21 @@ class Upcoming(Struct, frozen=True, kw_only=True):
 
 
 def upcoming(
-    trigger: Trigger, after: datetime, *, pause: Pause | None = None, default_zone: str = "UTC"
+    trigger: Trigger,
+    after: datetime,
+    *,
+    schedule: Schedule | None = None,
+    pause: Pause | None = None,
+    default_zone: str = "UTC",
 ) -> Iterator[Upcoming]:
     """Yield the due instants of a trigger that are later than `after`, one by one; mostly they have no end.
 
-    Those of a trigger that is disabled have a note that says so, and so have those that fall into its `pause`.
-    `default_zone` is that of timers which name none. Raises Conflict, at once, where the trigger is on no timer, and
-    PluginError, on the way, where its timer fails.
+    `schedule` is what it goes by, where that is not the configured one. Those of a trigger that is disabled have a note
+    that says so, and so have those that fall into its `pause`. `default_zone` is that of timers which name none.
+
+    Raises Conflict, at once, where the trigger is on no timer, and PluginError, on the way, where its timer fails.
     """
-    schedule = schedule_of(trigger)
+    schedule = schedule or schedule_of(trigger)
     if schedule is None:
         raise Conflict(
             f"trigger {trigger.name} is on no timer but on {trigger.on.name}: what happens there makes it due, not time"

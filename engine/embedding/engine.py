@@ -14,6 +14,8 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
 
+from engine.backfill import Backfills
+from engine.backfills import BackfillProgress, BackfillRequest, Order
 from engine.clock import Clock, SystemClock
 from engine.config import Place
 from engine.config.scalars import near
@@ -22,7 +24,7 @@ from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
 from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
-from engine.errors import Conflict, NotFound
+from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
 from engine.operations import Operations
 from engine.payload import copied, survey
@@ -346,6 +348,45 @@ class Engine:
             name, data=copied(data), reason=reason, priority=_number(priority), bypass=frozenset(bypass),
             request_id=request_id,
         )  # fmt: skip
+
+    async def backfill(
+        self,
+        name: str,
+        start: datetime,
+        end: datetime,
+        *,
+        timezone: str | None = None,
+        max_parallel: int = 1,
+        order: str = "oldest",
+        only_missing: bool = False,
+        reason: str = "",
+        request_id: str | None = None,
+    ) -> BackfillProgress:
+        """Run a timer's due instants from `start` to before `end`, which have passed; it goes on by itself.
+
+        Times without a zone are those of `timezone`, by default the timer's. At most `max_parallel` of its runs are
+        open at any time; `order` is "oldest" or "newest"; `only_missing` leaves out what has run with success.
+        `backfills` has the rest: what one would run, how it stands, pause, resume, cancel, and waiting for its end.
+        The same `request_id` again begins no second one.
+
+        It is durable when this returns, and goes on after a restart. Raises NotFound, Conflict (the trigger is
+        disabled), InvalidRequest (it is on no timer, the span is not past, or holds too much) and StoreUnavailable.
+        """
+        self._definitions.trigger(name)
+        if order not in set(Order):
+            raise InvalidRequest(f"there is no order {order!r} ({near(order, Order)})")
+        return await self.backfills.begin(
+            BackfillRequest(
+                trigger=name, start=start, end=end, timezone=timezone, max_parallel=max_parallel, order=Order(order),
+                only_missing=only_missing, reason=reason,
+            ),
+            request_id=request_id,
+        )  # fmt: skip
+
+    @property
+    def backfills(self) -> Backfills:
+        """The backfills of the running engine; raises Conflict outside of the block."""
+        return self._operations().backfills
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.

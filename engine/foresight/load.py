@@ -13,7 +13,9 @@ from msgspec import Struct
 from engine.clock import from_microseconds, to_microseconds
 
 MINUTE_US = 60_000_000
+BLOCK = 1024
 _HOUR = timedelta(hours=1)
+_NONE = (2**62, 2**62, 2**62)
 
 
 class Hour(Struct, frozen=True, kw_only=True):
@@ -100,15 +102,22 @@ class Load:
         if last < first:
             return []
         busy, due = self._busy_sums(), self._due_sums()
-        order = sorted(
-            range(first, last + 1), key=lambda at: (busy[at + minutes] - busy[at], due[at + minutes] - due[at])
-        )
         chosen: list[int] = []
-        for at in order:
-            if all(abs(at - other) >= minutes for other in chosen):
-                chosen.append(at)
-                if len(chosen) == count:
-                    break
+
+        def best(block: int) -> tuple[int, int, int]:
+            starts = range(max(block * BLOCK, first), min((block + 1) * BLOCK, last + 1))
+            near = [other for other in chosen if starts.start - minutes < other < starts.stop + minutes]
+            free = (at for at in starts if all(abs(at - other) >= minutes for other in near))
+            return min(((busy[at + minutes] - busy[at], due[at + minutes] - due[at], at) for at in free), default=_NONE)
+
+        # Block by block, as one sort of a year's minutes would hold the interpreter for long.
+        found = {block: best(block) for block in range(first // BLOCK, last // BLOCK + 1)}
+        while len(chosen) < count and (quietest := min(found.values())) is not _NONE:
+            at = quietest[2]
+            chosen.append(at)
+            for block in range((at - minutes) // BLOCK, (at + minutes) // BLOCK + 1):
+                if block in found:
+                    found[block] = best(block)
         return [
             Window(
                 start=from_microseconds((self._first + at) * MINUTE_US),

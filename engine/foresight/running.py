@@ -56,7 +56,7 @@ class Running:
         for run in self._active.values():
             self._tally.ended(run, at_us, "running")
         for run in self._line.waiting():
-            self._tally.left_waiting(run, at_us)
+            self._tally.left_waiting(run, "waiting")
 
     def ready(self, run: Going, at_us: int) -> None:
         """Start a run that is ready where a slot is free, else let it wait; unless others of its job are in the way."""

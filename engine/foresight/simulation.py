@@ -131,6 +131,8 @@ class Simulation:
             raise self._too_many()
         if over:
             self._running.tell_rest(agenda.end_us)
+            for run in self._gathering.values():
+                self._tally.left_waiting(run, "gathering")
         return over
 
     # Triggers

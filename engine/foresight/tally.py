@@ -122,12 +122,12 @@ class Tally:
         """Count a run that is skipped, at once or after it waited."""
         self.dropped(run.course, "skipped", run.due_us, at_us, why)
 
-    def left_waiting(self, run: Going, at_us: int) -> None:
-        """Count a run that still waits at the very end."""
+    def left_waiting(self, run: Going, state: str) -> None:
+        """Count a run that still waits at the very end, for a slot or for more to come (`gathering`)."""
         self.counts[run.course.trigger.name].unfinished += 1
-        self._keep("unfinished", run, "waiting", None)
+        self._keep("unfinished", run, state, None)
         if self._see is not None and self._tells(run.course):
-            self._see(_of_run(run, "waiting", None))
+            self._see(_of_run(run, state, None))
 
     def dropped(self, course: Course, state: str, due_us: int, at_us: int, why: str, *, count: int = 1) -> None:
         """Count due instants that come to no run: `state` is `missed`, `paused`, `filtered` or `skipped`."""
@@ -166,7 +166,7 @@ def _of_run(run: Going, state: str, ended_us: int | None, why: str = "") -> Item
         "due_at": _at(run.due_us),
         "ready_at": _at(run.ready_us),
         "started_at": _at(run.started_us) if started else None,
-        "finished_at": None if ended_us is None or state in ("running", "waiting") else _at(ended_us),
+        "finished_at": None if ended_us is None or state in ("running", "waiting", "gathering") else _at(ended_us),
         "waited_s": (run.started_us - run.ready_us) / 1e6 if started else None,
         "reason": why or _reason(run),
         "count": run.events,
@@ -177,6 +177,8 @@ def _of_run(run: Going, state: str, ended_us: int | None, why: str = "") -> Item
 def _reason(run: Going) -> str:
     if run.waits_for:
         return f"waits for {run.waits_for}"
+    if run.started_us < 0 and run.course.trigger.debounce is not None:
+        return "gathers what comes due"
     if run.late:
         return "makes up for instants that were missed"
     return "due" if run.scheduled else "follows from the end of a run"

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
@@ -18,6 +19,38 @@ from engine.triggers import Pause, PauseScope
 
 if TYPE_CHECKING:
     from engine.config import Config
+
+
+class BackfillOperations(Protocol):
+    """What may be asked of backfills. All raise StoreUnavailable; what names one that is not there, NotFound."""
+
+    async def plan(self, request: BackfillRequest) -> BackfillPlan:
+        """Return what a backfill would run; raise NotFound, Conflict or InvalidRequest where it can't be."""
+        ...
+
+    async def begin(self, request: BackfillRequest, *, request_id: str | None = None) -> BackfillProgress:
+        """Begin a backfill, durably; raise as `plan` does. A request id that came before begins no second one."""
+        ...
+
+    async def get(self, backfill_id: str) -> BackfillProgress:
+        """Return a backfill, and how far it has come."""
+        ...
+
+    async def page(self, *, limit: int, before: str | None = None) -> list[BackfillProgress]:
+        """Return at most `limit` backfills, the newest first; those before the id `before` where it is given."""
+        ...
+
+    async def pause(self, backfill_id: str, *, reason: str = "") -> BackfillProgress:
+        """Have it make no more runs until it is resumed; raise Conflict where its state forbids that."""
+        ...
+
+    async def resume(self, backfill_id: str) -> BackfillProgress:
+        """Let it go on; raise Conflict where its state forbids that."""
+        ...
+
+    async def cancel(self, backfill_id: str, *, reason: str = "") -> BackfillProgress:
+        """Have it make no more runs, and end those that wait; raise Conflict where its state forbids that."""
+        ...
 
 
 class Operations(Protocol):
@@ -36,6 +69,9 @@ class Operations(Protocol):
     def jobs(self) -> Mapping[str, Job]:
         """The jobs by name, as they are now."""
         ...
+
+    @property
+    def backfills(self) -> BackfillOperations: ...
 
     @property
     def foresight(self) -> Desk:

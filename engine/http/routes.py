@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from engine.http import (
     adaptive_routes,
+    backfill_routes,
     engine_routes,
     event_routes,
     foresight_routes,
@@ -67,6 +68,12 @@ ROUTES: tuple[Route, ...] = (
     ),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("POST", f"{API}/backfills", backfill_routes.post_backfill, _OPERATOR, "Run due instants that have passed"),
+    _route("GET", f"{API}/backfills", backfill_routes.list_backfills, _VIEWER, "Backfills, the newest first"),
+    _route("GET", f"{API}/backfills/{{id}}", backfill_routes.get_backfill, _VIEWER, "One backfill, and its progress"),
+    _route("POST", f"{API}/backfills/{{id}}/pause", backfill_routes.pause_backfill, _OPERATOR, "Pause it"),
+    _route("POST", f"{API}/backfills/{{id}}/resume", backfill_routes.resume_backfill, _OPERATOR, "Let it go on"),
+    _route("POST", f"{API}/backfills/{{id}}/cancel", backfill_routes.cancel_backfill, _OPERATOR, "Cancel it"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),

@@ -12,6 +12,7 @@ from typing import Any, cast
 import anyio
 from msgspec.structs import replace
 
+from engine.backfills import SOURCE_PREFIX as BACKFILL_PREFIX
 from engine.clock import Clock
 from engine.decide.firing import Firing
 from engine.decide.rules import Rule
@@ -27,11 +28,14 @@ from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import WAITING, Origin, Run, RunState
-from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory
+from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
 
 log = logging.getLogger("engine.intake")
 
 MANUAL_SOURCE = "manual"
+_NOT_FOR_BACKFILL = frozenset({"debounce"})
+"""A backfill runs each instant for itself."""
+
 _TRIES = 3
 
 
@@ -244,6 +248,24 @@ class Intake:
             raise Conflict(f"the request id {request_id} has fired another trigger; give each request its own")
         return answer
 
+    async def backfill(self, trigger: str, events: Sequence[Event], move: MoveBackfill, reason: str) -> list[Accepted]:
+        """Make due instants of a backfill durable as events of its own, with their runs and its new place, as one.
+
+        They meet the trigger's filter, data and defaults; each runs for itself, whatever it gathers otherwise.
+
+        Raises NotFound, Conflict (it is disabled, or the backfill is in another place or state), InvalidEvent and
+        StoreUnavailable.
+        """
+        rule = self._rules.get(trigger)
+        if rule is None:
+            raise NotFound(f"there is no trigger {trigger}")
+        if rule.disabled is not None:
+            raise Conflict(rule.disabled)
+        named = [self._admit(event, BACKFILL_PREFIX + move.backfill) for event in events]
+        return await self._commit(
+            named, lambda _: (rule,), Origin.BACKFILL, reason=reason, bypass=_NOT_FOR_BACKFILL, backfill=move
+        )
+
     def finish(self, run: Run, end: Finish | End) -> Awaitable[Any]:
         """Hand in how an attempt or a run ended, with what follows from it; await that both are durable, as one.
 
@@ -333,7 +355,7 @@ class Intake:
     async def _commit(
         self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
         Cursor | None = None, memory: Memory | None = None, missed: tuple[Run, ...] = (), reason: str = "",
-        bypass: frozenset[str] = frozenset(), caught_up: bool = False,
+        bypass: frozenset[str] = frozenset(), caught_up: bool = False, backfill: MoveBackfill | None = None,
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
         doubted: set[str] = set()
@@ -348,7 +370,7 @@ class Intake:
                     drafts.append(draft)
                     self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
-                change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory)
+                change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory, backfill=backfill)
                 stored = self._journal.submit(change)
                 answers = await stored
             except asyncio.CancelledError:

@@ -24,6 +24,9 @@ from engine.units import format_duration, format_size
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
 
+_ON_TIME = frozenset({Origin.SCHEDULE, Origin.BACKFILL})
+"""What is run for a due instant, which is the time of its event."""
+
 
 class Starter(Protocol):
     """What intake needs of dispatch."""
@@ -156,7 +159,8 @@ class Drafting:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
         draft.past_pause = "pause" in bypass
-        if self._pauses is not None and not draft.past_pause:
+        # A backfill waits by itself while its trigger is paused; what it has begun is not lost.
+        if self._pauses is not None and not draft.past_pause and origin is not Origin.BACKFILL:
             pause = self._pauses.at(rule, event.received_at)
             if pause is not None:
                 return _dropped(
@@ -239,9 +243,13 @@ class Drafting:
             code, text = CAUGHT_UP, f"due: {reason}" if reason else "due"
         elif origin is Origin.SCHEDULE:
             code, text = "due", f"due: {reason}" if reason else "due"
+        elif origin is Origin.BACKFILL:
+            code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
+        # A backfill's run waits in its lane, so that it takes no slot that others want.
+        may_start = draft.may_start and origin is not Origin.BACKFILL
         if met.action is Action.SKIP:
             return self._skip(draft, event, rule, origin, priority, met)
         if met.action is Action.REPLACE:
@@ -249,7 +257,7 @@ class Drafting:
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
             run = self._run(event, rule, origin, priority, (step,))
             draft.in_the_way += [name for name in (met.run,) if name is not None]
-        elif draft.may_start and self._starter.claim(job, past_pause=draft.past_pause):
+        elif may_start and self._starter.claim(job, past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
@@ -285,11 +293,14 @@ class Drafting:
         if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
             # Heard: several senders may use the same keys for different events.
             key = f"{event.source} {event.key}"
+        elif origin is Origin.BACKFILL:
+            # Another backfill may run the same instant again.
+            key = f"{event.source} {event.key}"
         return Run(
             id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if origin is Origin.SCHEDULE else None, **fields,
+            scheduled_for=event.time if origin in _ON_TIME else None, **fields,
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.backfills import Backfill
 from engine.errors import EngineError
 from engine.events import Accepted, Event, Outcome
-from engine.runs import Run, RunState
+from engine.runs import Lane, Run, RunState
 from engine.store.changes import Change
 
 Result = list[Accepted] | None | EngineError
@@ -113,6 +114,10 @@ class Store(ABC):
     **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
     key that is remembered again has the later value; one that is forgotten and was not there is no error.
 
+    **Backfills.** What an `Accept` does to a backfill is made in the same transaction as its events. Where the
+    backfill can't take it (its id or request is there already, or it is in another place or state), the whole `Accept`
+    is a conflict: nothing of it is stored.
+
     **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
     takes to commit.
     """
@@ -157,16 +162,20 @@ class Store(ABC):
         """Return all events of a run, oldest first."""
 
     @abstractmethod
-    async def queue_head(self, job: str, *, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
+    async def queue_head(
+        self, job: str, *, after: QueuePlace | None, limit: int, lane: Lane = Lane.LIVE
+    ) -> list[tuple[Run, Event]]:
         """Return at most `limit` queued runs of a job with their latest events, in queue order, from a place
         on.
 
-        `after` None means from the head; the run at `after` itself is not returned.
+        `after` None means from the head; the run at `after` itself is not returned. Runs of backfills are in a lane
+        of their own, all others in the live one.
         """
 
     @abstractmethod
-    async def queued_jobs(self) -> list[str]:
-        """Return the names of all jobs that have queued runs, at a cost that does not grow with their number."""
+    async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
+        """Return the names of all jobs that have queued runs in a lane, at a cost that does not grow with their
+        number."""
 
     @abstractmethod
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
@@ -203,6 +212,42 @@ class Store(ABC):
         """Return at most `limit` of the values that a source remembers, in the order of their keys.
 
         `after` None means from the first key on, else from the first key later than that one.
+        """
+
+    @abstractmethod
+    async def backfill(self, backfill_id: str) -> Backfill | None:
+        """Return a backfill, or None."""
+
+    @abstractmethod
+    async def backfill_of_request(self, request: str) -> Backfill | None:
+        """Return the backfill that a request began, or None."""
+
+    @abstractmethod
+    async def backfills(self, *, limit: int, before: str | None = None) -> list[Backfill]:
+        """Return at most `limit` backfills, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def open_backfills(self) -> list[Backfill]:
+        """Return all backfills that have something left to do, the oldest first."""
+
+    @abstractmethod
+    async def backfill_instants(self, backfill_id: str) -> tuple[datetime, ...]:
+        """Return the instants of a backfill, in the order in which it runs them."""
+
+    @abstractmethod
+    async def backfill_counts(self, backfill: Backfill) -> dict[RunState, int]:
+        """Return how many runs of a backfill stand in each state."""
+
+    @abstractmethod
+    async def backfill_runs(self, backfill: Backfill) -> list[Run]:
+        """Return all runs of a backfill that have not ended."""
+
+    @abstractmethod
+    async def succeeded_instants(self, trigger: str, *, start: datetime, end: datetime) -> dict[datetime, str]:
+        """Return the due instants of a trigger, from `start` to before `end`, that have run with success, each with
+        its latest such run.
+
+        Runs of the schedule and of backfills count.
         """
 
     @abstractmethod

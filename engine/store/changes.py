@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
@@ -53,9 +54,34 @@ class Memory(Struct, frozen=True, kw_only=True):
     values: Mapping[str, Any]
 
 
+class BeginBackfill(Struct, frozen=True, kw_only=True):
+    """A backfill begins: it is to run `instants`, in this order."""
+
+    backfill: Backfill
+    instants: tuple[datetime, ...]
+
+
+class MoveBackfill(Struct, frozen=True, kw_only=True):
+    """A running backfill, of whose instants `before` had become events, comes to `position`."""
+
+    backfill: str
+    before: int
+    position: int
+
+
+class TurnBackfill(Struct, frozen=True, kw_only=True):
+    """A backfill comes to another state, for a reason in words; with an end, `ends` counts how its runs ended."""
+
+    backfill: str
+    state: BackfillState
+    at: datetime
+    reason: str
+    ends: Mapping[RunState, int] | None = None
+
+
 class Accept(Struct, frozen=True, kw_only=True):
-    """Events are accepted, their source's cursor moves and its memory changes, all or nothing. Its result is a
-    list of `Accepted`.
+    """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
+    Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
     those of further sources.
@@ -66,6 +92,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursor: Cursor | None = None
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
+    backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
 
 
 class Enqueue(Struct, frozen=True, kw_only=True):

@@ -100,5 +100,36 @@ create index runs_in_the_way on runs (job, id)
     where (state = 'retrying' or (state in ('queued', 'held') and origin = 'schedule'));
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY)
+_BACKFILLS = """
+create table backfills (
+    seq integer primary key,
+    id text not null,
+    trigger text not null,
+    request text,
+    state text not null,
+    state_reason text not null,
+    total integer not null,
+    position integer not null,
+    created_at integer not null,
+    finished_at integer,
+    definition text not null,
+    ends text not null,
+    instants text not null
+) strict;
+create unique index backfills_id on backfills (id);
+-- One backfill for each request.
+create unique index backfills_request on backfills (request) where request is not null;
+-- Those that have something left to do.
+create index backfills_open on backfills (id) where state in ('cancelling', 'paused', 'running');
+
+-- The queue has two lanes, each in the order in which it is taken.
+drop index runs_queue;
+create index runs_queue on runs (job, rank, id) where state = 'queued' and origin <> 'backfill';
+create index runs_backfill_queue on runs (job, rank, id) where state = 'queued' and origin = 'backfill';
+-- Which due instants have run with success.
+create index runs_succeeded_for on runs (trigger, scheduled_for)
+    where state = 'succeeded' and scheduled_for is not null;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS)
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.clock import from_microseconds, to_microseconds
 from engine.events import Accepted, Event, EventOutcome
-from engine.runs import ENDED, Run, RunState
+from engine.runs import ENDED, Lane, Run, RunState
 from engine.store.base import EventFilter, Ledger, QueuePlace, RunFilter, StoredEvent, TriggerStats
 from engine.store.rows import (
     EVENT_COLUMNS,
@@ -26,7 +26,34 @@ from engine.store.rows import (
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _RUN = f"select {RUN_COLUMNS} from runs"
 
+_LANES = {
+    Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill'"),
+    Lane.BACKFILL: ("runs_backfill_queue", "state = 'queued' and origin = 'backfill'"),
+}
+"""The index of each lane of the queue, and which runs it holds."""
+
+
+def _lane_queries(lane: Lane) -> dict[str, str]:
+    index, holds = _LANES[lane]
+    head = (
+        f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
+        f"from runs r indexed by {index} left join events e on e.id = r.event where r.{holds.replace('and ', 'and r.')}"
+    )
+    return {
+        # The next of a job's queue, from its head.
+        f"{lane}_head": f"{head} and r.job = ? order by r.rank, r.id limit ?",
+        # The next of a job's queue, from a place on.
+        f"{lane}_after": f"{head} and r.job = ? and (r.rank, r.id) > (?, ?) order by r.rank, r.id limit ?",
+        # The first job after a name that has queued runs: one step of a walk over the jobs.
+        f"{lane}_next_job": f"select job from runs indexed by {index} where {holds} and job > ? order by job limit 1",
+        # How many wait in the queue.
+        f"{lane}_count": f"select count(*) from runs indexed by {index} where {holds}",
+    }
+
+
 QUERIES = {
+    **_lane_queries(Lane.LIVE),
+    **_lane_queries(Lane.BACKFILL),
     # The event of a sender's key.
     "event_of_key": "select id from events where source = ? and key = ?",
     # One event.
@@ -43,22 +70,6 @@ QUERIES = {
         "where e.id = (select first_event from runs where id = ?1) "
         f"union all select {prefixed('e', EVENT_COLUMNS)} from outcomes o cross join events e "
         "where o.run = ?1 and o.outcome = 'joined' and e.id = o.event order by 1"
-    ),
-    # The next of a job's queue, from its head.
-    "queue_head": (
-        f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
-        "from runs r indexed by runs_queue left join events e on e.id = r.event "
-        "where r.state = 'queued' and r.job = ? order by r.rank, r.id limit ?"
-    ),
-    # The next of a job's queue, from a place on.
-    "queue_after": (
-        f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
-        "from runs r indexed by runs_queue left join events e on e.id = r.event "
-        "where r.state = 'queued' and r.job = ? and (r.rank, r.id) > (?, ?) order by r.rank, r.id limit ?"
-    ),
-    # The first job after a name that has queued runs: one step of a walk over the jobs.
-    "next_queued_job": (
-        "select job from runs indexed by runs_queue where state = 'queued' and job > ? order by job limit 1"
     ),
     # What comes due, from the earliest.
     "due_first": (
@@ -87,8 +98,6 @@ QUERIES = {
     "memory_first": "select key, value from memory where source = ? order by key limit ?",
     # What a source remembers, from a key on.
     "memory_after": "select key, value from memory where source = ? and key > ? order by key limit ?",
-    # How many wait in the queue.
-    "count_queued": "select count(*) from runs indexed by runs_queue where state = 'queued'",
     # How many wait for their time.
     "count_due": (
         "select state, count(*) from runs indexed by runs_due where state in ('pending', 'retrying') group by 1"
@@ -199,19 +208,21 @@ def run_events(raw: sqlite3.Connection, run_id: str) -> tuple[Event, ...]:
     return tuple(read_event(row) for row in raw.execute(QUERIES["run_events"], (run_id,)))
 
 
-def queue_head(raw: sqlite3.Connection, job: str, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
+def queue_head(
+    raw: sqlite3.Connection, job: str, after: QueuePlace | None, limit: int, lane: Lane = Lane.LIVE
+) -> list[tuple[Run, Event]]:
     if after is None:
-        rows = raw.execute(QUERIES["queue_head"], (job, limit)).fetchall()
+        rows = raw.execute(QUERIES[f"{lane}_head"], (job, limit)).fetchall()
     else:
-        rows = raw.execute(QUERIES["queue_after"], (job, after.rank, after.run, limit)).fetchall()
+        rows = raw.execute(QUERIES[f"{lane}_after"], (job, after.rank, after.run, limit)).fetchall()
     width = RUN_COLUMNS.count(",") + 1
     return [(read_run(row[:width]), read_event(row[width:])) for row in rows]
 
 
-def queued_jobs(raw: sqlite3.Connection) -> list[str]:
+def queued_jobs(raw: sqlite3.Connection, lane: Lane = Lane.LIVE) -> list[str]:
     jobs: list[str] = []
     with _snapshot(raw):
-        while (row := raw.execute(QUERIES["next_queued_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
+        while (row := raw.execute(QUERIES[f"{lane}_next_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
             jobs.append(row[0])
     return jobs
 
@@ -262,7 +273,7 @@ def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
     with _snapshot(raw):
         found = {RunState(state): count for state, count in raw.execute(QUERIES["count_due"])}
         found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
-        found[RunState.QUEUED] = raw.execute(QUERIES["count_queued"]).fetchone()[0]
+        found[RunState.QUEUED] = sum(raw.execute(QUERIES[f"{lane}_count"]).fetchone()[0] for lane in Lane)
     return found
 
 

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
-from engine.runs import Run, RunState
-from engine.store import reads
+from engine.runs import Lane, Run, RunState
+from engine.store import backfills, reads
 from engine.store.base import (
     EventFilter,
     Ledger,
@@ -27,7 +28,7 @@ from engine.store.base import (
     StoredEvent,
     TriggerStats,
 )
-from engine.store.changes import Accept, Change, End, Entry, Finish, accept_of
+from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Finish, accept_of
 from engine.store.connection import Connection, connect
 from engine.store.opening import Lock, prepare
 from engine.store.writes import Wave, plan
@@ -137,11 +138,13 @@ class SqliteStore(Store):
     async def run_events(self, run_id: str) -> tuple[Event, ...]:
         return await self._read(lambda raw: reads.run_events(raw, run_id))
 
-    async def queue_head(self, job: str, *, after: QueuePlace | None, limit: int) -> list[tuple[Run, Event]]:
-        return await self._read(lambda raw: reads.queue_head(raw, job, after, limit))
+    async def queue_head(
+        self, job: str, *, after: QueuePlace | None, limit: int, lane: Lane = Lane.LIVE
+    ) -> list[tuple[Run, Event]]:
+        return await self._read(lambda raw: reads.queue_head(raw, job, after, limit, lane))
 
-    async def queued_jobs(self) -> list[str]:
-        return await self._read(reads.queued_jobs)
+    async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
+        return await self._read(lambda raw: reads.queued_jobs(raw, lane))
 
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return await self._read(lambda raw: reads.due(raw, after, limit))
@@ -163,6 +166,30 @@ class SqliteStore(Store):
 
     async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
         return await self._read(lambda raw: reads.memory(raw, source, after, limit), slow=True)
+
+    async def backfill(self, backfill_id: str) -> Backfill | None:
+        return await self._read(lambda raw: backfills.backfill(raw, backfill_id))
+
+    async def backfill_of_request(self, request: str) -> Backfill | None:
+        return await self._read(lambda raw: backfills.backfill_of_request(raw, request))
+
+    async def backfills(self, *, limit: int, before: str | None = None) -> list[Backfill]:
+        return await self._read(lambda raw: backfills.backfills(raw, limit, before), slow=True)
+
+    async def open_backfills(self) -> list[Backfill]:
+        return await self._read(backfills.open_backfills)
+
+    async def backfill_instants(self, backfill_id: str) -> tuple[datetime, ...]:
+        return await self._read(lambda raw: backfills.backfill_instants(raw, backfill_id), slow=True)
+
+    async def backfill_counts(self, backfill: Backfill) -> dict[RunState, int]:
+        return await self._read(lambda raw: backfills.backfill_counts(raw, backfill), slow=True)
+
+    async def backfill_runs(self, backfill: Backfill) -> list[Run]:
+        return await self._read(lambda raw: backfills.backfill_runs(raw, backfill), slow=True)
+
+    async def succeeded_instants(self, trigger: str, *, start: datetime, end: datetime) -> dict[datetime, str]:
+        return await self._read(lambda raw: backfills.succeeded_instants(raw, trigger, start, end), slow=True)
 
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
@@ -286,8 +313,12 @@ def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[
                 + ("; ".join(reads.why_not(raw, run) for run in named) if named else "its id is there already")
             )
         answers.append(_answer(entry))
-    rest = Accept(entries=(), missed=change.missed, cursor=change.cursor, cursors=change.cursors, memory=change.memory)
+    backfill = change.backfill
+    rest = replace(change, entries=())
     if not _apply_waves(raw, plan([rest], moved_at)):
+        if backfill is not None:
+            what = backfill.backfill.id if isinstance(backfill, BeginBackfill) else backfill.backfill
+            raise Conflict(f"backfill {what} is not in the state that this change expects")
         raise StoreDamaged("a cursor or a memory could not be changed")
     return answers
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.clock import to_microseconds
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
+from engine.store import backfills
 from engine.store.changes import (
     ENQUEUEABLE,
     STARTABLE,
@@ -125,10 +126,13 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         f"where runs.id = v.column1 and (runs.state, v.column2) in (values {_ends()})",
         5,
     ),
+    **backfills.STATEMENTS,
 }
 
 _ORDER = tuple(STATEMENTS)
-_GUARDED = frozenset({"join", "in_the_way", "enqueue", "start", "note_process", "finish", "end"})
+_GUARDED = frozenset(
+    {"join", "in_the_way", "enqueue", "start", "note_process", "finish", "end", "move_backfill", "turn_backfill"}
+)
 
 
 @lru_cache(maxsize=1024)
@@ -208,6 +212,8 @@ def _fits(wave: Wave, change: Accept) -> bool:
     if change.memory is not None and ("remember" in wave.rows or "forget" in wave.rows):
         # Remembering comes before forgetting in a wave, whatever the order was.
         return False
+    if change.backfill is not None and not wave.rows.keys().isdisjoint(backfills.STATEMENTS):
+        return False
     for entry in change.entries:
         for run in entry.runs:
             if missed or run.id in touched:
@@ -256,6 +262,8 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
                 wave.add("forget", (source, key))
             else:
                 wave.add("remember", (source, key, encode_value(value)))
+    if change.backfill is not None:
+        wave.add(*backfills.change_row(change.backfill))
 
 
 def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish | End) -> None:

@@ -49,7 +49,7 @@ class Zone:
     def steady(self, shown: datetime) -> timedelta | None:
         """Return the offset from UTC that holds on a day of UTC, and for two days around it; None where none does.
 
-        `shown` is a naive datetime in UTC. Raises OverflowError within days of the years 1 and 9999.
+        `shown` is a naive datetime in UTC, in the years 2 to 9998.
         """
         day = shown.toordinal()
         try:

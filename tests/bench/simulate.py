@@ -3,6 +3,7 @@
 A thousand triggers with cron expressions and intervals in four zones, a fifth of them with a calendar, a fifth with
 jitter; on two hundred jobs with limits, of all kinds of overlap, that last up to some minutes; with 48 slots in all, so
 that runs wait and are skipped. The baseline steps through the same schedules on a bare heap, and decides nothing.
+Both are one thread that waits for nothing, so processor time is measured.
 """
 
 from __future__ import annotations
@@ -50,22 +51,26 @@ def measure(options: Options) -> Report:
     bare_s: list[float] = []
     for _ in range(options.rounds):
         gc.collect()
-        begun_s = time.perf_counter()
+        begun_s = time.process_time()
         end = START + timedelta(days=DAYS)
         tally = Tally(to_microseconds(START), to_microseconds(end), first=10)
         simulation = Simulation(world, durations, START, end, tally=tally, most=2 * instants)
         if simulation.go_on(instants):
             raise BenchFailed(f"only {simulation.instants:,} instants came due")
         hours, windows = tally.load.hours("Europe/Berlin"), tally.load.quietest(7200, 3)
-        times_s.append(time.perf_counter() - begun_s)
+        times_s.append(time.process_time() - begun_s)
         if not hours or len(windows) != 3:
             raise BenchFailed("there are no hours or windows")
-        begun_s = time.perf_counter()
+        begun_s = time.process_time()
         _step(world, instants)
-        bare_s.append(time.perf_counter() - begun_s)
+        bare_s.append(time.process_time() - begun_s)
     counts = tally.counts.values()
     value = Figure(
-        title=f"{instants:,} instants foreseen", unit="s", values=times_s, baselines=bare_s, target="below 30 s"
+        title=f"{instants:,} instants foreseen, processor time",
+        unit="s",
+        values=times_s,
+        baselines=bare_s,
+        target="below 30 s",
     )
     return Report(
         bench="simulate",

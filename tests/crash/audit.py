@@ -197,6 +197,8 @@ def _ends(runs: Mapping[str, StoredRun]) -> Iterator[str]:
     for run in runs.values():
         if run.state not in ENDED:
             yield f"run {run.id} of {run.trigger} is still {run.state}"
+        elif run.code == "overlap":
+            yield from _skip(run, runs)
         elif run.state not in ("succeeded", "missed") and run.code not in ("engine_died", "crash_loop"):
             yield f"run {run.id} of {run.trigger} is {run.state}: {run.trace[-1][3]}"
         if run.state == "missed" and run.origin != "schedule":
@@ -204,6 +206,16 @@ def _ends(runs: Mapping[str, StoredRun]) -> Iterator[str]:
         for attempt in run.attempts:
             if attempt.code not in _ATTEMPTS:
                 yield f"run {run.id} of {run.trigger}: an attempt ended as {attempt.state} ({attempt.code})"
+
+
+def _skip(run: StoredRun, runs: Mapping[str, StoredRun]) -> Iterator[str]:
+    """An instant was skipped only as another one of its trigger waited."""
+    at, *_, reason = run.trace[-1]
+    other = next((runs[word] for word in reason.split() if word in runs), None)
+    if run.state != "skipped" or run.origin != "schedule" or run.attempts or other is None:
+        yield f"run {run.id} of {run.trigger} is {run.state}: {reason}"
+    elif other.trigger != run.trigger or not other.trace[0][0] <= at <= other.trace[-1][0]:
+        yield f"run {run.id} of {run.trigger} is skipped for run {other.id}, which did not wait then"
 
 
 def _due_seconds(runs: Mapping[str, StoredRun]) -> Iterator[str]:

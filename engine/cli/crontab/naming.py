@@ -8,7 +8,7 @@ from hashlib import sha256
 
 _LONGEST = 40
 _WORDS = 3
-_CLAUSE = re.compile(r"\s*(?:&&|\|\||;|\||\n)\s*")
+_CLAUSE = re.compile(r"&&|\|\||;|\||\n")
 _QUIET = re.compile(r"(?:cd|test|\[|\[\[|command|which|export|set|umask|source|\.|sleep|if|then|exec)\b|\[|\.\s")
 _WRAPPERS = frozenset(
     "sudo nice ionice nohup time timeout env flock chronic exec setsid bash sh dash zsh python python3 perl ruby node "
@@ -20,15 +20,16 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 def name_of(command: str) -> str:
     """Return a name for a command: its program and what that is told first, as in `artisan-schedule-run`."""
-    clauses = [part for clause in _CLAUSE.split(command) if (part := clause.strip(" \t{()}"))]
+    clauses = [part for clause in _CLAUSE.split(command) if (part := clause.strip(" \t\n{()}"))]
     clause = next((clause for clause in clauses if not _QUIET.match(clause)), clauses[0] if clauses else "")
     words: list[str] = []
     for word in clause.split():
         if word.startswith((">", "<", "2>", "1>", "&>", "|")) or len(words) == _WORDS:
             break
+        word = word.strip("\"'")
         if word.startswith(("-", "$", "#")) or "=" in word or word.isdigit():
             continue
-        plain = _ENDING.sub("", word.strip("\"'").rstrip("/").rpartition("/")[2])
+        plain = _ENDING.sub("", word.rstrip("/").rpartition("/")[2])
         slug = _NOT_IN_NAMES.sub("-", plain.lower()).strip("-")
         if not slug or (not words and slug in _WRAPPERS):
             continue

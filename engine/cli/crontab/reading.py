@@ -18,18 +18,16 @@ from engine.cli.crontab.fields import NAMED, BadField, read_fields
 
 _BLANKS = " \t"
 _WHITE = re.compile(r"[ \t]+")
-_VARIABLE = re.compile(r"""\s*(?:"([^"=]+)"|'([^'=]+)'|([^\s=*@'"#0-9~-][^\s=]*))\s*=\s*(.*?)\s*\Z""", re.DOTALL)
+_VARIABLE = re.compile(r"""\s*(?:"([^"=]+)"|'([^'=]+)'|([^\s=*@'"#0-9~-][^\s=]*))\s*=(.*)\Z""", re.DOTALL)
 _QUOTED = re.compile(r"""(["'])(.*)\1\Z""", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?\Z")
-_HEADER = re.compile(r"^\s*#.*\bdow\s+user\b|^\s*#.*user-name", re.IGNORECASE | re.MULTILINE)
-_ZONES = ("CRON_TZ",)
+_HEADER = re.compile(r"^[ \t]*#.*(?:\bdow[ \t]+user\b|user-name)", re.IGNORECASE | re.MULTILINE)
 _MAIL = frozenset({"MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING"})
 _NO_MAIL = (
     "not carried over: nothing is mailed. What a run writes is in its log (`logs RUN`), and `runs --state failed` "
     "lists the runs that failed; to send mail, let the command do it"
 )
-_SYSTEM_PLACES = frozenset({"cron.d"})
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -80,9 +78,7 @@ class Crontab(Struct, frozen=True, kw_only=True):
 def is_system(text: str, file: str = "") -> bool:
     """Tell whether a crontab has a column of users, by its place, its heading, or as all its lines have one."""
     path = PurePath(file)
-    if path.name == "crontab" and path.parent.name == "etc":
-        return True
-    if path.parent.name in _SYSTEM_PLACES or _HEADER.search(text):
+    if path.parent.name == "cron.d" or path.parts[-2:] == ("etc", "crontab") or _HEADER.search(text):
         return True
     sixth = []
     for line in text.split("\n"):
@@ -133,10 +129,11 @@ class _Reading:
         self._above = []
 
     def _set(self, number: int, line: str, name: str, value: str) -> None:
+        value = value.strip()
         quoted = _QUOTED.match(value)
         value = quoted[2] if quoted else value
         said = ""
-        if name in _ZONES:
+        if name == "CRON_TZ":
             said = self._set_zone(value)
         elif name == "RANDOM_DELAY":
             if value.isascii() and value.isdigit() and len(value) < 6:

@@ -54,12 +54,15 @@ def write(
 
 
 class _Writing:
+    """Collects the lines; jobs are known by the way in which they are started."""
+
     def __init__(self, timezone: str, user: str, home: str | None, refused: Callable[[str], str | None]) -> None:
         self._timezone = timezone
         self._user = user
         self._home = home
         self._refused = refused
         self._jobs: dict[_Way, str] = {}
+        self._names: set[str] = set()
         self._triggers: set[str] = set()
         self._problems: list[Problem] = []
         self._lines: list[str] = []
@@ -104,7 +107,8 @@ class _Writing:
             self._lines.append(toml_comment(f"  ^ {said}"))
         job = self._jobs.get(way)
         if job is None:
-            job = self._jobs[way] = unique(name_of(entry.command), repr(way), set(self._jobs.values()))
+            job = self._jobs[way] = unique(name_of(entry.command), repr(way), self._names)
+            self._names.add(job)
             self._write_job(job, way, entry)
         name = unique(job, f"{entry.expression} {entry.zone}", self._triggers)
         self._triggers.add(name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pytest
 
 from engine.testing.store_contract.accepting import AcceptingCases
+from engine.testing.store_contract.backfilling import BackfillCases
 from engine.testing.store_contract.following import FollowingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
@@ -23,7 +24,9 @@ from engine.testing.store_contract.reading import ReadingCases
 __all__ = ["StoreContract", "promise", "sentences_kept_by", "sentences_of_contract"]
 
 
-class StoreContract(OpeningCases, AcceptingCases, MovingCases, FollowingCases, ReadingCases, QueueingCases):
+class StoreContract(
+    OpeningCases, AcceptingCases, MovingCases, FollowingCases, ReadingCases, QueueingCases, BackfillCases
+):
     """All cases; a new sentence in the contract without a case fails too."""
 
     pytestmark = pytest.mark.anyio

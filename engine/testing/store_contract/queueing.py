@@ -94,9 +94,8 @@ class QueueingCases(Place):
         assert await store.in_the_way([], limit=2) == []
 
     @promise(
-        "Store.queued_jobs: Return the names of all jobs that have queued runs, at a cost that does not "
-        "grow with "
-        "their number."
+        "Store.queued_jobs: Return the names of all jobs that have queued runs in a lane, at a cost that does not grow "
+        "with their number."
     )
     async def test_the_jobs_with_queued_runs_are_named_once_each(self, store: Store) -> None:
         assert await store.queued_jobs() == []

@@ -221,9 +221,8 @@ class ReadingCases(Place):
 
     @promise(
         "Store.counts: Return how many runs stand in each state that is not an end; cheap at any size of the store.",
-        "Store.queued_jobs: Return the names of all jobs that have queued runs, at a cost that does not "
-        "grow with "
-        "their number.",
+        "Store.queued_jobs: Return the names of all jobs that have queued runs in a lane, at a cost that does not grow "
+        "with their number.",
     )
     async def test_counts_and_queued_jobs_do_not_cost_more_in_a_larger_store(self, store: Store) -> None:
         async def cost_s(ask: str) -> float:

@@ -1,0 +1,122 @@
+"""The lane of backfills: their queued runs wait apart from all others, and get the slots that those leave.
+
+`engine.decide.lanes` holds the rules; here is what they are asked about, kept up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.clock import Clock
+from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, may_use_idle
+from engine.events import Event
+from engine.queue import Queue, Waiting
+from engine.runs import Run
+
+RoomOf = Callable[[str], Room]
+"""Tells the slots of a job; one that may start nothing has none."""
+
+
+class BackfillLane:
+    """The queued runs of all backfills, and how long each job's have been kept from every slot.
+
+    `waiting` is empty while none waits, which costs those who ask nothing.
+    """
+
+    def __init__(self, clock: Clock, queue: Queue) -> None:
+        self._queue = queue
+        self.waiting: dict[str, float] = {}
+        """By job, since when its runs wait (monotonic); anew with each that gets a slot or gives it back."""
+        self._clock = clock
+        self._running: dict[str, set[str]] = {}
+        self._ahead: str | None = None
+
+    def expect(self, job: str) -> None:
+        """Note, at the start, that the store may hold queued runs of a job's backfills."""
+        self._queue.expect(job)
+        self._look(job)
+
+    def low(self) -> list[str]:
+        """Return the jobs of whose queue more must be read."""
+        return self._queue.low()
+
+    def is_low(self, job: str) -> bool:
+        """Tell whether more of the job's queue must be read."""
+        return self._queue.is_low(job)
+
+    async def refill(self, job: str) -> None:
+        """Read more of a job's queue."""
+        await self._queue.refill(job)
+        self._look(job)
+
+    def unpark(self, job: str) -> None:
+        """Let a job take part again, as one of its slots is free."""
+        self._queue.unpark(job)
+
+    def offer(self, run: Run, event: Event | None) -> None:
+        """Take in a run that is queued in the store."""
+        self._queue.offer(run, event)
+        self._look(run.job)
+
+    def remove(self, run: Run) -> None:
+        """Forget a run that was taken out of the queue in the store."""
+        self._queue.remove(run.job, run.id)
+        self._look(run.job)
+
+    def take_ahead(self, engine: Room, room_of: RoomOf) -> Waiting | None:
+        """Take the run that gets a slot before live work does, if there is one."""
+        now_s = self._clock.monotonic()
+        waits = [Waits(job=job, kept_since_s=self._kept_since(job), room=room_of(job)) for job in self.waiting]
+        job = ahead(waits, engine, one_is_ahead=self._ahead is not None, now_s=now_s)
+        taken = None if job is None else self._queue.take_of(job)
+        if taken is not None:
+            self._ahead = taken.run.id
+            self._began(taken.run)
+        return taken
+
+    def take_idle(self, engine: Room, room_of: RoomOf) -> Waiting | None:
+        """Take a run for a slot that no live work wants, if it may have one."""
+        if not engine.is_spare:
+            return None
+        taken = self._queue.take(lambda job: may_use_idle(engine, room_of(job)))
+        if taken is not None:
+            self._began(taken.run)
+        return taken
+
+    def ended(self, run: Run) -> None:
+        """Note that a run that was taken has given its slot back."""
+        if self._ahead == run.id:
+            self._ahead = None
+        running = self._running.get(run.job)
+        if running is not None:
+            running.discard(run.id)
+            if not running:
+                del self._running[run.job]
+        if run.job in self.waiting:
+            self.waiting[run.job] = self._clock.monotonic()
+
+    def count_anew(self) -> None:
+        """Count from now on since when runs wait, as it was no live work that kept them."""
+        now_s = self._clock.monotonic()
+        self.waiting = dict.fromkeys(self.waiting, now_s)
+
+    def look_in_s(self) -> float:
+        """Return after how many seconds a run may be kept for too long; call it while runs wait."""
+        since = [kept for job in self.waiting if (kept := self._kept_since(job)) is not None]
+        left_s = min(since, default=self._clock.monotonic()) + LONGEST_KEPT_S - self._clock.monotonic()
+        return left_s if left_s > 0 else LONGEST_KEPT_S
+
+    def _kept_since(self, job: str) -> float | None:
+        return None if job in self._running else self.waiting[job]
+
+    def _began(self, run: Run) -> None:
+        self._running.setdefault(run.job, set()).add(run.id)
+        self.waiting.pop(run.job, None)
+        self._look(run.job)
+
+    def _look(self, job: str) -> None:
+        """Note whether runs of a job's backfills wait, and since when."""
+        if self._queue.has(job):
+            self.waiting.setdefault(job, self._clock.monotonic())
+        else:
+            self.waiting.pop(job, None)
