@@ -45,6 +45,7 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
+from engine.marks import MarkKeeper
 from engine.operations import Changes, Operations, SourceMemory
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
@@ -53,6 +54,7 @@ from engine.processes import end_leftovers
 from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runs import Run
+from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.store.changes import Accept, Cursor, Finish, Memory
@@ -228,6 +230,8 @@ class Runtime:
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
+        marks = MarkKeeper(store)
+        await marks.load()
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
@@ -244,15 +248,20 @@ class Runtime:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
 
-        dispatch = self._dispatch = Dispatch(
+        shaper = Shaper(
+            clock=clock, store=store, journal=journal, marks=marks,
+            rule_of=lambda name: rules.get(name) or retired.get(name),
+        )  # fmt: skip
+        dispatch = self._dispatch = shaper.dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
+            shaper=shaper,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
-            clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
+            clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
@@ -317,6 +326,7 @@ class Runtime:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
+                    inner.start_soon(shaper.run, name="shaping")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")

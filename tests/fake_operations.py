@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.marks import Mark, Place
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
@@ -149,6 +150,18 @@ class FakeStore(Store):
 
     async def open_windows(self) -> list[Run]:
         return []
+
+    async def expiring(self, *, limit: int) -> list[Run]:
+        return []
+
+    async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:
+        return {}
+
+    async def latest_marks(self, *, limit: int) -> dict[Place, Mark]:
+        return {}
+
+    async def has_marks_before(self, at: datetime) -> bool:
+        return False
 
     async def running(self) -> list[Run]:
         return []

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.backfills import Backfill
+from engine.decide.marks import Mark, Place
 from engine.errors import EngineError
 from engine.events import Accepted, Event, Outcome
 from engine.runs import Lane, Run, RunState
@@ -111,6 +112,10 @@ class Store(ABC):
     **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them
     are duplicates. So do the `cursors` of further sources.
 
+    **Marks.** A claim on a mark is made in the same transaction as the events or the run that it comes with. Where
+    there is another mark that has an effect at the claim's `now`, and that is not the `seen` one, the whole change is a
+    conflict; so it is where one that is to be extended is not the seen one, or not there.
+
     **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
     key that is remembered again has the later value; one that is forgotten and was not there is no error.
 
@@ -186,7 +191,23 @@ class Store(ABC):
 
     @abstractmethod
     async def open_windows(self) -> list[Run]:
-        """Return all pending runs whose debounce window is open."""
+        """Return all pending runs whose debounce or batch window is open."""
+
+    @abstractmethod
+    async def expiring(self, *, limit: int) -> list[Run]:
+        """Return at most `limit` pending, queued and held runs that expire, the first to do so first."""
+
+    @abstractmethod
+    async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:
+        """Return the marks at these places, where there are any."""
+
+    @abstractmethod
+    async def latest_marks(self, *, limit: int) -> dict[Place, Mark]:
+        """Return at most `limit` marks, those that have an effect for the longest time."""
+
+    @abstractmethod
+    async def has_marks_before(self, at: datetime) -> bool:
+        """Tell whether there are marks that have no effect from that instant on."""
 
     @abstractmethod
     async def running(self) -> list[Run]:

@@ -10,18 +10,24 @@ from msgspec import Struct
 
 from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
+from engine.decide.marks import Claim
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
 
 
 class Join(Struct, frozen=True, kw_only=True):
-    """An event joins a pending run: the run gets the event as its latest, a new due time and priority."""
+    """An event joins a pending run: the run gets the event as its latest, a new due time and priority.
+
+    `size_bytes` is how much its data adds to what the run counts. A run that expires does so as much later as it is due
+    later.
+    """
 
     run: str
     event: str
     due_at: datetime
     priority: int
     reason: str
+    size_bytes: int = 0
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -29,7 +35,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     `data` is the event's data as JSON. Each new run is in `outcomes` too. `in_the_way` are the runs, by id, for which
     a new one is skipped, or whose place it takes: where one of them is not there, or has ended, the change is a
-    conflict.
+    conflict. `claims` are what becomes of the marks of gates: where one is refused, the change is a conflict.
     """
 
     event: Event
@@ -38,6 +44,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...] = ()
     joins: tuple[Join, ...] = ()
     in_the_way: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
@@ -84,7 +91,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
-    those of further sources.
+    those of further sources. Of the marks that have had no effect since `forget_marks`, the first thousand are
+    forgotten.
     """
 
     entries: tuple[Entry, ...]
@@ -92,6 +100,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursor: Cursor | None = None
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
+    forget_marks: datetime | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
 
 
@@ -101,6 +110,15 @@ class Enqueue(Struct, frozen=True, kw_only=True):
     run: str
     step: Step
     rank: int
+
+
+class Postpone(Struct, frozen=True, kw_only=True):
+    """A pending run waits for something else: its window is closed, it is due at `due_at`; see `Entry` for `claims`."""
+
+    run: str
+    step: Step
+    due_at: datetime
+    claims: tuple[Claim, ...] = ()
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -154,7 +172,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Enqueue | Start | NoteProcess | Finish | End
+Change = Accept | Postpone | Enqueue | Start | NoteProcess | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:

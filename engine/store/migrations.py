@@ -131,5 +131,26 @@ create index runs_succeeded_for on runs (trigger, scheduled_for)
     where state = 'succeeded' and scheduled_for is not null;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS)
+_SHAPING = """
+-- What gates remember of keys, until an instant from which on it has no effect: see engine/decide/marks.py.
+create table marks (
+    trigger text not null,
+    gate text not null,
+    key text not null,
+    until integer not null,
+    run text,
+    closes_at integer,
+    primary key (trigger, gate, key)
+) strict, without rowid;
+-- What can be forgotten.
+create index marks_until on marks (until);
+
+alter table runs add column expires_at integer;
+alter table runs add column event_bytes integer not null default 0;
+-- What waits only so long.
+create index runs_expiring on runs (expires_at, id)
+    where expires_at is not null and state in ('pending', 'queued', 'held');
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _SHAPING)
 """Migration n (from 1) brings a file from version n-1 to version n."""

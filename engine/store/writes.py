@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.clock import to_microseconds
+from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
 from engine.store import backfills
 from engine.store.changes import (
@@ -24,6 +27,7 @@ from engine.store.changes import (
     Enqueue,
     Finish,
     NoteProcess,
+    Postpone,
     Start,
     accept_of,
 )
@@ -32,12 +36,16 @@ from engine.store.rows import (
     NEW_RUN_COLUMNS,
     OUTCOME_COLUMNS,
     attempt_fragment,
+    claim_row,
     encode_value,
     event_row,
     new_run_row,
     outcome_row,
     step_fragment,
 )
+
+MOST_FORGOTTEN = 1_000
+"""Marks that are forgotten in one statement."""
 
 MOST_ROWS = 64
 """Rows of parameters in one statement; more become several statements."""
@@ -58,9 +66,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 6),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
-    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
+    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 24),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 23),
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 25),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
@@ -78,15 +86,46 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Give pending runs one more event.
     "join": (
         "update runs set event = v.column2, event_count = event_count + v.column3, due_at = v.column4, "
-        "priority = max(priority, v.column5) "
+        "priority = max(priority, v.column5), event_bytes = event_bytes + v.column6, "
+        "expires_at = expires_at + v.column4 - due_at "
         "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'pending'",
-        5,
+        6,
+    ),
+    # Have gates remember; a mark that is there, has an effect and was not seen is left.
+    "claim": (
+        "insert into marks (trigger, gate, key, until, run, closes_at) "
+        "select v.column1, v.column2, v.column3, v.column4, v.column5, v.column6 "
+        "from (values {rows}) as v left join marks m "
+        "on m.trigger = v.column1 and m.gate = v.column2 and m.key = v.column3 "
+        "where m.until is null or m.until <= v.column7 or m.until = v.column8 "
+        "on conflict (trigger, gate, key) do update set "
+        "until = excluded.until, run = excluded.run, closes_at = excluded.closes_at",
+        8,
+    ),
+    # Move marks that were seen.
+    "extend": (
+        "update marks set until = v.column4 from (values {rows}) as v "
+        "where marks.trigger = v.column1 and marks.gate = v.column2 and marks.key = v.column3 "
+        "and marks.until = v.column8",
+        8,
+    ),
+    # Forget marks that have no effect any more.
+    "forget_marks": (
+        "delete from marks where (trigger, gate, key) in (select trigger, gate, key from marks indexed by marks_until "
+        f"where until <= (values {{rows}}) order by until limit {MOST_FORGOTTEN})",
+        1,
     ),
     # See that runs for which others are skipped are there, and have not ended.
     "in_the_way": (
         "update runs set state = state from (values {rows}) as v "
         f"where runs.id = v.column1 and runs.state not in ({_states(ENDED)})",
         1,
+    ),
+    # Let pending runs wait for something else than their windows.
+    "postpone": (
+        "update runs set code = v.column2, due_at = v.column3, window = null, trace = trace || ',' || v.column4 from (values {rows}) as v "
+        "where runs.id = v.column1 and runs.state = 'pending'",
+        4,
     ),
     # Make waiting runs ready.
     "enqueue": (
@@ -98,7 +137,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Make waiting runs running.
     "start": (
         "update runs set state = 'running', code = v.column2, attempt = v.column3, started_at = v.column4, "
-        "boot = v.column5, due_at = null, window = null, process = null, process_started = null, "
+        "boot = v.column5, due_at = null, expires_at = null, window = null, process = null, process_started = null, "
         "trace = trace || ',' || v.column6 from (values {rows}) as v "
         f"where runs.id = v.column1 and runs.state in ({_states(STARTABLE)})",
         6,
@@ -131,7 +170,20 @@ STATEMENTS: dict[str, tuple[str, int]] = {
 
 _ORDER = tuple(STATEMENTS)
 _GUARDED = frozenset(
-    {"join", "in_the_way", "enqueue", "start", "note_process", "finish", "end", "move_backfill", "turn_backfill"}
+    {
+        "join",
+        "in_the_way",
+        "claim",
+        "extend",
+        "postpone",
+        "enqueue",
+        "start",
+        "note_process",
+        "finish",
+        "end",
+        "move_backfill",
+        "turn_backfill",
+    }
 )
 
 
@@ -146,12 +198,13 @@ def statement(name: str, count: int) -> str:
 class Wave:
     """Changes that can be made together: rows by statement, in the one order in which statements run."""
 
-    __slots__ = ("in_the_way", "joins", "rows", "size_bytes", "touched")
+    __slots__ = ("claims", "in_the_way", "joins", "rows", "size_bytes", "touched")
 
     def __init__(self) -> None:
         self.rows: dict[str, list[tuple[Any, ...]]] = {}
         self.joins: dict[str, tuple[Any, ...]] = {}
         self.in_the_way: dict[str, tuple[str]] = {}
+        self.claims: dict[Place, Claim] = {}
         self.touched: dict[str, int] = {}
         self.size_bytes = 0
 
@@ -162,9 +215,24 @@ class Wave:
         else:
             rows.append(row)
 
+    def claim(self, claims: Sequence[Claim]) -> None:
+        """Add claims, each to that which the wave makes of its mark already; see `can_claim`."""
+        for claim in claims:
+            before = self.claims.get(claim.place)
+            self.claims[claim.place] = claim if before is None else replace(before, mark=claim.mark)
+
+    def can_claim(self, claims: Sequence[Claim]) -> bool:
+        """Tell whether each claim goes on from what the wave makes of its mark, where it does."""
+        return all(
+            (before := self.claims.get(claim.place)) is None or claim.seen == before.mark.until for claim in claims
+        )
+
     def statements(self) -> list[tuple[str, int, list[Any], bool]]:
         """Return text, row count, parameters, and whether each row must change exactly one run, in order."""
         result = []
+        for claim in self.claims.values():
+            self.add("extend" if claim.extends else "claim", claim_row(claim))
+        self.claims = {}
         for name in _ORDER:
             apart = {"join": self.joins, "in_the_way": self.in_the_way}.get(name)
             rows = self.rows.get(name) if apart is None else list(apart.values())
@@ -177,7 +245,7 @@ class Wave:
         return result
 
 
-_PHASE = {Enqueue: 2, Start: 3, NoteProcess: 4, Finish: 5, End: 6}
+_PHASE = {Postpone: 2, Enqueue: 2, Start: 3, NoteProcess: 4, Finish: 5, End: 6}
 _ACCEPT_PHASE, _JOIN_PHASE = 0, 1
 
 
@@ -189,6 +257,9 @@ def plan(changes: Sequence[Change], moved_at: int) -> list[Wave]:
         if not isinstance(change, Accept):
             phase = _PHASE[type(change)]
             if wave.touched.get(change.run, -1) >= phase:
+                wave = Wave()
+                waves.append(wave)
+            if isinstance(change, Postpone) and not wave.can_claim(change.claims):
                 wave = Wave()
                 waves.append(wave)
             wave.touched[change.run] = phase
@@ -218,6 +289,8 @@ def _fits(wave: Wave, change: Accept) -> bool:
         for run in entry.runs:
             if missed or run.id in touched:
                 return False
+        if entry.claims and not wave.can_claim(entry.claims):
+            return False
         for run_id in [*[join.run for join in entry.joins], *entry.in_the_way]:
             if touched.get(run_id, -1) > _JOIN_PHASE:
                 return False
@@ -235,19 +308,22 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             wave.add("insert_runs", new_run_row(run))
             wave.touched[run.id] = _ACCEPT_PHASE
         for join in entry.joins:
-            _, _, count, _, priority = wave.joins.get(join.run, (None, None, 0, None, 0))
+            _, _, count, _, priority, size_bytes = wave.joins.get(join.run, (None, None, 0, None, 0, 0))
             row = (
                 join.run,
                 join.event,
                 count + 1,
                 to_microseconds(join.due_at),
                 max(priority, join.priority),
+                size_bytes + join.size_bytes,
             )
             wave.joins[join.run] = row
             wave.touched[join.run] = _JOIN_PHASE
         for run_id in entry.in_the_way:
             wave.in_the_way[run_id] = (run_id,)
             wave.touched[run_id] = _JOIN_PHASE
+        if entry.claims:
+            wave.claim(entry.claims)
     for run in change.missed:
         outputs = None if run.outputs is None else encode_value(run.outputs)
         wave.add("insert_missed", (*new_run_row(run), outputs))
@@ -262,11 +338,13 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
                 wave.add("forget", (source, key))
             else:
                 wave.add("remember", (source, key, encode_value(value)))
+    if change.forget_marks is not None:
+        wave.add("forget_marks", (to_microseconds(change.forget_marks),))
     if change.backfill is not None:
         wave.add(*backfills.change_row(change.backfill))
 
 
-def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish | End) -> None:
+def _add_transition(wave: Wave, change: Postpone | Enqueue | Start | NoteProcess | Finish | End) -> None:
     if isinstance(change, Start):
         step = change.step
         wave.add("start", (change.run, step.code, change.attempt, to_microseconds(step.at), change.boot,
@@ -285,6 +363,10 @@ def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish |
                 step_fragment(step), attempt_fragment(attempt),
             ),
         )  # fmt: skip
+    elif isinstance(change, Postpone):
+        step = change.step
+        wave.add("postpone", (change.run, step.code, to_microseconds(change.due_at), step_fragment(step)))
+        wave.claim(change.claims)
     elif isinstance(change, Enqueue):
         wave.add("enqueue", (change.run, change.step.code, change.rank, step_fragment(change.step)))
     else:

@@ -134,7 +134,7 @@ class QueueingCases(Place):
             assert await read(known, 3) == expected[place + 1 : place + 4]
         assert await read((at(20), ""), 100) == [pair for pair in expected if pair[0] >= at(20)]
 
-    @promise("Store.open_windows: Return all pending runs whose debounce window is open.")
+    @promise("Store.open_windows: Return all pending runs whose debounce or batch window is open.")
     async def test_open_windows_are_those_of_pending_runs(self, store: Store) -> None:
         _, gathering, change = accept_run(state=RunState.PENDING, window="w", closes_at=at(60))
         _, closed, other = accept_run(state=RunState.PENDING, window="w", trigger="t")
