@@ -4,7 +4,8 @@ The table is that of the house. Imports for types alone and within functions cou
 
 `queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
 `dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open. So no organ needs to know
-another. So does `marks`, what is known of those in the store. So does `following`, which knows who is on the end of which run.
+another. So do `marks`, what is known of those in the store, and `following`, which knows who is on the end of which
+run.
 `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
@@ -31,8 +32,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"config", "foresight"}),
     frozenset(
-        {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
-         "adaptive", "alerts", "housekeeping", "http", "web"}
+        {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses",
+         "backfill", "adaptive", "alerts", "housekeeping", "http", "web"}
     ),
     frozenset({"operations", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

@@ -194,7 +194,7 @@ async def test_what_has_gathered_meets_the_throttle_when_its_window_is_over(tmp_
         assert begun(desk) == [(run_id(answers[n]), at) for n, at in ((0, 0), (1, 10), (2, 20))]
         assert all(len(events) == 2 for events in desk.script.events.values())
         codes = [step.code for step in (await desk.run_of(run_id(answers[2]))).trace]
-        assert codes == ["debounce", "throttle", "started", "done"]
+        assert codes == ["debounce", "throttle", "started", "succeeded"]
 
 
 async def test_a_gathered_run_that_waits_at_the_throttle_survives_a_restart(tmp_path: Path) -> None:

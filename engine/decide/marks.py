@@ -54,7 +54,7 @@ class _Known(Struct):
 
 
 class Marks:
-    """The marks that are known, the ones used last; `most` bounds how many."""
+    """The marks that are known, the ones used last; `most` bounds how many, but for what is on its way."""
 
     def __init__(self, most: int = MOST_KNOWN) -> None:
         self._most = most
@@ -89,6 +89,9 @@ class Marks:
             known = self._known.get(claim.place)
             if known is not None and known.mark is claim.mark:
                 known.durable = True
+        # Not before: what is decided together is known together, however much that is.
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
 
     def forget(self, claims: Iterable[Claim]) -> None:
         """Know nothing any more of what claims were to change, as they were not made."""
@@ -103,5 +106,3 @@ class Marks:
     def _keep(self, place: Place, known: _Known) -> None:
         self._known[place] = known
         self._known.move_to_end(place)
-        if len(self._known) > self._most:
-            self._known.popitem(last=False)

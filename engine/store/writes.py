@@ -123,7 +123,8 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     ),
     # Let pending runs wait for something else than their windows.
     "postpone": (
-        "update runs set code = v.column2, due_at = v.column3, window = null, trace = trace || ',' || v.column4 from (values {rows}) as v "
+        "update runs set code = v.column2, due_at = v.column3, window = null, "
+        "trace = trace || ',' || v.column4 from (values {rows}) as v "
         "where runs.id = v.column1 and runs.state = 'pending'",
         4,
     ),

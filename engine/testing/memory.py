@@ -163,7 +163,8 @@ class MemoryContext(Context):
         """The engine's door, without any trigger, before the store in memory."""
         return Intake(
             clock=self.clock, journal=cast("Journal", self.store), starter=cast("Starter", None), windows=Windows(),
-            marks=MarkKeeper(cast("Store", self.store)), rules={}, hearing=[], followers=Followers((), {}, {}), max_data_bytes=self.max_data, ageing_s=60.0,
+            marks=MarkKeeper(cast("Store", self.store)), rules={}, hearing=[], followers=Followers((), {}, {}),
+            max_data_bytes=self.max_data, ageing_s=60.0,
         )  # fmt: skip
 
 
