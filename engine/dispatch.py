@@ -36,7 +36,7 @@ from engine.decide.overlap import (
     said_of_skip,
 )
 from engine.decide.priority import rank
-from engine.decide.shaping import Windows, after_window
+from engine.decide.shaping import Windows, after_window, said_of_turn
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.jobs import Job, RetryPolicy
@@ -60,14 +60,6 @@ MOST_MOVING = 2048
 
 NOTE_AFTER_S = 0.05
 """The process of a run that lasts longer is stored, so that its group is found after a crash."""
-
-_PROMOTED = {
-    "retry": ("retry", "retry is due"),
-    "debounce": ("debounced", "window closed"),
-    "batch": ("batched", "the batch is full, or its time is over"),
-    "throttle": ("throttled", "its time has come"),
-}
-"""The code and sentence of a run whose time has come, by that for which it waited."""
 
 Finished = Callable[[Run, Finish | End], Awaitable[Any]]
 """Hands in, before it returns, how an attempt or run ended; what it returns is done when that is durable."""
@@ -740,7 +732,7 @@ class Dispatch:
         if may_start and self.claim(run.job, past_pause=run.id in self._let_pass):
             self._start(Waiting(run, None))
             return
-        code, text = _PROMOTED["retry" if run.state is RunState.RETRYING else run.code]
+        code, text = said_of_turn(run)
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")
         step = Step(at=now, state=RunState.QUEUED, code=code, reason=f"{text}; {waits}")
         ready = replace(

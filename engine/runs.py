@@ -107,6 +107,7 @@ class Run(Struct, frozen=True, kw_only=True):
     - `closes_at`: the last instant to which joining events can put off a pending run.
     - `expires_at`: where it has not begun by then, it expires; None: it waits for ever.
     - `window`: the key of the debounce or batch whose window it keeps open while pending.
+    - `throttled`: its key at its trigger's throttle, where that lets it wait, or did.
     - `event`: the latest event's id; `event_count` how many it is for; `event_bytes` of how much data in all, as far as
     that was counted while its window was open.
     - `scheduled_for`: the due instant of a timer.
@@ -134,6 +135,7 @@ class Run(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     closes_at: datetime | None = None
     window: str | None = None
+    throttled: str | None = None
     scheduled_for: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

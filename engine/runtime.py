@@ -231,7 +231,6 @@ class Runtime:
         await pauses.load(store)
         windows = Windows(await store.open_windows())
         marks = MarkKeeper(store)
-        await marks.load()
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
@@ -259,6 +258,8 @@ class Runtime:
             on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
             shaper=shaper,
         )  # fmt: skip
+        await shaper.catch_up()
+        await marks.load()
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,

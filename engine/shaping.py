@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import anyio
@@ -27,7 +27,7 @@ from engine.journal import Journal
 from engine.marks import MarkKeeper
 from engine.runs import Run, RunState, Step
 from engine.store.base import Store
-from engine.store.changes import Accept, Postpone
+from engine.store.changes import Accept, Postpone, Shift
 from engine.triggers import SHAPING
 
 log = logging.getLogger("engine.shaping")
@@ -87,6 +87,20 @@ class Shaper:
             self._looks_at = at
             self._expires_sooner.set()
 
+    async def catch_up(self) -> None:
+        """Before anything starts, let what waits at throttles keep its distances, where its time has passed."""
+        now = self._clock.now()
+        for clock in await self._store.throttled(before=now):
+            rule = self._rule_of(clock.trigger)
+            rate = None if rule is None else rule.trigger.throttle
+            if rate is None:
+                continue
+            by = now - clock.first_at
+            # Where the last one passes, its clock stands `burst - 1` intervals ahead, and it moves that on by one.
+            rest = timedelta(microseconds=rate.burst * gcra.interval_us(rate))
+            shift = Shift(trigger=clock.trigger, key=clock.key, by=by, until=clock.last_at + by + rest)
+            await self._journal.submit(Accept(entries=(), shift=shift))
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with anyio.create_task_group() as group:
@@ -113,7 +127,7 @@ class Shaper:
                 key = await self._key_of(run) if key is None else key
                 put_off, claims = self._place(run, key)
                 step = put_off.trace[-1]
-                change = Postpone(run=run.id, step=step, due_at=put_off.due_at or step.at, claims=claims)
+                change = Postpone(run=run.id, step=step, due_at=put_off.due_at or step.at, throttled=key, claims=claims)
                 await self._journal.submit(change)
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
@@ -164,7 +178,7 @@ class Shaper:
             text = f"pending: {gcra.said_of_throttle(rate, due_at)}"
         step = Step(at=now, state=RunState.PENDING, code="throttle", reason=text)
         put_off = replace(
-            run, code=step.code, reason=text, due_at=due_at, window=None, trace=(*run.trace, step)
+            run, code=step.code, reason=text, due_at=due_at, window=None, throttled=key, trace=(*run.trace, step)
         )  # fmt: skip
         return put_off, claims
 

@@ -20,18 +20,22 @@ from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
 from engine.config.model import (
     AdaptiveTable,
+    BatchTable,
     DebounceTable,
+    DedupeTable,
     DefaultsTable,
     EngineSettings,
     HttpTable,
     JobTable,
     MisfireTable,
     PresetTable,
+    RateLimitTable,
     RetryChangeTable,
     RetryTable,
     Shared,
     SourceTable,
     StoreTable,
+    ThrottleTable,
     TriggerTable,
 )
 from engine.config.presets import standard
@@ -48,7 +52,8 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
+    DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

@@ -37,6 +37,7 @@ from engine.store.base import (
     RunFilter,
     Store,
     StoredEvent,
+    Throttled,
     TriggerStats,
 )
 from engine.store.changes import Change
@@ -152,6 +153,9 @@ class FakeStore(Store):
         return []
 
     async def expiring(self, *, limit: int) -> list[Run]:
+        return []
+
+    async def throttled(self, *, before: datetime) -> list[Throttled]:
         return []
 
     async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:

@@ -286,7 +286,6 @@ async def bench(
     made.journal = Journal(store, clock)
     made.windows = Windows(await store.open_windows())
     marks = MarkKeeper(store, most=most_marks)
-    await marks.load()
     made.shaper = Shaper(clock=clock, store=store, journal=made.journal, marks=marks, rule_of=rules.get)
     made.dispatch = made.shaper.dispatch = Dispatch(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
@@ -311,6 +310,8 @@ async def bench(
         async with anyio.create_task_group() as group:
             group.start_soon(write)
             try:
+                await made.shaper.catch_up()
+                await marks.load()
                 if dispatching:
                     await group.start(made.dispatch.run)
                     group.start_soon(made.shaper.run)

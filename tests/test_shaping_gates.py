@@ -175,6 +175,20 @@ async def test_throttled_runs_start_at_their_times_after_a_restart(tmp_path: Pat
         assert found == [(run_id(answers[1]), 10), (run_id(answers[2]), 20), (run_id(late), 30)]
 
 
+async def test_what_should_have_started_meanwhile_does_not_start_in_a_heap(tmp_path: Path) -> None:
+    clock, shaped = VirtualClock(), trigger(throttle=Rate(limit=1, per_s=10.0, burst=2))
+    async with bench(tmp_path / "s.db", triggers=[shaped], clock=clock) as desk:
+        answers = await desk.emit(*(order(n) for n in range(6)))
+        began = desk.script.begun[0][2]
+    await clock.advance(25)
+    async with bench(tmp_path / "s.db", triggers=[shaped], clock=clock) as desk:
+        late = await desk.emit_one(order(6))
+        await desk.advance(100)
+        found = [(name, (at - began).total_seconds()) for name, _, at in desk.script.begun]
+        waited = [run_id(answer) for answer in (*answers[2:], late)]
+        assert found == list(zip(waited, (25, 35, 45, 55, 65), strict=True))
+
+
 async def test_keys_are_throttled_apart(tmp_path: Path) -> None:
     shaped = trigger(throttle=Rate(limit=1, per_s=10.0, burst=1, key="data.mill"))
     async with bench(tmp_path / "s.db", triggers=[shaped]) as desk:

@@ -71,6 +71,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
     "open_windows": reads.open_windows,
     "expiring": lambda raw: reads.expiring(raw, 512),
+    "throttled": lambda raw: reads.throttled(raw, AT),
     "marks": lambda raw: reads.marks(raw, [("bake", "dedupe", "k")]),
     "latest_marks": lambda raw: reads.latest_marks(raw, 512),
     "has_marks_before": lambda raw: reads.has_marks_before(raw, AT),

@@ -19,6 +19,7 @@ from engine.cli.output import local, say, say_json, say_table, sentence, termina
 from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.errors import ConfigError, EngineError
+from engine.triggers import GATES
 
 
 class Commands(TyperGroup):
@@ -112,7 +113,8 @@ def fire(
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded.")] = None,
     priority: Annotated[str | None, typer.Option(help="0 to 9, low, normal, high or critical.")] = None,
     bypass: Annotated[
-        list[str] | None, typer.Option(help="A gate to leave out: debounce or pause. Repeatable.")
+        list[str] | None,
+        typer.Option(help=f"A gate to leave out: {', '.join(sorted(GATES))}. Repeatable."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its runs; fail where one does.")] = False,
     config: ConfigFiles = None,

@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.events import Event
-from engine.runs import Run
+from engine.runs import Run, RunState
 from engine.triggers import Batch, Debounce, Edge, Take, Trigger
 from engine.units import format_duration
 
@@ -63,6 +63,19 @@ def taken(events: Sequence[Event], take: Take) -> Event:
                 merged.update(event.data if isinstance(event.data, dict) else {"value": event.data})
         return replace(last, data=merged)
     return last
+
+
+def said_of_turn(run: Run) -> tuple[str, str]:
+    """Return the code and sentence of a run whose time has come, by what it waited for."""
+    if run.state is RunState.RETRYING:
+        code, text = "retry", "retry is due"
+    elif run.code == "throttle":
+        code, text = "throttled", "its time has come"
+    elif run.code == "batch":
+        code, text = "batched", "the batch is full, or its time is over"
+    else:
+        code, text = "debounced", "window closed"
+    return code, text
 
 
 class Gathering(Struct, frozen=True, kw_only=True):

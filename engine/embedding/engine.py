@@ -335,7 +335,7 @@ class Engine:
         bypass: Collection[str] = (),
         request_id: str | None = None,
     ) -> Accepted:
-        """Run a trigger by hand. It obeys its filter and every gate that `bypass` does not name: debounce, pause.
+        """Run a trigger by hand. It obeys its filter and every gate that `bypass` does not name; see docs/shaping.md.
 
         The same `request_id` again is not fired again. Raises NotFound, Conflict (it is disabled), InvalidEvent and
         StoreUnavailable.

@@ -28,7 +28,7 @@ class MakeRun(Protocol):
     def __call__(
         self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], *,
         due_at: datetime | None = None, closes_at: datetime | None = None, window: str | None = None,
-        event_bytes: int = 0,
+        event_bytes: int = 0, throttled: str | None = None,
     ) -> Run:  # fmt: skip
         ...
 
@@ -141,7 +141,8 @@ class Shaping:
         due_at: datetime, closes_at: datetime | None,
     ) -> Outcome:  # fmt: skip
         size_bytes = len(draft.data)
-        code, text = gathering.gate, f"pending: {gathering.said}"
+        code = "batch" if gathering.gate == "batch" else "debounce"
+        text = f"pending: {gathering.said}"
         step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text)
         run = self._make_run(
             event, rule, origin, priority, (step,), due_at=due_at, closes_at=closes_at, window=key,
@@ -181,7 +182,7 @@ class Shaping:
         due_at = from_microseconds(free_us)
         code, text = "throttle", f"pending: {gcra.said_of_throttle(rate, due_at)}"
         step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text)
-        run = self._make_run(event, rule, origin, priority, (step,), due_at=due_at)
+        run = self._make_run(event, rule, origin, priority, (step,), due_at=due_at, throttled=keys.get("throttle", ""))
         draft.add(run, event)
         return Outcome(trigger=run.trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
 

@@ -47,6 +47,15 @@ class EventFilter(Struct, frozen=True, kw_only=True):
     trigger: str | None = None
 
 
+class Throttled(Struct, frozen=True, kw_only=True):
+    """A clock of a throttle, by trigger and key, with the due times of the first and the last run that wait for it."""
+
+    trigger: str
+    key: str
+    first_at: datetime
+    last_at: datetime
+
+
 class QueuePlace(Struct, frozen=True, order=True):
     """A place in a job's queue: rank first, then id."""
 
@@ -115,6 +124,9 @@ class Store(ABC):
     **Marks.** A claim on a mark is made in the same transaction as the events or the run that it comes with. Where
     there is another mark that has an effect at the claim's `now`, and that is not the `seen` one, the whole change is a
     conflict; so it is where one that is to be extended is not the seen one, or not there.
+
+    **Shift.** With `shift`, all pending runs at that clock of a throttle are due so much later, and its mark holds
+    until then, in the same transaction.
 
     **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
     key that is remembered again has the later value; one that is forgotten and was not there is no error.
@@ -196,6 +208,10 @@ class Store(ABC):
     @abstractmethod
     async def expiring(self, *, limit: int) -> list[Run]:
         """Return at most `limit` pending, queued and held runs that expire, the first to do so first."""
+
+    @abstractmethod
+    async def throttled(self, *, before: datetime) -> list[Throttled]:
+        """Return the clocks of throttles for which a run waits that was due before that instant."""
 
     @abstractmethod
     async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -86,13 +86,22 @@ class TurnBackfill(Struct, frozen=True, kw_only=True):
     ends: Mapping[RunState, int] | None = None
 
 
+class Shift(Struct, frozen=True, kw_only=True):
+    """All runs that wait for one clock of a throttle are due later; its mark then has an effect until `until`."""
+
+    trigger: str
+    key: str
+    by: timedelta
+    until: datetime
+
+
 class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
     Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
     those of further sources. Of the marks that have had no effect since `forget_marks`, the first thousand are
-    forgotten.
+    forgotten. `shift` moves runs at a throttle.
     """
 
     entries: tuple[Entry, ...]
@@ -101,6 +110,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
     forget_marks: datetime | None = None
+    shift: Shift | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
 
 
@@ -118,6 +128,7 @@ class Postpone(Struct, frozen=True, kw_only=True):
     run: str
     step: Step
     due_at: datetime
+    throttled: str | None = None
     claims: tuple[Claim, ...] = ()
 
 

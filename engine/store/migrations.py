@@ -147,6 +147,9 @@ create index marks_until on marks (until);
 
 alter table runs add column expires_at integer;
 alter table runs add column event_bytes integer not null default 0;
+alter table runs add column throttled text;
+-- What waits for its turn, by the clock that tells it.
+create index runs_throttled on runs (trigger, throttled, due_at) where state = 'pending' and throttled is not null;
 -- What waits only so long.
 create index runs_expiring on runs (expires_at, id)
     where expires_at is not null and state in ('pending', 'queued', 'held');

@@ -12,7 +12,7 @@ from engine.clock import from_microseconds, to_microseconds
 from engine.decide.marks import Mark, Place
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import ENDED, Lane, Run, RunState
-from engine.store.base import EventFilter, Ledger, QueuePlace, RunFilter, StoredEvent, TriggerStats
+from engine.store.base import EventFilter, Ledger, QueuePlace, RunFilter, StoredEvent, Throttled, TriggerStats
 from engine.store.rows import (
     EVENT_COLUMNS,
     OUTCOME_COLUMNS,
@@ -94,6 +94,11 @@ QUERIES = {
     "expiring": (
         f"{_RUN} indexed by runs_expiring where expires_at is not null and state in ('pending', 'queued', 'held') "
         "order by expires_at, id limit ?"
+    ),
+    # Since when, and until when, runs wait for each clock of a throttle that has gone on without them.
+    "throttled": (
+        "select trigger, throttled, min(due_at), max(due_at) from runs indexed by runs_throttled "
+        "where state = 'pending' and throttled is not null group by trigger, throttled having min(due_at) < ?"
     ),
     # What a gate remembers of a key.
     "mark": f"select {_MARK} from marks where trigger = ? and gate = ? and key = ?",
@@ -257,6 +262,13 @@ def open_windows(raw: sqlite3.Connection) -> list[Run]:
 
 def expiring(raw: sqlite3.Connection, limit: int) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["expiring"], (limit,))]
+
+
+def throttled(raw: sqlite3.Connection, before: datetime) -> list[Throttled]:
+    return [
+        Throttled(trigger=trigger, key=key, first_at=from_microseconds(first), last_at=from_microseconds(last))
+        for trigger, key, first, last in raw.execute(QUERIES["throttled"], (to_microseconds(before),))
+    ]
 
 
 def marks(raw: sqlite3.Connection, places: Collection[Place]) -> dict[Place, Mark]:

@@ -18,13 +18,13 @@ EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, da
 RUN_COLUMNS = (
     "id, job, trigger, origin, key, event, event_count, state, code, priority, rank, attempt, created_at, due_at, "
     "closes_at, window, scheduled_for, started_at, finished_at, exit_code, outputs, process, process_started, boot, "
-    "trace, attempts, expires_at, event_bytes"
+    "trace, attempts, expires_at, event_bytes, throttled"
 )
 OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason"
 NEW_RUN_COLUMNS = (
     "id, job, trigger, origin, key, first_event, event, event_count, state, code, priority, rank, attempt, "
     "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace, "
-    "expires_at, event_bytes"
+    "expires_at, event_bytes, throttled"
 )
 
 _LATEST = 2**63 - 1
@@ -141,6 +141,7 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
         ",".join([step_fragment(step) for step in run.trace]),
         _micros(run.expires_at),
         run.event_bytes,
+        run.throttled,
     )
 
 
@@ -204,6 +205,7 @@ def read_run(row: Sequence[Any]) -> Run:
         attempts=read_attempts(row[25]),
         expires_at=_instant(row[26]),
         event_bytes=row[27],
+        throttled=row[28],
     )
 
 

@@ -27,6 +27,7 @@ from engine.store.base import (
     RunFilter,
     Store,
     StoredEvent,
+    Throttled,
     TriggerStats,
 )
 from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Finish, Postpone, accept_of
@@ -155,6 +156,9 @@ class SqliteStore(Store):
 
     async def expiring(self, *, limit: int) -> list[Run]:
         return await self._read(lambda raw: reads.expiring(raw, limit))
+
+    async def throttled(self, *, before: datetime) -> list[Throttled]:
+        return await self._read(lambda raw: reads.throttled(raw, before), slow=True)
 
     async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:
         return await self._read(lambda raw: reads.marks(raw, places))

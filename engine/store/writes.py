@@ -9,6 +9,7 @@ where a run comes up that it has already taken as far or further, so that change
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -66,9 +67,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 6),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
-    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 24),
+    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 25),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 25),
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 26),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
@@ -123,10 +124,23 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     ),
     # Let pending runs wait for something else than their windows.
     "postpone": (
-        "update runs set code = v.column2, due_at = v.column3, window = null, "
+        "update runs set code = v.column2, due_at = v.column3, throttled = v.column5, window = null, "
         "trace = trace || ',' || v.column4 from (values {rows}) as v "
         "where runs.id = v.column1 and runs.state = 'pending'",
-        4,
+        5,
+    ),
+    # Let all runs that wait for one clock be due later.
+    "shift_runs": (
+        "update runs indexed by runs_throttled set due_at = due_at + v.column3 from (values {rows}) as v "
+        "where runs.state = 'pending' and runs.throttled is not null "
+        "and runs.trigger = v.column1 and runs.throttled = v.column2",
+        3,
+    ),
+    # Move a clock on with what waits for it.
+    "shift_mark": (
+        "insert or replace into marks (trigger, gate, key, until) "
+        "select column1, 'throttle', column2, column3 from (values {rows})",
+        3,
     ),
     # Make waiting runs ready.
     "enqueue": (
@@ -341,6 +355,10 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
                 wave.add("remember", (source, key, encode_value(value)))
     if change.forget_marks is not None:
         wave.add("forget_marks", (to_microseconds(change.forget_marks),))
+    if change.shift is not None:
+        shift = change.shift
+        wave.add("shift_runs", (shift.trigger, shift.key, shift.by // timedelta(microseconds=1)))
+        wave.add("shift_mark", (shift.trigger, shift.key, to_microseconds(shift.until)))
     if change.backfill is not None:
         wave.add(*backfills.change_row(change.backfill))
 
@@ -366,7 +384,9 @@ def _add_transition(wave: Wave, change: Postpone | Enqueue | Start | NoteProcess
         )  # fmt: skip
     elif isinstance(change, Postpone):
         step = change.step
-        wave.add("postpone", (change.run, step.code, to_microseconds(change.due_at), step_fragment(step)))
+        wave.add(
+            "postpone", (change.run, step.code, to_microseconds(change.due_at), step_fragment(step), change.throttled)
+        )
         wave.claim(change.claims)
     elif isinstance(change, Enqueue):
         wave.add("enqueue", (change.run, change.step.code, change.rank, step_fragment(change.step)))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from engine.decide.marks import Claim, Mark, Place
 from engine.errors import Conflict
 from engine.runs import RunState
 from engine.store.base import Store
-from engine.store.changes import Accept, Enqueue, Postpone
+from engine.store.changes import Accept, Enqueue, Postpone, Shift
 from engine.testing.store_contract.material import (
     a_join,
     accept,
@@ -134,6 +135,31 @@ class MarkingCases(Setting):
         (refused,) = await store.apply([replace(later, claims=())])
         assert isinstance(refused, Conflict)
         assert (await store.marks([KEY]))[KEY].until == at(40)
+
+    @promise(
+        "Store: With `shift`, all pending runs at that clock of a throttle are due so much later, and its mark holds "
+        "until then, in the same transaction.",
+        "Store.throttled: Return the clocks of throttles for which a run waits that was due before that instant.",
+    )
+    async def test_what_waits_for_one_clock_is_moved_together(self, store: Store) -> None:
+        def throttled(due: float, key: str | None, **fields: Any) -> Any:
+            return accept_run(state=RunState.PENDING, due_at=at(due), throttled=key, **fields)
+
+        first, second, other = throttled(5, "a"), throttled(8, "a"), throttled(6, "b")
+        begun, elsewhere, without = throttled(1, "a"), throttled(1, "a", trigger="other"), throttled(1, None)
+        await make(store, *(made[2] for made in (first, second, other, begun, elsewhere, without)))
+        await make(store, start(begun[1]))
+        found = await store.throttled(before=at(6))
+        assert [(clock.trigger, clock.key, clock.first_at, clock.last_at) for clock in found] == [
+            ("bake", "a", at(5), at(8)), ("other", "a", at(1), at(1)),
+        ]  # fmt: skip
+        shift = Shift(trigger="bake", key="a", by=timedelta(seconds=20), until=at(40))
+        await make(store, Accept(entries=(), shift=shift))
+        due = {run.id: due_at for due_at, run in await store.due(after=None, limit=9)}
+        assert due == {
+            first[1].id: at(25), second[1].id: at(28), other[1].id: at(6), elsewhere[1].id: at(1), without[1].id: at(1),
+        }  # fmt: skip
+        assert await store.marks([("bake", "throttle", "a")]) == {("bake", "throttle", "a"): Mark(at(40))}
 
     @promise("Store.latest_marks: Return at most `limit` marks, those that have an effect for the longest time.")
     async def test_the_marks_with_the_longest_effect_are_found(self, store: Store) -> None:
