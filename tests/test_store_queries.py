@@ -18,12 +18,13 @@ from engine.store.opening import prepare
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
 
 SMALL = {
-    "runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "runs_in_the_way", "outcomes_joined"
+    "runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "runs_in_the_way",
+    "outcomes_joined", "runs_throttled", "runs_expiring", "marks_until",
 }  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
-TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "e", "o", "r"}
+TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "marks", "m", "e", "o", "r"}
 QUERIES = reads.QUERIES | backfills.QUERIES
 
 NOT_HOT = {
