@@ -278,6 +278,15 @@ async def test_with_both_edges_what_follows_the_first_gathers_for_a_run_of_its_o
         assert begun(desk) == [(run_id(answers[n]), at) for n, at in ((0, 0), (1, 20), (3, 30), (4, 50))]
 
 
+async def test_a_window_stays_open_when_another_event_of_the_same_emit_is_decided_anew(tmp_path: Path) -> None:
+    shaped = trigger(debounce=Debounce(wait_s=10.0, edge=Edge.BOTH, key="data.k"))
+    async with bench(tmp_path / "s.db", triggers=[shaped], most_marks=1) as desk:
+        first = await desk.emit(*(event(data={"k": key}) for key in "aba"))
+        then = await desk.emit(*(event(data={"k": key}) for key in "ab"))
+        assert (verdict(then[0])[1], run_id(then[0])) == ("joined", run_id(first[2]))
+        assert verdict(then[1])[1] == "debounce"
+
+
 # Batch
 
 

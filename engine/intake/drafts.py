@@ -289,11 +289,6 @@ class Drafting:
                     window.due_at = before
                 self._windows.unseal(window)
 
-    def close_joined(self, draft: Draft) -> None:
-        """Close the windows that a draft joined, as one of them was not stored, or is closed in the store."""
-        for window, *_ in draft.joined:
-            self._windows.close(window)
-
     def settle(self, draft: Draft) -> None:
         """Take note that a draft is durable: its claims, and the windows that are full with it."""
         self._marks.known.settle(draft.claims)
@@ -305,10 +300,10 @@ class Drafting:
 
         Raises StoreUnavailable.
         """
-        if not draft.claims:
-            self.close_joined(draft)
+        if draft.claims:
+            await self._marks.learn(draft.claims)
+        if not draft.joined:
             return
-        await self._marks.learn(draft.claims)
         over = await self._marks.over({window.run for window, *_ in draft.joined})
         for window, *_ in draft.joined:
             if window.run in over:
