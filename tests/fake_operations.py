@@ -28,9 +28,12 @@ from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
 from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
+from engine.spans import Span, SpanKind
 from engine.store.base import (
     EventFilter,
     Ledger,
+    Met,
+    Missed,
     QueuePlace,
     Result,
     RunFilter,
@@ -67,6 +70,7 @@ class FakeStore(Store):
         self.kept: dict[str, Run] = {}
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
+        self.noted: list[Span] = []
         self.fault: EngineError | Exception | None = None
 
     async def open(self) -> None: ...
@@ -115,6 +119,30 @@ class FakeStore(Store):
     async def queue_head(
         self, job: str, *, after: QueuePlace | None, limit: int, lane: Lane = Lane.LIVE
     ) -> list[tuple[Run, Event]]:
+        return []
+
+    async def spans(
+        self, kind: SpanKind, *, name: str | None = None, start: datetime, end: datetime, limit: int
+    ) -> list[Span]:
+        return [
+            span for span in self.noted if span.kind is kind and name in (None, span.name) and span.meets(start, end)
+        ]
+
+    async def open_spans(self, kind: SpanKind, *, after: str, limit: int) -> list[Span]:
+        return []
+
+    async def first_span(self, kind: SpanKind, name: str) -> Span | None:
+        return next((span for span in self.noted if (span.kind, span.name) == (kind, name)), None)
+
+    async def fired(self, trigger: str, source: str, *, start: datetime, end: datetime, limit: int) -> list[Met]:
+        return []
+
+    async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
+        return []
+
+    async def met(
+        self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
+    ) -> list[Met]:
         return []
 
     async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
