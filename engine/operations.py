@@ -25,6 +25,7 @@ from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
+from engine.hindsight import Subject, subject_of
 from engine.http.views import limits_view, pause_view, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
@@ -127,7 +128,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, adaptation: Adaptation, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, adaptation: Adaptation, chronicle: Chronicle, rules: Mapping[str, Rule],
+        retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
@@ -179,6 +181,7 @@ class Operations:
             "started_at": rfc3339(self._started_at),
             "uptime_s": round((self.clock.now() - self._started_at).total_seconds(), 3),
             "data": str(self.config.engine.data),
+            "timezone": self.config.engine.timezone,
             "concurrency": self._dispatch.concurrency,
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
@@ -368,6 +371,14 @@ class Operations:
         return upcoming(
             trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
             default_zone=self.config.engine.timezone,
+        )  # fmt: skip
+
+    def subject(self, name: str) -> Subject:
+        """Return a trigger as hindsight asks about it; raise NotFound."""
+        rule = self._rule(name)
+        return subject_of(
+            rule, on=on_text(rule.trigger, self.config.secrets), schedule=self._timers.schedule(name),
+            zone=self.config.engine.timezone, alive=True,
         )  # fmt: skip
 
     def why_completed(self, name: str) -> str | None:

@@ -303,8 +303,8 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, adaptation=adaptation, chronicle=chronicle, rules=rules, retired=retired, version=distribution_version(),
-            boot=self.boot, loop_watch=loop_watch,
+            pauses=pauses, adaptation=adaptation, chronicle=chronicle, rules=rules, retired=retired,
+            version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
         )  # fmt: skip

@@ -14,10 +14,12 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.foresight import Desk, World
+from engine.hindsight import Subject, subject_of
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import pause_view, shown
@@ -440,6 +442,11 @@ class FakeOperations:
             },
             "last_event_at": "2026-11-22T02:00:00Z",
         }
+
+    def subject(self, name: str) -> Subject:
+        self.trigger_view(name)
+        trigger = self.config.triggers[name]
+        return subject_of(Rule(trigger, self.jobs[trigger.job]), on="cron", schedule=None, zone="UTC", alive=True)
 
     def trigger_names(self) -> list[str]:
         return list(self.config.triggers)
