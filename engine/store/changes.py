@@ -12,6 +12,7 @@ from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
+from engine.spans import Span
 
 
 class Join(Struct, frozen=True, kw_only=True):
@@ -84,7 +85,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
-    those of further sources.
+    those of further sources. `spans` are noted, or changed where they are there; those that ended before
+    `forget_spans` are forgotten.
     """
 
     entries: tuple[Entry, ...]
@@ -93,6 +95,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
+    spans: tuple[Span, ...] = ()
+    forget_spans: datetime | None = None
 
 
 class Enqueue(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.clock import to_microseconds
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
-from engine.store import backfills
+from engine.store import backfills, spans
 from engine.store.changes import (
     ENQUEUEABLE,
     STARTABLE,
@@ -56,7 +56,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store new events; a key that is there already breaks events_key.
     "insert_events": (f"insert into events ({EVENT_COLUMNS}) values {{rows}}", 9),
     # Store what became of events.
-    "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 6),
+    "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
     "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
     # Store runs of due instants that were missed; those that are there already are left.
@@ -127,6 +127,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         5,
     ),
     **backfills.STATEMENTS,
+    **spans.STATEMENTS,
 }
 
 _ORDER = tuple(STATEMENTS)
@@ -264,6 +265,10 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
                 wave.add("remember", (source, key, encode_value(value)))
     if change.backfill is not None:
         wave.add(*backfills.change_row(change.backfill))
+    for span in change.spans:
+        wave.add("note_span", spans.span_row(span))
+    if change.forget_spans is not None:
+        wave.add("forget_spans", (to_microseconds(change.forget_spans),))
 
 
 def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish | End) -> None:
