@@ -13,7 +13,7 @@ import pytest
 from engine.decide.attempts import after_crash
 from engine.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from engine.ids import new_id
-from engine.jobs import Job, OnCrash, RetryPolicy
+from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
 from engine.plugin import Outcome
 from engine.runs import Run, RunState
 from engine.steering import FlushRequest, Steering
@@ -415,3 +415,52 @@ async def test_what_follows_from_the_end_of_a_cancelled_run_is_made(tmp_path: Pa
         await let_go(desk, first)
         (following,) = desk.script.going
         assert (await desk.run_of(following)).trigger == "after"
+
+
+async def test_a_run_that_has_ended_runs_once_more_as_a_new_run(tmp_path: Path) -> None:
+    async with steered(tmp_path / "e.db") as desk:
+        first = await new_run(desk, data={"sack": 7}, key="k", subject="sack/7")
+        await let_go(desk, first)
+        old = await desk.run_of(first)
+        answer = await desk.intake.again(old, await desk.store.run_events(first), reason=f"run {first} once more")
+        await desk.settle()
+        (second,) = answer.runs
+        run = await desk.run_of(second)
+        assert (run.origin, run.trace[0].code) == ("replay", "retried")
+        assert run.trace[0].reason == f"retried: run {first} once more"
+        (given,) = desk.script.events[second]
+        (before,) = desk.script.events[first]
+        assert (given.data, given.subject, given.source, given.time) == (
+            {"sack": 7}, "sack/7", before.source, before.time,
+        )  # fmt: skip
+        assert given.id != before.id
+        assert (await desk.store.ledger()).missing == ()
+
+
+async def test_a_run_of_several_events_runs_once_more_for_all_of_them(tmp_path: Path) -> None:
+    async with steered(tmp_path / "e.db", triggers=[trigger(debounce=Debounce(wait_s=5.0))]) as desk:
+        first = await new_run(desk, data=1)
+        await new_run(desk, data=2)
+        await new_run(desk, data=3)
+        await desk.advance(10)
+        await let_go(desk, first)
+        old, events = await desk.run_of(first), await desk.store.run_events(first)
+        answer = await desk.intake.again(old, events, reason="once more", request_id="r")
+        await desk.settle()
+        assert [one.data for one in desk.script.events[answer.runs[0]]] == [1, 2, 3]
+        repeat = await desk.intake.again(old, events, reason="once more", request_id="r")
+        assert (repeat.duplicate, repeat.runs) == (True, answer.runs)
+        ledger = await desk.store.ledger()
+        assert (ledger.accepted, ledger.missing) == (6, ())
+
+
+async def test_a_run_that_is_tried_again_obeys_the_limit_of_its_job(tmp_path: Path) -> None:
+    jobs = [job(concurrency=1, overlap=Overlap.SKIP)]
+    async with steered(tmp_path / "e.db", jobs=jobs, concurrency=4) as desk:
+        first = await new_run(desk)
+        await let_go(desk, first)
+        second = await new_run(desk)
+        old, events = await desk.run_of(first), await desk.store.run_events(first)
+        answer = await desk.intake.again(old, events, reason="once more")
+        assert answer.outcomes[0].code == "overlap"
+        assert list(desk.script.going) == [second]
