@@ -254,7 +254,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
+            on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(

@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
-         "adaptive", "alerts", "chronicle", "housekeeping", "http", "web"}
+         "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web"}
     ),
     frozenset({"operations", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

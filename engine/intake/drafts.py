@@ -199,6 +199,12 @@ class Drafting:
             return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
         return self._ready(draft, event, rule, origin, priority, reason)
 
+    def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
+        """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
+        draft.outcomes.append(self._ready(draft, draft.event, rule, Origin.REPLAY, run.priority, reason))
+        new, event = draft.runs[0]
+        draft.runs[0] = (replace(new, event_count=count, scheduled_for=run.scheduled_for), event)
+
     def _gather(
         self,
         draft: Draft,
@@ -264,6 +270,8 @@ class Drafting:
             code, text = "due", f"due: {reason}" if reason else "due"
         elif origin is Origin.BACKFILL:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
+        elif origin is Origin.REPLAY:
+            code, text = "retried", f"retried: {reason}"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
