@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import pytest
 
+from engine.cli import foreseeing
 from engine.config import load
 from engine.jobs import Job
 from engine.plugin import Outcome
@@ -146,7 +148,8 @@ def test_an_engine_elsewhere_is_asked_where_it_is_named(running: Running) -> Non
     assert [item["trigger"] for item in view["items"]] == ["nightly"]
 
 
-def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path) -> None:
+def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreseeing, "SystemClock", VirtualClock)
     new = CONFIG.replace("0 2 *", "0 3 *").replace("concurrency = 2", "concurrency = 3")
     (here / "new.toml").write_text(new[: new.index("[triggers.heard]")])
     result = call("plan", "new.toml", "--count", "1")
@@ -161,6 +164,14 @@ def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path) ->
     assert lines[place + 4] == "    … and 6 more"
     assert "Setting engine.concurrency: 2 -> 3" in lines
     assert json.loads(call("plan", "new.toml", "--json").output)["changes"]
+
+
+def test_plan_speaks_of_one_instant_in_the_singular(config: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = datetime(2026, 3, 1, 1, 30, tzinfo=UTC)  # half past two in Berlin
+    monkeypatch.setattr(foreseeing, "SystemClock", lambda: VirtualClock(night))
+    (here / "new.toml").write_text(CONFIG.replace("0 2 *", "0 3 *"))
+    output = call("plan", "new.toml", "--days", "7").output
+    assert "  Instants: 1 appears, 1 vanishes, 6 move; 7 before, 7 after\n" in output
 
 
 def test_plan_of_the_same_says_that_nothing_changes(config: Path) -> None:

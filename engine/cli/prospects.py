@@ -210,6 +210,9 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
+_OF_ONE = {"appear": "appears", "vanish": "vanishes", "move": "moves"}
+
+
 def _fires(fires: Mapping[str, Any] | None, zone: ZoneInfo) -> Iterator[str]:
     if fires is None:
         return
@@ -220,7 +223,7 @@ def _fires(fires: Mapping[str, Any] | None, zone: ZoneInfo) -> Iterator[str]:
     if not kinds:
         yield "  It fires as before"
         return
-    said = ", ".join(f"{count:,} {kind if count != 1 else kind + 's'}" for count, kind in kinds)
+    said = ", ".join(f"{count:,} {kind if count != 1 else _OF_ONE[kind]}" for count, kind in kinds)
     yield f"  Instants: {said}; {fires['before']:,} before, {fires['after']:,} after"
     for one in fires["first"]:
         yield f"    {_instant(one, zone)}"
