@@ -23,16 +23,16 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload"}),
+    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload", "spans"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
          "systemd", "loopwatch", "overlaps"}
     ),
-    frozenset({"config", "foresight"}),
+    frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
-         "adaptive", "alerts", "housekeeping", "http", "web"}
+         "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web"}
     ),
     frozenset({"operations", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

@@ -210,18 +210,20 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
+_OF_ONE = {"appear": "appears", "vanish": "vanishes", "move": "moves"}
+
+
 def _fires(fires: Mapping[str, Any] | None, zone: ZoneInfo, end: str) -> Iterator[str]:
     if fires is None:
         return
     if fires["problem"]:
         yield f"  When it fires is not known: {fires['problem']}"
         return
-    verbs = {"appear": "appears", "vanish": "vanishes", "move": "moves"}
-    kinds = [(fires[kind], kind) for kind in verbs if fires[kind]]
+    kinds = [(fires[kind], kind) for kind in _OF_ONE if fires[kind]]
     if not kinds:
         yield "  It fires as before"
         return
-    said = ", ".join(f"{count:,} {kind if count != 1 else verbs[kind]}" for count, kind in kinds)
+    said = ", ".join(f"{count:,} {kind if count != 1 else _OF_ONE[kind]}" for count, kind in kinds)
     yield f"  Instants: {said}; {fires['before']:,} before, {fires['after']:,} after"
     for one in fires["first"]:
         yield f"    {_instant(one, zone)}"
