@@ -17,6 +17,7 @@ from engine.config.scalars import near
 from engine.decide.schedule import schedule_of
 from engine.decide.upcoming import clock_notes, upcoming
 from engine.errors import ConfigError, Conflict, EngineError
+from engine.units import format_span
 
 if TYPE_CHECKING:
     from engine.cli.session import Session
@@ -124,7 +125,7 @@ def say_upcoming(found: Ahead) -> None:
         [
             [
                 local_text(one["local"]), _utc_text(one["at"]),
-                *([_utc_text(one["fires_at"])] if late else []), one["note"] or "",
+                *([_later(one)] if late else []), one["note"] or "",
             ]
             for one in found.next
         ],
@@ -188,6 +189,12 @@ def local_text(local: str) -> str:
     """Return a local time of the API for people: the day of the week, and no zone."""
     at = datetime.fromisoformat(local.partition("[")[0])
     return f"{at:%a} {at.isoformat(sep=' ', timespec='seconds')}"
+
+
+def _later(view: dict[str, Any]) -> str:
+    """Say how much later than it is due an instant fires, where the load is spread."""
+    later = datetime.fromisoformat(view["fires_at"]) - datetime.fromisoformat(view["at"])
+    return f"+{format_span(later.total_seconds())}" if later else "then"
 
 
 def _zone(view: dict[str, Any]) -> str:
