@@ -153,7 +153,8 @@ class Timers:
         """
         for name in self._states if names is None else names:
             state = self._states.get(name)
-            if state is not None and state.pause is not None:
+            # One whose instant is on its way to the store is looked at when it is there: no instant is taken twice.
+            if state is not None and state.pause is not None and state.ticket != HANDED_ON:
                 self._push_delayed(0.0, state)
         self._woken.set()
 
