@@ -26,12 +26,17 @@ T = TypeVar("T")
 class Weather(Struct, kw_only=True):
     """How the disk is now; the plan changes it.
 
-    `slow_s`: the longest that a commit takes; `fails_writes`, `fails_reads`: the part of them that fails.
+    `slow_s`: the longest that a commit takes; `fails_writes`, `fails_reads`: the part of them that fails. It is fair
+    again from `until_s` on.
     """
 
+    until_s: float = 0.0
     slow_s: float = 0.0
     fails_writes: float = 0.0
     fails_reads: float = 0.0
+
+
+FAIR = Weather()
 
 
 class _Inline:
@@ -60,12 +65,22 @@ class _Inline:
 class Disk:
     """The file that outlives the engine, and all that is open on it."""
 
-    def __init__(self, path: Path, seed: str) -> None:
+    def __init__(self, path: Path, clock: Clock, seed: str) -> None:
         self.path = path
-        self.weather = Weather()
+        self._clock = clock
+        self._weather = Weather()
         self.random = random.Random(seed)
         self._open: list[sqlite3.Connection] = []
         self._reader: sqlite3.Connection | None = None
+
+    @property
+    def weather(self) -> Weather:
+        """How it is now."""
+        return self._weather if self._clock.monotonic() < self._weather.until_s else FAIR
+
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self._weather = weather
 
     def connect(self, *, read_only: bool) -> sqlite3.Connection:
         raw = connector(self.path, read_only=read_only)()

@@ -169,6 +169,10 @@ class Oracle:
             for finding in check:
                 self.find(finding)
 
+    def untold(self, now: datetime) -> str:
+        """Return the first due instant that has neither a run nor a reason, in words; nothing where each has."""
+        return next(self._instants(now), "")
+
     def _integrity(self) -> Iterator[str]:
         yield from (f"integrity: {row[0]}" for row in self._rows("pragma integrity_check") if row[0] != "ok")
 

@@ -22,7 +22,7 @@ from engine.registry import Registry
 from engine.runtime import Runtime
 from engine.store.base import Result
 from engine.store.changes import Change
-from tests.dst.disk import Disk, SimulatedStore, Weather
+from tests.dst.disk import FAIR, Disk, SimulatedStore, Weather
 from tests.dst.oracle import Oracle
 from tests.dst.plan import DAY_S, Hazard, Plan, plan_of
 from tests.dst.turns import BEGINNING, Clock, Crashed, Graveyard, Ids, Loop, Stuck, determined, live
@@ -32,7 +32,7 @@ LONGEST_REST_S = 14 * DAY_S
 """Once nothing goes wrong any more, all that is left must be over after so long."""
 
 LOOK_S = 120.0
-RESTART_S = 1.0
+RESTART_S = 5.0
 
 Tampers = Callable[[Runtime, SimulatedStore], None]
 
@@ -73,7 +73,7 @@ class Simulation:
         file = folder / "config.toml"
         file.write_text(plan.config)
         self.config = load([file], environment={}, registry=registry)
-        self.disk = Disk(folder / "engine.db", f"disk {plan.seed}")
+        self.disk = Disk(folder / "engine.db", self.clock, f"disk {plan.seed}")
         self.oracle = Oracle(plan, self.config, self.disk)
         self.oracle.clock_now = self.clock.now
         self.world = World(plan, self.clock, self.oracle.find, self.oracle.why_not_running)
@@ -82,6 +82,7 @@ class Simulation:
         self._met: set[int] = set()
         self._down_s = 0.0
         self._ambush: tuple[int, int] | None = None
+        self._was_foul = False
         self._over = False
         self._rest_began_s: float | None = None
         self._days_seen = 0
@@ -129,6 +130,7 @@ class Simulation:
 
     async def _live(self, loop: Loop) -> None:
         self._ambush = None
+        self._was_foul = self.disk.weather is not FAIR
         store = SimulatedStore(self.disk, self.clock, lambda changes, results: self._see(loop, changes, results))
         await store.open()
         ready = anyio.Event()
@@ -146,7 +148,7 @@ class Simulation:
             # The store was away at the start: it ends, and is started again, as by a service manager.
             if not all(isinstance(cause, EngineError) for cause in engine.runtime.causes(error)):
                 raise
-            if self.disk.weather == Weather():
+            if self.disk.weather is FAIR and not self._was_foul:
                 self.oracle.find(f"the engine gave up: {_shown(error)}")
         else:
             if not runtime.stopping.is_set():
@@ -179,7 +181,7 @@ class Simulation:
             self._met.add(number)
             self._bring(loop, runtime, hazard)
         await self.clock.sleep(self.plan.days * DAY_S - self.clock.monotonic())
-        self.disk.weather = Weather()
+        self.disk.weather = FAIR
         self.world.calm = True
 
     def _bring(self, loop: Loop, runtime: Runtime, hazard: Hazard) -> None:
@@ -198,12 +200,9 @@ class Simulation:
             self.clock.step(what["seconds"])
         else:
             self.disk.weather = Weather(
-                slow_s=what["slow_s"], fails_writes=what["fails_writes"], fails_reads=what["fails_reads"]
-            )
-            loop.call_later(what["for_s"], self._clear_up)
-
-    def _clear_up(self) -> None:
-        self.disk.weather = Weather()
+                slow_s=what["slow_s"], fails_writes=what["fails_writes"], fails_reads=what["fails_reads"],
+                until_s=self.clock.monotonic() + what["for_s"],
+            )  # fmt: skip
 
     # What is asked for
 
@@ -229,12 +228,13 @@ class Simulation:
                 continue
             if self._rest_began_s is None:
                 self._rest_began_s = self.clock.monotonic()
-            for pause in operations.pauses():
+            held = operations.pauses()
+            for pause in held:
                 await operations.resume(pause.scope, pause.name)
             for backfill in self.world.backfills:
                 if (await operations.backfills.get(backfill)).backfill.state == "paused":
                     await operations.backfills.resume(backfill)
-            if self.clock.now() > end_at and not self._left(operations):
+            if self.clock.now() > end_at and not held and not self._left(operations):
                 break
             if self.clock.monotonic() - self._rest_began_s > LONGEST_REST_S:
                 self.oracle.find(f"it never comes to its end: {self._left(operations)}")
@@ -251,6 +251,8 @@ class Simulation:
             left.append("somebody waits for an answer")
         if operations.backfills.status()["open"]:
             left.append("a backfill is open")
+        if not left and (untold := self.oracle.untold(self.clock.now())):
+            left.append(untold)  # it is caught up on one by one
         for label, items in self.plan.feeds.items():
             for trigger, met in self.plan.met.items():
                 if met.kind == "feed" and met.of == label:

@@ -32,6 +32,10 @@ MOST_TURNS_AT_ONCE = 50_000
 """So many turns of the loop at one instant are a circle in which something turns for ever."""
 
 
+TURN_S = 1e-6
+"""How long a turn of the loop takes: no machine does anything in no time."""
+
+
 class Crashed(BaseException):
     """The engine was killed: nothing of it goes on, not even a `finally`."""
 
@@ -94,6 +98,7 @@ class Loop(asyncio.SelectorEventLoop):
             raise Crashed
         if timeout is None:
             raise Stuck("everybody waits, and nobody for the time")
+        self._time_s += TURN_S
         if timeout > 0:
             self._time_s += timeout
             self._at_once = 0
@@ -113,12 +118,11 @@ class Graveyard:
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[Any]] = []
-        self._loops: list[Loop] = []
 
     def bury(self, loop: Loop) -> None:
         """Take in a loop and all its tasks."""
-        self._loops.append(loop)
         self._tasks += asyncio.all_tasks(loop)
+        loop.close()
 
     def close(self) -> None:
         """Let them go: what they raise, as they are torn off, is nobody's concern."""
@@ -130,10 +134,7 @@ class Graveyard:
                     setattr(task, "_log_destroy_pending", False)  # noqa: B010 - no one destroys it by mistake
                     with contextlib.suppress(BaseException):
                         task.get_coro().close()  # type: ignore[union-attr]
-                for loop in self._loops:
-                    loop.close()
                 self._tasks.clear()
-                self._loops.clear()
                 gc.collect()
         finally:
             sys.unraisablehook = heard
