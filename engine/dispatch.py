@@ -38,6 +38,7 @@ from engine.decide.priority import rank
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
+from engine.gates import Gates, Hands
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
 from engine.lanes import BackfillLane
@@ -94,7 +95,7 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
-        on_backfilled: Callable[[Run, AttemptEnd], None],
+        on_backfilled: Callable[[Run, AttemptEnd], None], gates: Gates,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -109,6 +110,7 @@ class Dispatch:
         self._on_end = on_end
         self._on_backfilled = on_backfilled
         self._limited = limited
+        self._gates = gates
         self._slots = Slots(concurrency)
         for job in jobs.values():
             self._slots.limit(job)
@@ -122,6 +124,13 @@ class Dispatch:
         self._overlaps = Overlaps(
             clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
             is_moving=self._moving.__contains__, cancel=self._give_way, end=self._end_waiting,
+        )  # fmt: skip
+        gates.serve(
+            Hands(
+                offer=self.offer, wait=self.wait, wait_no_more=self._timeline.remove, moves=self._moving.add,
+                moved=self._moved, is_active=self._is_active, note_open=self._overlaps.add,
+                was_replaced=self._overlaps.was_replaced, end_waiting=self._end_waiting, spawn=self._spawn,
+            )
         )  # fmt: skip
         self._timeline_changed = asyncio.Event()
         self._timeline_until = EPOCH
@@ -193,6 +202,9 @@ class Dispatch:
         self._slots.take(job)
         return True
 
+    def concern(self, trigger: str) -> bool:
+        return bool(self._gates.gates) and self._gates.concern(trigger)
+
     def meet(
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
     ) -> Decision:
@@ -254,6 +266,7 @@ class Dispatch:
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
+                    group.start_soon(self._gates.run, name="dispatch: gates")
                     self._overlaps.go_on()
                     task_status.started()
                     self.pump()
@@ -319,8 +332,13 @@ class Dispatch:
                 waiting = self._queue.take(self._slots.may_start)
             if waiting is None:
                 break
+            seen = self._gates.passed(waiting) if self._gates.gates else ""
+            if seen is None:
+                if waiting.run.origin is Origin.BACKFILL:
+                    self._backfills.ended(waiting.run)
+                continue
             self._slots.take(waiting.run.job)
-            self._start(waiting)
+            self._start(waiting, seen)
             lane = self._backfills if waiting.run.origin is Origin.BACKFILL else self._queue
             if lane.is_low(waiting.run.job):
                 self._spawn(self._refill, lane, waiting.run.job)
@@ -379,8 +397,10 @@ class Dispatch:
     def _start_past_pause(self) -> None:
         for run_id, job in list(self._let_pass.items()) if self._starting else ():
             if self._slots.may_start(job) and (waiting := self._queue.pick(job, run_id)) is not None:
-                self._slots.take(job)
-                self._start(waiting)
+                seen = self._gates.passed(waiting)
+                if seen is not None:
+                    self._slots.take(job)
+                    self._start(waiting, seen)
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -388,11 +408,11 @@ class Dispatch:
 
     # One run
 
-    def _start(self, waiting: Waiting) -> None:
-        """Begin a waiting run in a slot that was taken for it."""
+    def _start(self, waiting: Waiting, seen: str) -> None:
+        """Begin a waiting run in a slot that was taken for it; `seen` says what its gates saw."""
         run, now = waiting.run, self._clock.now()
         waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
-        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
+        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}{seen and '; '}{seen}")
         run = replace(
             run,
             state=RunState.RUNNING,
@@ -653,7 +673,10 @@ class Dispatch:
                 await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready: running where a slot is free, else queued."""
+        """Make a run whose time has come ready: running where a slot is free, else queued; ask again about a held one."""
+        if run.state is RunState.HELD:
+            self._gates.ask_due(run)
+            return
         window = self._windows.of_run(run.id)
         if window is not None:
             if window.due_at > now:
@@ -665,9 +688,11 @@ class Dispatch:
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
+        may_start = (
+            met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not self.concern(run.trigger)
+        )
         if may_start and self.claim(run.job, past_pause=run.id in self._let_pass):
-            self._start(Waiting(run, None))
+            self._start(Waiting(run, None), "")
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")

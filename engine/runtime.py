@@ -37,6 +37,7 @@ from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
+from engine.gates import Gates
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import shown
@@ -244,11 +245,15 @@ class Runtime:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
 
+        gates = Gates(
+            clock=clock, journal=journal, store=store, on_change=changes.tell,
+            rule_of=lambda trigger: rules.get(trigger) or retired.get(trigger),
+        )  # fmt: skip
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
+            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited, gates=gates,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(

@@ -112,6 +112,14 @@ class Start(Struct, frozen=True, kw_only=True):
     boot: str
 
 
+class Hold(Struct, frozen=True, kw_only=True):
+    """A waiting run is held, or held anew; at `until` (None: at no time) it is due."""
+
+    run: str
+    step: Step
+    until: datetime | None = None
+
+
 class NoteProcess(Struct, frozen=True, kw_only=True):
     """The running run has the process `pid`, whose kernel start time is `started` (clock ticks since boot)."""
 
@@ -154,7 +162,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Enqueue | Start | NoteProcess | Finish | End
+Change = Accept | Enqueue | Hold | Start | NoteProcess | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:
@@ -166,4 +174,5 @@ def accept_of(change: Change) -> Accept | None:
 
 ENQUEUEABLE = frozenset({RunState.PENDING, RunState.RETRYING, RunState.HELD})
 STARTABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
-"""The states from which `Enqueue` and `Start` take a run; from any other they are a conflict."""
+HOLDABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
+"""The states from which `Enqueue`, `Start` and `Hold` take a run; from any other they are a conflict."""

@@ -17,12 +17,14 @@ from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
 from engine.store import backfills
 from engine.store.changes import (
     ENQUEUEABLE,
+    HOLDABLE,
     STARTABLE,
     Accept,
     Change,
     End,
     Enqueue,
     Finish,
+    Hold,
     NoteProcess,
     Start,
     accept_of,
@@ -95,6 +97,13 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         f"where runs.id = v.column1 and runs.state in ({_states(ENQUEUEABLE)})",
         4,
     ),
+    # Hold waiting runs.
+    "hold": (
+        "update runs set state = 'held', code = v.column2, due_at = v.column3, window = null, "
+        "trace = trace || ',' || v.column4 from (values {rows}) as v "
+        f"where runs.id = v.column1 and runs.state in ({_states(HOLDABLE)})",
+        4,
+    ),
     # Make waiting runs running.
     "start": (
         "update runs set state = 'running', code = v.column2, attempt = v.column3, started_at = v.column4, "
@@ -131,7 +140,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
 
 _ORDER = tuple(STATEMENTS)
 _GUARDED = frozenset(
-    {"join", "in_the_way", "enqueue", "start", "note_process", "finish", "end", "move_backfill", "turn_backfill"}
+    {"join", "in_the_way", "enqueue", "hold", "start", "note_process", "finish", "end", "move_backfill", "turn_backfill"}
 )
 
 
@@ -177,7 +186,7 @@ class Wave:
         return result
 
 
-_PHASE = {Enqueue: 2, Start: 3, NoteProcess: 4, Finish: 5, End: 6}
+_PHASE = {Enqueue: 2, Hold: 3, Start: 4, NoteProcess: 5, Finish: 6, End: 7}
 _ACCEPT_PHASE, _JOIN_PHASE = 0, 1
 
 
@@ -266,7 +275,7 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add(*backfills.change_row(change.backfill))
 
 
-def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish | End) -> None:
+def _add_transition(wave: Wave, change: Enqueue | Hold | Start | NoteProcess | Finish | End) -> None:
     if isinstance(change, Start):
         step = change.step
         wave.add("start", (change.run, step.code, change.attempt, to_microseconds(step.at), change.boot,
@@ -287,6 +296,9 @@ def _add_transition(wave: Wave, change: Enqueue | Start | NoteProcess | Finish |
         )  # fmt: skip
     elif isinstance(change, Enqueue):
         wave.add("enqueue", (change.run, change.step.code, change.rank, step_fragment(change.step)))
+    elif isinstance(change, Hold):
+        until = None if change.until is None else to_microseconds(change.until)
+        wave.add("hold", (change.run, change.step.code, until, step_fragment(change.step)))
     else:
         step = change.step
         wave.add("end", (change.run, step.state._value_, step.code, to_microseconds(step.at), step_fragment(step)))
