@@ -412,7 +412,9 @@ class Dispatch:
         """Begin a waiting run in a slot that was taken for it; `seen` says what its gates saw."""
         run, now = waiting.run, self._clock.now()
         waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
-        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}{seen and '; '}{seen}")
+        step = Step(
+            at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}{seen and '; '}{seen}"
+        )
         run = replace(
             run,
             state=RunState.RUNNING,
