@@ -412,7 +412,8 @@ class Dispatch:
         """Begin a waiting run in a slot that was taken for it; `seen` says what its gates saw."""
         run, now = waiting.run, self._clock.now()
         waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
-        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}{seen and '; '}{seen}")
+        reason = f"started: waited {waited}{seen and '; '}{seen}"
+        step = Step(at=now, state=RunState.RUNNING, code="started", reason=reason)
         run = replace(
             run,
             state=RunState.RUNNING,
@@ -673,7 +674,7 @@ class Dispatch:
                 await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready: running where a slot is free, else queued; ask again about a held one."""
+        """Make a run whose time has come ready: running where a slot is free, else queued. A held one is asked about."""
         if run.state is RunState.HELD:
             self._gates.ask_due(run)
             return

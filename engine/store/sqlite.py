@@ -20,8 +20,8 @@ from engine.runs import Lane, Run, RunState
 from engine.store import backfills, reads
 from engine.store.base import (
     EventFilter,
-    Ledger,
     HeldPlace,
+    Ledger,
     QueuePlace,
     Result,
     RunFilter,
