@@ -18,11 +18,13 @@ from msgspec.structs import replace
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import (
     AttemptEnd,
+    after_cut,
     after_end,
     after_interruption,
     after_replacement,
     timed_out,
 )
+from engine.decide.gates import bypassed
 from engine.decide.lanes import Room
 from engine.decide.limits import Slots
 from engine.decide.overlap import (
@@ -70,7 +72,7 @@ Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitab
 class Active(Struct):
     """A run that has a slot: it is about to start, or running.
 
-    `why` says why it is being cancelled, and `by` which run takes its place where one does.
+    `why` says why it is being cancelled, and `by` which run takes its place where one does, or for what it makes way.
     """
 
     run: Run
@@ -412,9 +414,8 @@ class Dispatch:
         """Begin a waiting run in a slot that was taken for it; `seen` says what its gates saw."""
         run, now = waiting.run, self._clock.now()
         waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
-        step = Step(
-            at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}{seen and '; '}{seen}"
-        )
+        reason = f"started: waited {waited}{seen and '; '}{seen}"
+        step = Step(at=now, state=RunState.RUNNING, code="started", reason=reason)
         run = replace(
             run,
             state=RunState.RUNNING,
@@ -569,6 +570,8 @@ class Dispatch:
             return after_interruption(run, started_at, now, self._ageing_s)
         if outcome is None and active.why == "replaced":
             return after_replacement(run, active.by, started_at, now)
+        if outcome is None and active.why == "cut":
+            return after_cut(run, active.by, started_at, now)
         job = self._job_of(run)
         if outcome is None:
             late_s = self._clock.monotonic() - active.cancelled_s
@@ -585,6 +588,13 @@ class Dispatch:
                 active.scope.cancel()
             elif active.start is not None:
                 active.start.cancel()
+
+    def cut(self, triggers: Collection[str], said: str) -> None:
+        """Cancel what runs of these triggers, for a maintenance window, but for what was fired to pass by it."""
+        for active in list(self._active.values()):
+            if active.why is None and active.run.trigger in triggers and "maintenance" not in bypassed(active.run):
+                active.by = said
+                self._cancel(active, "cut")
 
     def _end_waiting(self, run: Run, step: Step) -> None:
         """End a run that has no slot."""
@@ -675,7 +685,7 @@ class Dispatch:
                 await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready: running where a slot is free, else queued; ask again about a held one."""
+        """Make a run whose time has come ready: running where a slot is free, else queued. A held one is asked about."""
         if run.state is RunState.HELD:
             self._gates.ask_due(run)
             return

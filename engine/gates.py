@@ -274,7 +274,7 @@ class Gates:
         verdict = self.look(run)
         if isinstance(verdict, Pass):
             return self._release(run, verdict)
-        if due or not isinstance(verdict, Hold) or (verdict.code, verdict.until) != (run.code, run.due_at):
+        if due or not isinstance(verdict, Hold) or not _is_as_it_stands(verdict, run):
             self._answer(run, verdict)
         return None
 
@@ -305,3 +305,10 @@ class Gates:
                 self._on_change(run.id)
             if not self._dispatch.was_replaced(run.id):
                 self._dispatch.offer(run, None)
+
+
+def _is_as_it_stands(hold: Hold, run: Run) -> bool:
+    """Tell whether a run is held just so already: what differs by a moment was said a moment before."""
+    if hold.code != run.code or (hold.until is None) != (run.due_at is None):
+        return False
+    return hold.until is None or run.due_at is None or abs((hold.until - run.due_at).total_seconds()) < LEAST_HELD_S

@@ -28,10 +28,11 @@ from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.clock import Clock, SystemClock
-from engine.config import Config, find_files, load
+from engine.config import Config, Given, Place, find_files, load
 from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
+from engine.decide.windows import MaintenanceWindow
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.execution import RUN_MARK, Executor
@@ -46,6 +47,7 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
+from engine.maintenance import Maintenance
 from engine.operations import Changes, Operations, SourceMemory
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
@@ -245,8 +247,10 @@ class Runtime:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
 
+        maintenance = Maintenance(clock, journal, rules, config.maintenance, self._read_window)
+        await maintenance.load(store)
         gates = Gates(
-            clock=clock, journal=journal, store=store, on_change=changes.tell,
+            clock=clock, journal=journal, store=store, on_change=changes.tell, gates=[maintenance],
             rule_of=lambda trigger: rules.get(trigger) or retired.get(trigger),
         )  # fmt: skip
         dispatch = self._dispatch = Dispatch(
@@ -255,6 +259,7 @@ class Runtime:
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited, gates=gates,
         )  # fmt: skip
+        maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
@@ -302,7 +307,8 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
+            pauses=pauses, maintenance=maintenance, adaptation=adaptation, rules=rules, retired=retired,
+            version=distribution_version(),
             boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
@@ -322,6 +328,7 @@ class Runtime:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
+                    inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
@@ -378,6 +385,14 @@ class Runtime:
             config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,
             world=world, show=shown,
         )  # fmt: skip
+
+    def _read_window(self, name: str, settings: dict[str, Any]) -> MaintenanceWindow:
+        """Return a maintenance window of the API's settings; raise ConfigError."""
+        config = self.config
+        given = Given(
+            config=config, registry=self._registry, environment=self._environment, jobs=config.jobs, triggers={}
+        )
+        return given.maintenance(name, settings, Place(file="", line=0, base=config.base, order=0))
 
     def _used_sources(self) -> list[tuple[str, Source]]:
         """Return each source that a trigger is on which works, once."""

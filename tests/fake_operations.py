@@ -30,6 +30,7 @@ from engine.registry import Registry
 from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
 from engine.store.base import (
     EventFilter,
+    HeldPlace,
     Ledger,
     QueuePlace,
     Result,
@@ -146,6 +147,12 @@ class FakeStore(Store):
 
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return []
+
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        return []
+
+    async def held_counts(self) -> dict[str, int]:
+        return {}
 
     async def open_windows(self) -> list[Run]:
         return []

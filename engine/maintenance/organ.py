@@ -24,11 +24,12 @@ import anyio
 import msgspec
 
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock, rfc3339
+from engine.config.scalars import near
 from engine.decide.gates import PASS, Hold, Skip, Verdict, bypassed
 from engine.decide.overlap import has_begun
 from engine.decide.rules import Rule
-from engine.decide.windows import After, Cut, MaintenanceWindow, Override, Spell, spell_at
-from engine.errors import Conflict, EngineError, NotFound, StoreUnavailable
+from engine.decide.windows import After, Cut, MaintenanceWindow, Override, Scope, Spell, spell_at
+from engine.errors import Conflict, EngineError, InvalidRequest, NotFound, StoreUnavailable
 from engine.journal import Journal
 from engine.maintenance.known import Known, Stored
 from engine.runs import Origin, Run
@@ -163,10 +164,17 @@ class Maintenance:
         self._look()
         return self._get(name).view(self._rules.values())
 
-    def said(self) -> list[str]:
-        """Say which windows are open now."""
+    def open_views(self) -> list[dict[str, Any]]:
+        """Return the windows that are open now, briefly."""
         self._look()
-        return [f"{one.said()}, for {one.scope}" for one in self._open]
+        return [one.brief() for one in self._open]
+
+    def check(self) -> dict[str, Any]:
+        """Return how it is as a check of the engine's health: not well where a window is none any more."""
+        self._look()
+        wrong = [f"{one.name}: {one.problem}" for one in self._known.values() if one.problem is not None]
+        said = wrong or [f"{one.said()}, for {one.scope}" for one in self._open]
+        return {"name": "maintenance", "ok": not wrong, "detail": "; ".join(said) or "no window is open"}
 
     # Making, removing, overriding
 
@@ -220,13 +228,14 @@ class Maintenance:
     async def define(self, name: str, settings: dict[str, Any], *, who: str) -> None:
         """Make a window of settings as the configuration has them, durably; one of the API by that name is replaced.
 
-        Raises ConfigError where they are wrong, Conflict where the configuration has one of that name, and
-        StoreUnavailable.
+        Raises ConfigError where they are wrong, InvalidRequest where its scope names what is not there, Conflict where
+        the configuration has one of that name, and StoreUnavailable.
         """
         known = self._known.get(name)
         if known is not None and known.stored is None:
             raise Conflict(f"window {name} is one of the configuration: it can be overridden, not replaced")
         window = self._read(name, settings)
+        self._check_scope(window.scope)
         stored = Stored(settings=settings, at=self._clock.now(), who=who)
         one = Known(name, window, stored, None if known is None else known.override)
         await self._store({name: msgspec.to_builtins(stored)}, partial(self._known.__setitem__, name, one))
@@ -234,6 +243,18 @@ class Maintenance:
             "Window %s is made (%s)%s", name, window.when, f" by {who}" if who else "",
             extra={"action": "maintenance_made", "window": name, "by": who},
         )  # fmt: skip
+
+    def _check_scope(self, scope: Scope) -> None:
+        """Refuse a window for nothing: it is a mistake."""
+        rules = self._rules.values()
+        for kind, given, there in (
+            ("trigger", scope.triggers, {*self._rules}),
+            ("job", scope.jobs, {rule.job.name for rule in rules}),
+            ("tag", scope.tags, {tag for rule in rules for tag in (*rule.trigger.tags, *rule.job.tags)}),
+        ):
+            for name in sorted(given - there):
+                hint = near(name, there)
+                raise InvalidRequest(f"scope: no trigger has the {kind} {name}" + (f"; {hint}" if hint else ""))
 
     async def remove(self, name: str, *, who: str) -> None:
         """Remove a window of the API, durably: what waits for it is asked again, and runs.

@@ -189,12 +189,14 @@ class Store(ABC):
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         """Return at most `limit` pending, retrying and held runs with their due times, the earliest first.
 
-        Those that have none are left out. `after` None means from the earliest on, else those later than that due time and id.
+        Those that have none are left out. `after` None means from the earliest on, else those later than that due time
+        and id.
         """
 
     @abstractmethod
     async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
-        """Return at most `limit` held runs of a trigger (None: of any), in the order of `HeldPlace`, from a place on."""
+        """Return at most `limit` held runs of a trigger (None: of any), in the order of `HeldPlace`, from a place
+        on."""
 
     @abstractmethod
     async def held_counts(self) -> dict[str, int]:

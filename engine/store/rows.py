@@ -143,10 +143,7 @@ def read_trace(fragments: str) -> tuple[Step, ...]:
     """Make a trace of what was appended."""
     return tuple(
         Step(
-            at=from_microseconds(at),
-            state=RunState(state),
-            code=code,
-            reason=reason,
+            at=from_microseconds(at), state=RunState(state), code=code, reason=reason,
             bypass=tuple(more[0]) if more else (),
         )
         for at, state, code, reason, *more in _decode(f"[{fragments}]")

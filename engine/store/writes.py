@@ -140,19 +140,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
 
 _ORDER = tuple(STATEMENTS)
 _GUARDED = frozenset(
-    {
-        "join",
-        "in_the_way",
-        "enqueue",
-        "hold",
-        "start",
-        "note_process",
-        "finish",
-        "end",
-        "move_backfill",
-        "turn_backfill",
-    }
-)
+    {"join", "in_the_way", "enqueue", "hold", "start", "note_process", "finish", "end", "move_backfill",
+     "turn_backfill"}
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

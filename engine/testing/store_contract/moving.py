@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from engine.errors import Conflict, EngineError
 from engine.runs import ENDED, TRANSITIONS, WAITING, Run, RunState
 from engine.store.base import Store
-from engine.store.changes import ENQUEUEABLE, STARTABLE, Change, Finish, NoteProcess
+from engine.store.changes import ENQUEUEABLE, HOLDABLE, STARTABLE, Change, Finish, NoteProcess
 from engine.testing.store_contract.material import (
     BOOT,
     a_join,
@@ -23,6 +23,7 @@ from engine.testing.store_contract.material import (
     end,
     enqueue,
     finish,
+    hold,
     make,
     start,
 )
@@ -67,6 +68,7 @@ def changes_of(run: Run) -> list[tuple[Change, frozenset[RunState], RunState]]:
     running = frozenset({RunState.RUNNING})
     every: list[tuple[Change, frozenset[RunState], RunState]] = [
         (enqueue(run), ENQUEUEABLE, RunState.QUEUED),
+        (hold(run, at(90)), HOLDABLE, RunState.HELD),
         (start(run), STARTABLE, RunState.RUNNING),
         (NoteProcess(run=run.id, pid=7, started=70), running, RunState.RUNNING),
     ]
