@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"config", "foresight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
-         "adaptive", "alerts", "housekeeping", "http", "web"}
+         "adaptive", "alerts", "housekeeping", "http", "web", "maintenance"}
     ),
     frozenset({"operations", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

@@ -14,6 +14,7 @@ from engine.decide.schedule import Schedule
 from engine.decide.windows import (
     Once,
     Opening,
+    Overridden,
     Pattern,
     Scope,
     Timed,
@@ -168,3 +169,11 @@ def test_a_weekly_window_is_open_when_a_look_at_the_clock_says_so(
     else:
         expected = (today in days and shown >= start) or ((today - 1) % 7 in days and shown < end)
     assert (open_at(window, at) is not None) == expected
+
+
+def test_an_override_takes_away_what_lies_before_its_end() -> None:
+    override = Overridden(pattern=timed("0 2 * * *", 2), until=utc("2026-11-22 03:00"))
+    assert opening(override, "2026-11-22 02:30") is None
+    assert opening(override, "2026-11-22 03:00") == ("11-22 03:00", "11-22 04:00")
+    assert next_change(override, utc("2026-11-21 12:00")) == utc("2026-11-22 03:00")
+    assert opening(override, "2026-11-23 02:30") == ("11-23 02:00", "11-23 04:00")

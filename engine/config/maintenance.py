@@ -20,6 +20,7 @@ from engine.decide.windows import (
     Timed,
     Weekly,
     check_pattern,
+    shown,
 )
 from engine.plugin import BadSetting, instant_of
 from engine.plugin.settings import Duration, JobName, Moment, TimeZone, TriggerName
@@ -131,7 +132,7 @@ class MaintenanceTable(Struct, frozen=True, kw_only=True):
         weekly = Weekly(days=days, start=start, end=end, timezone=zone)
         check_pattern(weekly)
         named = "every day" if len(days) == len(_WEEKDAYS) else ", ".join(_WEEKDAYS[day] for day in sorted(days))
-        return weekly, f"{named} {_shown(start)} to {_shown(end)} ({zone})"
+        return weekly, f"{named} {_clock(start)} to {_clock(end)} ({zone})"
 
     def _timed(self, schedule: Schedule) -> tuple[Pattern, str]:
         timer, duration_s = schedule.timer, self.duration or 0.0
@@ -153,8 +154,8 @@ class MaintenanceTable(Struct, frozen=True, kw_only=True):
         if ends <= begins:
             raise BadSetting("to", "is not later than from: it would never be open")
         opening = Opening(start=begins, end=ends)
-        return Once(opening=opening), f"from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC"
+        return Once(opening=opening), f"from {shown(begins)} to {shown(ends)}"
 
 
-def _shown(at: time) -> str:
+def _clock(at: time) -> str:
     return at.isoformat("seconds" if at.second else "minutes")

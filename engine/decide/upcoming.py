@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.decide.schedule import Schedule, schedule_of
-from engine.decide.windows import After, MaintenanceWindow, open_at
+from engine.decide.windows import After, MaintenanceWindow, open_at, shown
 from engine.errors import Conflict, PluginError
 from engine.triggers import Pause, Trigger
 
@@ -119,7 +119,7 @@ def _held(window: MaintenanceWindow, at: datetime) -> str | None:
     if opening is None:
         return None
     become = "skipped for" if window.after is After.DROP else "held by"
-    return f"{become} maintenance {window.name} until {opening.end:%Y-%m-%d %H:%M} UTC"
+    return f"{become} maintenance {window.name} until {shown(opening.end)}"
 
 
 def clock_notes(trigger: Trigger, after: datetime, until: datetime, *, default_zone: str = "UTC") -> Iterator[Upcoming]:

@@ -146,6 +146,32 @@ class Timed(Struct, frozen=True, kw_only=True):
             return None
 
 
+class Overridden(Struct, frozen=True, kw_only=True):
+    """As another pattern, but closed until an instant."""
+
+    pattern: Pattern
+    until: datetime
+
+    def next(self, after: datetime) -> Opening | None:
+        last = self._left(self.pattern.last(after))
+        if last is not None and last.start > after:
+            return last
+        opening = self.pattern.next(after)
+        while opening is not None and (left := self._left(opening)) is None:
+            opening = self.pattern.next(opening.start)
+        return None if opening is None else left
+
+    def last(self, at: datetime) -> Opening | None:
+        last = self._left(self.pattern.last(at))
+        return last if last is not None and last.start <= at else None
+
+    def _left(self, opening: Opening | None) -> Opening | None:
+        """Return what is left of an opening."""
+        if opening is None or opening.end <= self.until:
+            return None
+        return Opening(start=max(opening.start, self.until), end=opening.end)
+
+
 class Scope(Struct, frozen=True, kw_only=True):
     """Whose runs a window is for: those of these triggers and jobs, and of all with one of these tags, the trigger's or
     its job's. Where nothing is named, all."""
@@ -237,6 +263,11 @@ def open_at(pattern: Pattern, at: datetime) -> Opening | None:
 def next_change(pattern: Pattern, after: datetime) -> datetime | None:
     """Return when a window opens or closes next, or None where it never does again."""
     return spell_at(pattern, after).until
+
+
+def shown(at: datetime) -> str:
+    """Return an instant as text, in UTC."""
+    return f"{at:%Y-%m-%d %H:%M{':%S' if at.second else ''}} UTC"
 
 
 def check_pattern(pattern: Pattern, timer: str = "") -> None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.decide.rules import Rule
-from engine.decide.windows import After, MaintenanceWindow, Override, Spell
+from engine.decide.windows import After, MaintenanceWindow, Override, Spell, shown
 
 
 class Stored(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,7 +73,7 @@ class Known(Struct):
 
     def said(self) -> str:
         """Name it and its end, with what it is for."""
-        until = "" if self.ends_at is None else f" until {self.ends_at:%Y-%m-%d %H:%M} UTC"
+        until = "" if self.ends_at is None else f" until {shown(self.ends_at)}"
         description = "" if self.window is None or not self.window.description else f" ({self.window.description})"
         return f"maintenance {self.name}{until}{description}"
 

@@ -16,19 +16,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock, rfc3339
 from engine.config.scalars import near
 from engine.decide.gates import PASS, Hold, Skip, Verdict, bypassed
 from engine.decide.overlap import has_begun
 from engine.decide.rules import Rule
-from engine.decide.windows import After, Cut, MaintenanceWindow, Override, Scope, Spell, spell_at
+from engine.decide.windows import After, Cut, MaintenanceWindow, Overridden, Override, Scope, Spell, spell_at
 from engine.errors import Conflict, EngineError, InvalidRequest, NotFound, StoreUnavailable
 from engine.journal import Journal
 from engine.maintenance.known import Known, Stored
@@ -137,8 +138,20 @@ class Maintenance:
         return [] if rule is None else [one.brief() for one in self._open if one.holds(rule)]
 
     def windows_of(self, rule: Rule) -> list[MaintenanceWindow]:
-        """Return the windows that hold runs of a trigger, open or not."""
-        return [one.window for one in self._known.values() if one.window is not None and one.holds(rule)]
+        """Return the windows that hold runs of a trigger, open or not, as they are from now on."""
+        return [window for window in self.foreseen() if window.scope.holds(rule)]
+
+    def foreseen(self) -> list[MaintenanceWindow]:
+        """Return all windows that hold something, their overrides counted in."""
+        found = []
+        for one in self._known.values():
+            window, override = one.window, one.override
+            if window is None or not window.enabled:
+                continue
+            if override is not None:
+                window = replace(window, pattern=Overridden(pattern=window.pattern, until=override.until))
+            found.append(window)
+        return found
 
     def overrides(self) -> dict[str, Override]:
         """Return the overrides that hold now, by window."""
@@ -247,14 +260,15 @@ class Maintenance:
     def _check_scope(self, scope: Scope) -> None:
         """Refuse a window for nothing: it is a mistake."""
         rules = self._rules.values()
-        for kind, given, there in (
-            ("trigger", scope.triggers, {*self._rules}),
-            ("job", scope.jobs, {rule.job.name for rule in rules}),
-            ("tag", scope.tags, {tag for rule in rules for tag in (*rule.trigger.tags, *rule.job.tags)}),
+        tags = {tag for rule in rules for tag in (*rule.trigger.tags, *rule.job.tags)}
+        for says, given, there in (
+            ("there is no trigger", scope.triggers, {*self._rules}),
+            ("no trigger has the job", scope.jobs, {rule.job.name for rule in rules}),
+            ("no trigger, and no job of one, has the tag", scope.tags, tags),
         ):
             for name in sorted(given - there):
                 hint = near(name, there)
-                raise InvalidRequest(f"scope: no trigger has the {kind} {name}" + (f"; {hint}" if hint else ""))
+                raise InvalidRequest(f"scope: {says} {name}" + (f"; {hint}" if hint else ""))
 
     async def remove(self, name: str, *, who: str) -> None:
         """Remove a window of the API, durably: what waits for it is asked again, and runs.
@@ -269,17 +283,22 @@ class Maintenance:
             extra={"action": "maintenance_removed", "window": name, "by": who},
         )  # fmt: skip
 
-    async def override(self, name: str, *, until: datetime | None, reason: str, who: str) -> None:
-        """Have a window count as closed until an instant, durably; None: until this opening, or the next one, is over.
+    async def override(
+        self, name: str, *, until: datetime | None, duration_s: float | None = None, reason: str, who: str
+    ) -> None:
+        """Have a window count as closed until an instant or for a while, durably; without an end until this opening, or
+        the next one, is over.
 
         Raises NotFound, Conflict where `until` is past or the window does not open again, and StoreUnavailable.
         """
         one, now = self._get(name), self._clock.now()
-        if until is None:
+        if duration_s is not None:
+            until = now + timedelta(seconds=duration_s)
+        elif until is None:
             until = self._next_end(one, now)
         if until <= now:
             raise Conflict(f"window {name} can't be overridden until {rfc3339(until)}: that is past")
-        made = Override(until=until, reason=reason, at=now, who=who)
+        made = Override(until=until.astimezone(UTC), reason=reason, at=now, who=who)
         await self._store({f":{name}": msgspec.to_builtins(made)}, partial(setattr, one, "override", made))
         log.info(
             "Window %s is overridden until %s: %s%s", name, rfc3339(until), reason, f" (by {who})" if who else "",
