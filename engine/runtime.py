@@ -28,11 +28,10 @@ from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.clock import Clock, SystemClock
-from engine.config import Config, Given, Place, find_files, load
+from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.decide.windows import MaintenanceWindow
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.execution import RUN_MARK, Executor
@@ -247,7 +246,10 @@ class Runtime:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
 
-        maintenance = Maintenance(clock, journal, rules, config.maintenance, self._read_window)
+        maintenance = Maintenance(
+            clock, journal, rules, config.maintenance,
+            window_reader(config, self._registry, self._environment),
+        )  # fmt: skip
         await maintenance.load(store)
         gates = Gates(
             clock=clock, journal=journal, store=store, on_change=changes.tell, gates=[maintenance],
@@ -311,7 +313,7 @@ class Runtime:
             version=distribution_version(),
             boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
         )  # fmt: skip
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
@@ -370,7 +372,8 @@ class Runtime:
         log.info("Stopped", extra={"action": "stopped"})
 
     def _desk(
-        self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses, timers: Timers
+        self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses, timers: Timers,
+        maintenance: Maintenance,
     ) -> Desk:
         def world() -> World:
             # With the intervals that are in force, where they are adapted.
@@ -379,20 +382,14 @@ class Runtime:
                 for name, rule in rules.items()
             }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
-            return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
+            return World.of(
+                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+            )
 
         return Desk(
             config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,
             world=world, show=shown,
         )  # fmt: skip
-
-    def _read_window(self, name: str, settings: dict[str, Any]) -> MaintenanceWindow:
-        """Return a maintenance window of the API's settings; raise ConfigError."""
-        config = self.config
-        given = Given(
-            config=config, registry=self._registry, environment=self._environment, jobs=config.jobs, triggers={}
-        )
-        return given.maintenance(name, settings, Place(file="", line=0, base=config.base, order=0))
 
     def _used_sources(self) -> list[tuple[str, Source]]:
         """Return each source that a trigger is on which works, once."""

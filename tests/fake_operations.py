@@ -248,7 +248,9 @@ class FakeOperations:
         pauses = self.paused
         return Desk(
             config=self.config, registry=Registry.discover(), environment={}, clock=self.clock, store=self.store,
-            world=lambda: World.of(self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses),
+            world=lambda: World.of(
+                self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses, maintenance=()
+            ),
             show=shown,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -241,6 +241,19 @@ class _Reading(Struct):
             self.references.write_generated()
         if len(self.problems):
             raise error_of(self.problems, self.references)
+
+
+def window_reader(
+    config: Config, registry: Registry, environment: Mapping[str, str]
+) -> Callable[[str, dict[str, Any]], MaintenanceWindow]:
+    """Return what makes maintenance windows of their names and settings; it raises ConfigError."""
+    place = Place(file="", line=0, base=config.base, order=0)
+
+    def read(name: str, settings: dict[str, Any]) -> MaintenanceWindow:
+        given = Given(config=config, registry=registry, environment=environment, jobs=config.jobs, triggers={})
+        return given.maintenance(name, settings, place)
+
+    return read
 
 
 def _reference_in(value: Any, path: str) -> str | None:
