@@ -28,7 +28,7 @@ _COLUMNS = (
 )  # fmt: skip
 _NOT_RUN = ("skipped", "missed", "paused", "filtered", "unfinished")
 _TITLES = {
-    "waits": "Wait for a slot",
+    "waits": "Wait for a slot, or for maintenance",
     "interrupted": "Interrupted, as the engine stops",
     "timed_out": "Time out",
     "skipped": "Skipped",
