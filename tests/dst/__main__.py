@@ -24,7 +24,7 @@ def main() -> int:
     if os.environ.get("PYTHONHASHSEED") != "0":
         # No set may be in another order the next time.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
-        os.execve(sys.executable, [sys.executable, "-m", "tests.dst", *sys.argv[1:]], environment)  # noqa: S606
+        os.execve(sys.executable, [sys.executable, "-m", "tests.dst", *sys.argv[1:]], environment)
     if options.config:
         print(plan_of(options.seed or 1, options.days).config)
         return 0

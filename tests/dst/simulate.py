@@ -268,7 +268,7 @@ class Simulation:
             print(f"-- {self.clock.now()} ({self.clock.monotonic():.3f} s, life {self.world.life}) {what}")
 
 
-class _no_processes:  # noqa: N801 - used as a function is
+class _no_processes:
     """In the simulation no attempt has a process, so none is left: looking for them takes its time all the same."""
 
     def __init__(self, clock: Clock) -> None:
