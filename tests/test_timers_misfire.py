@@ -295,6 +295,21 @@ async def test_a_pause_that_ends_elsewhere_while_one_is_caught_up_on_leaves_none
         assert await due_runs(desk) == {at(n * 60): DONE for n in range(1, 5)}
 
 
+async def test_looking_again_at_what_is_on_its_way_to_the_store_loses_no_instant_that_is_caught_up_on(
+    tmp_path: Path,
+) -> None:
+    async with ticking(tmp_path / "s.db", timed(misfire=ALL)) as desk:
+        await paused(desk, 200)
+        await desk.advance(199)
+        desk.store.hold = anyio.Event()
+        await desk.advance(2)  # its end comes, and it is told of, too
+        desk.timers.look_again({"nightly"})
+        await desk.advance(0)
+        desk.store.hold.set()
+        await desk.advance(2)
+        assert await due_runs(desk) == {at(60): DONE, at(120): DONE, at(180): DONE}
+
+
 async def test_looking_again_at_what_is_not_there_or_not_paused_does_nothing(tmp_path: Path) -> None:
     async with ticking(tmp_path / "s.db", timed()) as desk:
         desk.timers.look_again({"nightly", "unknown"})

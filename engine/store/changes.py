@@ -99,13 +99,6 @@ class Accept(Struct, frozen=True, kw_only=True):
     forget_spans: datetime | None = None
 
 
-class Hold(Struct, frozen=True, kw_only=True):
-    """A waiting run becomes held, or is held for another reason: it waits until it is enqueued or started."""
-
-    run: str
-    step: Step
-
-
 class SetPriority(Struct, frozen=True, kw_only=True):
     """A waiting run has another priority, and the place in the queue that it would have had with that from the start.
 
@@ -140,6 +133,14 @@ class Start(Struct, frozen=True, kw_only=True):
     step: Step
     attempt: int
     boot: str
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A waiting run becomes held, or is held for another reason; at `until` (None: at no time) it is due."""
+
+    run: str
+    step: Step
+    until: datetime | None = None
 
 
 class NoteProcess(Struct, frozen=True, kw_only=True):
