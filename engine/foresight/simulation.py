@@ -153,13 +153,13 @@ class Simulation:
     def _course(self, trigger: Trigger, durations: Durations) -> Course:
         job = self._world.jobs[trigger.job]
         rule = Rule(trigger, job)
-        length = durations.of(trigger, self._world.triggers)
+        length, timeout_s = durations.of(trigger, self._world.triggers), rule.limited(job).timeout_s
         schedule, unforeseen = schedule_of(trigger), rule.disabled
         if unforeseen is None and schedule is None and not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
             unforeseen = "it is on events, and nobody knows when they come"
         return Course(
             rule=rule, trigger=trigger, job=job, schedule=schedule, length=length,
-            length_us=max(round(min(length.seconds, job.timeout_s) * 1e6), 1), times_out=length.seconds > job.timeout_s,
+            length_us=max(round(min(length.seconds, timeout_s) * 1e6), 1), times_out=length.seconds > timeout_s,
             pause=self._world.pauses.get(trigger.name), since=self._start - _TICK, unforeseen=unforeseen,
         )  # fmt: skip
 
