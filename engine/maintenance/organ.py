@@ -113,7 +113,7 @@ class Maintenance:
         if droppable and any(one.after is After.LATEST for one in holding):
             self._note_latest(run)
             return Hold(
-                code=CODE_LATEST, reason=f"held: {said}; then the latest run of the trigger is run", until=until
+                code=CODE_LATEST, reason=f"held: {said}; then only the latest run of the trigger runs", until=until
             )
         return Hold(code=CODE, reason=f"held: {said}", until=until)
 
