@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
@@ -47,7 +48,7 @@ from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
-from engine.operations import Changes, Operations, SourceMemory
+from engine.operations import Changes, Operations, SourceMemory, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
@@ -227,6 +228,11 @@ class Runtime:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
+        chronicle = Chronicle(
+            clock=clock, journal=journal, store=store, boot=self.boot, version=distribution_version(), rules=rules,
+            describe=lambda trigger: on_text(trigger, config.secrets),
+        )  # fmt: skip
+        await chronicle.begin()
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
@@ -259,7 +265,7 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited, gates=gates,
+            on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
         )  # fmt: skip
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         used = self._used_sources()
@@ -309,12 +315,12 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, maintenance=maintenance, adaptation=adaptation, rules=rules, retired=retired,
-            version=distribution_version(),
-            boot=self.boot, loop_watch=loop_watch,
+            pauses=pauses, maintenance=maintenance, adaptation=adaptation, chronicle=chronicle, rules=rules,
+            retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
         )  # fmt: skip
+        chronicle.troubles = operations.troubles
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
             self.server.bind()
@@ -342,6 +348,7 @@ class Runtime:
                         await self.server.start()
                     operations.state = "running"
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
+                    inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
@@ -369,10 +376,16 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 
     def _desk(
-        self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses, timers: Timers,
+        self,
+        store: SqliteStore,
+        rules: Mapping[str, Rule],
+        jobs: Mapping[str, Job],
+        pauses: Pauses,
+        timers: Timers,
         maintenance: Maintenance,
     ) -> Desk:
         def world() -> World:

@@ -20,6 +20,7 @@ from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
 
 
@@ -358,25 +359,7 @@ def logs(
         sys.stdout.flush()
 
 
-@app.command()
-def why(
-    ctx: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="EVENT|RUN|TRIGGER")],
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
-    """Say why something ran, or did not."""
-    from engine.cli.why import ask, sentences
-
-    session = Session.of(ctx, config, as_json, url, token)
-    known = ask(session.client(), what)
-    if session.json:
-        say_json(known)
-        return
-    for line in sentences(known):
-        say(line)
+app.command()(why)
 
 
 @app.command()

@@ -47,7 +47,13 @@ def say_forecast(view: Mapping[str, Any]) -> None:
     for line in (*_head(view, zone), ""):
         say(line)
     _say_triggers(view)
-    for line in (*_examples(view, zone), *_map(view, zone), *_maintenance(view, zone), *_quiet(view, zone), *_remarks(view)):
+    for line in (
+        *_examples(view, zone),
+        *_map(view, zone),
+        *_maintenance(view, zone),
+        *_quiet(view, zone),
+        *_remarks(view),
+    ):
         say(line)
 
 
@@ -202,7 +208,7 @@ def say_plan(view: Mapping[str, Any]) -> None:
     for one in view["triggers"]:
         for line in _changed("Trigger", one):
             say(line)
-        for line in _fires(one["fires"], zone):
+        for line in _fires(one["fires"], zone, view["to"]):
             say(line)
     for one in view["jobs"]:
         for line in _changed("Job", one):
@@ -231,23 +237,26 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _fires(fires: Mapping[str, Any] | None, zone: ZoneInfo) -> Iterator[str]:
+def _fires(fires: Mapping[str, Any] | None, zone: ZoneInfo, end: str) -> Iterator[str]:
     if fires is None:
         return
     if fires["problem"]:
         yield f"  When it fires is not known: {fires['problem']}"
         return
-    kinds = [(fires[kind], kind) for kind in ("appear", "vanish", "move") if fires[kind]]
+    verbs = {"appear": "appears", "vanish": "vanishes", "move": "moves"}
+    kinds = [(fires[kind], kind) for kind in verbs if fires[kind]]
     if not kinds:
         yield "  It fires as before"
         return
-    said = ", ".join(f"{count:,} {kind if count != 1 else kind + 's'}" for count, kind in kinds)
+    said = ", ".join(f"{count:,} {kind if count != 1 else verbs[kind]}" for count, kind in kinds)
     yield f"  Instants: {said}; {fires['before']:,} before, {fires['after']:,} after"
     for one in fires["first"]:
         yield f"    {_instant(one, zone)}"
     left = sum(count for count, _ in kinds) - len(fires["first"])
     if left > 0:
         yield f"    … and {left:,} more"
+    if fires["until"] != end:
+        yield f"    Compared until {_time(fires['until'], zone)}, as there are too many"
 
 
 def _instant(one: Mapping[str, Any], zone: ZoneInfo) -> str:

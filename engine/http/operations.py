@@ -12,6 +12,7 @@ from engine.clock import Clock
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
+from engine.hindsight import Subject
 from engine.jobs import Job
 from engine.plugin import Handler
 from engine.store.base import Store
@@ -174,6 +175,10 @@ class Operations(Protocol):
 
         Raises NotFound, Conflict where it is on no timer, and on the way PluginError where its timer fails.
         """
+        ...
+
+    def subject(self, name: str) -> Subject:
+        """Return a trigger as hindsight asks about it; raise NotFound."""
         ...
 
     def trigger_names(self) -> list[str]:

@@ -20,6 +20,7 @@ from engine.http import (
     run_routes,
     source_routes,
     trigger_routes,
+    why_routes,
 )
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
@@ -58,6 +59,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
+    _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
