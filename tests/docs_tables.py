@@ -18,6 +18,7 @@ from msgspec import Struct
 from engine.cli.app import app
 from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
+from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
     DebounceTable,
@@ -47,7 +48,8 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
+    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, MaintenanceTable, ScopeTable,
+    SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {

@@ -104,7 +104,7 @@ class Simulation:
         self._start, self._end = start, end
         agenda = self._agenda = Agenda(to_microseconds(start), to_microseconds(end))
         self._timetable = Timetable(start, agenda=agenda, tally=tally, arrive=self._arrive)
-        self._upkeep = Upkeep(world.maintenance, agenda=agenda, tally=tally)
+        self._upkeep = Upkeep(world.maintenance, agenda=agenda)
         self._running = Running(
             world.jobs.values(), concurrency=world.concurrency, ageing_s=world.ageing_s, agenda=agenda, tally=tally,
             ended=self._tell_followers, upkeep=self._upkeep,
