@@ -117,7 +117,7 @@ class Gates:
         if not self.gates:
             return False
         rule = self._rule_of(trigger)
-        return rule is not None and any([gate.concerns(rule) for gate in self.gates])
+        return rule is not None and any(gate.concerns(rule) for gate in self.gates)
 
     def look(self, run: Run) -> Verdict:
         """Ask all gates about a run."""

@@ -15,6 +15,7 @@ import anyio
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.clock import Clock, rfc3339
+from engine.conditions import ConditionDesk
 from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
@@ -24,7 +25,7 @@ from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
-from engine.http.views import limits_view, pause_view, shown, title_of
+from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -127,6 +128,7 @@ class Operations:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
         changes: Changes, pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
+        conditions: ConditionDesk,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -149,6 +151,7 @@ class Operations:
         self._boot = boot
         self._loop_watch = loop_watch
         self.foresight = foresight
+        self.conditions = conditions
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -182,6 +185,7 @@ class Operations:
             "jobs": len(self.jobs),
             "sources": self.source_views(),
             "backfills": self.backfills.status(),
+            "conditions": self.conditions.summary(),
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
@@ -465,6 +469,8 @@ class Operations:
             "paused": None if pause is None else pause_view(pause),
             "pauses": [pause_view(one) for one in pauses],
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
+            "conditions": self.conditions.of_trigger(self._rule(name)),
+            "otherwise": otherwise_view(trigger),
             "priority": trigger.priority,
             **limits_view(trigger),
             "tags": list(trigger.tags),
@@ -494,6 +500,8 @@ class Operations:
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
             {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
+            # One that holds runs does what it is for.
+            {"name": "conditions", "ok": True, "detail": said_of_conditions(self.conditions.summary())},
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
         ]
         status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"

@@ -4,7 +4,8 @@ The table is that of the house. Imports for types alone and within functions cou
 
 `queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
 `dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open, and `gates`, by which it
-knows what may start. So no organ needs to know another. So does `following`, which knows who is on the end of which run.
+knows what may start. So no organ needs to know another. So does `following`, which knows who is on the
+end of which run.
 `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
@@ -44,10 +45,10 @@ ORGANS = 5
 
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-SHARED_BY_PLUGINS = frozenset({"outgoing", "watching"})
+SHARED_BY_PLUGINS = frozenset({"outgoing", "watching", "querying"})
 """Rooms of `plugins` that hold no plugin: all kinds may use them, and they use no kind."""
 
-NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing|watching)\b")
+NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing|watching|querying)\b")
 
 
 def modules_of(package: str) -> dict[str, Path]:

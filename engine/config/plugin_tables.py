@@ -14,20 +14,28 @@ from engine.config.document import KeyPath, Node, Problems, show_path, show_valu
 from engine.config.model import PresetTable, Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
 from engine.config.references import References
-from engine.config.scalars import near
+from engine.config.scalars import PLUGIN_NOUNS, near
 from engine.config.shapes import TEXT_KINDS, Shape, fields_of
 from engine.errors import PluginError
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES
-from engine.plugin import BadSetting, Plugin, Runner, Source, Timer
+from engine.plugin import BadSetting, Condition, Plugin, Runner, Source, Timer
 from engine.registry import Kind, Registry, check_plugin
 
 _log = logging.getLogger(__name__)
 
+_KINDS: dict[str, tuple[Kind, ...]] = {"runner": ("runner",), "condition": ("condition",)}
+_WANTED: dict[str, tuple[type[Plugin], ...]] = {"runner": (Runner,), "condition": (Condition,)}
+
 
 def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
-    """Return the plugins that a table takes: runners, or sources and timers (in `on` also what names a shared one)."""
+    """Return the plugins that a table takes: runners, conditions, or sources and timers.
+
+    In `on` that is also what names a shared one.
+    """
     if of == "runner":
         return {**registry.runners}
+    if of == "condition":
+        return {**registry.conditions}
     found: dict[str, type[Plugin]] = {**registry.sources, **registry.timers}
     return {**found, Shared.name: Shared} if of == "on" else found
 
@@ -112,7 +120,7 @@ class SettingsReader(Reader):
         return plugins_of(self.registry, shape.of).keys()
 
     def read_plugin(self, shape: Shape, node: Node, path: KeyPath) -> Any:
-        noun = "runner" if shape.of == "runner" else "source or timer"
+        noun = PLUGIN_NOUNS.get(shape.of, "source or timer")
         known = plugins_of(self.registry, shape.of)
         if len(node.value) != 1:
             found = " and ".join(show_value(name) for name in node.value) or "none"
@@ -133,7 +141,7 @@ class SettingsReader(Reader):
             self.names = outer
 
     def _unknown(self, of: str, noun: str, name: str, node: Node, path: KeyPath) -> None:
-        kinds: tuple[Kind, ...] = ("runner",) if noun == "runner" else ("source", "timer")
+        kinds: tuple[Kind, ...] = _KINDS.get(of, ("source", "timer"))
         broken = self.registry.broken(name, *kinds)
         if broken is not None:
             message = f"the plugin {show_value(name)} ({broken.origin}) can't be used: {broken.error}"
@@ -161,7 +169,7 @@ class SettingsReader(Reader):
     def _take(self, shape: Shape, node: Node, path: KeyPath) -> Any:
         """Take a plugin that code has made of its settings."""
         plugin: Plugin = node.value
-        noun, wanted = ("runner", Runner) if shape.of == "runner" else ("source or timer", (Source, Timer))
+        noun, wanted = PLUGIN_NOUNS.get(shape.of, "source or timer"), _WANTED.get(shape.of, (Source, Timer))
         try:
             check_plugin(type(plugin))
             if not isinstance(plugin, wanted):

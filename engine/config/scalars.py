@@ -34,6 +34,7 @@ _EXPECTED = {
     "source_name": "the name of a source",
     "preset": "the name of a preset",
     "calendar": "the name of a calendar",
+    "condition": "the name of a condition",
     "path": "a path, as text",
     "slug": "a name",
     "listen": '"host:port" or "[ipv6]:port"',
@@ -53,7 +54,7 @@ _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "secret": (str,), "timezone": (str,), "expression": (str,), "template": (str,),
     "duration": (str,), "size": (str,), "path": (str,), "slug": (str,),
     "job": (str,), "trigger": (str,), "source_name": (str,), "calendar": (str,),
-    "preset": (str,), "listen": (str,), "store_url": (str,),
+    "preset": (str,), "condition": (str,), "listen": (str,), "store_url": (str,),
     "int": (int,), "float": (int, float), "bool": (bool,),
     "datetime": (datetime,), "moment": (datetime, str), "date": (date,), "time": (time,),
     "list": (list,), "struct": (dict,), "dict": (dict,), "data": (dict,), "data_templates": (dict,),
@@ -87,6 +88,10 @@ def same(value: Any, choice: Any) -> bool:
     return type(value) is type(choice) and bool(value == choice)
 
 
+PLUGIN_NOUNS = {"runner": "runner", "condition": "condition"}
+"""How the plugins of a table are called, where they are not sources and timers."""
+
+
 def expected(shape: Shape) -> str:
     """Say in words what a shape takes."""
     if shape.kind == "union":
@@ -99,7 +104,7 @@ def expected(shape: Shape) -> str:
     if shape.kind == "list":
         return f"a list of {_plural(shape.items[0])}"
     if shape.kind == "plugin":
-        noun = "runner" if shape.of == "runner" else "source or timer"
+        noun = PLUGIN_NOUNS.get(shape.of, "source or timer")
         return f"a table with one {noun} and its settings"
     return _EXPECTED[shape.kind] + (_range(shape) if shape.kind in ("int", "float") else "")
 
@@ -162,6 +167,7 @@ def _plural(shape: Shape) -> str:
         "job": "names of jobs",
         "trigger": "names of triggers",
         "calendar": "names of calendars",
+        "condition": "names of conditions",
         "int": "whole numbers",
         "float": "numbers",
     }

@@ -9,6 +9,7 @@ from msgspec import Struct
 from engine.http import (
     adaptive_routes,
     backfill_routes,
+    condition_routes,
     engine_routes,
     event_routes,
     foresight_routes,
@@ -74,6 +75,9 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backfills/{{id}}/pause", backfill_routes.pause_backfill, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/backfills/{{id}}/resume", backfill_routes.resume_backfill, _OPERATOR, "Let it go on"),
     _route("POST", f"{API}/backfills/{{id}}/cancel", backfill_routes.cancel_backfill, _OPERATOR, "Cancel it"),
+    _route("GET", f"{API}/conditions", condition_routes.list_conditions, _VIEWER, "All conditions, and who waits"),
+    _route("GET", f"{API}/conditions/{{name}}", condition_routes.get_condition, _VIEWER, "One condition"),
+    _route("PATCH", f"{API}/conditions/{{name}}", condition_routes.patch_condition, _OPERATOR, "Override it, or reset"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
