@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from engine.conditions import CONDITIONS_SOURCE, Checks, ConditionDesk, Conditions, LastRuns
+from engine.decide.attempts import AttemptEnd
 from engine.decide.conditions import Joins, Named, OnError
 from engine.errors import InvalidRequest, NotFound, StoreUnavailable
 from engine.plugin import BadSetting, Condition, ConditionContext, Outcome, RunState, Verdict
@@ -107,7 +108,12 @@ async def lit(
         organs.append(organ)
         await organ.load(desk.store)
         organ.changed, organ.anyone_waits = desk.gates.changed, desk.gates.anyone_waits
-        desk.hears_ends = lambda run, end: (endings.note(run, end.step), organ.note_end(run))  # type: ignore[func-returns-value]
+
+        def hears(run: Run, end: AttemptEnd) -> None:
+            endings.note(run, end.step)
+            organ.note_end(run)
+
+        desk.hears_ends = hears
         made = desk
         made.__class__ = Lit
         assert isinstance(made, Lit)
