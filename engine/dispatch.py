@@ -18,11 +18,14 @@ from msgspec.structs import replace
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import (
     AttemptEnd,
+    after_cancel,
+    after_cut,
     after_end,
     after_interruption,
     after_replacement,
     timed_out,
 )
+from engine.decide.gates import bypassed
 from engine.decide.lanes import Room
 from engine.decide.limits import Slots
 from engine.decide.overlap import (
@@ -70,7 +73,8 @@ Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitab
 class Active(Struct):
     """A run that has a slot: it is about to start, or running.
 
-    `why` says why it is being cancelled, and `by` which run takes its place where one does.
+    `why` says why it is being cancelled, and `by` for whom or what: the run that takes its place, who asked for it, or
+    what it makes way for. Where there is one, it is not tried again.
     """
 
     run: Run
@@ -95,7 +99,7 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
-        on_backfilled: Callable[[Run, AttemptEnd], None], gates: Gates,
+        on_backfilled: Callable[[Run, Step], None], gates: Gates,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -140,6 +144,8 @@ class Dispatch:
         self._note_wanted = asyncio.Event()
         self._starting = False
         self._paused = False
+        self._cancelled: dict[str, str] = {}
+        """Those that are stored as running and about to be launched, but cancelled: by whom."""
         self._let_pass: dict[str, str] = {}
         """The runs that start also while the engine is paused, with their jobs."""
         self._group: TaskGroup | None = None
@@ -242,6 +248,73 @@ class Dispatch:
             self._timeline.put(run, run.due_at)
             if run.due_at < self._timeline_until:
                 self._timeline_changed.set()
+
+    # What people ask of runs; see `Hands` in `engine.steering`
+
+    async def settled(self, run_id: str) -> None:
+        """Return when a run is not on its way from one state to the next."""
+        while True:
+            active = self._active.get(run_id)
+            if active is not None and active.start is not None and not active.start.done():
+                await asyncio.wait([active.start])
+            elif run_id in self._moving:
+                self._fewer_moving.clear()
+                await self._fewer_moving.wait()
+            else:
+                return
+
+    def has_moved(self, run: Run) -> bool:
+        """Tell whether a run moves, or has, since it was read."""
+        return run.id in self._moving or (run.id in self._active and run.state is not RunState.RUNNING)
+
+    def take_out(self, run: Run, *, for_good: bool) -> None:
+        """Take a waiting run from where it waits: until `put_back` nothing starts it.
+
+        With `for_good` it does not gather events any more.
+        """
+        self._moving.add(run.id)
+        if for_good and (window := self._windows.of_run(run.id)) is not None:
+            self._windows.close(window)
+        if run.origin is Origin.BACKFILL:
+            self._backfills.remove(run)
+        else:
+            self._queue.remove(run.job, run.id)
+        self._timeline.remove(run.id)
+
+    def put_back(self, run: Run) -> None:
+        """Take in a run that was taken out, as it is stored now."""
+        self._moved(run.id)
+        replaced = self._overlaps.was_replaced(run.id)
+        if run.state in ENDED:
+            self._overlaps.remove(run)
+            self._let_pass.pop(run.id, None)
+            if run.origin is Origin.BACKFILL:
+                self._on_backfilled(run, run.trace[-1])
+        elif not replaced:
+            self._overlaps.add(run)
+            if (window := self._windows.of_run(run.id)) is not None:
+                window.priority = run.priority
+            if run.state is RunState.QUEUED:
+                self.offer(run, None)
+            else:
+                self.wait(run)
+        self._on_change(run.id)
+
+    def cut_off(self, run_id: str, said: str, *, at_launch: bool = False) -> bool:
+        """End the attempt of a run for good; `said` tells by whom. Return whether it has a slot.
+
+        With `at_launch` it is one that is stored as running, and has none yet.
+        """
+        active = self._active.get(run_id)
+        if active is None:
+            if at_launch:
+                self._cancelled[run_id] = said
+            return False
+        active.by = active.by or said
+        if active.why == "interrupted":
+            active.why = "cancelled"
+        self._cancel(active, "cancelled")
+        return True
 
     # Life
 
@@ -438,6 +511,8 @@ class Dispatch:
             active.why = "interrupted"
         elif (by := self._overlaps.replaced_by(run.id)) is not None:
             active.why, active.by = "replaced", by
+        elif (said := self._cancelled.pop(run.id, None)) is not None:
+            active.why, active.by = "cancelled", said
         self._active[run.id] = active
         self._let_pass.pop(run.id, None)
         self._overlaps.add(run)
@@ -476,7 +551,7 @@ class Dispatch:
             await recorded
             self._on_end(run, end)
             if run.origin is Origin.BACKFILL:
-                self._on_backfilled(run, end)
+                self._on_backfilled(run, end.step)
             self._moved(run.id)
             if end.due_at is not None and not self._overlaps.was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
@@ -568,11 +643,15 @@ class Dispatch:
             return after_interruption(run, started_at, now, self._ageing_s)
         if outcome is None and active.why == "replaced":
             return after_replacement(run, active.by, started_at, now)
+        if outcome is None and active.why == "cancelled":
+            return after_cancel(run, f"cancelled: {active.by}", started_at, now)
+        if outcome is None and active.why == "cut":
+            return after_cut(run, active.by, started_at, now)
         job = self._job_of(run)
         if outcome is None:
             late_s = self._clock.monotonic() - active.cancelled_s
             outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)
-        # What another run replaces is not tried again.
+        # What another run replaces, or somebody cancelled, is not tried again.
         retry = RetryPolicy() if job is None or active.by else job.retry
         return after_end(run, outcome, retry, started_at, now)
 
@@ -584,6 +663,13 @@ class Dispatch:
                 active.scope.cancel()
             elif active.start is not None:
                 active.start.cancel()
+
+    def cut(self, triggers: Collection[str], said: str) -> None:
+        """Cancel what runs of these triggers, for a maintenance window, but for what was fired to pass by it."""
+        for active in list(self._active.values()):
+            if active.why is None and active.run.trigger in triggers and "maintenance" not in bypassed(active.run):
+                active.by = said
+                self._cancel(active, "cut")
 
     def _end_waiting(self, run: Run, step: Step) -> None:
         """End a run that has no slot."""

@@ -17,13 +17,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.clock import Clock
-from engine.decide.gates import BY_HAND, PASS, Gate, Hold, Later, Pass, Skip, Verdict, decided
+from engine.decide.gates import PASS, Gate, Hold, Later, Pass, Skip, Verdict, decided
 from engine.decide.rules import Rule
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.journal import Journal
 from engine.queue import Waiting
-from engine.runs import Run, RunState, Step
+from engine.runs import HELD_BY_HAND, Run, RunState, Step
 from engine.store.base import HeldPlace, Store
 from engine.store.changes import Enqueue
 from engine.store.changes import Hold as HoldRun
@@ -269,7 +269,7 @@ class Gates:
 
     def _look_again(self, run: Run, *, due: bool = False) -> _Ready | None:
         """Ask about a held run as it was read; return it where it is on its way into the queue."""
-        if self._dispatch.is_active(run.id) or run.code == BY_HAND:
+        if self._dispatch.is_active(run.id) or run.code == HELD_BY_HAND:
             return None
         verdict = self.look(run)
         if isinstance(verdict, Pass):

@@ -57,6 +57,16 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 """From each state, the states that a run may go to next."""
 
 
+HELD_BY_HAND = "held_by_hand"
+"""The code of a run that somebody holds; it waits until somebody releases it."""
+
+CANCELLING = "cancelling"
+"""The code of a running run that somebody has asked to cancel."""
+
+PRIORITY = "priority"
+"""The code of a step that says that somebody gave the run another priority; it moves nothing."""
+
+
 class Origin(StrEnum):
     """What made a run; part of its unique key, so a replay is a new run of the same instant."""
 
@@ -152,5 +162,6 @@ class Run(Struct, frozen=True, kw_only=True):
     @property
     def ready_at(self) -> datetime:
         """Since when it waits for a slot alone: since it was queued (again), or its window, pause or retry was over."""
-        since = max((step.at for step in self.trace if step.state is not RunState.HELD), default=self.created_at)
+        moved = [step.at for step in self.trace if step.state is not RunState.HELD and step.code != PRIORITY]
+        since = max(moved, default=self.created_at)
         return since if self.due_at is None else max(since, self.due_at)

@@ -28,9 +28,10 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
-from engine.config import Config, find_files, load
+from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
@@ -48,7 +49,8 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
-from engine.operations import Changes, Operations, SourceMemory
+from engine.maintenance import Maintenance
+from engine.operations import Changes, Operations, SourceMemory, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
@@ -228,6 +230,11 @@ class Runtime:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
+        chronicle = Chronicle(
+            clock=clock, journal=journal, store=store, boot=self.boot, version=distribution_version(), rules=rules,
+            describe=lambda trigger: on_text(trigger, config.secrets),
+        )  # fmt: skip
+        await chronicle.begin()
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
@@ -259,9 +266,14 @@ class Runtime:
             ),
         )  # fmt: skip
         await conditions.load(store)
+        maintenance = Maintenance(
+            clock, journal, rules, config.maintenance,
+            window_reader(config, self._registry, self._environment),
+        )  # fmt: skip
+        await maintenance.load(store)
         gates = Gates(
             clock=clock, journal=journal, store=store, on_change=changes.tell,
-            gates=[conditions] if config.conditions else (),
+            gates=[maintenance, conditions] if config.conditions else [maintenance],
             rule_of=lambda trigger: rules.get(trigger) or retired.get(trigger),
         )  # fmt: skip
         conditions.changed, conditions.anyone_waits = gates.changed, gates.anyone_waits
@@ -269,8 +281,9 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited, gates=gates,
+            on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
         )  # fmt: skip
+        maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
@@ -318,15 +331,16 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
-            boot=self.boot, loop_watch=loop_watch,
+            pauses=pauses, maintenance=maintenance, adaptation=adaptation, chronicle=chronicle, rules=rules,
+            retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
         )  # fmt: skip
+        chronicle.troubles = operations.troubles
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
             self.server.bind()
@@ -343,6 +357,7 @@ class Runtime:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(conditions.run, name="conditions")
+                    inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
@@ -354,6 +369,7 @@ class Runtime:
                         await self.server.start()
                     operations.state = "running"
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
+                    inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
@@ -381,10 +397,17 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 
     def _desk(
-        self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses, timers: Timers
+        self,
+        store: SqliteStore,
+        rules: Mapping[str, Rule],
+        jobs: Mapping[str, Job],
+        pauses: Pauses,
+        timers: Timers,
+        maintenance: Maintenance,
     ) -> Desk:
         def world() -> World:
             # With the intervals that are in force, where they are adapted.
@@ -393,7 +416,9 @@ class Runtime:
                 for name, rule in rules.items()
             }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
-            return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
+            return World.of(
+                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+            )
 
         return Desk(
             config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,

@@ -19,7 +19,7 @@ PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 LOWEST_PRIORITY, NORMAL_PRIORITY, HIGH_PRIORITY, HIGHEST_PRIORITY = 0, 5, 8, 9
 
 
-STARTING_GATES = frozenset({"conditions"})
+STARTING_GATES = frozenset({"conditions", "maintenance"})
 """Those of them that are asked when a run is about to start; its trace keeps which it passes by."""
 
 GATES = frozenset({"debounce", "pause"}) | STARTING_GATES

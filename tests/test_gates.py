@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.decide.gates import BY_HAND, LATER, PASS, Hold, Pass, Skip, Verdict, bypassed, decided, held_since
+from engine.decide.gates import LATER, PASS, Hold, Pass, Skip, Verdict, bypassed, decided, held_since
 from engine.decide.rules import Rule
-from engine.runs import Run, RunState, Step
+from engine.runs import HELD_BY_HAND, Run, RunState, Step
 from engine.store.changes import Hold as HoldRun
 from engine.testing import VirtualClock
 from tests.organs import Bench, bench, event, job, trigger
@@ -165,12 +165,12 @@ async def test_what_somebody_holds_by_hand_is_not_released_by_a_gate(tmp_path: P
     door = Door("a", verdict=SHUT)
     async with bench(tmp_path / "e.db", triggers=RULES, jobs=JOBS, gates=[door]) as desk:
         (run_id,) = await made(desk, "a")
-        step = Step(at=desk.clock.now(), state=RunState.HELD, code=BY_HAND, reason="held by ann")
+        step = Step(at=desk.clock.now(), state=RunState.HELD, code=HELD_BY_HAND, reason="held by ann")
         await desk.journal.submit(HoldRun(run=run_id, step=step))
         door.verdict = PASS
         desk.gates.changed(None)
         await desk.settle()
-        assert (await state(desk, run_id))[:2] == (RunState.HELD, BY_HAND)
+        assert (await state(desk, run_id))[:2] == (RunState.HELD, HELD_BY_HAND)
 
 
 @pytest.mark.parametrize("count", [700])

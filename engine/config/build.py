@@ -13,6 +13,7 @@ from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
 from engine.config.loops import find_loops, said_of_loop
+from engine.config.maintenance import MaintenanceTable
 from engine.config.model import (
     AdaptiveTable,
     Config,
@@ -34,6 +35,7 @@ from engine.config.source_ids import Owners, SourceIds
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.schedule import Schedule
+from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
@@ -79,6 +81,7 @@ class Builder:
         conditions = self._conditions()
         sources = self._sources()
         triggers = self.triggers(sources)
+        maintenance = self.maintenance()
         self._check_loops(triggers)
         self._check_retries(triggers)
         if len(self._problems):
@@ -97,6 +100,7 @@ class Builder:
             icals=frozenset(self._icals),
             calendars=self._calendars,
             conditions=conditions,
+            maintenance=maintenance,
         )
 
     def _at(self, path: KeyPath, message: str, hint: str | None = None) -> None:
@@ -201,6 +205,29 @@ class Builder:
         if not table.conditions and not always and not self._root.nearest(path).place.origin:
             self._at(path, "has no effect, as there is no condition that could keep a run", "name some in conditions")
         return table.otherwise.hold if isinstance(table.otherwise, OtherwiseTable) else None
+
+    def maintenance(self, settings: dict[str, Any] | None = None) -> dict[str, MaintenanceWindow]:
+        """Return the maintenance windows, but for those that are wrong; `settings` are what the API was given."""
+        tables: Mapping[str, MaintenanceTable] = self._reader.sound.get(("maintenance",), {})
+        found: dict[str, MaintenanceWindow] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("maintenance", name)
+            schedule = None
+            if table.on is not None:
+                schedule = self._schedule(f"maintenance {name}", table.on, (*path, table.on.name))
+                if schedule is None:
+                    continue
+            try:
+                found[name] = table.window(
+                    name, schedule=schedule, timezone=self._reader.timezone, defined_in=self._defined_in(path),
+                    settings=settings,
+                )  # fmt: skip
+            except BadSetting as error:
+                self._reader.refuse(error, MaintenanceTable, self._root.nearest(path), path)
+            except Exception as error:  # plugin code
+                _log.warning("Window %s: its timer raised", name, exc_info=True, extra={"action": "plugin.timer"})
+                self._at(path, f"its timer raised {type(error).__name__}: {error}")
+        return found
 
     def _sources(self) -> dict[str, SharedSource]:
         """Return the sources with a name, but for those that are wrong."""

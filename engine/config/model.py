@@ -16,9 +16,11 @@ from msgspec import Meta, Struct, field
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.maintenance import MaintenanceTable
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.priority import DEFAULT_AGEING_S
+from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
 from engine.plugin.settings import BadSetting, ConditionName, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
@@ -338,9 +340,7 @@ class SourceTable(Struct, frozen=True, kw_only=True):
 class OtherwiseTable(Struct, frozen=True, kw_only=True):
     """What becomes of runs whose conditions do not let them pass."""
 
-    hold: Annotated[
-        Duration, Meta(gt=0, description="They wait, and are given up (`expired`) when it took so long.")
-    ]
+    hold: Annotated[Duration, Meta(gt=0, description="They wait, and are given up (`expired`) when it took so long.")]
 
 
 class Shared(Plugin, frozen=True, kw_only=True):
@@ -436,9 +436,12 @@ class Root(Struct, frozen=True, kw_only=True):
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
         default_factory=dict
     )
-    conditions: Annotated[
-        dict[Slug, ConditionTable], Meta(description="Checks that triggers obey, by name.")
-    ] = field(default_factory=dict)
+    conditions: Annotated[dict[Slug, ConditionTable], Meta(description="Checks that triggers obey, by name.")] = field(
+        default_factory=dict
+    )
+    maintenance: Annotated[dict[Slug, MaintenanceTable], Meta(description="Times in which runs wait, by name.")] = (
+        field(default_factory=dict)
+    )
     sources: Annotated[dict[Slug, SourceTable], Meta(description="Sources for several triggers, by name.")] = field(
         default_factory=dict
     )
@@ -504,6 +507,7 @@ class Config(Struct, frozen=True, kw_only=True):
     defaults: DefaultsTable = DefaultsTable()
     presets: dict[str, Preset] = {}
     calendars: dict[str, Calendar] = {}
+    maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
     conditions: dict[str, Named] = {}
 

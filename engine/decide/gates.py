@@ -15,9 +15,6 @@ from msgspec import Struct
 from engine.decide.rules import Rule
 from engine.runs import Run, RunState
 
-BY_HAND = "held_by_hand"
-"""The code of a run that somebody holds: no gate is asked about it until it is released."""
-
 
 class Pass(Struct, frozen=True, kw_only=True):
     """The run may start; `seen` says what the gate saw, empty where it had nothing to say."""

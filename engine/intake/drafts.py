@@ -7,13 +7,15 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
+from engine.clock import rfc3339
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Window, Windows, first_due, next_due
 from engine.errors import ExpressionError, InvalidEvent
-from engine.events import Event, EventOutcome, Outcome
+from engine.events import Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.payload import encode_json
 from engine.runs import Origin, Run, RunState, Step
@@ -104,6 +106,8 @@ class Draft(Struct):
     """Whether it makes up for a missed instant."""
     past_pause: bool = False
     """Whether its runs start also while the engine is paused."""
+    seen: list[Seen] = field(default_factory=list)
+    """What the gates of the trigger that is decided on have seen so far."""
     bypass: tuple[str, ...] = ()
     """The gates that its runs pass by when their turn has come."""
 
@@ -154,7 +158,11 @@ class Drafting:
                 )
             )
         for rule in rules:
-            draft.outcomes.append(self._decide_one(draft, event, rule, origin, reason, bypass))
+            outcome = self._decide_one(draft, event, rule, origin, reason, bypass)
+            if draft.seen:
+                outcome = replace(outcome, gates=tuple(draft.seen))
+                draft.seen.clear()
+            draft.outcomes.append(outcome)
 
     def _decide_one(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
@@ -170,6 +178,8 @@ class Drafting:
         if self._pauses is not None and not draft.past_pause and origin is not Origin.BACKFILL:
             pause = self._pauses.at(rule, event.received_at)
             if pause is not None:
+                until = None if pause.until is None else rfc3339(pause.until)
+                draft.seen.append(Seen("pause", "drop", {"since": rfc3339(pause.since), "until": until}))
                 return _dropped(
                     trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
                 )
@@ -178,16 +188,29 @@ class Drafting:
         if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
             try:
                 scope = rule.scope(event, rule.data_of(event))
-                if rule.filter is not None and not rule.passes(event, scope):
-                    return _dropped(trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false")
+                if rule.filter is not None:
+                    passes = rule.passes(event, scope)
+                    draft.seen.append(Seen("filter", "pass" if passes else "drop", rule.filter.seen(scope)))
+                    if not passes:
+                        return _dropped(
+                            trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false"
+                        )
                 window_key = rule.key_of(event, scope)[:LONGEST_NAME]
             except ExpressionError as error:
                 why = f"{error}; the event has no data" if event.data is None else str(error)
+                if rule.filter is not None and not draft.seen:
+                    draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         priority = effective(trigger.priority, event.priority, trigger.priority_max)
         if trigger.debounce is not None and "debounce" not in bypass:
             return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
         return self._ready(draft, event, rule, origin, priority, reason)
+
+    def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
+        """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
+        draft.outcomes.append(self._ready(draft, draft.event, rule, Origin.REPLAY, run.priority, reason))
+        new, event = draft.runs[0]
+        draft.runs[0] = (replace(new, event_count=count, scheduled_for=run.scheduled_for), event)
 
     def _gather(
         self,
@@ -206,6 +229,7 @@ class Drafting:
             before = window.due_at
             window.due_at = next_due(debounce, now, window.closes_at)
             draft.joined.append((window, before, window.due_at))
+            draft.seen.append(Seen("debounce", "join", {"key": key, "until": rfc3339(window.due_at)}))
             window.priority = max(window.priority, priority)
             window.count += 1
             text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
@@ -222,6 +246,7 @@ class Drafting:
                 trigger=trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
             )
         due_at, closes_at = first_due(debounce, now)
+        draft.seen.append(Seen("debounce", "open", {"key": key, "until": rfc3339(due_at)}))
         text = f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)"
         run = self._run(
             event, rule, origin, priority,
@@ -252,6 +277,8 @@ class Drafting:
             code, text = "due", f"due: {reason}" if reason else "due"
         elif origin is Origin.BACKFILL:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
+        elif origin is Origin.REPLAY:
+            code, text = "retried", f"retried: {reason}"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
@@ -259,6 +286,8 @@ class Drafting:
         # So does what meets a gate, which is asked when its turn comes.
         gated = self._starter.concern(trigger)
         may_start = draft.may_start and origin is not Origin.BACKFILL and not gated
+        if met.run is not None:
+            draft.seen.append(Seen("overlap", met.action.value, {"run": met.run}))
         if met.action is Action.SKIP:
             return self._skip(draft, event, rule, origin, priority, met)
         if met.action is Action.REPLACE:
