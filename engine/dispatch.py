@@ -763,7 +763,7 @@ class Dispatch:
                 await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready, running where a slot is free, else queued; ask about one that is held."""
+        """Make a run whose time has come ready: running where a slot is free, else queued; ask about a held one."""
         if run.state is RunState.HELD:
             self._gates.ask_due(run)
             return

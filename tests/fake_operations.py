@@ -48,6 +48,7 @@ from engine.store.changes import Change
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
+from tests.fake_conditions import FakeConditions
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -255,6 +256,7 @@ class FakeOperations:
         self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
+        self.conditions = FakeConditions()
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"

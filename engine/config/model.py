@@ -14,13 +14,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from engine.config.calendars import CalendarTable
+from engine.config.conditions import ConditionTable
 from engine.config.document import Node
 from engine.config.maintenance import MaintenanceTable
 from engine.decide.calendars import Calendar
+from engine.decide.conditions import Named
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
-from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
+from engine.plugin.settings import BadSetting, ConditionName, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
 from engine.triggers import (
     HIGH_PRIORITY,
@@ -95,6 +97,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
         Duration,
         Meta(gt=0, description="How much earlier each step of priority moves a run in the queue."),
     ] = field(default=DEFAULT_AGEING_S, name="ageing")
+    conditions: Annotated[
+        tuple[ConditionName, ...], Meta(description="The conditions that the runs of every trigger obey.")
+    ] = ()
 
 
 class RetryTable(Struct, frozen=True, kw_only=True):
@@ -332,6 +337,12 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
 
 
+class OtherwiseTable(Struct, frozen=True, kw_only=True):
+    """What becomes of runs whose conditions do not let them pass."""
+
+    hold: Annotated[Duration, Meta(gt=0, description="They wait, and are given up (`expired`) when it took so long.")]
+
+
 class Shared(Plugin, frozen=True, kw_only=True):
     """A source or timer of `[sources.NAME]`.
 
@@ -359,6 +370,14 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     ] = None
     adaptive: Annotated[
         AdaptiveTable | None, Meta(description="Let the interval of its timer or polling source follow its runs.")
+    ] = None
+    conditions: Annotated[
+        tuple[ConditionName, ...],
+        Meta(description="Conditions that its runs obey, besides those of `[engine] conditions`."),
+    ] = ()
+    otherwise: Annotated[
+        Literal["skip"] | OtherwiseTable | None,
+        Meta(description="Where a condition does not let a run pass: it is skipped (default), or held for a while."),
     ] = None
     misfire: Annotated[
         MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
@@ -415,6 +434,9 @@ class Root(Struct, frozen=True, kw_only=True):
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
+        default_factory=dict
+    )
+    conditions: Annotated[dict[Slug, ConditionTable], Meta(description="Checks that triggers obey, by name.")] = field(
         default_factory=dict
     )
     maintenance: Annotated[dict[Slug, MaintenanceTable], Meta(description="Times in which runs wait, by name.")] = (
@@ -487,6 +509,7 @@ class Config(Struct, frozen=True, kw_only=True):
     calendars: dict[str, Calendar] = {}
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
+    conditions: dict[str, Named] = {}
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))
