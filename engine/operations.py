@@ -32,6 +32,7 @@ from engine.logs import Masker
 from engine.loopwatch import LoopWatch
 from engine.pauses import Pauses, tags_of
 from engine.plugin import Handler, Settled, Timer
+from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
@@ -125,7 +126,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, adaptation: Adaptation, queue: Queueing, rules: Mapping[str, Rule],
+        retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
@@ -137,6 +139,7 @@ class Operations:
         self._timers = timers
         self._sources = sources
         self.backfills = backfills
+        self.queue = queue
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes

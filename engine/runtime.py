@@ -50,11 +50,13 @@ from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.processes import end_leftovers
+from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runs import Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
+from engine.steering import Steering
 from engine.store.changes import Accept, Cursor, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
@@ -239,6 +241,7 @@ class Runtime:
         def on_end(run: Run, end: AttemptEnd) -> None:
             outcomes(run, end)
             adaptation(run, end)
+            queue.note_end(run, end)
 
         def limited(trigger: str, job: Job) -> Job:
             rule = rules.get(trigger) or retired.get(trigger)
@@ -294,11 +297,18 @@ class Runtime:
         await adaptation.load()
         for trigger in config.triggers.values():
             adaptation.add(trigger)
+        steering = Steering(
+            clock=clock, store=store, journal=journal, hands=dispatch, rules=rules, retired=retired,
+            ageing_s=config.engine.ageing_s, finish=intake.finish,
+        )  # fmt: skip
+        queue = Queueing(
+            clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses, rules=rules
+        )  # fmt: skip
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
-            boot=self.boot, loop_watch=loop_watch,
+            pauses=pauses, adaptation=adaptation, queue=queue, rules=rules, retired=retired,
+            version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
         )  # fmt: skip

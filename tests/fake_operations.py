@@ -42,6 +42,7 @@ from engine.store.changes import Change
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
+from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -119,6 +120,24 @@ class FakeStore(Store):
 
     async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
         return []
+
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        places = sorted(
+            (QueuePlace(run.rank, run.id), run)
+            for run in self.kept.values()
+            if run.state is RunState.QUEUED and run.lane in lanes
+        )
+        return [run for place, run in places if after is None or place > after][:limit]
+
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        found = [
+            run.job
+            for run in self.kept.values()
+            if run.state is RunState.QUEUED
+            and run.lane in lanes
+            and (before is None or QueuePlace(run.rank, run.id) < before)
+        ]
+        return {job: found.count(job) for job in found}
 
     async def backfill(self, backfill_id: str) -> Backfill | None:
         return None
@@ -218,6 +237,7 @@ class FakeOperations:
         self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
+        self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"

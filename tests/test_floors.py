@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload"}),
+    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
@@ -34,7 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
          "adaptive", "alerts", "steering", "housekeeping", "http", "web"}
     ),
-    frozenset({"operations", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -17,7 +17,7 @@ from engine.errors import ExpressionError, InvalidEvent
 from engine.events import Event, EventOutcome, Outcome
 from engine.ids import new_id
 from engine.payload import encode_json
-from engine.runs import Origin, Run, RunState, Step
+from engine.runs import Lane, Origin, Run, RunState, Step, lane_of
 from engine.store.changes import Entry, Join
 from engine.triggers import Debounce, Pause
 from engine.units import format_duration, format_size
@@ -34,7 +34,7 @@ class Starter(Protocol):
 
     boot: str
 
-    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
         """Take a slot for a run of the job, if one is free, nobody waits for it, and the engine is not paused."""
         ...
 
@@ -52,7 +52,7 @@ class Starter(Protocol):
         """Count a run no more that was not stored."""
         ...
 
-    def release(self, job: str) -> None:
+    def release(self, run: Run) -> None:
         """Give a claimed slot back, as its run was not stored."""
         ...
 
@@ -266,7 +266,7 @@ class Drafting:
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
             run = self._run(event, rule, origin, priority, (step,))
             draft.in_the_way += [name for name in (met.run,) if name is not None]
-        elif may_start and self._starter.claim(job, past_pause=draft.past_pause):
+        elif may_start and self._starter.claim(job, lane_of(origin), past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
@@ -318,7 +318,7 @@ class Drafting:
             for run, _ in draft.runs:
                 self._starter.withdraw(run)
                 if run.state is RunState.RUNNING:
-                    self._starter.release(run.job)
+                    self._starter.release(run)
             for window in draft.opened:
                 self._windows.close(window)
             for window, before, after in reversed(draft.joined):

@@ -131,5 +131,13 @@ create index runs_succeeded_for on runs (trigger, scheduled_for)
     where state = 'succeeded' and scheduled_for is not null;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS)
+_LANES = """
+-- What people ask for waits in a lane of its own, so that slots can be kept for it.
+drop index runs_queue;
+create index runs_queue on runs (job, rank, id)
+    where state = 'queued' and origin <> 'backfill' and origin <> 'manual';
+create index runs_manual_queue on runs (job, rank, id) where state = 'queued' and origin = 'manual';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _LANES)
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -26,15 +26,16 @@ from engine.store.rows import (
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _RUN = f"select {RUN_COLUMNS} from runs"
 
-_LANES = {
-    Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill'"),
+LANES = {
+    Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill' and origin <> 'manual'"),
+    Lane.MANUAL: ("runs_manual_queue", "state = 'queued' and origin = 'manual'"),
     Lane.BACKFILL: ("runs_backfill_queue", "state = 'queued' and origin = 'backfill'"),
 }
 """The index of each lane of the queue, and which runs it holds."""
 
 
 def _lane_queries(lane: Lane) -> dict[str, str]:
-    index, holds = _LANES[lane]
+    index, holds = LANES[lane]
     head = (
         f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
         f"from runs r indexed by {index} left join events e on e.id = r.event where r.{holds.replace('and ', 'and r.')}"
@@ -53,6 +54,7 @@ def _lane_queries(lane: Lane) -> dict[str, str]:
 
 QUERIES = {
     **_lane_queries(Lane.LIVE),
+    **_lane_queries(Lane.MANUAL),
     **_lane_queries(Lane.BACKFILL),
     # The event of a sender's key.
     "event_of_key": "select id from events where source = ? and key = ?",
@@ -117,7 +119,7 @@ QUERIES = {
 
 
 @contextlib.contextmanager
-def _snapshot(raw: sqlite3.Connection) -> Iterator[None]:
+def snapshot(raw: sqlite3.Connection) -> Iterator[None]:
     """Let all statements within see the same commit."""
     raw.execute("begin")
     try:
@@ -221,10 +223,16 @@ def queue_head(
 
 def queued_jobs(raw: sqlite3.Connection, lane: Lane = Lane.LIVE) -> list[str]:
     jobs: list[str] = []
-    with _snapshot(raw):
-        while (row := raw.execute(QUERIES[f"{lane}_next_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
-            jobs.append(row[0])
+    with snapshot(raw):
+        while (job := next_job(raw, lane, jobs[-1] if jobs else "")) is not None:
+            jobs.append(job)
     return jobs
+
+
+def next_job(raw: sqlite3.Connection, lane: Lane, after: str) -> str | None:
+    """Return the first job after a name that has queued runs in a lane."""
+    row = raw.execute(QUERIES[f"{lane}_next_job"], (after,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def due(raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
@@ -245,7 +253,7 @@ def running(raw: sqlite3.Connection) -> list[Run]:
 
 
 def in_the_way(raw: sqlite3.Connection, jobs: Collection[str], limit: int) -> list[Run]:
-    with _snapshot(raw):
+    with snapshot(raw):
         return [read_run(row) for job in jobs for row in raw.execute(QUERIES["in_the_way"], (job, limit))]
 
 
@@ -270,7 +278,7 @@ def memory(raw: sqlite3.Connection, source: str, after: str | None, limit: int) 
 
 
 def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
-    with _snapshot(raw):
+    with snapshot(raw):
         found = {RunState(state): count for state, count in raw.execute(QUERIES["count_due"])}
         found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
         found[RunState.QUEUED] = sum(raw.execute(QUERIES[f"{lane}_count"]).fetchone()[0] for lane in Lane)
@@ -278,7 +286,7 @@ def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
 
 
 def stats(raw: sqlite3.Connection, triggers: Collection[str]) -> dict[str, TriggerStats]:
-    with _snapshot(raw):
+    with snapshot(raw):
         return {trigger: _stats_of(raw, trigger) for trigger in triggers}
 
 

@@ -17,7 +17,7 @@ from engine.clock import Clock, SystemClock, to_microseconds
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
-from engine.store import backfills, reads
+from engine.store import backfills, line, reads
 from engine.store.base import (
     EventFilter,
     Ledger,
@@ -145,6 +145,12 @@ class SqliteStore(Store):
 
     async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
         return await self._read(lambda raw: reads.queued_jobs(raw, lane))
+
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        return await self._read(lambda raw: line.line(raw, lanes, after, limit), slow=True)
+
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        return await self._read(lambda raw: line.ahead(raw, lanes, before), slow=True)
 
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return await self._read(lambda raw: reads.due(raw, after, limit))
