@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.backlog import Backlog
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import (
     AttemptEnd,
@@ -97,6 +98,7 @@ class Dispatch:
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
         on_backfilled: Callable[[Run, Step], None], reserve: Mapping[Lane, int] | None = None,
+        backlog: Backlog | None = None,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -111,6 +113,7 @@ class Dispatch:
         self._on_end = on_end
         self._on_backfilled = on_backfilled
         self._limited = limited
+        self._backlog = backlog or Backlog()
         self._slots = Slots(concurrency, reserve)
         for job in jobs.values():
             self._slots.limit(job)
@@ -502,6 +505,7 @@ class Dispatch:
         start = None
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
+            start.add_done_callback(self._backlog.removing(run.trigger))
             active.start = start
         # The name tells who it is where a runner blocks the event loop.
         self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")

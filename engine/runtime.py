@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.backlog import Backlog
 from engine.clock import Clock, SystemClock
 from engine.config import Config, find_files, load
 from engine.decide.attempts import AttemptEnd, after_crash
@@ -230,6 +231,8 @@ class Runtime:
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
+        backlog = Backlog(high=config.engine.queue.high, low=config.engine.queue.low)
+        backlog.load(await store.waiting())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
@@ -252,11 +255,13 @@ class Runtime:
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited,
+            reserve=config.engine.reserve.by_lane(), backlog=backlog,
         )  # fmt: skip
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
+            backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,

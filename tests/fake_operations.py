@@ -27,7 +27,7 @@ from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
-from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
+from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.store.base import (
     EventFilter,
     Ledger,
@@ -186,6 +186,10 @@ class FakeStore(Store):
 
     async def counts(self) -> dict[RunState, int]:
         return {}
+
+    async def waiting(self) -> dict[str, int]:
+        found = [run.trigger for run in self.kept.values() if run.state in WAITING]
+        return {trigger: found.count(trigger) for trigger in found}
 
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
         found = {}

@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "overlaps"}
+         "systemd", "loopwatch", "overlaps", "backlog"}
     ),
     frozenset({"config", "foresight"}),
     frozenset(

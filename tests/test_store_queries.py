@@ -42,6 +42,10 @@ SORTS = {
     "counts": "GROUP BY",  # what waits or runs, by its state
     "count_due": "GROUP BY",
     "count_live": "GROUP BY",
+    "waiting": "GROUP BY",
+    "due_by_trigger": "GROUP BY",
+    "held_by_trigger": "GROUP BY",
+    **{f"{lane}_by_trigger": "GROUP BY" for lane in Lane},
 }
 """Reads that sort, or gather in groups, what an index has found."""
 
@@ -83,6 +87,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "memory": lambda raw: reads.memory(raw, "mill", None, 512),
     "memory_after": lambda raw: reads.memory(raw, "mill", "k", 512),
     "counts": reads.counts,
+    "waiting": reads.waiting,
     "stats": lambda raw: reads.stats(raw, ["bake"]),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
 }

@@ -228,6 +228,7 @@ class Builder:
             adaptive=self._adaptive(name, table.adaptive, on),
             priority=_priority(table.priority),
             priority_max=_priority(table.priority_max),
+            max_waiting=table.max_waiting,
             timeout_s=table.timeout,
             retry=None if table.retry is None else table.retry.change(),
             data=table.data,

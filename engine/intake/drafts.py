@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from engine.backlog import Backlog
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
@@ -17,13 +18,16 @@ from engine.errors import ExpressionError, InvalidEvent
 from engine.events import Event, EventOutcome, Outcome
 from engine.ids import new_id
 from engine.payload import encode_json
-from engine.runs import Lane, Origin, Run, RunState, Step, lane_of
+from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.store.changes import Entry, Join
 from engine.triggers import Debounce, Pause
 from engine.units import format_duration, format_size
 
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
+
+_UNCAPPED = frozenset({Origin.BACKFILL, Origin.REPLAY})
+"""What the cap on waiting runs of a trigger does not hold for."""
 
 _ON_TIME = frozenset({Origin.SCHEDULE, Origin.BACKFILL})
 """What is run for a due instant, which is the time of its event."""
@@ -117,11 +121,13 @@ class Drafting:
     """
 
     def __init__(
-        self, *, starter: Starter, windows: Windows, pauses: Pausing | None, max_data_bytes: int, ageing_s: float
-    ) -> None:
+        self, *, starter: Starter, windows: Windows, pauses: Pausing | None, backlog: Backlog, max_data_bytes: int,
+        ageing_s: float,
+    ) -> None:  # fmt: skip
         self._starter = starter
         self._windows = windows
         self._pauses = pauses
+        self._backlog = backlog
         self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
 
@@ -221,6 +227,8 @@ class Drafting:
             return Outcome(
                 trigger=trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
             )
+        if (full := self._full(rule, origin)) is not None:
+            return full
         due_at, closes_at = first_due(debounce, now)
         text = f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)"
         run = self._run(
@@ -235,6 +243,7 @@ class Drafting:
         draft.opened.append(opened)
         if draft.apart is not None:
             draft.apart.add(run.id)
+        self._backlog.add(trigger.name)
         draft.runs.append((run, event))
         return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
 
@@ -244,6 +253,8 @@ class Drafting:
         Where the limit of its job is reached, it waits, is skipped, or takes the place of another one.
         """
         now, trigger, job = event.received_at, rule.trigger.name, rule.job.name
+        if (full := self._full(rule, origin)) is not None:
+            return full
         if origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif draft.caught_up:
@@ -277,10 +288,23 @@ class Drafting:
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
             run = self._run(event, rule, origin, priority, (step,))
         self._starter.expect(run)
+        if run.state is not RunState.RUNNING:
+            self._backlog.add(trigger)
         if draft.apart is not None:
             draft.apart.add(run.id)
         draft.runs.append((run, event))
         return Outcome(trigger=trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
+
+    def _full(self, rule: Rule, origin: Origin) -> Outcome | None:
+        """Return the outcome of an event where as many runs of its trigger wait as may; None where one more may.
+
+        What people ask for once more is not lost so, and a backfill counts its open runs by itself.
+        """
+        most, trigger = rule.trigger.max_waiting, rule.trigger.name
+        if most is None or origin in _UNCAPPED or (waiting := self._backlog.of(trigger)) < most:
+            return None
+        why = f"{waiting:,} runs of trigger {trigger} wait already (max_waiting = {most})"
+        return _dropped(trigger, EventOutcome.RATE_LIMITED, "queue_full", why)
 
     def _skip(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, met: Decision
@@ -317,6 +341,8 @@ class Drafting:
         for draft in drafts:
             for run, _ in draft.runs:
                 self._starter.withdraw(run)
+                if run.state in WAITING:
+                    self._backlog.remove(run.trigger)
                 if run.state is RunState.RUNNING:
                     self._starter.release(run)
             for window in draft.opened:

@@ -270,6 +270,10 @@ class Store(ABC):
         """Return how many runs stand in each state that is not an end; cheap at any size of the store."""
 
     @abstractmethod
+    async def waiting(self) -> dict[str, int]:
+        """Return how many runs of each trigger wait: are pending, queued, held or retrying. Reads all of these."""
+
+    @abstractmethod
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
         """Return statistics for each of the triggers."""
 

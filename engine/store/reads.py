@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,8 @@ def _lane_queries(lane: Lane) -> dict[str, str]:
         f"{lane}_after": f"{head} and r.job = ? and (r.rank, r.id) > (?, ?) order by r.rank, r.id limit ?",
         # The first job after a name that has queued runs: one step of a walk over the jobs.
         f"{lane}_next_job": f"select job from runs indexed by {index} where {holds} and job > ? order by job limit 1",
+        # How many of each trigger wait in the queue.
+        f"{lane}_by_trigger": f"select trigger, count(*) from runs indexed by {index} where {holds} group by 1",
         # How many wait in the queue.
         f"{lane}_count": f"select count(*) from runs indexed by {index} where {holds}",
     }
@@ -107,6 +110,15 @@ QUERIES = {
     # How many run or are held.
     "count_live": (
         "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1"
+    ),
+    # How many of each trigger wait for their time.
+    "due_by_trigger": (
+        "select trigger, count(*) from runs indexed by runs_due where state in ('pending', 'retrying') group by 1"
+    ),
+    # How many of each trigger are held.
+    "held_by_trigger": (
+        "select trigger, count(*) from runs indexed by runs_live where state in ('running', 'held') "
+        "and state = 'held' group by 1"
     ),
     # How a trigger's runs ended; one that tells of many missed instants counts as so many.
     "stats": (
@@ -283,6 +295,14 @@ def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
         found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
         found[RunState.QUEUED] = sum(raw.execute(QUERIES[f"{lane}_count"]).fetchone()[0] for lane in Lane)
     return found
+
+
+def waiting(raw: sqlite3.Connection) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    with snapshot(raw):
+        for name in ("due_by_trigger", "held_by_trigger", *(f"{lane}_by_trigger" for lane in Lane)):
+            found.update(dict(raw.execute(QUERIES[name]).fetchall()))
+    return dict(found)
 
 
 def stats(raw: sqlite3.Connection, triggers: Collection[str]) -> dict[str, TriggerStats]:

@@ -200,6 +200,9 @@ class SqliteStore(Store):
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
 
+    async def waiting(self) -> dict[str, int]:
+        return await self._read(reads.waiting, slow=True)
+
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
         return await self._read(lambda raw: reads.stats(raw, triggers), slow=True)
 

@@ -141,6 +141,23 @@ class QueueingCases(Place):
         found = await store.queued_jobs()
         assert sorted(found) == sorted({"a", "b", "Z", "ä", "a.1"})
 
+    @promise(
+        "Store.waiting: Return how many runs of each trigger wait: are pending, queued, held or retrying.",
+        "Store.waiting: Reads all of these.",
+    )
+    async def test_what_waits_is_counted_by_trigger(self, store: Store) -> None:
+        assert await store.waiting() == {}
+        for state in (RunState.PENDING, RunState.QUEUED, RunState.HELD):
+            for origin in (Origin.EVENT, Origin.MANUAL, Origin.BACKFILL):
+                await make(store, accept_run(state=state, origin=origin, trigger=f"on-{state}")[2])
+        _, tried, change = accept_run(trigger="tried")
+        await make(store, change, start(tried), finish(tried, RunState.RETRYING))
+        _, going, change = accept_run(trigger="going")
+        await make(store, change, start(going))
+        _, over, change = accept_run(trigger="over")
+        await make(store, change, end(over))
+        assert await store.waiting() == {"on-pending": 3, "on-queued": 3, "on-held": 3, "tried": 1}
+
     @promise(_DUE, _LATER)
     async def test_what_waits_for_its_time_is_read_earliest_first_in_pages(self, store: Store) -> None:
         expected: list[tuple[datetime, str]] = []
