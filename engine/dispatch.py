@@ -20,11 +20,13 @@ from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import (
     AttemptEnd,
     after_cancel,
+    after_cut,
     after_end,
     after_interruption,
     after_replacement,
     timed_out,
 )
+from engine.decide.gates import bypassed
 from engine.decide.lanes import Room
 from engine.decide.limits import Slots
 from engine.decide.overlap import (
@@ -40,6 +42,7 @@ from engine.decide.priority import rank
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
+from engine.gates import Gates, Hands
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
 from engine.lanes import BackfillLane, Front
@@ -71,8 +74,8 @@ Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitab
 class Active(Struct):
     """A run that has a slot: it is about to start, or running.
 
-    `why` says why it is being cancelled, and `by` for whom: the run that takes its place, or who asked for it. Where
-    there is one, it is not tried again.
+    `why` says why it is being cancelled, and `by` for whom or what: the run that takes its place, who asked for it, or
+    what it makes way for. Where there is one, it is not tried again.
     """
 
     run: Run
@@ -97,7 +100,7 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
-        on_backfilled: Callable[[Run, Step], None], reserve: Mapping[Lane, int] | None = None,
+        on_backfilled: Callable[[Run, Step], None], gates: Gates, reserve: Mapping[Lane, int] | None = None,
         backlog: Backlog | None = None,
     ) -> None:  # fmt: skip
         self.boot = boot
@@ -113,6 +116,7 @@ class Dispatch:
         self._on_end = on_end
         self._on_backfilled = on_backfilled
         self._limited = limited
+        self._gates = gates
         self._backlog = backlog or Backlog()
         self._slots = Slots(concurrency, reserve)
         for job in jobs.values():
@@ -127,6 +131,13 @@ class Dispatch:
         self._overlaps = Overlaps(
             clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
             is_moving=self._moving.__contains__, cancel=self._give_way, end=self._end_waiting,
+        )  # fmt: skip
+        gates.serve(
+            Hands(
+                offer=self.offer, wait=self.wait, wait_no_more=self._timeline.remove, moves=self._moving.add,
+                moved=self._moved, is_active=self._is_active, note_open=self._overlaps.add,
+                was_replaced=self._overlaps.was_replaced, end_waiting=self._end_waiting, spawn=self._spawn,
+            )
         )  # fmt: skip
         self._timeline_changed = asyncio.Event()
         self._timeline_until = EPOCH
@@ -200,6 +211,9 @@ class Dispatch:
             return False
         self._slots.take(job, lane)
         return True
+
+    def concern(self, trigger: str) -> bool:
+        return bool(self._gates.gates) and self._gates.concern(trigger)
 
     def meet(
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
@@ -330,6 +344,7 @@ class Dispatch:
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
+                    group.start_soon(self._gates.run, name="dispatch: gates")
                     self._overlaps.go_on()
                     task_status.started()
                     self.pump()
@@ -393,8 +408,13 @@ class Dispatch:
             if waiting is None:
                 break
             run = waiting.run
+            seen = self._gates.passed(waiting) if self._gates.gates else ""
+            if seen is None:
+                if run.origin is Origin.BACKFILL:
+                    self._backfills.ended(run)
+                continue
             self._slots.take(run.job, run.lane)
-            self._start(waiting)
+            self._start(waiting, seen)
             queue = self._backfills if run.origin is Origin.BACKFILL else self._queue.of(run.lane)
             if queue.is_low(run.job):
                 self._spawn(self._refill, queue, run.job)
@@ -459,8 +479,10 @@ class Dispatch:
             if not self._slots.may_start(job) or not self._slots.may_take(Lane.MANUAL):
                 continue
             if (waiting := self._queue.pick(job, run_id)) is not None:
-                self._slots.take(job, waiting.run.lane)
-                self._start(waiting)
+                seen = self._gates.passed(waiting)
+                if seen is not None:
+                    self._slots.take(job, waiting.run.lane)
+                    self._start(waiting, seen)
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -468,11 +490,12 @@ class Dispatch:
 
     # One run
 
-    def _start(self, waiting: Waiting) -> None:
-        """Begin a waiting run in a slot that was taken for it."""
+    def _start(self, waiting: Waiting, seen: str) -> None:
+        """Begin a waiting run in a slot that was taken for it; `seen` says what its gates saw."""
         run, now = waiting.run, self._clock.now()
         waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
-        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
+        reason = f"started: waited {waited}{seen and '; '}{seen}"
+        step = Step(at=now, state=RunState.RUNNING, code="started", reason=reason)
         run = replace(
             run,
             state=RunState.RUNNING,
@@ -632,6 +655,8 @@ class Dispatch:
             return after_replacement(run, active.by, started_at, now)
         if outcome is None and active.why == "cancelled":
             return after_cancel(run, f"cancelled: {active.by}", started_at, now)
+        if outcome is None and active.why == "cut":
+            return after_cut(run, active.by, started_at, now)
         job = self._job_of(run)
         if outcome is None:
             late_s = self._clock.monotonic() - active.cancelled_s
@@ -648,6 +673,13 @@ class Dispatch:
                 active.scope.cancel()
             elif active.start is not None:
                 active.start.cancel()
+
+    def cut(self, triggers: Collection[str], said: str) -> None:
+        """Cancel what runs of these triggers, for a maintenance window, but for what was fired to pass by it."""
+        for active in list(self._active.values()):
+            if active.why is None and active.run.trigger in triggers and "maintenance" not in bypassed(active.run):
+                active.by = said
+                self._cancel(active, "cut")
 
     def _end_waiting(self, run: Run, step: Step) -> None:
         """End a run that has no slot."""
@@ -738,7 +770,10 @@ class Dispatch:
                 await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready: running where a slot is free, else queued."""
+        """Make a run whose time has come ready: running where a slot is free, else queued; ask about a held one."""
+        if run.state is RunState.HELD:
+            self._gates.ask_due(run)
+            return
         window = self._windows.of_run(run.id)
         if window is not None:
             if window.due_at > now:
@@ -750,9 +785,11 @@ class Dispatch:
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
+        may_start = (
+            met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not self.concern(run.trigger)
+        )
         if may_start and self.claim(run.job, run.lane, past_pause=run.id in self._let_pass):
-            self._start(Waiting(run, None))
+            self._start(Waiting(run, None), "")
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")

@@ -49,7 +49,7 @@ WAITING = frozenset({_S.PENDING, _S.QUEUED, _S.HELD, _S.RETRYING})
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     _S.PENDING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     _S.QUEUED: frozenset({_S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED, _S.FAILED}),
-    _S.HELD: frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
+    _S.HELD: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPPED, _S.RETRYING, _S.QUEUED}),
     _S.RETRYING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     **{state: frozenset() for state in ENDED},
@@ -94,12 +94,16 @@ def lane_of(origin: Origin) -> Lane:
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """One line of a run's trace: when it came to a state, and why."""
+    """One line of a run's trace: when it came to a state, and why.
+
+    `bypass`, in the first line of a run that was fired by hand, names the gates that it passes by.
+    """
 
     at: datetime
     state: RunState
     code: str
     reason: str
+    bypass: tuple[str, ...] = ()
 
 
 class Attempt(Struct, frozen=True, kw_only=True):

@@ -19,11 +19,13 @@ import anyio
 
 from engine.backlog import DEFAULT_HIGH, Backlog
 from engine.decide.attempts import AttemptEnd
+from engine.decide.gates import Gate
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
 from engine.events import Accepted, Event
 from engine.following import Followers
+from engine.gates import Gates
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -200,6 +202,7 @@ class Bench:
         self.journal: Journal
         self.windows: Windows
         self.backlog: Backlog
+        self.gates: Gates
         self.dispatch: Dispatch
         self.intake: Intake
         self.changed: list[str] = []
@@ -273,6 +276,7 @@ async def bench(
     execute: Execute | None = None,
     act: Callable[[Run, Job], Awaitable[Outcome]] | None = None,
     boot: str = "boot-1",
+    gates: Sequence[Gate] = (),
 ) -> AsyncIterator[Bench]:
     """Run a small engine on the store at `path`, which may hold what an earlier one left."""
     clock = clock or VirtualClock()
@@ -288,13 +292,16 @@ async def bench(
     made.windows = Windows(await store.open_windows())
     made.backlog = Backlog(high=high, low=low)
     made.backlog.load(await store.waiting())
+    made.gates = Gates(
+        clock=clock, journal=made.journal, store=store, rule_of=rules.get, gates=gates, on_change=made.changed.append
+    )  # fmt: skip
     made.dispatch = Dispatch(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
         execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=made.note_end, on_backfilled=lambda run, step: None,
+        limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
         reserve=reserve, backlog=made.backlog,
-        limited=lambda name, job: rules[name].limited(job) if name in rules else job,
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,

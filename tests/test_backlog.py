@@ -36,7 +36,7 @@ async def test_what_is_counted_is_what_waits_whatever_becomes_of_it(tmp_path: Pa
     async def act(run: Run, job: Job) -> Outcome:
         if run.trigger == "b" and run.attempt == 1:
             return Outcome.failed("no", "no")
-        await desk.gates.setdefault(run.id, anyio.Event()).wait()
+        await desk.doors.setdefault(run.id, anyio.Event()).wait()
         return Outcome.succeeded("done")
 
     rules = [*RULES[:2], trigger("c", source="c", debounce=Debounce(wait_s=5.0))]

@@ -29,24 +29,24 @@ class Steered(Bench):
     """A small engine whose jobs run until the test lets them go on."""
 
     steering: Steering
-    gates: dict[str, anyio.Event]
+    doors: dict[str, anyio.Event]
 
 
 @asynccontextmanager
 async def steered(
     path: Path, *, act: Callable[[Run, Job], Awaitable[Outcome]] | None = None, **fields: Any
 ) -> AsyncIterator[Steered]:
-    gates: dict[str, anyio.Event] = {}
+    doors: dict[str, anyio.Event] = {}
 
     async def wait_for_gate(run: Run, job: Job) -> Outcome:
-        await gates.setdefault(run.id, anyio.Event()).wait()
+        await doors.setdefault(run.id, anyio.Event()).wait()
         return Outcome.succeeded("done")
 
     fields = {"concurrency": 1, **fields}
     async with bench(path, act=act or wait_for_gate, **fields) as desk:
         desk.__class__ = Steered
         assert isinstance(desk, Steered)
-        desk.gates = gates
+        desk.doors = doors
         desk.steering = Steering(
             clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch, rules=desk.intake._rules,
             retired={}, ageing_s=60.0, finish=lambda run, end: desk.intake.finish(run, end),
@@ -67,7 +67,7 @@ async def state_of(desk: Bench, run_id: str) -> tuple[str, str]:
 
 
 async def let_go(desk: Steered, run_id: str) -> None:
-    desk.gates.setdefault(run_id, anyio.Event()).set()
+    desk.doors.setdefault(run_id, anyio.Event()).set()
     await desk.settle()
 
 
@@ -117,7 +117,7 @@ async def test_a_run_whose_attempt_ends_well_before_it_can_be_cut_off_has_succee
         async with anyio.create_task_group() as group:
             group.start_soon(desk.steering.cancel, first)
             await desk.settle()
-            desk.gates[first].set()
+            desk.doors[first].set()
             await desk.settle()
             desk.store.hold.set()
         await desk.settle()
@@ -356,7 +356,7 @@ async def test_a_run_is_not_started_while_something_is_asked_of_it(tmp_path: Pat
             desk.store.hold = anyio.Event()
             group.start_soon(desk.steering.hold, second)
             await desk.settle()
-            desk.gates[first].set()
+            desk.doors[first].set()
             await desk.settle()
             desk.store.hold.set()
         await desk.settle()

@@ -13,13 +13,13 @@ import pytest
 from engine.backfills import Backfill
 from engine.runs import Lane
 from engine.store import backfills, line, reads
-from engine.store.base import EventFilter, QueuePlace, RunFilter
+from engine.store.base import EventFilter, HeldPlace, QueuePlace, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import _GUARDED, MOST_ROWS, STATEMENTS, statement
 
 SMALL = {
     "runs_queue", "runs_manual_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live",
-    "runs_in_the_way", "outcomes_joined",
+    "runs_in_the_way", "runs_held", "outcomes_joined",
 }  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
@@ -44,7 +44,6 @@ SORTS = {
     "count_live": "GROUP BY",
     "waiting": "GROUP BY",
     "due_by_trigger": "GROUP BY",
-    "held_by_trigger": "GROUP BY",
     **{f"{lane}_by_trigger": "GROUP BY" for lane in Lane},
 }
 """Reads that sort, or gather in groups, what an index has found."""
@@ -79,6 +78,11 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "ahead": lambda raw: line.ahead(raw, list(Lane), QueuePlace(5, "r1")),
     "due": lambda raw: reads.due(raw, None, 512),
     "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
+    "held": lambda raw: reads.held(raw, None, None, 512),
+    "held_after": lambda raw: reads.held(raw, None, HeldPlace("bake", 5, "r1"), 512),
+    "held_of": lambda raw: reads.held(raw, "bake", None, 512),
+    "held_of_after": lambda raw: reads.held(raw, "bake", HeldPlace("bake", 5, "r1"), 512),
+    "held_counts": reads.held_counts,
     "open_windows": reads.open_windows,
     "running": reads.running,
     "in_the_way": lambda raw: reads.in_the_way(raw, ["oven", "mill"], 512),

@@ -76,6 +76,13 @@ def after_cancel(run: Run, said: str, started_at: datetime, now: datetime) -> At
     )  # fmt: skip
 
 
+def after_cut(run: Run, said: str, started_at: datetime, now: datetime) -> AttemptEnd:
+    """Return what follows an attempt that was cut off for a maintenance window: the end of its run."""
+    step = Step(at=now, state=RunState.CANCELLED, code="maintenance", reason=f"cancelled: {said}")
+    attempt = _record(run, started_at, step, RunState.CANCELLED)
+    return AttemptEnd(step=step, attempt=attempt, attempt_count=run.attempt)
+
+
 def said_of_replacement(state: RunState, by: str) -> str:
     """Say that a run came to an end as a later one takes its place."""
     return f"{state}: run {by} takes its place (overlap: replace)"

@@ -13,6 +13,7 @@ from engine.http import (
     event_routes,
     foresight_routes,
     logs,
+    maintenance_routes,
     next_routes,
     pause_routes,
     preset_routes,
@@ -20,6 +21,7 @@ from engine.http import (
     run_routes,
     source_routes,
     trigger_routes,
+    why_routes,
 )
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
@@ -58,6 +60,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
+    _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
@@ -75,6 +78,18 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backfills/{{id}}/pause", backfill_routes.pause_backfill, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/backfills/{{id}}/resume", backfill_routes.resume_backfill, _OPERATOR, "Let it go on"),
     _route("POST", f"{API}/backfills/{{id}}/cancel", backfill_routes.cancel_backfill, _OPERATOR, "Cancel it"),
+    _route("GET", f"{API}/maintenance", maintenance_routes.list_maintenance, _VIEWER, "Maintenance windows"),
+    _route("POST", f"{API}/maintenance", maintenance_routes.post_maintenance, _OPERATOR, "Make one"),
+    _route("GET", f"{API}/maintenance/{{name}}", maintenance_routes.get_maintenance, _VIEWER, "One window"),
+    _route("DELETE", f"{API}/maintenance/{{name}}", maintenance_routes.delete_maintenance, _OPERATOR, "Remove it"),
+    _route(
+        "POST",
+        f"{API}/maintenance/{{name}}/override",
+        maintenance_routes.override_maintenance,
+        _OPERATOR,
+        "Let runs go in spite of it",
+    ),
+    _route("DELETE", f"{API}/maintenance/{{name}}/override", maintenance_routes.end_override, _OPERATOR, "End that"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),

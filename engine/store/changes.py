@@ -12,6 +12,7 @@ from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
+from engine.spans import Span
 
 
 class Join(Struct, frozen=True, kw_only=True):
@@ -84,7 +85,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
-    those of further sources.
+    those of further sources. `spans` are noted, or changed where they are there; those that ended before
+    `forget_spans` are forgotten.
     """
 
     entries: tuple[Entry, ...]
@@ -93,13 +95,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
-
-
-class Hold(Struct, frozen=True, kw_only=True):
-    """A waiting run becomes held, or is held for another reason: it waits until it is enqueued or started."""
-
-    run: str
-    step: Step
+    spans: tuple[Span, ...] = ()
+    forget_spans: datetime | None = None
 
 
 class SetPriority(Struct, frozen=True, kw_only=True):
@@ -136,6 +133,14 @@ class Start(Struct, frozen=True, kw_only=True):
     step: Step
     attempt: int
     boot: str
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A waiting run becomes held, or is held for another reason; at `until` (None: at no time) it is due."""
+
+    run: str
+    step: Step
+    until: datetime | None = None
 
 
 class NoteProcess(Struct, frozen=True, kw_only=True):

@@ -118,9 +118,9 @@ def enqueue(run: Run, rank: int = 200) -> Enqueue:
     return Enqueue(run=run.id, step=step(RunState.QUEUED), rank=rank)
 
 
-def hold(run: Run) -> Hold:
+def hold(run: Run, until: datetime | None = None) -> Hold:
     """Hold a run."""
-    return Hold(run=run.id, step=step(RunState.HELD))
+    return Hold(run=run.id, step=step(RunState.HELD), until=until)
 
 
 def set_priority(run: Run, priority: int, *, ageing_us: int = 60_000_000) -> SetPriority:

@@ -70,10 +70,10 @@ def changes_of(run: Run) -> list[tuple[Change, frozenset[RunState], RunState]]:
     running = frozenset({RunState.RUNNING})
     every: list[tuple[Change, frozenset[RunState], RunState]] = [
         (enqueue(run), ENQUEUEABLE, RunState.QUEUED),
+        (hold(run, at(90)), HOLDABLE, RunState.HELD),
         (start(run), STARTABLE, RunState.RUNNING),
         (NoteProcess(run=run.id, pid=7, started=70), running, RunState.RUNNING),
         (AskCancel(run=run.id, step=step(RunState.RUNNING)), running, RunState.RUNNING),
-        (hold(run), HOLDABLE, RunState.HELD),
         (set_priority(run, 9), WAITING, run.state),
     ]
     every += [(finish(run, state), running, state) for state in sorted(TRANSITIONS[RunState.RUNNING])]
