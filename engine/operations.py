@@ -37,6 +37,7 @@ from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
+from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
@@ -130,8 +131,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, chronicle: Chronicle,
-        rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
+        chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk,
     ) -> None:  # fmt: skip
@@ -144,6 +145,7 @@ class Operations:
         self._timers = timers
         self._sources = sources
         self.backfills = backfills
+        self.queue = queue
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes

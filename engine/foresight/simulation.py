@@ -68,8 +68,9 @@ class World(Struct, frozen=True, kw_only=True):
     ) -> World:  # fmt: skip
         """Return it for a configuration, of which triggers, jobs and windows may be others by now."""
         engine = config.engine
+        kept = engine.reserve.manual + engine.reserve.backfill  # what it computes comes by itself
         return cls(
-            triggers=triggers, jobs=jobs, concurrency=engine.concurrency, ageing_s=engine.ageing_s,
+            triggers=triggers, jobs=jobs, concurrency=engine.concurrency - kept, ageing_s=engine.ageing_s,
             shutdown_grace_s=engine.shutdown_grace_s, timezone=engine.timezone, pauses=pauses,
             maintenance=tuple([window for window in maintenance if window.enabled]),
         )  # fmt: skip
