@@ -12,19 +12,21 @@ import pytest
 
 from engine.backfills import Backfill
 from engine.runs import Lane
-from engine.store import backfills, reads
+from engine.spans import SpanKind
+from engine.store import backfills, hindsight, reads, spans
 from engine.store.base import EventFilter, QueuePlace, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
 
 SMALL = {
-    "runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "runs_in_the_way", "outcomes_joined"
+    "runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "runs_in_the_way", "outcomes_joined",
+    "spans_open",
 }  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
-TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "e", "o", "r"}
-QUERIES = reads.QUERIES | backfills.QUERIES
+TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "spans", "e", "o", "r"}
+QUERIES = reads.QUERIES | backfills.QUERIES | spans.QUERIES | hindsight.QUERIES
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",
@@ -67,6 +69,14 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "backfill_counts": lambda raw: backfills.backfill_counts(raw, BACKFILL),
     "backfill_runs": lambda raw: backfills.backfill_runs(raw, BACKFILL),
     "succeeded_instants": lambda raw: backfills.succeeded_instants(raw, "bake", AT, AT),
+    "spans": lambda raw: spans.spans(raw, SpanKind.ENGINE, None, AT, AT, 9),
+    "spans_of": lambda raw: spans.spans(raw, SpanKind.PAUSE, "bake", AT, AT, 9),
+    "open_spans": lambda raw: spans.open_spans(raw, SpanKind.TRIGGER, "", 9),
+    "first_span": lambda raw: spans.first_span(raw, SpanKind.TRIGGER, "bake"),
+    "fired": lambda raw: hindsight.fired(raw, "bake", "timer:bake", AT, AT, 9),
+    "missed": lambda raw: hindsight.missed(raw, "bake", AT, AT, 9),
+    "recorded_instants": lambda raw: hindsight.recorded_instants(raw, "bake", "timer:bake", AT, AT),
+    "met": lambda raw: hindsight.met(raw, "bake", AT, AT, (AT, 1), 9),
     "due": lambda raw: reads.due(raw, None, 512),
     "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
     "open_windows": reads.open_windows,
@@ -176,11 +186,11 @@ def test_every_query_of_the_store_is_looked_at() -> None:
     asked = set(READS) | set(NOT_HOT)
     offered = {
         name
-        for module in (reads, backfills)
+        for module in (reads, backfills, hindsight, spans)
         for name, each in vars(module).items()
         if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    assert offered - asked <= {"oldest_due", "change_row"}
+    assert offered - asked <= {"oldest_due", "change_row", "span_row"}
 
 
 def test_a_plan_that_walks_or_sorts_is_noticed() -> None:
