@@ -32,6 +32,7 @@ from engine.jobs import Job
 from engine.journal import Journal
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
+from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
@@ -128,8 +129,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, adaptation: Adaptation, chronicle: Chronicle, rules: Mapping[str, Rule],
-        retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, chronicle: Chronicle,
+        rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
@@ -145,6 +146,7 @@ class Operations:
         self._run_logs = run_logs
         self._changes = changes
         self._pauses = pauses
+        self.maintenance = maintenance
         self._adaptation = adaptation
         self._chronicle = chronicle
         self._rules = rules
@@ -191,6 +193,7 @@ class Operations:
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
+            "maintenance": self.maintenance.open_views(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -370,7 +373,7 @@ class Operations:
         trigger = self._rule(name).trigger
         return upcoming(
             trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
-            default_zone=self.config.engine.timezone,
+            default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(self._rule(name)),
         )  # fmt: skip
 
     def subject(self, name: str) -> Subject:
@@ -493,6 +496,7 @@ class Operations:
             "enabled": trigger.enabled,
             "paused": None if pause is None else pause_view(pause),
             "pauses": [pause_view(one) for one in pauses],
+            "maintenance": self.maintenance.holding(name),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
             **limits_view(trigger),
@@ -524,6 +528,7 @@ class Operations:
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
             {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
+            self.maintenance.check(),
         ]
         status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}

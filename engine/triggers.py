@@ -19,7 +19,10 @@ PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 LOWEST_PRIORITY, NORMAL_PRIORITY, HIGH_PRIORITY, HIGHEST_PRIORITY = 0, 5, 8, 9
 
 
-GATES = frozenset({"debounce", "pause"})
+STARTING_GATES = frozenset({"conditions", "maintenance"})
+"""Those of them that are asked when a run is about to start; its trace keeps which it passes by."""
+
+GATES = frozenset({"debounce", "pause"}) | STARTING_GATES
 """The gates that a manual fire may leave out."""
 
 

@@ -33,6 +33,7 @@ from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
     EventFilter,
+    HeldPlace,
     Ledger,
     Met,
     Missed,
@@ -180,6 +181,12 @@ class FakeStore(Store):
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return []
 
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        return []
+
+    async def held_counts(self) -> dict[str, int]:
+        return {}
+
     async def open_windows(self) -> list[Run]:
         return []
 
@@ -274,7 +281,9 @@ class FakeOperations:
         pauses = self.paused
         return Desk(
             config=self.config, registry=Registry.discover(), environment={}, clock=self.clock, store=self.store,
-            world=lambda: World.of(self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses),
+            world=lambda: World.of(
+                self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses, maintenance=()
+            ),
             show=shown,
         )  # fmt: skip
 

@@ -54,6 +54,14 @@ class QueuePlace(Struct, frozen=True, order=True):
     run: str
 
 
+class HeldPlace(Struct, frozen=True, order=True):
+    """A place among the held runs: by trigger, then by rank, then by id."""
+
+    trigger: str
+    rank: int
+    run: str
+
+
 class TriggerStats(Struct, frozen=True, kw_only=True):
     """How the runs of one trigger ended. A missed run counts as the `instants` of its outputs, if it has such."""
 
@@ -130,6 +138,10 @@ class Store(ABC):
 
     **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended
     stays.
+
+    **Priority.** A waiting run that gets another priority stays in its state, and its rank moves by the ageing for each
+    step, so that it is as if it had had that priority from the start. What was asked of a running run stands in its
+    trace, and its code tells it, until its attempt ends.
 
     **Follow-ups.** The events that follow from a run's end (`then` of `Finish` and `End`) are accepted in the same
     change as the end: neither is there without the other. The change's result is the answers of these events.
@@ -208,10 +220,20 @@ class Store(ABC):
 
     @abstractmethod
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
-        """Return at most `limit` pending and retrying runs with their due times, the earliest first.
+        """Return at most `limit` pending, retrying and held runs with their due times, the earliest first.
 
-        `after` None means from the earliest on, else those later than that due time and id.
+        Those that have none are left out. `after` None means from the earliest on, else those later than that due time
+        and id.
         """
+
+    @abstractmethod
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        """Return at most `limit` held runs of a trigger (None: of any), in the order of `HeldPlace`, from a place
+        on."""
+
+    @abstractmethod
+    async def held_counts(self) -> dict[str, int]:
+        """Return how many runs are held, by trigger; those without any are left out."""
 
     @abstractmethod
     async def open_windows(self) -> list[Run]:

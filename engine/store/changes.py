@@ -99,6 +99,25 @@ class Accept(Struct, frozen=True, kw_only=True):
     forget_spans: datetime | None = None
 
 
+class SetPriority(Struct, frozen=True, kw_only=True):
+    """A waiting run has another priority, and the place in the queue that it would have had with that from the start.
+
+    Its state and code stay. `ageing_us` is how much earlier each step of priority moves it (microseconds).
+    """
+
+    run: str
+    step: Step
+    priority: int
+    ageing_us: int
+
+
+class AskCancel(Struct, frozen=True, kw_only=True):
+    """The running run is to be cancelled: `step` says by whom, and its code tells so a start after a crash."""
+
+    run: str
+    step: Step
+
+
 class Enqueue(Struct, frozen=True, kw_only=True):
     """A pending, retrying or held run is ready: it becomes queued at `rank`."""
 
@@ -114,6 +133,14 @@ class Start(Struct, frozen=True, kw_only=True):
     step: Step
     attempt: int
     boot: str
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A waiting run becomes held, or is held for another reason; at `until` (None: at no time) it is due."""
+
+    run: str
+    step: Step
+    until: datetime | None = None
 
 
 class NoteProcess(Struct, frozen=True, kw_only=True):
@@ -158,7 +185,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Enqueue | Start | NoteProcess | Finish | End
+Change = Accept | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:
@@ -168,6 +195,7 @@ def accept_of(change: Change) -> Accept | None:
     return change.then if isinstance(change, (Finish, End)) else None
 
 
+HOLDABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
 ENQUEUEABLE = frozenset({RunState.PENDING, RunState.RETRYING, RunState.HELD})
 STARTABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
-"""The states from which `Enqueue` and `Start` take a run; from any other they are a conflict."""
+"""The states from which `Hold`, `Enqueue` and `Start` take a run; from any other they are a conflict."""

@@ -153,5 +153,13 @@ create index spans_ended on spans (ended_at) where ended_at is not null;
 create index events_received on events (received_at);
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT)
+_HELD = """
+-- What waits for its time: held runs, too, which are asked about again.
+drop index runs_due;
+create index runs_due on runs (due_at, id) where state in ('held', 'pending', 'retrying');
+-- Held runs, in the order in which they are asked about.
+create index runs_held on runs (trigger, rank, id) where state = 'held';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD)
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -86,7 +86,8 @@ def read_outcome(row: Sequence[Any]) -> Outcome:
 
 def step_fragment(step: Step) -> str:
     """Return one step of a trace as it is appended."""
-    return _encode((to_microseconds(step.at), step.state, step.code, step.reason)).decode()
+    values = (to_microseconds(step.at), step.state, step.code, step.reason)
+    return _encode((*values, step.bypass) if step.bypass else values).decode()
 
 
 def attempt_fragment(attempt: Attempt) -> str:
@@ -146,8 +147,14 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
 def read_trace(fragments: str) -> tuple[Step, ...]:
     """Make a trace of what was appended."""
     return tuple(
-        Step(at=from_microseconds(at), state=RunState(state), code=code, reason=reason)
-        for at, state, code, reason in _decode(f"[{fragments}]")
+        Step(
+            at=from_microseconds(at),
+            state=RunState(state),
+            code=code,
+            reason=reason,
+            bypass=tuple(more[0]) if more else (),
+        )
+        for at, state, code, reason, *more in _decode(f"[{fragments}]")
     )
 
 

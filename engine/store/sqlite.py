@@ -21,6 +21,7 @@ from engine.spans import Span, SpanKind
 from engine.store import backfills, hindsight, reads, spans
 from engine.store.base import (
     EventFilter,
+    HeldPlace,
     Ledger,
     Met,
     Missed,
@@ -151,6 +152,12 @@ class SqliteStore(Store):
 
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return await self._read(lambda raw: reads.due(raw, after, limit))
+
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        return await self._read(lambda raw: reads.held(raw, trigger, after, limit))
+
+    async def held_counts(self) -> dict[str, int]:
+        return await self._read(reads.held_counts)
 
     async def open_windows(self) -> list[Run]:
         return await self._read(reads.open_windows)
