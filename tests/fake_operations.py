@@ -145,6 +145,9 @@ class FakeStore(Store):
     async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
         return []
 
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        return 0
+
     async def met(
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:
