@@ -18,11 +18,14 @@ from msgspec.structs import replace
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import (
     AttemptEnd,
+    after_cancel,
+    after_cut,
     after_end,
     after_interruption,
     after_replacement,
     timed_out,
 )
+from engine.decide.gates import bypassed
 from engine.decide.lanes import Room
 from engine.decide.limits import Slots
 from engine.decide.overlap import (
@@ -38,6 +41,7 @@ from engine.decide.priority import rank
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
+from engine.gates import Gates, Hands
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
 from engine.lanes import BackfillLane
@@ -69,7 +73,8 @@ Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitab
 class Active(Struct):
     """A run that has a slot: it is about to start, or running.
 
-    `why` says why it is being cancelled, and `by` which run takes its place where one does.
+    `why` says why it is being cancelled, and `by` for whom or what: the run that takes its place, who asked for it, or
+    what it makes way for. Where there is one, it is not tried again.
     """
 
     run: Run
@@ -94,7 +99,7 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
-        on_backfilled: Callable[[Run, AttemptEnd], None],
+        on_backfilled: Callable[[Run, Step], None], gates: Gates,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -109,6 +114,7 @@ class Dispatch:
         self._on_end = on_end
         self._on_backfilled = on_backfilled
         self._limited = limited
+        self._gates = gates
         self._slots = Slots(concurrency)
         for job in jobs.values():
             self._slots.limit(job)
@@ -123,6 +129,13 @@ class Dispatch:
             clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
             is_moving=self._moving.__contains__, cancel=self._give_way, end=self._end_waiting,
         )  # fmt: skip
+        gates.serve(
+            Hands(
+                offer=self.offer, wait=self.wait, wait_no_more=self._timeline.remove, moves=self._moving.add,
+                moved=self._moved, is_active=self._is_active, note_open=self._overlaps.add,
+                was_replaced=self._overlaps.was_replaced, end_waiting=self._end_waiting, spawn=self._spawn,
+            )
+        )  # fmt: skip
         self._timeline_changed = asyncio.Event()
         self._timeline_until = EPOCH
         self._deadlines: list[tuple[float, str, int]] = []
@@ -131,6 +144,8 @@ class Dispatch:
         self._note_wanted = asyncio.Event()
         self._starting = False
         self._paused = False
+        self._cancelled: dict[str, str] = {}
+        """Those that are stored as running and about to be launched, but cancelled: by whom."""
         self._let_pass: dict[str, str] = {}
         """The runs that start also while the engine is paused, with their jobs."""
         self._group: TaskGroup | None = None
@@ -193,6 +208,9 @@ class Dispatch:
         self._slots.take(job)
         return True
 
+    def concern(self, trigger: str) -> bool:
+        return bool(self._gates.gates) and self._gates.concern(trigger)
+
     def meet(
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
     ) -> Decision:
@@ -231,6 +249,73 @@ class Dispatch:
             if run.due_at < self._timeline_until:
                 self._timeline_changed.set()
 
+    # What people ask of runs; see `Hands` in `engine.steering`
+
+    async def settled(self, run_id: str) -> None:
+        """Return when a run is not on its way from one state to the next."""
+        while True:
+            active = self._active.get(run_id)
+            if active is not None and active.start is not None and not active.start.done():
+                await asyncio.wait([active.start])
+            elif run_id in self._moving:
+                self._fewer_moving.clear()
+                await self._fewer_moving.wait()
+            else:
+                return
+
+    def has_moved(self, run: Run) -> bool:
+        """Tell whether a run moves, or has, since it was read."""
+        return run.id in self._moving or (run.id in self._active and run.state is not RunState.RUNNING)
+
+    def take_out(self, run: Run, *, for_good: bool) -> None:
+        """Take a waiting run from where it waits: until `put_back` nothing starts it.
+
+        With `for_good` it does not gather events any more.
+        """
+        self._moving.add(run.id)
+        if for_good and (window := self._windows.of_run(run.id)) is not None:
+            self._windows.close(window)
+        if run.origin is Origin.BACKFILL:
+            self._backfills.remove(run)
+        else:
+            self._queue.remove(run.job, run.id)
+        self._timeline.remove(run.id)
+
+    def put_back(self, run: Run) -> None:
+        """Take in a run that was taken out, as it is stored now."""
+        self._moved(run.id)
+        replaced = self._overlaps.was_replaced(run.id)
+        if run.state in ENDED:
+            self._overlaps.remove(run)
+            self._let_pass.pop(run.id, None)
+            if run.origin is Origin.BACKFILL:
+                self._on_backfilled(run, run.trace[-1])
+        elif not replaced:
+            self._overlaps.add(run)
+            if (window := self._windows.of_run(run.id)) is not None:
+                window.priority = run.priority
+            if run.state is RunState.QUEUED:
+                self.offer(run, None)
+            else:
+                self.wait(run)
+        self._on_change(run.id)
+
+    def cut_off(self, run_id: str, said: str, *, at_launch: bool = False) -> bool:
+        """End the attempt of a run for good; `said` tells by whom. Return whether it has a slot.
+
+        With `at_launch` it is one that is stored as running, and has none yet.
+        """
+        active = self._active.get(run_id)
+        if active is None:
+            if at_launch:
+                self._cancelled[run_id] = said
+            return False
+        active.by = active.by or said
+        if active.why == "interrupted":
+            active.why = "cancelled"
+        self._cancel(active, "cancelled")
+        return True
+
     # Life
 
     async def run(self, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
@@ -254,6 +339,7 @@ class Dispatch:
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
+                    group.start_soon(self._gates.run, name="dispatch: gates")
                     self._overlaps.go_on()
                     task_status.started()
                     self.pump()
@@ -319,8 +405,13 @@ class Dispatch:
                 waiting = self._queue.take(self._slots.may_start)
             if waiting is None:
                 break
+            seen = self._gates.passed(waiting) if self._gates.gates else ""
+            if seen is None:
+                if waiting.run.origin is Origin.BACKFILL:
+                    self._backfills.ended(waiting.run)
+                continue
             self._slots.take(waiting.run.job)
-            self._start(waiting)
+            self._start(waiting, seen)
             lane = self._backfills if waiting.run.origin is Origin.BACKFILL else self._queue
             if lane.is_low(waiting.run.job):
                 self._spawn(self._refill, lane, waiting.run.job)
@@ -379,8 +470,10 @@ class Dispatch:
     def _start_past_pause(self) -> None:
         for run_id, job in list(self._let_pass.items()) if self._starting else ():
             if self._slots.may_start(job) and (waiting := self._queue.pick(job, run_id)) is not None:
-                self._slots.take(job)
-                self._start(waiting)
+                seen = self._gates.passed(waiting)
+                if seen is not None:
+                    self._slots.take(job)
+                    self._start(waiting, seen)
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -388,11 +481,12 @@ class Dispatch:
 
     # One run
 
-    def _start(self, waiting: Waiting) -> None:
-        """Begin a waiting run in a slot that was taken for it."""
+    def _start(self, waiting: Waiting, seen: str) -> None:
+        """Begin a waiting run in a slot that was taken for it; `seen` says what its gates saw."""
         run, now = waiting.run, self._clock.now()
         waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
-        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
+        reason = f"started: waited {waited}{seen and '; '}{seen}"
+        step = Step(at=now, state=RunState.RUNNING, code="started", reason=reason)
         run = replace(
             run,
             state=RunState.RUNNING,
@@ -417,6 +511,8 @@ class Dispatch:
             active.why = "interrupted"
         elif (by := self._overlaps.replaced_by(run.id)) is not None:
             active.why, active.by = "replaced", by
+        elif (said := self._cancelled.pop(run.id, None)) is not None:
+            active.why, active.by = "cancelled", said
         self._active[run.id] = active
         self._let_pass.pop(run.id, None)
         self._overlaps.add(run)
@@ -455,7 +551,7 @@ class Dispatch:
             await recorded
             self._on_end(run, end)
             if run.origin is Origin.BACKFILL:
-                self._on_backfilled(run, end)
+                self._on_backfilled(run, end.step)
             self._moved(run.id)
             if end.due_at is not None and not self._overlaps.was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
@@ -547,11 +643,15 @@ class Dispatch:
             return after_interruption(run, started_at, now, self._ageing_s)
         if outcome is None and active.why == "replaced":
             return after_replacement(run, active.by, started_at, now)
+        if outcome is None and active.why == "cancelled":
+            return after_cancel(run, f"cancelled: {active.by}", started_at, now)
+        if outcome is None and active.why == "cut":
+            return after_cut(run, active.by, started_at, now)
         job = self._job_of(run)
         if outcome is None:
             late_s = self._clock.monotonic() - active.cancelled_s
             outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)
-        # What another run replaces is not tried again.
+        # What another run replaces, or somebody cancelled, is not tried again.
         retry = RetryPolicy() if job is None or active.by else job.retry
         return after_end(run, outcome, retry, started_at, now)
 
@@ -563,6 +663,13 @@ class Dispatch:
                 active.scope.cancel()
             elif active.start is not None:
                 active.start.cancel()
+
+    def cut(self, triggers: Collection[str], said: str) -> None:
+        """Cancel what runs of these triggers, for a maintenance window, but for what was fired to pass by it."""
+        for active in list(self._active.values()):
+            if active.why is None and active.run.trigger in triggers and "maintenance" not in bypassed(active.run):
+                active.by = said
+                self._cancel(active, "cut")
 
     def _end_waiting(self, run: Run, step: Step) -> None:
         """End a run that has no slot."""
@@ -653,7 +760,10 @@ class Dispatch:
                 await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready: running where a slot is free, else queued."""
+        """Make a run whose time has come ready, running where a slot is free, else queued; ask about one that is held."""
+        if run.state is RunState.HELD:
+            self._gates.ask_due(run)
+            return
         window = self._windows.of_run(run.id)
         if window is not None:
             if window.due_at > now:
@@ -665,9 +775,11 @@ class Dispatch:
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
+        may_start = (
+            met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not self.concern(run.trigger)
+        )
         if may_start and self.claim(run.job, past_pause=run.id in self._let_pass):
-            self._start(Waiting(run, None))
+            self._start(Waiting(run, None), "")
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")

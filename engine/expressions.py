@@ -41,6 +41,11 @@ LONGEST_EXPRESSION = 4096
 MOST_TOLD = 4
 """Values whose kinds an error names."""
 
+MOST_SEEN, LONGEST_SEEN = 6, 64
+"""Values of an event that the record of a decision holds, and characters of each."""
+
+_RECORDED = frozenset({"event", "data"})
+
 TRIGGER_NAMES = frozenset({"event", "data", "http", "job", "trigger", "now"})
 """What a trigger's expressions see; `http` only where the source is one that gets requests."""
 
@@ -136,7 +141,7 @@ class Expression:
     `names`, an unknown function, a `matches` whose pattern is not written out, and text of more than 4,096 characters.
     """
 
-    __slots__ = ("_nesting", "_program", "_searched_bytes", "_written_out", "text")
+    __slots__ = ("_named", "_nesting", "_program", "_searched_bytes", "_written_out", "text")
 
     def __init__(self, text: str, names: Collection[str] = TRIGGER_NAMES) -> None:
         if len(text) > LONGEST_EXPRESSION:
@@ -160,6 +165,7 @@ class Expression:
                 "one that is put together from data could take any time"
             )
         self._nesting, self._written_out = _measure(bare)
+        self._named: dict[str, list[str]] | None = None
         packed = "".join(bare.split())
         self._searched_bytes = min((size for sign, size in _SEARCHED_BYTES if sign in packed), default=0)
 
@@ -188,6 +194,18 @@ class Expression:
     def _paths(self) -> dict[str, list[str]]:
         """Return the values that it names, such as `data.order.total`, with their parts, in their order."""
         return {path: path.split(".") for path in _PATH.findall("".join(_bare(self.text).split()))}
+
+    def seen(self, scope: Scope) -> dict[str, Any]:
+        """Return the values that it names, kept small, for the record: long texts are cut, lists and objects counted.
+
+        What a request brought is left out, as it is not for the store.
+        """
+        if self._named is None:
+            paths = self._paths()
+            known = {path: parts for path, parts in paths.items() if parts[0] in _RECORDED and len(parts) > 1}
+            self._named = dict(list(known.items())[:MOST_SEEN])
+        found = {path: _look_up(scope.names, parts) for path, parts in self._named.items()}
+        return {path: small(value) for path, value in found.items() if value is not _ABSENT}
 
     def _lacking(self, scope: Scope, name: str) -> str:
         """Say in which object a member is missing, where the text names the place."""
@@ -292,6 +310,19 @@ def _look_up(names: Mapping[str, Any], parts: Sequence[str]) -> Any:
     for part in parts:
         value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
     return value
+
+
+def small(value: Any) -> Any:
+    """Return a value as a record keeps it: as JSON, with long texts cut, and lists and objects by their size alone."""
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_SEEN else f"{value[:LONGEST_SEEN]}…"
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)}"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else render(value)[:LONGEST_SEEN]
 
 
 def _kind(value: Any) -> str:

@@ -14,6 +14,7 @@ import anyio
 
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
 from engine.config import Config
 from engine.config.scalars import near
@@ -24,13 +25,16 @@ from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
+from engine.hindsight import Subject, subject_of
 from engine.http.views import limits_view, pause_view, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
+from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
+from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
@@ -38,7 +42,7 @@ from engine.runs import ENDED, Run, RunState
 from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
 from engine.store.base import RunFilter, Store
 from engine.store.changes import Accept
-from engine.timers import Timers
+from engine.timers import SOURCE_PREFIX, Timers
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerState, merged
 
 OPEN = frozenset(RunState) - ENDED
@@ -125,7 +129,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, chronicle: Chronicle,
+        rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
     ) -> None:  # fmt: skip
         self.config = config
@@ -141,7 +146,9 @@ class Operations:
         self._run_logs = run_logs
         self._changes = changes
         self._pauses = pauses
+        self.maintenance = maintenance
         self._adaptation = adaptation
+        self._chronicle = chronicle
         self._rules = rules
         self._retired = retired
         self._prepare = prepare
@@ -176,6 +183,7 @@ class Operations:
             "started_at": rfc3339(self._started_at),
             "uptime_s": round((self.clock.now() - self._started_at).total_seconds(), 3),
             "data": str(self.config.engine.data),
+            "timezone": self.config.engine.timezone,
             "concurrency": self._dispatch.concurrency,
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
@@ -185,6 +193,7 @@ class Operations:
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
+            "maintenance": self.maintenance.open_views(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -232,6 +241,7 @@ class Operations:
         else:
             self._sources.add(trigger.source, trigger.on)
         self._adaptation.add(trigger)
+        self._chronicle.add(rule)
 
     async def remove_trigger(self, name: str) -> None:
         """Remove a trigger: from now on no event meets it, and its timer is not due any more.
@@ -243,7 +253,10 @@ class Operations:
         """
         self._must_run()
         rule = self._rule(name)
-        change = Accept(entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name))
+        change = Accept(
+            entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name),
+            spans=(*self._chronicle.leaving(name), *self._pauses.leaving(name)),
+        )  # fmt: skip
         self._intake.remove(name)
         self._retired[name] = rule
         stored = self._journal.submit(change)
@@ -258,6 +271,7 @@ class Operations:
             if stored.exception() is None:
                 self._pauses.forget(name)
                 self._adaptation.forget(name)
+                self._chronicle.forget(name)
                 if not self._intake.is_used(rule.trigger.source):
                     over = self._sources.drop(rule.trigger.source)
             elif name not in self._rules:
@@ -359,7 +373,15 @@ class Operations:
         trigger = self._rule(name).trigger
         return upcoming(
             trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
-            default_zone=self.config.engine.timezone,
+            default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(self._rule(name)),
+        )  # fmt: skip
+
+    def subject(self, name: str) -> Subject:
+        """Return a trigger as hindsight asks about it; raise NotFound."""
+        rule = self._rule(name)
+        return subject_of(
+            rule, on=on_text(rule.trigger, self.config.secrets), schedule=self._timers.schedule(name),
+            zone=self.config.engine.timezone, alive=True,
         )  # fmt: skip
 
     def why_completed(self, name: str) -> str | None:
@@ -439,6 +461,16 @@ class Operations:
         since = None if trouble.since is None else rfc3339(trouble.since)
         return {"problem": self._mask(trouble.text), "since": since}
 
+    def troubles(self) -> dict[str, tuple[str, datetime | None]]:
+        """Return what is wrong with sources and timers now, by the id of each, and since when."""
+        found: dict[str, tuple[str, datetime | None]] = {
+            SOURCE_PREFIX + name: (self._mask(problem), None) for name, problem in self._timers.problems().items()
+        }
+        for state in self._sources.states:
+            if (trouble := state.trouble(self.clock)) is not None:
+                found[state.id] = (self._mask(trouble.text), trouble.since)
+        return found
+
     def _shared_sources(self) -> dict[str, SharedSource]:
         return {source.id or source.name: source for source in self.config.sources.values()}
 
@@ -464,6 +496,7 @@ class Operations:
             "enabled": trigger.enabled,
             "paused": None if pause is None else pause_view(pause),
             "pauses": [pause_view(one) for one in pauses],
+            "maintenance": self.maintenance.holding(name),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
             "priority": trigger.priority,
             **limits_view(trigger),
@@ -495,6 +528,7 @@ class Operations:
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
             {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
+            self.maintenance.check(),
         ]
         status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
@@ -530,3 +564,8 @@ def _on(trigger: Trigger, secrets: Collection[str]) -> dict[str, Any]:
     if trigger.shared is not None:
         return {SHARED_KEY: trigger.shared.name}
     return {trigger.on.name: shown(trigger.on, secrets)}
+
+
+def on_text(trigger: Trigger, secrets: Collection[str]) -> str:
+    """Return what a trigger is on in one short line: one with another line has another schedule or source."""
+    return encode_json({trigger.on.name: shown(trigger.on, secrets)}).decode()

@@ -57,9 +57,14 @@ class _Lane:
 
     def head(self) -> QueuePlace | None:
         heap = self.heap
-        while heap and heap[0].run not in self.entries:
+        while heap and not self._stands(heap[0]):
             heapq.heappop(heap)
         return heap[0] if heap else None
+
+    def _stands(self, place: QueuePlace) -> bool:
+        """Tell whether a place is that of a run of the window: it may have left, or come back to another one."""
+        waiting = self.entries.get(place.run)
+        return waiting is not None and waiting.run.rank == place.rank
 
     def push(self, waiting: Waiting) -> None:
         self.entries[waiting.run.id] = waiting
@@ -69,7 +74,7 @@ class _Lane:
         """Drop the far half of an overfull window; the store has it."""
         if len(self.entries) <= 2 * WINDOW:
             return
-        places = [place for place in sorted(self.heap) if place.run in self.entries]
+        places = [place for place in sorted(set(self.heap)) if self._stands(place)]
         for place in places[WINDOW:]:
             del self.entries[place.run]
         self.heap = places[:WINDOW]

@@ -22,12 +22,14 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
-from engine.config import Config, find_files, load
+from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
@@ -36,6 +38,7 @@ from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
+from engine.gates import Gates
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import shown
@@ -44,7 +47,8 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
-from engine.operations import Changes, Operations, SourceMemory
+from engine.maintenance import Maintenance
+from engine.operations import Changes, Operations, SourceMemory, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
@@ -224,6 +228,11 @@ class Runtime:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
+        chronicle = Chronicle(
+            clock=clock, journal=journal, store=store, boot=self.boot, version=distribution_version(), rules=rules,
+            describe=lambda trigger: on_text(trigger, config.secrets),
+        )  # fmt: skip
+        await chronicle.begin()
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
@@ -243,12 +252,22 @@ class Runtime:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
 
+        maintenance = Maintenance(
+            clock, journal, rules, config.maintenance,
+            window_reader(config, self._registry, self._environment),
+        )  # fmt: skip
+        await maintenance.load(store)
+        gates = Gates(
+            clock=clock, journal=journal, store=store, on_change=changes.tell, gates=[maintenance],
+            rule_of=lambda trigger: rules.get(trigger) or retired.get(trigger),
+        )  # fmt: skip
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
+            on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
         )  # fmt: skip
+        maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
@@ -296,11 +315,12 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
-            boot=self.boot, loop_watch=loop_watch,
+            pauses=pauses, maintenance=maintenance, adaptation=adaptation, chronicle=chronicle, rules=rules,
+            retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
         )  # fmt: skip
+        chronicle.troubles = operations.troubles
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
             self.server.bind()
@@ -316,6 +336,7 @@ class Runtime:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
+                    inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
@@ -327,6 +348,7 @@ class Runtime:
                         await self.server.start()
                     operations.state = "running"
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
+                    inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
@@ -354,13 +376,28 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 
-    def _desk(self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses) -> Desk:
+    def _desk(
+        self,
+        store: SqliteStore,
+        rules: Mapping[str, Rule],
+        jobs: Mapping[str, Job],
+        pauses: Pauses,
+        timers: Timers,
+        maintenance: Maintenance,
+    ) -> Desk:
         def world() -> World:
-            triggers = {name: rule.trigger for name, rule in rules.items()}
+            # With the intervals that are in force, where they are adapted.
+            triggers = {
+                name: replace(rule.trigger, schedule=timers.schedule(name) or rule.trigger.schedule)
+                for name, rule in rules.items()
+            }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
-            return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
+            return World.of(
+                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+            )
 
         return Desk(
             config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.events import Event
 from engine.jobs import RetryChange
@@ -18,7 +19,10 @@ PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 LOWEST_PRIORITY, NORMAL_PRIORITY, HIGH_PRIORITY, HIGHEST_PRIORITY = 0, 5, 8, 9
 
 
-GATES = frozenset({"debounce", "pause"})
+STARTING_GATES = frozenset({"conditions", "maintenance"})
+"""Those of them that are asked when a run is about to start; its trace keeps which it passes by."""
+
+GATES = frozenset({"debounce", "pause"}) | STARTING_GATES
 """The gates that a manual fire may leave out."""
 
 
@@ -90,7 +94,8 @@ class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def said_of(self, trigger: str) -> str:
         """Say why a trigger is paused: what holds for it, until when, and why."""
-        return self.said()
+        own = self.scope is PauseScope.TRIGGER and not self.parts
+        return (replace(self, name=trigger) if own else self).said()
 
 
 def merged(pauses: Sequence[Pause]) -> Pause | None:

@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 import anyio
 
 from engine.decide.attempts import AttemptEnd
+from engine.decide.gates import Gate
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
 from engine.events import Accepted, Event
 from engine.following import Followers
+from engine.gates import Gates
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -198,6 +200,7 @@ class Bench:
         self.script = script
         self.journal: Journal
         self.windows: Windows
+        self.gates: Gates
         self.dispatch: Dispatch
         self.intake: Intake
         self.changed: list[str] = []
@@ -268,6 +271,7 @@ async def bench(
     execute: Execute | None = None,
     act: Callable[[Run, Job], Awaitable[Outcome]] | None = None,
     boot: str = "boot-1",
+    gates: Sequence[Gate] = (),
 ) -> AsyncIterator[Bench]:
     """Run a small engine on the store at `path`, which may hold what an earlier one left."""
     clock = clock or VirtualClock()
@@ -281,12 +285,15 @@ async def bench(
     made = Bench(clock=clock, store=store, script=script)
     made.journal = Journal(store, clock)
     made.windows = Windows(await store.open_windows())
+    made.gates = Gates(
+        clock=clock, journal=made.journal, store=store, rule_of=rules.get, gates=gates, on_change=made.changed.append
+    )  # fmt: skip
     made.dispatch = Dispatch(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
         execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
-        on_end=made.note_end, on_backfilled=lambda run, end: None,
-        limited=lambda name, job: rules[name].limited(job) if name in rules else job,
+        on_end=made.note_end, on_backfilled=lambda run, step: None,
+        limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,

@@ -63,8 +63,8 @@ def _assigned(target: ast.expr, value: ast.expr) -> Iterator[ast.expr]:
     elif isinstance(target, ast.Tuple):
         values = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
         for one in values:
-            if isinstance(one, ast.Tuple):
-                for part, given in zip(target.elts, one.elts, strict=False):  # one may be starred
+            if isinstance(one, ast.Tuple) and not any(isinstance(part, ast.Starred) for part in one.elts):
+                for part, given in zip(target.elts, one.elts, strict=True):
                     yield from _assigned(part, given)
 
 

@@ -11,7 +11,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from engine.http.tokens import token_path
 from engine.ids import new_id
 from engine.runs import RunState
 from engine.triggers import PauseScope
+from engine.units import format_span
 from tests.fake_operations import TOKEN, FakeOperations, serving
 
 VARIABLES = ("ENGINE_URL", "ENGINE_TOKEN", "ENGINE_CONFIG", "ENGINE_ADMIN_TOKEN")
@@ -469,6 +470,18 @@ def test_next_works_without_an_engine_from_the_configuration(here: Path) -> None
     assert set(found[0]) == {"at", "local", "note", "fires_at"}
     result = call("next", "once")
     assert (result.exit_code, "Trigger once: its timer has no further due instant" in result.output) == (0, True)
+
+
+def test_next_says_in_a_few_columns_how_much_later_each_instant_fires(here: Path) -> None:
+    configure(
+        here, more=NIGHTLY + '[triggers.spread]\non.cron = { expression = "0 9 * * *", jitter = "10m" }\njob = "a"\n'
+    )
+    found = json.loads(call("next", "spread", "-n", "1", "--json", "--after", "2026-12-01T00:00:00Z").output)
+    later = datetime.fromisoformat(found[0]["fires_at"]) - datetime.fromisoformat(found[0]["at"])
+    assert later > timedelta(seconds=1)
+    lines = call("next", "spread", "-n", "1", "--after", "2026-12-01T00:00:00Z").output.splitlines()
+    assert lines[1].split() == ["LOCAL", "UTC", "FIRES", "NOTE"]
+    assert lines[2].endswith(f"  2026-12-01 09:00:00Z  +{format_span(later.total_seconds())}")
 
 
 @pytest.mark.parametrize(

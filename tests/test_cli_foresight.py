@@ -14,6 +14,7 @@ from engine.plugin import Outcome
 from engine.runs import Run
 from engine.testing import VirtualClock
 from engine.triggers import PauseScope
+from tests.fakes import SteppedClock
 from tests.test_cli import Running, ask, call, here, running
 from tests.ticking import ticking
 
@@ -146,7 +147,8 @@ def test_an_engine_elsewhere_is_asked_where_it_is_named(running: Running) -> Non
     assert [item["trigger"] for item in view["items"]] == ["nightly"]
 
 
-def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path) -> None:
+def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.cli.foreseeing.SystemClock", SteppedClock)  # it is noon
     new = CONFIG.replace("0 2 *", "0 3 *").replace("concurrency = 2", "concurrency = 3")
     (here / "new.toml").write_text(new[: new.index("[triggers.heard]")])
     result = call("plan", "new.toml", "--count", "1")
@@ -161,6 +163,20 @@ def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path) ->
     assert lines[place + 4] == "    … and 6 more"
     assert "Setting engine.concurrency: 2 -> 3" in lines
     assert json.loads(call("plan", "new.toml", "--json").output)["changes"]
+
+
+def test_plan_tells_of_one_instant_as_one_and_how_far_it_could_compare(
+    config: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.foreseeing.SystemClock", SteppedClock)
+    text = CONFIG.replace('on.cron = "0 2 * * *"', 'on.cron = "* * * * *"')
+    (here / "new.toml").write_text(text.replace("* * * * *", "0 2 * * *"))
+    config.write_text(text)
+    lines = call("plan", "new.toml", "--count", "1", "--days", "30").output.splitlines()
+    assert "    Compared until Sat 2026-11-28 11:40, as there are too many" in lines
+    (here / "new.toml").write_text(CONFIG.replace("0 2 * * *", "0 2 * * sat"))
+    config.write_text(CONFIG)
+    assert "  Instants: 1 vanishes; 1 before, 0 after" in call("plan", "new.toml", "--days", "1").output.splitlines()
 
 
 def test_plan_of_the_same_says_that_nothing_changes(config: Path) -> None:

@@ -3,8 +3,9 @@
 The table is that of the house. Imports for types alone and within functions count too.
 
 `queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
-`dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open. So no organ needs to know
-another. So does `following`, which knows who is on the end of which run.
+`dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open, and `gates`, by which it
+knows what may start. So no organ needs to know another. So does `following`, which knows who is on the end of
+which run.
 `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
@@ -23,16 +24,16 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload"}),
+    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload", "spans"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "overlaps"}
+         "systemd", "loopwatch", "overlaps", "gates"}
     ),
-    frozenset({"config", "foresight"}),
+    frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
-         "adaptive", "alerts", "housekeeping", "http", "web"}
+         "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance"}
     ),
     frozenset({"operations", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

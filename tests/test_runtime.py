@@ -36,6 +36,7 @@ from engine.store.sqlite import SqliteStore
 from engine.testing import VirtualClock
 from engine.testing.clock import START
 from engine.testing.store_contract.material import a_run, accept, an_entry, an_event, make
+from engine.triggers import PauseScope
 from tests.fakes import until
 from tests.organs import InlineStore
 
@@ -870,3 +871,27 @@ async def test_what_was_removed_is_forgotten_once_its_runs_have_ended(tmp_path: 
             asked.add_trigger(replace(rule.trigger, name="other"))
         await asked.remove_trigger("other")
         assert not asked._retired
+
+
+async def test_the_future_is_asked_of_the_engine_as_it_is_now(tmp_path: Path) -> None:
+    """Foresight knows the pauses that hold, and the interval that is in force in place of the configured one."""
+    config = configured(
+        tmp_path,
+        """
+        [jobs.bake]
+        run.gate = "open"
+        [triggers.often]
+        on.interval = "60m"
+        job = "bake"
+        """,
+    )
+    async with running(config) as engine:
+        known = operations(engine)
+        await known.pause(PauseScope.TRIGGER, "often", reason="we move")
+        now = known.clock.now()
+        known._timers.set_interval("often", 60.0, now)
+        world = known.foresight.world()
+        trigger = world.triggers["often"]
+        assert world.pauses["often"].reason == "we move"
+        first = trigger.schedule.next(now)
+        assert trigger.schedule.next(first) - first == timedelta(seconds=60)

@@ -10,10 +10,16 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
+from engine.decide.rules import Rule
+from engine.decide.schedule import Schedule
+from engine.decide.windows import After as AfterWindow
+from engine.decide.windows import Cut, MaintenanceWindow, Scope, Timed
 from engine.foresight import Downtime, Durations, Forecast, Length, Question, TooMany, World
 from engine.foresight.durations import Origin
 from engine.jobs import Job, Overlap
+from engine.maintenance import Maintenance
 from engine.plugin import Outcome, RunEnd, Source, SourceContext, Timer
 from engine.runs import Run
 from engine.store.base import RunFilter
@@ -138,6 +144,71 @@ async def test_the_same_runs_start_and_end_at_the_same_instants_as_in_the_engine
             assert apart(foreseen_at, done_at) < timedelta(milliseconds=1), (mine, theirs)
 
 
+def random_windows(seed: int) -> tuple[MaintenanceWindow, ...]:
+    """Make up windows that open a few times a day, for all or some, at instants at which nothing else happens."""
+    draw = random.Random(seed)
+    found = []
+    for place in range(draw.randint(1, 3)):
+        every = draw.choice([14_400.0, 21_600.0, 43_200.0])
+        timer = Interval(every=every, offset=draw.randint(0, int(every)) + 0.37 + 0.01 * place)
+        pattern = Timed(
+            schedule=Schedule(trigger="w", timer=timer), duration=timedelta(seconds=draw.randint(600, 9000) + 0.013)
+        )
+        scope = Scope(
+            triggers=frozenset({f"trigger-{draw.randint(0, 6)}"} if draw.random() < 0.3 else ()),
+            jobs=frozenset({f"job-{draw.randint(0, 3)}"} if draw.random() < 0.5 else ()),
+        )
+        found.append(
+            MaintenanceWindow(
+                name=f"w{place}", pattern=pattern, when="", scope=scope, after=draw.choice(list(AfterWindow)),
+                running=draw.choice(list(Cut)),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+@pytest.mark.parametrize("seed", seeds(6, 60))
+async def test_maintenance_holds_keeps_drops_and_cancels_the_same_runs_as_in_the_engine(
+    tmp_path: Path, seed: int
+) -> None:
+    known, durations = random_world(seed)
+    known = replace(known, maintenance=random_windows(seed))
+    clock = VirtualClock()
+    rules = {name: Rule(each, known.jobs[each.job]) for name, each in known.triggers.items()}
+    windows = {one.name: one for one in known.maintenance}
+    gate = Maintenance(clock, None, rules, windows, lambda name, settings: windows[name])  # type: ignore[arg-type]
+    async with ticking(
+        tmp_path / "s.db", *known.triggers.values(), jobs=list(known.jobs.values()), concurrency=known.concurrency,
+        ageing_s=known.ageing_s, clock=clock, gates=[gate],
+    ) as desk, anyio.create_task_group() as group:  # fmt: skip
+        gate.on_change, gate.cancel_running = desk.gates.changed, desk.dispatch.cut
+        group.start_soon(gate.run, desk.store)
+
+        async def act(run: Run, job: Job) -> Outcome:
+            await desk.clock.sleep(durations[job.name])
+            return Outcome.succeeded("done")
+
+        desk.script.act = act
+        await desk.advance(DAY_S - 1)
+        runs = await desk.store.runs(RunFilter(), limit=10_000)
+        group.cancel_scope.cancel()
+    done = sorted((run.trigger, run.scheduled_for, run.started_at, run.finished_at, run.state.value) for run in runs)
+    view, items = foresee(known, DAY_S - 1, start=at(1), durations=durations)
+    states = {"waiting": "queued", "gathering": "pending", "replaced": "cancelled"}
+    foreseen = sorted(
+        (item["trigger"], instant(item["due_at"]), instant(item["started_at"]), instant(item["finished_at"]),
+         states.get(item["state"], item["state"]))
+        for item in items
+        if item["state"] != "filtered"
+    )  # fmt: skip
+    assert [row[:2] for row in foreseen] == [row[:2] for row in done]
+    assert view["maintenance"]
+    for mine, theirs in zip(foreseen, done, strict=True):
+        assert mine[4] == theirs[4].replace("held", "queued"), (mine, theirs)
+        for foreseen_at, done_at in zip(mine[2:4], theirs[2:4], strict=True):
+            assert apart(foreseen_at, done_at) < timedelta(milliseconds=1), (mine, theirs)
+
+
 def apart(one: datetime | None, other: datetime | None) -> timedelta:
     if one is None or other is None:
         return timedelta(0) if one is other else timedelta.max
@@ -245,7 +316,7 @@ def test_each_wait_says_what_for() -> None:
     view, _ = foresee(known, 170.0, durations={"bake": 30.0, "mill": 3.0})
     assert [one["waits_for"] for one in view["triggers"]] == [{}, {"a slot of the engine": 3}]
     known = world([job(concurrency=1)], [timed(), timed("other")], concurrency=4)
-    view, _ = foresee(known, 130.0, durations={"bake": 20.0})
+    view, _ = foresee(known, 150.0, durations={"bake": 20.0})
     assert view["triggers"][1]["waits_for"] == {"a slot of job bake": 3}
     assert (view["triggers"][1]["wait_mean_s"], view["triggers"][1]["wait_longest_s"]) == (20.0, 20.0)
     assert view["examples"]["waits"][0]["reason"] == "waits for a slot of job bake"

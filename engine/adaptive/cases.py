@@ -76,7 +76,7 @@ class Case(Struct):
     frozen: Freeze | None = None
     changes: tuple[Change, ...] = ()
     seen: Seen = Seen()
-    why: str = "no run has ended yet"
+    why: str = "nothing was decided yet, since it is here"
     proposed_s: float | None = None
 
     @property

@@ -41,6 +41,10 @@ class Client:
         sent = {"Content-Type": "application/json", **(headers or {})}
         return self._json("POST", _path(path, {}), content, sent)
 
+    def delete(self, *path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """Delete what is at a path below /api/v1, and return the answer."""
+        return self._json("DELETE", _path(path, {}), None, headers or {})
+
     def stream(self, *path: str, **query: Any) -> Iterator[bytes]:
         """Yield an answer piece by piece, for as long as it takes."""
         connection = self._connect(None if query.get("follow") else TIMEOUT_S)

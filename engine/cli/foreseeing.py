@@ -29,6 +29,7 @@ from engine.units import parse_duration
 
 if TYPE_CHECKING:
     from engine.cli.session import Session
+    from engine.decide.windows import MaintenanceWindow
     from engine.triggers import Pause
 
 LONGEST = timedelta(days=3653)
@@ -85,8 +86,8 @@ def foresee(session: Session, asked: Asked) -> dict[str, Any] | None:
     """
     config = session.load()
     question = asked.question(config.engine.timezone)
-    pauses, past = asyncio.run(_stored(config))
-    world = World.of(config, triggers=config.triggers, jobs=config.jobs, pauses=pauses)
+    pauses, windows, past = asyncio.run(_stored(config))
+    world = World.of(config, triggers=config.triggers, jobs=config.jobs, pauses=pauses, maintenance=windows)
     mistakes = [detail for _, detail in question.mistakes(world, LONGEST)]
     if mistakes:
         raise CommandFailed("\n".join(mistakes), USAGE)
@@ -127,14 +128,18 @@ def _stream(forecast_of: Any) -> None:
     sys.stdout.write('\n], "next": null,' + rest[1:] + "\n")
 
 
-async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
-    """Return the pauses that hold, and the lengths of past runs; nothing where there is no store yet."""
+async def _stored(config: Config) -> tuple[dict[str, Pause], list[MaintenanceWindow], dict[str, Length]]:
+    """Return the pauses that hold, all maintenance windows, and the lengths of past runs; where there is no store yet,
+    only the windows of the configuration."""
+    from engine.config import window_reader
     from engine.journal import Journal
+    from engine.maintenance import Maintenance
     from engine.pauses import Pauses
+    from engine.registry import Registry
     from engine.store.sqlite import SqliteStore
 
     if not config.store.path.exists():
-        return {}, {}
+        return {}, list(config.maintenance.values()), {}
     clock = SystemClock()
     store = SqliteStore(config.store.path, clock=clock, read_only=True)
     try:
@@ -146,7 +151,10 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
         pauses = Pauses(clock, Journal(store, clock), rules)
         await pauses.load(store)
         held = {name: pause for name in config.triggers if (pause := pauses.now(name)) is not None}
-        return held, past_lengths(await store.stats(list(config.triggers)))
+        read = window_reader(config, Registry.discover(config.engine.plugins), os.environ)
+        maintenance = Maintenance(clock, Journal(store, clock), rules, config.maintenance, read)
+        await maintenance.load(store)
+        return held, maintenance.foreseen(), past_lengths(await store.stats(list(config.triggers)))
     finally:
         await store.close()
 

@@ -12,6 +12,7 @@ from engine.config.addresses import is_loopback, parse_listen, parse_store_url, 
 from engine.config.calendars import CalendarTable
 from engine.config.document import KeyPath, Node, show_value
 from engine.config.loops import find_loops, said_of_loop
+from engine.config.maintenance import MaintenanceTable
 from engine.config.model import (
     AdaptiveTable,
     Config,
@@ -31,6 +32,7 @@ from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
 from engine.decide.calendars import Calendar
 from engine.decide.schedule import Schedule
+from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
@@ -72,6 +74,7 @@ class Builder:
         self._calendars |= self._read_calendars()
         sources = self._sources()
         triggers = self.triggers(sources)
+        maintenance = self.maintenance()
         self._check_loops(triggers)
         self._check_retries(triggers)
         if len(self._problems):
@@ -89,6 +92,7 @@ class Builder:
             secrets=frozenset(self._reader.references.values),
             icals=frozenset(self._icals),
             calendars=self._calendars,
+            maintenance=maintenance,
         )
 
     def _at(self, path: KeyPath, message: str, hint: str | None = None) -> None:
@@ -172,6 +176,29 @@ class Builder:
                 found[name] = table.calendar(name, self._defined_in(path))
             except BadSetting as error:
                 self._reader.refuse(error, CalendarTable, self._root.nearest(path), path)
+        return found
+
+    def maintenance(self, settings: dict[str, Any] | None = None) -> dict[str, MaintenanceWindow]:
+        """Return the maintenance windows, but for those that are wrong; `settings` are what the API was given."""
+        tables: Mapping[str, MaintenanceTable] = self._reader.sound.get(("maintenance",), {})
+        found: dict[str, MaintenanceWindow] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("maintenance", name)
+            schedule = None
+            if table.on is not None:
+                schedule = self._schedule(f"maintenance {name}", table.on, (*path, table.on.name))
+                if schedule is None:
+                    continue
+            try:
+                found[name] = table.window(
+                    name, schedule=schedule, timezone=self._reader.timezone, defined_in=self._defined_in(path),
+                    settings=settings,
+                )  # fmt: skip
+            except BadSetting as error:
+                self._reader.refuse(error, MaintenanceTable, self._root.nearest(path), path)
+            except Exception as error:  # plugin code
+                _log.warning("Window %s: its timer raised", name, exc_info=True, extra={"action": "plugin.timer"})
+                self._at(path, f"its timer raised {type(error).__name__}: {error}")
         return found
 
     def _sources(self) -> dict[str, SharedSource]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ from engine.config.references import References
 from engine.config.scalars import near
 from engine.config.shapes import NAME_KINDS, fields_of
 from engine.config.source_ids import Owners
+from engine.decide.windows import MaintenanceWindow
 from engine.errors import ConfigError, ConfigProblem, PluginError
 from engine.jobs import Job
 from engine.plugin import Source
@@ -27,6 +28,8 @@ from engine.registry import Registry
 from engine.triggers import Trigger
 
 _log = logging.getLogger(__name__)
+
+_REFERENCE_KEYS = frozenset({"env", "file", "generate"})
 
 TRIGGER_KEYS = frozenset(field.key for field in fields_of(TriggerTable))
 
@@ -82,6 +85,20 @@ class Given:
             self.forget(name)
             raise
         return triggers[name]
+
+    def maintenance(self, name: str, settings: Mapping[str, Any], place: Place) -> MaintenanceWindow:
+        """Return a maintenance window; raise ConfigError with all that is wrong.
+
+        Its settings come from outside, so no text of them may refer to the environment or to a file. Whether the
+        triggers and jobs of its scope are there is not looked at.
+        """
+        if (path := _reference_in(settings, f"maintenance.{name}")) is not None:
+            message = "refers to the environment or a file, which only a configuration file may"
+            raise ConfigError([problem(place, path, message)])
+        reading = self._read("maintenance", name, settings, place)
+        windows = reading.builder.maintenance(dict(settings))
+        reading.finish()
+        return windows[name]
 
     def forget(self, trigger: str) -> None:
         """Forget a trigger: its source is no longer its."""
@@ -224,6 +241,32 @@ class _Reading(Struct):
             self.references.write_generated()
         if len(self.problems):
             raise error_of(self.problems, self.references)
+
+
+def window_reader(
+    config: Config, registry: Registry, environment: Mapping[str, str]
+) -> Callable[[str, dict[str, Any]], MaintenanceWindow]:
+    """Return what makes maintenance windows of their names and settings; it raises ConfigError."""
+    place = Place(file="", line=0, base=config.base, order=0)
+
+    def read(name: str, settings: dict[str, Any]) -> MaintenanceWindow:
+        given = Given(config=config, registry=registry, environment=environment, jobs=config.jobs, triggers={})
+        return given.maintenance(name, settings, place)
+
+    return read
+
+
+def _reference_in(value: Any, path: str) -> str | None:
+    """Return the path of a reference within settings, where there is one."""
+    if isinstance(value, Mapping):
+        if value and value.keys() <= _REFERENCE_KEYS:
+            return path
+        children = [(f"{path}.{key}", child) for key, child in value.items()]
+    elif isinstance(value, list):
+        children = [(f"{path}[{index}]", child) for index, child in enumerate(value)]
+    else:
+        return None
+    return next((found for at, child in children if (found := _reference_in(child, at)) is not None), None)
 
 
 def problem(place: Place, path: str, message: str, hint: str | None = None) -> ConfigProblem:

@@ -15,8 +15,10 @@ from msgspec import Meta, Struct, field
 
 from engine.config.calendars import CalendarTable
 from engine.config.document import Node
+from engine.config.maintenance import MaintenanceTable
 from engine.decide.calendars import Calendar
 from engine.decide.priority import DEFAULT_AGEING_S
+from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
 from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
@@ -415,6 +417,9 @@ class Root(Struct, frozen=True, kw_only=True):
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
         default_factory=dict
     )
+    maintenance: Annotated[dict[Slug, MaintenanceTable], Meta(description="Times in which runs wait, by name.")] = (
+        field(default_factory=dict)
+    )
     sources: Annotated[dict[Slug, SourceTable], Meta(description="Sources for several triggers, by name.")] = field(
         default_factory=dict
     )
@@ -480,6 +485,7 @@ class Config(Struct, frozen=True, kw_only=True):
     defaults: DefaultsTable = DefaultsTable()
     presets: dict[str, Preset] = {}
     calendars: dict[str, Calendar] = {}
+    maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
 
     def __repr__(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,7 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.decide.schedule import Schedule, schedule_of
+from engine.decide.windows import After, MaintenanceWindow, open_at, shown
 from engine.errors import Conflict, PluginError
 from engine.triggers import Pause, Trigger
 
@@ -56,11 +58,13 @@ def upcoming(
     schedule: Schedule | None = None,
     pause: Pause | None = None,
     default_zone: str = "UTC",
+    windows: Sequence[MaintenanceWindow] = (),
 ) -> Iterator[Upcoming]:
     """Yield the due instants of a trigger that are later than `after`, one by one; mostly they have no end.
 
     `schedule` is what it goes by, where that is not the configured one. Those of a trigger that is disabled have a note
-    that says so, and so have those that fall into its `pause`. `default_zone` is that of timers which name none.
+    that says so, and so have those that fall into its `pause`, or fire in one of `windows`. `default_zone` is that of
+    timers which name none.
 
     Raises Conflict, at once, where the trigger is on no timer, and PluginError, on the way, where its timer fails.
     """
@@ -69,11 +73,16 @@ def upcoming(
         raise Conflict(
             f"trigger {trigger.name} is on no timer but on {trigger.on.name}: what happens there makes it due, not time"
         )
-    return _walk(trigger, schedule, after, pause, default_zone)
+    return _walk(trigger, schedule, after, pause, default_zone, windows)
 
 
 def _walk(
-    trigger: Trigger, schedule: Schedule, after: datetime, pause: Pause | None, default_zone: str
+    trigger: Trigger,
+    schedule: Schedule,
+    after: datetime,
+    pause: Pause | None,
+    default_zone: str,
+    windows: Sequence[MaintenanceWindow],
 ) -> Iterator[Upcoming]:
     zone = schedule.timer.timezone or default_zone
     place = ZoneInfo(zone)
@@ -97,8 +106,20 @@ def _walk(
             raise PluginError(f"the timer of trigger {trigger.name} raised {type(error).__name__}: {error}") from error
         at = following
         paused = [part.said() for part in parts if part.holds(at)]
-        said = "; ".join(filter(None, (note, disabled, *paused))) or None
+        held = [text for window in windows if (text := _held(window, fires_at)) is not None]
+        said = "; ".join(filter(None, (note, disabled, *paused, *held))) or None
         yield Upcoming(at=at, local=local, zone=zone, fires_at=fires_at, note=said)
+
+
+def _held(window: MaintenanceWindow, at: datetime) -> str | None:
+    """Say what becomes of what fires at an instant, where the window is open then."""
+    opening = None
+    with suppress(Exception):  # plugin code, which is told of where its window is shown
+        opening = open_at(window.pattern, at)
+    if opening is None:
+        return None
+    become = "skipped for" if window.after is After.DROP else "held by"
+    return f"{become} maintenance {window.name} until {shown(opening.end)}"
 
 
 def clock_notes(trigger: Trigger, after: datetime, until: datetime, *, default_zone: str = "UTC") -> Iterator[Upcoming]:

@@ -12,6 +12,7 @@ from engine.clock import Clock
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
+from engine.hindsight import Subject
 from engine.jobs import Job
 from engine.plugin import Handler
 from engine.store.base import Store
@@ -53,6 +54,36 @@ class BackfillOperations(Protocol):
         ...
 
 
+class MaintenanceOperations(Protocol):
+    """What may be asked of maintenance windows. What names one that is not there raises NotFound."""
+
+    def views(self) -> list[dict[str, Any]]:
+        """Return all windows as the API shows them."""
+        ...
+
+    def view(self, name: str) -> dict[str, Any]:
+        """Return a window as the API shows it."""
+        ...
+
+    async def define(self, name: str, settings: dict[str, Any], *, who: str) -> None:
+        """Make a window, durably; raise ConfigError, InvalidRequest, Conflict or StoreUnavailable."""
+        ...
+
+    async def remove(self, name: str, *, who: str) -> None:
+        """Remove a window of the API, durably; raise Conflict or StoreUnavailable."""
+        ...
+
+    async def override(
+        self, name: str, *, until: datetime | None, duration_s: float | None = None, reason: str, who: str
+    ) -> None:
+        """Have a window count as closed, durably; raise Conflict or StoreUnavailable."""
+        ...
+
+    async def end_override(self, name: str, *, who: str) -> bool:
+        """End its override, durably; return whether it held; raise StoreUnavailable."""
+        ...
+
+
 class Operations(Protocol):
     """The engine, as far as HTTP may use it: the store is for reading, and changes go through the methods."""
 
@@ -72,6 +103,9 @@ class Operations(Protocol):
 
     @property
     def backfills(self) -> BackfillOperations: ...
+
+    @property
+    def maintenance(self) -> MaintenanceOperations: ...
 
     @property
     def foresight(self) -> Desk:
@@ -141,6 +175,10 @@ class Operations(Protocol):
 
         Raises NotFound, Conflict where it is on no timer, and on the way PluginError where its timer fails.
         """
+        ...
+
+    def subject(self, name: str) -> Subject:
+        """Return a trigger as hindsight asks about it; raise NotFound."""
         ...
 
     def trigger_names(self) -> list[str]:

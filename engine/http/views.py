@@ -47,6 +47,7 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
         "run": outcome.run,
         "code": outcome.code,
         "reason": outcome.reason,
+        "gates": [{"gate": seen.gate, "verdict": seen.verdict, "saw": seen.saw} for seen in outcome.gates],
     }
 
 

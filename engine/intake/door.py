@@ -21,6 +21,7 @@ from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
+from engine.intake.again import Again
 from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Pausing, Starter
 from engine.jobs import Job
 from engine.journal import Journal
@@ -71,6 +72,9 @@ class Intake:
         )  # fmt: skip
         self._rules = rules
         self._hearing = dict(hearing)
+        self.again = Again(
+            clock=clock, journal=journal, drafting=self._drafting, rules=rules, hand_on=self._hand_on_all
+        )  # fmt: skip
         self._followers = followers
         self._own_sources = own_sources
         by_source: dict[str, list[Rule]] = {}

@@ -12,6 +12,7 @@ from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
+from engine.spans import Span
 
 
 class Join(Struct, frozen=True, kw_only=True):
@@ -84,7 +85,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
-    those of further sources.
+    those of further sources. `spans` are noted, or changed where they are there; those that ended before
+    `forget_spans` are forgotten.
     """
 
     entries: tuple[Entry, ...]
@@ -93,6 +95,27 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
+    spans: tuple[Span, ...] = ()
+    forget_spans: datetime | None = None
+
+
+class SetPriority(Struct, frozen=True, kw_only=True):
+    """A waiting run has another priority, and the place in the queue that it would have had with that from the start.
+
+    Its state and code stay. `ageing_us` is how much earlier each step of priority moves it (microseconds).
+    """
+
+    run: str
+    step: Step
+    priority: int
+    ageing_us: int
+
+
+class AskCancel(Struct, frozen=True, kw_only=True):
+    """The running run is to be cancelled: `step` says by whom, and its code tells so a start after a crash."""
+
+    run: str
+    step: Step
 
 
 class Enqueue(Struct, frozen=True, kw_only=True):
@@ -110,6 +133,14 @@ class Start(Struct, frozen=True, kw_only=True):
     step: Step
     attempt: int
     boot: str
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A waiting run becomes held, or is held for another reason; at `until` (None: at no time) it is due."""
+
+    run: str
+    step: Step
+    until: datetime | None = None
 
 
 class NoteProcess(Struct, frozen=True, kw_only=True):
@@ -154,7 +185,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Enqueue | Start | NoteProcess | Finish | End
+Change = Accept | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:
@@ -164,6 +195,7 @@ def accept_of(change: Change) -> Accept | None:
     return change.then if isinstance(change, (Finish, End)) else None
 
 
+HOLDABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
 ENQUEUEABLE = frozenset({RunState.PENDING, RunState.RETRYING, RunState.HELD})
 STARTABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
-"""The states from which `Enqueue` and `Start` take a run; from any other they are a conflict."""
+"""The states from which `Hold`, `Enqueue` and `Start` take a run; from any other they are a conflict."""

@@ -11,7 +11,7 @@ from typing import Any
 from engine.clock import from_microseconds, to_microseconds
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import ENDED, Lane, Run, RunState
-from engine.store.base import EventFilter, Ledger, QueuePlace, RunFilter, StoredEvent, TriggerStats
+from engine.store.base import EventFilter, HeldPlace, Ledger, QueuePlace, RunFilter, StoredEvent, TriggerStats
 from engine.store.rows import (
     EVENT_COLUMNS,
     OUTCOME_COLUMNS,
@@ -73,17 +73,31 @@ QUERIES = {
     ),
     # What comes due, from the earliest.
     "due_first": (
-        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') and due_at is not null "
+        f"{_RUN} indexed by runs_due where state in ('held', 'pending', 'retrying') and due_at is not null "
         "order by due_at, id limit ?"
     ),
     # What comes due, from an instant on.
     "due_after": (
-        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') "
+        f"{_RUN} indexed by runs_due where state in ('held', 'pending', 'retrying') "
         "and (due_at, id) > (?, ?) order by due_at, id limit ?"
     ),
+    # Held runs of all triggers, from the first, and from a place on.
+    "held_first": f"{_RUN} indexed by runs_held where state = 'held' order by trigger, rank, id limit ?",
+    "held_after": (
+        f"{_RUN} indexed by runs_held where state = 'held' and (trigger, rank, id) > (?, ?, ?) "
+        "order by trigger, rank, id limit ?"
+    ),
+    # Held runs of one trigger, from the first, and from a place on.
+    "held_of_first": f"{_RUN} indexed by runs_held where state = 'held' and trigger = ? order by rank, id limit ?",
+    "held_of_after": (
+        f"{_RUN} indexed by runs_held where state = 'held' and trigger = ? and (rank, id) > (?, ?) "
+        "order by rank, id limit ?"
+    ),
+    # How many are held, by trigger.
+    "count_held": "select trigger, count(*) from runs indexed by runs_held where state = 'held' group by trigger",
     # Pending runs that gather events.
     "open_windows": (
-        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') and state = 'pending' "
+        f"{_RUN} indexed by runs_due where state in ('held', 'pending', 'retrying') and state = 'pending' "
         "and window is not null"
     ),
     # What a crash leaves to settle.
@@ -100,7 +114,7 @@ QUERIES = {
     "memory_after": "select key, value from memory where source = ? and key > ? order by key limit ?",
     # How many wait for their time.
     "count_due": (
-        "select state, count(*) from runs indexed by runs_due where state in ('pending', 'retrying') group by 1"
+        "select state, count(*) from runs indexed by runs_due where state in ('held', 'pending', 'retrying') group by 1"
     ),
     # How many run or are held.
     "count_live": (
@@ -236,6 +250,20 @@ def due(raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int)
     return [(run.due_at, run) for run in found if run.due_at is not None]
 
 
+def held(raw: sqlite3.Connection, trigger: str | None, after: HeldPlace | None, limit: int) -> list[Run]:
+    place = () if after is None else (after.trigger, after.rank, after.run)
+    if trigger is None:
+        name, values = "held", place
+    else:
+        name, values = "held_of", (trigger, *place[1:])
+    text = QUERIES[f"{name}_{'first' if after is None else 'after'}"]
+    return [read_run(row) for row in raw.execute(text, (*values, limit))]
+
+
+def held_counts(raw: sqlite3.Connection) -> dict[str, int]:
+    return dict(raw.execute(QUERIES["count_held"]).fetchall())
+
+
 def open_windows(raw: sqlite3.Connection) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["open_windows"])]
 
@@ -354,6 +382,6 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
 def oldest_due(raw: sqlite3.Connection) -> datetime | None:
     """Return the earliest due time, or None."""
     row = raw.execute(
-        "select min(due_at) from runs indexed by runs_due where state in ('pending', 'retrying')"
+        "select min(due_at) from runs indexed by runs_due where state in ('held', 'pending', 'retrying')"
     ).fetchone()
     return None if row[0] is None else from_microseconds(row[0])

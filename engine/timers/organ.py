@@ -78,6 +78,8 @@ class Timers:
         self._newcomers = Newcomers(clock, begin)
         self._woken = anyio.Event()
         self._room = anyio.Semaphore(MOST_HANDED_ON)
+        self._expected_s = 0.0
+        """When, by monotonic time, the next look was to be."""
         self._group: TaskGroup | None = None
 
     # What others see
@@ -153,7 +155,8 @@ class Timers:
         """
         for name in self._states if names is None else names:
             state = self._states.get(name)
-            # One whose instant is on its way to the store is looked at when it is there: no instant is taken twice.
+            # One that is on its way to the store is looked at when that is done: handed on twice, it would take two
+            # instants for dealt with.
             if state is not None and state.pause is not None and state.ticket != HANDED_ON:
                 self._push_delayed(0.0, state)
         self._woken.set()
@@ -211,6 +214,7 @@ class Timers:
                 group.start_soon(self._newcomers.run)
                 await self._take_up_all(cursors)
                 task_status.started()
+                self._expected_s = self._clock.monotonic()
                 while True:
                     self._look_at_clocks()
                     now = self._clock.now()
@@ -285,7 +289,7 @@ class Timers:
     async def _wait(self, seconds: float) -> None:
         """Sleep, or until something comes that is earlier."""
         self._woken = anyio.Event()
-        begun_s = self._clock.monotonic()
+        self._expected_s = self._clock.monotonic() + max(seconds, 0.0)
         async with anyio.create_task_group() as group:
 
             async def wake() -> None:
@@ -295,7 +299,6 @@ class Timers:
             group.start_soon(wake)
             await self._clock.sleep(seconds)
             group.cancel_scope.cancel()
-        tell_late(self._clock.monotonic() - begun_s - max(seconds, 0.0))
 
     def _take_due(self, now: datetime) -> list[State]:
         """Take from the heaps what is due, at most a portion."""
@@ -321,7 +324,10 @@ class Timers:
                 state.ticket = HANDED_ON
                 found.append((state, *answer))
         if found and self._group is not None:
+            waits = not self._room.value
             await self._room.acquire()
+            if waits:
+                self._expected_s = self._clock.monotonic()
             self._group.start_soon(self._make_durable, found)
         elif taken:
             await self._clock.sleep(0)
@@ -454,6 +460,9 @@ class Timers:
 
     def _look_at_clocks(self) -> None:
         """Say what the clocks did since the last look, and take up a wall clock that was corrected."""
+        now_s = self._clock.monotonic()
+        tell_late(now_s - self._expected_s)
+        self._expected_s = now_s
         noticed = self._watch.look()
         if noticed is None:
             return
