@@ -68,8 +68,9 @@ class World(Struct, frozen=True, kw_only=True):
     ) -> World:  # fmt: skip
         """Return it for a configuration, of which triggers, jobs and windows may be others by now."""
         engine = config.engine
+        kept = engine.reserve.manual + engine.reserve.backfill  # what it computes comes by itself
         return cls(
-            triggers=triggers, jobs=jobs, concurrency=engine.concurrency, ageing_s=engine.ageing_s,
+            triggers=triggers, jobs=jobs, concurrency=engine.concurrency - kept, ageing_s=engine.ageing_s,
             shutdown_grace_s=engine.shutdown_grace_s, timezone=engine.timezone, pauses=pauses,
             maintenance=tuple([window for window in maintenance if window.enabled]),
         )  # fmt: skip
@@ -104,7 +105,7 @@ class Simulation:
         self._start, self._end = start, end
         agenda = self._agenda = Agenda(to_microseconds(start), to_microseconds(end))
         self._timetable = Timetable(start, agenda=agenda, tally=tally, arrive=self._arrive)
-        self._upkeep = Upkeep(world.maintenance, agenda=agenda, tally=tally)
+        self._upkeep = Upkeep(world.maintenance, agenda=agenda)
         self._running = Running(
             world.jobs.values(), concurrency=world.concurrency, ageing_s=world.ageing_s, agenda=agenda, tally=tally,
             ended=self._tell_followers, upkeep=self._upkeep,
