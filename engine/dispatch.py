@@ -15,15 +15,19 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.backlog import Backlog
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import (
     AttemptEnd,
+    after_cancel,
+    after_cut,
     after_end,
     after_interruption,
     after_replacement,
     timed_out,
 )
 from engine.decide.expiry import expired, is_over
+from engine.decide.gates import bypassed
 from engine.decide.lanes import Room
 from engine.decide.limits import Slots
 from engine.decide.overlap import (
@@ -39,9 +43,10 @@ from engine.decide.priority import rank
 from engine.decide.shaping import Windows, after_window, said_of_turn
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
+from engine.gates import Gates, Hands
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
-from engine.lanes import BackfillLane
+from engine.lanes import BackfillLane, Front
 from engine.overlaps import Overlaps
 from engine.plugin import Outcome
 from engine.processes import kernel_start
@@ -70,7 +75,8 @@ Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitab
 class Active(Struct):
     """A run that has a slot: it is about to start, or running.
 
-    `why` says why it is being cancelled, and `by` which run takes its place where one does.
+    `why` says why it is being cancelled, and `by` for whom or what: the run that takes its place, who asked for it, or
+    what it makes way for. Where there is one, it is not tried again.
     """
 
     run: Run
@@ -87,7 +93,7 @@ class Shaping(Protocol):
     """What dispatch needs of the part of shaping that waits."""
 
     def throttles(self, run: Run) -> bool:
-        """Take on a run whose window is over, where it has to meet a throttle; it comes back through `put_back`."""
+        """Take on a run whose window is over, where it has to meet a throttle; it comes back through `take_back`."""
         ...
 
     def note_expiry(self, at: datetime) -> None:
@@ -107,7 +113,8 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
-        on_backfilled: Callable[[Run, AttemptEnd], None], shaper: Shaping,
+        on_backfilled: Callable[[Run, Step], None], gates: Gates, shaper: Shaping,
+        reserve: Mapping[Lane, int] | None = None, backlog: Backlog | None = None,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -123,19 +130,28 @@ class Dispatch:
         self._on_backfilled = on_backfilled
         self._limited = limited
         self._shaper = shaper
-        self._slots = Slots(concurrency)
+        self._gates = gates
+        self._backlog = backlog or Backlog()
+        self._slots = Slots(concurrency, reserve)
         for job in jobs.values():
             self._slots.limit(job)
         self._active: dict[str, Active] = {}
         self._moving: set[str] = set()
         self._fewer_moving = asyncio.Event()
-        self._queue = Queue(self._read_head, self._is_active)
-        self._backfills = BackfillLane(clock, Queue(self._read_backfill_head, self._is_active))
+        self._queue = Front(self._queue_of(Lane.LIVE), self._queue_of(Lane.MANUAL))
+        self._backfills = BackfillLane(clock, self._queue_of(Lane.BACKFILL))
         self._backfill_waits = asyncio.Event()
         self._timeline = Timeline(self._read_due, self._is_active)
         self._overlaps = Overlaps(
             clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
             is_moving=self._moving.__contains__, cancel=self._give_way, end=self._end_waiting,
+        )  # fmt: skip
+        gates.serve(
+            Hands(
+                offer=self.offer, wait=self.wait, wait_no_more=self._timeline.remove, moves=self._moving.add,
+                moved=self._moved, is_active=self._is_active, note_open=self._overlaps.add,
+                was_replaced=self._overlaps.was_replaced, end_waiting=self._end_waiting, spawn=self._spawn,
+            )
         )  # fmt: skip
         self._timeline_changed = asyncio.Event()
         self._timeline_until = EPOCH
@@ -145,6 +161,8 @@ class Dispatch:
         self._note_wanted = asyncio.Event()
         self._starting = False
         self._paused = False
+        self._cancelled: dict[str, str] = {}
+        """Those that are stored as running and about to be launched, but cancelled: by whom."""
         self._let_pass: dict[str, str] = {}
         """The runs that start also while the engine is paused, with their jobs."""
         self._group: TaskGroup | None = None
@@ -180,6 +198,9 @@ class Dispatch:
         self._jobs[job.name] = job
         self._slots.limit(job)
         self._overlaps.limit(job)
+        for active in self._active.values():
+            if active.run.job == job.name:
+                self._overlaps.add(active.run)  # a job that had no limit begins to count with those that run
         self._queue.unpark(job.name)
         self._backfills.unpark(job.name)
         self.pump()
@@ -196,16 +217,20 @@ class Dispatch:
 
     # The starter that intake uses
 
-    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
         if (
             not self._starting
             or (self._paused and not past_pause)
             or not self._slots.may_start(job)
             or self._queue.has(job)
+            or not self._slots.may_take(lane)
         ):
             return False
-        self._slots.take(job)
+        self._slots.take(job, lane)
         return True
+
+    def concern(self, trigger: str) -> bool:
+        return bool(self._gates.gates) and self._gates.concern(trigger)
 
     def meet(
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
@@ -218,8 +243,8 @@ class Dispatch:
     def withdraw(self, run: Run) -> None:
         self._overlaps.remove(run)
 
-    def release(self, job: str) -> None:
-        self._give_slot(job)
+    def release(self, run: Run) -> None:
+        self._give_slot(run)
         self.pump()
 
     def launch(self, run: Run, event: Event) -> None:
@@ -267,7 +292,7 @@ class Dispatch:
                 self.wait(run)
             return
 
-    def put_back(self, run: Run, *, waits: bool) -> None:
+    def take_back(self, run: Run, *, waits: bool) -> None:
         """Take back a run that the throttle took on; `waits` tells whether it does so still."""
         self._moved(run.id)
         if waits:
@@ -285,6 +310,73 @@ class Dispatch:
         self._let_pass.pop(run.id, None)
         self._end_waiting(run, step)
 
+    # What people ask of runs; see `Hands` in `engine.steering`
+
+    async def settled(self, run_id: str) -> None:
+        """Return when a run is not on its way from one state to the next."""
+        while True:
+            active = self._active.get(run_id)
+            if active is not None and active.start is not None and not active.start.done():
+                await asyncio.wait([active.start])
+            elif run_id in self._moving:
+                self._fewer_moving.clear()
+                await self._fewer_moving.wait()
+            else:
+                return
+
+    def has_moved(self, run: Run) -> bool:
+        """Tell whether a run moves, or has, since it was read."""
+        return run.id in self._moving or (run.id in self._active and run.state is not RunState.RUNNING)
+
+    def take_out(self, run: Run, *, for_good: bool) -> None:
+        """Take a waiting run from where it waits: until `put_back` nothing starts it.
+
+        With `for_good` it does not gather events any more.
+        """
+        self._moving.add(run.id)
+        if for_good and (window := self._windows.of_run(run.id)) is not None:
+            self._windows.close(window)
+        if run.origin is Origin.BACKFILL:
+            self._backfills.remove(run)
+        else:
+            self._queue.remove(run.job, run.id)
+        self._timeline.remove(run.id)
+
+    def put_back(self, run: Run) -> None:
+        """Take in a run that was taken out, as it is stored now."""
+        self._moved(run.id)
+        replaced = self._overlaps.was_replaced(run.id)
+        if run.state in ENDED:
+            self._overlaps.remove(run)
+            self._let_pass.pop(run.id, None)
+            if run.origin is Origin.BACKFILL:
+                self._on_backfilled(run, run.trace[-1])
+        elif not replaced:
+            self._overlaps.add(run)
+            if (window := self._windows.of_run(run.id)) is not None:
+                window.priority = run.priority
+            if run.state is RunState.QUEUED:
+                self.offer(run, None)
+            else:
+                self.wait(run)
+        self._on_change(run.id)
+
+    def cut_off(self, run_id: str, said: str, *, at_launch: bool = False) -> bool:
+        """End the attempt of a run for good; `said` tells by whom. Return whether it has a slot.
+
+        With `at_launch` it is one that is stored as running, and has none yet.
+        """
+        active = self._active.get(run_id)
+        if active is None:
+            if at_launch:
+                self._cancelled[run_id] = said
+            return False
+        active.by = active.by or said
+        if active.why == "interrupted":
+            active.why = "cancelled"
+        self._cancel(active, "cancelled")
+        return True
+
     # Life
 
     async def run(self, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
@@ -297,10 +389,11 @@ class Dispatch:
                 async with anyio.create_task_group() as group:
                     self._group, self._runs = group, runs
                     await self._overlaps.load(self._store)
-                    for job in await self._store.queued_jobs():
-                        self._queue.expect(job)
-                    for job in self._queue.low():
-                        await self._queue.refill(job)
+                    for lane in (Lane.LIVE, Lane.MANUAL):
+                        for job in await self._store.queued_jobs(lane):
+                            self._queue.of(lane).expect(job)
+                    for queue, job in self._queue.low():
+                        await queue.refill(job)
                     await self._begin_backfills()
                     await self._timeline.refill()
                     self._starting = True
@@ -308,6 +401,7 @@ class Dispatch:
                     group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
                     group.start_soon(self._note_processes, name="dispatch: processes")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
+                    group.start_soon(self._gates.run, name="dispatch: gates")
                     self._overlaps.go_on()
                     task_status.started()
                     self.pump()
@@ -341,18 +435,15 @@ class Dispatch:
 
     # Slots
 
-    def _give_slot(self, job: str) -> None:
-        self._slots.give(job)
-        if not self._slots.taken:
-            self._idle.set()
-        self._queue.unpark(job)
-        if self._backfills.waiting:
-            self._backfills.unpark(job)
-
-    def _give_slot_of(self, run: Run) -> None:
+    def _give_slot(self, run: Run) -> None:
         if run.origin is Origin.BACKFILL:
             self._backfills.ended(run)
-        self._give_slot(run.job)
+        self._slots.give(run.job, run.lane)
+        if not self._slots.taken:
+            self._idle.set()
+        self._queue.unpark(run.job)
+        if self._backfills.waiting:
+            self._backfills.unpark(run.job)
 
     def _moved(self, run_id: str) -> None:
         self._moving.discard(run_id)
@@ -370,30 +461,40 @@ class Dispatch:
             if self._backfills.waiting:
                 waiting = self._take_beside_backfills()
             else:
-                waiting = self._queue.take(self._slots.may_start)
+                waiting = self._queue.take(self._slots.may_start, self._slots.may_take)
             if waiting is None:
                 break
-            if waiting.run.expires_at is not None and is_over(waiting.run, now := self._clock.now()):
-                self._end_waiting(waiting.run, expired(waiting.run, now))
+            run = waiting.run
+            if run.expires_at is not None and is_over(run, now := self._clock.now()):
+                self._end_waiting(run, expired(run, now))
                 continue
-            self._slots.take(waiting.run.job)
-            self._start(waiting)
-            lane = self._backfills if waiting.run.origin is Origin.BACKFILL else self._queue
-            if lane.is_low(waiting.run.job):
-                self._spawn(self._refill, lane, waiting.run.job)
+            seen = self._gates.passed(waiting) if self._gates.gates else ""
+            if seen is None:
+                if run.origin is Origin.BACKFILL:
+                    self._backfills.ended(run)
+                continue
+            self._slots.take(run.job, run.lane)
+            self._start(waiting, seen)
+            queue = self._backfills if run.origin is Origin.BACKFILL else self._queue.of(run.lane)
+            if queue.is_low(run.job):
+                self._spawn(self._refill, queue, run.job)
         else:
             return
-        for job in self._queue.low():
-            self._spawn(self._refill, self._queue, job)
+        for queue, job in self._queue.low():
+            self._spawn(self._refill, queue, job)
         for job in self._backfills.low() if self._backfills.waiting else ():
             self._spawn(self._refill, self._backfills, job)
 
     def _take_beside_backfills(self) -> Waiting | None:
         """Take the next run of either lane, as `engine.decide.lanes` says."""
-        engine = Room(self._slots.taken, self._slots.most)
+        slots, engine = self._slots, Room(self._slots.taken, self._slots.most)
+        if slots.has_own(Lane.BACKFILL):
+            engine = Room(slots.taken, None)  # a free slot is kept for them: they need leave none
+        elif not slots.may_take(Lane.BACKFILL):
+            engine = Room(slots.most, slots.most)
         return (
             self._backfills.take_ahead(engine, self._room_of)
-            or self._queue.take(self._slots.may_start)
+            or self._queue.take(slots.may_start, slots.may_take)
             or self._backfills.take_idle(engine, self._room_of)
         )
 
@@ -435,9 +536,13 @@ class Dispatch:
 
     def _start_past_pause(self) -> None:
         for run_id, job in list(self._let_pass.items()) if self._starting else ():
-            if self._slots.may_start(job) and (waiting := self._queue.pick(job, run_id)) is not None:
-                self._slots.take(job)
-                self._start(waiting)
+            if not self._slots.may_start(job) or not self._slots.may_take(Lane.MANUAL):
+                continue
+            if (waiting := self._queue.pick(job, run_id)) is not None:
+                seen = self._gates.passed(waiting)
+                if seen is not None:
+                    self._slots.take(job, waiting.run.lane)
+                    self._start(waiting, seen)
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -445,11 +550,12 @@ class Dispatch:
 
     # One run
 
-    def _start(self, waiting: Waiting) -> None:
-        """Begin a waiting run in a slot that was taken for it."""
+    def _start(self, waiting: Waiting, seen: str) -> None:
+        """Begin a waiting run in a slot that was taken for it; `seen` says what its gates saw."""
         run, now = waiting.run, self._clock.now()
         waited = format_span(max((now - run.ready_at).total_seconds(), 0.0))
-        step = Step(at=now, state=RunState.RUNNING, code="started", reason=f"started: waited {waited}")
+        reason = f"started: waited {waited}{seen and '; '}{seen}"
+        step = Step(at=now, state=RunState.RUNNING, code="started", reason=reason)
         run = replace(
             run,
             state=RunState.RUNNING,
@@ -466,7 +572,7 @@ class Dispatch:
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
         if self._runs is None:
             # All has ended; what is stored as running is settled at the next start.
-            self._give_slot_of(run)
+            self._give_slot(run)
             return
         active = Active(run)
         if not self._starting:
@@ -474,12 +580,15 @@ class Dispatch:
             active.why = "interrupted"
         elif (by := self._overlaps.replaced_by(run.id)) is not None:
             active.why, active.by = "replaced", by
+        elif (said := self._cancelled.pop(run.id, None)) is not None:
+            active.why, active.by = "cancelled", said
         self._active[run.id] = active
         self._let_pass.pop(run.id, None)
         self._overlaps.add(run)
         start = None
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
+            start.add_done_callback(self._backlog.removing(run.trigger))
             active.start = start
         # The name tells who it is where a runner blocks the event loop.
         self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")
@@ -506,13 +615,13 @@ class Dispatch:
             recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)
-            self._give_slot_of(run)
+            self._give_slot(run)
             gave_back = True
             self.pump()
             await recorded
             self._on_end(run, end)
             if run.origin is Origin.BACKFILL:
-                self._on_backfilled(run, end)
+                self._on_backfilled(run, end.step)
             self._moved(run.id)
             if end.due_at is not None and not self._overlaps.was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
@@ -526,7 +635,7 @@ class Dispatch:
             if not gave_back:
                 self._active.pop(run.id, None)
                 self._overlaps.remove(run)
-                self._give_slot_of(run)
+                self._give_slot(run)
                 self.pump()
             self._on_change(run.id)
 
@@ -604,11 +713,15 @@ class Dispatch:
             return after_interruption(run, started_at, now, self._ageing_s)
         if outcome is None and active.why == "replaced":
             return after_replacement(run, active.by, started_at, now)
+        if outcome is None and active.why == "cancelled":
+            return after_cancel(run, f"cancelled: {active.by}", started_at, now)
+        if outcome is None and active.why == "cut":
+            return after_cut(run, active.by, started_at, now)
         job = self._job_of(run)
         if outcome is None:
             late_s = self._clock.monotonic() - active.cancelled_s
             outcome = timed_out(job.timeout_s if job is not None else 0.0, late_s)
-        # What another run replaces is not tried again.
+        # What another run replaces, or somebody cancelled, is not tried again.
         retry = RetryPolicy() if job is None or active.by else job.retry
         return after_end(run, outcome, retry, started_at, now)
 
@@ -620,6 +733,13 @@ class Dispatch:
                 active.scope.cancel()
             elif active.start is not None:
                 active.start.cancel()
+
+    def cut(self, triggers: Collection[str], said: str) -> None:
+        """Cancel what runs of these triggers, for a maintenance window, but for what was fired to pass by it."""
+        for active in list(self._active.values()):
+            if active.why is None and active.run.trigger in triggers and "maintenance" not in bypassed(active.run):
+                active.by = said
+                self._cancel(active, "cut")
 
     def _end_waiting(self, run: Run, step: Step) -> None:
         """End a run that has no slot."""
@@ -710,7 +830,10 @@ class Dispatch:
                 await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready: running where a slot is free, else queued."""
+        """Make a run whose time has come ready: running where a slot is free, else queued; ask about a held one."""
+        if run.state is RunState.HELD:
+            self._gates.ask_due(run)
+            return
         window = self._windows.of_run(run.id)
         if window is not None:
             if window.due_at > now:
@@ -728,9 +851,11 @@ class Dispatch:
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
-        if may_start and self.claim(run.job, past_pause=run.id in self._let_pass):
-            self._start(Waiting(run, None))
+        may_start = (
+            met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not self.concern(run.trigger)
+        )
+        if may_start and self.claim(run.job, run.lane, past_pause=run.id in self._let_pass):
+            self._start(Waiting(run, None), "")
             return
         code, text = said_of_turn(run)
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")
@@ -758,11 +883,11 @@ class Dispatch:
 
     # Reading
 
-    async def _read_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
-        return await self._store.queue_head(job, after=after, limit=limit)
+    def _queue_of(self, lane: Lane) -> Queue:
+        async def read(job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
+            return await self._store.queue_head(job, after=after, limit=limit, lane=lane)
 
-    async def _read_backfill_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
-        return await self._store.queue_head(job, after=after, limit=limit, lane=Lane.BACKFILL)
+        return Queue(read, self._is_active)
 
     async def _read_due(self, after: tuple[datetime, str], limit: int) -> list[tuple[datetime, Run]]:
         return await self._store.due(after=after, limit=limit)

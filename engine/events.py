@@ -58,10 +58,23 @@ class EventOutcome(StrEnum):
     UNMATCHED = "unmatched"
 
 
+class Seen(Struct, frozen=True, array_like=True):
+    """What one gate saw of an event at a trigger, and what it said.
+
+    - `gate`: its name, as the configuration has it; `verdict`: `pass`, or what it did instead.
+    - `saw`: the value on which it decided: any JSON value, kept small.
+    """
+
+    gate: str
+    verdict: str
+    saw: Any = None
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """An event's outcome at one trigger, with its reason: a row of the ledger.
 
-    `trigger` is None for `unmatched`; `run` is the run that came of it, where one did.
+    `trigger` is None for `unmatched`; `run` is the run that came of it, where one did. `gates` are those that the
+    trigger has and the event came to, in their order.
     """
 
     trigger: str | None
@@ -69,6 +82,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     run: str | None = None
     code: str
     reason: str
+    gates: tuple[Seen, ...] = ()
 
 
 class Accepted(Struct, frozen=True, kw_only=True):

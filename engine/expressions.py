@@ -41,11 +41,24 @@ LONGEST_EXPRESSION = 4096
 MOST_TOLD = 4
 """Values whose kinds an error names."""
 
+MOST_SEEN, LONGEST_SEEN = 6, 64
+"""Values of an event that the record of a decision holds, and characters of each."""
+
+_RECORDED = frozenset({"event", "data"})
+
 TRIGGER_NAMES = frozenset({"event", "data", "http", "job", "trigger", "now"})
 """What a trigger's expressions see; `http` only where the source is one that gets requests."""
 
 JOB_NAMES = frozenset({"event", "data", "job", "trigger", "now"})
 """What a job's templates and expressions see."""
+
+_MEMBERS: Mapping[str, frozenset[str]] = {
+    "event": frozenset({"id", "source", "type", "subject", "time", "received_at", "key", "priority"}),
+    "trigger": frozenset({"name", "tags"}),
+    "job": frozenset({"name", "tags"}),
+    "http": frozenset({"method", "headers", "query", "remote"}),
+}
+"""What the names hold that hold the same for every event."""
 
 _FROM_OUTSIDE = ("data", "http", "headers", "body")
 """Names whose values others send (`headers` and `body` are those of an answer): their extent bounds an evaluation."""
@@ -152,7 +165,7 @@ class Expression:
     `names`, an unknown function, a `matches` whose pattern is not written out, and text of more than 4,096 characters.
     """
 
-    __slots__ = ("_members", "_nesting", "_path", "_program", "_searched_bytes", "_written_out", "text")
+    __slots__ = ("_members", "_named", "_nesting", "_path", "_program", "_searched_bytes", "_written_out", "text")
 
     def __init__(self, text: str, names: Collection[str] = TRIGGER_NAMES) -> None:
         if len(text) > LONGEST_EXPRESSION:
@@ -167,6 +180,15 @@ class Expression:
         for name in self._program.variables():
             if name not in names and name not in bound:
                 raise ExpressionError(f"unknown name `{name}`{_near(name, names)}")
+        for parts in self._paths().values():
+            members = (
+                _MEMBERS.get(parts[0], frozenset()) if parts[0] in names and parts[0] not in bound else frozenset()
+            )
+            if len(parts) > 1 and members and parts[1] not in members:
+                wrong = f"unknown name `{parts[0]}.{parts[1]}`"
+                if parts[1] in names:
+                    raise ExpressionError(f"{wrong}; did you mean `{parts[1]}`?")
+                raise ExpressionError(f"{wrong}{_near(parts[1], members)}")
         for name in self._program.functions():
             if name.isidentifier() and name not in _FUNCTIONS:
                 raise ExpressionError(f"unknown function `{name}`{_near(name, _FUNCTIONS)}")
@@ -178,6 +200,7 @@ class Expression:
         self._path = text.strip().split(".") if _PLAIN_PATH.fullmatch(text.strip()) else None
         self._members = {name: _members_of(name, bare, bound) for name in self._program.variables() if name in names}
         self._nesting, self._written_out = _measure(bare)
+        self._named: dict[str, list[str]] | None = None
         packed = "".join(bare.split())
         self._searched_bytes = min((size for sign, size in _SEARCHED_BYTES if sign in packed), default=0)
 
@@ -225,6 +248,18 @@ class Expression:
     def _paths(self) -> dict[str, list[str]]:
         """Return the values that it names, such as `data.order.total`, with their parts, in their order."""
         return {path: path.split(".") for path in _PATH.findall("".join(_bare(self.text).split()))}
+
+    def seen(self, scope: Scope) -> dict[str, Any]:
+        """Return the values that it names, kept small, for the record: long texts are cut, lists and objects counted.
+
+        What a request brought is left out, as it is not for the store.
+        """
+        if self._named is None:
+            paths = self._paths()
+            known = {path: parts for path, parts in paths.items() if parts[0] in _RECORDED and len(parts) > 1}
+            self._named = dict(list(known.items())[:MOST_SEEN])
+        found = {path: _look_up(scope.names, parts) for path, parts in self._named.items()}
+        return {path: small(value) for path, value in found.items() if value is not _ABSENT}
 
     def _lacking(self, scope: Scope, name: str) -> str:
         """Say in which object a member is missing, where the text names the place."""
@@ -329,6 +364,19 @@ def _look_up(names: Mapping[str, Any], parts: Sequence[str]) -> Any:
     for part in parts:
         value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
     return value
+
+
+def small(value: Any) -> Any:
+    """Return a value as a record keeps it: as JSON, with long texts cut, and lists and objects by their size alone."""
+    if isinstance(value, str):
+        return value if len(value) <= LONGEST_SEEN else f"{value[:LONGEST_SEEN]}…"
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)}"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else render(value)[:LONGEST_SEEN]
 
 
 def _kind(value: Any) -> str:

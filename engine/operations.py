@@ -14,31 +14,37 @@ import anyio
 
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
+from engine.conditions import ConditionDesk
 from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
-from engine.decide.rules import Rule
+from engine.decide.rules import Rule, why_disabled
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
-from engine.http.views import limits_view, pause_view, shown, title_of
+from engine.hindsight import Subject, subject_of
+from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
+from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
+from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
+from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
 from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
 from engine.store.base import RunFilter, Store
 from engine.store.changes import Accept
-from engine.timers import Timers
+from engine.timers import SOURCE_PREFIX, Timers
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerState, merged
 
 OPEN = frozenset(RunState) - ENDED
@@ -125,8 +131,10 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, adaptation: Adaptation, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
+        chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
+        conditions: ConditionDesk,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -137,11 +145,14 @@ class Operations:
         self._timers = timers
         self._sources = sources
         self.backfills = backfills
+        self.queue = queue
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
         self._pauses = pauses
+        self.maintenance = maintenance
         self._adaptation = adaptation
+        self._chronicle = chronicle
         self._rules = rules
         self._retired = retired
         self._prepare = prepare
@@ -149,6 +160,7 @@ class Operations:
         self._boot = boot
         self._loop_watch = loop_watch
         self.foresight = foresight
+        self.conditions = conditions
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -176,15 +188,18 @@ class Operations:
             "started_at": rfc3339(self._started_at),
             "uptime_s": round((self.clock.now() - self._started_at).total_seconds(), 3),
             "data": str(self.config.engine.data),
+            "timezone": self.config.engine.timezone,
             "concurrency": self._dispatch.concurrency,
             "runs": {state.value: count for state, count in sorted(counts.items())},
             "triggers": len(self._rules),
             "jobs": len(self.jobs),
             "sources": self.source_views(),
             "backfills": self.backfills.status(),
+            "conditions": self.conditions.summary(),
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
+            "maintenance": self.maintenance.open_views(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -232,6 +247,7 @@ class Operations:
         else:
             self._sources.add(trigger.source, trigger.on)
         self._adaptation.add(trigger)
+        self._chronicle.add(rule)
 
     async def remove_trigger(self, name: str) -> None:
         """Remove a trigger: from now on no event meets it, and its timer is not due any more.
@@ -243,7 +259,10 @@ class Operations:
         """
         self._must_run()
         rule = self._rule(name)
-        change = Accept(entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name))
+        change = Accept(
+            entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name),
+            spans=(*self._chronicle.leaving(name), *self._pauses.leaving(name)),
+        )  # fmt: skip
         self._intake.remove(name)
         self._retired[name] = rule
         stored = self._journal.submit(change)
@@ -258,6 +277,7 @@ class Operations:
             if stored.exception() is None:
                 self._pauses.forget(name)
                 self._adaptation.forget(name)
+                self._chronicle.forget(name)
                 if not self._intake.is_used(rule.trigger.source):
                     over = self._sources.drop(rule.trigger.source)
             elif name not in self._rules:
@@ -356,10 +376,18 @@ class Operations:
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
-        trigger = self._rule(name).trigger
+        rule = self._rule(name)
         return upcoming(
-            trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
-            default_zone=self.config.engine.timezone,
+            rule.trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name), job=rule.job,
+            default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
+        )  # fmt: skip
+
+    def subject(self, name: str) -> Subject:
+        """Return a trigger as hindsight asks about it; raise NotFound."""
+        rule = self._rule(name)
+        return subject_of(
+            rule, on=on_text(rule.trigger, self.config.secrets), schedule=self._timers.schedule(name),
+            zone=self.config.engine.timezone, alive=True,
         )  # fmt: skip
 
     def why_completed(self, name: str) -> str | None:
@@ -439,6 +467,16 @@ class Operations:
         since = None if trouble.since is None else rfc3339(trouble.since)
         return {"problem": self._mask(trouble.text), "since": since}
 
+    def troubles(self) -> dict[str, tuple[str, datetime | None]]:
+        """Return what is wrong with sources and timers now, by the id of each, and since when."""
+        found: dict[str, tuple[str, datetime | None]] = {
+            SOURCE_PREFIX + name: (self._mask(problem), None) for name, problem in self._timers.problems().items()
+        }
+        for state in self._sources.states:
+            if (trouble := state.trouble(self.clock)) is not None:
+                found[state.id] = (self._mask(trouble.text), trouble.since)
+        return found
+
     def _shared_sources(self) -> dict[str, SharedSource]:
         return {source.id or source.name: source for source in self.config.sources.values()}
 
@@ -446,11 +484,12 @@ class Operations:
         return list(self._rules)
 
     def trigger_view(self, name: str) -> dict[str, Any]:
-        trigger = self._rule(name).trigger
+        rule = self._rule(name)
+        trigger = rule.trigger
         source = self._sources.state(trigger.source)
         next_at, pauses = self._timers.next_at(name), self._pauses.of(name)
         pause = merged(pauses)
-        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name))
+        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name), job=rule.job)
         return {
             "name": trigger.name,
             "job": trigger.job,
@@ -464,7 +503,10 @@ class Operations:
             "enabled": trigger.enabled,
             "paused": None if pause is None else pause_view(pause),
             "pauses": [pause_view(one) for one in pauses],
+            "maintenance": self.maintenance.holding(name),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
+            "conditions": self.conditions.of_trigger(self._rule(name)),
+            "otherwise": otherwise_view(trigger),
             "priority": trigger.priority,
             **limits_view(trigger),
             "tags": list(trigger.tags),
@@ -494,7 +536,10 @@ class Operations:
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
             {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
+            # One that holds runs does what it is for.
+            {"name": "conditions", "ok": True, "detail": said_of_conditions(self.conditions.summary())},
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
+            self.maintenance.check(),
         ]
         status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
         return {"status": status, "checks": checks}
@@ -513,11 +558,13 @@ class Operations:
         await self._changes.wait(run_id, timeout_s)
 
 
-def state_of(trigger: Trigger, pause: Pause | None, *, completed: str | None) -> tuple[TriggerState, str | None]:
-    """Return where a trigger stands, and why it is not active."""
-    why = trigger.why_disabled()
+def state_of(
+    trigger: Trigger, pause: Pause | None, *, completed: str | None, job: Job | None = None
+) -> tuple[TriggerState, str | None]:
+    """Return where a trigger stands, and why it is not active. One whose job is disabled is, too."""
+    why = why_disabled(trigger, job)
     if why is not None:
-        return TriggerState.DISABLED, f"trigger {trigger.name} {why}"
+        return TriggerState.DISABLED, why
     if completed is not None:
         return TriggerState.COMPLETED, completed
     if pause is not None:
@@ -530,3 +577,8 @@ def _on(trigger: Trigger, secrets: Collection[str]) -> dict[str, Any]:
     if trigger.shared is not None:
         return {SHARED_KEY: trigger.shared.name}
     return {trigger.on.name: shown(trigger.on, secrets)}
+
+
+def on_text(trigger: Trigger, secrets: Collection[str]) -> str:
+    """Return what a trigger is on in one short line: one with another line has another schedule or source."""
+    return encode_json({trigger.on.name: shown(trigger.on, secrets)}).decode()

@@ -19,6 +19,7 @@ from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
 from engine.decide.rules import Rule
 from engine.errors import StoreUnavailable
 from engine.journal import Journal
+from engine.spans import Span, SpanKind
 from engine.store.base import Store
 from engine.store.changes import Accept, Memory
 from engine.triggers import Pause, PauseScope, merged
@@ -130,7 +131,7 @@ class Pauses:
         key = _key(scope, name)
         held = self._holding(key, self._clock.now())
         if key in self._known:
-            await self._store(key, None)
+            await self._store(key, None, who=who)
         if held is not None:
             log.info(
                 "%s is resumed%s", _capital(held.subject), f" (by {who})" if who else "",
@@ -141,6 +142,11 @@ class Pauses:
     def forgetting(self, trigger: str) -> Memory | None:
         """Return what makes the store forget the pause of a trigger that is removed; None where there is none."""
         return _memory(trigger, None) if trigger in self._known else None
+
+    def leaving(self, trigger: str) -> tuple[Span, ...]:
+        """Return what notes that the pause of a trigger ended, as that is removed."""
+        pause = self._known.get(trigger)
+        return () if pause is None else (_span(trigger, pause, self._clock.now()),)
 
     def forget(self, trigger: str) -> None:
         """Forget a pause that the store has forgotten."""
@@ -203,8 +209,13 @@ class Pauses:
 
     # Storing
 
-    def _store(self, key: str, pause: Pause | None) -> asyncio.Future[Any]:
-        stored = self._journal.submit(Accept(entries=(), memory=_memory(key, pause)))
+    def _store(self, key: str, pause: Pause | None, *, who: str = "") -> asyncio.Future[Any]:
+        before, spans = self._known.get(key), []
+        if before is not None and (pause is None or pause.since != before.since):
+            spans.append(_span(key, before, self._clock.now(), who))
+        if pause is not None:
+            spans.append(_span(key, pause))
+        stored = self._journal.submit(Accept(entries=(), memory=_memory(key, pause), spans=tuple(spans)))
         stored.add_done_callback(self._taker(key, pause))
         return stored
 
@@ -241,6 +252,20 @@ def _name(key: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _span(key: str, pause: Pause, ended_at: datetime | None = None, who: str = "") -> Span:
+    """Return what is known later of a pause; one with an end ends then by itself, whenever that is noted.
+
+    `who` ended it.
+    """
+    if ended_at is not None and pause.until is not None:
+        ended_at = min(ended_at, pause.until)
+    detail = {"said": pause.said(), "who": pause.who, "resumed_by": who}
+    return Span(
+        kind=SpanKind.PAUSE, name=key, began_at=pause.since, ended_at=ended_at or pause.until,
+        detail={name: text for name, text in detail.items() if text},
+    )  # fmt: skip
 
 
 def _memory(key: str, pause: Pause | None) -> Memory:

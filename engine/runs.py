@@ -50,12 +50,22 @@ WAITING = frozenset({_S.PENDING, _S.QUEUED, _S.HELD, _S.RETRYING})
 TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     _S.PENDING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     _S.QUEUED: frozenset({_S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED, _S.FAILED}),
-    _S.HELD: frozenset({_S.QUEUED, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
+    _S.HELD: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPPED, _S.RETRYING, _S.QUEUED}),
     _S.RETRYING: frozenset({_S.QUEUED, _S.HELD, _S.RUNNING, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED}),
     **{state: frozenset() for state in ENDED},
 }
 """From each state, the states that a run may go to next."""
+
+
+HELD_BY_HAND = "held_by_hand"
+"""The code of a run that somebody holds; it waits until somebody releases it."""
+
+CANCELLING = "cancelling"
+"""The code of a running run that somebody has asked to cancel."""
+
+PRIORITY = "priority"
+"""The code of a step that says that somebody gave the run another priority; it moves nothing."""
 
 
 class Origin(StrEnum):
@@ -69,19 +79,32 @@ class Origin(StrEnum):
 
 
 class Lane(StrEnum):
-    """Which of two queues a run waits in: what is done now goes before what is made up for."""
+    """Which queue a run waits in: what people ask for, what is made up for, and everything else."""
 
     LIVE = "live"
+    MANUAL = "manual"
     BACKFILL = "backfill"
 
 
+_LANES = {Origin.BACKFILL: Lane.BACKFILL, Origin.MANUAL: Lane.MANUAL}
+
+
+def lane_of(origin: Origin) -> Lane:
+    """Return the queue that runs of an origin wait in."""
+    return _LANES.get(origin, Lane.LIVE)
+
+
 class Step(Struct, frozen=True, kw_only=True):
-    """One line of a run's trace: when it came to a state, and why."""
+    """One line of a run's trace: when it came to a state, and why.
+
+    `bypass`, in the first line of a run that was fired by hand, names the gates that it passes by.
+    """
 
     at: datetime
     state: RunState
     code: str
     reason: str
+    bypass: tuple[str, ...] = ()
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -150,10 +173,11 @@ class Run(Struct, frozen=True, kw_only=True):
     @property
     def lane(self) -> Lane:
         """The queue that it waits in."""
-        return Lane.BACKFILL if self.origin is Origin.BACKFILL else Lane.LIVE
+        return lane_of(self.origin)
 
     @property
     def ready_at(self) -> datetime:
         """Since when it waits for a slot alone: since it was queued (again), or its window, pause or retry was over."""
-        since = max((step.at for step in self.trace if step.state is not RunState.HELD), default=self.created_at)
+        moved = [step.at for step in self.trace if step.state is not RunState.HELD and step.code != PRIORITY]
+        since = max(moved, default=self.created_at)
         return since if self.due_at is None else max(since, self.due_at)

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+from collections import ChainMap
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,8 +28,11 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.backlog import Backlog
+from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
-from engine.config import Config, find_files, load
+from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
+from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
@@ -37,6 +41,7 @@ from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
+from engine.gates import Gates
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import shown
@@ -45,18 +50,21 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
+from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
-from engine.operations import Changes, Operations, SourceMemory
+from engine.operations import Changes, Operations, SourceMemory, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.processes import end_leftovers
+from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
-from engine.runs import Run
+from engine.runs import ENDED, Run
 from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
+from engine.steering import Steering
 from engine.store.changes import Accept, Cursor, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
@@ -227,10 +235,17 @@ class Runtime:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
+        chronicle = Chronicle(
+            clock=clock, journal=journal, store=store, boot=self.boot, version=distribution_version(), rules=rules,
+            describe=lambda trigger: on_text(trigger, config.secrets),
+        )  # fmt: skip
+        await chronicle.begin()
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
         marks = MarkKeeper(store)
+        backlog = Backlog(high=config.engine.queue.high, low=config.engine.queue.low)
+        backlog.load(await store.waiting())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
@@ -242,11 +257,35 @@ class Runtime:
         def on_end(run: Run, end: AttemptEnd) -> None:
             outcomes(run, end)
             adaptation(run, end)
+            if end.step.state in ENDED:
+                endings.note(run, end.step)
+                conditions.note_end(run)
+            queue.note_end(run, end)
 
         def limited(trigger: str, job: Job) -> Job:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
 
+        endings = LastRuns(store)
+        conditions = Conditions(
+            conditions=config.conditions, always=config.engine.conditions, rules=ChainMap(rules, retired), clock=clock,
+            journal=journal, make_checks=lambda on_answer: Checks(
+                base=config.base, clock=clock, shared=shared, endings=endings, secrets=config.secrets,
+                on_answer=on_answer,
+            ),
+        )  # fmt: skip
+        await conditions.load(store)
+        maintenance = Maintenance(
+            clock, journal, rules, config.maintenance,
+            window_reader(config, self._registry, self._environment),
+        )  # fmt: skip
+        await maintenance.load(store)
+        gates = Gates(
+            clock=clock, journal=journal, store=store, on_change=changes.tell,
+            gates=[maintenance, conditions] if config.conditions else [maintenance],
+            rule_of=lambda trigger: rules.get(trigger) or retired.get(trigger),
+        )  # fmt: skip
+        conditions.changed, conditions.anyone_waits = gates.changed, gates.anyone_waits
         shaper = Shaper(
             clock=clock, store=store, journal=journal, marks=marks,
             rule_of=lambda name: rules.get(name) or retired.get(name),
@@ -255,15 +294,17 @@ class Runtime:
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
-            on_end=on_end, on_backfilled=lambda run, end: backfills.note_end(run, end), limited=limited,
-            shaper=shaper,
+            on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
+            reserve=config.engine.reserve.by_lane(), backlog=backlog, shaper=shaper,
         )  # fmt: skip
+        maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         await shaper.catch_up()
         await marks.load()
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
+            backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,
@@ -304,14 +345,26 @@ class Runtime:
         await adaptation.load()
         for trigger in config.triggers.values():
             adaptation.add(trigger)
+        steering = Steering(
+            clock=clock, store=store, journal=journal, hands=dispatch, rules=rules, retired=retired,
+            ageing_s=config.engine.ageing_s, finish=intake.finish,
+        )  # fmt: skip
+        queue = Queueing(
+            clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses, rules=rules
+        )  # fmt: skip
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, adaptation=adaptation, rules=rules, retired=retired, version=distribution_version(),
-            boot=self.boot, loop_watch=loop_watch,
+            pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
+            rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
+            conditions=ConditionDesk(
+                conditions, store=store, clock=clock, base=config.base,
+                show=lambda plugin: shown(plugin, config.secrets),
+            ),
         )  # fmt: skip
+        chronicle.troubles = operations.troubles
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
             self.server.bind()
@@ -327,6 +380,8 @@ class Runtime:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
+                    inner.start_soon(conditions.run, name="conditions")
+                    inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
@@ -339,6 +394,7 @@ class Runtime:
                         await self.server.start()
                     operations.state = "running"
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
+                    inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
@@ -366,10 +422,17 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 
     def _desk(
-        self, store: SqliteStore, rules: Mapping[str, Rule], jobs: Mapping[str, Job], pauses: Pauses, timers: Timers
+        self,
+        store: SqliteStore,
+        rules: Mapping[str, Rule],
+        jobs: Mapping[str, Job],
+        pauses: Pauses,
+        timers: Timers,
+        maintenance: Maintenance,
     ) -> Desk:
         def world() -> World:
             # With the intervals that are in force, where they are adapted.
@@ -378,7 +441,9 @@ class Runtime:
                 for name, rule in rules.items()
             }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
-            return World.of(self.config, triggers=triggers, jobs=dict(jobs), pauses=held)
+            return World.of(
+                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+            )
 
         return Desk(
             config=self.config, registry=self._registry, environment=self._environment, clock=self.clock, store=store,

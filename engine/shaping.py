@@ -46,7 +46,7 @@ AT_ONCE = 256
 class Waiting(Protocol):
     """What is needed of dispatch."""
 
-    def put_back(self, run: Run, *, waits: bool) -> None:
+    def take_back(self, run: Run, *, waits: bool) -> None:
         """Take back a run that the throttle took on; `waits` tells whether it does so still."""
         ...
 
@@ -73,7 +73,7 @@ class Shaper:
         self.dispatch: Waiting
 
     def throttles(self, run: Run) -> bool:
-        """Take on a run whose window is over, if its trigger has a throttle; it comes back through `put_back`."""
+        """Take on a run whose window is over, if its trigger has a throttle; it comes back through `take_back`."""
         rule = self._rule_of(run.trigger)
         if rule is None or rule.trigger.throttle is None:
             return False
@@ -133,15 +133,15 @@ class Shaper:
                 await self._clock.sleep(RETRY_S)
             except Conflict:
                 if await self._is_over(run, claims):
-                    self.dispatch.put_back(run, waits=False)
+                    self.dispatch.take_back(run, waits=False)
                     return
             except StoreError as error:
                 log.warning("%s", error, extra={"action": "throttle_failed", "run": run.id})
-                self.dispatch.put_back(run, waits=False)
+                self.dispatch.take_back(run, waits=False)
                 return
             else:
                 self._marks.known.settle(claims)
-                self.dispatch.put_back(put_off, waits=True)
+                self.dispatch.take_back(put_off, waits=True)
                 return
 
     async def _key_of(self, run: Run) -> str:

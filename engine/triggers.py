@@ -22,7 +22,10 @@ LOWEST_PRIORITY, NORMAL_PRIORITY, HIGH_PRIORITY, HIGHEST_PRIORITY = 0, 5, 8, 9
 SHAPING = frozenset({"debounce", "batch", "throttle", "rate_limit", "dedupe"})
 """The gates that shape what events become."""
 
-GATES = SHAPING | {"pause"}
+STARTING_GATES = frozenset({"conditions", "maintenance"})
+"""Those of them that are asked when a run is about to start; its trace keeps which it passes by."""
+
+GATES = SHAPING | {"pause"} | STARTING_GATES
 """The gates that a manual fire may leave out."""
 
 
@@ -262,9 +265,12 @@ class Trigger(Struct, frozen=True, kw_only=True):
       docs/shaping.md. A throttle lets runs wait, a rate limit drops events.
     - `expires_s`: a run that has not begun so long after it was ready is ended as expired; None: it waits for ever.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
+    - `max_waiting`: so many of its runs may wait; events that come then are dropped, and recorded. None: no limit.
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
+    - `conditions`: the conditions that its runs obey, besides those that all do; `hold_s`: how long a run waits for
+    them; None: it does not, and is skipped.
     - `adaptive`: how the interval of its timer or polling source follows what comes of its runs; None: it does not.
     """
 
@@ -284,8 +290,11 @@ class Trigger(Struct, frozen=True, kw_only=True):
     throttle: Rate | None = None
     expires_s: float | None = None
     adaptive: Adaptive | None = None
+    conditions: tuple[str, ...] = ()
+    hold_s: float | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
+    max_waiting: int | None = None
     timeout_s: float | None = None
     retry: RetryChange | None = None
     data: Mapping[str, Any] | Judge | None = None

@@ -15,10 +15,12 @@ from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.decide.marks import Mark, Place
+from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.foresight import Desk, World
+from engine.hindsight import Subject, subject_of
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import pause_view, shown
@@ -28,10 +30,14 @@ from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
-from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
+from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
+from engine.spans import Span, SpanKind
 from engine.store.base import (
     EventFilter,
+    HeldPlace,
     Ledger,
+    Met,
+    Missed,
     QueuePlace,
     Result,
     RunFilter,
@@ -44,6 +50,8 @@ from engine.store.changes import Change
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
+from tests.fake_conditions import FakeConditions
+from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -69,6 +77,7 @@ class FakeStore(Store):
         self.kept: dict[str, Run] = {}
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
+        self.noted: list[Span] = []
         self.fault: EngineError | Exception | None = None
 
     async def open(self) -> None: ...
@@ -119,8 +128,53 @@ class FakeStore(Store):
     ) -> list[tuple[Run, Event]]:
         return []
 
+    async def spans(
+        self, kind: SpanKind, *, name: str | None = None, start: datetime, end: datetime, limit: int
+    ) -> list[Span]:
+        return [
+            span for span in self.noted if span.kind is kind and name in (None, span.name) and span.meets(start, end)
+        ]
+
+    async def open_spans(self, kind: SpanKind, *, after: str, limit: int) -> list[Span]:
+        return []
+
+    async def first_span(self, kind: SpanKind, name: str) -> Span | None:
+        return next((span for span in self.noted if (span.kind, span.name) == (kind, name)), None)
+
+    async def fired(self, trigger: str, source: str, *, start: datetime, end: datetime, limit: int) -> list[Met]:
+        return []
+
+    async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
+        return []
+
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        return 0
+
+    async def met(
+        self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
+    ) -> list[Met]:
+        return []
+
     async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
         return []
+
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        places = sorted(
+            (QueuePlace(run.rank, run.id), run)
+            for run in self.kept.values()
+            if run.state is RunState.QUEUED and run.lane in lanes
+        )
+        return [run for place, run in places if after is None or place > after][:limit]
+
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        found = [
+            run.job
+            for run in self.kept.values()
+            if run.state is RunState.QUEUED
+            and run.lane in lanes
+            and (before is None or QueuePlace(run.rank, run.id) < before)
+        ]
+        return {job: found.count(job) for job in found}
 
     async def backfill(self, backfill_id: str) -> Backfill | None:
         return None
@@ -148,6 +202,12 @@ class FakeStore(Store):
 
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return []
+
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        return []
+
+    async def held_counts(self) -> dict[str, int]:
+        return {}
 
     async def open_windows(self) -> list[Run]:
         return []
@@ -184,6 +244,10 @@ class FakeStore(Store):
 
     async def counts(self) -> dict[RunState, int]:
         return {}
+
+    async def waiting(self) -> dict[str, int]:
+        found = [run.trigger for run in self.kept.values() if run.state in WAITING]
+        return {trigger: found.count(trigger) for trigger in found}
 
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
         found = {}
@@ -235,6 +299,8 @@ class FakeOperations:
         self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
+        self.conditions = FakeConditions()
+        self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
@@ -258,7 +324,9 @@ class FakeOperations:
         pauses = self.paused
         return Desk(
             config=self.config, registry=Registry.discover(), environment={}, clock=self.clock, store=self.store,
-            world=lambda: World.of(self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses),
+            world=lambda: World.of(
+                self.config, triggers=self.config.triggers, jobs=self.jobs, pauses=pauses, maintenance=()
+            ),
             show=shown,
         )  # fmt: skip
 
@@ -429,6 +497,11 @@ class FakeOperations:
             },
             "last_event_at": "2026-11-22T02:00:00Z",
         }
+
+    def subject(self, name: str) -> Subject:
+        self.trigger_view(name)
+        trigger = self.config.triggers[name]
+        return subject_of(Rule(trigger, self.jobs[trigger.job]), on="cron", schedule=None, zone="UTC", alive=True)
 
     def trigger_names(self) -> list[str]:
         return list(self.config.triggers)

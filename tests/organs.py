@@ -17,18 +17,21 @@ from typing import Any, TypeVar
 
 import anyio
 
+from engine.backlog import DEFAULT_HIGH, Backlog
 from engine.decide.attempts import AttemptEnd
+from engine.decide.gates import Gate
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
 from engine.events import Accepted, Event
 from engine.following import Followers
+from engine.gates import Gates
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.marks import MarkKeeper
 from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
-from engine.runs import Run, Step
+from engine.runs import Lane, Run, Step
 from engine.shaping import Shaper
 from engine.store.base import Result
 from engine.store.changes import Change
@@ -200,6 +203,8 @@ class Bench:
         self.script = script
         self.journal: Journal
         self.windows: Windows
+        self.backlog: Backlog
+        self.gates: Gates
         self.dispatch: Dispatch
         self.shaper: Shaper
         self.intake: Intake
@@ -264,6 +269,9 @@ async def bench(
     following: Collection[tuple[str, Source]] = (),
     concurrency: int = 4,
     ageing_s: float = 60.0,
+    reserve: Mapping[Lane, int] | None = None,
+    high: int = DEFAULT_HIGH,
+    low: int | None = None,
     max_data_bytes: int = 1024 * 1024,
     own_sources: frozenset[str] = frozenset({"timer", "manual", "webhook"}),
     clock: VirtualClock | None = None,
@@ -272,6 +280,7 @@ async def bench(
     act: Callable[[Run, Job], Awaitable[Outcome]] | None = None,
     boot: str = "boot-1",
     most_marks: int = 1000,
+    gates: Sequence[Gate] = (),
 ) -> AsyncIterator[Bench]:
     """Run a small engine on the store at `path`, which may hold what an earlier one left."""
     clock = clock or VirtualClock()
@@ -287,17 +296,23 @@ async def bench(
     made.windows = Windows(await store.open_windows())
     marks = MarkKeeper(store, most=most_marks)
     made.shaper = Shaper(clock=clock, store=store, journal=made.journal, marks=marks, rule_of=rules.get)
+    made.backlog = Backlog(high=high, low=low)
+    made.backlog.load(await store.waiting())
+    made.gates = Gates(
+        clock=clock, journal=made.journal, store=store, rule_of=rules.get, gates=gates, on_change=made.changed.append
+    )  # fmt: skip
     made.dispatch = made.shaper.dispatch = Dispatch(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
         execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
-        on_end=made.note_end, on_backfilled=lambda run, end: None,
-        limited=lambda name, job: rules[name].limited(job) if name in rules else job, shaper=made.shaper,
+        on_end=made.note_end, on_backfilled=lambda run, step: None,
+        limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
+        reserve=reserve, backlog=made.backlog, shaper=made.shaper,
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
-        max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources,
+        max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources, backlog=made.backlog,
     )  # fmt: skip
 
     async def write() -> None:

@@ -539,7 +539,7 @@ async def test_a_backfill_that_is_refused_by_the_store_is_not_begun(tmp_path: Pa
 
 async def test_a_run_whose_end_nobody_told_of_is_found_ended_in_a_while(tmp_path: Path) -> None:
     async with desk(tmp_path) as one:
-        one.dispatch._on_backfilled = lambda run, end: None
+        one.dispatch._on_backfilled = lambda run, step: None
         begun = await one.begin(3)
         await one.advance(200)
         assert (await one.state_of(begun)).backfill.state is BackfillState.COMPLETED

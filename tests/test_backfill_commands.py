@@ -137,8 +137,8 @@ def test_backfills_are_listed_shown_paused_resumed_and_cancelled(engine: Running
     assert ask(engine, "backfill", "nightly", *SPAN, "--detach", "--reason", "it was down").exit_code == 0
     (backfill,) = engine.operations.backfills.kept
     listed = ask(engine, "backfills").output.splitlines()
-    assert listed[0].split() == ["BACKFILL", "TRIGGER", "STATE", "DONE", "TOTAL", "FROM", "TO", "REASON"]
-    assert listed[1].startswith(f"{backfill}  nightly  running")
+    assert listed[0].split() == ["BACKFILL", "TRIGGER", "STATE", "FROM", "TO", "REASON"]
+    assert listed[1].startswith(f"{backfill}  nightly  running 0/3  ")
     assert json.loads(ask(engine, "backfills", "--json").output)["items"][0]["id"] == backfill
     paused = ask(engine, "backfills", backfill, "--pause", "--reason", "month end")
     assert f"Backfill {backfill} of nightly is paused" in paused.output
@@ -169,10 +169,12 @@ def test_lines_are_printed_where_something_has_changed(capsys: pytest.CaptureFix
     for done in range(0, 40):
         show({**found, "done": done})
     show({**found, "done": 39, "holds": "trigger nightly is paused"})
+    show({**found, "done": 40, "rate_per_s": 79.0})
     assert capsys.readouterr().out.splitlines() == [
         "0 of 100 done; running",
         "10 of 100 done; running",
         "20 of 100 done; running",
         "30 of 100 done; running",
         "39 of 100 done; waits: trigger nightly is paused",
+        "40 of 100 done; 4,740 a minute, 759ms left",
     ]

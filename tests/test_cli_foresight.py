@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
+from engine.adaptive import ADAPTIVE_SOURCE
+from engine.adaptive.cases import Kept
 from engine.config import load
+from engine.decide.adaptive import Pace
 from engine.jobs import Job
 from engine.plugin import Outcome
 from engine.runs import Run
 from engine.testing import VirtualClock
 from engine.triggers import PauseScope
+from tests.fakes import SteppedClock
 from tests.test_cli import Running, ask, call, here, running
 from tests.ticking import ticking
 
@@ -113,6 +119,28 @@ def test_past_runs_and_pauses_are_read_from_the_store(config: Path, here: Path) 
     assert "we move" in view["examples"]["paused"][0]["reason"]
 
 
+@pytest.mark.parametrize("settings", ["max = '1h'", "max = '1h', mode = 'shadow'"])
+def test_intervals_that_are_in_force_are_read_from_the_store(config: Path, here: Path, settings: str) -> None:
+    adaptive = f"adaptive = {{ min = '5m', {settings}, duration_max = '1m' }}\n"
+    config.write_text(CONFIG.replace('on.interval = "10m"\n', f'on.interval = "10m"\n{adaptive}'))
+    loaded = load([config], environment={})
+    (here / "data").mkdir()
+    kept = Kept(base_s=600.0, pace=Pace(interval_s=1800.0), first=datetime(2026, 11, 25, 23, 10, tzinfo=UTC))
+
+    async def live() -> None:
+        async with ticking(loaded.store.path, loaded.triggers["nightly"], jobs=list(loaded.jobs.values())) as desk:
+            remember = {"pull": msgspec.to_builtins(kept), "gone": {}, "nightly": {"base_s": "an hour"}}
+            await desk.intake.accept(ADAPTIVE_SOURCE, (), remember=remember)
+
+    anyio.run(live)
+    items = json.loads(call("simulate", *DAY, "--trigger", "pull", "--json").output)["items"]
+    due = [item["due_at"] for item in items[:2]]
+    if "shadow" in settings:
+        assert (due, len(items)) == (["2026-11-25T23:00:00Z", "2026-11-25T23:10:00Z"], 144)
+    else:
+        assert (due, len(items)) == (["2026-11-25T23:10:00Z", "2026-11-25T23:40:00Z"], 48)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -146,7 +174,8 @@ def test_an_engine_elsewhere_is_asked_where_it_is_named(running: Running) -> Non
     assert [item["trigger"] for item in view["items"]] == ["nightly"]
 
 
-def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path) -> None:
+def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.cli.foreseeing.SystemClock", SteppedClock)  # it is noon
     new = CONFIG.replace("0 2 *", "0 3 *").replace("concurrency = 2", "concurrency = 3")
     (here / "new.toml").write_text(new[: new.index("[triggers.heard]")])
     result = call("plan", "new.toml", "--count", "1")
@@ -161,6 +190,20 @@ def test_plan_says_what_moves_and_what_else_changes(config: Path, here: Path) ->
     assert lines[place + 4] == "    … and 6 more"
     assert "Setting engine.concurrency: 2 -> 3" in lines
     assert json.loads(call("plan", "new.toml", "--json").output)["changes"]
+
+
+def test_plan_tells_of_one_instant_as_one_and_how_far_it_could_compare(
+    config: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.foreseeing.SystemClock", SteppedClock)
+    text = CONFIG.replace('on.cron = "0 2 * * *"', 'on.cron = "* * * * *"')
+    (here / "new.toml").write_text(text.replace("* * * * *", "0 2 * * *"))
+    config.write_text(text)
+    lines = call("plan", "new.toml", "--count", "1", "--days", "30").output.splitlines()
+    assert "    Compared until Sat 2026-11-28 11:40, as there are too many" in lines
+    (here / "new.toml").write_text(CONFIG.replace("0 2 * * *", "0 2 * * sat"))
+    config.write_text(CONFIG)
+    assert "  Instants: 1 vanishes; 1 before, 0 after" in call("plan", "new.toml", "--days", "1").output.splitlines()
 
 
 def test_plan_of_the_same_says_that_nothing_changes(config: Path) -> None:

@@ -16,7 +16,7 @@ needs_strace = pytest.mark.skipif(
     not strace_is_there(), reason="strace is not installed: it kills the engine at its Nth system call"
 )
 
-SAMPLE = [("fdatasync", 15), ("vfork", 9)]
+SAMPLE = [("fdatasync", 15), ("clone3", 12)]
 
 
 def test_a_few_kills_at_random_moments_lose_nothing_and_run_nothing_without_a_reason(tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def test_an_instant_that_comes_later_each_day_moves(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_settings_of_plugins_are_told_as_they_are_written(tmp_path: Path) -> None:
+    before = BASE.replace('on.cron = "0 2 * * *"', 'on.interval = { every = "8h", jitter = "1m" }')
+    view = changed(tmp_path, before, before.replace('"8h"', '"90m"').replace('"1m"', '"30s"'))
+    assert view["triggers"][0]["keys"] == [
+        {"key": "on.interval.jitter", "from": "1m", "to": "30s"},
+        {"key": "on.interval.every", "from": "8h", "to": "1h30m"},
+    ]
+
+
 def test_a_move_by_half_the_distance_is_one_to_later(tmp_path: Path) -> None:
     view = changed(tmp_path, BASE, BASE.replace("0 2 *", "0 14 *"))
     fires = view["triggers"][0]["fires"]

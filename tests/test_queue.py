@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from engine import queue as queue_module
 from engine.errors import StoreUnavailable
@@ -269,6 +270,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.committed: list[Run] = []
         self.offered: dict[str, Run] = {}
         self.done: set[str] = set()
+        self.moving: set[str] = set()
         self.blocked: set[str] = set()
         self.parked: set[str] = set()
         self.readings: dict[str, tuple[Coroutine[Any, Any, None], Any]] = {}
@@ -329,7 +331,8 @@ class QueueMachine(RuleBasedStateMachine):
         ahead = [
             other
             for other in self.offered.values()
-            if other.id not in self.done and QueuePlace(other.rank, other.id) < place
+            if other.id not in self.done and other.id not in self.moving
+            and QueuePlace(other.rank, other.id) < place
             and (other.job == run.job or (other.job not in self.parked and not self._is_low(other.job)))
         ]  # fmt: skip
         assert not ahead, "others were ahead of it"
@@ -348,11 +351,32 @@ class QueueMachine(RuleBasedStateMachine):
             assert waiting.run.job not in self.blocked
             self._note(waiting)
 
-    @precondition(lambda self: self.active)
+    @precondition(lambda self: self.offered.keys() - self.done - self.moving)
+    @rule(data=st.data())
+    def take_out(self, data: st.DataObject) -> None:
+        run = self.offered[data.draw(st.sampled_from(sorted(self.offered.keys() - self.done - self.moving)))]
+        self.active.add(run.id)
+        self.moving.add(run.id)
+        self.queue.remove(run.job, run.id)
+
+    @precondition(lambda self: self.moving)
+    @rule(data=st.data(), rank=RANKS, stays=st.booleans())
+    def put_back(self, data: st.DataObject, rank: int, stays: bool) -> None:
+        run_id = data.draw(st.sampled_from(sorted(self.moving)))
+        self.moving.discard(run_id)
+        self.active.discard(run_id)
+        if stays:
+            run = self.offered[run_id] = self.shelf.runs[run_id] = replace(self.offered[run_id], rank=rank)
+            self.queue.offer(run, None)
+        else:
+            self.done.add(run_id)
+            del self.shelf.runs[run_id]
+
+    @precondition(lambda self: self.active - self.moving)
     @rule(data=st.data())
     def start_is_durable(self, data: st.DataObject) -> None:
         # From here on the store does not show it as queued.
-        run_id = data.draw(st.sampled_from(sorted(self.active)))
+        run_id = data.draw(st.sampled_from(sorted(self.active - self.moving)))
         self.shelf.runs.pop(run_id, None)
         self.active.discard(run_id)
 
@@ -391,6 +415,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.parked.clear()
         while self.committed:
             self.offer()
+        for run_id in self.moving:
+            self.active.discard(run_id)
+            self.queue.offer(self.offered[run_id], None)
+        self.moving.clear()
         for job in JOBS:
             self.queue.unpark(job)
         for _ in range(1000):

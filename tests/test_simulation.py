@@ -10,10 +10,16 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
+from engine.decide.rules import Rule
+from engine.decide.schedule import Schedule
+from engine.decide.windows import After as AfterWindow
+from engine.decide.windows import Cut, MaintenanceWindow, Scope, Timed
 from engine.foresight import Downtime, Durations, Forecast, Length, Question, TooMany, World
 from engine.foresight.durations import Origin
 from engine.jobs import Job, Overlap
+from engine.maintenance import Maintenance
 from engine.plugin import Outcome, RunEnd, Source, SourceContext, Timer
 from engine.runs import Run
 from engine.store.base import RunFilter
@@ -135,6 +141,71 @@ async def test_the_same_runs_start_and_end_at_the_same_instants_as_in_the_engine
         assert mine[4] == theirs[4], (mine, theirs)
         for foreseen_at, done_at in zip(mine[2:4], theirs[2:4], strict=True):
             # The virtual clock counts in floats: after a day they are some microseconds off.
+            assert apart(foreseen_at, done_at) < timedelta(milliseconds=1), (mine, theirs)
+
+
+def random_windows(seed: int) -> tuple[MaintenanceWindow, ...]:
+    """Make up windows that open a few times a day, for all or some, at instants at which nothing else happens."""
+    draw = random.Random(seed)
+    found = []
+    for place in range(draw.randint(1, 3)):
+        every = draw.choice([14_400.0, 21_600.0, 43_200.0])
+        timer = Interval(every=every, offset=draw.randint(0, int(every)) + 0.37 + 0.01 * place)
+        pattern = Timed(
+            schedule=Schedule(trigger="w", timer=timer), duration=timedelta(seconds=draw.randint(600, 9000) + 0.013)
+        )
+        scope = Scope(
+            triggers=frozenset({f"trigger-{draw.randint(0, 6)}"} if draw.random() < 0.3 else ()),
+            jobs=frozenset({f"job-{draw.randint(0, 3)}"} if draw.random() < 0.5 else ()),
+        )
+        found.append(
+            MaintenanceWindow(
+                name=f"w{place}", pattern=pattern, when="", scope=scope, after=draw.choice(list(AfterWindow)),
+                running=draw.choice(list(Cut)),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+@pytest.mark.parametrize("seed", seeds(6, 60))
+async def test_maintenance_holds_keeps_drops_and_cancels_the_same_runs_as_in_the_engine(
+    tmp_path: Path, seed: int
+) -> None:
+    known, durations = random_world(seed)
+    known = replace(known, maintenance=random_windows(seed))
+    clock = VirtualClock()
+    rules = {name: Rule(each, known.jobs[each.job]) for name, each in known.triggers.items()}
+    windows = {one.name: one for one in known.maintenance}
+    gate = Maintenance(clock, None, rules, windows, lambda name, settings: windows[name])  # type: ignore[arg-type]
+    async with ticking(
+        tmp_path / "s.db", *known.triggers.values(), jobs=list(known.jobs.values()), concurrency=known.concurrency,
+        ageing_s=known.ageing_s, clock=clock, gates=[gate],
+    ) as desk, anyio.create_task_group() as group:  # fmt: skip
+        gate.on_change, gate.cancel_running = desk.gates.changed, desk.dispatch.cut
+        group.start_soon(gate.run, desk.store)
+
+        async def act(run: Run, job: Job) -> Outcome:
+            await desk.clock.sleep(durations[job.name])
+            return Outcome.succeeded("done")
+
+        desk.script.act = act
+        await desk.advance(DAY_S - 1)
+        runs = await desk.store.runs(RunFilter(), limit=10_000)
+        group.cancel_scope.cancel()
+    done = sorted((run.trigger, run.scheduled_for, run.started_at, run.finished_at, run.state.value) for run in runs)
+    view, items = foresee(known, DAY_S - 1, start=at(1), durations=durations)
+    states = {"waiting": "queued", "gathering": "pending", "replaced": "cancelled"}
+    foreseen = sorted(
+        (item["trigger"], instant(item["due_at"]), instant(item["started_at"]), instant(item["finished_at"]),
+         states.get(item["state"], item["state"]))
+        for item in items
+        if item["state"] != "filtered"
+    )  # fmt: skip
+    assert [row[:2] for row in foreseen] == [row[:2] for row in done]
+    assert view["maintenance"]
+    for mine, theirs in zip(foreseen, done, strict=True):
+        assert mine[4] == theirs[4].replace("held", "queued"), (mine, theirs)
+        for foreseen_at, done_at in zip(mine[2:4], theirs[2:4], strict=True):
             assert apart(foreseen_at, done_at) < timedelta(milliseconds=1), (mine, theirs)
 
 
@@ -363,3 +434,15 @@ class Broken(Every, frozen=True, kw_only=True):
 
     def next(self, after: datetime) -> datetime | None:
         raise RuntimeError("no")
+
+
+def test_the_time_out_of_a_trigger_goes_over_that_of_its_job() -> None:
+    known = world([job(timeout_s=30.0)], [timed(on=Every(seconds=300.0), timeout_s=5.0)])
+    _, items = foresee(known, 300, durations={"bake": 20.0})
+    assert rows(items, "state", "finished_at") == [("timed_out", stamp(5))]
+
+
+def test_what_is_told_of_by_tag_has_it_itself_or_by_its_job() -> None:
+    rules = [timed("own", tags=("night",)), timed("by-job", job="other"), timed("none")]
+    view, _ = foresee(world([job(), job("other", tags=("night",))], rules), 120, tags=frozenset({"night"}))
+    assert {one["name"] for one in view["triggers"]} == {"own", "by-job"}

@@ -18,7 +18,7 @@ from engine.errors import EngineError
 from engine.events import Event
 from engine.runs import ENDED, TRANSITIONS, Origin, Run, RunState
 from engine.store.base import Result, Store
-from engine.store.changes import Accept, Change, Cursor, Entry, NoteProcess, accept_of
+from engine.store.changes import Accept, AskCancel, Change, Cursor, Entry, NoteProcess, accept_of
 from engine.store.sqlite import SqliteStore
 from engine.store.writes import MOST_ROWS, plan
 from engine.testing.clock import VirtualClock
@@ -33,7 +33,10 @@ from engine.testing.store_contract.material import (
     end,
     enqueue,
     finish,
+    hold,
+    set_priority,
     start,
+    step,
 )
 
 FINISHES = sorted(TRANSITIONS[RunState.RUNNING])
@@ -123,7 +126,7 @@ def scripts(draw: st.DrawFn) -> Script:
         return accept(*entries, missed=missed, cursor=cursor)
 
     def a_change() -> Change:
-        kind = draw(st.integers(0, 6))
+        kind = draw(st.integers(0, 9))
         if kind < 2:
             return an_accept()
         run = draw(st.sampled_from(runs))
@@ -131,6 +134,12 @@ def scripts(draw: st.DrawFn) -> Script:
             return enqueue(run, draw(st.integers(-5, 5)))
         if kind == 3:
             return start(run, draw(st.integers(1, 3)))
+        if kind == 7:
+            return hold(run)
+        if kind == 8:
+            return set_priority(run, draw(st.integers(0, 9)), ageing_us=3)
+        if kind == 9:
+            return AskCancel(run=run.id, step=step(RunState.RUNNING))
         if kind == 4:
             return NoteProcess(run=run.id, pid=draw(st.integers(1, 9)), started=1)
         then = an_accept() if draw(st.integers(0, 2)) == 0 else None

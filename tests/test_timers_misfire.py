@@ -6,6 +6,7 @@ import logging
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine.clock import rfc3339
@@ -274,6 +275,39 @@ async def test_a_pause_within_catching_up_stops_it_and_it_goes_on_afterwards(tmp
         desk.timers.look_again({"nightly"})
         await desk.advance(20)
         assert await due_runs(desk) == {at(n * 60): DONE for n in range(1, 7)}
+
+
+async def test_a_pause_that_ends_elsewhere_while_one_is_caught_up_on_leaves_none_out(tmp_path: Path) -> None:
+    rule = Misfire(catch_up=CatchUp.ALL, rate_per_s=0.5)
+    async with ticking(tmp_path / "s.db", timed(misfire=rule)) as desk:
+        await paused(desk)
+        await desk.advance(250)
+        await desk.pauses.resume(PauseScope.TRIGGER, "nightly", who="")
+        desk.timers.look_again({"nightly"})
+        await desk.advance(1)  # the first was run, and the next is to be
+        on_the_way = desk.store.hold = anyio.Event()
+        await desk.advance(2)
+        desk.timers.look_again(None)
+        await desk.advance(1)
+        on_the_way.set()
+        desk.store.hold = None
+        await desk.advance(10)
+        assert await due_runs(desk) == {at(n * 60): DONE for n in range(1, 5)}
+
+
+async def test_looking_again_at_what_is_on_its_way_to_the_store_loses_no_instant_that_is_caught_up_on(
+    tmp_path: Path,
+) -> None:
+    async with ticking(tmp_path / "s.db", timed(misfire=ALL)) as desk:
+        await paused(desk, 200)
+        await desk.advance(199)
+        desk.store.hold = anyio.Event()
+        await desk.advance(2)  # its end comes, and it is told of, too
+        desk.timers.look_again({"nightly"})
+        await desk.advance(0)
+        desk.store.hold.set()
+        await desk.advance(2)
+        assert await due_runs(desk) == {at(60): DONE, at(120): DONE, at(180): DONE}
 
 
 async def test_looking_again_at_what_is_not_there_or_not_paused_does_nothing(tmp_path: Path) -> None:

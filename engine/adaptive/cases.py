@@ -13,7 +13,7 @@ from engine.decide.adaptive import Decision, Pace, Sample, Seen
 from engine.decide.attempts import AttemptEnd
 from engine.events import Event
 from engine.runs import RunState
-from engine.triggers import Adaptive, Trigger
+from engine.triggers import Adaptive, Mode, Trigger
 
 ADAPTIVE_SOURCE = "engine:adaptive"
 """The source of the events that tell of changes; under this id the store remembers them, by trigger."""
@@ -58,6 +58,14 @@ class Kept(Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
 
 
+def kept_interval_s(kept: Kept, settings: Adaptive, base_s: float | None) -> float | None:
+    """Return the interval with which a trigger goes on after a start; None where the configured one, or the mode, was
+    changed since."""
+    if kept.base_s != base_s or settings.mode is not Mode.ON:
+        return None
+    return min(max(kept.pace.interval_s, settings.min_s), settings.max_s)
+
+
 class Case(Struct):
     """One adaptive trigger. `since_s` is when its interval changed last, by the monotonic clock, or when it came.
 
@@ -76,7 +84,7 @@ class Case(Struct):
     frozen: Freeze | None = None
     changes: tuple[Change, ...] = ()
     seen: Seen = Seen()
-    why: str = "no run has ended yet"
+    why: str = "nothing was decided yet, since it is here"
     proposed_s: float | None = None
 
     @property

@@ -27,7 +27,6 @@ from engine.backfills import (
     id_of_run,
 )
 from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
-from engine.decide.attempts import AttemptEnd
 from engine.decide.rules import Rule
 from engine.errors import Conflict, EngineError, NotFound, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
@@ -187,12 +186,12 @@ class Backfills:
         said = f"cancelled: {reason}" if reason else "cancelled by hand"
         return await self._turn(backfill_id, BackfillState.CANCELLING, said)
 
-    def note_end(self, run: Run, end: AttemptEnd) -> None:
-        """Hear how an attempt of a backfill's run ended."""
+    def note_end(self, run: Run, step: Step) -> None:
+        """Hear how a backfill's run, or an attempt of it, ended."""
         work = self._works.get(id_of_run(run))
         if work is None:
             return
-        if end.step.state in ENDED:
+        if step.state in ENDED:
             work.note_end(run.id)
         elif work.backfill.state is BackfillState.CANCELLING:
             # It waits for its next attempt, which it shall not have.

@@ -12,12 +12,16 @@ from typer.core import TyperGroup
 from engine.cli import pausing
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
+from engine.cli.conditions import conditions
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.importing import import_commands
+from engine.cli.maintaining import maintenance_commands
+from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
 from engine.triggers import GATES
 
@@ -234,6 +238,8 @@ def triggers(
             say(f"{one['name']}: {trouble}")
     for line in dict.fromkeys(line for one in found["items"] for line in pausing.sentences(one.get("pauses", ()))):
         say(f"{line[:1].upper()}{line[1:]}")
+    for line in dict.fromkeys(line for one in found["items"] for line in sentences_of_windows(one["maintenance"])):
+        say(f"{line[:1].upper()}{line[1:]}")
 
 
 def _counts(stats: dict[str, Any]) -> list[Any]:
@@ -355,25 +361,7 @@ def logs(
         sys.stdout.flush()
 
 
-@app.command()
-def why(
-    ctx: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="EVENT|RUN|TRIGGER")],
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
-    """Say why something ran, or did not."""
-    from engine.cli.why import ask, sentences
-
-    session = Session.of(ctx, config, as_json, url, token)
-    known = ask(session.client(), what)
-    if session.json:
-        say_json(known)
-        return
-    for line in sentences(known):
-        say(line)
+app.command()(why)
 
 
 @app.command()
@@ -449,7 +437,9 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 
 app.command()(presets)
+app.command()(conditions)
 app.add_typer(import_commands, name="import")
+app.add_typer(maintenance_commands, name="maintenance")
 
 
 @app.command()

@@ -83,7 +83,7 @@ def _said_beside(found: dict[str, Any]) -> str:
     parts = [f"{state} {count}" for state, count in found["outcomes"].items() if state != "succeeded"]
     rate = found["rate_per_s"]
     if rate:
-        parts.append(f"{rate * 60:.3g} a minute")
+        parts.append(f"{rate * 60:,.0f} a minute" if rate * 60 >= 10 else f"{rate * 60:.2g} a minute")
         left_s = (found["total"] - found["done"]) / rate
         parts.append(f"{format_span(left_s)} left")
     return ", ".join(parts) or "running"
@@ -119,10 +119,10 @@ def say_plan(plan: dict[str, Any]) -> None:
 def say_list(found: list[dict[str, Any]]) -> None:
     """Print backfills as a table."""
     say_table(
-        ("backfill", "trigger", "state", "done", "total", "from", "to", "reason"),
+        ("backfill", "trigger", "state", "from", "to", "reason"),
         [
             [
-                one["id"], one["trigger"], one["state"], one["done"], one["total"], local(one["from"]),
+                one["id"], one["trigger"], f"{one['state']} {one['done']}/{one['total']}", local(one["from"]),
                 local(one["to"]), one["holds"] or one["reason"] or one["state_reason"],
             ]
             for one in found

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.cli.failures import USAGE, CommandFailed
 from engine.clock import SystemClock, rfc3339
@@ -29,7 +30,6 @@ from engine.units import parse_duration
 
 if TYPE_CHECKING:
     from engine.cli.session import Session
-    from engine.triggers import Pause
 
 LONGEST = timedelta(days=3653)
 MOST_INSTANTS = 20_000_000
@@ -85,8 +85,7 @@ def foresee(session: Session, asked: Asked) -> dict[str, Any] | None:
     """
     config = session.load()
     question = asked.question(config.engine.timezone)
-    pauses, past = asyncio.run(_stored(config))
-    world = World.of(config, triggers=config.triggers, jobs=config.jobs, pauses=pauses)
+    world, past = asyncio.run(_stored(config))
     mistakes = [detail for _, detail in question.mistakes(world, LONGEST)]
     if mistakes:
         raise CommandFailed("\n".join(mistakes), USAGE)
@@ -127,14 +126,19 @@ def _stream(forecast_of: Any) -> None:
     sys.stdout.write('\n], "next": null,' + rest[1:] + "\n")
 
 
-async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
-    """Return the pauses that hold, and the lengths of past runs; nothing where there is no store yet."""
+async def _stored(config: Config) -> tuple[World, dict[str, Length]]:
+    """Return the engine as the configuration and the store have it, and the lengths of past runs."""
+    from engine.adaptive import schedules_in_force
+    from engine.config import window_reader
     from engine.journal import Journal
+    from engine.maintenance import Maintenance
     from engine.pauses import Pauses
+    from engine.registry import Registry
     from engine.store.sqlite import SqliteStore
 
     if not config.store.path.exists():
-        return {}, {}
+        windows = list(config.maintenance.values())
+        return World.of(config, triggers=config.triggers, jobs=config.jobs, pauses={}, maintenance=windows), {}
     clock = SystemClock()
     store = SqliteStore(config.store.path, clock=clock, read_only=True)
     try:
@@ -146,7 +150,16 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], dict[str, Length]]:
         pauses = Pauses(clock, Journal(store, clock), rules)
         await pauses.load(store)
         held = {name: pause for name in config.triggers if (pause := pauses.now(name)) is not None}
-        return held, past_lengths(await store.stats(list(config.triggers)))
+        read = window_reader(config, Registry.discover(config.engine.plugins), os.environ)
+        maintenance = Maintenance(clock, Journal(store, clock), rules, config.maintenance, read)
+        await maintenance.load(store)
+        triggers = dict(config.triggers)
+        for name, schedule in (await schedules_in_force(store, triggers)).items():
+            triggers[name] = replace(triggers[name], schedule=schedule)
+        world = World.of(
+            config, triggers=triggers, jobs=config.jobs, pauses=held, maintenance=maintenance.foreseen()
+        )  # fmt: skip
+        return world, past_lengths(await store.stats(list(config.triggers)))
     finally:
         await store.close()
 

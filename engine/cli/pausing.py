@@ -39,7 +39,7 @@ def pause(
     given = {"reason": reason, "duration": duration, "until": until, **scope}
     body = {key: value for key, value in given.items() if value is not None}
     session = Session.of(ctx, config, as_json, url, token)
-    found = session.client().post(*path, body=body, headers=_claim())
+    found = session.client().post(*path, body=body, headers=claim())
     if session.json:
         say_json(found)
         return
@@ -66,7 +66,7 @@ def resume(
     """End the pause of a trigger, a tag or the engine. Other pauses stay."""
     path, scope = _path(name, tag, whole, "resume")
     session = Session.of(ctx, config, as_json, url, token)
-    found = session.client().post(*path, body=scope, headers=_claim())
+    found = session.client().post(*path, body=scope, headers=claim())
     if session.json:
         say_json(found)
         return
@@ -109,7 +109,7 @@ def _named(triggers: list[str]) -> str:
     return ", ".join(triggers[:MOST_NAMED]) + more
 
 
-def _claim() -> dict[str, str]:
+def claim() -> dict[str, str]:
     """Return the header that says who asks; the engine records it as a claim."""
     try:
         login = getpass.getuser()

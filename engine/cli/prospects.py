@@ -13,23 +13,28 @@ from engine.units import format_span
 MOST_ROWS = 40
 """So many triggers stand in the table, the busiest; `--json` has all."""
 
+MOST_OPENINGS = 10
+"""So many openings of maintenance windows are told."""
+
 MOST_DAYS = 31
 """A map has so many days; where there are more, it shows the weeks' days on average."""
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _HOURS = "0     6     12    18    "
 _COLUMNS = (
-    ("waited", "wait"), ("skipped", "skipped"), ("replaced", "replaced"), ("missed", "missed"), ("paused", "paused"),
+    ("waited", "wait"), ("skipped", "skipped"), ("replaced", "replaced"), ("cancelled", "cancelled"),
+    ("missed", "missed"), ("paused", "paused"),
     ("filtered", "filtered"), ("deduplicated", "repeated"), ("rate_limited", "too many"),
     ("timed_out", "time out"), ("interrupted", "interrupted"), ("unfinished", "unstarted"),
 )  # fmt: skip
 _NOT_RUN = ("skipped", "missed", "paused", "filtered", "deduplicated", "rate_limited", "unfinished")
 _TITLES = {
-    "waits": "Wait for a slot",
+    "waits": "Wait for a slot, or for maintenance",
     "interrupted": "Interrupted, as the engine stops",
     "timed_out": "Time out",
     "skipped": "Skipped",
     "replaced": "Replaced by a newer run",
+    "cancelled": "Cancelled, as a maintenance window opens",
     "missed": "Missed",
     "paused": "Held off by a pause",
     "filtered": "Filtered out",
@@ -45,7 +50,13 @@ def say_forecast(view: Mapping[str, Any]) -> None:
     for line in (*_head(view, zone), ""):
         say(line)
     _say_triggers(view)
-    for line in (*_examples(view, zone), *_map(view, zone), *_quiet(view, zone), *_remarks(view)):
+    for line in (
+        *_examples(view, zone),
+        *_map(view, zone),
+        *_maintenance(view, zone),
+        *_quiet(view, zone),
+        *_remarks(view),
+    ):
         say(line)
 
 
@@ -111,6 +122,22 @@ def _said(kind: str, item: Mapping[str, Any], zone: ZoneInfo) -> str:
         return f" started {_time(item['started_at'], zone)}, ended {_time(item['finished_at'], zone)}"
     reason = item["reason"].removeprefix(f"{item['state']}: ")
     return f": {reason}" if item["count"] == 1 else f" and {item['count'] - 1:,} more: {reason}"
+
+
+def _maintenance(view: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
+    """Yield when maintenance windows are open, and whose runs wait for them."""
+    openings = view["maintenance"]
+    if not openings:
+        return
+    first = f", the first {MOST_OPENINGS} of {len(openings):,} times" if len(openings) > MOST_OPENINGS else ""
+    yield ""
+    yield f"Maintenance{first}:"
+    for one in openings[:MOST_OPENINGS]:
+        yield f"  {one['name']} from {_time(one['from'], zone)} to {_time(one['to'], zone)}"
+    for one in view["triggers"]:
+        waits = [f"{count:,} for {what}" for what, count in one["waits_for"].items() if what.startswith("maintenance ")]
+        if waits:
+            yield f"  of trigger {one['name']} wait: {', '.join(waits)}"
 
 
 def _map(view: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
@@ -184,7 +211,7 @@ def say_plan(view: Mapping[str, Any]) -> None:
     for one in view["triggers"]:
         for line in _changed("Trigger", one):
             say(line)
-        for line in _fires(one["fires"], zone):
+        for line in _fires(one["fires"], zone, view["to"]):
             say(line)
     for one in view["jobs"]:
         for line in _changed("Job", one):
@@ -213,23 +240,26 @@ def _value(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _fires(fires: Mapping[str, Any] | None, zone: ZoneInfo) -> Iterator[str]:
+def _fires(fires: Mapping[str, Any] | None, zone: ZoneInfo, end: str) -> Iterator[str]:
     if fires is None:
         return
     if fires["problem"]:
         yield f"  When it fires is not known: {fires['problem']}"
         return
-    kinds = [(fires[kind], kind) for kind in ("appear", "vanish", "move") if fires[kind]]
+    verbs = {"appear": "appears", "vanish": "vanishes", "move": "moves"}
+    kinds = [(fires[kind], kind) for kind in verbs if fires[kind]]
     if not kinds:
         yield "  It fires as before"
         return
-    said = ", ".join(f"{count:,} {kind if count != 1 else kind + 's'}" for count, kind in kinds)
+    said = ", ".join(f"{count:,} {kind if count != 1 else verbs[kind]}" for count, kind in kinds)
     yield f"  Instants: {said}; {fires['before']:,} before, {fires['after']:,} after"
     for one in fires["first"]:
         yield f"    {_instant(one, zone)}"
     left = sum(count for count, _ in kinds) - len(fires["first"])
     if left > 0:
         yield f"    … and {left:,} more"
+    if fires["until"] != end:
+        yield f"    Compared until {_time(fires['until'], zone)}, as there are too many"
 
 
 def _instant(one: Mapping[str, Any], zone: ZoneInfo) -> str:

@@ -14,13 +14,16 @@ from engine.cli.failures import USAGE, CommandFailed, NoEngine, NotThere
 from engine.cli.output import say, say_table
 from engine.clock import SystemClock, rfc3339
 from engine.config.scalars import near
+from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import schedule_of
 from engine.decide.upcoming import clock_notes, upcoming
 from engine.errors import ConfigError, Conflict, EngineError
+from engine.units import format_span
 
 if TYPE_CHECKING:
     from engine.cli.session import Session
     from engine.config import Config
+    from engine.decide.windows import MaintenanceWindow
     from engine.triggers import Trigger
 
 log = logging.getLogger("engine.cli")
@@ -89,11 +92,20 @@ def _read(config: Config, name: str, *, count: int, since: datetime, remark: str
         hint = near(name, config.triggers)
         raise CommandFailed(f"there is no trigger {name}" + (f"; {hint}" if hint else ""))
     try:
-        instants = upcoming(trigger, since, default_zone=config.engine.timezone)
+        instants = upcoming(
+            trigger, since, default_zone=config.engine.timezone, windows=windows_for(trigger, config),
+            job=config.jobs[trigger.job],
+        )  # fmt: skip
     except Conflict as error:
         raise CommandFailed(str(error)) from None
     views = [one.view() for one in islice(instants, count)]
     return Ahead(trigger=name, next=views, why=None if views else _said_of_end(trigger, since), remark=remark)
+
+
+def windows_for(trigger: Trigger, config: Config) -> list[MaintenanceWindow]:
+    """Return the windows of the configuration that hold runs of a trigger."""
+    rule = Rule(trigger, config.jobs[trigger.job])
+    return [window for window in config.maintenance.values() if window.enabled and window.scope.holds(rule)]
 
 
 def _instant(text: str) -> datetime:
@@ -124,7 +136,7 @@ def say_upcoming(found: Ahead) -> None:
         [
             [
                 local_text(one["local"]), _utc_text(one["at"]),
-                *([_utc_text(one["fires_at"])] if late else []), one["note"] or "",
+                *([_later(one)] if late else []), one["note"] or "",
             ]
             for one in found.next
         ],
@@ -141,7 +153,7 @@ def forecast(config: Config) -> Forecast:
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for trigger in config.triggers.values():
-        if schedule_of(trigger) is None or not trigger.works:
+        if schedule_of(trigger) is None or why_disabled(trigger, config.jobs[trigger.job]) is not None:
             continue
         try:
             following = next(upcoming(trigger, now, default_zone=zone), None)
@@ -188,6 +200,12 @@ def local_text(local: str) -> str:
     """Return a local time of the API for people: the day of the week, and no zone."""
     at = datetime.fromisoformat(local.partition("[")[0])
     return f"{at:%a} {at.isoformat(sep=' ', timespec='seconds')}"
+
+
+def _later(view: dict[str, Any]) -> str:
+    """Say how much later than it is due an instant fires, where the load is spread."""
+    later = datetime.fromisoformat(view["fires_at"]) - datetime.fromisoformat(view["at"])
+    return f"+{format_span(later.total_seconds())}" if later else "then"
 
 
 def _zone(view: dict[str, Any]) -> str:

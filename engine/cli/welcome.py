@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say
 from engine.cli.pausing import sentences
 from engine.clock import rfc3339
@@ -38,6 +39,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
     lines += _listening(triggers, here, runtime.config.secrets)
     lines += _next(runtime, triggers)
     lines += _paused(runtime)
+    lines += _maintained(runtime)
     lines += _to_try(triggers, here)
     lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
     if sys.stdout.isatty():
@@ -97,6 +99,15 @@ def _paused(runtime: Runtime) -> list[str]:
     said = [line[:1].upper() + line[1:] for line in sentences(map(pause_view, pauses))]
     more = [f"{_INDENT}and {len(said) - MOST_LINES} more: see `triggers`"] if len(said) > MOST_LINES else []
     return ["", f"{count} paused{names}", *(f"{_INDENT}{line}" for line in said[:MOST_LINES]), *more]
+
+
+def _maintained(runtime: Runtime) -> list[str]:
+    """Say which maintenance windows are open."""
+    if runtime.operations is None:
+        return []
+    views = runtime.operations.maintenance.open_views()
+    said = [f"{_INDENT}{line[:1].upper()}{line[1:]}" for line in sentences_of_windows(views)]
+    return ["", "Runs wait for", *said[:MOST_LINES]] if said else []
 
 
 def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:

@@ -10,8 +10,10 @@ from typing import Any
 from engine.clock import EPOCH
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
 from engine.config.calendars import CalendarTable
+from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
 from engine.config.loops import find_loops, said_of_loop
+from engine.config.maintenance import MaintenanceTable
 from engine.config.model import (
     AdaptiveTable,
     Config,
@@ -21,6 +23,7 @@ from engine.config.model import (
     HttpSettings,
     HttpTable,
     JobTable,
+    OtherwiseTable,
     Shared,
     SourceTable,
     StoreSettings,
@@ -30,7 +33,9 @@ from engine.config.model import (
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
 from engine.decide.calendars import Calendar
+from engine.decide.conditions import Named
 from engine.decide.schedule import Schedule
+from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
@@ -43,7 +48,8 @@ _log = logging.getLogger(__name__)
 class Builder:
     """Makes a Config of the tables, by key, of which those that were wrong are BAD.
 
-    `owners` are those who have sources already; `calendars` are those that there are, unless the tables define them.
+    `owners` are those who have sources already; `calendars` are those that there are, unless the tables define them;
+    `always` the conditions that every trigger obeys, unless the tables say it.
     """
 
     def __init__(
@@ -53,12 +59,14 @@ class Builder:
         tables: Mapping[str, Any],
         owners: Owners | None = None,
         calendars: Mapping[str, Calendar] | None = None,
+        always: Collection[str] = (),
     ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._root = root
         self._tables = tables
         self._calendars = dict(calendars or {})
+        self._always = always
         self._icals: set[Path] = set()
         self.readable: Collection[Path] | None = None
         """The files that calendars may name; None: any."""
@@ -70,8 +78,10 @@ class Builder:
         self._check_exposure()
         self._check_data(engine)
         self._calendars |= self._read_calendars()
+        conditions = self._conditions()
         sources = self._sources()
         triggers = self.triggers(sources)
+        maintenance = self.maintenance()
         self._check_loops(triggers)
         self._check_retries(triggers)
         if len(self._problems):
@@ -89,6 +99,8 @@ class Builder:
             secrets=frozenset(self._reader.references.values),
             icals=frozenset(self._icals),
             calendars=self._calendars,
+            conditions=conditions,
+            maintenance=maintenance,
         )
 
     def _at(self, path: KeyPath, message: str, hint: str | None = None) -> None:
@@ -174,6 +186,49 @@ class Builder:
                 self._reader.refuse(error, CalendarTable, self._root.nearest(path), path)
         return found
 
+    def _conditions(self) -> dict[str, Named]:
+        """Return the conditions, but for those that are wrong."""
+        tables: Mapping[str, ConditionTable] = self._reader.sound.get(("conditions",), {})
+        found = {
+            name: table.condition(name, self._defined_in(("conditions", name))) for name, table in tables.items()
+        }  # fmt: skip
+        tell_circles(found, lambda name, message: self._at(("conditions", name), message))
+        return found
+
+    def _hold(self, name: str, table: TriggerTable) -> float | None:
+        """Return how long runs of a trigger wait for its conditions; tell where it has none to wait for."""
+        if table.otherwise is None:
+            return None
+        engine = self._tables.get("engine")
+        always = self._always if engine is None else getattr(engine, "conditions", ("unread",))
+        path = ("triggers", name, "otherwise")
+        if not table.conditions and not always and not self._root.nearest(path).place.origin:
+            self._at(path, "has no effect, as there is no condition that could keep a run", "name some in conditions")
+        return table.otherwise.hold if isinstance(table.otherwise, OtherwiseTable) else None
+
+    def maintenance(self, settings: dict[str, Any] | None = None) -> dict[str, MaintenanceWindow]:
+        """Return the maintenance windows, but for those that are wrong; `settings` are what the API was given."""
+        tables: Mapping[str, MaintenanceTable] = self._reader.sound.get(("maintenance",), {})
+        found: dict[str, MaintenanceWindow] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("maintenance", name)
+            schedule = None
+            if table.on is not None:
+                schedule = self._schedule(f"maintenance {name}", table.on, (*path, table.on.name))
+                if schedule is None:
+                    continue
+            try:
+                found[name] = table.window(
+                    name, schedule=schedule, timezone=self._reader.timezone, defined_in=self._defined_in(path),
+                    settings=settings,
+                )  # fmt: skip
+            except BadSetting as error:
+                self._reader.refuse(error, MaintenanceTable, self._root.nearest(path), path)
+            except Exception as error:  # plugin code
+                _log.warning("Window %s: its timer raised", name, exc_info=True, extra={"action": "plugin.timer"})
+                self._at(path, f"its timer raised {type(error).__name__}: {error}")
+        return found
+
     def _sources(self) -> dict[str, SharedSource]:
         """Return the sources with a name, but for those that are wrong."""
         found: dict[str, SharedSource] = {}
@@ -231,8 +286,11 @@ class Builder:
             throttle=None if table.throttle is None else table.throttle.rule(),
             expires_s=table.expires,
             adaptive=self._adaptive(name, table.adaptive, on),
+            conditions=tuple(dict.fromkeys(table.conditions)),
+            hold_s=self._hold(name, table),
             priority=_priority(table.priority),
             priority_max=_priority(table.priority_max),
+            max_waiting=table.max_waiting,
             timeout_s=table.timeout,
             retry=None if table.retry is None else table.retry.change(),
             data=table.data,

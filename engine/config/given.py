@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ from engine.config.references import References
 from engine.config.scalars import near
 from engine.config.shapes import NAME_KINDS, fields_of
 from engine.config.source_ids import Owners
+from engine.decide.windows import MaintenanceWindow
 from engine.errors import ConfigError, ConfigProblem, PluginError
 from engine.jobs import Job
 from engine.plugin import Source
@@ -27,6 +28,8 @@ from engine.registry import Registry
 from engine.triggers import Trigger
 
 _log = logging.getLogger(__name__)
+
+_REFERENCE_KEYS = frozenset({"env", "file", "generate"})
 
 TRIGGER_KEYS = frozenset(field.key for field in fields_of(TriggerTable))
 
@@ -83,6 +86,20 @@ class Given:
             raise
         return triggers[name]
 
+    def maintenance(self, name: str, settings: Mapping[str, Any], place: Place) -> MaintenanceWindow:
+        """Return a maintenance window; raise ConfigError with all that is wrong.
+
+        Its settings come from outside, so no text of them may refer to the environment or to a file. Whether the
+        triggers and jobs of its scope are there is not looked at.
+        """
+        if (path := _reference_in(settings, f"maintenance.{name}")) is not None:
+            message = "refers to the environment or a file, which only a configuration file may"
+            raise ConfigError([problem(place, path, message)])
+        reading = self._read("maintenance", name, settings, place)
+        windows = reading.builder.maintenance(dict(settings))
+        reading.finish()
+        return windows[name]
+
     def forget(self, trigger: str) -> None:
         """Forget a trigger: its source is no longer its."""
         self._owners.forget_trigger(trigger)
@@ -98,6 +115,10 @@ class Given:
         wrong: list[ConfigProblem] = []
         for source in self._config.sources.values():
             wrong += self._unmet(mentions(source.on, ("sources", source.name, source.on.name)), source.defined_in)
+        for one in self._config.conditions.values():
+            if one.check is not None:
+                path = ("conditions", one.name, "check", one.check.name)
+                wrong += self._unmet(mentions(one.check, path), one.defined_in)
         for trigger in self._triggers.values():
             wrong += self._unmet_of(trigger)
         if not wrong:
@@ -185,10 +206,11 @@ class Given:
         reader.elsewhere = DEFINED_BY_CODE
         reader.named["source_name"] = self._config.sources.keys()
         reader.named["calendar"] = self._config.calendars.keys()
+        reader.named["condition"] = self._config.conditions.keys()
         reader.sound[("sources",)] = dict(self._config.sources)
         shape = next(field.shape for field in fields_of(Root) if field.key == table)
         tables = reader.read(shape, root.value[table], (table,))
-        builder = Builder(reader, root, {}, self._owners, self._config.calendars)
+        builder = Builder(reader, root, {}, self._owners, self._config.calendars, self._config.engine.conditions)
         reading = _Reading(problems=problems, references=references, builder=builder, tables=tables)
         if len(problems):
             reading.finish()
@@ -224,6 +246,32 @@ class _Reading(Struct):
             self.references.write_generated()
         if len(self.problems):
             raise error_of(self.problems, self.references)
+
+
+def window_reader(
+    config: Config, registry: Registry, environment: Mapping[str, str]
+) -> Callable[[str, dict[str, Any]], MaintenanceWindow]:
+    """Return what makes maintenance windows of their names and settings; it raises ConfigError."""
+    place = Place(file="", line=0, base=config.base, order=0)
+
+    def read(name: str, settings: dict[str, Any]) -> MaintenanceWindow:
+        given = Given(config=config, registry=registry, environment=environment, jobs=config.jobs, triggers={})
+        return given.maintenance(name, settings, place)
+
+    return read
+
+
+def _reference_in(value: Any, path: str) -> str | None:
+    """Return the path of a reference within settings, where there is one."""
+    if isinstance(value, Mapping):
+        if value and value.keys() <= _REFERENCE_KEYS:
+            return path
+        children = [(f"{path}.{key}", child) for key, child in value.items()]
+    elif isinstance(value, list):
+        children = [(f"{path}[{index}]", child) for index, child in enumerate(value)]
+    else:
+        return None
+    return next((found for at, child in children if (found := _reference_in(child, at)) is not None), None)
 
 
 def problem(place: Place, path: str, message: str, hint: str | None = None) -> ConfigProblem:

@@ -6,28 +6,42 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
+from engine.config.maintenance import MaintenanceTable
 from engine.config.model import PresetTable, Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
 from engine.config.references import References
-from engine.config.scalars import near
+from engine.config.scalars import near, noun_of
 from engine.config.shapes import TEXT_KINDS, Shape, fields_of
 from engine.errors import PluginError
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES
-from engine.plugin import BadSetting, Plugin, Runner, Source, Timer
+from engine.plugin import BadSetting, Condition, Plugin, Runner, Source, Timer
 from engine.registry import Kind, Registry, check_plugin
 
 _log = logging.getLogger(__name__)
 
+_KINDS: dict[str, tuple[Kind, ...]] = {"runner": ("runner",), "condition": ("condition",), "timer": ("timer",)}
+_WANTED: dict[str, tuple[type[Plugin], ...]] = {
+    "runner": (Runner,), "condition": (Condition,), "timer": (Timer,),
+}  # fmt: skip
+
 
 def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
-    """Return the plugins that a table takes: runners, or sources and timers (in `on` also what names a shared one)."""
+    """Return the plugins that a table takes: runners, conditions, timers, or both sources and timers.
+
+    In `on` that is also what names a shared one.
+    """
     if of == "runner":
         return {**registry.runners}
+    if of == "condition":
+        return {**registry.conditions}
+    if of == "timer":
+        return {**registry.timers}
     found: dict[str, type[Plugin]] = {**registry.sources, **registry.timers}
     return {**found, Shared.name: Shared} if of == "on" else found
 
@@ -87,7 +101,19 @@ class SettingsReader(Reader):
                 self.partial = False
         if shape.kind == "plugin" and isinstance(node.value, Plugin):
             return self._take(shape, node, path)
+        if shape.cls is MaintenanceTable and isinstance(node.value, dict):
+            return self._read_maintenance(shape, node, path)
         return super().read(shape, node, path)
+
+    def _read_maintenance(self, shape: Shape, node: Node, path: KeyPath) -> Any:
+        """Read a window, whose timer goes by the window's zone where it names none."""
+        zone, outer = node.value.get("timezone"), self.timezone
+        if zone is not None and isinstance(zone.value, str) and zone.value in available_timezones():
+            self.timezone = zone.value
+        try:
+            return super().read(shape, node, path)
+        finally:
+            self.timezone = outer
 
     def enter(self, cls: type[Struct], node: Node) -> None:
         if issubclass(cls, TriggerTable):
@@ -112,7 +138,7 @@ class SettingsReader(Reader):
         return plugins_of(self.registry, shape.of).keys()
 
     def read_plugin(self, shape: Shape, node: Node, path: KeyPath) -> Any:
-        noun = "runner" if shape.of == "runner" else "source or timer"
+        noun = noun_of(shape)
         known = plugins_of(self.registry, shape.of)
         if len(node.value) != 1:
             found = " and ".join(show_value(name) for name in node.value) or "none"
@@ -133,7 +159,7 @@ class SettingsReader(Reader):
             self.names = outer
 
     def _unknown(self, of: str, noun: str, name: str, node: Node, path: KeyPath) -> None:
-        kinds: tuple[Kind, ...] = ("runner",) if noun == "runner" else ("source", "timer")
+        kinds: tuple[Kind, ...] = _KINDS.get(of, ("source", "timer"))
         broken = self.registry.broken(name, *kinds)
         if broken is not None:
             message = f"the plugin {show_value(name)} ({broken.origin}) can't be used: {broken.error}"
@@ -161,7 +187,7 @@ class SettingsReader(Reader):
     def _take(self, shape: Shape, node: Node, path: KeyPath) -> Any:
         """Take a plugin that code has made of its settings."""
         plugin: Plugin = node.value
-        noun, wanted = ("runner", Runner) if shape.of == "runner" else ("source or timer", (Source, Timer))
+        noun, wanted = noun_of(shape), _WANTED.get(shape.of, (Source, Timer))
         try:
             check_plugin(type(plugin))
             if not isinstance(plugin, wanted):

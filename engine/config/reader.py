@@ -94,7 +94,10 @@ class Reader:
         for inline in fields_of(cls):
             if inline.shape.inline:
                 takes = self.plugin_names(inline.shape)
-                named = {key: child for key, child in others.items() if key in takes} or others
+                named = {key: child for key, child in others.items() if key in takes}
+                if not named and not inline.required:
+                    continue  # none of them is the name of one: each is told as unknown
+                named = named or others
                 missing = not named and (self.incomplete or self.partial)
                 table = Node(named, node.place, node.shown)
                 values[inline.name] = BAD if missing else self.read(inline.shape, table, path)

@@ -34,6 +34,7 @@ _EXPECTED = {
     "source_name": "the name of a source",
     "preset": "the name of a preset",
     "calendar": "the name of a calendar",
+    "condition": "the name of a condition",
     "path": "a path, as text",
     "slug": "a name",
     "listen": '"host:port" or "[ipv6]:port"',
@@ -41,7 +42,7 @@ _EXPECTED = {
     "datetime": "an instant such as 2030-01-31T02:00:00Z",
     "moment": 'an instant such as "2030-01-31T02:00:00+01:00", or a local time such as "2030-01-31 02:00"',
     "date": "a date such as 2030-01-31",
-    "time": "a time of day such as 02:00:00",
+    "time": 'a time of day such as "02:00"',
     "struct": "a table",
     "dict": "a table",
     "data": "a table",
@@ -53,15 +54,17 @@ _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "secret": (str,), "timezone": (str,), "expression": (str,), "template": (str,),
     "duration": (str,), "size": (str,), "path": (str,), "slug": (str,),
     "job": (str,), "trigger": (str,), "source_name": (str,), "calendar": (str,),
-    "preset": (str,), "listen": (str,), "store_url": (str,),
+    "preset": (str,), "condition": (str,), "listen": (str,), "store_url": (str,),
     "int": (int,), "float": (int, float), "bool": (bool,),
-    "datetime": (datetime,), "moment": (datetime, str), "date": (date,), "time": (time,),
+    "datetime": (datetime,), "moment": (datetime, str), "date": (date,),
+    "time": (time, str),
     "list": (list,), "struct": (dict,), "dict": (dict,), "data": (dict,), "data_templates": (dict,),
     "plugin": (dict,),
 }  # fmt: skip
 
 
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}:\d{2})?\Z", re.ASCII)
+_TIME = re.compile(r"\d{2}:\d{2}(?::\d{2})?\Z", re.ASCII)
 _MOMENT_HINT = 'write "2030-01-31T02:00:00+01:00", or "2030-01-31 02:00" for a local time'
 
 
@@ -99,9 +102,13 @@ def expected(shape: Shape) -> str:
     if shape.kind == "list":
         return f"a list of {_plural(shape.items[0])}"
     if shape.kind == "plugin":
-        noun = "runner" if shape.of == "runner" else "source or timer"
-        return f"a table with one {noun} and its settings"
+        return f"a table with one {noun_of(shape)} and its settings"
     return _EXPECTED[shape.kind] + (_range(shape) if shape.kind in ("int", "float") else "")
+
+
+def noun_of(shape: Shape) -> str:
+    """Say what kind of plugin a table names."""
+    return shape.of if shape.of in ("runner", "timer", "condition") else "source or timer"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -162,6 +169,7 @@ def _plural(shape: Shape) -> str:
         "job": "names of jobs",
         "trigger": "names of triggers",
         "calendar": "names of calendars",
+        "condition": "names of conditions",
         "int": "whole numbers",
         "float": "numbers",
     }
@@ -248,6 +256,17 @@ def _moment(value: datetime | str, base: Path) -> datetime:
     return value if value.tzinfo is None else _in_utc(value)
 
 
+def _time(value: time | str, base: Path) -> time:
+    if isinstance(value, time):
+        return value
+    if not _TIME.match(value):
+        raise Mismatch("which is no time of day", 'write "02:00"')
+    try:
+        return time.fromisoformat(value)
+    except ValueError as error:
+        raise Mismatch(f"which is no time of day: {error}", 'from "00:00" to "23:59"') from None
+
+
 def _in_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
@@ -290,6 +309,7 @@ _CONVERTERS: dict[str, Callable[[Any, Path], Any]] = {
     "path": _path,
     "datetime": _datetime,
     "moment": _moment,
+    "time": _time,
     "slug": _slug,
     "listen": _listen,
     "store_url": _store_url,

@@ -25,6 +25,7 @@ _SLUG_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 _DURATION_PATTERN = r"^(P.+|(\d+(\.\d+)?(ms|s|m|h|d|w))+)$"
 _SIZE_PATTERN = r"^\d+(\.\d+)?\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$"
 _MOMENT_PATTERN = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?$"
+_TIME_PATTERN = r"^\d{2}:\d{2}(:\d{2})?$"
 _FIELD_LINE = re.compile(r"^- ((?:`\w+`(?:, )?)+): ", re.MULTILINE)
 
 _REFERENCE = {
@@ -62,7 +63,7 @@ _SIMPLE: dict[str, dict[str, Any]] = {
     "datetime": {"type": "string", "format": "date-time"},
     "moment": {"type": "string", "pattern": _MOMENT_PATTERN},
     "date": {"type": "string", "format": "date"},
-    "time": {"type": "string", "format": "time"},
+    "time": {"type": "string", "pattern": _TIME_PATTERN},
     "any": {},
     "data": {"type": "object"},
     "data_templates": {"type": "object"},
@@ -132,7 +133,7 @@ class _Writer:
             text = field.shape.description or texts.get(field.name, "")
             properties[field.key] = self._field(field, text)
         required = [field.key for field in fields if field.required]
-        inline = [field.shape for field in fields_of(cls) if field.shape.inline]
+        inline = [field for field in fields_of(cls) if field.shape.inline]
         whole = {
             "type": "object",
             "description": _FIELD_LINE.split(inspect.cleandoc(cls.__doc__ or ""), maxsplit=1)[0].strip(),
@@ -158,10 +159,12 @@ class _Writer:
         exact = {"properties": {"on": on}, "required": required}
         return {**whole, "if": {"required": ["preset"]}, "then": partial, "else": exact}
 
-    def _inline(self, shape: Shape) -> dict[str, Any]:
-        """Return what lets exactly one plugin stand among the other keys of a table."""
-        plugins = self._plugins(shape)["properties"]
+    def _inline(self, field: Field) -> dict[str, Any]:
+        """Return what lets exactly one plugin, or none where that may be, stand among the other keys of a table."""
+        plugins = self._plugins(field.shape)["properties"]
         one_of = [{"properties": {name: table}, "required": [name]} for name, table in plugins.items()]
+        if not field.required:
+            one_of.append({"not": {"anyOf": [{"required": [name]} for name in plugins]}})
         return {"oneOf": one_of, "unevaluatedProperties": False}
 
     def _field(self, field: Field, description: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from engine.decide.priority import rank
 from engine.decide.retry import delay_s
 from engine.jobs import OnCrash, RetryPolicy
 from engine.plugin import Outcome
-from engine.runs import Attempt, Run, RunState, Step
+from engine.runs import CANCELLING, Attempt, Run, RunState, Step
 from engine.units import format_span
 
 MOST_CRASHES = 10
@@ -68,6 +68,21 @@ def after_replacement(run: Run, by: str, started_at: datetime, now: datetime) ->
     return AttemptEnd(step=step, attempt=attempt, attempt_count=run.attempt)
 
 
+def after_cancel(run: Run, said: str, started_at: datetime, now: datetime) -> AttemptEnd:
+    """Return what follows an attempt that was cut off as somebody cancelled its run: the end of that."""
+    step = Step(at=now, state=RunState.CANCELLED, code="cancelled", reason=said)
+    return AttemptEnd(
+        step=step, attempt=_record(run, started_at, step, RunState.CANCELLED), attempt_count=run.attempt
+    )  # fmt: skip
+
+
+def after_cut(run: Run, said: str, started_at: datetime, now: datetime) -> AttemptEnd:
+    """Return what follows an attempt that was cut off for a maintenance window: the end of its run."""
+    step = Step(at=now, state=RunState.CANCELLED, code="maintenance", reason=f"cancelled: {said}")
+    attempt = _record(run, started_at, step, RunState.CANCELLED)
+    return AttemptEnd(step=step, attempt=attempt, attempt_count=run.attempt)
+
+
 def said_of_replacement(state: RunState, by: str) -> str:
     """Say that a run came to an end as a later one takes its place."""
     return f"{state}: run {by} takes its place (overlap: replace)"
@@ -87,6 +102,9 @@ def after_crash(run: Run, on_crash: OnCrash, now: datetime, ended: int, ageing_s
     found = f"; {ended} of its processes ended" if ended else ""
     crashes = sum(not attempt.counted and attempt.code == "engine_died" for attempt in run.attempts)
     started_at = run.started_at or now
+    if run.code == CANCELLING:
+        asked = run.reason.removeprefix(f"{CANCELLING}: ")
+        return after_cancel(run, f"cancelled: {asked}; the engine died meanwhile{found}", started_at, now)
     if on_crash is OnCrash.RETRY and crashes < MOST_CRASHES:
         step = Step(
             at=now, state=RunState.QUEUED, code="engine_died",

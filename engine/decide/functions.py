@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from engine.errors import ExpressionError, InvalidEvent, said
 from engine.events import Event
-from engine.expressions import render
+from engine.expressions import Scope, render
 from engine.payload import copied, survey
 from engine.triggers import Judge
 
@@ -36,6 +36,9 @@ class Function:
     def holds(self, event: Event) -> bool:
         """Return whether the function's answer counts as true."""
         return self._call(event, bool)
+
+    def seen(self, scope: Scope) -> None:
+        """Return what of an event is recorded: nothing, as which parts the function looked at is not known."""
 
     def key(self, event: Event) -> str:
         """Return the function's answer as text, as that of an expression would be written."""

@@ -96,12 +96,21 @@ def due(dates: Dates, since: datetime, now: datetime, rule: Misfire = MISFIRE) -
 def _gap(dates: Dates, since: datetime, last: datetime) -> Gap:
     """Count what is due after `since`, up to `last`, which is."""
     first = dates.next(since) or last
-    counted = dates.count(first, last)
-    if counted is not None:
-        return Gap(first=first, last=last, count=counted, more=False)
+    count, more = counted(dates, first, last)
+    return Gap(first=first, last=last, count=count, more=more)
+
+
+def counted(dates: Dates, first: datetime, last: datetime) -> tuple[int, bool]:
+    """Return how many instants are due from one to another, both of which are, and whether there are more.
+
+    There are where the timer can't count, and stepping stops at `MOST_COUNTED`.
+    """
+    whole = dates.count(first, last)
+    if whole is not None:
+        return whole, False
     step: datetime | None = first
-    counted = 0
-    while step is not None and step <= last and counted < MOST_COUNTED:
-        counted += 1
+    steps = 0
+    while step is not None and step <= last and steps < MOST_COUNTED:
+        steps += 1
         step = dates.next(step)
-    return Gap(first=first, last=last, count=counted, more=step is not None and step <= last)
+    return steps, step is not None and step <= last

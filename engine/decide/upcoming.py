@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -11,8 +12,11 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from engine.clock import rfc3339
+from engine.decide.rules import why_disabled
 from engine.decide.schedule import Schedule, schedule_of
+from engine.decide.windows import After, MaintenanceWindow, open_at, shown
 from engine.errors import Conflict, PluginError
+from engine.jobs import Job
 from engine.triggers import Pause, Trigger
 
 LARGEST_COUNT, DEFAULT_COUNT = 1000, 10
@@ -56,11 +60,14 @@ def upcoming(
     schedule: Schedule | None = None,
     pause: Pause | None = None,
     default_zone: str = "UTC",
+    windows: Sequence[MaintenanceWindow] = (),
+    job: Job | None = None,
 ) -> Iterator[Upcoming]:
     """Yield the due instants of a trigger that are later than `after`, one by one; mostly they have no end.
 
-    `schedule` is what it goes by, where that is not the configured one. Those of a trigger that is disabled have a note
-    that says so, and so have those that fall into its `pause`. `default_zone` is that of timers which name none.
+    `schedule` is what it goes by, where that is not the configured one. Those of a trigger that is disabled, or
+    whose `job` is, have a note that says so, and so have those that fall into its `pause`, or fire in one of `windows`.
+    `default_zone` is that of timers which name none.
 
     Raises Conflict, at once, where the trigger is on no timer, and PluginError, on the way, where its timer fails.
     """
@@ -69,16 +76,20 @@ def upcoming(
         raise Conflict(
             f"trigger {trigger.name} is on no timer but on {trigger.on.name}: what happens there makes it due, not time"
         )
-    return _walk(trigger, schedule, after, pause, default_zone)
+    return _walk(trigger, schedule, after, pause, default_zone, windows, why_disabled(trigger, job))
 
 
 def _walk(
-    trigger: Trigger, schedule: Schedule, after: datetime, pause: Pause | None, default_zone: str
+    trigger: Trigger,
+    schedule: Schedule,
+    after: datetime,
+    pause: Pause | None,
+    default_zone: str,
+    windows: Sequence[MaintenanceWindow],
+    disabled: str | None,
 ) -> Iterator[Upcoming]:
     zone = schedule.timer.timezone or default_zone
     place = ZoneInfo(zone)
-    why = trigger.why_disabled()
-    disabled = None if why is None else f"trigger {trigger.name} {why}"
     parts = () if pause is None else pause.parts or (pause,)
     at: datetime | None = after
     while at is not None:
@@ -97,8 +108,20 @@ def _walk(
             raise PluginError(f"the timer of trigger {trigger.name} raised {type(error).__name__}: {error}") from error
         at = following
         paused = [part.said() for part in parts if part.holds(at)]
-        said = "; ".join(filter(None, (note, disabled, *paused))) or None
+        held = [text for window in windows if (text := _held(window, fires_at)) is not None]
+        said = "; ".join(filter(None, (note, disabled, *paused, *held))) or None
         yield Upcoming(at=at, local=local, zone=zone, fires_at=fires_at, note=said)
+
+
+def _held(window: MaintenanceWindow, at: datetime) -> str | None:
+    """Say what becomes of what fires at an instant, where the window is open then."""
+    opening = None
+    with suppress(Exception):  # plugin code, which is told of where its window is shown
+        opening = open_at(window.pattern, at)
+    if opening is None:
+        return None
+    become = "skipped for" if window.after is After.DROP else "held by"
+    return f"{become} maintenance {window.name} until {shown(opening.end)}"
 
 
 def clock_notes(trigger: Trigger, after: datetime, until: datetime, *, default_zone: str = "UTC") -> Iterator[Upcoming]:

@@ -14,7 +14,7 @@ from engine.foresight.tally import NOTABLE, Counts, Item, Tally
 from engine.units import format_span
 
 _COUNTED = (
-    "due", "runs", "waited", "caught_up", "skipped", "replaced", "missed", "paused", "filtered",
+    "due", "runs", "waited", "caught_up", "skipped", "replaced", "cancelled", "missed", "paused", "filtered",
     "deduplicated", "rate_limited", "joined", "interrupted", "timed_out", "running", "unfinished",
 )  # fmt: skip
 
@@ -71,6 +71,7 @@ class Forecast:
             ],
             "examples": {kind: tally.examples[kind] for kind in NOTABLE if tally.examples[kind]},
             "hours": [_hour_view(hour) for hour in tally.load.hours(world.timezone)],
+            "maintenance": self._simulation.openings(),
             "quiet": [_window_view(window) for window in windows],
         }
 

@@ -16,9 +16,10 @@ class Going(Struct, gc=False, eq=False, kw_only=True):
     - `number`: the how-manieth run it is.
     - `due_us`: its due instant, or when the run that it follows ended.
     - `ready_us`: since when it waits for a slot alone; `created_us`: when it came to be.
-    - `waits_for`: what it waited for, in words, where it had to.
+    - `waits_for`: what it waited for, in words, where it had to; `until_us`: until when, where that was known.
     - `ends_us`: when it is to end, from its start on.
     - `scheduled`: whether it is by a due instant.
+    - `begun`: whether it was started once.
     - `late`: whether it makes up for an instant that was missed; `exempt`: whether overlap does not count for it.
     """
 
@@ -29,6 +30,8 @@ class Going(Struct, gc=False, eq=False, kw_only=True):
     ready_us: int
     rank: int
     waits_for: str = ""
+    until_us: int = -1
+    begun: bool = False
     started_us: int = -1
     ends_us: int = -1
     late: bool = False

@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.config import Config
+from engine.config.schema import written
+from engine.config.shapes import Shape, fields_of
 from engine.decide.schedule import schedule_of
 from engine.jobs import Job
 from engine.plugin import Plugin
@@ -80,10 +82,12 @@ class _Comparison:
         if isinstance(old, Struct) and type(old) is type(new):
             name = f"{key}.{old.name}" if isinstance(old, Plugin) else key
             fields = zip(old.__struct_fields__, old.__struct_encode_fields__, strict=True)
-            for field, written in fields:
+            shapes = {field.name: field.shape for field in fields_of(type(old))} if isinstance(old, Plugin) else {}
+            for field, key_of in fields:
                 if key or field not in _NOT_COMPARED:
-                    below = _RENAMED.get(field, written).removesuffix("_s")
-                    before, after = (_in_words(field, getattr(side, field)) for side in (old, new))
+                    below = _RENAMED.get(field, key_of).removesuffix("_s")
+                    shape = shapes.get(field)
+                    before, after = (_in_words(field, getattr(side, field), shape) for side in (old, new))
                     yield from self.changes(before, after, f"{name}.{below}" if name else below)
         elif isinstance(old, Mapping) and isinstance(new, Mapping):
             for each in [*old, *(other for other in new if other not in old)]:
@@ -97,8 +101,13 @@ class _Comparison:
         return {value.name: self._show(value)} if isinstance(value, Plugin) else self._show(value)
 
 
-def _in_words(field: str, value: Any) -> Any:
-    return format_duration(value) if field.endswith("_s") and isinstance(value, (int, float)) else value
+def _in_words(field: str, value: Any, shape: Shape | None) -> Any:
+    """Return durations and sizes as the configuration writes them: plugins say in `shape` what is one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    if shape is not None:
+        return written(value, shape)
+    return format_duration(value) if field.endswith("_s") else value
 
 
 def _named(

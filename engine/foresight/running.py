@@ -11,9 +11,11 @@ from engine.decide.limits import Slots
 from engine.decide.overlap import START, Action, Decision, OpenRun
 from engine.decide.overlap import decide as decide_overlap
 from engine.decide.priority import rank
+from engine.decide.windows import MaintenanceWindow
 from engine.foresight.agenda import Agenda, Phase
 from engine.foresight.line import Going, Line
 from engine.foresight.tally import Tally
+from engine.foresight.upkeep import Upkeep
 from engine.jobs import Job, Overlap
 from engine.runs import RunState
 
@@ -25,12 +27,15 @@ class Running:
     """Starts runs where slots are free, and ends them when their time has come."""
 
     def __init__(
-        self, jobs: Iterable[Job], *, concurrency: int, ageing_s: float, agenda: Agenda, tally: Tally, ended: Ended
+        self, jobs: Iterable[Job], *, concurrency: int, ageing_s: float, agenda: Agenda, tally: Tally, ended: Ended,
+        upkeep: Upkeep,
     ) -> None:  # fmt: skip
         self._ageing_s = ageing_s
         self._agenda = agenda
         self._tally = tally
         self._ended = ended
+        self._upkeep = upkeep
+        upkeep.give_back, upkeep.drop, upkeep.cut = self._take_back, self._drop, self._cut
         self._line = Line()
         self._slots = Slots(concurrency)
         # Of the jobs with a limit: the runs that are open, by number, as far as another one may meet them.
@@ -45,17 +50,19 @@ class Running:
     def stop(self) -> None:
         """Start nothing more until the engine is back."""
         self._up = False
+        self._upkeep.stop()
 
     def come_back(self, at_us: int) -> None:
         """Start what waits."""
         self._up = True
+        self._upkeep.come_back(at_us)
         self._pump(at_us)
 
     def tell_rest(self, at_us: int) -> None:
         """Tell of what still runs or waits at the very end."""
         for run in self._active.values():
             self._tally.ended(run, at_us, "running")
-        for run in self._line.waiting():
+        for run in (*self._line.waiting(), *self._upkeep.waiting()):
             self._tally.left_waiting(run, "waiting")
 
     def ready(self, run: Going, at_us: int) -> None:
@@ -65,10 +72,30 @@ class Running:
         if lane is not None and not self._has_room(run, lane, at_us):
             return
         if self._up and self._slots.may_start(job) and not self._line.has(job):
-            self._start(run, at_us)
+            if not self._upkeep.keeps(run, at_us):
+                self._start(run, at_us)
             return
         run.waits_for = self._slots.said_of_wait(job) if self._up else "the engine, which is down"
         self._wait(run, at_us)
+
+    def _take_back(self, run: Going, at_us: int) -> None:
+        """Put a run that has waited for a window back in line."""
+        self._line.push(run)
+        self._pump(at_us)
+
+    def _drop(self, run: Going, at_us: int, why: str) -> None:
+        self._forget_open(run)
+        self._tally.skipped(run, at_us, why)
+
+    def _cut(self, window: MaintenanceWindow, at_us: int) -> None:
+        """Cancel what runs as a window opens."""
+        cut = [run for run in self._active.values() if window.scope.holds(run.course.rule)]
+        for run in cut:
+            self._leave(run)
+            self._forget_open(run)
+            self._tally.ended(run, at_us, "cancelled", f"maintenance {window.name} is open (running = cancel)")
+            self._pump(at_us)
+            self._ended(run, RunState.CANCELLED, at_us)
 
     def _wait(self, run: Going, at_us: int) -> None:
         self._line.push(run)
@@ -104,7 +131,9 @@ class Running:
         decision = self._meet(run, before)
         self._wait(run, at_us)
         for number in map(int, decision.drops):
-            self._tally.skipped(self._line.remove(run.course.job.name, number), at_us, "a newer run takes its place")
+            held = self._upkeep.has(number)
+            dropped = self._upkeep.take(number) if held else self._line.remove(run.course.job.name, number)
+            self._tally.skipped(dropped, at_us, "a newer run takes its place")
             del lane[number]
         if decision.cancels is not None:
             number = int(decision.cancels)
@@ -126,7 +155,7 @@ class Running:
         lane = self._open.get(course.job.name)
         if lane is not None:
             self._begin_open(run, lane)
-        run.started_us = at_us
+        run.started_us, run.begun = at_us, True
         run.ends_us = at_us + course.length_us
         self._active[run.number] = run
         self._agenda.push(run.ends_us, Phase.END, partial(self._end, run))
@@ -159,14 +188,15 @@ class Running:
     def _forget_open(self, run: Going) -> None:
         lane = self._open.get(run.course.job.name)
         if lane is not None:
-            del lane[run.number]
+            lane.pop(run.number, None)
 
     def _pump(self, at_us: int) -> None:
         while self._up and self._slots.taken < self._slots.most:
             run = self._line.take(self._slots.may_start)
             if run is None:
                 return
-            self._start(run, at_us)
+            if not self._upkeep.keeps(run, at_us):
+                self._start(run, at_us)
 
     def cut_off(self, at_us: int) -> None:
         """Queue again what did not end in time: the attempt does not count, and its place is that of its beginning."""

@@ -2,14 +2,15 @@
 
 `agenda` holds what is to happen when, `timetable` follows the schedules, `running` has the slots. Everything that is
 decided is decided by what the running engine asks too: schedules, the misfire rule, pauses, filters, shaping,
-overlap, limits and ranks. Runs are taken to last as long as they are said to, and to succeed. It begins with an idle
-engine.
+overlap, maintenance windows, limits and ranks. Runs are taken to last as long as they are said to, and to succeed. It
+begins with an idle engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from msgspec import Struct
 
@@ -18,6 +19,7 @@ from engine.config import Config
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
 from engine.decide.schedule import schedule_of
+from engine.decide.windows import MaintenanceWindow
 from engine.errors import EngineError, ExpressionError
 from engine.events import Event
 from engine.following import Followers
@@ -29,6 +31,7 @@ from engine.foresight.running import Running
 from engine.foresight.shaping import Shaping
 from engine.foresight.tally import Tally
 from engine.foresight.timetable import Timetable
+from engine.foresight.upkeep import Upkeep
 from engine.jobs import Job
 from engine.plugin import Source
 from engine.runs import RunState
@@ -46,7 +49,8 @@ class Downtime(Struct, frozen=True, kw_only=True):
 
 
 class World(Struct, frozen=True, kw_only=True):
-    """What is known of the engine: its triggers and jobs, its limits, and the `pauses` that hold, by trigger."""
+    """What is known of the engine: its triggers and jobs, its limits, the `pauses` that hold, by trigger, and its
+    `maintenance` windows."""
 
     triggers: Mapping[str, Trigger]
     jobs: Mapping[str, Job]
@@ -55,16 +59,20 @@ class World(Struct, frozen=True, kw_only=True):
     shutdown_grace_s: float
     timezone: str
     pauses: Mapping[str, Pause] = {}
+    maintenance: tuple[MaintenanceWindow, ...] = ()
 
     @classmethod
     def of(
-        cls, config: Config, *, triggers: Mapping[str, Trigger], jobs: Mapping[str, Job], pauses: Mapping[str, Pause]
+        cls, config: Config, *, triggers: Mapping[str, Trigger], jobs: Mapping[str, Job], pauses: Mapping[str, Pause],
+        maintenance: Iterable[MaintenanceWindow],
     ) -> World:  # fmt: skip
-        """Return it for a configuration, of which triggers and jobs may be others by now."""
+        """Return it for a configuration, of which triggers, jobs and windows may be others by now."""
         engine = config.engine
+        kept = engine.reserve.manual + engine.reserve.backfill  # what it computes comes by itself
         return cls(
-            triggers=triggers, jobs=jobs, concurrency=engine.concurrency, ageing_s=engine.ageing_s,
+            triggers=triggers, jobs=jobs, concurrency=engine.concurrency - kept, ageing_s=engine.ageing_s,
             shutdown_grace_s=engine.shutdown_grace_s, timezone=engine.timezone, pauses=pauses,
+            maintenance=tuple([window for window in maintenance if window.enabled]),
         )  # fmt: skip
 
 
@@ -94,12 +102,13 @@ class Simulation:
         self._world = world
         self._tally = tally
         self._most = most
-        self._start = start
+        self._start, self._end = start, end
         agenda = self._agenda = Agenda(to_microseconds(start), to_microseconds(end))
         self._timetable = Timetable(start, agenda=agenda, tally=tally, arrive=self._arrive)
+        self._upkeep = Upkeep(world.maintenance, agenda=agenda)
         self._running = Running(
             world.jobs.values(), concurrency=world.concurrency, ageing_s=world.ageing_s, agenda=agenda, tally=tally,
-            ended=self._tell_followers,
+            ended=self._tell_followers, upkeep=self._upkeep,
         )  # fmt: skip
         self._shaping = Shaping(
             agenda=agenda, tally=tally, ageing_s=world.ageing_s, make=self._run, ready=self._running.ready
@@ -115,6 +124,7 @@ class Simulation:
         self._followers = Followers(list(follows.items()), rules, world.jobs)
         for course in self._courses.values():
             tally.expect(course)
+            self._upkeep.expect(course)
             self._timetable.begin(course)
         for downtime in downtimes:
             self._plan_downtime(downtime)
@@ -123,6 +133,10 @@ class Simulation:
     def instants(self) -> int:
         """How many came due so far."""
         return self._agenda.instants
+
+    def openings(self) -> list[dict[str, Any]]:
+        """Return when maintenance windows are open."""
+        return self._upkeep.openings(self._start, self._end)
 
     def go_on(self, instants: int) -> bool:
         """Go on until so many more instants have come due; return whether the end was reached, and is told."""
@@ -140,13 +154,13 @@ class Simulation:
     def _course(self, trigger: Trigger, durations: Durations) -> Course:
         job = self._world.jobs[trigger.job]
         rule = Rule(trigger, job)
-        length = durations.of(trigger, self._world.triggers)
+        length, timeout_s = durations.of(trigger, self._world.triggers), rule.limited(job).timeout_s
         schedule, unforeseen = schedule_of(trigger), rule.disabled
         if unforeseen is None and schedule is None and not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
             unforeseen = "it is on events, and nobody knows when they come"
         return Course(
             rule=rule, trigger=trigger, job=job, schedule=schedule, length=length,
-            length_us=max(round(min(length.seconds, job.timeout_s) * 1e6), 1), times_out=length.seconds > job.timeout_s,
+            length_us=max(round(min(length.seconds, timeout_s) * 1e6), 1), times_out=length.seconds > timeout_s,
             pause=self._world.pauses.get(trigger.name), since=self._start - _TICK, unforeseen=unforeseen,
         )  # fmt: skip
 

@@ -8,24 +8,16 @@ from typing import Any
 from msgspec import Struct
 
 from engine.clock import from_microseconds, rfc3339
+from engine.decide.windows import shown
 from engine.foresight.course import Course
 from engine.foresight.line import Going
 from engine.foresight.load import Load
 from engine.runs import RunState
 
 NOTABLE = (
-    "waits",
-    "interrupted",
-    "timed_out",
-    "skipped",
-    "replaced",
-    "missed",
-    "paused",
-    "filtered",
-    "deduplicated",
-    "rate_limited",
-    "unfinished",
-)
+    "waits", "interrupted", "timed_out", "skipped", "replaced", "cancelled", "missed", "paused", "filtered",
+    "deduplicated", "rate_limited", "unfinished",
+)  # fmt: skip
 """What a reader wants to see examples of, in the order in which it is told."""
 
 Item = dict[str, Any]
@@ -54,6 +46,7 @@ class Counts(Struct, kw_only=True):
     timed_out: int = 0
     skipped: int = 0
     replaced: int = 0
+    cancelled: int = 0
     missed: int = 0
     paused: int = 0
     filtered: int = 0
@@ -190,7 +183,8 @@ def _of_run(run: Going, state: str, ended_us: int | None, why: str = "") -> Item
 
 def _reason(run: Going) -> str:
     if run.waits_for:
-        return f"waits for {run.waits_for}"
+        until = f" until {shown(from_microseconds(run.until_us))}" if run.until_us >= 0 else ""
+        return f"waits for {run.waits_for}{until}"
     if run.started_us < 0 and run.course.rule.gathering is not None:
         return "gathers what comes due"
     if run.started_us < 0 and run.course.trigger.throttle is not None:

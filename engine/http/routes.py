@@ -9,16 +9,20 @@ from msgspec import Struct
 from engine.http import (
     adaptive_routes,
     backfill_routes,
+    condition_routes,
     engine_routes,
     event_routes,
     foresight_routes,
     logs,
+    maintenance_routes,
     next_routes,
     pause_routes,
     preset_routes,
+    queue_routes,
     run_routes,
     source_routes,
     trigger_routes,
+    why_routes,
 )
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
@@ -57,6 +61,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
+    _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
@@ -74,6 +79,21 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backfills/{{id}}/pause", backfill_routes.pause_backfill, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/backfills/{{id}}/resume", backfill_routes.resume_backfill, _OPERATOR, "Let it go on"),
     _route("POST", f"{API}/backfills/{{id}}/cancel", backfill_routes.cancel_backfill, _OPERATOR, "Cancel it"),
+    _route("GET", f"{API}/conditions", condition_routes.list_conditions, _VIEWER, "All conditions, and who waits"),
+    _route("GET", f"{API}/conditions/{{name}}", condition_routes.get_condition, _VIEWER, "One condition"),
+    _route("PATCH", f"{API}/conditions/{{name}}", condition_routes.patch_condition, _OPERATOR, "Override it, or reset"),
+    _route("GET", f"{API}/maintenance", maintenance_routes.list_maintenance, _VIEWER, "Maintenance windows"),
+    _route("POST", f"{API}/maintenance", maintenance_routes.post_maintenance, _OPERATOR, "Make one"),
+    _route("GET", f"{API}/maintenance/{{name}}", maintenance_routes.get_maintenance, _VIEWER, "One window"),
+    _route("DELETE", f"{API}/maintenance/{{name}}", maintenance_routes.delete_maintenance, _OPERATOR, "Remove it"),
+    _route(
+        "POST",
+        f"{API}/maintenance/{{name}}/override",
+        maintenance_routes.override_maintenance,
+        _OPERATOR,
+        "Let runs go in spite of it",
+    ),
+    _route("DELETE", f"{API}/maintenance/{{name}}/override", maintenance_routes.end_override, _OPERATOR, "End that"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
@@ -82,8 +102,17 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
     _route("GET", f"{API}/events", event_routes.list_events, _VIEWER, "Events, the newest first"),
     _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),
+    _route("GET", f"{API}/queue", queue_routes.get_queue, _VIEWER, "What is ready and waits, in its order"),
+    _route("POST", f"{API}/queue/flush", queue_routes.flush_queue, _OPERATOR, "Cancel what waits, as far as meant"),
     _route("GET", f"{API}/runs", run_routes.list_runs, _VIEWER, "Runs, the newest first"),
     _route("GET", f"{API}/runs/{{id}}", run_routes.get_run, _VIEWER, "One run, its trace and attempts"),
+    _route("PATCH", f"{API}/runs/{{id}}", queue_routes.patch_run, _OPERATOR, "Give it another priority"),
+    _route("POST", f"{API}/runs/{{id}}/cancel", queue_routes.cancel_run, _OPERATOR, "Cancel it"),
+    _route("POST", f"{API}/runs/{{id}}/hold", queue_routes.hold_run, _OPERATOR, "Hold it, while it waits"),
+    _route("POST", f"{API}/runs/{{id}}/release", queue_routes.release_run, _OPERATOR, "Release it"),
+    _route(
+        "POST", f"{API}/runs/{{id}}/retry", queue_routes.retry_run, _OPERATOR, "Run it once more, when it has ended"
+    ),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from msgspec import Struct, field
 
 from engine.decide.marks import Claim
 from engine.decide.shaping import Window
-from engine.events import Event, Outcome
+from engine.events import Event, Outcome, Seen
 from engine.runs import Run
 from engine.store.changes import Entry, Join
 
@@ -37,6 +38,10 @@ class Draft(Struct):
     """Whether it makes up for a missed instant."""
     past_pause: bool = False
     """Whether its runs start also while the engine is paused."""
+    seen: list[Seen] = field(default_factory=list)
+    """What the gates of the trigger that is decided on have seen so far."""
+    bypass: tuple[str, ...] = ()
+    """The gates that its runs pass by when their turn has come."""
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
@@ -45,6 +50,10 @@ class Draft(Struct):
             runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
             claims=tuple(self.claims),
         )  # fmt: skip
+
+    def saw(self, gate: str, verdict: str, **values: Any) -> None:
+        """Note what a gate of the trigger that is decided on saw, and what it said."""
+        self.seen.append(Seen(gate, verdict, values or None))
 
     def add(self, run: Run, event: Event) -> None:
         """Add a new run."""

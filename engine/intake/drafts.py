@@ -7,25 +7,31 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
+from engine.backlog import Backlog
+from engine.clock import rfc3339
 from engine.decide.marks import Claim, Marks
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.errors import ExpressionError, InvalidEvent
-from engine.events import Event, EventOutcome, Outcome
+from engine.events import Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Draft
 from engine.intake.shaping import Shaping
 from engine.payload import encode_json
-from engine.runs import WAITING, Origin, Run, RunState, Step
-from engine.triggers import Edge, Pause
+from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
+from engine.triggers import STARTING_GATES, Edge, Pause
 from engine.units import format_size
 
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
 
 _NO_KEYS: Mapping[str, str] = MappingProxyType({})
+_UNCAPPED = frozenset({Origin.BACKFILL, Origin.REPLAY})
+"""What the cap on waiting runs of a trigger does not hold for."""
 
 _ON_TIME = frozenset({Origin.SCHEDULE, Origin.BACKFILL})
 """What is run for a due instant, which is the time of its event."""
@@ -36,8 +42,12 @@ class Starter(Protocol):
 
     boot: str
 
-    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
         """Take a slot for a run of the job, if one is free, nobody waits for it, and the engine is not paused."""
+        ...
+
+    def concern(self, trigger: str) -> bool:
+        """Tell whether runs of a trigger meet a gate (a condition, a window) before they start."""
         ...
 
     def meet(
@@ -54,7 +64,7 @@ class Starter(Protocol):
         """Count a run no more that was not stored."""
         ...
 
-    def release(self, job: str) -> None:
+    def release(self, run: Run) -> None:
         """Give a claimed slot back, as its run was not stored."""
         ...
 
@@ -108,14 +118,16 @@ class Drafting:
     """
 
     def __init__(
-        self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, max_data_bytes: int,
+        self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
+        max_data_bytes: int,
         ageing_s: float,
     ) -> None:  # fmt: skip
         self._starter = starter
         self._windows = windows
         self._marks = marks
-        self._shaping = Shaping(windows, marks.known, self._run)
+        self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
         self._pauses = pauses
+        self._backlog = backlog
         self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
 
@@ -143,7 +155,11 @@ class Drafting:
                 )
             )
         for rule in rules:
-            draft.outcomes.append(self._decide_one(draft, event, rule, origin, reason, bypass))
+            outcome = self._decide_one(draft, event, rule, origin, reason, bypass)
+            if draft.seen:
+                outcome = replace(outcome, gates=tuple(draft.seen))
+                draft.seen.clear()
+            draft.outcomes.append(outcome)
 
     def _decide_one(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
@@ -154,28 +170,45 @@ class Drafting:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
         draft.past_pause = "pause" in bypass
+        draft.bypass = tuple(sorted(bypass & STARTING_GATES)) if bypass else ()
         # A backfill waits by itself while its trigger is paused; what it has begun is not lost.
         if self._pauses is not None and not draft.past_pause and origin is not Origin.BACKFILL:
             pause = self._pauses.at(rule, event.received_at)
             if pause is not None:
+                until = None if pause.until is None else rfc3339(pause.until)
+                draft.seen.append(Seen("pause", "drop", {"since": rfc3339(pause.since), "until": until}))
                 return _dropped(
                     trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
                 )
         keys: Mapping[str, str] = _NO_KEYS
+        scope = None
         if rule.filter is not None or rule.keys:
             try:
                 scope = rule.scope(event, rule.data_of(event))
-                if rule.filter is not None and not rule.passes(event, scope):
-                    return _dropped(trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false")
+                if rule.filter is not None:
+                    passes = rule.passes(event, scope)
+                    draft.seen.append(Seen("filter", "pass" if passes else "drop", rule.filter.seen(scope)))
+                    if not passes:
+                        return _dropped(
+                            trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false"
+                        )
                 if rule.keys:
                     keys = rule.keys_of(event, scope, bypass)
             except ExpressionError as error:
                 why = f"{error}; the event has no data" if event.data is None else str(error)
+                if rule.filter is not None and not draft.seen:
+                    draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         priority = effective(trigger.priority, event.priority, trigger.priority_max)
         if rule.shaped:
             return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
         return self._ready(draft, event, rule, origin, priority, reason)
+
+    def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
+        """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
+        draft.outcomes.append(self._ready(draft, draft.event, rule, Origin.REPLAY, run.priority, reason))
+        new, event = draft.runs[0]
+        draft.runs[0] = (replace(new, event_count=count, scheduled_for=run.scheduled_for), event)
 
     def _shape(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str,
@@ -204,6 +237,8 @@ class Drafting:
         Where the limit of its job is reached, it waits, is skipped, or takes the place of another one.
         """
         now, trigger, job = event.received_at, rule.trigger.name, rule.job.name
+        if (full := self._full(rule, origin)) is not None:
+            return full
         if origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif draft.caught_up:
@@ -212,31 +247,50 @@ class Drafting:
             code, text = "due", f"due: {reason}" if reason else "due"
         elif origin is Origin.BACKFILL:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
+        elif origin is Origin.REPLAY:
+            code, text = "retried", f"retried: {reason}"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
-        may_start = draft.may_start and origin is not Origin.BACKFILL
+        # So does what meets a gate, which is asked when its turn comes.
+        gated = self._starter.concern(trigger)
+        may_start = draft.may_start and origin is not Origin.BACKFILL and not gated
+        if met.run is not None:
+            draft.seen.append(Seen("overlap", met.action.value, {"run": met.run}))
         if met.action is Action.SKIP:
             return self._skip(draft, event, rule, origin, priority, met)
         if met.action is Action.REPLACE:
             code, text = REPLACES, f"{text}; {said_of_place(met)}"
-            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
+            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
             run = self._run(event, rule, origin, priority, (step,))
             draft.in_the_way += [name for name in (met.run,) if name is not None]
-        elif may_start and self._starter.claim(job, past_pause=draft.past_pause):
+        elif may_start and self._starter.claim(job, lane_of(origin), past_pause=draft.past_pause):
             steps = (
-                Step(at=now, state=RunState.QUEUED, code=code, reason=text),
+                Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
             )
             run = self._run(event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot)
         else:
-            text = f"{text}; waits for a slot"
-            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text)
+            text = f"{text}; waits for {'its turn' if gated else 'a slot'}"
+            step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
             run = self._run(event, rule, origin, priority, (step,))
         self._starter.expect(run)
+        if run.state is not RunState.RUNNING:
+            self._backlog.add(trigger)
         draft.add(run, event)
         return Outcome(trigger=trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
+
+    def _full(self, rule: Rule, origin: Origin) -> Outcome | None:
+        """Return the outcome of an event where as many runs of its trigger wait as may; None where one more may.
+
+        What people ask for once more is not lost so, and a backfill counts its open runs by itself.
+        """
+        most, trigger = rule.trigger.max_waiting, rule.trigger.name
+        if most is None or origin in _UNCAPPED or (waiting := self._backlog.of(trigger)) < most:
+            return None
+        why = f"{waiting:,} runs of trigger {trigger} wait already (max_waiting = {most})"
+        return _dropped(trigger, EventOutcome.RATE_LIMITED, "queue_full", why)
 
     def _skip(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, met: Decision
@@ -277,8 +331,10 @@ class Drafting:
         for draft in drafts:
             for run, _ in draft.runs:
                 self._starter.withdraw(run)
+                if run.state in WAITING:
+                    self._backlog.remove(run.trigger)
                 if run.state is RunState.RUNNING:
-                    self._starter.release(run.job)
+                    self._starter.release(run)
             for window in draft.opened:
                 self._windows.close(window)
             self._marks.known.forget(draft.claims)

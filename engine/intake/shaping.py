@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from engine.clock import from_microseconds, to_microseconds
+from engine.backlog import Backlog
+from engine.clock import from_microseconds, rfc3339, to_microseconds
 from engine.decide import gcra
 from engine.decide.marks import Claim, Mark, Marks
 from engine.decide.rules import Rule
@@ -36,11 +37,17 @@ class MakeRun(Protocol):
 class Shaping:
     """Decides, gate by gate, at the state that the windows and the marks have; what it changes of them is in the draft.
 
-    `keys` are those of the event at the gates that have one; a gate in `bypass` is left out.
+    `keys` are those of the event at the gates that have one; a gate in `bypass` is left out. `full` tells whether one
+    more run of a trigger may wait.
     """
 
-    def __init__(self, windows: Windows, marks: Marks, make_run: MakeRun) -> None:
+    def __init__(
+        self, windows: Windows, marks: Marks, backlog: Backlog, make_run: MakeRun,
+        full: Callable[[Rule, Origin], Outcome | None],
+    ) -> None:  # fmt: skip
         self._windows = windows
+        self._backlog = backlog
+        self._full = full
         self._marks = marks
         self._make_run = make_run
 
@@ -52,13 +59,20 @@ class Shaping:
         """Return why an event is not run, as one of its key was, or too many came; None where it goes on."""
         trigger = rule.trigger
         if trigger.dedupe is not None and "dedupe" not in bypass:
-            mark = self._find(draft, event, rule, "dedupe", keys)
-            if mark is not None:
+            mark, key = self._find(draft, event, rule, "dedupe", keys), keys["dedupe"]
+            if mark is None:
+                draft.saw("dedupe", "pass", key=key)
+            else:
+                draft.saw("dedupe", "drop", key=key, run=mark.run, until=rfc3339(mark.until))
                 span = format_duration(trigger.dedupe.window_s)
-                why = f"run {mark.run} has the same key {_shown(keys['dedupe'])} within {span}"
+                why = f"run {mark.run} has the same key {_shown(key)} within {span}"
                 return self._repeated(draft, event, rule, "dedupe", keys, mark, code="dedupe", why=why)
         if trigger.rate_limit is not None and "rate_limit" not in bypass:
             free_us, now_us = self._free_us(event, rule, "rate_limit", trigger.rate_limit, keys)
+            draft.saw(
+                "rate_limit", "drop" if free_us > now_us else "pass", key=keys.get("rate_limit", ""),
+                next=rfc3339(from_microseconds(free_us)),
+            )  # fmt: skip
             if free_us > now_us:
                 rate = gcra.said_of_rate(trigger.rate_limit)
                 why = f"{rate}{_of(keys, 'rate_limit')}; the next passes from {_time(free_us)}"
@@ -126,6 +140,7 @@ class Shaping:
             draft.filled.append((window.run, now))
             text = f"joined: run {window.run} has gathered enough with it, {window.count} events"
         draft.joined.append((window, before, window.due_at, size_bytes))
+        draft.saw(gathering.gate, "join", key=window.key, until=rfc3339(window.due_at), events=window.count)
         draft.joins.append(
             Join(
                 run=window.run, event=event.id, due_at=window.due_at, priority=window.priority, reason=text,
@@ -141,9 +156,12 @@ class Shaping:
         due_at: datetime, closes_at: datetime | None,
     ) -> Outcome:  # fmt: skip
         size_bytes = len(draft.data)
+        if (full := self._full(rule, origin)) is not None:
+            return full
+        draft.saw(gathering.gate, "open", key=key, until=rfc3339(due_at))
         code = "batch" if gathering.gate == "batch" else "debounce"
         text = f"pending: {gathering.said}"
-        step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text)
+        step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text, bypass=draft.bypass)
         run = self._make_run(
             event, rule, origin, priority, (step,), due_at=due_at, closes_at=closes_at, window=key,
             event_bytes=size_bytes,
@@ -154,6 +172,7 @@ class Shaping:
         )  # fmt: skip
         self._windows.open(opened)
         draft.opened.append(opened)
+        self._backlog.add(run.trigger)
         draft.add(run, event)
         return Outcome(trigger=run.trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
 
@@ -162,6 +181,7 @@ class Shaping:
     ) -> Outcome:  # fmt: skip
         """Drop an event whose first one has run, and put off the end of what is one with it."""
         later = Mark(max(until, mark.until), mark.run, mark.closes_at)
+        draft.saw("debounce", "drop", key=keys.get("debounce", ""), run=mark.run, until=rfc3339(later.until))
         which = f"the first of these events{_of(keys, 'debounce')}"
         why = f"run {mark.run} was for {which}; no other until {later.until:%H:%M:%S} UTC"
         return self._repeated(draft, event, rule, "debounce", keys, later, seen=mark, code="debounce_leading", why=why)
@@ -175,13 +195,20 @@ class Shaping:
         rate = rule.trigger.throttle
         if rate is None:
             return None
+        if (full := self._full(rule, origin)) is not None:
+            return full
         free_us, now_us = self._free_us(event, rule, "throttle", rate, keys)
+        draft.saw(
+            "throttle", "wait" if free_us > now_us else "pass", key=keys.get("throttle", ""),
+            until=rfc3339(from_microseconds(free_us)),
+        )  # fmt: skip
         self._count(draft, event, rule, "throttle", rate, keys)
         if free_us <= now_us:
             return None
         due_at = from_microseconds(free_us)
         code, text = "throttle", f"pending: {gcra.said_of_throttle(rate, due_at)}"
-        step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text)
+        step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text, bypass=draft.bypass)
+        self._backlog.add(rule.trigger.name)
         run = self._make_run(event, rule, origin, priority, (step,), due_at=due_at, throttled=keys.get("throttle", ""))
         draft.add(run, event)
         return Outcome(trigger=run.trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)

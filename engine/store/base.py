@@ -17,7 +17,8 @@ from engine.backfills import Backfill
 from engine.decide.marks import Mark, Place
 from engine.errors import EngineError
 from engine.events import Accepted, Event, Outcome
-from engine.runs import Lane, Run, RunState
+from engine.runs import Lane, Run, RunState, Step
+from engine.spans import Span, SpanKind
 from engine.store.changes import Change
 
 Result = list[Accepted] | None | EngineError
@@ -63,12 +64,45 @@ class QueuePlace(Struct, frozen=True, order=True):
     run: str
 
 
+class HeldPlace(Struct, frozen=True, order=True):
+    """A place among the held runs: by trigger, then by rank, then by id."""
+
+    trigger: str
+    rank: int
+    run: str
+
+
 class TriggerStats(Struct, frozen=True, kw_only=True):
     """How the runs of one trigger ended. A missed run counts as the `instants` of its outputs, if it has such."""
 
     by_state: Mapping[RunState, int]
     duration_mean_s: float | None
     last_run: str | None
+
+
+class Met(Struct, frozen=True, kw_only=True):
+    """An event that a trigger met, with its outcome there, and where the run that came of it stands now.
+
+    - `state`, `last`: the run's, and the last step of its trace; None where there is no run.
+    - `place`: orders what was received at the same instant.
+    """
+
+    event: Event
+    outcome: Outcome
+    place: int
+    state: RunState | None = None
+    last: Step | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class Missed(Struct, frozen=True, kw_only=True):
+    """The record of one missed due instant, or of `count` from the first to the last."""
+
+    run: Run
+    first: datetime
+    last: datetime
+    count: int
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
@@ -115,6 +149,10 @@ class Store(ABC):
     **Transitions.** A run leaves a state only for one that `engine.runs.TRANSITIONS` allows; what has ended
     stays.
 
+    **Priority.** A waiting run that gets another priority stays in its state, and its rank moves by the ageing for each
+    step, so that it is as if it had had that priority from the start. What was asked of a running run stands in its
+    trace, and its code tells it, until its attempt ends.
+
     **Follow-ups.** The events that follow from a run's end (`then` of `Finish` and `End`) are accepted in the same
     change as the end: neither is there without the other. The change's result is the answers of these events.
 
@@ -134,6 +172,9 @@ class Store(ABC):
     **Backfills.** What an `Accept` does to a backfill is made in the same transaction as its events. Where the
     backfill can't take it (its id or request is there already, or it is in another place or state), the whole `Accept`
     is a conflict: nothing of it is stored.
+
+    **Spans.** The spans of an `Accept` are noted in the same transaction as its events, in place of those of the same
+    kind, name and beginning. Those that ended before its `forget_spans` are gone afterwards.
 
     **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
     takes to commit.
@@ -195,11 +236,32 @@ class Store(ABC):
         number."""
 
     @abstractmethod
-    async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
-        """Return at most `limit` pending and retrying runs with their due times, the earliest first.
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        """Return at most `limit` queued runs of these lanes, of all jobs, in queue order, from a place on.
 
-        `after` None means from the earliest on, else those later than that due time and id.
+        `after` None means from the head. The cost grows with the limit and the number of jobs, not with what waits.
         """
+
+    @abstractmethod
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        """Return, for each job that has any, how many queued runs of these lanes stand before a place; None: all."""
+
+    @abstractmethod
+    async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
+        """Return at most `limit` pending, retrying and held runs with their due times, the earliest first.
+
+        Those that have none are left out. `after` None means from the earliest on, else those later than that due time
+        and id.
+        """
+
+    @abstractmethod
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        """Return at most `limit` held runs of a trigger (None: of any), in the order of `HeldPlace`, from a place
+        on."""
+
+    @abstractmethod
+    async def held_counts(self) -> dict[str, int]:
+        """Return how many runs are held, by trigger; those without any are left out."""
 
     @abstractmethod
     async def open_windows(self) -> list[Run]:
@@ -288,8 +350,59 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def spans(
+        self, kind: SpanKind, *, name: str | None = None, start: datetime, end: datetime, limit: int
+    ) -> list[Span]:
+        """Return the spans of a kind, and of one name where it is given, that meet a time, by their beginnings.
+
+        Where there are more than `limit`, the last ones.
+        """
+
+    @abstractmethod
+    async def open_spans(self, kind: SpanKind, *, after: str, limit: int) -> list[Span]:
+        """Return at most `limit` spans of a kind that still hold, by their names, of names later than `after`."""
+
+    @abstractmethod
+    async def first_span(self, kind: SpanKind, name: str) -> Span | None:
+        """Return the first span of a kind and name that is known, or None."""
+
+    @abstractmethod
+    async def fired(self, trigger: str, source: str, *, start: datetime, end: datetime, limit: int) -> list[Met]:
+        """Return at most `limit` events of a timer by their due instants, from `start` to before `end`, in their order.
+
+        `source` is the timer's id; each comes with what came of it at the trigger.
+        """
+
+    @abstractmethod
+    async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
+        """Return what is recorded of missed due instants of a trigger, from `start` to before `end`, in their order.
+
+        At most `limit` that begin there, and one that begins before and ends there.
+        """
+
+    @abstractmethod
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        """Return how many due instants of a timer are recorded, from `start` to before `end`: as events, or as missed.
+
+        Those that are told of together count if the first of them lies there.
+        """
+
+    @abstractmethod
+    async def met(
+        self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
+    ) -> list[Met]:
+        """Return at most `limit` events that a trigger met, received from `start` to before `end`, the oldest first.
+
+        `after` is when the last of the page before was received, and its place.
+        """
+
+    @abstractmethod
     async def counts(self) -> dict[RunState, int]:
         """Return how many runs stand in each state that is not an end; cheap at any size of the store."""
+
+    @abstractmethod
+    async def waiting(self) -> dict[str, int]:
+        """Return how many runs of each trigger wait: are pending, queued, held or retrying. Reads all of these."""
 
     @abstractmethod
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:

@@ -13,6 +13,7 @@ from engine.decide.attempts import AttemptEnd
 from engine.decide.marks import Claim
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
+from engine.spans import Span
 
 
 class Join(Struct, frozen=True, kw_only=True):
@@ -100,7 +101,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
-    those of further sources. Of the marks that have had no effect since `forget_marks`, the first thousand are
+    those of further sources. `spans` are noted, or changed where they are there; those that ended before
+    `forget_spans` are forgotten. Of the marks that have had no effect since `forget_marks`, the first thousand are
     forgotten. `shift` moves runs at a throttle.
     """
 
@@ -112,6 +114,27 @@ class Accept(Struct, frozen=True, kw_only=True):
     forget_marks: datetime | None = None
     shift: Shift | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
+    spans: tuple[Span, ...] = ()
+    forget_spans: datetime | None = None
+
+
+class SetPriority(Struct, frozen=True, kw_only=True):
+    """A waiting run has another priority, and the place in the queue that it would have had with that from the start.
+
+    Its state and code stay. `ageing_us` is how much earlier each step of priority moves it (microseconds).
+    """
+
+    run: str
+    step: Step
+    priority: int
+    ageing_us: int
+
+
+class AskCancel(Struct, frozen=True, kw_only=True):
+    """The running run is to be cancelled: `step` says by whom, and its code tells so a start after a crash."""
+
+    run: str
+    step: Step
 
 
 class Enqueue(Struct, frozen=True, kw_only=True):
@@ -139,6 +162,14 @@ class Start(Struct, frozen=True, kw_only=True):
     step: Step
     attempt: int
     boot: str
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A waiting run becomes held, or is held for another reason; at `until` (None: at no time) it is due."""
+
+    run: str
+    step: Step
+    until: datetime | None = None
 
 
 class NoteProcess(Struct, frozen=True, kw_only=True):
@@ -183,7 +214,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Postpone | Enqueue | Start | NoteProcess | Finish | End
+Change = Accept | Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:
@@ -193,6 +224,7 @@ def accept_of(change: Change) -> Accept | None:
     return change.then if isinstance(change, (Finish, End)) else None
 
 
+HOLDABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
 ENQUEUEABLE = frozenset({RunState.PENDING, RunState.RETRYING, RunState.HELD})
 STARTABLE = frozenset({RunState.PENDING, RunState.QUEUED, RunState.HELD, RunState.RETRYING})
-"""The states from which `Enqueue` and `Start` take a run; from any other they are a conflict."""
+"""The states from which `Hold`, `Enqueue` and `Start` take a run; from any other they are a conflict."""

@@ -131,6 +131,44 @@ create index runs_succeeded_for on runs (trigger, scheduled_for)
     where state = 'succeeded' and scheduled_for is not null;
 """
 
+_HINDSIGHT = """
+-- What the gates of a trigger saw, as a JSON fragment like a trace; null where it has none.
+alter table outcomes add column gates text;
+
+-- When engines ran, and pauses, troubles and triggers held.
+create table spans (
+    kind text not null,
+    name text not null,
+    began_at integer not null,
+    ended_at integer,
+    detail text not null,
+    primary key (kind, name, began_at)
+) strict, without rowid;
+-- What still holds.
+create index spans_open on spans (kind, name) where ended_at is null;
+-- What ended long ago.
+create index spans_ended on spans (ended_at) where ended_at is not null;
+
+-- What came when.
+create index events_received on events (received_at);
+"""
+
+_HELD = """
+-- What waits for its time: held runs, too, which are asked about again.
+drop index runs_due;
+create index runs_due on runs (due_at, id) where state in ('held', 'pending', 'retrying');
+-- Held runs, in the order in which they are asked about.
+create index runs_held on runs (trigger, rank, id) where state = 'held';
+"""
+
+_LANES = """
+-- What people ask for waits in a lane of its own, so that slots can be kept for it.
+drop index runs_queue;
+create index runs_queue on runs (job, rank, id)
+    where state = 'queued' and origin <> 'backfill' and origin <> 'manual';
+create index runs_manual_queue on runs (job, rank, id) where state = 'queued' and origin = 'manual';
+"""
+
 _SHAPING = """
 -- What gates remember of keys, until an instant from which on it has no effect: see engine/decide/marks.py.
 create table marks (
@@ -155,5 +193,5 @@ create index runs_expiring on runs (expires_at, id)
     where expires_at is not null and state in ('pending', 'queued', 'held');
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _SHAPING)
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING)
 """Migration n (from 1) brings a file from version n-1 to version n."""

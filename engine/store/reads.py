@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,16 @@ from engine.clock import from_microseconds, to_microseconds
 from engine.decide.marks import Mark, Place
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import ENDED, Lane, Run, RunState
-from engine.store.base import EventFilter, Ledger, QueuePlace, RunFilter, StoredEvent, Throttled, TriggerStats
+from engine.store.base import (
+    EventFilter,
+    HeldPlace,
+    Ledger,
+    QueuePlace,
+    RunFilter,
+    StoredEvent,
+    Throttled,
+    TriggerStats,
+)
 from engine.store.rows import (
     EVENT_COLUMNS,
     OUTCOME_COLUMNS,
@@ -30,15 +40,16 @@ _RUN = f"select {RUN_COLUMNS} from runs"
 
 _MARK = "trigger, gate, key, until, run, closes_at"
 
-_LANES = {
-    Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill'"),
+LANES = {
+    Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill' and origin <> 'manual'"),
+    Lane.MANUAL: ("runs_manual_queue", "state = 'queued' and origin = 'manual'"),
     Lane.BACKFILL: ("runs_backfill_queue", "state = 'queued' and origin = 'backfill'"),
 }
 """The index of each lane of the queue, and which runs it holds."""
 
 
 def _lane_queries(lane: Lane) -> dict[str, str]:
-    index, holds = _LANES[lane]
+    index, holds = LANES[lane]
     head = (
         f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
         f"from runs r indexed by {index} left join events e on e.id = r.event where r.{holds.replace('and ', 'and r.')}"
@@ -50,6 +61,8 @@ def _lane_queries(lane: Lane) -> dict[str, str]:
         f"{lane}_after": f"{head} and r.job = ? and (r.rank, r.id) > (?, ?) order by r.rank, r.id limit ?",
         # The first job after a name that has queued runs: one step of a walk over the jobs.
         f"{lane}_next_job": f"select job from runs indexed by {index} where {holds} and job > ? order by job limit 1",
+        # How many of each trigger wait in the queue.
+        f"{lane}_by_trigger": f"select trigger, count(*) from runs indexed by {index} where {holds} group by 1",
         # How many wait in the queue.
         f"{lane}_count": f"select count(*) from runs indexed by {index} where {holds}",
     }
@@ -57,6 +70,7 @@ def _lane_queries(lane: Lane) -> dict[str, str]:
 
 QUERIES = {
     **_lane_queries(Lane.LIVE),
+    **_lane_queries(Lane.MANUAL),
     **_lane_queries(Lane.BACKFILL),
     # The event of a sender's key.
     "event_of_key": "select id from events where source = ? and key = ?",
@@ -77,17 +91,31 @@ QUERIES = {
     ),
     # What comes due, from the earliest.
     "due_first": (
-        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') and due_at is not null "
+        f"{_RUN} indexed by runs_due where state in ('held', 'pending', 'retrying') and due_at is not null "
         "order by due_at, id limit ?"
     ),
     # What comes due, from an instant on.
     "due_after": (
-        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') "
+        f"{_RUN} indexed by runs_due where state in ('held', 'pending', 'retrying') "
         "and (due_at, id) > (?, ?) order by due_at, id limit ?"
     ),
+    # Held runs of all triggers, from the first, and from a place on.
+    "held_first": f"{_RUN} indexed by runs_held where state = 'held' order by trigger, rank, id limit ?",
+    "held_after": (
+        f"{_RUN} indexed by runs_held where state = 'held' and (trigger, rank, id) > (?, ?, ?) "
+        "order by trigger, rank, id limit ?"
+    ),
+    # Held runs of one trigger, from the first, and from a place on.
+    "held_of_first": f"{_RUN} indexed by runs_held where state = 'held' and trigger = ? order by rank, id limit ?",
+    "held_of_after": (
+        f"{_RUN} indexed by runs_held where state = 'held' and trigger = ? and (rank, id) > (?, ?) "
+        "order by rank, id limit ?"
+    ),
+    # How many are held, by trigger.
+    "count_held": "select trigger, count(*) from runs indexed by runs_held where state = 'held' group by trigger",
     # Pending runs that gather events.
     "open_windows": (
-        f"{_RUN} indexed by runs_due where state in ('pending', 'retrying') and state = 'pending' "
+        f"{_RUN} indexed by runs_due where state in ('held', 'pending', 'retrying') and state = 'pending' "
         "and window is not null"
     ),
     # What waits only so long, the first to expire first.
@@ -120,11 +148,16 @@ QUERIES = {
     "memory_after": "select key, value from memory where source = ? and key > ? order by key limit ?",
     # How many wait for their time.
     "count_due": (
-        "select state, count(*) from runs indexed by runs_due where state in ('pending', 'retrying') group by 1"
+        "select state, count(*) from runs indexed by runs_due where state in ('held', 'pending', 'retrying') group by 1"
     ),
     # How many run or are held.
     "count_live": (
         "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1"
+    ),
+    # How many of each trigger wait for their time, or for a gate.
+    "due_by_trigger": (
+        "select trigger, count(*) from runs indexed by runs_due where state in ('held', 'pending', 'retrying') "
+        "group by 1"
     ),
     # How a trigger's runs ended; one that tells of many missed instants counts as so many.
     "stats": (
@@ -137,7 +170,7 @@ QUERIES = {
 
 
 @contextlib.contextmanager
-def _snapshot(raw: sqlite3.Connection) -> Iterator[None]:
+def snapshot(raw: sqlite3.Connection) -> Iterator[None]:
     """Let all statements within see the same commit."""
     raw.execute("begin")
     try:
@@ -241,10 +274,16 @@ def queue_head(
 
 def queued_jobs(raw: sqlite3.Connection, lane: Lane = Lane.LIVE) -> list[str]:
     jobs: list[str] = []
-    with _snapshot(raw):
-        while (row := raw.execute(QUERIES[f"{lane}_next_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
-            jobs.append(row[0])
+    with snapshot(raw):
+        while (job := next_job(raw, lane, jobs[-1] if jobs else "")) is not None:
+            jobs.append(job)
     return jobs
+
+
+def next_job(raw: sqlite3.Connection, lane: Lane, after: str) -> str | None:
+    """Return the first job after a name that has queued runs in a lane."""
+    row = raw.execute(QUERIES[f"{lane}_next_job"], (after,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def due(raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
@@ -254,6 +293,20 @@ def due(raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int)
         rows = raw.execute(QUERIES["due_after"], (to_microseconds(after[0]), after[1], limit)).fetchall()
     found = [read_run(row) for row in rows]
     return [(run.due_at, run) for run in found if run.due_at is not None]
+
+
+def held(raw: sqlite3.Connection, trigger: str | None, after: HeldPlace | None, limit: int) -> list[Run]:
+    place = () if after is None else (after.trigger, after.rank, after.run)
+    if trigger is None:
+        name, values = "held", place
+    else:
+        name, values = "held_of", (trigger, *place[1:])
+    text = QUERIES[f"{name}_{'first' if after is None else 'after'}"]
+    return [read_run(row) for row in raw.execute(text, (*values, limit))]
+
+
+def held_counts(raw: sqlite3.Connection) -> dict[str, int]:
+    return dict(raw.execute(QUERIES["count_held"]).fetchall())
 
 
 def open_windows(raw: sqlite3.Connection) -> list[Run]:
@@ -288,7 +341,7 @@ def running(raw: sqlite3.Connection) -> list[Run]:
 
 
 def in_the_way(raw: sqlite3.Connection, jobs: Collection[str], limit: int) -> list[Run]:
-    with _snapshot(raw):
+    with snapshot(raw):
         return [read_run(row) for job in jobs for row in raw.execute(QUERIES["in_the_way"], (job, limit))]
 
 
@@ -313,15 +366,23 @@ def memory(raw: sqlite3.Connection, source: str, after: str | None, limit: int) 
 
 
 def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
-    with _snapshot(raw):
+    with snapshot(raw):
         found = {RunState(state): count for state, count in raw.execute(QUERIES["count_due"])}
         found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
         found[RunState.QUEUED] = sum(raw.execute(QUERIES[f"{lane}_count"]).fetchone()[0] for lane in Lane)
     return found
 
 
+def waiting(raw: sqlite3.Connection) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    with snapshot(raw):
+        for name in ("due_by_trigger", *(f"{lane}_by_trigger" for lane in Lane)):
+            found.update(dict(raw.execute(QUERIES[name]).fetchall()))
+    return dict(found)
+
+
 def stats(raw: sqlite3.Connection, triggers: Collection[str]) -> dict[str, TriggerStats]:
-    with _snapshot(raw):
+    with snapshot(raw):
         return {trigger: _stats_of(raw, trigger) for trigger in triggers}
 
 
@@ -397,6 +458,6 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
 def oldest_due(raw: sqlite3.Connection) -> datetime | None:
     """Return the earliest due time, or None."""
     row = raw.execute(
-        "select min(due_at) from runs indexed by runs_due where state in ('pending', 'retrying')"
+        "select min(due_at) from runs indexed by runs_due where state in ('held', 'pending', 'retrying')"
     ).fetchone()
     return None if row[0] is None else from_microseconds(row[0])

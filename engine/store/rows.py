@@ -10,7 +10,7 @@ import msgspec
 
 from engine.clock import from_microseconds, to_microseconds
 from engine.decide.marks import Claim, Mark, Place
-from engine.events import Event, EventOutcome, Outcome
+from engine.events import Event, EventOutcome, Outcome, Seen
 from engine.runs import Attempt, Origin, Run, RunState, Step
 from engine.store.changes import Entry
 
@@ -20,7 +20,7 @@ RUN_COLUMNS = (
     "closes_at, window, scheduled_for, started_at, finished_at, exit_code, outputs, process, process_started, boot, "
     "trace, attempts, expires_at, event_bytes, throttled"
 )
-OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason"
+OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason, gates"
 NEW_RUN_COLUMNS = (
     "id, job, trigger, origin, key, first_event, event, event_count, state, code, priority, rank, attempt, "
     "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace, "
@@ -31,6 +31,7 @@ _LATEST = 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_gates = msgspec.json.Decoder(tuple[Seen, ...]).decode
 
 
 def _micros(at: datetime | None) -> int | None:
@@ -75,17 +76,22 @@ def read_event(row: Sequence[Any]) -> Event:
 
 def outcome_row(event: str, outcome: Outcome) -> tuple[Any, ...]:
     """Return the values of OUTCOME_COLUMNS."""
-    return (event, outcome.trigger or "", outcome.outcome._value_, outcome.run, outcome.code, outcome.reason)
+    gates = _encode(outcome.gates)[1:-1].decode() if outcome.gates else None
+    return (event, outcome.trigger or "", outcome.outcome._value_, outcome.run, outcome.code, outcome.reason, gates)
 
 
 def read_outcome(row: Sequence[Any]) -> Outcome:
     """Make an outcome of the values of OUTCOME_COLUMNS."""
-    return Outcome(trigger=row[1] or None, outcome=EventOutcome(row[2]), run=row[3], code=row[4], reason=row[5])
+    return Outcome(
+        trigger=row[1] or None, outcome=EventOutcome(row[2]), run=row[3], code=row[4], reason=row[5],
+        gates=() if row[6] is None else _decode_gates(f"[{row[6]}]"),
+    )  # fmt: skip
 
 
 def step_fragment(step: Step) -> str:
     """Return one step of a trace as it is appended."""
-    return _encode((to_microseconds(step.at), step.state, step.code, step.reason)).decode()
+    values = (to_microseconds(step.at), step.state, step.code, step.reason)
+    return _encode((*values, step.bypass) if step.bypass else values).decode()
 
 
 def attempt_fragment(attempt: Attempt) -> str:
@@ -148,8 +154,14 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
 def read_trace(fragments: str) -> tuple[Step, ...]:
     """Make a trace of what was appended."""
     return tuple(
-        Step(at=from_microseconds(at), state=RunState(state), code=code, reason=reason)
-        for at, state, code, reason in _decode(f"[{fragments}]")
+        Step(
+            at=from_microseconds(at),
+            state=RunState(state),
+            code=code,
+            reason=reason,
+            bypass=tuple(more[0]) if more else (),
+        )
+        for at, state, code, reason, *more in _decode(f"[{fragments}]")
     )
 
 

@@ -18,10 +18,14 @@ from engine.decide.marks import Mark, Place
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
-from engine.store import backfills, reads
+from engine.spans import Span, SpanKind
+from engine.store import backfills, hindsight, line, reads, spans
 from engine.store.base import (
     EventFilter,
+    HeldPlace,
     Ledger,
+    Met,
+    Missed,
     QueuePlace,
     Result,
     RunFilter,
@@ -148,8 +152,20 @@ class SqliteStore(Store):
     async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
         return await self._read(lambda raw: reads.queued_jobs(raw, lane))
 
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        return await self._read(lambda raw: line.line(raw, lanes, after, limit), slow=True)
+
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        return await self._read(lambda raw: line.ahead(raw, lanes, before), slow=True)
+
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return await self._read(lambda raw: reads.due(raw, after, limit))
+
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        return await self._read(lambda raw: reads.held(raw, trigger, after, limit))
+
+    async def held_counts(self) -> dict[str, int]:
+        return await self._read(reads.held_counts)
 
     async def open_windows(self) -> list[Run]:
         return await self._read(reads.open_windows)
@@ -208,8 +224,36 @@ class SqliteStore(Store):
     async def succeeded_instants(self, trigger: str, *, start: datetime, end: datetime) -> dict[datetime, str]:
         return await self._read(lambda raw: backfills.succeeded_instants(raw, trigger, start, end), slow=True)
 
+    async def spans(
+        self, kind: SpanKind, *, name: str | None = None, start: datetime, end: datetime, limit: int
+    ) -> list[Span]:
+        return await self._read(lambda raw: spans.spans(raw, kind, name, start, end, limit), slow=True)
+
+    async def open_spans(self, kind: SpanKind, *, after: str, limit: int) -> list[Span]:
+        return await self._read(lambda raw: spans.open_spans(raw, kind, after, limit), slow=True)
+
+    async def first_span(self, kind: SpanKind, name: str) -> Span | None:
+        return await self._read(lambda raw: spans.first_span(raw, kind, name), slow=True)
+
+    async def fired(self, trigger: str, source: str, *, start: datetime, end: datetime, limit: int) -> list[Met]:
+        return await self._read(lambda raw: hindsight.fired(raw, trigger, source, start, end, limit), slow=True)
+
+    async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
+        return await self._read(lambda raw: hindsight.missed(raw, trigger, start, end, limit), slow=True)
+
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        return await self._read(lambda raw: hindsight.recorded_instants(raw, trigger, source, start, end), slow=True)
+
+    async def met(
+        self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
+    ) -> list[Met]:
+        return await self._read(lambda raw: hindsight.met(raw, trigger, start, end, after, limit), slow=True)
+
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
+
+    async def waiting(self) -> dict[str, int]:
+        return await self._read(reads.waiting, slow=True)
 
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
         return await self._read(lambda raw: reads.stats(raw, triggers), slow=True)

@@ -18,17 +18,21 @@ from msgspec.structs import replace
 from engine.clock import to_microseconds
 from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
-from engine.store import backfills
+from engine.store import backfills, spans
 from engine.store.changes import (
     ENQUEUEABLE,
+    HOLDABLE,
     STARTABLE,
     Accept,
+    AskCancel,
     Change,
     End,
     Enqueue,
     Finish,
+    Hold,
     NoteProcess,
     Postpone,
+    SetPriority,
     Start,
     accept_of,
 )
@@ -65,7 +69,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store new events; a key that is there already breaks events_key.
     "insert_events": (f"insert into events ({EVENT_COLUMNS}) values {{rows}}", 9),
     # Store what became of events.
-    "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 6),
+    "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
     "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 25),
     # Store runs of due instants that were missed; those that are there already are left.
@@ -149,6 +153,20 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         f"where runs.id = v.column1 and runs.state in ({_states(ENQUEUEABLE)})",
         4,
     ),
+    # Hold waiting runs.
+    "hold": (
+        "update runs set state = 'held', code = v.column2, due_at = v.column3, window = null, "
+        "trace = trace || ',' || v.column4 from (values {rows}) as v "
+        f"where runs.id = v.column1 and runs.state in ({_states(HOLDABLE)})",
+        4,
+    ),
+    # Give waiting runs another priority, and the rank that goes with it.
+    "set_priority": (
+        "update runs set rank = rank + (priority - v.column2) * v.column3, priority = v.column2, "
+        "trace = trace || ',' || v.column4 from (values {rows}) as v "
+        f"where runs.id = v.column1 and runs.state in ({_states(WAITING)})",
+        4,
+    ),
     # Make waiting runs running.
     "start": (
         "update runs set state = 'running', code = v.column2, attempt = v.column3, started_at = v.column4, "
@@ -160,6 +178,12 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Remember the processes of running runs.
     "note_process": (
         "update runs set process = v.column2, process_started = v.column3 "
+        "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'running'",
+        3,
+    ),
+    # Remember that running runs are to be cancelled.
+    "ask_cancel": (
+        "update runs set code = v.column2, trace = trace || ',' || v.column3 "
         "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'running'",
         3,
     ),
@@ -181,25 +205,14 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         5,
     ),
     **backfills.STATEMENTS,
+    **spans.STATEMENTS,
 }
 
 _ORDER = tuple(STATEMENTS)
 _GUARDED = frozenset(
-    {
-        "join",
-        "in_the_way",
-        "claim",
-        "extend",
-        "postpone",
-        "enqueue",
-        "start",
-        "note_process",
-        "finish",
-        "end",
-        "move_backfill",
-        "turn_backfill",
-    }
-)
+    {"join", "in_the_way", "claim", "extend", "postpone", "hold", "set_priority", "enqueue", "start", "note_process",
+     "ask_cancel", "finish", "end", "move_backfill", "turn_backfill"}
+)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -260,7 +273,9 @@ class Wave:
         return result
 
 
-_PHASE = {Postpone: 2, Enqueue: 2, Start: 3, NoteProcess: 4, Finish: 5, End: 6}
+_PHASE = {
+    Postpone: 2, Enqueue: 2, Hold: 3, SetPriority: 4, Start: 5, NoteProcess: 6, AskCancel: 7, Finish: 8, End: 9,
+}  # fmt: skip
 _ACCEPT_PHASE, _JOIN_PHASE = 0, 1
 
 
@@ -361,9 +376,15 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("shift_mark", (shift.trigger, shift.key, to_microseconds(shift.until)))
     if change.backfill is not None:
         wave.add(*backfills.change_row(change.backfill))
+    for span in change.spans:
+        wave.add("note_span", spans.span_row(span))
+    if change.forget_spans is not None:
+        wave.add("forget_spans", (to_microseconds(change.forget_spans),))
 
 
-def _add_transition(wave: Wave, change: Postpone | Enqueue | Start | NoteProcess | Finish | End) -> None:
+def _add_transition(
+    wave: Wave, change: Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
+) -> None:
     if isinstance(change, Start):
         step = change.step
         wave.add("start", (change.run, step.code, change.attempt, to_microseconds(step.at), change.boot,
@@ -388,8 +409,15 @@ def _add_transition(wave: Wave, change: Postpone | Enqueue | Start | NoteProcess
             "postpone", (change.run, step.code, to_microseconds(change.due_at), step_fragment(step), change.throttled)
         )
         wave.claim(change.claims)
+    elif isinstance(change, AskCancel):
+        wave.add("ask_cancel", (change.run, change.step.code, step_fragment(change.step)))
+    elif isinstance(change, SetPriority):
+        wave.add("set_priority", (change.run, change.priority, change.ageing_us, step_fragment(change.step)))
     elif isinstance(change, Enqueue):
         wave.add("enqueue", (change.run, change.step.code, change.rank, step_fragment(change.step)))
+    elif isinstance(change, Hold):
+        until = None if change.until is None else to_microseconds(change.until)
+        wave.add("hold", (change.run, change.step.code, until, step_fragment(change.step)))
     else:
         step = change.step
         wave.add("end", (change.run, step.state._value_, step.code, to_microseconds(step.at), step_fragment(step)))

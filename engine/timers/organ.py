@@ -155,7 +155,9 @@ class Timers:
         """
         for name in self._states if names is None else names:
             state = self._states.get(name)
-            if state is not None and state.pause is not None:
+            # One that is on its way to the store is looked at when that is done: handed on twice, it would take two
+            # instants for dealt with.
+            if state is not None and state.pause is not None and state.ticket != HANDED_ON:
                 self._push_delayed(0.0, state)
         self._woken.set()
 

@@ -31,13 +31,13 @@ CALLS: dict[str, tuple[str, ...]] = {
     "sendto": ("sendto", "sendmsg"),
     "pwrite64": ("pwrite64",),
     "memfd_create": ("memfd_create",),
-    "vfork": ("vfork", "fork"),
+    "clone3": ("clone3", "vfork", "fork"),
     "pidfd_open": ("pidfd_open",),
     "wait4": ("wait4", "waitid"),
 }
 """Kinds of steps: what makes things durable, takes files, answers, and starts and ends programs."""
 
-OF_ENGINE_ALONE = frozenset({"vfork", "wait4"})
+OF_ENGINE_ALONE = frozenset({"clone3", "wait4"})
 """The programs of the jobs do these too: only the engine's main thread is traced, which does them."""
 
 EVERY = {"pwrite64": 7}

@@ -15,6 +15,7 @@ import pytest
 from engine.testing.store_contract.accepting import AcceptingCases
 from engine.testing.store_contract.backfilling import BackfillCases
 from engine.testing.store_contract.following import FollowingCases
+from engine.testing.store_contract.hindsight import HindsightCases
 from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
@@ -34,6 +35,7 @@ class StoreContract(
     QueueingCases,
     BackfillCases,
     MarkingCases,
+    HindsightCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 

@@ -12,7 +12,20 @@ from engine.ids import new_id
 from engine.payload import encode_json
 from engine.runs import ENDED, Attempt, Origin, Run, RunState, Step
 from engine.store.base import Result, Store
-from engine.store.changes import Accept, Change, Cursor, End, Enqueue, Entry, Finish, Join, Memory, Start
+from engine.store.changes import (
+    Accept,
+    Change,
+    Cursor,
+    End,
+    Enqueue,
+    Entry,
+    Finish,
+    Hold,
+    Join,
+    Memory,
+    SetPriority,
+    Start,
+)
 
 NOON = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 BOOT = "0198f0aa-0000-7000-8000-00000000b007"
@@ -103,6 +116,16 @@ def step(state: RunState, seconds: float = 1.0) -> Step:
 def enqueue(run: Run, rank: int = 200) -> Enqueue:
     """Make a run ready."""
     return Enqueue(run=run.id, step=step(RunState.QUEUED), rank=rank)
+
+
+def hold(run: Run, until: datetime | None = None) -> Hold:
+    """Hold a run."""
+    return Hold(run=run.id, step=step(RunState.HELD), until=until)
+
+
+def set_priority(run: Run, priority: int, *, ageing_us: int = 60_000_000) -> SetPriority:
+    """Give a run another priority."""
+    return SetPriority(run=run.id, step=step(run.state), priority=priority, ageing_us=ageing_us)
 
 
 def start(run: Run, attempt: int = 1, seconds: float = 1.0) -> Start:

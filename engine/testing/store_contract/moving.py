@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from engine.errors import Conflict, EngineError
 from engine.runs import ENDED, TRANSITIONS, WAITING, Run, RunState
 from engine.store.base import Store
-from engine.store.changes import ENQUEUEABLE, STARTABLE, Change, Finish, NoteProcess
+from engine.store.changes import ENQUEUEABLE, HOLDABLE, STARTABLE, AskCancel, Change, Finish, NoteProcess
 from engine.testing.store_contract.material import (
     BOOT,
     a_join,
@@ -23,8 +23,11 @@ from engine.testing.store_contract.material import (
     end,
     enqueue,
     finish,
+    hold,
     make,
+    set_priority,
     start,
+    step,
 )
 from engine.testing.store_contract.place import Place
 from engine.testing.store_contract.promises import promise
@@ -67,8 +70,11 @@ def changes_of(run: Run) -> list[tuple[Change, frozenset[RunState], RunState]]:
     running = frozenset({RunState.RUNNING})
     every: list[tuple[Change, frozenset[RunState], RunState]] = [
         (enqueue(run), ENQUEUEABLE, RunState.QUEUED),
+        (hold(run, at(90)), HOLDABLE, RunState.HELD),
         (start(run), STARTABLE, RunState.RUNNING),
         (NoteProcess(run=run.id, pid=7, started=70), running, RunState.RUNNING),
+        (AskCancel(run=run.id, step=step(RunState.RUNNING)), running, RunState.RUNNING),
+        (set_priority(run, 9), WAITING, run.state),
     ]
     every += [(finish(run, state), running, state) for state in sorted(TRANSITIONS[RunState.RUNNING])]
     every += [(end(run, state), WAITING, state) for state in sorted(ENDED)]
@@ -91,7 +97,7 @@ class MovingCases(Place):
             if result is None:
                 assert state in leaves
                 assert found.state is to
-                assert to in TRANSITIONS[state] or isinstance(change, NoteProcess)
+                assert to is state or to in TRANSITIONS[state]
             else:
                 assert isinstance(result, Conflict), f"{change} from {state}"
                 assert run.id in str(result)
@@ -177,6 +183,49 @@ class MovingCases(Place):
         assert found is not None
         assert (found.process, found.process_started, found.boot, found.attempt) == (4242, 99, BOOT, 3)
         assert found.started_at == at(1)
+
+    @pytest.mark.parametrize("state", sorted(WAITING))
+    @promise(
+        "Store: A waiting run that gets another priority stays in its state, and its rank moves by the ageing for each "
+        "step, so that it is as if it had had that priority from the start."
+    )
+    async def test_a_priority_moves_a_waiting_run_by_the_ageing(self, store: Store, state: RunState) -> None:
+        run = await run_in(store, state)
+        await make(store, set_priority(run, 9, ageing_us=10), set_priority(run, 7, ageing_us=10))
+        found = await store.run(run.id)
+        assert found is not None
+        assert (found.state, found.code, found.due_at, found.priority) == (state, run.code, run.due_at, 7)
+        assert found.rank == run.rank - 2 * 10
+        assert [one.code for one in found.trace[-2:]] == [f"case_{state}", f"case_{state}"]
+        assert len(found.trace) == len(run.trace) + 2
+
+    @promise(
+        "Store: What was asked of a running run stands in its trace, and its code tells it, until its attempt ends."
+    )
+    async def test_what_is_asked_of_a_running_run_is_told_by_its_code(self, store: Store) -> None:
+        run = await run_in(store, RunState.RUNNING)
+        asked = step(RunState.RUNNING, 2)
+        await make(store, AskCancel(run=run.id, step=asked))
+        found = await store.run(run.id)
+        assert found is not None
+        assert (found.state, found.code, found.trace) == (RunState.RUNNING, asked.code, (*run.trace, asked))
+        await make(store, finish(run, RunState.CANCELLED))
+        found = await store.run(run.id)
+        assert found is not None
+        assert found.code == "case_cancelled"
+
+    @pytest.mark.parametrize("state", sorted(HOLDABLE))
+    @promise(_ORDER)
+    async def test_a_held_run_waits_for_no_time_and_can_be_enqueued(self, store: Store, state: RunState) -> None:
+        run = await run_in(store, state)
+        await make(store, hold(run))
+        found = await store.run(run.id)
+        assert found is not None
+        assert (found.state, found.code, found.due_at, found.window) == (RunState.HELD, "case_held", None, None)
+        assert await store.due(after=None, limit=5) == []
+        assert await store.queue_head(run.job, after=None, limit=5) == []
+        await make(store, enqueue(run, rank=9))
+        assert [(one.id, one.rank) for one, _ in await store.queue_head(run.job, after=None, limit=5)] == [(run.id, 9)]
 
     @promise(_ORDER)
     async def test_an_interrupted_attempt_is_taken_back_and_the_run_queued_again(self, store: Store) -> None:

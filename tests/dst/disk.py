@@ -1,0 +1,154 @@
+"""The store on a disk that is slow, full or away when the plan says so, without a thread; and what it says it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import anyio
+from msgspec import Struct
+
+from engine.errors import StoreUnavailable
+from engine.store.base import Result
+from engine.store.changes import Change
+from engine.store.connection import Connection, connector, translate
+from engine.store.opening import prepare
+from engine.store.sqlite import SqliteStore
+from tests.dst.turns import Clock
+
+T = TypeVar("T")
+
+
+class Weather(Struct, kw_only=True):
+    """How the disk is now; the plan changes it.
+
+    `slow_s`: the longest that a commit takes; `fails_writes`, `fails_reads`: the part of them that fails. It is fair
+    again from `until_s` on.
+    """
+
+    until_s: float = 0.0
+    slow_s: float = 0.0
+    fails_writes: float = 0.0
+    fails_reads: float = 0.0
+
+
+FAIR = Weather()
+
+
+class _Inline:
+    """A connection that works on the event loop itself."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self.raw = raw
+
+    def begin(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(function(self.raw))
+        except sqlite3.Error as error:
+            future.set_exception(translate(error))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        return await self.begin(function)
+
+    async def close(self) -> None:
+        self.raw.close()
+
+
+class Disk:
+    """The file that outlives the engine, and all that is open on it."""
+
+    def __init__(self, path: Path, clock: Clock, seed: str) -> None:
+        self.path = path
+        self._clock = clock
+        self._weather = Weather()
+        self.random = random.Random(seed)
+        self._open: list[sqlite3.Connection] = []
+        self._reader: sqlite3.Connection | None = None
+
+    @property
+    def weather(self) -> Weather:
+        """How it is now."""
+        return self._weather if self._clock.monotonic() < self._weather.until_s else FAIR
+
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self._weather = weather
+
+    def connect(self, *, read_only: bool) -> sqlite3.Connection:
+        raw = connector(self.path, read_only=read_only)()
+        raw.execute("pragma synchronous = off")
+        self._open.append(raw)
+        return raw
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """A connection for whoever judges the engine by what is stored."""
+        if self._reader is None:
+            prepare(self.path)
+            self._reader = connector(self.path, read_only=True)()
+        return self._reader
+
+    def cut(self) -> None:
+        """Close what a life of the engine left open, as the kernel does when a process dies."""
+        for raw in self._open:
+            raw.close()
+        self._open.clear()
+
+    def close(self) -> None:
+        self.cut()
+        if self._reader is not None:
+            self._reader.close()
+
+
+class SimulatedStore(SqliteStore):
+    """The SQLite store itself, on such a disk.
+
+    `on_commit` is called with each batch and its results in the moment in which it is durable: before anybody
+    learns of it.
+    """
+
+    def __init__(
+        self, disk: Disk, clock: Clock, on_commit: Callable[[Sequence[Change], Sequence[Result]], None]
+    ) -> None:
+        super().__init__(disk.path, clock=clock)
+        self._disk = disk
+        self._on_commit = on_commit
+
+    async def open(self) -> None:
+        self.checked = prepare(self.path)
+        self._writer = cast("Connection", _Inline(self._disk.connect(read_only=False)))
+        self._readers = [cast("Connection", _Inline(self._disk.connect(read_only=True))) for _ in range(2)]
+
+    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+        await self._take_time()
+        if self._disk.random.random() < self._disk.weather.fails_writes:
+            raise StoreUnavailable("the disk is full (simulated)")
+        results = await super().apply(changes)
+        self._on_commit(changes, results)
+        await self._take_time()
+        return results
+
+    async def check(self) -> list[str]:
+        rows = self._disk.reader.execute("pragma integrity_check(20)").fetchall()
+        return [str(row[0]) for row in rows if row[0] != "ok"]
+
+    async def _read(self, function: Callable[[sqlite3.Connection], Any], *, slow: bool = False) -> Any:
+        await self._take_time()
+        if self._disk.random.random() < self._disk.weather.fails_reads:
+            raise StoreUnavailable("the disk does not answer (simulated)")
+        return await super()._read(function, slow=slow)
+
+    async def _take_time(self) -> None:
+        weather, chance = self._disk.weather, self._disk.random
+        if weather.slow_s and chance.random() < 0.5:
+            await anyio.sleep(chance.uniform(0, weather.slow_s))
+        else:
+            await asyncio.sleep(0)

@@ -1,0 +1,297 @@
+"""One simulation: life after life of the engine on one store, until the plan is through and nothing is left to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+from msgspec import Struct
+
+import engine.execution
+import engine.runtime
+from engine.config import load
+from engine.errors import EngineError
+from engine.operations import Operations
+from engine.registry import Registry
+from engine.runtime import Runtime
+from engine.store.base import Result
+from engine.store.changes import Change
+from tests.dst.disk import FAIR, Disk, SimulatedStore, Weather
+from tests.dst.oracle import Oracle
+from tests.dst.plan import DAY_S, Hazard, Plan, plan_of
+from tests.dst.turns import BEGINNING, Clock, Crashed, Graveyard, Ids, Loop, Stuck, determined, live
+from tests.dst.world import Act, Feed, World
+
+LONGEST_REST_S = 14 * DAY_S
+"""Once nothing goes wrong any more, all that is left must be over after so long."""
+
+LOOK_S = 120.0
+RESTART_S = 5.0
+
+Tampers = Callable[[Runtime, SimulatedStore], None]
+
+
+class Verdict(Struct, kw_only=True):
+    """What came of a seed: `findings` must be empty; `digest` is the same each time."""
+
+    seed: int
+    findings: list[str]
+    digest: str
+    lives: int
+    crashes: int
+    commits: int
+    attempts: int
+    runs: dict[str, int]
+    refused: dict[str, int]
+
+
+def simulate(seed: int, *, days: float = 7.0, tamper: Tampers | None = None, log: bool = False) -> Verdict:
+    """Live through the days of a seed and judge them. `tamper` breaks each life's engine, to see that it is noticed."""
+    # On memory where there is such a place: nothing here is about a real disk.
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="dst-", dir=shared if shared.is_dir() else None) as folder:
+        return Simulation(plan_of(seed, days), Path(folder), tamper=tamper, log=log).run()
+
+
+class Simulation:
+    """The lives of one engine."""
+
+    def __init__(self, plan: Plan, folder: Path, *, tamper: Tampers | None, log: bool) -> None:
+        self.plan = plan
+        self.clock = Clock()
+        self.ids = Ids(self.clock, f"ids {plan.seed}")
+        registry = Registry.discover()
+        registry.add(Act)
+        registry.add(Feed)
+        self._registry = registry
+        file = folder / "config.toml"
+        file.write_text(plan.config)
+        self.config = load([file], environment={}, registry=registry)
+        self.disk = Disk(folder / "engine.db", self.clock, f"disk {plan.seed}")
+        self.oracle = Oracle(plan, self.config, self.disk)
+        self.oracle.clock_now = self.clock.now
+        self.world = World(plan, self.clock, self.oracle.find, self.oracle.why_not_running)
+        self._tamper = tamper
+        self._log = log
+        self._met: set[int] = set()
+        self._down_s = 0.0
+        self._ambush: tuple[int, int] | None = None
+        self._was_foul = False
+        self._over = False
+        self._rest_began_s: float | None = None
+        self._days_seen = 0
+
+    def run(self) -> Verdict:
+        """Run all lives, and judge."""
+        graveyard, world = Graveyard(), self.world
+        World.here = world
+        level = logging.root.manager.disable
+        if not self._log:
+            logging.disable(logging.CRITICAL)
+        crashes = 0
+        try:
+            with (
+                determined(self.ids, seed=f"chance {self.plan.seed}", longest_sleep_s=self.plan.longest_sleep_s),
+                _no_processes(self.clock),
+            ):
+                while not self._over and not self.oracle.findings:
+                    self.ids.new_life()
+                    crashed = False
+                    try:
+                        live(self.clock, graveyard, self._live)
+                    except Crashed:
+                        crashed = True
+                    except Stuck as error:
+                        self.oracle.find(f"stuck: {error}")
+                    except BaseException as error:
+                        self.oracle.find(f"the engine raised {_shown(error)}")
+                    crashes += crashed
+                    self.disk.cut()
+                    world.end_life(crashed=crashed)
+                    self.clock.at_s += self._down_s
+                    self._down_s = RESTART_S
+                if not self.oracle.findings:
+                    self.oracle.see_end(world, self.clock.now())
+            return Verdict(
+                seed=self.plan.seed, findings=self.oracle.findings, digest=self.oracle.digest, lives=world.life,
+                crashes=crashes, commits=self.oracle.commits, attempts=world.attempts,
+                runs=dict(self.oracle.counts()), refused=dict(world.refused),
+            )  # fmt: skip
+        finally:
+            logging.disable(level)
+            World.here = None
+            graveyard.close()
+            self.disk.close()
+
+    # One life
+
+    async def _live(self, loop: Loop) -> None:
+        self._ambush = None
+        self._was_foul = self.disk.weather is not FAIR
+        store = SimulatedStore(self.disk, self.clock, lambda changes, results: self._see(loop, changes, results))
+        await store.open()
+        ready = anyio.Event()
+        runtime = Runtime(
+            self.config, registry=self._registry, clock=self.clock, listen=False, environment={},
+            on_ready=lambda _: ready.set(),
+        )  # fmt: skip
+        if self._tamper is not None:
+            self._tamper(runtime, store)
+        fate = asyncio.get_running_loop().create_task(self._be_fate(loop, runtime), name="fate")
+        people = asyncio.get_running_loop().create_task(self._be_people(runtime, ready), name="people")
+        try:
+            await runtime._run_on(store)
+        except (EngineError, BaseExceptionGroup) as error:
+            # The store was away at the start: it ends, and is started again, as by a service manager.
+            if not all(isinstance(cause, EngineError) for cause in engine.runtime.causes(error)):
+                raise
+            if self.disk.weather is FAIR and not self._was_foul:
+                self.oracle.find(f"the engine gave up: {_shown(error)}")
+        else:
+            if not runtime.stopping.is_set():
+                self.oracle.find("the engine ended by itself")
+        finally:
+            for task in (fate, people):
+                task.cancel()
+            await asyncio.gather(fate, people, return_exceptions=True)
+        for context in loop.failed:
+            self.oracle.find(f"the loop was told: {context.get('message')} {context.get('exception')!r}")
+
+    def _see(self, loop: Loop, changes: Sequence[Change], results: Sequence[Result]) -> None:
+        self.oracle.see_commit(changes, results)
+        if self.oracle.findings:
+            loop.die_soon(0)
+        if self._ambush is not None:
+            commits, turns = self._ambush
+            self._ambush = (commits - 1, turns)
+            if commits <= 1:
+                self._ambush = None
+                loop.die_soon(turns)
+
+    # What goes wrong
+
+    async def _be_fate(self, loop: Loop, runtime: Runtime) -> None:
+        for number, hazard in enumerate(self.plan.hazards):
+            if number in self._met:
+                continue
+            await self.clock.sleep(hazard.at_s - self.clock.monotonic())
+            self._met.add(number)
+            self._bring(loop, runtime, hazard)
+        await self.clock.sleep(self.plan.days * DAY_S - self.clock.monotonic())
+        self.disk.weather = FAIR
+        self.world.calm = True
+
+    def _bring(self, loop: Loop, runtime: Runtime, hazard: Hazard) -> None:
+        what = hazard.what
+        self._say(f"{hazard.kind}: {dict(what)}")
+        if hazard.kind == "crash":
+            self._down_s = what["down_s"]
+            loop.die_soon(what["turns"])
+        elif hazard.kind == "ambush":
+            self._down_s = what["down_s"]
+            self._ambush = (what["commits"], what["turns"])
+        elif hazard.kind == "stop":
+            self._down_s = what["down_s"]
+            runtime.stop()
+        elif hazard.kind == "step":
+            self.clock.step(what["seconds"])
+        else:
+            self.disk.weather = Weather(
+                slow_s=what["slow_s"], fails_writes=what["fails_writes"], fails_reads=what["fails_reads"],
+                until_s=self.clock.monotonic() + what["for_s"],
+            )  # fmt: skip
+
+    # What is asked for
+
+    async def _be_people(self, runtime: Runtime, ready: anyio.Event) -> None:
+        await ready.wait()
+        operations = runtime.operations
+        assert operations is not None
+        async with asyncio.TaskGroup() as group:
+            for number, call in enumerate(self.plan.calls):
+                if number in self.world.answered:
+                    continue
+                await self.clock.sleep(call.at_s - self.clock.monotonic())
+                self._say(f"call {number}: {call.kind} {dict(call.what)}")
+                group.create_task(self.world.ask(number, call, operations))
+            await self._see_it_end(runtime, operations)
+
+    async def _see_it_end(self, runtime: Runtime, operations: Operations) -> None:
+        """Wait until the days are over and all that was left is done; then stop the engine for good."""
+        end_at = BEGINNING + timedelta(days=self.plan.days, seconds=LOOK_S)
+        while True:
+            await self.clock.sleep(LOOK_S)
+            if not self.world.calm:
+                continue
+            if self._rest_began_s is None:
+                self._rest_began_s = self.clock.monotonic()
+            held = operations.pauses()
+            for pause in held:
+                await operations.resume(pause.scope, pause.name)
+            for backfill in self.world.backfills:
+                if (await operations.backfills.get(backfill)).backfill.state == "paused":
+                    await operations.backfills.resume(backfill)
+            if self.clock.now() > end_at and not held and not self._left(operations):
+                break
+            if self.clock.monotonic() - self._rest_began_s > LONGEST_REST_S:
+                self.oracle.find(f"it never comes to its end: {self._left(operations)}")
+                break
+        self._over = True
+        runtime.stop()
+
+    def _left(self, operations: Operations) -> str:
+        """Say what is left to do."""
+        left = []
+        if count := self.oracle.open_runs():
+            left.append(f"{count} runs are open")
+        if len(self.world.answered) < len(self.plan.calls):
+            left.append("somebody waits for an answer")
+        if operations.backfills.status()["open"]:
+            left.append("a backfill is open")
+        if not left and (untold := self.oracle.untold(self.clock.now())):
+            left.append(untold)  # it is caught up on one by one
+        for label, items in self.plan.feeds.items():
+            for trigger, met in self.plan.met.items():
+                if met.kind == "feed" and met.of == label:
+                    source = self.config.triggers[trigger].source
+                    if self.disk.reader.execute("select count(*) from events where source = ?", (source,)).fetchone()[
+                        0
+                    ] < len(items):
+                        left.append(f"feed {label} is not read")
+        return ", ".join(left)
+
+    def _say(self, what: str) -> None:
+        if self._log:
+            print(f"-- {self.clock.now()} ({self.clock.monotonic():.3f} s, life {self.world.life}) {what}")  # noqa: T201
+
+
+class _no_processes:
+    """In the simulation no attempt has a process, so none is left: looking for them takes its time all the same."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._modules: tuple[Any, ...] = (engine.runtime, engine.execution)
+
+    def __enter__(self) -> None:
+        async def end_leftovers(*_: Any, **__: Any) -> dict[str, list[int]]:
+            await self._clock.sleep(0.05)
+            return {}
+
+        self._before = [module.end_leftovers for module in self._modules]
+        for module in self._modules:
+            module.end_leftovers = end_leftovers
+
+    def __exit__(self, *_: object) -> None:
+        for module, function in zip(self._modules, self._before, strict=True):
+            module.end_leftovers = function
+
+
+def _shown(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-3000:]
