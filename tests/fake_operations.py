@@ -48,6 +48,7 @@ from engine.store.changes import Change
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
+from tests.fake_maintenance import fake_maintenance
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -272,6 +273,7 @@ class FakeOperations:
             files=(),
             secrets=frozenset({"sesame-open"}),
         )
+        self.maintenance = fake_maintenance(self.config, self.clock)
 
     @property
     def foresight(self) -> Desk:
