@@ -54,7 +54,7 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
-    "preset": "name of a preset",
+    "preset": "name of a preset", "condition": "name of a condition",
     "calendar": "name of a calendar",
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",
