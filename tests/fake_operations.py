@@ -50,6 +50,7 @@ from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
+from tests.fake_maintenance import fake_maintenance
 from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
@@ -308,6 +309,7 @@ class FakeOperations:
             files=(),
             secrets=frozenset({"sesame-open"}),
         )
+        self.maintenance = fake_maintenance(self.config, self.clock)
 
     @property
     def foresight(self) -> Desk:
