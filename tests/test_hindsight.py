@@ -289,7 +289,7 @@ async def test_why_tells_what_a_trigger_on_a_source_met_and_what_its_gates_saw(t
                 break
         assert pages == found["items"]
         said = "\n".join(sentences({**found, "remark": None}))
-        assert "Filter saw data.total = 7." in said
+        assert "filter: drop; it saw data.total = 7" in said
         assert "Way out: resume --tag TAG" in said
 
 
