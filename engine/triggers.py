@@ -206,9 +206,12 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `preset`: the preset that it names; all that it has from there stands in the other fields.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
+    - `max_waiting`: so many of its runs may wait; events that come then are dropped, and recorded. None: no limit.
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
+    - `conditions`: the conditions that its runs obey, besides those that all do; `hold_s`: how long a run waits for
+    them; None: it does not, and is skipped.
     - `adaptive`: how the interval of its timer or polling source follows what comes of its runs; None: it does not.
     """
 
@@ -223,8 +226,11 @@ class Trigger(Struct, frozen=True, kw_only=True):
     filter: str | Judge | None = None
     debounce: Debounce | None = None
     adaptive: Adaptive | None = None
+    conditions: tuple[str, ...] = ()
+    hold_s: float | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
+    max_waiting: int | None = None
     timeout_s: float | None = None
     retry: RetryChange | None = None
     data: Mapping[str, Any] | Judge | None = None

@@ -37,9 +37,16 @@ class Client:
 
     def post(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Send JSON to a path below /api/v1, and return the answer."""
+        return self._send_json("POST", path, body, headers)
+
+    def patch(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+        """Have something changed at a path below /api/v1, and return the answer."""
+        return self._send_json("PATCH", path, body, headers)
+
+    def _send_json(self, method: str, path: tuple[str, ...], body: Any, headers: Mapping[str, str] | None) -> Any:
         content = json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **(headers or {})}
-        return self._json("POST", _path(path, {}), content, sent)
+        return self._json(method, _path(path, {}), content, sent)
 
     def delete(self, *path: str, headers: Mapping[str, str] | None = None) -> Any:
         """Delete what is at a path below /api/v1, and return the answer."""

@@ -15,8 +15,10 @@ from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
 from engine.plugin import Handler
-from engine.store.base import Store
+from engine.runs import Lane, Run
+from engine.store.base import QueuePlace, Store
 from engine.triggers import Pause, PauseScope
+from engine.waiting import Flushed, FlushRequest, QueuePage
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -51,6 +53,64 @@ class BackfillOperations(Protocol):
 
     async def cancel(self, backfill_id: str, *, reason: str = "") -> BackfillProgress:
         """Have it make no more runs, and end those that wait; raise Conflict where its state forbids that."""
+        ...
+
+
+class ConditionOperations(Protocol):
+    """What may be asked of conditions. What names one that is not there raises NotFound; all raise StoreUnavailable."""
+
+    async def views(self) -> list[dict[str, Any]]:
+        """Return all conditions as the API shows them, by name."""
+        ...
+
+    async def view(self, name: str) -> dict[str, Any]:
+        """Return one condition."""
+        ...
+
+    async def override(
+        self, name: str, *, reason: str, who: str, enabled: bool | None = None, shadow: bool | None = None,
+        thresholds: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Let something hold in the place of its configuration, durably; raise InvalidRequest for what can't be."""
+        ...
+
+    async def reset(self, name: str) -> dict[str, Any]:
+        """Let its configuration hold again."""
+        ...
+
+
+class QueueOperations(Protocol):
+    """What may be asked of what waits and runs. All raise StoreUnavailable, and NotFound for what is not there.
+
+    What they change is durable when they return; `who` asked and why stands in the runs' traces.
+    """
+
+    async def page(self, *, lane: Lane | None = None, after: QueuePlace | None = None, limit: int = 50) -> QueuePage:
+        """Return a page of the line of what is ready: of one lane, or of all that stand in it by rank."""
+        ...
+
+    async def flush(self, which: FlushRequest, *, reason: str, who: str = "", dry_run: bool = False) -> Flushed:
+        """Cancel all runs that wait and are meant; raise InvalidRequest where it is not said which."""
+        ...
+
+    async def cancel(self, run_id: str, *, reason: str = "", who: str = "") -> Run:
+        """Cancel a run; one that runs is being ended when this returns. Raise Conflict where it has ended."""
+        ...
+
+    async def hold(self, run_id: str, *, reason: str = "", who: str = "") -> Run:
+        """Hold a run that waits; raise Conflict where it runs or has ended."""
+        ...
+
+    async def release(self, run_id: str, *, reason: str = "", who: str = "") -> Run:
+        """Release a run that is held by hand; raise Conflict where it is not."""
+        ...
+
+    async def set_priority(self, run_id: str, priority: int, *, reason: str = "", who: str = "") -> Run:
+        """Give a run that waits another priority; raise Conflict where it runs or has ended."""
+        ...
+
+    async def retry(self, run_id: str, *, reason: str = "", who: str = "", request_id: str | None = None) -> Accepted:
+        """Run once more what an ended run was for; raise Conflict where that can't be."""
         ...
 
 
@@ -103,6 +163,12 @@ class Operations(Protocol):
 
     @property
     def backfills(self) -> BackfillOperations: ...
+
+    @property
+    def conditions(self) -> ConditionOperations: ...
+
+    @property
+    def queue(self) -> QueueOperations: ...
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...

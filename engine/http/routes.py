@@ -9,6 +9,7 @@ from msgspec import Struct
 from engine.http import (
     adaptive_routes,
     backfill_routes,
+    condition_routes,
     engine_routes,
     event_routes,
     foresight_routes,
@@ -17,6 +18,7 @@ from engine.http import (
     next_routes,
     pause_routes,
     preset_routes,
+    queue_routes,
     run_routes,
     source_routes,
     trigger_routes,
@@ -77,6 +79,9 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backfills/{{id}}/pause", backfill_routes.pause_backfill, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/backfills/{{id}}/resume", backfill_routes.resume_backfill, _OPERATOR, "Let it go on"),
     _route("POST", f"{API}/backfills/{{id}}/cancel", backfill_routes.cancel_backfill, _OPERATOR, "Cancel it"),
+    _route("GET", f"{API}/conditions", condition_routes.list_conditions, _VIEWER, "All conditions, and who waits"),
+    _route("GET", f"{API}/conditions/{{name}}", condition_routes.get_condition, _VIEWER, "One condition"),
+    _route("PATCH", f"{API}/conditions/{{name}}", condition_routes.patch_condition, _OPERATOR, "Override it, or reset"),
     _route("GET", f"{API}/maintenance", maintenance_routes.list_maintenance, _VIEWER, "Maintenance windows"),
     _route("POST", f"{API}/maintenance", maintenance_routes.post_maintenance, _OPERATOR, "Make one"),
     _route("GET", f"{API}/maintenance/{{name}}", maintenance_routes.get_maintenance, _VIEWER, "One window"),
@@ -97,8 +102,17 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
     _route("GET", f"{API}/events", event_routes.list_events, _VIEWER, "Events, the newest first"),
     _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),
+    _route("GET", f"{API}/queue", queue_routes.get_queue, _VIEWER, "What is ready and waits, in its order"),
+    _route("POST", f"{API}/queue/flush", queue_routes.flush_queue, _OPERATOR, "Cancel what waits, as far as meant"),
     _route("GET", f"{API}/runs", run_routes.list_runs, _VIEWER, "Runs, the newest first"),
     _route("GET", f"{API}/runs/{{id}}", run_routes.get_run, _VIEWER, "One run, its trace and attempts"),
+    _route("PATCH", f"{API}/runs/{{id}}", queue_routes.patch_run, _OPERATOR, "Give it another priority"),
+    _route("POST", f"{API}/runs/{{id}}/cancel", queue_routes.cancel_run, _OPERATOR, "Cancel it"),
+    _route("POST", f"{API}/runs/{{id}}/hold", queue_routes.hold_run, _OPERATOR, "Hold it, while it waits"),
+    _route("POST", f"{API}/runs/{{id}}/release", queue_routes.release_run, _OPERATOR, "Release it"),
+    _route(
+        "POST", f"{API}/runs/{{id}}/retry", queue_routes.retry_run, _OPERATOR, "Run it once more, when it has ended"
+    ),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 

@@ -229,6 +229,17 @@ class Store(ABC):
         number."""
 
     @abstractmethod
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        """Return at most `limit` queued runs of these lanes, of all jobs, in queue order, from a place on.
+
+        `after` None means from the head. The cost grows with the limit and the number of jobs, not with what waits.
+        """
+
+    @abstractmethod
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        """Return, for each job that has any, how many queued runs of these lanes stand before a place; None: all."""
+
+    @abstractmethod
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         """Return at most `limit` pending, retrying and held runs with their due times, the earliest first.
 
@@ -361,6 +372,10 @@ class Store(ABC):
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:
         """Return how many runs stand in each state that is not an end; cheap at any size of the store."""
+
+    @abstractmethod
+    async def waiting(self) -> dict[str, int]:
+        """Return how many runs of each trigger wait: are pending, queued, held or retrying. Reads all of these."""
 
     @abstractmethod
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
