@@ -18,8 +18,8 @@ NOT_THERE = "not_there"
 OTHER = "other_schedule"
 PAUSED = "paused"
 TROUBLE = "source_trouble"
-"""What kept it: no engine ran; one stood still; the trigger was disabled, not there, or on something else; a pause held;
-its source was in trouble."""
+"""What kept it: no engine ran; one stood still; the trigger was disabled, not there, or on something else; a pause
+held; its source was in trouble."""
 
 
 class Period(Struct, frozen=True, kw_only=True):

@@ -373,7 +373,8 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
             TriggerLedger(trigger=name, accepted=count, ended=over, waiting=waits)
             for name, count, over, waits in raw.execute(
                 "select o.trigger, count(*), "
-                f"sum(o.run is null or coalesce(r.state in ({_ENDED}), 0)), sum(coalesce(r.state not in ({_ENDED}), 0)) "
+                f"sum(o.run is null or coalesce(r.state in ({_ENDED}), 0)), "
+                f"sum(coalesce(r.state not in ({_ENDED}), 0)) "
                 "from outcomes o left join runs r on r.id = o.run group by o.trigger order by o.trigger"
             )
         )

@@ -279,7 +279,9 @@ class ReadingCases(Place):
         "TriggerLedger: The sums of a `Ledger` for one trigger; for events that met none its name is empty.",
     )
     async def test_the_ledger_adds_up(self, store: Store) -> None:
-        assert await store.ledger() == replace(await store.ledger(), accepted=0, ended=0, waiting=0, missing=(), triggers=())
+        assert await store.ledger() == replace(
+            await store.ledger(), accepted=0, ended=0, waiting=0, missing=(), triggers=()
+        )
         unmatched, first, second = an_event(), an_event(), an_event()
         gathering, queued = a_run(first, state=RunState.PENDING, window="w"), a_run(first, trigger="b")
         dropped = Outcome(trigger="c", outcome=EventOutcome.FILTERED, code="filter_false", reason="false")
