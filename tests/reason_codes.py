@@ -12,6 +12,7 @@ MADE_IN = (
     "engine/backfill/*.py",
     "engine/decide/*.py",
     "engine/embedding/*.py",
+    "engine/hindsight/*.py",
     "engine/intake/*.py",
     "engine/maintenance/*.py",
     "engine/store/*.py",

@@ -271,6 +271,10 @@ def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[
             "missing": missing,
         },
         "broken": list(ledger.missing[:MOST_BROKEN_ROWS]),
+        "triggers": [
+            {"trigger": one.trigger or None, "accepted": one.accepted, "ended": one.ended, "waiting": one.waiting}
+            for one in ledger.triggers
+        ],
         "checks": found,
     }
 

@@ -95,18 +95,28 @@ class Missed(Struct, frozen=True, kw_only=True):
     count: int
 
 
+class TriggerLedger(Struct, frozen=True, kw_only=True):
+    """The sums of a `Ledger` for one trigger; for events that met none its name is empty."""
+
+    trigger: str
+    accepted: int
+    ended: int
+    waiting: int
+
+
 class Ledger(Struct, frozen=True, kw_only=True):
     """The sum of all promises: each accepted event comes to one outcome for each trigger that it met.
 
     `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is
     over, `waiting` those whose run is yet to end. `missing` tells, in words, of the rows that break the rule: of each
-    kind the first hundred.
+    kind the first hundred. `triggers` are the sums for each trigger, by name.
     """
 
     accepted: int
     ended: int
     waiting: int
     missing: tuple[str, ...]
+    triggers: tuple[TriggerLedger, ...] = ()
 
 
 class Store(ABC):

@@ -12,7 +12,16 @@ from typing import Any
 from engine.clock import from_microseconds, to_microseconds
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import ENDED, Lane, Run, RunState
-from engine.store.base import EventFilter, HeldPlace, Ledger, QueuePlace, RunFilter, StoredEvent, TriggerStats
+from engine.store.base import (
+    EventFilter,
+    HeldPlace,
+    Ledger,
+    QueuePlace,
+    RunFilter,
+    StoredEvent,
+    TriggerLedger,
+    TriggerStats,
+)
 from engine.store.rows import (
     EVENT_COLUMNS,
     OUTCOME_COLUMNS,
@@ -367,6 +376,15 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
             f"select count(*) from outcomes o join runs r on r.id = o.run where r.state in ({_ENDED})"
         ).fetchone()
         (with_run,) = raw.execute("select count(*) from outcomes o join runs r on r.id = o.run").fetchone()
+        triggers = tuple(
+            TriggerLedger(trigger=name, accepted=count, ended=over, waiting=waits)
+            for name, count, over, waits in raw.execute(
+                "select o.trigger, count(*), "
+                f"sum(o.run is null or coalesce(r.state in ({_ENDED}), 0)), "
+                f"sum(coalesce(r.state not in ({_ENDED}), 0)) "
+                "from outcomes o left join runs r on r.id = o.run group by o.trigger order by o.trigger"
+            )
+        )
         broken = [
             f"event {row[0]} has no outcome"
             for row in raw.execute(
@@ -407,6 +425,7 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
         ended=without_run + ended,
         waiting=with_run - ended,
         missing=tuple(broken),
+        triggers=triggers,
     )
 
 

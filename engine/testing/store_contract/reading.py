@@ -300,9 +300,13 @@ class ReadingCases(Place):
         _LEDGER_COUNTS,
         "Store.ledger: Add up all events and runs; see `Ledger`.",
         "Store.ledger: Reads the whole store.",
+        "Ledger: `triggers` are the sums for each trigger, by name.",
+        "TriggerLedger: The sums of a `Ledger` for one trigger; for events that met none its name is empty.",
     )
     async def test_the_ledger_adds_up(self, store: Store) -> None:
-        assert await store.ledger() == replace(await store.ledger(), accepted=0, ended=0, waiting=0, missing=())
+        assert await store.ledger() == replace(
+            await store.ledger(), accepted=0, ended=0, waiting=0, missing=(), triggers=()
+        )
         unmatched, first, second = an_event(), an_event(), an_event()
         gathering, queued = a_run(first, state=RunState.PENDING, window="w"), a_run(first, trigger="b")
         dropped = Outcome(trigger="c", outcome=EventOutcome.FILTERED, code="filter_false", reason="false")
@@ -316,6 +320,9 @@ class ReadingCases(Place):
         await make(store, enqueue(gathering), start(gathering), finish(gathering))
         ledger = await store.ledger()
         assert (ledger.accepted, ledger.ended, ledger.waiting, ledger.missing) == (5, 4, 1, ())
+        assert [(one.trigger, one.accepted, one.ended, one.waiting) for one in ledger.triggers] == [
+            ("", 1, 1, 0), ("b", 1, 0, 1), ("bake", 2, 2, 0), ("c", 1, 1, 0)
+        ]  # fmt: skip
 
     @promise("Ledger: `missing` tells, in words, of the rows that break the rule: of each kind the first hundred.")
     async def test_the_ledger_names_what_breaks_the_rule(self, store: Store) -> None:
