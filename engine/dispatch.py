@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.backlog import Backlog
 from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
 from engine.decide.attempts import (
     AttemptEnd,
@@ -44,7 +45,7 @@ from engine.events import Event
 from engine.gates import Gates, Hands
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
-from engine.lanes import BackfillLane
+from engine.lanes import BackfillLane, Front
 from engine.overlaps import Overlaps
 from engine.plugin import Outcome
 from engine.processes import kernel_start
@@ -99,7 +100,8 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
-        on_backfilled: Callable[[Run, Step], None], gates: Gates,
+        on_backfilled: Callable[[Run, Step], None], gates: Gates, reserve: Mapping[Lane, int] | None = None,
+        backlog: Backlog | None = None,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -115,14 +117,15 @@ class Dispatch:
         self._on_backfilled = on_backfilled
         self._limited = limited
         self._gates = gates
-        self._slots = Slots(concurrency)
+        self._backlog = backlog or Backlog()
+        self._slots = Slots(concurrency, reserve)
         for job in jobs.values():
             self._slots.limit(job)
         self._active: dict[str, Active] = {}
         self._moving: set[str] = set()
         self._fewer_moving = asyncio.Event()
-        self._queue = Queue(self._read_head, self._is_active)
-        self._backfills = BackfillLane(clock, Queue(self._read_backfill_head, self._is_active))
+        self._queue = Front(self._queue_of(Lane.LIVE), self._queue_of(Lane.MANUAL))
+        self._backfills = BackfillLane(clock, self._queue_of(Lane.BACKFILL))
         self._backfill_waits = asyncio.Event()
         self._timeline = Timeline(self._read_due, self._is_active)
         self._overlaps = Overlaps(
@@ -181,6 +184,9 @@ class Dispatch:
         self._jobs[job.name] = job
         self._slots.limit(job)
         self._overlaps.limit(job)
+        for active in self._active.values():
+            if active.run.job == job.name:
+                self._overlaps.add(active.run)  # a job that had no limit begins to count with those that run
         self._queue.unpark(job.name)
         self._backfills.unpark(job.name)
         self.pump()
@@ -197,15 +203,16 @@ class Dispatch:
 
     # The starter that intake uses
 
-    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
         if (
             not self._starting
             or (self._paused and not past_pause)
             or not self._slots.may_start(job)
             or self._queue.has(job)
+            or not self._slots.may_take(lane)
         ):
             return False
-        self._slots.take(job)
+        self._slots.take(job, lane)
         return True
 
     def concern(self, trigger: str) -> bool:
@@ -222,8 +229,8 @@ class Dispatch:
     def withdraw(self, run: Run) -> None:
         self._overlaps.remove(run)
 
-    def release(self, job: str) -> None:
-        self._give_slot(job)
+    def release(self, run: Run) -> None:
+        self._give_slot(run)
         self.pump()
 
     def launch(self, run: Run, event: Event) -> None:
@@ -328,10 +335,11 @@ class Dispatch:
                 async with anyio.create_task_group() as group:
                     self._group, self._runs = group, runs
                     await self._overlaps.load(self._store)
-                    for job in await self._store.queued_jobs():
-                        self._queue.expect(job)
-                    for job in self._queue.low():
-                        await self._queue.refill(job)
+                    for lane in (Lane.LIVE, Lane.MANUAL):
+                        for job in await self._store.queued_jobs(lane):
+                            self._queue.of(lane).expect(job)
+                    for queue, job in self._queue.low():
+                        await queue.refill(job)
                     await self._begin_backfills()
                     await self._timeline.refill()
                     self._starting = True
@@ -373,18 +381,15 @@ class Dispatch:
 
     # Slots
 
-    def _give_slot(self, job: str) -> None:
-        self._slots.give(job)
-        if not self._slots.taken:
-            self._idle.set()
-        self._queue.unpark(job)
-        if self._backfills.waiting:
-            self._backfills.unpark(job)
-
-    def _give_slot_of(self, run: Run) -> None:
+    def _give_slot(self, run: Run) -> None:
         if run.origin is Origin.BACKFILL:
             self._backfills.ended(run)
-        self._give_slot(run.job)
+        self._slots.give(run.job, run.lane)
+        if not self._slots.taken:
+            self._idle.set()
+        self._queue.unpark(run.job)
+        if self._backfills.waiting:
+            self._backfills.unpark(run.job)
 
     def _moved(self, run_id: str) -> None:
         self._moving.discard(run_id)
@@ -402,32 +407,37 @@ class Dispatch:
             if self._backfills.waiting:
                 waiting = self._take_beside_backfills()
             else:
-                waiting = self._queue.take(self._slots.may_start)
+                waiting = self._queue.take(self._slots.may_start, self._slots.may_take)
             if waiting is None:
                 break
+            run = waiting.run
             seen = self._gates.passed(waiting) if self._gates.gates else ""
             if seen is None:
-                if waiting.run.origin is Origin.BACKFILL:
-                    self._backfills.ended(waiting.run)
+                if run.origin is Origin.BACKFILL:
+                    self._backfills.ended(run)
                 continue
-            self._slots.take(waiting.run.job)
+            self._slots.take(run.job, run.lane)
             self._start(waiting, seen)
-            lane = self._backfills if waiting.run.origin is Origin.BACKFILL else self._queue
-            if lane.is_low(waiting.run.job):
-                self._spawn(self._refill, lane, waiting.run.job)
+            queue = self._backfills if run.origin is Origin.BACKFILL else self._queue.of(run.lane)
+            if queue.is_low(run.job):
+                self._spawn(self._refill, queue, run.job)
         else:
             return
-        for job in self._queue.low():
-            self._spawn(self._refill, self._queue, job)
+        for queue, job in self._queue.low():
+            self._spawn(self._refill, queue, job)
         for job in self._backfills.low() if self._backfills.waiting else ():
             self._spawn(self._refill, self._backfills, job)
 
     def _take_beside_backfills(self) -> Waiting | None:
         """Take the next run of either lane, as `engine.decide.lanes` says."""
-        engine = Room(self._slots.taken, self._slots.most)
+        slots, engine = self._slots, Room(self._slots.taken, self._slots.most)
+        if slots.has_own(Lane.BACKFILL):
+            engine = Room(slots.taken, None)  # a free slot is kept for them: they need leave none
+        elif not slots.may_take(Lane.BACKFILL):
+            engine = Room(slots.most, slots.most)
         return (
             self._backfills.take_ahead(engine, self._room_of)
-            or self._queue.take(self._slots.may_start)
+            or self._queue.take(slots.may_start, slots.may_take)
             or self._backfills.take_idle(engine, self._room_of)
         )
 
@@ -469,10 +479,12 @@ class Dispatch:
 
     def _start_past_pause(self) -> None:
         for run_id, job in list(self._let_pass.items()) if self._starting else ():
-            if self._slots.may_start(job) and (waiting := self._queue.pick(job, run_id)) is not None:
+            if not self._slots.may_start(job) or not self._slots.may_take(Lane.MANUAL):
+                continue
+            if (waiting := self._queue.pick(job, run_id)) is not None:
                 seen = self._gates.passed(waiting)
                 if seen is not None:
-                    self._slots.take(job)
+                    self._slots.take(job, waiting.run.lane)
                     self._start(waiting, seen)
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
@@ -503,7 +515,7 @@ class Dispatch:
     def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
         if self._runs is None:
             # All has ended; what is stored as running is settled at the next start.
-            self._give_slot_of(run)
+            self._give_slot(run)
             return
         active = Active(run)
         if not self._starting:
@@ -519,6 +531,7 @@ class Dispatch:
         start = None
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
+            start.add_done_callback(self._backlog.removing(run.trigger))
             active.start = start
         # The name tells who it is where a runner blocks the event loop.
         self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")
@@ -545,7 +558,7 @@ class Dispatch:
             recorded = self._finish(active.run, Finish.of(run.id, end))
             del self._active[run.id]
             self._moving.add(run.id)
-            self._give_slot_of(run)
+            self._give_slot(run)
             gave_back = True
             self.pump()
             await recorded
@@ -565,7 +578,7 @@ class Dispatch:
             if not gave_back:
                 self._active.pop(run.id, None)
                 self._overlaps.remove(run)
-                self._give_slot_of(run)
+                self._give_slot(run)
                 self.pump()
             self._on_change(run.id)
 
@@ -778,7 +791,7 @@ class Dispatch:
         may_start = (
             met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not self.concern(run.trigger)
         )
-        if may_start and self.claim(run.job, past_pause=run.id in self._let_pass):
+        if may_start and self.claim(run.job, run.lane, past_pause=run.id in self._let_pass):
             self._start(Waiting(run, None), "")
             return
         code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
@@ -807,11 +820,11 @@ class Dispatch:
 
     # Reading
 
-    async def _read_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
-        return await self._store.queue_head(job, after=after, limit=limit)
+    def _queue_of(self, lane: Lane) -> Queue:
+        async def read(job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
+            return await self._store.queue_head(job, after=after, limit=limit, lane=lane)
 
-    async def _read_backfill_head(self, job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
-        return await self._store.queue_head(job, after=after, limit=limit, lane=Lane.BACKFILL)
+        return Queue(read, self._is_active)
 
     async def _read_due(self, after: tuple[datetime, str], limit: int) -> list[tuple[datetime, Run]]:
         return await self._store.due(after=after, limit=limit)

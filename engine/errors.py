@@ -10,6 +10,7 @@
     ├── PluginError             a plugin can't be loaded or broke the plugin contract
     └── StoreError
         ├── StoreUnavailable    the store can't take it now (full, locked, away): try again
+        │   └── QueueFull       too much waits: try again when there is less
         ├── StoreInUse          another engine owns this store
         ├── StoreDamaged        the file fails its integrity check
         └── StoreVersion        the file was written by a newer engine
@@ -96,6 +97,10 @@ class StoreError(EngineError):
 
 class StoreUnavailable(StoreError):
     """The store can't take it now (disk full, locked, I/O error); nothing was stored. Try again later."""
+
+
+class QueueFull(StoreUnavailable):
+    """So much waits that no more is taken now from this source; nothing was stored. Try again later."""
 
 
 class StoreInUse(StoreError):

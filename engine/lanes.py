@@ -1,6 +1,7 @@
-"""The lane of backfills: their queued runs wait apart from all others, and get the slots that those leave.
+"""The lanes of the queue: what people fire and what comes by itself, in one line; and apart from it that of backfills.
 
-`engine.decide.lanes` holds the rules; here is what they are asked about, kept up to date.
+The queued runs of backfills get the slots that the line leaves. `engine.decide.lanes` holds the rules; here is what
+they are asked about, kept up to date.
 """
 
 from __future__ import annotations
@@ -11,10 +12,66 @@ from engine.clock import Clock
 from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, may_use_idle
 from engine.events import Event
 from engine.queue import Queue, Waiting
-from engine.runs import Run
+from engine.runs import Lane, Run
 
 RoomOf = Callable[[str], Room]
 """Tells the slots of a job; one that may start nothing has none."""
+
+
+class Front:
+    """The queued runs of all but backfills: those that people fired in one queue, all others in another.
+
+    They stand in one line by rank. They are apart so that slots can be kept for either, and where no slot is left for
+    one, the other goes on.
+    """
+
+    def __init__(self, live: Queue, manual: Queue) -> None:
+        self._live = live
+        self._manual = manual
+
+    def __len__(self) -> int:
+        """How many runs the windows hold."""
+        return len(self._live) + len(self._manual)
+
+    def of(self, lane: Lane) -> Queue:
+        """Return the queue of a lane."""
+        return self._manual if lane is Lane.MANUAL else self._live
+
+    def has(self, job: str) -> bool:
+        """Tell whether runs of the job wait."""
+        return self._live.has(job) or self._manual.has(job)
+
+    def offer(self, run: Run, event: Event | None) -> None:
+        """Take in a run that is queued in the store."""
+        self.of(run.lane).offer(run, event)
+
+    def remove(self, job: str, run_id: str) -> None:
+        """Forget a run that was taken out of the queue in the store."""
+        self._live.remove(job, run_id)
+        self._manual.remove(job, run_id)
+
+    def pick(self, job: str, run_id: str) -> Waiting | None:
+        """Take one run out of its turn; None where it does not wait in a window."""
+        return self._live.pick(job, run_id) or self._manual.pick(job, run_id)
+
+    def take(self, may_start: Callable[[str], bool], may_take: Callable[[Lane], bool]) -> Waiting | None:
+        """Take the first run whose job may start one and whose lane may take a slot."""
+        if self._manual.is_quiet:
+            return self._live.take(may_start) if may_take(Lane.LIVE) else None
+        live = self._live.first(may_start) if may_take(Lane.LIVE) else None
+        manual = self._manual.first(may_start) if may_take(Lane.MANUAL) else None
+        if manual is not None and (live is None or manual < live):
+            return self._manual.take(may_start)
+        return None if live is None else self._live.take(may_start)
+
+    def unpark(self, job: str) -> None:
+        """Let a job take part again, as one of its slots is free."""
+        self._live.unpark(job)
+        self._manual.unpark(job)
+
+    def low(self) -> list[tuple[Queue, str]]:
+        """Return the queues and jobs of which more must be read."""
+        return [(queue, job) for queue in (self._live, self._manual) for job in queue.low()]
 
 
 class BackfillLane:

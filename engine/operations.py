@@ -20,7 +20,7 @@ from engine.conditions import ConditionDesk
 from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
-from engine.decide.rules import Rule
+from engine.decide.rules import Rule, why_disabled
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
@@ -37,6 +37,7 @@ from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
+from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
@@ -130,8 +131,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, chronicle: Chronicle,
-        rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
+        chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk,
     ) -> None:  # fmt: skip
@@ -144,6 +145,7 @@ class Operations:
         self._timers = timers
         self._sources = sources
         self.backfills = backfills
+        self.queue = queue
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
@@ -374,10 +376,10 @@ class Operations:
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
-        trigger = self._rule(name).trigger
+        rule = self._rule(name)
         return upcoming(
-            trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
-            default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(self._rule(name)),
+            rule.trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name), job=rule.job,
+            default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
         )  # fmt: skip
 
     def subject(self, name: str) -> Subject:
@@ -482,11 +484,12 @@ class Operations:
         return list(self._rules)
 
     def trigger_view(self, name: str) -> dict[str, Any]:
-        trigger = self._rule(name).trigger
+        rule = self._rule(name)
+        trigger = rule.trigger
         source = self._sources.state(trigger.source)
         next_at, pauses = self._timers.next_at(name), self._pauses.of(name)
         pause = merged(pauses)
-        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name))
+        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name), job=rule.job)
         return {
             "name": trigger.name,
             "job": trigger.job,
@@ -555,11 +558,13 @@ class Operations:
         await self._changes.wait(run_id, timeout_s)
 
 
-def state_of(trigger: Trigger, pause: Pause | None, *, completed: str | None) -> tuple[TriggerState, str | None]:
-    """Return where a trigger stands, and why it is not active."""
-    why = trigger.why_disabled()
+def state_of(
+    trigger: Trigger, pause: Pause | None, *, completed: str | None, job: Job | None = None
+) -> tuple[TriggerState, str | None]:
+    """Return where a trigger stands, and why it is not active. One whose job is disabled is, too."""
+    why = why_disabled(trigger, job)
     if why is not None:
-        return TriggerState.DISABLED, f"trigger {trigger.name} {why}"
+        return TriggerState.DISABLED, why
     if completed is not None:
         return TriggerState.COMPLETED, completed
     if pause is not None:

@@ -14,8 +14,9 @@ from engine.clock import Clock
 from engine.decide.attempts import said_of_replacement
 from engine.decide.overlap import REPLACES, Decision, OpenRuns
 from engine.jobs import Job
-from engine.queue import Queue, Timeline
-from engine.runs import Origin, Run, RunState, Step
+from engine.lanes import Front
+from engine.queue import Timeline
+from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.store.base import Store
 
 MOST_KNOWN = 1_000
@@ -30,7 +31,7 @@ class Overlaps:
     """
 
     def __init__(
-        self, *, clock: Clock, jobs: Iterable[Job], queue: Queue, timeline: Timeline, is_moving: Callable[[str], bool],
+        self, *, clock: Clock, jobs: Iterable[Job], queue: Front, timeline: Timeline, is_moving: Callable[[str], bool],
         cancel: Callable[[str, str], bool], end: Callable[[Run, Step], None],
     ) -> None:  # fmt: skip
         self._clock = clock
@@ -68,7 +69,8 @@ class Overlaps:
         """Take up what may be in the way of new runs."""
         found = await store.in_the_way(self._runs.jobs, limit=MOST_KNOWN)
         for job in self._runs.whole():
-            found += [run for run, _ in await store.queue_head(job, after=None, limit=MOST_KNOWN)]
+            for lane in (Lane.LIVE, Lane.MANUAL):
+                found += [run for run, _ in await store.queue_head(job, after=None, limit=MOST_KNOWN, lane=lane)]
         for run in sorted(found, key=lambda run: run.id):
             self._runs.add(run)
 

@@ -100,6 +100,11 @@ class Queue:
         """How many runs the windows hold."""
         return sum(len(lane.entries) for lane in self._lanes.values())
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no job is in line with a run that may be taken."""
+        return not self._heads
+
     def has(self, job: str) -> bool:
         """Tell whether runs of the job wait."""
         lane = self._lanes.get(job)
@@ -142,8 +147,8 @@ class Queue:
             lane.taken.add(run_id)
         return waiting
 
-    def take(self, may_start: Callable[[str], bool]) -> Waiting | None:
-        """Take the first run whose job may start one; jobs that may not are parked until `unpark`."""
+    def first(self, may_start: Callable[[str], bool]) -> QueuePlace | None:
+        """Return the place of the first run whose job may start one; jobs that may not are parked until `unpark`."""
         heads = self._heads
         while heads:
             place, job = heads[0]
@@ -153,19 +158,27 @@ class Queue:
                 continue
             head = lane.head()
             if head == place and may_start(job):
-                heapq.heappop(lane.heap)
-                waiting = lane.entries.pop(head.run)
-                lane.taken.add(head.run)
-                if len(lane.taken) > lane.look_at and not lane.reading:
-                    self._forget_ended(lane)
-                self._reannounce(job, lane)
-                return waiting
+                return place
             if head == place:
                 lane.parked, lane.announced = True, None
                 heapq.heappop(heads)
             else:
                 self._reannounce(job, lane)
         return None
+
+    def take(self, may_start: Callable[[str], bool]) -> Waiting | None:
+        """Take the first run whose job may start one; see `first`."""
+        if self.first(may_start) is None:
+            return None
+        place, job = self._heads[0]
+        lane = self._lanes[job]
+        heapq.heappop(lane.heap)
+        lane.taken.add(place.run)
+        if len(lane.taken) > lane.look_at and not lane.reading:
+            self._forget_ended(lane)
+        waiting = lane.entries.pop(place.run)
+        self._reannounce(job, lane)
+        return waiting
 
     def take_of(self, job: str) -> Waiting | None:
         """Take the first run of a job, whether it is parked or not; None where the window holds none."""

@@ -78,10 +78,19 @@ class Origin(StrEnum):
 
 
 class Lane(StrEnum):
-    """Which of two queues a run waits in: what is done now goes before what is made up for."""
+    """Which queue a run waits in: what people ask for, what is made up for, and everything else."""
 
     LIVE = "live"
+    MANUAL = "manual"
     BACKFILL = "backfill"
+
+
+_LANES = {Origin.BACKFILL: Lane.BACKFILL, Origin.MANUAL: Lane.MANUAL}
+
+
+def lane_of(origin: Origin) -> Lane:
+    """Return the queue that runs of an origin wait in."""
+    return _LANES.get(origin, Lane.LIVE)
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -157,7 +166,7 @@ class Run(Struct, frozen=True, kw_only=True):
     @property
     def lane(self) -> Lane:
         """The queue that it waits in."""
-        return Lane.BACKFILL if self.origin is Origin.BACKFILL else Lane.LIVE
+        return lane_of(self.origin)
 
     @property
     def ready_at(self) -> datetime:

@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
+from engine.backlog import Backlog
 from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
@@ -55,11 +56,13 @@ from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.processes import end_leftovers
+from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
+from engine.steering import Steering
 from engine.store.changes import Accept, Cursor, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
@@ -238,6 +241,8 @@ class Runtime:
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
+        backlog = Backlog(high=config.engine.queue.high, low=config.engine.queue.low)
+        backlog.load(await store.waiting())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
@@ -252,6 +257,7 @@ class Runtime:
             if end.step.state in ENDED:
                 endings.note(run, end.step)
                 conditions.note_end(run)
+            queue.note_end(run, end)
 
         def limited(trigger: str, job: Job) -> Job:
             rule = rules.get(trigger) or retired.get(trigger)
@@ -282,12 +288,14 @@ class Runtime:
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
+            reserve=config.engine.reserve.by_lane(), backlog=backlog,
         )  # fmt: skip
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         used = self._used_sources()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
+            backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,
@@ -328,11 +336,18 @@ class Runtime:
         await adaptation.load()
         for trigger in config.triggers.values():
             adaptation.add(trigger)
+        steering = Steering(
+            clock=clock, store=store, journal=journal, hands=dispatch, rules=rules, retired=retired,
+            ageing_s=config.engine.ageing_s, finish=intake.finish,
+        )  # fmt: skip
+        queue = Queueing(
+            clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses, rules=rules
+        )  # fmt: skip
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
-            pauses=pauses, maintenance=maintenance, adaptation=adaptation, chronicle=chronicle, rules=rules,
-            retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
+            pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
+            rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
             conditions=ConditionDesk(

@@ -16,7 +16,6 @@ from itertools import chain
 from typing import Any, Protocol
 
 import anyio
-from msgspec import Struct
 
 from engine.clock import Clock
 from engine.decide.priority import effective
@@ -29,13 +28,13 @@ from engine.runs import (
     HELD_BY_HAND,
     PRIORITY,
     WAITING,
-    Lane,
     Run,
     RunState,
     Step,
 )
 from engine.store.base import RunFilter, Store
 from engine.store.changes import AskCancel, End, Enqueue, Finish, Hold, SetPriority
+from engine.waiting import Flushed, FlushRequest
 
 log = logging.getLogger("engine.steering")
 
@@ -79,38 +78,6 @@ class Hands(Protocol):
     def cut_off(self, run_id: str, said: str, *, at_launch: bool = False) -> bool:
         """End the attempt of a run for good; return whether it has a slot."""
         ...
-
-
-class FlushRequest(Struct, frozen=True, kw_only=True):
-    """Which of the runs that wait are to be flushed; what is None does not restrict. `whole` says that all are meant.
-
-    `priority_below`: only those with a lower priority.
-    """
-
-    job: str | None = None
-    trigger: str | None = None
-    tag: str | None = None
-    states: frozenset[RunState] = WAITING
-    lane: Lane | None = None
-    priority_below: int | None = None
-    whole: bool = False
-
-    def check(self) -> None:
-        """Raise InvalidRequest where it does not say what is meant."""
-        given = (self.job, self.trigger, self.tag, self.lane, self.priority_below)
-        narrowed = any(one is not None for one in given) or self.states != WAITING
-        if narrowed == self.whole:
-            raise InvalidRequest("say what to flush: a job, a trigger, a tag, a lane, states, a priority; or all")
-        if not self.states or not self.states <= WAITING:
-            raise InvalidRequest(f"what waits is in one of the states {', '.join(sorted(WAITING))}")
-
-
-class Flushed(Struct, frozen=True, kw_only=True):
-    """What a flush ended, or would end: how many runs, by trigger; `runs` names the first of them."""
-
-    count: int
-    triggers: Mapping[str, int]
-    runs: tuple[str, ...]
 
 
 class Steering:

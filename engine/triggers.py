@@ -206,6 +206,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `preset`: the preset that it names; all that it has from there stands in the other fields.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
+    - `max_waiting`: so many of its runs may wait; events that come then are dropped, and recorded. None: no limit.
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
@@ -229,6 +230,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     hold_s: float | None = None
     priority: int = NORMAL_PRIORITY
     priority_max: int = HIGH_PRIORITY
+    max_waiting: int | None = None
     timeout_s: float | None = None
     retry: RetryChange | None = None
     data: Mapping[str, Any] | Judge | None = None

@@ -19,6 +19,7 @@ from engine.cli.app import app
 from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
+from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
     DebounceTable,
@@ -50,6 +51,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, ConditionTable, OtherwiseTable,
+    MaintenanceTable, ScopeTable,
     SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip

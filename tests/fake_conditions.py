@@ -32,7 +32,7 @@ class FakeConditions:
 
     async def view(self, name: str) -> dict[str, Any]:
         if name != self.one["name"]:
-            raise NotFound(f"there is no condition {name}; did you mean \"{self.one['name']}\"?")
+            raise NotFound(f'there is no condition {name}; did you mean "{self.one["name"]}"?')
         return self.one
 
     async def override(

@@ -29,7 +29,7 @@ from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
-from engine.runs import Attempt, Lane, Origin, Run, RunState, Step
+from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
     EventFilter,
@@ -49,6 +49,7 @@ from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
+from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
 AT = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -144,6 +145,9 @@ class FakeStore(Store):
     async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
         return []
 
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        return 0
+
     async def met(
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:
@@ -151,6 +155,24 @@ class FakeStore(Store):
 
     async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
         return []
+
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        places = sorted(
+            (QueuePlace(run.rank, run.id), run)
+            for run in self.kept.values()
+            if run.state is RunState.QUEUED and run.lane in lanes
+        )
+        return [run for place, run in places if after is None or place > after][:limit]
+
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        found = [
+            run.job
+            for run in self.kept.values()
+            if run.state is RunState.QUEUED
+            and run.lane in lanes
+            and (before is None or QueuePlace(run.rank, run.id) < before)
+        ]
+        return {job: found.count(job) for job in found}
 
     async def backfill(self, backfill_id: str) -> Backfill | None:
         return None
@@ -206,6 +228,10 @@ class FakeStore(Store):
     async def counts(self) -> dict[RunState, int]:
         return {}
 
+    async def waiting(self) -> dict[str, int]:
+        found = [run.trigger for run in self.kept.values() if run.state in WAITING]
+        return {trigger: found.count(trigger) for trigger in found}
+
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
         found = {}
         for name in triggers:
@@ -257,6 +283,7 @@ class FakeOperations:
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
+        self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"

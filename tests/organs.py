@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from engine.backlog import DEFAULT_HIGH, Backlog
 from engine.decide.attempts import AttemptEnd
 from engine.decide.gates import Gate
 from engine.decide.rules import Rule
@@ -29,7 +30,7 @@ from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
-from engine.runs import Run, Step
+from engine.runs import Lane, Run, Step
 from engine.store.base import Result
 from engine.store.changes import Change
 from engine.store.connection import Connection, translate
@@ -200,6 +201,7 @@ class Bench:
         self.script = script
         self.journal: Journal
         self.windows: Windows
+        self.backlog: Backlog
         self.gates: Gates
         self.dispatch: Dispatch
         self.intake: Intake
@@ -264,6 +266,9 @@ async def bench(
     following: Collection[tuple[str, Source]] = (),
     concurrency: int = 4,
     ageing_s: float = 60.0,
+    reserve: Mapping[Lane, int] | None = None,
+    high: int = DEFAULT_HIGH,
+    low: int | None = None,
     max_data_bytes: int = 1024 * 1024,
     own_sources: frozenset[str] = frozenset({"timer", "manual", "webhook"}),
     clock: VirtualClock | None = None,
@@ -285,6 +290,8 @@ async def bench(
     made = Bench(clock=clock, store=store, script=script)
     made.journal = Journal(store, clock)
     made.windows = Windows(await store.open_windows())
+    made.backlog = Backlog(high=high, low=low)
+    made.backlog.load(await store.waiting())
     made.gates = Gates(
         clock=clock, journal=made.journal, store=store, rule_of=rules.get, gates=gates, on_change=made.changed.append
     )  # fmt: skip
@@ -294,11 +301,12 @@ async def bench(
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=made.note_end, on_backfilled=lambda run, step: None,
         limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
+        reserve=reserve, backlog=made.backlog,
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
-        max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources,
+        max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources, backlog=made.backlog,
     )  # fmt: skip
 
     async def write() -> None:

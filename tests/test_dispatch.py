@@ -22,7 +22,7 @@ from engine.decide.rules import Rule
 from engine.errors import StoreDamaged, StoreUnavailable
 from engine.jobs import Job, OnCrash, RetryPolicy
 from engine.plugin import Outcome
-from engine.runs import Run, RunState
+from engine.runs import Lane, Run, RunState
 from engine.store.base import RunFilter
 from engine.store.changes import Change, Enqueue, Finish, NoteProcess, Start
 from engine.testing.clock import START
@@ -192,9 +192,9 @@ async def test_an_event_finds_no_free_slot_while_others_of_its_job_wait(tmp_path
     async with bench(tmp_path / "s.db", act=forever, dispatching=False) as desk:
         first = await wait_queued(desk, 2)
         async with anyio.create_task_group() as group:
-            desk.dispatch._queue.expect("bake")
+            desk.dispatch._queue.of(Lane.LIVE).expect("bake")
             desk.dispatch._starting = True
-            assert not desk.dispatch.claim("bake")
+            assert not desk.dispatch.claim("bake", Lane.LIVE)
             desk.dispatch._starting = False
             await group.start(desk.dispatch.run)
             await desk.settle()

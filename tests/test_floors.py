@@ -24,18 +24,18 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "payload", "spans"}),
+    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "spans"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "overlaps", "gates"}
+         "systemd", "loopwatch", "overlaps", "gates", "backlog"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"intake", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "backfill",
          "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance"}
     ),
-    frozenset({"operations", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -29,7 +29,7 @@ from engine.jobs import Job
 from engine.operations import Changes, Operations
 from engine.plugin import Event, Outcome, PrepareContext, RunContext, Runner, Source, SourceContext
 from engine.registry import Registry
-from engine.runs import Run, RunState
+from engine.runs import Lane, Run, RunState
 from engine.runtime import Runtime
 from engine.store.base import RunFilter
 from engine.store.sqlite import SqliteStore
@@ -848,7 +848,7 @@ async def test_a_pause_of_the_engine_holds_what_waits_over_a_restart_until_it_is
             assert {"name": "pauses", "ok": True, "detail": "the engine is paused: move"} in health["checks"]
         dispatch = engine._dispatch
         assert dispatch is not None
-        assert not dispatch.claim("work")
+        assert not dispatch.claim("work", Lane.LIVE)
         async with client.post(f"{url}/resume") as answer:
             assert (await answer.json())["resumed"] is True
         async with client.post(f"{url}/triggers/go/fire") as answer:

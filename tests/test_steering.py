@@ -16,10 +16,11 @@ from engine.ids import new_id
 from engine.jobs import Job, OnCrash, Overlap, RetryPolicy
 from engine.plugin import Outcome
 from engine.runs import Run, RunState
-from engine.steering import FlushRequest, Steering
+from engine.steering import Steering
 from engine.store.changes import AskCancel
 from engine.testing import VirtualClock
 from engine.triggers import Debounce
+from engine.waiting import FlushRequest
 from plugins.sources.run import RunEnds
 from tests.organs import Bench, bench, event, job, trigger
 

@@ -12,20 +12,22 @@ import pytest
 
 from engine.backfills import Backfill
 from engine.runs import Lane
-from engine.store import backfills, reads
+from engine.spans import SpanKind
+from engine.store import backfills, hindsight, line, reads, spans
 from engine.store.base import EventFilter, HeldPlace, QueuePlace, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import _GUARDED, MOST_ROWS, STATEMENTS, statement
 
 SMALL = {
-    "runs_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live", "runs_in_the_way", "runs_held",
-    "outcomes_joined",
+    "runs_queue", "runs_manual_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live",
+    "runs_in_the_way", "runs_held", "outcomes_joined",
+    "spans_open",
 }  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
-TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "e", "o", "r"}
-QUERIES = reads.QUERIES | backfills.QUERIES
+TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "spans", "e", "o", "r"}
+QUERIES = reads.QUERIES | backfills.QUERIES | line.QUERIES | spans.QUERIES | hindsight.QUERIES
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",
@@ -42,6 +44,9 @@ SORTS = {
     "counts": "GROUP BY",  # what waits or runs, by its state
     "count_due": "GROUP BY",
     "count_live": "GROUP BY",
+    "waiting": "GROUP BY",
+    "due_by_trigger": "GROUP BY",
+    **{f"{lane}_by_trigger": "GROUP BY" for lane in Lane},
 }
 """Reads that sort, or gather in groups, what an index has found."""
 
@@ -58,6 +63,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "queue_head": lambda raw: reads.queue_head(raw, "oven", None, 512),
     "queue_after": lambda raw: reads.queue_head(raw, "oven", QueuePlace(5, "r1"), 512),
     "queued_jobs": reads.queued_jobs,
+    "manual_queue_head": lambda raw: reads.queue_head(raw, "oven", None, 512, Lane.MANUAL),
     "backfill_queue_head": lambda raw: reads.queue_head(raw, "oven", None, 512, Lane.BACKFILL),
     "backfill_queue_after": lambda raw: reads.queue_head(raw, "oven", QueuePlace(5, "r1"), 512, Lane.BACKFILL),
     "backfill_queued_jobs": lambda raw: reads.queued_jobs(raw, Lane.BACKFILL),
@@ -68,6 +74,18 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "backfill_counts": lambda raw: backfills.backfill_counts(raw, BACKFILL),
     "backfill_runs": lambda raw: backfills.backfill_runs(raw, BACKFILL),
     "succeeded_instants": lambda raw: backfills.succeeded_instants(raw, "bake", AT, AT),
+    "next_job": lambda raw: reads.next_job(raw, Lane.LIVE, "oven"),
+    "line": lambda raw: line.line(raw, list(Lane), None, 50),
+    "line_after": lambda raw: line.line(raw, list(Lane), QueuePlace(5, "r1"), 50),
+    "ahead": lambda raw: line.ahead(raw, list(Lane), QueuePlace(5, "r1")),
+    "spans": lambda raw: spans.spans(raw, SpanKind.ENGINE, None, AT, AT, 9),
+    "spans_of": lambda raw: spans.spans(raw, SpanKind.PAUSE, "bake", AT, AT, 9),
+    "open_spans": lambda raw: spans.open_spans(raw, SpanKind.TRIGGER, "", 9),
+    "first_span": lambda raw: spans.first_span(raw, SpanKind.TRIGGER, "bake"),
+    "fired": lambda raw: hindsight.fired(raw, "bake", "timer:bake", AT, AT, 9),
+    "missed": lambda raw: hindsight.missed(raw, "bake", AT, AT, 9),
+    "recorded_instants": lambda raw: hindsight.recorded_instants(raw, "bake", "timer:bake", AT, AT),
+    "met": lambda raw: hindsight.met(raw, "bake", AT, AT, (AT, 1), 9),
     "due": lambda raw: reads.due(raw, None, 512),
     "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
     "held": lambda raw: reads.held(raw, None, None, 512),
@@ -83,6 +101,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "memory": lambda raw: reads.memory(raw, "mill", None, 512),
     "memory_after": lambda raw: reads.memory(raw, "mill", "k", 512),
     "counts": reads.counts,
+    "waiting": reads.waiting,
     "stats": lambda raw: reads.stats(raw, ["bake"]),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
 }
@@ -182,11 +201,11 @@ def test_every_query_of_the_store_is_looked_at() -> None:
     asked = set(READS) | set(NOT_HOT)
     offered = {
         name
-        for module in (reads, backfills)
+        for module in (reads, backfills, line, hindsight, spans)
         for name, each in vars(module).items()
         if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    assert offered - asked <= {"oldest_due", "change_row"}
+    assert offered - asked <= {"oldest_due", "change_row", "span_row", "snapshot"}
 
 
 def test_a_plan_that_walks_or_sorts_is_noticed() -> None:

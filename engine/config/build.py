@@ -285,6 +285,7 @@ class Builder:
             hold_s=self._hold(name, table),
             priority=_priority(table.priority),
             priority_max=_priority(table.priority_max),
+            max_waiting=table.max_waiting,
             timeout_s=table.timeout,
             retry=None if table.retry is None else table.retry.change(),
             data=table.data,

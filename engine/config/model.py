@@ -13,17 +13,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 
+from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
 from engine.config.maintenance import MaintenanceTable
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
+from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
 from engine.plugin.settings import BadSetting, ConditionName, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
 from engine.registry import SHARED_KEY
+from engine.runs import Lane
 from engine.triggers import (
     HIGH_PRIORITY,
     MISFIRE,
@@ -79,6 +82,33 @@ def concurrency_of_machine() -> int:
     return 4 * cpus
 
 
+class ReserveTable(Struct, frozen=True, kw_only=True):
+    """Slots that are kept for a lane of the queue: no other takes them."""
+
+    live: Annotated[int, Meta(ge=0, description="For what comes by itself: events and timers.")] = 0
+    manual: Annotated[int, Meta(ge=0, description="For what people fire.")] = 0
+    backfill: Annotated[int, Meta(ge=0, description="For backfills.")] = 0
+
+    def by_lane(self) -> dict[Lane, int]:
+        """Return it as dispatch knows it."""
+        return {Lane.LIVE: self.live, Lane.MANUAL: self.manual, Lane.BACKFILL: self.backfill}
+
+
+class QueueTable(Struct, frozen=True, kw_only=True):
+    """How many runs may wait, in all."""
+
+    high: Annotated[
+        int, Meta(ge=1, description="Where so many runs wait, sources with more than their share have to wait, too.")
+    ] = DEFAULT_HIGH
+    low: Annotated[
+        int | None, Meta(ge=0, description="Where no more wait, they go on. Default: nine tenths of `high`.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.low is not None and self.low >= self.high:
+            raise BadSetting("low", f"is {self.low}, not below high, which is {self.high}", "make it smaller")
+
+
 class EngineSettings(Struct, frozen=True, kw_only=True):
     """The engine as a whole."""
 
@@ -100,6 +130,19 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     conditions: Annotated[
         tuple[ConditionName, ...], Meta(description="The conditions that the runs of every trigger obey.")
     ] = ()
+    reserve: Annotated[ReserveTable, Meta(description="Slots that are kept for lanes: see below. Default: none.")] = (
+        ReserveTable()
+    )
+    queue: Annotated[QueueTable, Meta(description="When the engine pushes back: see below.")] = QueueTable()
+
+    def __post_init__(self) -> None:
+        lanes = starved(self.concurrency, self.reserve.by_lane())
+        if lanes:
+            raise BadSetting(
+                "reserve",
+                f"keeps all {self.concurrency} slots from {' and '.join(lanes)}",
+                "keep fewer, or raise concurrency",
+            )
 
 
 class RetryTable(Struct, frozen=True, kw_only=True):
@@ -388,6 +431,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     priority_max: Annotated[
         Priority, Meta(description="The highest priority that an event, a file or a caller may ask for.")
     ] = HIGH_PRIORITY
+    max_waiting: Annotated[
+        int | None,
+        Meta(ge=1, description="So many of its runs may wait; an event more is recorded as `rate_limited`, not run."),
+    ] = None
     timeout: Annotated[
         Duration | None,
         Meta(gt=0, description="Bound of one attempt of its runs. Default: that of the job."),

@@ -15,8 +15,10 @@ from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
 from engine.plugin import Handler
-from engine.store.base import Store
+from engine.runs import Lane, Run
+from engine.store.base import QueuePlace, Store
 from engine.triggers import Pause, PauseScope
+from engine.waiting import Flushed, FlushRequest, QueuePage
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -77,6 +79,41 @@ class ConditionOperations(Protocol):
         ...
 
 
+class QueueOperations(Protocol):
+    """What may be asked of what waits and runs. All raise StoreUnavailable, and NotFound for what is not there.
+
+    What they change is durable when they return; `who` asked and why stands in the runs' traces.
+    """
+
+    async def page(self, *, lane: Lane | None = None, after: QueuePlace | None = None, limit: int = 50) -> QueuePage:
+        """Return a page of the line of what is ready: of one lane, or of all that stand in it by rank."""
+        ...
+
+    async def flush(self, which: FlushRequest, *, reason: str, who: str = "", dry_run: bool = False) -> Flushed:
+        """Cancel all runs that wait and are meant; raise InvalidRequest where it is not said which."""
+        ...
+
+    async def cancel(self, run_id: str, *, reason: str = "", who: str = "") -> Run:
+        """Cancel a run; one that runs is being ended when this returns. Raise Conflict where it has ended."""
+        ...
+
+    async def hold(self, run_id: str, *, reason: str = "", who: str = "") -> Run:
+        """Hold a run that waits; raise Conflict where it runs or has ended."""
+        ...
+
+    async def release(self, run_id: str, *, reason: str = "", who: str = "") -> Run:
+        """Release a run that is held by hand; raise Conflict where it is not."""
+        ...
+
+    async def set_priority(self, run_id: str, priority: int, *, reason: str = "", who: str = "") -> Run:
+        """Give a run that waits another priority; raise Conflict where it runs or has ended."""
+        ...
+
+    async def retry(self, run_id: str, *, reason: str = "", who: str = "", request_id: str | None = None) -> Accepted:
+        """Run once more what an ended run was for; raise Conflict where that can't be."""
+        ...
+
+
 class MaintenanceOperations(Protocol):
     """What may be asked of maintenance windows. What names one that is not there raises NotFound."""
 
@@ -129,6 +166,9 @@ class Operations(Protocol):
 
     @property
     def conditions(self) -> ConditionOperations: ...
+
+    @property
+    def queue(self) -> QueueOperations: ...
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...

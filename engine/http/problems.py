@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from engine.errors import Conflict, EngineError, InvalidEvent, InvalidRequest, NotFound, StoreUnavailable
+from engine.errors import Conflict, EngineError, InvalidEvent, InvalidRequest, NotFound, QueueFull, StoreUnavailable
 from engine.plugin import Refusal, encode_json
 
 PROBLEM_TYPE = "application/problem+json"
@@ -73,7 +73,8 @@ def problem_of(error: EngineError | Refusal) -> Problem:
     if isinstance(error, InvalidRequest):
         return Problem(422, str(error), code="invalid_request")
     if isinstance(error, StoreUnavailable):
-        return Problem(503, str(error), code="store_unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
+        code = "queue_full" if isinstance(error, QueueFull) else "store_unavailable"
+        return Problem(503, str(error), code=code, headers={"Retry-After": str(RETRY_AFTER_S)})
     return Problem(500, str(error))
 
 

@@ -18,6 +18,7 @@ from engine.http import (
     next_routes,
     pause_routes,
     preset_routes,
+    queue_routes,
     run_routes,
     source_routes,
     trigger_routes,
@@ -101,8 +102,17 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
     _route("GET", f"{API}/events", event_routes.list_events, _VIEWER, "Events, the newest first"),
     _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),
+    _route("GET", f"{API}/queue", queue_routes.get_queue, _VIEWER, "What is ready and waits, in its order"),
+    _route("POST", f"{API}/queue/flush", queue_routes.flush_queue, _OPERATOR, "Cancel what waits, as far as meant"),
     _route("GET", f"{API}/runs", run_routes.list_runs, _VIEWER, "Runs, the newest first"),
     _route("GET", f"{API}/runs/{{id}}", run_routes.get_run, _VIEWER, "One run, its trace and attempts"),
+    _route("PATCH", f"{API}/runs/{{id}}", queue_routes.patch_run, _OPERATOR, "Give it another priority"),
+    _route("POST", f"{API}/runs/{{id}}/cancel", queue_routes.cancel_run, _OPERATOR, "Cancel it"),
+    _route("POST", f"{API}/runs/{{id}}/hold", queue_routes.hold_run, _OPERATOR, "Hold it, while it waits"),
+    _route("POST", f"{API}/runs/{{id}}/release", queue_routes.release_run, _OPERATOR, "Release it"),
+    _route(
+        "POST", f"{API}/runs/{{id}}/retry", queue_routes.retry_run, _OPERATOR, "Run it once more, when it has ended"
+    ),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 

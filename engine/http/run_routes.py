@@ -27,7 +27,7 @@ async def page_of_runs(call: Call, fields: Fields, *, trigger: str | None, job: 
     which = RunFilter(states=states, job=job, triggers=frozenset({trigger}) if trigger else None)
     runs = await call.operations.store.runs(which, limit=limit + 1, before=before)
     page = runs[:limit]
-    items = [run_summary(run, await _event_ids(call, run)) for run in page]
+    items = [run_summary(run, await event_ids(call, run)) for run in page]
     return Response(body=list_view(items, page[-1].id if len(runs) > limit else None))
 
 
@@ -38,10 +38,11 @@ async def get_run(call: Call) -> Response:
     run = await call.operations.store.run(run_id)
     if run is None:
         raise Problem(404, "there is no run of that id")
-    return Response(body=run_view(run, await _event_ids(call, run)))
+    return Response(body=run_view(run, await event_ids(call, run)))
 
 
-async def _event_ids(call: Call, run: Run) -> list[str]:
+async def event_ids(call: Call, run: Run) -> list[str]:
+    """Return the ids of a run's events, oldest first."""
     if run.event_count <= 1:
         return [run.event]
     return [event.id for event in await call.operations.store.run_events(run.id)]

@@ -13,6 +13,7 @@ import anyio
 from msgspec.structs import replace
 
 from engine.backfills import SOURCE_PREFIX as BACKFILL_PREFIX
+from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.decide.firing import Firing
 from engine.decide.rules import Rule
@@ -60,6 +61,7 @@ class Intake:
         hearing: Sequence[tuple[str, Source]],
         followers: Followers,
         pauses: Pausing | None = None,
+        backlog: Backlog | None = None,
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
@@ -67,8 +69,10 @@ class Intake:
         self._clock = clock
         self._journal = journal
         self._starter = starter
+        self._backlog = backlog or Backlog()
         self._drafting = Drafting(
-            starter=starter, windows=windows, pauses=pauses, max_data_bytes=max_data_bytes, ageing_s=ageing_s
+            starter=starter, windows=windows, pauses=pauses, backlog=self._backlog, max_data_bytes=max_data_bytes,
+            ageing_s=ageing_s,
         )  # fmt: skip
         self._rules = rules
         self._hearing = dict(hearing)
@@ -132,6 +136,8 @@ class Intake:
         remember: Mapping[str, Any] | None = None,
     ) -> list[Accepted]:
         """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
+        if self._backlog.crowded():
+            self._backlog.admit(source, self._by_source)
         named = [self._admit(event, source) for event in events]
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
@@ -214,6 +220,9 @@ class Intake:
                     f"the source {event.source!r} is one of the engine's own; send another name", status=422
                 )
         named = [self._admit(event, event.source or "api") for event in events]
+        if self._backlog.crowded():
+            for source in {rule.trigger.source for event in named for rule in self._listeners(event)}:
+                self._backlog.admit(source, self._by_source)
         return await self._commit(named, self._listeners, Origin.EVENT)
 
     def _listeners(self, event: Event) -> list[Rule]:
@@ -278,7 +287,7 @@ class Intake:
         """
         rules = self._followers.of(run, end.step.state)
         if not rules:
-            return self._journal.submit(end)
+            return self._submit_end(run, end, end)
         return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
 
     def _hand_in(
@@ -289,7 +298,15 @@ class Intake:
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
-        return draft, self._journal.submit(replace(end, then=Accept(entries=(draft.entry(),))))
+        return draft, self._submit_end(run, end, replace(end, then=Accept(entries=(draft.entry(),))))
+
+    def _submit_end(self, run: Run, end: Finish | End, change: Finish | End) -> asyncio.Future[Any]:
+        stored = self._journal.submit(change)
+        if isinstance(end, End):
+            stored.add_done_callback(self._backlog.removing(run.trigger))
+        elif end.step.state in WAITING:
+            stored.add_done_callback(self._backlog.adding(run.trigger))
+        return stored
 
     def _draft_end(self, run: Run, end: Finish | End) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from engine.backlog import Backlog
 from engine.clock import rfc3339
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
 from engine.decide.priority import effective, rank
@@ -18,13 +19,16 @@ from engine.errors import ExpressionError, InvalidEvent
 from engine.events import Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.payload import encode_json
-from engine.runs import Origin, Run, RunState, Step
+from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.store.changes import Entry, Join
 from engine.triggers import STARTING_GATES, Debounce, Pause
 from engine.units import format_duration, format_size
 
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
+
+_UNCAPPED = frozenset({Origin.BACKFILL, Origin.REPLAY})
+"""What the cap on waiting runs of a trigger does not hold for."""
 
 _ON_TIME = frozenset({Origin.SCHEDULE, Origin.BACKFILL})
 """What is run for a due instant, which is the time of its event."""
@@ -35,7 +39,7 @@ class Starter(Protocol):
 
     boot: str
 
-    def claim(self, job: str, *, past_pause: bool = False) -> bool:
+    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
         """Take a slot for a run of the job, if one is free, nobody waits for it, and the engine is not paused."""
         ...
 
@@ -57,7 +61,7 @@ class Starter(Protocol):
         """Count a run no more that was not stored."""
         ...
 
-    def release(self, job: str) -> None:
+    def release(self, run: Run) -> None:
         """Give a claimed slot back, as its run was not stored."""
         ...
 
@@ -126,11 +130,13 @@ class Drafting:
     """
 
     def __init__(
-        self, *, starter: Starter, windows: Windows, pauses: Pausing | None, max_data_bytes: int, ageing_s: float
-    ) -> None:
+        self, *, starter: Starter, windows: Windows, pauses: Pausing | None, backlog: Backlog, max_data_bytes: int,
+        ageing_s: float,
+    ) -> None:  # fmt: skip
         self._starter = starter
         self._windows = windows
         self._pauses = pauses
+        self._backlog = backlog
         self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
 
@@ -245,6 +251,8 @@ class Drafting:
             return Outcome(
                 trigger=trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
             )
+        if (full := self._full(rule, origin)) is not None:
+            return full
         due_at, closes_at = first_due(debounce, now)
         draft.seen.append(Seen("debounce", "open", {"key": key, "until": rfc3339(due_at)}))
         text = f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)"
@@ -260,6 +268,7 @@ class Drafting:
         draft.opened.append(opened)
         if draft.apart is not None:
             draft.apart.add(run.id)
+        self._backlog.add(trigger.name)
         draft.runs.append((run, event))
         return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
 
@@ -269,6 +278,8 @@ class Drafting:
         Where the limit of its job is reached, it waits, is skipped, or takes the place of another one.
         """
         now, trigger, job = event.received_at, rule.trigger.name, rule.job.name
+        if (full := self._full(rule, origin)) is not None:
+            return full
         if origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif draft.caught_up:
@@ -295,7 +306,7 @@ class Drafting:
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
             run = self._run(event, rule, origin, priority, (step,))
             draft.in_the_way += [name for name in (met.run,) if name is not None]
-        elif may_start and self._starter.claim(job, past_pause=draft.past_pause):
+        elif may_start and self._starter.claim(job, lane_of(origin), past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
@@ -306,10 +317,23 @@ class Drafting:
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
             run = self._run(event, rule, origin, priority, (step,))
         self._starter.expect(run)
+        if run.state is not RunState.RUNNING:
+            self._backlog.add(trigger)
         if draft.apart is not None:
             draft.apart.add(run.id)
         draft.runs.append((run, event))
         return Outcome(trigger=trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
+
+    def _full(self, rule: Rule, origin: Origin) -> Outcome | None:
+        """Return the outcome of an event where as many runs of its trigger wait as may; None where one more may.
+
+        What people ask for once more is not lost so, and a backfill counts its open runs by itself.
+        """
+        most, trigger = rule.trigger.max_waiting, rule.trigger.name
+        if most is None or origin in _UNCAPPED or (waiting := self._backlog.of(trigger)) < most:
+            return None
+        why = f"{waiting:,} runs of trigger {trigger} wait already (max_waiting = {most})"
+        return _dropped(trigger, EventOutcome.RATE_LIMITED, "queue_full", why)
 
     def _skip(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, met: Decision
@@ -346,8 +370,10 @@ class Drafting:
         for draft in drafts:
             for run, _ in draft.runs:
                 self._starter.withdraw(run)
+                if run.state in WAITING:
+                    self._backlog.remove(run.trigger)
                 if run.state is RunState.RUNNING:
-                    self._starter.release(run.job)
+                    self._starter.release(run)
             for window in draft.opened:
                 self._windows.close(window)
             for window, before, after in reversed(draft.joined):

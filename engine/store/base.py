@@ -219,6 +219,17 @@ class Store(ABC):
         number."""
 
     @abstractmethod
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        """Return at most `limit` queued runs of these lanes, of all jobs, in queue order, from a place on.
+
+        `after` None means from the head. The cost grows with the limit and the number of jobs, not with what waits.
+        """
+
+    @abstractmethod
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        """Return, for each job that has any, how many queued runs of these lanes stand before a place; None: all."""
+
+    @abstractmethod
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         """Return at most `limit` pending, retrying and held runs with their due times, the earliest first.
 
@@ -333,6 +344,13 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        """Return how many due instants of a timer are recorded, from `start` to before `end`: as events, or as missed.
+
+        Those that are told of together count if the first of them lies there.
+        """
+
+    @abstractmethod
     async def met(
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:
@@ -344,6 +362,10 @@ class Store(ABC):
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:
         """Return how many runs stand in each state that is not an end; cheap at any size of the store."""
+
+    @abstractmethod
+    async def waiting(self) -> dict[str, int]:
+        """Return how many runs of each trigger wait: are pending, queued, held or retrying. Reads all of these."""
 
     @abstractmethod
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:

@@ -146,6 +146,8 @@ create table spans (
 ) strict, without rowid;
 -- What still holds.
 create index spans_open on spans (kind, name) where ended_at is null;
+-- What ended long ago.
+create index spans_ended on spans (ended_at) where ended_at is not null;
 
 -- What came when.
 create index events_received on events (received_at);
@@ -159,5 +161,13 @@ create index runs_due on runs (due_at, id) where state in ('held', 'pending', 'r
 create index runs_held on runs (trigger, rank, id) where state = 'held';
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD)
+_LANES = """
+-- What people ask for waits in a lane of its own, so that slots can be kept for it.
+drop index runs_queue;
+create index runs_queue on runs (job, rank, id)
+    where state = 'queued' and origin <> 'backfill' and origin <> 'manual';
+create index runs_manual_queue on runs (job, rank, id) where state = 'queued' and origin = 'manual';
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES)
 """Migration n (from 1) brings a file from version n-1 to version n."""

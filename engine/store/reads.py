@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -26,15 +27,16 @@ from engine.store.rows import (
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _RUN = f"select {RUN_COLUMNS} from runs"
 
-_LANES = {
-    Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill'"),
+LANES = {
+    Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill' and origin <> 'manual'"),
+    Lane.MANUAL: ("runs_manual_queue", "state = 'queued' and origin = 'manual'"),
     Lane.BACKFILL: ("runs_backfill_queue", "state = 'queued' and origin = 'backfill'"),
 }
 """The index of each lane of the queue, and which runs it holds."""
 
 
 def _lane_queries(lane: Lane) -> dict[str, str]:
-    index, holds = _LANES[lane]
+    index, holds = LANES[lane]
     head = (
         f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
         f"from runs r indexed by {index} left join events e on e.id = r.event where r.{holds.replace('and ', 'and r.')}"
@@ -46,6 +48,8 @@ def _lane_queries(lane: Lane) -> dict[str, str]:
         f"{lane}_after": f"{head} and r.job = ? and (r.rank, r.id) > (?, ?) order by r.rank, r.id limit ?",
         # The first job after a name that has queued runs: one step of a walk over the jobs.
         f"{lane}_next_job": f"select job from runs indexed by {index} where {holds} and job > ? order by job limit 1",
+        # How many of each trigger wait in the queue.
+        f"{lane}_by_trigger": f"select trigger, count(*) from runs indexed by {index} where {holds} group by 1",
         # How many wait in the queue.
         f"{lane}_count": f"select count(*) from runs indexed by {index} where {holds}",
     }
@@ -53,6 +57,7 @@ def _lane_queries(lane: Lane) -> dict[str, str]:
 
 QUERIES = {
     **_lane_queries(Lane.LIVE),
+    **_lane_queries(Lane.MANUAL),
     **_lane_queries(Lane.BACKFILL),
     # The event of a sender's key.
     "event_of_key": "select id from events where source = ? and key = ?",
@@ -120,6 +125,11 @@ QUERIES = {
     "count_live": (
         "select state, count(*) from runs indexed by runs_live where state in ('running', 'held') group by 1"
     ),
+    # How many of each trigger wait for their time, or for a gate.
+    "due_by_trigger": (
+        "select trigger, count(*) from runs indexed by runs_due where state in ('held', 'pending', 'retrying') "
+        "group by 1"
+    ),
     # How a trigger's runs ended; one that tells of many missed instants counts as so many.
     "stats": (
         "select state, sum(case when state = 'missed' and outputs is not null "
@@ -131,7 +141,7 @@ QUERIES = {
 
 
 @contextlib.contextmanager
-def _snapshot(raw: sqlite3.Connection) -> Iterator[None]:
+def snapshot(raw: sqlite3.Connection) -> Iterator[None]:
     """Let all statements within see the same commit."""
     raw.execute("begin")
     try:
@@ -235,10 +245,16 @@ def queue_head(
 
 def queued_jobs(raw: sqlite3.Connection, lane: Lane = Lane.LIVE) -> list[str]:
     jobs: list[str] = []
-    with _snapshot(raw):
-        while (row := raw.execute(QUERIES[f"{lane}_next_job"], (jobs[-1] if jobs else "",)).fetchone()) is not None:
-            jobs.append(row[0])
+    with snapshot(raw):
+        while (job := next_job(raw, lane, jobs[-1] if jobs else "")) is not None:
+            jobs.append(job)
     return jobs
+
+
+def next_job(raw: sqlite3.Connection, lane: Lane, after: str) -> str | None:
+    """Return the first job after a name that has queued runs in a lane."""
+    row = raw.execute(QUERIES[f"{lane}_next_job"], (after,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def due(raw: sqlite3.Connection, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
@@ -273,7 +289,7 @@ def running(raw: sqlite3.Connection) -> list[Run]:
 
 
 def in_the_way(raw: sqlite3.Connection, jobs: Collection[str], limit: int) -> list[Run]:
-    with _snapshot(raw):
+    with snapshot(raw):
         return [read_run(row) for job in jobs for row in raw.execute(QUERIES["in_the_way"], (job, limit))]
 
 
@@ -298,15 +314,23 @@ def memory(raw: sqlite3.Connection, source: str, after: str | None, limit: int) 
 
 
 def counts(raw: sqlite3.Connection) -> dict[RunState, int]:
-    with _snapshot(raw):
+    with snapshot(raw):
         found = {RunState(state): count for state, count in raw.execute(QUERIES["count_due"])}
         found |= {RunState(state): count for state, count in raw.execute(QUERIES["count_live"])}
         found[RunState.QUEUED] = sum(raw.execute(QUERIES[f"{lane}_count"]).fetchone()[0] for lane in Lane)
     return found
 
 
+def waiting(raw: sqlite3.Connection) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    with snapshot(raw):
+        for name in ("due_by_trigger", *(f"{lane}_by_trigger" for lane in Lane)):
+            found.update(dict(raw.execute(QUERIES[name]).fetchall()))
+    return dict(found)
+
+
 def stats(raw: sqlite3.Connection, triggers: Collection[str]) -> dict[str, TriggerStats]:
-    with _snapshot(raw):
+    with snapshot(raw):
         return {trigger: _stats_of(raw, trigger) for trigger in triggers}
 
 

@@ -18,7 +18,7 @@ from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, hindsight, reads, spans
+from engine.store import backfills, hindsight, line, reads, spans
 from engine.store.base import (
     EventFilter,
     HeldPlace,
@@ -150,6 +150,12 @@ class SqliteStore(Store):
     async def queued_jobs(self, lane: Lane = Lane.LIVE) -> list[str]:
         return await self._read(lambda raw: reads.queued_jobs(raw, lane))
 
+    async def line(self, *, lanes: Collection[Lane], after: QueuePlace | None = None, limit: int) -> list[Run]:
+        return await self._read(lambda raw: line.line(raw, lanes, after, limit), slow=True)
+
+    async def ahead(self, *, lanes: Collection[Lane], before: QueuePlace | None = None) -> dict[str, int]:
+        return await self._read(lambda raw: line.ahead(raw, lanes, before), slow=True)
+
     async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
         return await self._read(lambda raw: reads.due(raw, after, limit))
 
@@ -218,6 +224,9 @@ class SqliteStore(Store):
     async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
         return await self._read(lambda raw: hindsight.missed(raw, trigger, start, end, limit), slow=True)
 
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        return await self._read(lambda raw: hindsight.recorded_instants(raw, trigger, source, start, end), slow=True)
+
     async def met(
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:
@@ -225,6 +234,9 @@ class SqliteStore(Store):
 
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
+
+    async def waiting(self) -> dict[str, int]:
+        return await self._read(reads.waiting, slow=True)
 
     async def stats(self, triggers: Collection[str]) -> dict[str, TriggerStats]:
         return await self._read(lambda raw: reads.stats(raw, triggers), slow=True)

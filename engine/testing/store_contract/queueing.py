@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 
 from engine.events import Event
-from engine.runs import Origin, Run, RunState
+from engine.runs import Lane, Origin, Run, RunState
 from engine.store.base import HeldPlace, QueuePlace, Store
 from engine.testing.store_contract.material import (
     a_join,
@@ -79,6 +79,40 @@ class QueueingCases(Place):
         assert [event for _, event in await store.queue_head("oven", after=None, limit=5)] == [last]
 
     @promise(
+        "Store.line: Return at most `limit` queued runs of these lanes, of all jobs, in queue order, from a place on.",
+        "Store.line: `after` None means from the head.",
+        "Store.line: The cost grows with the limit and the number of jobs, not with what waits.",
+        "Store.ahead: Return, for each job that has any, how many queued runs of these lanes stand before a place; "
+        "None: all.",
+    )
+    async def test_the_line_is_what_is_queued_of_all_jobs_in_one_order(self, store: Store) -> None:
+        expected: list[Run] = []
+        for rank, job, origin in (
+            (5, "oven", Origin.EVENT), (1, "mill", Origin.MANUAL), (3, "oven", Origin.SCHEDULE),
+            (2, "mill", Origin.EVENT),
+            (0, "mill", Origin.BACKFILL), (5, "oven", Origin.EVENT),
+        ):  # fmt: skip
+            _, run, change = accept_run(job=job, origin=origin, rank=rank)
+            await make(store, change, accept_run(job=job, state=RunState.HELD)[2])
+            if origin is not Origin.BACKFILL:
+                expected.append(run)
+            else:
+                late = run
+        expected.sort(key=lambda run: QueuePlace(run.rank, run.id))
+        front = [lane for lane in Lane if lane is not Lane.BACKFILL]
+        assert await store.line(lanes=front, limit=9) == expected
+        assert await store.line(lanes=front, limit=2) == expected[:2]
+        assert await store.line(lanes=list(Lane), limit=9) == [late, *expected]
+        assert await store.line(lanes=[Lane.BACKFILL], limit=9) == [late]
+        for place, run in enumerate(expected):
+            here = QueuePlace(run.rank, run.id)
+            assert await store.line(lanes=front, after=here, limit=3) == expected[place + 1 : place + 4]
+            before = await store.ahead(lanes=front, before=here)
+            assert sum(before.values()) == place
+        assert await store.ahead(lanes=front) == {"oven": 3, "mill": 2}
+        assert await store.ahead(lanes=[Lane.BACKFILL]) == {"mill": 1}
+
+    @promise(
         "Store.in_the_way: Return, for each of the jobs, its runs that wait for another attempt, and those by due "
         "instants that wait.",
         "Store.in_the_way: At most `limit` of each job, the oldest first; at a cost that does not grow with what else "
@@ -117,6 +151,23 @@ class QueueingCases(Place):
         await make(store, change, end(run))
         found = await store.queued_jobs()
         assert sorted(found) == sorted({"a", "b", "Z", "ä", "a.1"})
+
+    @promise(
+        "Store.waiting: Return how many runs of each trigger wait: are pending, queued, held or retrying.",
+        "Store.waiting: Reads all of these.",
+    )
+    async def test_what_waits_is_counted_by_trigger(self, store: Store) -> None:
+        assert await store.waiting() == {}
+        for state in (RunState.PENDING, RunState.QUEUED, RunState.HELD):
+            for origin in (Origin.EVENT, Origin.MANUAL, Origin.BACKFILL):
+                await make(store, accept_run(state=state, origin=origin, trigger=f"on-{state}")[2])
+        _, tried, change = accept_run(trigger="tried")
+        await make(store, change, start(tried), finish(tried, RunState.RETRYING))
+        _, going, change = accept_run(trigger="going")
+        await make(store, change, start(going))
+        _, over, change = accept_run(trigger="over")
+        await make(store, change, end(over))
+        assert await store.waiting() == {"on-pending": 3, "on-queued": 3, "on-held": 3, "tried": 1}
 
     @promise(_DUE, _LATER, _NO_DUE)
     async def test_what_waits_for_its_time_is_read_earliest_first_in_pages(self, store: Store) -> None:
