@@ -17,14 +17,17 @@ from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.errors import ExpressionError, InvalidEvent
-from engine.events import Event, EventOutcome, Outcome, Seen
+from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Draft
 from engine.intake.shaping import Shaping
 from engine.payload import encode_json
+from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.triggers import STARTING_GATES, Edge, Pause
 from engine.units import format_size
+
+TIMER_TYPE = f"{RESERVED_PREFIX}timer"
 
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
@@ -247,6 +250,8 @@ class Drafting:
             code, text = "due", f"due: {reason}" if reason else "due"
         elif origin is Origin.BACKFILL:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
+        elif origin is Origin.REPLAY and event.key is not None and event.key.startswith(REPLAY_KEY):
+            code, text = "replayed", f"replayed: {reason}"
         elif origin is Origin.REPLAY:
             code, text = "retried", f"retried: {reason}"
         else:
@@ -319,11 +324,12 @@ class Drafting:
         elif origin is Origin.BACKFILL:
             # Another backfill may run the same instant again.
             key = f"{event.source} {event.key}"
+        on_time = origin in _ON_TIME or (origin is Origin.REPLAY and event.type == TIMER_TYPE)
         return Run(
             id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if origin in _ON_TIME else None, **fields,
+            scheduled_for=event.time if on_time else None, **fields,
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:
@@ -344,6 +350,11 @@ class Drafting:
                 if window.due_at == after:
                     window.due_at = before
                 self._windows.unseal(window)
+
+    def restore(self, draft: Draft) -> None:
+        """Know again what was known of the marks that a draft changed, which nobody has looked at since."""
+        for place, before in reversed(draft.marked):
+            self._marks.known.restore(place, before)
 
     def settle(self, draft: Draft) -> None:
         """Take note that a draft is durable: its claims, and the windows that are full with it."""
