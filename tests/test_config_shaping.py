@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ConfigError
 from engine.triggers import Batch, Debounce, Dedupe, Edge, Rate, Take
 from tests.test_config import T
-from tests.test_presets import load_text
+from tests.test_config_plugins import load_text
 
 
 def test_each_gate_is_read(tmp_path: Path) -> None:
