@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 MADE_IN = (
     "engine/*.py",
     "engine/backfill/*.py",
+    "engine/conditions/*.py",
     "engine/decide/*.py",
     "engine/embedding/*.py",
     "engine/hindsight/*.py",

@@ -201,6 +201,15 @@ class Store(ABC):
         """Return at most `limit` events, the newest first; those before the id `before` where it is given."""
 
     @abstractmethod
+    async def events_after(
+        self, which: EventFilter, *, after: str, before: str | None = None, limit: int
+    ) -> list[StoredEvent]:
+        """Return at most `limit` events later than the id `after`, the oldest first; those before `before`, if given.
+
+        `after` and `before` may also be what `engine.ids.first_id_at` gives.
+        """
+
+    @abstractmethod
     async def run(self, run_id: str) -> Run | None:
         """Return a run with its trace and attempts, or None."""
 

@@ -191,7 +191,10 @@ def _with_outcomes(raw: sqlite3.Connection, row: Sequence[Any]) -> StoredEvent:
     return StoredEvent(event=read_event(row), outcomes=outcomes)
 
 
-def events(raw: sqlite3.Connection, which: EventFilter, limit: int, before: str | None) -> list[StoredEvent]:
+def events(
+    raw: sqlite3.Connection, which: EventFilter, limit: int, before: str | None, after: str | None = None
+) -> list[StoredEvent]:  # fmt: skip
+    """Return events, the newest first; or, where there is an `after`, the oldest first."""
     clauses: list[str] = ["1"]
     values: list[str] = []
     for column, value in (("source", which.source), ("type", which.type)):
@@ -204,7 +207,11 @@ def events(raw: sqlite3.Connection, which: EventFilter, limit: int, before: str 
     if before is not None:
         clauses.append("id < ?")
         values.append(before)
-    text = f"select {EVENT_COLUMNS} from events where {' and '.join(clauses)} order by id desc limit ?"
+    if after is not None:
+        clauses.append("id > ?")
+        values.append(after)
+    order = "desc" if after is None else "asc"
+    text = f"select {EVENT_COLUMNS} from events where {' and '.join(clauses)} order by id {order} limit ?"
     return [_with_outcomes(raw, row) for row in raw.execute(text, [*values, limit]).fetchall()]
 
 

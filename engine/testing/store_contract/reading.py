@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
 from msgspec.structs import replace
 
 from engine.events import EventOutcome, Outcome
-from engine.ids import new_id
+from engine.ids import first_id_at, new_id
 from engine.runs import ENDED, RunState
 from engine.store.base import EventFilter, RunFilter, Store
 from engine.store.changes import Cursor, Enqueue, Finish, Memory, Start
@@ -104,6 +105,30 @@ class ReadingCases(Place):
         both = EventFilter(source="farm", type="t.0", trigger="bake")
         assert await ids(both) == [events[0].id]
         assert await ids(EventFilter(trigger="none")) == []
+
+    @promise(
+        "Store.events_after: Return at most `limit` events later than the id `after`, the oldest first; those before "
+        "`before`, if given. `after` and `before` may also be what `engine.ids.first_id_at` gives."
+    )
+    async def test_events_after_an_id_or_an_instant_are_listed_oldest_first(self, store: Store) -> None:
+        began_at = datetime.now(UTC) - timedelta(seconds=5)
+        events = [an_event("mill" if n % 2 else "farm") for n in range(6)]
+        await make(store, *(accept(an_entry(event)) for event in events))
+        ids = [event.id for event in events]
+
+        async def after(
+            first: str, before: str | None = None, limit: int = 100, source: str | None = None
+        ) -> list[str]:  # fmt: skip
+            found = await store.events_after(EventFilter(source=source), after=first, before=before, limit=limit)
+            return [stored.event.id for stored in found]
+
+        assert await after("") == ids
+        assert await after(ids[1], limit=2) == ids[2:4]
+        assert await after(ids[0], before=ids[4]) == ids[1:4]
+        assert await after("", source="mill") == ids[1::2]
+        assert await after(first_id_at(began_at)) == ids
+        assert await after(first_id_at(began_at), before=first_id_at(began_at + timedelta(seconds=1))) == []
+        assert await after(first_id_at(began_at + timedelta(days=1))) == []
 
     @promise("Store.run: Return a run with its trace and attempts, or None.")
     async def test_a_run_comes_back_with_its_trace_and_attempts(self, store: Store) -> None:
