@@ -419,3 +419,19 @@ def test_a_run_takes_what_its_trigger_says() -> None:
     assert taken(events, Take.FIRST) is events[0]
     assert taken(events, Take.ALL).data == [{"a": 1, "b": 1}, None, 7, {"b": 2}]
     assert taken(events, Take.MERGE).data == {"a": 1, "b": 2, "value": 7}
+
+
+# Rehearsal
+
+
+async def test_a_rehearsal_leaves_the_gates_as_they_are(tmp_path: Path) -> None:
+    shaped = trigger(dedupe=DEDUPE, rate_limit=Rate(limit=2, per_s=60.0, burst=2), debounce=Debounce(wait_s=10.0))
+    async with bench(tmp_path / "s.db", triggers=[shaped]) as desk:
+        first = await desk.emit_one(event(data={"sack": 7}))
+        for _ in range(2):
+            again = desk.intake.rehearsal.test("on-grain", event(data={"sack": 7}))
+            assert (again.outcome.code, again.outcome.run) == ("dedupe", run_id(first))
+            assert desk.intake.rehearsal.test("on-grain", event(data={"sack": 8})).outcome.code == "joined"
+        assert verdict(await desk.emit_one(event(data={"sack": 8})))[1] == "joined"
+        assert desk.intake.rehearsal.test("on-grain", event(data={"sack": 9})).outcome.code == "rate_limited"
+        assert [seen.gate for seen in first.outcomes[0].gates] == ["dedupe", "rate_limit", "debounce"]

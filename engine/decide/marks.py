@@ -48,7 +48,9 @@ class Claim(Struct, frozen=True, kw_only=True):
     forced: bool = False
 
 
-class _Known(Struct):
+class Known(Struct):
+    """A mark that is known, and whether it is in the store."""
+
     mark: Mark
     durable: bool
 
@@ -58,7 +60,7 @@ class Marks:
 
     def __init__(self, most: int = MOST_KNOWN) -> None:
         self._most = most
-        self._known: OrderedDict[Place, _Known] = OrderedDict()
+        self._known: OrderedDict[Place, Known] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -79,9 +81,18 @@ class Marks:
         known = self._known.get(place)
         return known is not None and known.durable
 
-    def set(self, place: Place, mark: Mark) -> None:
-        """Note what was decided, before it is durable."""
-        self._keep(place, _Known(mark, durable=False))
+    def set(self, place: Place, mark: Mark) -> Known | None:
+        """Note what was decided, before it is durable; return what was known before."""
+        before = self._known.get(place)
+        self._keep(place, Known(mark, durable=False))
+        return before
+
+    def restore(self, place: Place, before: Known | None) -> None:
+        """Know again what was known before `set`, as nothing has happened since."""
+        if before is None:
+            self._known.pop(place, None)
+        else:
+            self._keep(place, before)
 
     def settle(self, claims: Iterable[Claim]) -> None:
         """Take note that claims are durable."""
@@ -101,8 +112,8 @@ class Marks:
     def learn(self, place: Place, mark: Mark) -> None:
         """Take in what the store has; what was decided since is newer."""
         if place not in self._known:
-            self._keep(place, _Known(mark, durable=True))
+            self._keep(place, Known(mark, durable=True))
 
-    def _keep(self, place: Place, known: _Known) -> None:
+    def _keep(self, place: Place, known: Known) -> None:
         self._known[place] = known
         self._known.move_to_end(place)

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from engine.decide.marks import Claim
+from engine.decide.marks import Claim, Known, Place
 from engine.decide.shaping import Window
 from engine.events import Event, Outcome, Seen
 from engine.runs import Run
@@ -38,6 +38,8 @@ class Draft(Struct):
     """Whether it makes up for a missed instant."""
     raised: list[tuple[Window, int]] = field(default_factory=list)
     """The windows that it joined, with the priorities that they had."""
+    marked: list[tuple[Place, Known | None]] = field(default_factory=list)
+    """What was known of the marks that it changes, before it did."""
     past_pause: bool = False
     """Whether its runs start also while the engine is paused."""
     seen: list[Seen] = field(default_factory=list)

@@ -351,6 +351,11 @@ class Drafting:
                     window.due_at = before
                 self._windows.unseal(window)
 
+    def restore(self, draft: Draft) -> None:
+        """Know again what was known of the marks that a draft changed, which nobody has looked at since."""
+        for place, before in reversed(draft.marked):
+            self._marks.known.restore(place, before)
+
     def settle(self, draft: Draft) -> None:
         """Take note that a draft is durable: its claims, and the windows that are full with it."""
         self._marks.known.settle(draft.claims)

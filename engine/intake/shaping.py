@@ -132,6 +132,7 @@ class Shaping:
         draft.raised.append((window, window.priority))
         window.count += 1
         window.size_bytes += size_bytes
+        draft.raised.append((window, window.priority))
         window.priority = max(window.priority, priority)
         window.due_at = next_due(gathering, now, window.closes_at)
         text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
@@ -232,7 +233,7 @@ class Shaping:
                 Claim(place=place, mark=mark, now=event.received_at, seen=seen.until, extends=True)
             )  # fmt: skip
             if mark is not seen:
-                self._marks.set(place, mark)
+                draft.marked.append((place, self._marks.set(place, mark)))
         return Outcome(
             trigger=rule.trigger.name, outcome=EventOutcome.DEDUPLICATED, run=mark.run, code=code,
             reason=f"{EventOutcome.DEDUPLICATED}: {why}",
@@ -262,7 +263,7 @@ class Shaping:
         draft.claims.append(
             Claim(place=place, mark=mark, now=now, seen=None if known is None else known.until, forced=forced)
         )
-        self._marks.set(place, mark)
+        draft.marked.append((place, self._marks.set(place, mark)))
 
 
 def _of(keys: Mapping[str, str], gate: str) -> str:
