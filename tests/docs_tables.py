@@ -22,7 +22,9 @@ from engine.config.conditions import ConditionTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
+    BatchTable,
     DebounceTable,
+    DedupeTable,
     DefaultsTable,
     EngineSettings,
     HttpTable,
@@ -30,11 +32,13 @@ from engine.config.model import (
     MisfireTable,
     OtherwiseTable,
     PresetTable,
+    RateLimitTable,
     RetryChangeTable,
     RetryTable,
     Shared,
     SourceTable,
     StoreTable,
+    ThrottleTable,
     TriggerTable,
 )
 from engine.config.presets import standard
@@ -53,7 +57,8 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, ConditionTable, OtherwiseTable,
     MaintenanceTable, ScopeTable,
     SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
+    DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

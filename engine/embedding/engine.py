@@ -185,8 +185,9 @@ class Engine:
 
         The source is `on`, as in config.toml (`on={"files": {"path": "inbox"}}`) or an instance of a plugin's class,
         or a keyword that is the name of any source or timer: `event="order.*"`, `cron="0 2 * * *"`. Every other
-        keyword is a key of `[triggers.NAME]`. In the place of `filter`, of `data` and of the `key` of a debounce may
-        stand a function of the event, which answers at once: what it raises is recorded, and the event is not run.
+        keyword is a key of `[triggers.NAME]`. In the place of `filter`, of `data` and of the `key` of a debounce (or a
+        batch, throttle, rate_limit, dedupe) may stand a function of the event, which answers at once: what it raises is
+        recorded, and the event is not run.
 
         What is defined in code is not stored: it comes again with the code. What is stored under its name is its: runs,
         the cursor of a timer, a pause. Raises ConfigError with all that is wrong.
@@ -356,7 +357,7 @@ class Engine:
         bypass: Collection[str] = (),
         request_id: str | None = None,
     ) -> Accepted:
-        """Run a trigger by hand. It obeys its filter and every gate that `bypass` does not name: debounce, pause.
+        """Run a trigger by hand. It obeys its filter and every gate that `bypass` does not name; see docs/shaping.md.
 
         The same `request_id` again is not fired again. Raises NotFound, Conflict (it is disabled), InvalidEvent and
         StoreUnavailable.

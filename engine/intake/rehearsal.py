@@ -21,7 +21,7 @@ from engine.replays import REPLAY_KEY, Rehearsed
 from engine.runs import Origin
 from engine.store.base import StoredEvent
 
-_NOT_FOR_REPLAY = frozenset({"debounce"})
+_NOT_FOR_REPLAY = frozenset({"debounce", "batch", "dedupe"})
 
 Commit = Callable[[Event, Sequence[Rule], str, frozenset[str]], Awaitable[Accepted]]
 

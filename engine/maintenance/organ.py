@@ -114,7 +114,7 @@ class Maintenance:
         if droppable and (dropping := [one for one in holding if one.after is After.DROP]):
             said = dropping[0].said()
             return Skip(code=CODE, reason=f"skipped: {said}, for which nothing waits (after = drop)")
-        # When it closes all that waits is asked about in the order of the queue. What were left is asked a little later.
+        # When it closes, all that waits is asked about in the order of the queue; what were left, a little later.
         ends_at = max(one.ends_at for one in holding if one.ends_at is not None)
         until = ends_at + timedelta(seconds=ASKED_AFTER_S)
         if droppable and keeping:
