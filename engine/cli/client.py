@@ -45,6 +45,11 @@ class Client:
         """Delete what is at a path below /api/v1, and return the answer."""
         return self._json("DELETE", _path(path, {}), None, headers or {})
 
+    def patch(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+        """Change with JSON what is at a path below /api/v1, and return the answer."""
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return self._json("PATCH", _path(path, {}), json.dumps(body).encode(), sent)
+
     def stream(self, *path: str, **query: Any) -> Iterator[bytes]:
         """Yield an answer piece by piece, for as long as it takes."""
         connection = self._connect(None if query.get("follow") else TIMEOUT_S)

@@ -17,12 +17,13 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.document import Node
 from engine.config.maintenance import MaintenanceTable
+from engine.config.scalars import near
 from engine.decide.calendars import Calendar
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
-from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
+from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TemplateText, TimeZone
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -30,6 +31,7 @@ from engine.triggers import (
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
+    PRIORITIES,
     Adaptive,
     CatchUp,
     Misfire,
@@ -407,7 +409,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
     ] = None
     priority: Annotated[
-        Priority, Meta(description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent).")
+        Priority | TemplateText,
+        Meta(
+            description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent); or `{{ CEL }}` for it."
+        ),
     ] = NORMAL_PRIORITY
     priority_max: Annotated[
         Priority, Meta(description="The highest priority that an event, a file or a caller may ask for.")
@@ -432,6 +437,16 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
+
+    def __post_init__(self) -> None:
+        given = self.priority
+        if isinstance(given, str) and given not in PRIORITIES and "{{" not in given:
+            names = " or ".join(f'"{name}"' for name in PRIORITIES)
+            raise BadSetting(
+                "priority",
+                f'found "{given}", expected a whole number from 0 to 9 or {names}, or an expression in {{{{ }}}}',
+                near(given, PRIORITIES),
+            )
 
 
 class PresetTable(TriggerTable, frozen=True, kw_only=True):

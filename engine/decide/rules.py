@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from engine.decide.functions import Function
+from engine.decide.priority import priority_of
 from engine.errors import ExpressionError
 from engine.events import Event
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
@@ -24,7 +25,7 @@ class Rule:
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
-    __slots__ = ("_data", "_defaults", "disabled", "filter", "job", "key", "trigger")
+    __slots__ = ("_data", "_defaults", "disabled", "filter", "job", "key", "priority", "trigger")
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
@@ -32,6 +33,7 @@ class Rule:
         self.disabled = _why_disabled(trigger, job)
         self.filter = _compiled(trigger.filter)
         self.key = None if trigger.debounce is None else _compiled(trigger.debounce.key)
+        self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults: dict[str, Any] | None = None
         if trigger.defaults:
@@ -102,6 +104,20 @@ class Rule:
         if isinstance(self.key, Function):
             return self.key.key(_merged(event, scope))
         return "" if self.key is None else render(self.key.evaluate(scope))
+
+    def priority_of(self, event: Event, scope: Scope | None) -> tuple[int, str]:
+        """Return the priority of an event's run as the trigger has it, and what went wrong where its template fails.
+
+        What is computed from data is at most `priority_max`, and the trigger's own where that fails.
+        """
+        own = self.trigger.priority
+        if self.priority is None:
+            return own, ""
+        try:
+            found = scope or self.scope(event, self.data_of(event))
+            return min(priority_of(self.priority.value(found)), self.trigger.priority_max), ""
+        except ExpressionError as error:
+            return own, f"priority {own}, as its expression fails: {error}"
 
     def scope(self, event: Event, data: Any) -> Scope:
         """Return what expressions see for an event whose merged data is `data`; `now` is when it was received.

@@ -108,6 +108,8 @@ class Draft(Struct):
     """The runs for which one of it is skipped, or whose place one takes."""
     caught_up: bool = False
     """Whether it makes up for a missed instant."""
+    fault: str = ""
+    """What went wrong with its priority at the trigger that is decided about."""
     past_pause: bool = False
     """Whether its runs start also while the engine is paused."""
     seen: list[Seen] = field(default_factory=list)
@@ -207,7 +209,8 @@ class Drafting:
                 if rule.filter is not None and not draft.seen:
                     draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
-        priority = effective(trigger.priority, event.priority, trigger.priority_max)
+        own, draft.fault = rule.priority_of(event, scope)
+        priority = effective(own, event.priority, trigger.priority_max)
         if trigger.debounce is not None and "debounce" not in bypass:
             return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
         return self._ready(draft, event, rule, origin, priority, reason)
@@ -238,7 +241,7 @@ class Drafting:
             draft.seen.append(Seen("debounce", "join", {"key": key, "until": rfc3339(window.due_at)}))
             window.priority = max(window.priority, priority)
             window.count += 1
-            text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
+            text = _with(f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC", draft.fault)
             draft.joins.append(
                 Join(
                     run=window.run,
@@ -255,7 +258,7 @@ class Drafting:
             return full
         due_at, closes_at = first_due(debounce, now)
         draft.seen.append(Seen("debounce", "open", {"key": key, "until": rfc3339(due_at)}))
-        text = f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)"
+        text = _with(f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)", draft.fault)
         run = self._run(
             event, rule, origin, priority,
             (Step(at=now, state=RunState.PENDING, code="debounce", reason=text, bypass=draft.bypass),),
@@ -292,6 +295,7 @@ class Drafting:
             code, text = "retried", f"retried: {reason}"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
+        text = _with(text, draft.fault)
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
         # So does what meets a gate, which is asked when its turn comes.
@@ -385,6 +389,10 @@ class Drafting:
         """Close the windows that a draft joined, as one of them was not stored, or is closed in the store."""
         for window, _, _ in draft.joined:
             self._windows.close(window)
+
+
+def _with(text: str, fault: str) -> str:
+    return f"{text}; {fault}" if fault else text
 
 
 def _dropped(trigger: str, outcome: EventOutcome, code: str, why: str) -> Outcome:
