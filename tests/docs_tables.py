@@ -27,6 +27,8 @@ from engine.config.model import (
     JobTable,
     MisfireTable,
     PresetTable,
+    QueueTable,
+    ReserveTable,
     RetryChangeTable,
     RetryTable,
     Shared,
@@ -47,7 +49,7 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
+    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {

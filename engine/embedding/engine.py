@@ -393,8 +393,8 @@ class Engine:
     def queue(self) -> Queueing:
         """What waits and runs, of the running engine; raises Conflict outside of the block.
 
-        `page()` is what is ready, in its order, with where it stands and when it may start. `cancel`, `hold`, `release`,
-        `set_priority` and `retry` take the id of a run; a request says what `flush` cancels of what waits.
+        `page()` is what is ready, in its order, with where it stands and when it may start. `cancel`, `hold`,
+        `release`, `set_priority` and `retry` take the id of a run; a request says what `flush` cancels of what waits.
         """
         return self._operations().queue
 
