@@ -167,9 +167,9 @@ class Chronicle:
         if stored is not None:
             # One that is gone, or is another now, was what it was as long as the engine before ran.
             yield replace(stored, ended_at=max(self._before_at or self._began_at, stored.began_at))
-        if detail is not None:
+        if detail is not None:  # what came due since the start has its record, whichever this is
             self._known[name] = Span(
-                kind=SpanKind.TRIGGER, name=name, began_at=self._began_at, detail=detail
+                kind=SpanKind.TRIGGER, name=name, began_at=self._clock.now(), detail=detail
             )  # fmt: skip
             yield self._known[name]
 

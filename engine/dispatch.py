@@ -184,6 +184,9 @@ class Dispatch:
         self._jobs[job.name] = job
         self._slots.limit(job)
         self._overlaps.limit(job)
+        for active in self._active.values():
+            if active.run.job == job.name:
+                self._overlaps.add(active.run)  # a job that had no limit begins to count with those that run
         self._queue.unpark(job.name)
         self._backfills.unpark(job.name)
         self.pump()

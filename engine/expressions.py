@@ -52,6 +52,14 @@ TRIGGER_NAMES = frozenset({"event", "data", "http", "job", "trigger", "now"})
 JOB_NAMES = frozenset({"event", "data", "job", "trigger", "now"})
 """What a job's templates and expressions see."""
 
+_MEMBERS: Mapping[str, frozenset[str]] = {
+    "event": frozenset({"id", "source", "type", "subject", "time", "received_at", "key", "priority"}),
+    "trigger": frozenset({"name", "tags"}),
+    "job": frozenset({"name", "tags"}),
+    "http": frozenset({"method", "headers", "query", "remote"}),
+}
+"""What the names hold that hold the same for every event."""
+
 _FROM_OUTSIDE = ("data", "http", "headers", "body")
 """Names whose values others send (`headers` and `body` are those of an answer): their extent bounds an evaluation."""
 
@@ -156,6 +164,15 @@ class Expression:
         for name in self._program.variables():
             if name not in names and name not in bound:
                 raise ExpressionError(f"unknown name `{name}`{_near(name, names)}")
+        for parts in self._paths().values():
+            members = (
+                _MEMBERS.get(parts[0], frozenset()) if parts[0] in names and parts[0] not in bound else frozenset()
+            )
+            if len(parts) > 1 and members and parts[1] not in members:
+                wrong = f"unknown name `{parts[0]}.{parts[1]}`"
+                if parts[1] in names:
+                    raise ExpressionError(f"{wrong}; did you mean `{parts[1]}`?")
+                raise ExpressionError(f"{wrong}{_near(parts[1], members)}")
         for name in self._program.functions():
             if name.isidentifier() and name not in _FUNCTIONS:
                 raise ExpressionError(f"unknown function `{name}`{_near(name, _FUNCTIONS)}")

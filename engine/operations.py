@@ -16,17 +16,18 @@ from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
+from engine.conditions import ConditionDesk
 from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
-from engine.decide.rules import Rule
+from engine.decide.rules import Rule, why_disabled
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject, subject_of
-from engine.http.views import limits_view, pause_view, shown, title_of
+from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -133,6 +134,7 @@ class Operations:
         changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
         chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
+        conditions: ConditionDesk,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -158,6 +160,7 @@ class Operations:
         self._boot = boot
         self._loop_watch = loop_watch
         self.foresight = foresight
+        self.conditions = conditions
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -192,6 +195,7 @@ class Operations:
             "jobs": len(self.jobs),
             "sources": self.source_views(),
             "backfills": self.backfills.status(),
+            "conditions": self.conditions.summary(),
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
@@ -372,10 +376,10 @@ class Operations:
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
-        trigger = self._rule(name).trigger
+        rule = self._rule(name)
         return upcoming(
-            trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name),
-            default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(self._rule(name)),
+            rule.trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name), job=rule.job,
+            default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
         )  # fmt: skip
 
     def subject(self, name: str) -> Subject:
@@ -480,11 +484,12 @@ class Operations:
         return list(self._rules)
 
     def trigger_view(self, name: str) -> dict[str, Any]:
-        trigger = self._rule(name).trigger
+        rule = self._rule(name)
+        trigger = rule.trigger
         source = self._sources.state(trigger.source)
         next_at, pauses = self._timers.next_at(name), self._pauses.of(name)
         pause = merged(pauses)
-        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name))
+        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name), job=rule.job)
         return {
             "name": trigger.name,
             "job": trigger.job,
@@ -500,6 +505,8 @@ class Operations:
             "pauses": [pause_view(one) for one in pauses],
             "maintenance": self.maintenance.holding(name),
             "filter": text_of(trigger.filter) if callable(trigger.filter) else trigger.filter,
+            "conditions": self.conditions.of_trigger(self._rule(name)),
+            "otherwise": otherwise_view(trigger),
             "priority": trigger.priority,
             **limits_view(trigger),
             "tags": list(trigger.tags),
@@ -529,6 +536,8 @@ class Operations:
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
             {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
+            # One that holds runs does what it is for.
+            {"name": "conditions", "ok": True, "detail": said_of_conditions(self.conditions.summary())},
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
             self.maintenance.check(),
         ]
@@ -549,11 +558,13 @@ class Operations:
         await self._changes.wait(run_id, timeout_s)
 
 
-def state_of(trigger: Trigger, pause: Pause | None, *, completed: str | None) -> tuple[TriggerState, str | None]:
-    """Return where a trigger stands, and why it is not active."""
-    why = trigger.why_disabled()
+def state_of(
+    trigger: Trigger, pause: Pause | None, *, completed: str | None, job: Job | None = None
+) -> tuple[TriggerState, str | None]:
+    """Return where a trigger stands, and why it is not active. One whose job is disabled is, too."""
+    why = why_disabled(trigger, job)
     if why is not None:
-        return TriggerState.DISABLED, f"trigger {trigger.name} {why}"
+        return TriggerState.DISABLED, why
     if completed is not None:
         return TriggerState.COMPLETED, completed
     if pause is not None:

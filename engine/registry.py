@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from engine.errors import PluginError
 from engine.ids import is_slug
-from engine.plugin import Plugin, Runner, Source, Timer
+from engine.plugin import Condition, Plugin, Runner, Source, Timer
 from engine.plugin.timers import TIMER_FIELDS
 
 GROUP = "engine.plugins"
@@ -31,12 +31,13 @@ GROUP = "engine.plugins"
 SHARED_KEY = "source"
 """`on.source` names a shared source, so no source or timer can have this name."""
 
-Kind = Literal["source", "timer", "runner", "unknown"]
+Kind = Literal["source", "timer", "runner", "condition", "unknown"]
 
 _ABSTRACT: dict[Kind, tuple[type[Plugin], tuple[str, ...]]] = {
     "source": (Source, ("run",)),
     "timer": (Timer, ("next", "previous")),
     "runner": (Runner, ("run",)),
+    "condition": (Condition, ("check",)),
 }
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Registry:
         self.sources: dict[str, type[Source]] = {}
         self.timers: dict[str, type[Timer]] = {}
         self.runners: dict[str, type[Runner]] = {}
+        self.conditions: dict[str, type[Condition]] = {}
         self._entries: list[PluginEntry] = []
 
     @classmethod
@@ -100,6 +102,8 @@ class Registry:
             self.sources[name] = plugin
         elif issubclass(plugin, Timer):
             self.timers[name] = plugin
+        elif issubclass(plugin, Condition):
+            self.conditions[name] = plugin
         else:
             self.runners[name] = plugin
         self._entries.append(PluginEntry(kind=kind, name=name, cls=plugin, origin=origin, doc=_first_line(plugin)))
@@ -118,6 +122,8 @@ class Registry:
     def _taken(self, kind: Kind, name: str) -> type[Plugin] | None:
         if kind == "runner":
             return self.runners.get(name)
+        if kind == "condition":
+            return self.conditions.get(name)
         return self.sources.get(name) or self.timers.get(name)
 
     def _add_entry_point(self, point: importlib.metadata.EntryPoint, unloaded: dict[str, list[str]]) -> None:
@@ -186,10 +192,11 @@ def kind_of(plugin: type[Any] | None) -> Kind:
 def check_plugin(plugin: Any) -> Kind:
     """Return the kind of a plugin class; PluginError says what keeps it from being one."""
     if not inspect.isclass(plugin) or not issubclass(plugin, Plugin):
-        raise PluginError(f"{plugin!r:.80} is no plugin: it has to be a subclass of Source, Timer or Runner")
+        raise PluginError(f"{plugin!r:.80} is no plugin: it has to be a subclass of Source, Timer, Runner or Condition")
     title, kind = _title(plugin), kind_of(plugin)
     if kind == "unknown":
-        raise PluginError(f"{title} is neither a Source nor a Timer nor a Runner; derive it from one of them")
+        kinds = "neither a Source nor a Timer nor a Runner nor a Condition"
+        raise PluginError(f"{title} is {kinds}; derive it from one of them")
     name = getattr(plugin, "name", None)
     if not isinstance(name, str) or not is_slug(name):
         raise PluginError(f"{title} has no usable name; give it `name: ClassVar[str] = …`, as in `on.<name>`")
@@ -294,7 +301,9 @@ def _way_out(error: BaseException, folder: Path) -> str:
 
 
 def _kind_named(group: str) -> Kind:
-    named: dict[str, Kind] = {"sources": "source", "timers": "timer", "runners": "runner"}
+    named: dict[str, Kind] = {
+        "sources": "source", "timers": "timer", "runners": "runner", "conditions": "condition",
+    }  # fmt: skip
     return named.get(group, "unknown")
 
 

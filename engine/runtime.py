@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+from collections import ChainMap
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -30,6 +31,7 @@ from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
+from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
 from engine.decide.rules import Rule
@@ -57,7 +59,7 @@ from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
-from engine.runs import Run
+from engine.runs import ENDED, Run
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.steering import Steering
@@ -252,21 +254,35 @@ class Runtime:
         def on_end(run: Run, end: AttemptEnd) -> None:
             outcomes(run, end)
             adaptation(run, end)
+            if end.step.state in ENDED:
+                endings.note(run, end.step)
+                conditions.note_end(run)
             queue.note_end(run, end)
 
         def limited(trigger: str, job: Job) -> Job:
             rule = rules.get(trigger) or retired.get(trigger)
             return job if rule is None else rule.limited(job)
 
+        endings = LastRuns(store)
+        conditions = Conditions(
+            conditions=config.conditions, always=config.engine.conditions, rules=ChainMap(rules, retired), clock=clock,
+            journal=journal, make_checks=lambda on_answer: Checks(
+                base=config.base, clock=clock, shared=shared, endings=endings, secrets=config.secrets,
+                on_answer=on_answer,
+            ),
+        )  # fmt: skip
+        await conditions.load(store)
         maintenance = Maintenance(
             clock, journal, rules, config.maintenance,
             window_reader(config, self._registry, self._environment),
         )  # fmt: skip
         await maintenance.load(store)
         gates = Gates(
-            clock=clock, journal=journal, store=store, on_change=changes.tell, gates=[maintenance],
+            clock=clock, journal=journal, store=store, on_change=changes.tell,
+            gates=[maintenance, conditions] if config.conditions else [maintenance],
             rule_of=lambda trigger: rules.get(trigger) or retired.get(trigger),
         )  # fmt: skip
+        conditions.changed, conditions.anyone_waits = gates.changed, gates.anyone_waits
         dispatch = self._dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
@@ -334,6 +350,10 @@ class Runtime:
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
+            conditions=ConditionDesk(
+                conditions, store=store, clock=clock, base=config.base,
+                show=lambda plugin: shown(plugin, config.secrets),
+            ),
         )  # fmt: skip
         chronicle.troubles = operations.troubles
         if self._listen:
@@ -351,6 +371,7 @@ class Runtime:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
+                    inner.start_soon(conditions.run, name="conditions")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")

@@ -145,7 +145,9 @@ class Steering:
                 raise Conflict(f"run {run_id} is not held: it is {run.state}")
             if run.code != HELD_BY_HAND:
                 raise Conflict(f"run {run_id} is not held by hand, but: {run.reason}")
-            step = self._step(RunState.QUEUED, code="released", reason=f"released: {_said(who, reason)}; waits for a slot")
+            step = self._step(
+                RunState.QUEUED, code="released", reason=f"released: {_said(who, reason)}; waits for a slot"
+            )
             change = Enqueue(run=run_id, step=step, rank=run.rank)
             if await self._move(run, partial(self._journal.submit, change)):
                 return await self._read(run_id)

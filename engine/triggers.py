@@ -211,6 +211,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
+    - `conditions`: the conditions that its runs obey, besides those that all do; `hold_s`: how long a run waits for
+    them; None: it does not, and is skipped.
     - `adaptive`: how the interval of its timer or polling source follows what comes of its runs; None: it does not.
     """
 
@@ -225,6 +227,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     filter: str | Judge | None = None
     debounce: Debounce | None = None
     adaptive: Adaptive | None = None
+    conditions: tuple[str, ...] = ()
+    hold_s: float | None = None
     priority: int = NORMAL_PRIORITY
     priority_from: str | None = None
     priority_max: int = HIGH_PRIORITY

@@ -48,6 +48,7 @@ from engine.store.changes import Change
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
+from tests.fake_conditions import FakeConditions
 from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
@@ -143,6 +144,9 @@ class FakeStore(Store):
 
     async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
         return []
+
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        return 0
 
     async def met(
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
@@ -278,6 +282,7 @@ class FakeOperations:
         self.refused: list[dict[str, Any]] = []
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
+        self.conditions = FakeConditions()
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]

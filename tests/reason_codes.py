@@ -13,6 +13,7 @@ MADE_IN = (
     "engine/decide/*.py",
     "engine/embedding/*.py",
     "engine/intake/*.py",
+    "engine/maintenance/*.py",
     "engine/store/*.py",
     "engine/timers/*.py",
     "engine/plugin/*.py",

@@ -11,7 +11,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from engine.runs import RunState
 from engine.triggers import PauseScope
 from engine.units import format_span
 from tests.fake_operations import TOKEN, FakeOperations, serving
+from tests.fakes import SteppedClock
 
 VARIABLES = ("ENGINE_URL", "ENGINE_TOKEN", "ENGINE_CONFIG", "ENGINE_ADMIN_TOKEN")
 
@@ -445,13 +446,16 @@ job = "a"
 """
 
 
-def test_check_tells_when_each_timer_is_due_next_and_what_clocks_will_do_to_it(here: Path) -> None:
+def test_check_tells_when_each_timer_is_due_next_and_what_clocks_will_do_to_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.upcoming.SystemClock", SteppedClock)
     configure(here, more=NIGHTLY)
     found = json.loads(call("check", "--json").output)
     (one,) = found["next"]
     assert one["trigger"] == "nightly"
     assert one["local"].endswith("[Europe/Berlin]")
-    assert datetime.fromisoformat(one["at"]) > datetime.now(UTC)
+    assert one["at"] == "2026-11-22T01:30:00Z"
     told = call("check").output
     assert f"  nightly  next {local_text(one['local'])} Europe/Berlin, {one['at'].replace('T', ' ')}" in told
     assert "scheduled for 02:30, runs at 03:00: the clock skips from 02:00 to 03:00" in told
@@ -470,6 +474,12 @@ def test_next_works_without_an_engine_from_the_configuration(here: Path) -> None
     assert set(found[0]) == {"at", "local", "note", "fires_at"}
     result = call("next", "once")
     assert (result.exit_code, "Trigger once: its timer has no further due instant" in result.output) == (0, True)
+
+
+def test_a_trigger_whose_job_is_disabled_is_not_foretold_as_if_it_ran(here: Path) -> None:
+    configure(here, more=NIGHTLY.replace('run.exec = ["true"]', 'run.exec = ["true"]\nenabled = false', 1))
+    assert "job a is disabled" in call("next", "nightly").output
+    assert json.loads(call("check", "--json").output)["next"] == []
 
 
 def test_next_says_in_a_few_columns_how_much_later_each_instant_fires(here: Path) -> None:

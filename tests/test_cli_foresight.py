@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
+from engine.adaptive import ADAPTIVE_SOURCE
+from engine.adaptive.cases import Kept
 from engine.config import load
+from engine.decide.adaptive import Pace
 from engine.jobs import Job
 from engine.plugin import Outcome
 from engine.runs import Run
@@ -112,6 +117,28 @@ def test_past_runs_and_pauses_are_read_from_the_store(config: Path, here: Path) 
     assert triggers["nightly"]["duration"]["origin"] == "past"
     assert (triggers["pull"]["paused"], triggers["pull"]["runs"]) == (144, 0)
     assert "we move" in view["examples"]["paused"][0]["reason"]
+
+
+@pytest.mark.parametrize("settings", ["max = '1h'", "max = '1h', mode = 'shadow'"])
+def test_intervals_that_are_in_force_are_read_from_the_store(config: Path, here: Path, settings: str) -> None:
+    adaptive = f"adaptive = {{ min = '5m', {settings}, duration_max = '1m' }}\n"
+    config.write_text(CONFIG.replace('on.interval = "10m"\n', f'on.interval = "10m"\n{adaptive}'))
+    loaded = load([config], environment={})
+    (here / "data").mkdir()
+    kept = Kept(base_s=600.0, pace=Pace(interval_s=1800.0), first=datetime(2026, 11, 25, 23, 10, tzinfo=UTC))
+
+    async def live() -> None:
+        async with ticking(loaded.store.path, loaded.triggers["nightly"], jobs=list(loaded.jobs.values())) as desk:
+            remember = {"pull": msgspec.to_builtins(kept), "gone": {}, "nightly": {"base_s": "an hour"}}
+            await desk.intake.accept(ADAPTIVE_SOURCE, (), remember=remember)
+
+    anyio.run(live)
+    items = json.loads(call("simulate", *DAY, "--trigger", "pull", "--json").output)["items"]
+    due = [item["due_at"] for item in items[:2]]
+    if "shadow" in settings:
+        assert (due, len(items)) == (["2026-11-25T23:00:00Z", "2026-11-25T23:10:00Z"], 144)
+    else:
+        assert (due, len(items)) == (["2026-11-25T23:10:00Z", "2026-11-25T23:40:00Z"], 48)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from engine.config import load
 from engine.errors import ConfigError
 from engine.payload import survey
 from engine.plugin import BadSetting, Secret
+from plugins.querying.statement import Statement
 from plugins.sources.database.source import Database
-from plugins.sources.database.statement import Statement
 from plugins.sources.database.values import DEEPEST, plain
 
 URL = "sqlite+aiosqlite:///app.db"

@@ -17,10 +17,10 @@ import pytest
 from anyio.to_thread import run_sync
 
 from engine.plugin import Secret
+from plugins.querying.connecting import Halt, read_url
+from plugins.querying.reading import Ask, Reader, ReadFailed
 from plugins.sources.database import polling
-from plugins.sources.database.connecting import Halt, read_url
 from plugins.sources.database.polling import Pace
-from plugins.sources.database.reading import Ask, Reader, ReadFailed
 from plugins.sources.database.source import Database
 from tests.fakes import FakeSourceContext, until
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine.payload import encode_json, parse_json
+from plugins.querying.rows import BadRows
 from plugins.sources.database.rows import Row, row_by_cursor
-from plugins.sources.database.values import BadRows, earlier, order, pack, unpack
+from plugins.sources.database.values import earlier, order, pack, unpack
 from plugins.sources.database.walk import Plan, Question, Step, Walk
 
 MOST_PAGES = 500

@@ -38,6 +38,20 @@ def engine(tmp_path: Path) -> Engine:
 # Jobs
 
 
+async def test_a_trigger_whose_job_is_disabled_is_disabled_and_its_instants_say_so(engine: Engine) -> None:
+    @engine.trigger(cron="0 2 * * *")
+    @engine.job(enabled=False)
+    async def nightly(run: RunContext) -> None: ...
+
+    for _ in range(2):
+        view = engine.get("nightly")
+        assert (view.state, view.state_reason, view.enabled) == ("disabled", "job nightly is disabled", True)
+        assert engine.next("nightly")[0].note == "job nightly is disabled"
+        if not engine.is_running:
+            await engine.__aenter__()
+    await engine.__aexit__(None, None, None)
+
+
 async def test_an_event_runs_a_function_and_what_it_returns_is_there(engine: Engine) -> None:
     @engine.job(retry={"attempts": 3}, timeout="10m", concurrency=1)
     async def ship(run: RunContext) -> dict[str, Any]:

@@ -84,6 +84,10 @@ def test_an_expression_has_the_value_that_cel_gives_it(text: str, data: Any, exp
     [
         ("evnt.type == 'a'", "unknown name `evnt`; did you mean `event`?"),
         ("zzz > 1", "unknown name `zzz`; known are data, event, http, job, now, trigger"),
+        ("event.data.total > 1", "unknown name `event.data`; did you mean `data`?"),
+        ("has(event . typ)", "unknown name `event.typ`; did you mean `type`?"),
+        ("trigger.job == 'a'", "unknown name `trigger.job`; did you mean `job`?"),
+        ("job.zzz", "unknown name `job.zzz`; known are name, tags"),
         ("data.items.all(i, itm > 1)", "unknown name `itm`"),
         ("sizee(data) > 1", "unknown function `sizee`; did you mean `size`?"),
         ("data.name.startwith('a')", "unknown function `startwith`; did you mean `startsWith`?"),
@@ -104,6 +108,7 @@ def test_a_wrong_expression_is_found_before_there_is_data(text: str, says: str) 
 
 
 def test_the_names_of_macros_are_known_within_them() -> None:
+    Expression("data.events.all(event, event.price > 1) && event.type.startsWith('order.') && data.event.x == 'job.x'")
     Expression("data.a.all(x, data.b.exists(y, x == y)) && data . c . map ( z , z ) == []")
 
 

@@ -108,7 +108,7 @@ async def test_every_path_answers_options_head_and_405(
     one = run.event if "/events/" in pattern else run.id
     if "/backfills/" in pattern:
         one = (await operations.backfills.begin(A_DAY)).backfill.id
-    name = "import" if "/jobs/" in pattern else "nightly"
+    name = "import" if "/jobs/" in pattern else "warehouse-up" if "/conditions/" in pattern else "nightly"
     path = pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
     methods = {route.method for route in ROUTES if route.pattern == pattern}
     options = await client.ask("OPTIONS", path)
@@ -245,7 +245,7 @@ BAD_FIRES: list[tuple[Any, list[tuple[str, str]]]] = [
     ({"priority": "urgent"}, [("#/priority", "low, normal, high, critical")]),
     ({"bypass": "debounce"}, [("#/bypass", "must be a list")]),
     ({"bypass": ["debonce"]}, [("#/bypass", "did you mean 'debounce'?")]),
-    ({"bypass": ["conditions"]}, [("#/bypass", "unknown gate 'conditions'")]),
+    ({"bypass": ["weather"]}, [("#/bypass", "unknown gate 'weather'")]),
     ({"priority": -1, "reason": 2}, [("#/reason", "text"), ("#/priority", "0 to 9")]),
 ]
 

@@ -16,6 +16,7 @@ from engine.decide.windows import After, Cut, MaintenanceWindow, Once, Opening, 
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.jobs import Job
 from engine.maintenance import Maintenance
+from engine.maintenance.organ import ASKED_AFTER_S
 from engine.plugin import Outcome
 from engine.runs import Run, RunState
 from engine.store.sqlite import SqliteStore
@@ -94,7 +95,7 @@ async def test_while_a_window_is_open_runs_are_held_with_its_name_and_end_and_ru
         run = await made.bench.run_of(held[0])
         assert (run.state, run.code) == (RunState.HELD, "maintenance")
         assert run.reason == "held: maintenance weekly until 2026-11-22 02:01 UTC (disks are swapped)"
-        assert run.due_at == AT + timedelta(seconds=3660)
+        assert run.due_at == AT + timedelta(seconds=3660 + ASKED_AFTER_S)
         await made.bench.advance(3599)
         assert await made.states(*held) == ["held", "held"]
         await made.bench.advance(1)

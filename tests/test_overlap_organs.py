@@ -131,6 +131,19 @@ async def test_a_job_without_a_limit_has_no_overlap(tmp_path: Path) -> None:
         assert [found[name][0] for name in runs] == [S.RUNNING] * 2 + [S.QUEUED] * 3
 
 
+async def test_a_job_that_gets_a_limit_while_it_runs_counts_the_run_that_is_there(tmp_path: Path) -> None:
+    gates = Gates()
+    async with bench(tmp_path / "e.db", jobs=[job()], act=gates.act) as desk:
+        first = await happen(desk)
+        desk.dispatch.add_job(job(concurrency=1, overlap=Overlap.SKIP))
+        second = await happen(desk)
+        gates.open(first)
+        await desk.settle()
+        third = await happen(desk)
+        found = await states(desk)
+        assert [found[name][0] for name in (first, second, third)] == [S.SUCCEEDED, S.SKIPPED, S.RUNNING]
+
+
 @pytest.mark.parametrize("limit", [1, 3])
 async def test_skip_skips_each_run_beyond_the_limit_also_where_the_engine_is_full(tmp_path: Path, limit: int) -> None:
     gates = Gates()

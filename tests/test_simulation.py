@@ -434,3 +434,15 @@ class Broken(Every, frozen=True, kw_only=True):
 
     def next(self, after: datetime) -> datetime | None:
         raise RuntimeError("no")
+
+
+def test_the_time_out_of_a_trigger_goes_over_that_of_its_job() -> None:
+    known = world([job(timeout_s=30.0)], [timed(on=Every(seconds=300.0), timeout_s=5.0)])
+    _, items = foresee(known, 300, durations={"bake": 20.0})
+    assert rows(items, "state", "finished_at") == [("timed_out", stamp(5))]
+
+
+def test_what_is_told_of_by_tag_has_it_itself_or_by_its_job() -> None:
+    rules = [timed("own", tags=("night",)), timed("by-job", job="other"), timed("none")]
+    view, _ = foresee(world([job(), job("other", tags=("night",))], rules), 120, tags=frozenset({"night"}))
+    assert {one["name"] for one in view["triggers"]} == {"own", "by-job"}

@@ -12,7 +12,8 @@ import pytest
 
 from engine.backfills import Backfill
 from engine.runs import Lane
-from engine.store import backfills, line, reads
+from engine.spans import SpanKind
+from engine.store import backfills, hindsight, line, reads, spans
 from engine.store.base import EventFilter, HeldPlace, QueuePlace, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import _GUARDED, MOST_ROWS, STATEMENTS, statement
@@ -20,12 +21,13 @@ from engine.store.writes import _GUARDED, MOST_ROWS, STATEMENTS, statement
 SMALL = {
     "runs_queue", "runs_manual_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live",
     "runs_in_the_way", "runs_held", "outcomes_joined",
+    "spans_open",
 }  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
-TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "e", "o", "r"}
-QUERIES = reads.QUERIES | backfills.QUERIES | line.QUERIES
+TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "spans", "e", "o", "r"}
+QUERIES = reads.QUERIES | backfills.QUERIES | line.QUERIES | spans.QUERIES | hindsight.QUERIES
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",
@@ -76,6 +78,14 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "line": lambda raw: line.line(raw, list(Lane), None, 50),
     "line_after": lambda raw: line.line(raw, list(Lane), QueuePlace(5, "r1"), 50),
     "ahead": lambda raw: line.ahead(raw, list(Lane), QueuePlace(5, "r1")),
+    "spans": lambda raw: spans.spans(raw, SpanKind.ENGINE, None, AT, AT, 9),
+    "spans_of": lambda raw: spans.spans(raw, SpanKind.PAUSE, "bake", AT, AT, 9),
+    "open_spans": lambda raw: spans.open_spans(raw, SpanKind.TRIGGER, "", 9),
+    "first_span": lambda raw: spans.first_span(raw, SpanKind.TRIGGER, "bake"),
+    "fired": lambda raw: hindsight.fired(raw, "bake", "timer:bake", AT, AT, 9),
+    "missed": lambda raw: hindsight.missed(raw, "bake", AT, AT, 9),
+    "recorded_instants": lambda raw: hindsight.recorded_instants(raw, "bake", "timer:bake", AT, AT),
+    "met": lambda raw: hindsight.met(raw, "bake", AT, AT, (AT, 1), 9),
     "due": lambda raw: reads.due(raw, None, 512),
     "due_after": lambda raw: reads.due(raw, (AT, "r1"), 512),
     "held": lambda raw: reads.held(raw, None, None, 512),
@@ -191,11 +201,11 @@ def test_every_query_of_the_store_is_looked_at() -> None:
     asked = set(READS) | set(NOT_HOT)
     offered = {
         name
-        for module in (reads, backfills, line)
+        for module in (reads, backfills, line, hindsight, spans)
         for name, each in vars(module).items()
         if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    assert offered - asked <= {"oldest_due", "change_row", "snapshot"}
+    assert offered - asked <= {"oldest_due", "change_row", "span_row", "snapshot"}
 
 
 def test_a_plan_that_walks_or_sorts_is_noticed() -> None:

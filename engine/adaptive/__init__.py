@@ -3,5 +3,6 @@
 from engine.adaptive.cases import ADAPTIVE_SOURCE
 from engine.adaptive.machine import Machine, Reading
 from engine.adaptive.organ import Adaptation
+from engine.adaptive.remembered import schedules_in_force
 
-__all__ = ["ADAPTIVE_SOURCE", "Adaptation", "Machine", "Reading"]
+__all__ = ["ADAPTIVE_SOURCE", "Adaptation", "Machine", "Reading", "schedules_in_force"]

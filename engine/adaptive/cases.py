@@ -13,7 +13,7 @@ from engine.decide.adaptive import Decision, Pace, Sample, Seen
 from engine.decide.attempts import AttemptEnd
 from engine.events import Event
 from engine.runs import RunState
-from engine.triggers import Adaptive, Trigger
+from engine.triggers import Adaptive, Mode, Trigger
 
 ADAPTIVE_SOURCE = "engine:adaptive"
 """The source of the events that tell of changes; under this id the store remembers them, by trigger."""
@@ -56,6 +56,14 @@ class Kept(Struct, frozen=True, kw_only=True):
     first: datetime | None = None
     frozen: Freeze | None = None
     changes: tuple[Change, ...] = ()
+
+
+def kept_interval_s(kept: Kept, settings: Adaptive, base_s: float | None) -> float | None:
+    """Return the interval with which a trigger goes on after a start; None where the configured one, or the mode, was
+    changed since."""
+    if kept.base_s != base_s or settings.mode is not Mode.ON:
+        return None
+    return min(max(kept.pace.interval_s, settings.min_s), settings.max_s)
 
 
 class Case(Struct):

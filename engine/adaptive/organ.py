@@ -21,10 +21,12 @@ from engine.adaptive.cases import (
     Freeze,
     Kept,
     change_view,
+    kept_interval_s,
     sample_of,
 )
 from engine.adaptive.machine import Machine
 from engine.adaptive.needs import Door, SourcePaces, TimerPaces
+from engine.adaptive.remembered import remembered
 from engine.clock import Clock
 from engine.decide.adaptive import Decision, Mean, Pace, Seen, decide, idle
 from engine.decide.attempts import AttemptEnd
@@ -39,7 +41,6 @@ from engine.units import format_span
 
 log = logging.getLogger("engine.adaptive")
 
-PAGE = 1_000
 LOOK_S = 5.0
 """The machine is sampled so often, and it is seen whether a source is quiet; while something is to be seen."""
 
@@ -76,10 +77,7 @@ class Adaptation:
 
     async def load(self) -> None:
         """Read what is remembered, for the triggers that come from now on."""
-        after: str | None = None
-        while page := await self._store.memory(ADAPTIVE_SOURCE, after=after, limit=PAGE):
-            self._stored |= page
-            after = next(reversed(page))
+        self._stored = await remembered(self._store)
 
     def add(self, trigger: Trigger) -> None:
         """Take in a trigger, whose timer or source is there already, with what is remembered of it."""
@@ -107,17 +105,17 @@ class Adaptation:
         if kept is None:
             return
         case.frozen, case.changes = kept.frozen, kept.changes
-        if kept.base_s == base_s and settings.mode is Mode.ON:
-            self._go_on(case, kept)
+        interval_s = kept_interval_s(kept, settings, base_s)
+        if interval_s is not None:
+            self._go_on(case, kept, interval_s)
         elif kept.pace.interval_s != base_s:
             log.info(
                 "The interval of trigger %s is the configured one: that, or the mode, was changed", name,
                 extra={"action": "interval_dropped", "trigger": name},
             )  # fmt: skip
 
-    def _go_on(self, case: Case, kept: Kept) -> None:
+    def _go_on(self, case: Case, kept: Kept, interval_s: float) -> None:
         """Have the timer or source of a trigger go on with the interval that it had."""
-        interval_s = min(max(kept.pace.interval_s, case.settings.min_s), case.settings.max_s)
         try:
             if case.on_timer and kept.first is not None:
                 self._timers.set_interval(case.name, _own(interval_s, case.base_s), kept.first)

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from engine.cli import pausing, queueing
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
+from engine.cli.conditions import conditions
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.importing import import_commands
@@ -444,6 +445,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 
 app.command()(presets)
+app.command()(conditions)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")
 

@@ -37,18 +37,20 @@ class Client:
 
     def post(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Send JSON to a path below /api/v1, and return the answer."""
+        return self._send_json("POST", path, body, headers)
+
+    def patch(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+        """Have something changed at a path below /api/v1, and return the answer."""
+        return self._send_json("PATCH", path, body, headers)
+
+    def _send_json(self, method: str, path: tuple[str, ...], body: Any, headers: Mapping[str, str] | None) -> Any:
         content = json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **(headers or {})}
-        return self._json("POST", _path(path, {}), content, sent)
+        return self._json(method, _path(path, {}), content, sent)
 
     def delete(self, *path: str, headers: Mapping[str, str] | None = None) -> Any:
         """Delete what is at a path below /api/v1, and return the answer."""
         return self._json("DELETE", _path(path, {}), None, headers or {})
-
-    def patch(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
-        """Change with JSON what is at a path below /api/v1, and return the answer."""
-        sent = {"Content-Type": "application/json", **(headers or {})}
-        return self._json("PATCH", _path(path, {}), json.dumps(body).encode(), sent)
 
     def stream(self, *path: str, **query: Any) -> Iterator[bytes]:
         """Yield an answer piece by piece, for as long as it takes."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.cli.failures import USAGE, CommandFailed
 from engine.clock import SystemClock, rfc3339
@@ -29,8 +30,6 @@ from engine.units import parse_duration
 
 if TYPE_CHECKING:
     from engine.cli.session import Session
-    from engine.decide.windows import MaintenanceWindow
-    from engine.triggers import Pause
 
 LONGEST = timedelta(days=3653)
 MOST_INSTANTS = 20_000_000
@@ -86,8 +85,7 @@ def foresee(session: Session, asked: Asked) -> dict[str, Any] | None:
     """
     config = session.load()
     question = asked.question(config.engine.timezone)
-    pauses, windows, past = asyncio.run(_stored(config))
-    world = World.of(config, triggers=config.triggers, jobs=config.jobs, pauses=pauses, maintenance=windows)
+    world, past = asyncio.run(_stored(config))
     mistakes = [detail for _, detail in question.mistakes(world, LONGEST)]
     if mistakes:
         raise CommandFailed("\n".join(mistakes), USAGE)
@@ -128,9 +126,9 @@ def _stream(forecast_of: Any) -> None:
     sys.stdout.write('\n], "next": null,' + rest[1:] + "\n")
 
 
-async def _stored(config: Config) -> tuple[dict[str, Pause], list[MaintenanceWindow], dict[str, Length]]:
-    """Return the pauses that hold, all maintenance windows, and the lengths of past runs; where there is no store yet,
-    only the windows of the configuration."""
+async def _stored(config: Config) -> tuple[World, dict[str, Length]]:
+    """Return the engine as the configuration and the store have it, and the lengths of past runs."""
+    from engine.adaptive import schedules_in_force
     from engine.config import window_reader
     from engine.journal import Journal
     from engine.maintenance import Maintenance
@@ -139,7 +137,8 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], list[MaintenanceWin
     from engine.store.sqlite import SqliteStore
 
     if not config.store.path.exists():
-        return {}, list(config.maintenance.values()), {}
+        windows = list(config.maintenance.values())
+        return World.of(config, triggers=config.triggers, jobs=config.jobs, pauses={}, maintenance=windows), {}
     clock = SystemClock()
     store = SqliteStore(config.store.path, clock=clock, read_only=True)
     try:
@@ -154,7 +153,13 @@ async def _stored(config: Config) -> tuple[dict[str, Pause], list[MaintenanceWin
         read = window_reader(config, Registry.discover(config.engine.plugins), os.environ)
         maintenance = Maintenance(clock, Journal(store, clock), rules, config.maintenance, read)
         await maintenance.load(store)
-        return held, maintenance.foreseen(), past_lengths(await store.stats(list(config.triggers)))
+        triggers = dict(config.triggers)
+        for name, schedule in (await schedules_in_force(store, triggers)).items():
+            triggers[name] = replace(triggers[name], schedule=schedule)
+        world = World.of(
+            config, triggers=triggers, jobs=config.jobs, pauses=held, maintenance=maintenance.foreseen()
+        )  # fmt: skip
+        return world, past_lengths(await store.stats(list(config.triggers)))
     finally:
         await store.close()
 

@@ -13,11 +13,12 @@ from engine.cli.upcoming import local_text
 from engine.clock import SystemClock, rfc3339
 from engine.config.scalars import near
 from engine.errors import ConfigError, EngineError, StoreError
-from engine.units import parse_duration
+from engine.units import format_span, parse_duration
 
 if TYPE_CHECKING:
     from engine.cli.session import Session
     from engine.config import Config
+    from engine.hindsight import Subject
 
 DAY = timedelta(days=1)
 PAGE = 1_000
@@ -71,23 +72,17 @@ def _all_pages(ask: Any) -> dict[str, Any]:
 
 async def _read(config: Config, name: str, start: str | None, end: str | None) -> dict[str, Any]:
     """Answer from the store's file, which is only read."""
-    from engine.decide.rules import Rule
-    from engine.hindsight import inquire, subject_of
-    from engine.operations import on_text
+    from engine.hindsight import inquire
     from engine.store.sqlite import SqliteStore
 
-    trigger = config.triggers.get(name)
-    if trigger is None:
+    if name not in config.triggers:
         hint = near(name, config.triggers)
         raise CommandFailed(f"there is no trigger {name}" + (f"; {hint}" if hint else ""))
     if not config.store.path.exists():
         raise CommandFailed(f"no engine answers, and there is no store yet in {config.store.path}")
     clock = SystemClock()
     since, until = _times(start, end, config.engine.timezone)
-    rule = Rule(trigger, config.jobs[trigger.job])
-    subject = subject_of(
-        rule, on=on_text(trigger, config.secrets), schedule=None, zone=config.engine.timezone, alive=False
-    )
+    subject = subject_in(config, name)
     store = SqliteStore(config.store.path, clock=clock, read_only=True)
     try:
         await store.open()
@@ -105,6 +100,19 @@ async def _read(config: Config, name: str, start: str | None, end: str | None) -
         return {**found, "remark": f"No engine answers; this is what its store, {config.store.path}, tells."}
     finally:
         await store.close()
+
+
+def subject_in(config: Config, name: str) -> Subject:
+    """Return a trigger as hindsight asks about it where no engine runs."""
+    from engine.decide.rules import Rule
+    from engine.hindsight import subject_of
+    from engine.operations import on_text
+
+    trigger = config.triggers[name]
+    return subject_of(
+        Rule(trigger, config.jobs[trigger.job]), on=on_text(trigger, config.secrets), schedule=None,
+        zone=config.engine.timezone, alive=False,
+    )  # fmt: skip
 
 
 def _times(start: str | None, end: str | None, zone: str) -> tuple[datetime, datetime]:
@@ -182,7 +190,7 @@ def _folded(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _sort(one: dict[str, Any]) -> tuple[Any, ...]:
-    if one["verdict"] == "succeeded" and not one["because"]:
+    if one["verdict"] == "succeeded" and one["late_s"] is None:
         return ("succeeded",)
     if one["verdict"] in ("filtered", "joined", "unmatched", "rate_limited", "paused"):
         return (one["verdict"], one["code"], one["reason"] if one["verdict"] != "joined" else "")
@@ -215,8 +223,8 @@ def _told(group: Sequence[dict[str, Any]], zone: str) -> Iterator[str]:
     run = f", run {first['run']}" if first["run"] else ""
     verdict = first["verdict"].replace("_", " ")
     yield f"  {_when(first)}{span}: {event}{verdict}{run}: {_reason(first)} [{first['code']}]"
-    if first["came"] and first["came"] != first["reason"] and " late, as " in first["came"]:
-        yield f"      It was {first['came']}."
+    if first["late_s"] is not None:
+        yield f"      It fired {format_span(first['late_s'])} late."
     for gate in first["gates"]:
         if gate["saw"] is not None and gate["verdict"] != "pass":
             yield f"      {_capital(gate['gate'])} saw {_values(gate['saw'])}."

@@ -14,6 +14,7 @@ from engine.store.base import Ledger
 if TYPE_CHECKING:
     from engine.cli.session import Session
     from engine.config import Config
+    from engine.hindsight import Proof
     from engine.registry import Registry
 
 LONGEST_JOIN_S = 5.0
@@ -29,16 +30,19 @@ def offline_doctor(config: Config) -> dict[str, Any]:
         absent = {"name": "store_file", "ok": True, "detail": f"there is none yet in {path}"}
         return doctor_view(_EMPTY, (), [*checks, absent])
     try:
-        ledger, damage = asyncio.run(_read(config))
+        ledger, damage, proof = asyncio.run(_read(config))
     except StoreError as error:
         return doctor_view(_EMPTY, (str(error),), checks)
-    return doctor_view(ledger, damage, checks)
+    return doctor_view(ledger, damage, [*([proof.check()] if proof is not None else []), *checks])
 
 
-async def _read(config: Config) -> tuple[Ledger, list[str]]:
+async def _read(config: Config) -> tuple[Ledger, list[str], Proof | None]:
+    from engine.cli.hindsight import subject_in
+    from engine.hindsight import prove
     from engine.store.sqlite import SqliteStore
 
-    store = SqliteStore(config.store.path, clock=SystemClock(), read_only=True)
+    clock = SystemClock()
+    store = SqliteStore(config.store.path, clock=clock, read_only=True)
     before = set(threading.enumerate())
     try:
         await store.open()
@@ -49,7 +53,10 @@ async def _read(config: Config) -> tuple[Ledger, list[str]]:
         raise
     try:
         damage = await store.check()
-        return (_EMPTY if damage else await store.ledger()), damage
+        if damage:
+            return _EMPTY, damage, None
+        subjects = [subject_in(config, name) for name in config.triggers]
+        return await store.ledger(), [], await prove(store, subjects, clock.now())
     finally:
         await store.close()
 

@@ -14,7 +14,7 @@ from engine.cli.failures import USAGE, CommandFailed, NoEngine, NotThere
 from engine.cli.output import say, say_table
 from engine.clock import SystemClock, rfc3339
 from engine.config.scalars import near
-from engine.decide.rules import Rule
+from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import schedule_of
 from engine.decide.upcoming import clock_notes, upcoming
 from engine.errors import ConfigError, Conflict, EngineError
@@ -92,7 +92,10 @@ def _read(config: Config, name: str, *, count: int, since: datetime, remark: str
         hint = near(name, config.triggers)
         raise CommandFailed(f"there is no trigger {name}" + (f"; {hint}" if hint else ""))
     try:
-        instants = upcoming(trigger, since, default_zone=config.engine.timezone, windows=windows_for(trigger, config))
+        instants = upcoming(
+            trigger, since, default_zone=config.engine.timezone, windows=windows_for(trigger, config),
+            job=config.jobs[trigger.job],
+        )  # fmt: skip
     except Conflict as error:
         raise CommandFailed(str(error)) from None
     views = [one.view() for one in islice(instants, count)]
@@ -150,7 +153,7 @@ def forecast(config: Config) -> Forecast:
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for trigger in config.triggers.values():
-        if schedule_of(trigger) is None or not trigger.works:
+        if schedule_of(trigger) is None or why_disabled(trigger, config.jobs[trigger.job]) is not None:
             continue
         try:
             following = next(upcoming(trigger, now, default_zone=zone), None)

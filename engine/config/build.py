@@ -10,6 +10,7 @@ from typing import Any
 from engine.clock import EPOCH
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
 from engine.config.calendars import CalendarTable
+from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
 from engine.config.loops import find_loops, said_of_loop
 from engine.config.maintenance import MaintenanceTable
@@ -22,6 +23,7 @@ from engine.config.model import (
     HttpSettings,
     HttpTable,
     JobTable,
+    OtherwiseTable,
     Shared,
     SourceTable,
     StoreSettings,
@@ -31,6 +33,7 @@ from engine.config.model import (
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
 from engine.decide.calendars import Calendar
+from engine.decide.conditions import Named
 from engine.decide.schedule import Schedule
 from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
@@ -45,7 +48,8 @@ _log = logging.getLogger(__name__)
 class Builder:
     """Makes a Config of the tables, by key, of which those that were wrong are BAD.
 
-    `owners` are those who have sources already; `calendars` are those that there are, unless the tables define them.
+    `owners` are those who have sources already; `calendars` are those that there are, unless the tables define them;
+    `always` the conditions that every trigger obeys, unless the tables say it.
     """
 
     def __init__(
@@ -55,12 +59,14 @@ class Builder:
         tables: Mapping[str, Any],
         owners: Owners | None = None,
         calendars: Mapping[str, Calendar] | None = None,
+        always: Collection[str] = (),
     ) -> None:
         self._reader = reader
         self._problems = reader.problems
         self._root = root
         self._tables = tables
         self._calendars = dict(calendars or {})
+        self._always = always
         self._icals: set[Path] = set()
         self.readable: Collection[Path] | None = None
         """The files that calendars may name; None: any."""
@@ -72,6 +78,7 @@ class Builder:
         self._check_exposure()
         self._check_data(engine)
         self._calendars |= self._read_calendars()
+        conditions = self._conditions()
         sources = self._sources()
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
@@ -92,6 +99,7 @@ class Builder:
             secrets=frozenset(self._reader.references.values),
             icals=frozenset(self._icals),
             calendars=self._calendars,
+            conditions=conditions,
             maintenance=maintenance,
         )
 
@@ -178,6 +186,26 @@ class Builder:
                 self._reader.refuse(error, CalendarTable, self._root.nearest(path), path)
         return found
 
+    def _conditions(self) -> dict[str, Named]:
+        """Return the conditions, but for those that are wrong."""
+        tables: Mapping[str, ConditionTable] = self._reader.sound.get(("conditions",), {})
+        found = {
+            name: table.condition(name, self._defined_in(("conditions", name))) for name, table in tables.items()
+        }  # fmt: skip
+        tell_circles(found, lambda name, message: self._at(("conditions", name), message))
+        return found
+
+    def _hold(self, name: str, table: TriggerTable) -> float | None:
+        """Return how long runs of a trigger wait for its conditions; tell where it has none to wait for."""
+        if table.otherwise is None:
+            return None
+        engine = self._tables.get("engine")
+        always = self._always if engine is None else getattr(engine, "conditions", ("unread",))
+        path = ("triggers", name, "otherwise")
+        if not table.conditions and not always and not self._root.nearest(path).place.origin:
+            self._at(path, "has no effect, as there is no condition that could keep a run", "name some in conditions")
+        return table.otherwise.hold if isinstance(table.otherwise, OtherwiseTable) else None
+
     def maintenance(self, settings: dict[str, Any] | None = None) -> dict[str, MaintenanceWindow]:
         """Return the maintenance windows, but for those that are wrong; `settings` are what the API was given."""
         tables: Mapping[str, MaintenanceTable] = self._reader.sound.get(("maintenance",), {})
@@ -253,6 +281,8 @@ class Builder:
             filter=table.filter,
             debounce=rule,
             adaptive=self._adaptive(name, table.adaptive, on),
+            conditions=tuple(dict.fromkeys(table.conditions)),
+            hold_s=self._hold(name, table),
             priority=_priority(table.priority) if _is_constant(table.priority) else NORMAL_PRIORITY,
             priority_from=None if _is_constant(table.priority) else str(table.priority),
             priority_max=_priority(table.priority_max),

@@ -115,6 +115,10 @@ class Given:
         wrong: list[ConfigProblem] = []
         for source in self._config.sources.values():
             wrong += self._unmet(mentions(source.on, ("sources", source.name, source.on.name)), source.defined_in)
+        for one in self._config.conditions.values():
+            if one.check is not None:
+                path = ("conditions", one.name, "check", one.check.name)
+                wrong += self._unmet(mentions(one.check, path), one.defined_in)
         for trigger in self._triggers.values():
             wrong += self._unmet_of(trigger)
         if not wrong:
@@ -202,10 +206,11 @@ class Given:
         reader.elsewhere = DEFINED_BY_CODE
         reader.named["source_name"] = self._config.sources.keys()
         reader.named["calendar"] = self._config.calendars.keys()
+        reader.named["condition"] = self._config.conditions.keys()
         reader.sound[("sources",)] = dict(self._config.sources)
         shape = next(field.shape for field in fields_of(Root) if field.key == table)
         tables = reader.read(shape, root.value[table], (table,))
-        builder = Builder(reader, root, {}, self._owners, self._config.calendars)
+        builder = Builder(reader, root, {}, self._owners, self._config.calendars, self._config.engine.conditions)
         reading = _Reading(problems=problems, references=references, builder=builder, tables=tables)
         if len(problems):
             reading.finish()

@@ -15,15 +15,27 @@ from msgspec import Meta, Struct, field
 
 from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
+from engine.config.conditions import ConditionTable
 from engine.config.document import Node
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
 from engine.decide.calendars import Calendar
+from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
-from engine.plugin.settings import BadSetting, Duration, ExpressionText, JobName, Plugin, Size, TemplateText, TimeZone
+from engine.plugin.settings import (
+    BadSetting,
+    ConditionName,
+    Duration,
+    ExpressionText,
+    JobName,
+    Plugin,
+    Size,
+    TemplateText,
+    TimeZone,
+)
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -127,6 +139,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
         Duration,
         Meta(gt=0, description="How much earlier each step of priority moves a run in the queue."),
     ] = field(default=DEFAULT_AGEING_S, name="ageing")
+    conditions: Annotated[
+        tuple[ConditionName, ...], Meta(description="The conditions that the runs of every trigger obey.")
+    ] = ()
     reserve: Annotated[ReserveTable, Meta(description="Slots that are kept for lanes: see below. Default: none.")] = (
         ReserveTable()
     )
@@ -377,6 +392,12 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
 
 
+class OtherwiseTable(Struct, frozen=True, kw_only=True):
+    """What becomes of runs whose conditions do not let them pass."""
+
+    hold: Annotated[Duration, Meta(gt=0, description="They wait, and are given up (`expired`) when it took so long.")]
+
+
 class Shared(Plugin, frozen=True, kw_only=True):
     """A source or timer of `[sources.NAME]`.
 
@@ -404,6 +425,14 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     ] = None
     adaptive: Annotated[
         AdaptiveTable | None, Meta(description="Let the interval of its timer or polling source follow its runs.")
+    ] = None
+    conditions: Annotated[
+        tuple[ConditionName, ...],
+        Meta(description="Conditions that its runs obey, besides those of `[engine] conditions`."),
+    ] = ()
+    otherwise: Annotated[
+        Literal["skip"] | OtherwiseTable | None,
+        Meta(description="Where a condition does not let a run pass: it is skipped (default), or held for a while."),
     ] = None
     misfire: Annotated[
         MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
@@ -479,6 +508,9 @@ class Root(Struct, frozen=True, kw_only=True):
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
         default_factory=dict
     )
+    conditions: Annotated[dict[Slug, ConditionTable], Meta(description="Checks that triggers obey, by name.")] = field(
+        default_factory=dict
+    )
     maintenance: Annotated[dict[Slug, MaintenanceTable], Meta(description="Times in which runs wait, by name.")] = (
         field(default_factory=dict)
     )
@@ -549,6 +581,7 @@ class Config(Struct, frozen=True, kw_only=True):
     calendars: dict[str, Calendar] = {}
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
+    conditions: dict[str, Named] = {}
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

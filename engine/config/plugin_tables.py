@@ -20,17 +20,26 @@ from engine.config.scalars import near, noun_of
 from engine.config.shapes import TEXT_KINDS, Shape, fields_of
 from engine.errors import PluginError
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES
-from engine.plugin import BadSetting, Plugin, Runner, Source, Timer
+from engine.plugin import BadSetting, Condition, Plugin, Runner, Source, Timer
 from engine.registry import Kind, Registry, check_plugin
 
 _log = logging.getLogger(__name__)
 
+_KINDS: dict[str, tuple[Kind, ...]] = {"runner": ("runner",), "condition": ("condition",), "timer": ("timer",)}
+_WANTED: dict[str, tuple[type[Plugin], ...]] = {
+    "runner": (Runner,), "condition": (Condition,), "timer": (Timer,),
+}  # fmt: skip
+
 
 def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
-    """Return the plugins that a table takes: runners, timers, or both sources and timers (in `on` also what names a
-    shared one)."""
+    """Return the plugins that a table takes: runners, conditions, timers, or both sources and timers.
+
+    In `on` that is also what names a shared one.
+    """
     if of == "runner":
         return {**registry.runners}
+    if of == "condition":
+        return {**registry.conditions}
     if of == "timer":
         return {**registry.timers}
     found: dict[str, type[Plugin]] = {**registry.sources, **registry.timers}
@@ -150,9 +159,7 @@ class SettingsReader(Reader):
             self.names = outer
 
     def _unknown(self, of: str, noun: str, name: str, node: Node, path: KeyPath) -> None:
-        kinds: tuple[Kind, ...] = ("source", "timer")
-        if of in ("runner", "timer"):
-            kinds = ("runner",) if of == "runner" else ("timer",)
+        kinds: tuple[Kind, ...] = _KINDS.get(of, ("source", "timer"))
         broken = self.registry.broken(name, *kinds)
         if broken is not None:
             message = f"the plugin {show_value(name)} ({broken.origin}) can't be used: {broken.error}"
@@ -180,7 +187,7 @@ class SettingsReader(Reader):
     def _take(self, shape: Shape, node: Node, path: KeyPath) -> Any:
         """Take a plugin that code has made of its settings."""
         plugin: Plugin = node.value
-        noun, wanted = ("runner", Runner) if shape.of == "runner" else ("source or timer", (Source, Timer))
+        noun, wanted = noun_of(shape), _WANTED.get(shape.of, (Source, Timer))
         try:
             check_plugin(type(plugin))
             if not isinstance(plugin, wanted):

@@ -34,6 +34,7 @@ _EXPECTED = {
     "source_name": "the name of a source",
     "preset": "the name of a preset",
     "calendar": "the name of a calendar",
+    "condition": "the name of a condition",
     "path": "a path, as text",
     "slug": "a name",
     "listen": '"host:port" or "[ipv6]:port"',
@@ -53,7 +54,7 @@ _TOML_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,), "secret": (str,), "timezone": (str,), "expression": (str,), "template": (str,),
     "duration": (str,), "size": (str,), "path": (str,), "slug": (str,),
     "job": (str,), "trigger": (str,), "source_name": (str,), "calendar": (str,),
-    "preset": (str,), "listen": (str,), "store_url": (str,),
+    "preset": (str,), "condition": (str,), "listen": (str,), "store_url": (str,),
     "int": (int,), "float": (int, float), "bool": (bool,),
     "datetime": (datetime,), "moment": (datetime, str), "date": (date,),
     "time": (time, str),
@@ -107,7 +108,7 @@ def expected(shape: Shape) -> str:
 
 def noun_of(shape: Shape) -> str:
     """Say what kind of plugin a table names."""
-    return shape.of if shape.of in ("runner", "timer") else "source or timer"
+    return shape.of if shape.of in ("runner", "timer", "condition") else "source or timer"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -168,6 +169,7 @@ def _plural(shape: Shape) -> str:
         "job": "names of jobs",
         "trigger": "names of triggers",
         "calendar": "names of calendars",
+        "condition": "names of conditions",
         "int": "whole numbers",
         "float": "numbers",
     }

@@ -30,7 +30,7 @@ class Rule:
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
-        self.disabled = _why_disabled(trigger, job)
+        self.disabled = why_disabled(trigger, job)
         self.filter = _compiled(trigger.filter)
         self.key = None if trigger.debounce is None else _compiled(trigger.debounce.key)
         self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
@@ -144,11 +144,12 @@ class Rule:
         )
 
 
-def _why_disabled(trigger: Trigger, job: Job) -> str | None:
+def why_disabled(trigger: Trigger, job: Job | None) -> str | None:
+    """Say why a trigger runs nothing: it, its source or its job is disabled; None where they are not."""
     why = trigger.why_disabled()
     if why is not None:
         return f"trigger {trigger.name} {why}"
-    return None if job.enabled else f"job {job.name} is disabled"
+    return None if job is None or job.enabled else f"job {job.name} is disabled"
 
 
 def _compiled(given: str | Judge | None) -> Expression | Function | None:

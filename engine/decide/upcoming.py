@@ -12,9 +12,11 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from engine.clock import rfc3339
+from engine.decide.rules import why_disabled
 from engine.decide.schedule import Schedule, schedule_of
 from engine.decide.windows import After, MaintenanceWindow, open_at, shown
 from engine.errors import Conflict, PluginError
+from engine.jobs import Job
 from engine.triggers import Pause, Trigger
 
 LARGEST_COUNT, DEFAULT_COUNT = 1000, 10
@@ -59,12 +61,13 @@ def upcoming(
     pause: Pause | None = None,
     default_zone: str = "UTC",
     windows: Sequence[MaintenanceWindow] = (),
+    job: Job | None = None,
 ) -> Iterator[Upcoming]:
     """Yield the due instants of a trigger that are later than `after`, one by one; mostly they have no end.
 
-    `schedule` is what it goes by, where that is not the configured one. Those of a trigger that is disabled have a note
-    that says so, and so have those that fall into its `pause`, or fire in one of `windows`. `default_zone` is that of
-    timers which name none.
+    `schedule` is what it goes by, where that is not the configured one. Those of a trigger that is disabled, or
+    whose `job` is, have a note that says so, and so have those that fall into its `pause`, or fire in one of `windows`.
+    `default_zone` is that of timers which name none.
 
     Raises Conflict, at once, where the trigger is on no timer, and PluginError, on the way, where its timer fails.
     """
@@ -73,7 +76,7 @@ def upcoming(
         raise Conflict(
             f"trigger {trigger.name} is on no timer but on {trigger.on.name}: what happens there makes it due, not time"
         )
-    return _walk(trigger, schedule, after, pause, default_zone, windows)
+    return _walk(trigger, schedule, after, pause, default_zone, windows, why_disabled(trigger, job))
 
 
 def _walk(
@@ -83,11 +86,10 @@ def _walk(
     pause: Pause | None,
     default_zone: str,
     windows: Sequence[MaintenanceWindow],
+    disabled: str | None,
 ) -> Iterator[Upcoming]:
     zone = schedule.timer.timezone or default_zone
     place = ZoneInfo(zone)
-    why = trigger.why_disabled()
-    disabled = None if why is None else f"trigger {trigger.name} {why}"
     parts = () if pause is None else pause.parts or (pause,)
     at: datetime | None = after
     while at is not None:

@@ -227,10 +227,10 @@ class Engine:
         trigger = self._definitions.trigger(name)
         operations = self._running()
         if operations is None or not operations.has_trigger(name):
-            return view_of(trigger)
+            return view_of(trigger, job=self._definitions.jobs.get(trigger.job))
         return view_of(
-            trigger, pause=operations.pause_of(name), next_at=operations.next_at(name),
-            completed=operations.why_completed(name),
+            trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
+            next_at=operations.next_at(name), completed=operations.why_completed(name),
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:
@@ -296,7 +296,7 @@ class Engine:
         since = self._clock.now() if after is None else after
         if operations is not None and operations.has_trigger(name):
             return tuple(islice(operations.upcoming(name, since), count))
-        return tuple(islice(upcoming(trigger, since), count))
+        return tuple(islice(upcoming(trigger, since, job=self._definitions.jobs.get(trigger.job)), count))
 
     # Events and runs
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.jobs import Job
 from engine.operations import state_of
 from engine.triggers import Pause, Trigger, TriggerState
 
@@ -39,10 +40,11 @@ class TriggerView(Struct, frozen=True, kw_only=True):
 
 
 def view_of(
-    trigger: Trigger, *, pause: Pause | None = None, next_at: datetime | None = None, completed: str | None = None
-) -> TriggerView:
-    """Return a trigger as it stands."""
-    state, why = state_of(trigger, pause, completed=completed)
+    trigger: Trigger, *, job: Job | None, pause: Pause | None = None, next_at: datetime | None = None,
+    completed: str | None = None,
+) -> TriggerView:  # fmt: skip
+    """Return a trigger as it stands; `job` is its job, where that is there already."""
+    state, why = state_of(trigger, pause, completed=completed, job=job)
     return TriggerView(
         name=trigger.name, job=trigger.job, on=trigger.on, source=trigger.source,
         shared=None if trigger.shared is None else trigger.shared.name, state=state, state_reason=why,

@@ -41,7 +41,7 @@ class Question(Struct, frozen=True, kw_only=True):
         """Return the names of the triggers that are told of, None for all."""
         if not self.triggers and not self.tags:
             return None
-        tagged = {name for name, trigger in world.triggers.items() if self.tags & set(trigger.tags)}
+        tagged = {name for name in world.triggers if self.tags & _tags(world, name)}
         return self.triggers | frozenset(tagged)
 
     def mistakes(self, world: World, longest: timedelta) -> Iterator[tuple[str, str]]:
@@ -52,7 +52,7 @@ class Question(Struct, frozen=True, kw_only=True):
             yield "to", f"it is {format_span((self.end - self.start).total_seconds())} long; at most {longest.days}d"
         for name in sorted(self.triggers - world.triggers.keys()):
             yield "triggers", f"there is no trigger {name}{_near(name, world.triggers)}"
-        tags = {tag for trigger in world.triggers.values() for tag in trigger.tags}
+        tags = {tag for name in world.triggers for tag in _tags(world, name)}
         for tag in sorted(self.tags - tags):
             yield "tags", f"no trigger has the tag {tag}{_near(tag, tags)}"
         for job in sorted(self.durations.keys() - world.jobs.keys()):
@@ -66,6 +66,12 @@ class Question(Struct, frozen=True, kw_only=True):
                 yield "down", f"the downtimes from {rfc3339(before.start)} and {rfc3339(after.start)} overlap"
         if self.quiet_s is not None and not SHORTEST_QUIET_S <= self.quiet_s <= (self.end - self.start).total_seconds():
             yield "quiet", "a window is at least a minute long, and no longer than the time that is asked for"
+
+
+def _tags(world: World, name: str) -> set[str]:
+    """Return the tags of a trigger and of its job, as a pause by tag counts them."""
+    trigger = world.triggers[name]
+    return {*trigger.tags, *world.jobs[trigger.job].tags}
 
 
 def _near(name: str, known: Collection[str]) -> str:

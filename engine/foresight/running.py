@@ -35,7 +35,7 @@ class Running:
         self._tally = tally
         self._ended = ended
         self._upkeep = upkeep
-        upkeep.watch_cuts(self._cut)
+        upkeep.give_back, upkeep.drop, upkeep.cut = self._take_back, self._drop, self._cut
         self._line = Line()
         self._slots = Slots(concurrency)
         # Of the jobs with a limit: the runs that are open, by number, as far as another one may meet them.
@@ -50,10 +50,12 @@ class Running:
     def stop(self) -> None:
         """Start nothing more until the engine is back."""
         self._up = False
+        self._upkeep.stop()
 
     def come_back(self, at_us: int) -> None:
         """Start what waits."""
         self._up = True
+        self._upkeep.come_back(at_us)
         self._pump(at_us)
 
     def tell_rest(self, at_us: int) -> None:
@@ -70,14 +72,11 @@ class Running:
         if lane is not None and not self._has_room(run, lane, at_us):
             return
         if self._up and self._slots.may_start(job) and not self._line.has(job):
-            if not self._waits_for_window(run, at_us):
+            if not self._upkeep.keeps(run, at_us):
                 self._start(run, at_us)
             return
         run.waits_for = self._slots.said_of_wait(job) if self._up else "the engine, which is down"
         self._wait(run, at_us)
-
-    def _waits_for_window(self, run: Going, at_us: int) -> bool:
-        return self._upkeep.keeps(run, at_us, give_back=self._take_back, drop=self._drop)
 
     def _take_back(self, run: Going, at_us: int) -> None:
         """Put a run that has waited for a window back in line."""
@@ -91,7 +90,7 @@ class Running:
     def _cut(self, window: MaintenanceWindow, at_us: int) -> None:
         """Cancel what runs as a window opens."""
         cut = [run for run in self._active.values() if window.scope.holds(run.course.rule)]
-        for run in cut if self._up else ():
+        for run in cut:
             self._leave(run)
             self._forget_open(run)
             self._tally.ended(run, at_us, "cancelled", f"maintenance {window.name} is open (running = cancel)")
@@ -196,7 +195,7 @@ class Running:
             run = self._line.take(self._slots.may_start)
             if run is None:
                 return
-            if not self._waits_for_window(run, at_us):
+            if not self._upkeep.keeps(run, at_us):
                 self._start(run, at_us)
 
     def cut_off(self, at_us: int) -> None:

@@ -105,7 +105,7 @@ class Simulation:
         self._start, self._end = start, end
         agenda = self._agenda = Agenda(to_microseconds(start), to_microseconds(end))
         self._timetable = Timetable(start, agenda=agenda, tally=tally, arrive=self._arrive)
-        self._upkeep = Upkeep(world.maintenance, agenda=agenda, tally=tally)
+        self._upkeep = Upkeep(world.maintenance, agenda=agenda)
         self._running = Running(
             world.jobs.values(), concurrency=world.concurrency, ageing_s=world.ageing_s, agenda=agenda, tally=tally,
             ended=self._tell_followers, upkeep=self._upkeep,
@@ -154,13 +154,13 @@ class Simulation:
     def _course(self, trigger: Trigger, durations: Durations) -> Course:
         job = self._world.jobs[trigger.job]
         rule = Rule(trigger, job)
-        length = durations.of(trigger, self._world.triggers)
+        length, timeout_s = durations.of(trigger, self._world.triggers), rule.limited(job).timeout_s
         schedule, unforeseen = schedule_of(trigger), rule.disabled
         if unforeseen is None and schedule is None and not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
             unforeseen = "it is on events, and nobody knows when they come"
         return Course(
             rule=rule, trigger=trigger, job=job, schedule=schedule, length=length,
-            length_us=max(round(min(length.seconds, job.timeout_s) * 1e6), 1), times_out=length.seconds > job.timeout_s,
+            length_us=max(round(min(length.seconds, timeout_s) * 1e6), 1), times_out=length.seconds > timeout_s,
             pause=self._world.pauses.get(trigger.name), since=self._start - _TICK, unforeseen=unforeseen,
         )  # fmt: skip
 

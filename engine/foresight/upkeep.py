@@ -13,7 +13,6 @@ from engine.decide.windows import After, Cut, MaintenanceWindow, Spell, spell_at
 from engine.foresight.agenda import Agenda, Phase
 from engine.foresight.course import Course
 from engine.foresight.line import Going
-from engine.foresight.tally import Tally
 
 MOST_OPENINGS = 1_000
 """So many openings are told of."""
@@ -22,7 +21,10 @@ GiveBack = Callable[[Going, int], None]
 """Gets a run that has waited for a window."""
 
 Drop = Callable[[Going, int, str], None]
-"""Ends a run for a reason."""
+"""Ends a run that waits, for a reason."""
+
+Cancel = Callable[[MaintenanceWindow, int], None]
+"""Ends what runs as a window opens."""
 
 
 class _Watch(Struct):
@@ -43,16 +45,24 @@ class _Watch(Struct):
 
 
 class Upkeep:
-    """The maintenance windows, and the runs that wait for their ends."""
+    """The maintenance windows, and the runs that wait for their ends.
 
-    def __init__(self, windows: Sequence[MaintenanceWindow], *, agenda: Agenda, tally: Tally) -> None:
+    Runs that have waited are handed to `give_back`; `drop` ends runs, and `cut` what runs as a window opens. They are
+    put here before anything is asked.
+    """
+
+    def __init__(self, windows: Sequence[MaintenanceWindow], *, agenda: Agenda) -> None:
         self._watches = [_Watch(window) for window in windows]
         self._agenda = agenda
-        self._tally = tally
         self._of: dict[str, list[_Watch]] = {}
         self._held: dict[int, Going] = {}
-        self._back_at: dict[int, list[Going]] = {}
         self._latest: dict[str, Going] = {}
+        self._up = True
+        self.give_back: GiveBack = lambda run, at_us: None
+        self.drop: Drop = lambda run, at_us, why: None
+        self.cut: Cancel = lambda window, at_us: None
+        for watch in self._watches:
+            self._plan_change(watch, agenda.start_us)
 
     def expect(self, course: Course) -> None:
         """Take in a trigger."""
@@ -60,7 +70,7 @@ class Upkeep:
         if found:
             self._of[course.trigger.name] = found
 
-    def keeps(self, run: Going, at_us: int, *, give_back: GiveBack, drop: Drop) -> bool:
+    def keeps(self, run: Going, at_us: int) -> bool:
         """Hold a run that could start, or drop it, where a window of its trigger is open; tell whether one is."""
         watches = self._of.get(run.course.trigger.name)
         if not watches:
@@ -69,35 +79,63 @@ class Upkeep:
         open_ones = [(watch.window, until) for watch in watches if (until := watch.until(at)) is not None]
         if not open_ones:
             return False
-        window, until = max(open_ones, key=lambda one: one[1])
-        dropping = [each for each, _ in open_ones if each.after is After.DROP]
+        dropping = [window for window, _ in open_ones if window.after is After.DROP]
         if dropping and not run.begun:
-            drop(run, at_us, f"maintenance {dropping[0].name} is open, for which nothing waits")
+            self._end(run, at_us, f"maintenance {dropping[0].name} is open, for which nothing waits")
             return True
+        window, until = max(open_ones, key=lambda one: one[1])
         run.waits_for, run.until_us = f"maintenance {window.name}", to_microseconds(until)
-        self._hold(run, give_back)
+        self._held[run.number] = run
         if not run.begun and any(each.after is After.LATEST for each, _ in open_ones):
-            older = self._latest.get(run.course.trigger.name)
-            self._latest[run.course.trigger.name] = run
-            if older is not None and older.number in self._held:
-                drop(self.take(older.number), at_us, "only the latest run is kept for after maintenance")
+            self._keep_latest(run, at_us)
         return True
 
-    def _hold(self, run: Going, give_back: GiveBack) -> None:
-        self._held[run.number] = run
-        back = self._back_at.get(run.until_us)
-        if back is None:
-            self._back_at[run.until_us] = [run]
-            self._agenda.push(run.until_us, Phase.CHANGE, lambda at: self._give_back(at, give_back))
-        else:
-            back.append(run)
+    def _keep_latest(self, run: Going, at_us: int) -> None:
+        other = self._latest.get(run.course.trigger.name)
+        if other is None or other.number not in self._held or other.number == run.number:
+            self._latest[run.course.trigger.name] = run
+            return
+        older, newer = sorted((run, other), key=lambda one: one.number)
+        self._latest[run.course.trigger.name] = newer
+        self._end(older, at_us, "only the latest run is kept for after maintenance")
 
-    def _give_back(self, at_us: int, give_back: GiveBack) -> None:
-        """Let go what waited, in the order in which the engine asks about it."""
-        waited = self._back_at.pop(at_us)
-        for run in sorted(waited, key=lambda one: (one.course.trigger.name, one.rank, one.number)):
-            if self._held.pop(run.number, None) is not None:
-                give_back(run, at_us)
+    def _end(self, run: Going, at_us: int, why: str) -> None:
+        self._held.pop(run.number, None)
+        self.drop(run, at_us, why)
+
+    # Openings and closings
+
+    def _plan_change(self, watch: _Watch, after_us: int) -> None:
+        """Put the next opening or closing of a window on the agenda."""
+        watch.until(from_microseconds(after_us))
+        if watch.spell is None or watch.spell.until is None:
+            return
+        opens = not watch.spell.is_open
+
+        def act(at_us: int) -> None:
+            self._plan_change(watch, at_us)
+            if self._up and opens and watch.window.running is Cut.CANCEL:
+                self.cut(watch.window, at_us)
+            self._ask_again(at_us)
+
+        self._agenda.push(to_microseconds(watch.spell.until), Phase.CHANGE, act)
+
+    def _ask_again(self, at_us: int) -> None:
+        """Ask about all that is held, in the order in which the engine does, and let go what nothing holds any more."""
+        held = self._held.values() if self._up else ()
+        for run in sorted(held, key=lambda one: (one.course.trigger.name, one.rank, one.number)):
+            if run.number in self._held and not self.keeps(run, at_us):
+                del self._held[run.number]
+                self.give_back(run, at_us)
+
+    def stop(self) -> None:
+        """Ask about nothing until the engine is back."""
+        self._up = False
+
+    def come_back(self, at_us: int) -> None:
+        """Ask about all that is held, as the engine does at its start."""
+        self._up = True
+        self._ask_again(at_us)
 
     def has(self, number: int) -> bool:
         """Tell whether a run waits for a window."""
@@ -110,26 +148,6 @@ class Upkeep:
     def waiting(self) -> Iterable[Going]:
         """Return what still waits, in the order in which it came."""
         return sorted(self._held.values(), key=lambda run: run.number)
-
-    def watch_cuts(self, cut: Callable[[MaintenanceWindow, int], None]) -> None:
-        """Have `cut` called at each opening of the windows that cancel what runs."""
-        for watch in self._watches:
-            if watch.window.running is Cut.CANCEL:
-                self._plan_cut(watch, self._agenda.start_us, cut)
-
-    def _plan_cut(self, watch: _Watch, after_us: int, cut: Callable[[MaintenanceWindow, int], None]) -> None:
-        at: datetime | None = from_microseconds(after_us)
-        if at is not None and watch.until(at) is not None:
-            at = watch.until(at)
-        if at is None or watch.until(at) is not None or watch.spell is None or watch.spell.until is None:
-            return
-        opens_us = to_microseconds(watch.spell.until)
-
-        def act(at_us: int) -> None:
-            cut(watch.window, at_us)
-            self._plan_cut(watch, at_us, cut)
-
-        self._agenda.push(opens_us, Phase.CHANGE, act)
 
     def openings(self, start: datetime, end: datetime) -> list[dict[str, Any]]:
         """Return when windows are open between two instants, by time."""

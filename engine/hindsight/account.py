@@ -15,10 +15,14 @@ from msgspec.structs import replace
 from engine.clock import rfc3339
 from engine.decide.misfire import counted
 from engine.decide.schedule import Schedule
-from engine.hindsight.lines import EXCLUDED, NOT_RUN, TO_COME, WAITING, Line
+from engine.hindsight.lines import EXCLUDED, NOT_RUN, TO_COME, WAITING, Line, line_of_event
 from engine.hindsight.periods import AWAY, DISABLED, NOT_THERE, OTHER, PAUSED, STANDSTILL, TROUBLE, Period
+from engine.store.base import Met
 
 TICK = timedelta(microseconds=1)
+LATE_S = 5.0
+"""What fires by so much later than it was to is told of as late."""
+
 MOST_BECAUSE = 5
 """So many periods are named with one line."""
 
@@ -60,6 +64,18 @@ class Account(Struct, frozen=True, kw_only=True):
                 yield line
             past = max(past, line.last)
         yield from self._between(past, end)
+
+    def fired(self, met: Met, at: datetime) -> Line:
+        """Return what became of a due instant that fired; where that was late, or came to no run, with what held then.
+
+        Raises what the timer does.
+        """
+        line = line_of_event(met, at)
+        fires_at = at if self.schedule is None else self.schedule.fires_at(at)
+        late_s = round((met.event.received_at - fires_at).total_seconds(), 3)
+        if line.run is not None and late_s <= LATE_S:
+            return line
+        return replace(line, late_s=late_s if late_s > LATE_S else None, because=tuple(self.because(at, at)))
 
     def because(self, first: datetime, last: datetime) -> list[str]:
         """Say what kept it from running between two instants, both included."""

@@ -19,7 +19,7 @@ from engine.hindsight.lines import Line, line_of_event, line_of_missed
 from engine.hindsight.periods import Noted, Period, periods_of
 from engine.runs import RunState
 from engine.spans import Span, SpanKind
-from engine.store.base import Missed, Store
+from engine.store.base import Store
 from engine.triggers import Mode, PauseScope
 
 MOST_SPANS = 1_000
@@ -28,6 +28,7 @@ MOST_SPANS = 1_000
 MOST_PERIODS = 100
 """So many periods are listed with an answer; each line is told with those that concern it, whatever their number."""
 
+SECOND = timedelta(seconds=1)
 FOREVER = timedelta(days=3660)
 """What was noted before that is not looked for."""
 
@@ -135,30 +136,25 @@ async def _due(
     dealt = await store.cursor(subject.source)
     fired = await store.fired(subject.name, subject.source, start=position, end=end, limit=limit + 1)
     missed = await store.missed(subject.name, start=position, end=end, limit=limit + 1)
-    # A page ends before the first record that is not in it.
+    # A page ends before the first record that is not in it, at a whole second: within one, records are not in order.
     horizon = end
-    if len(fired) > limit:
-        horizon = min(horizon, fired[limit].event.time or end)
     later = [one for one in missed if one.first >= position]
-    if len(later) > limit:
-        horizon = min(horizon, later[limit].first)
+    cut = [one.event.time for one in fired[limit:] if one.event.time is not None] + [one.first for one in later[limit:]]
+    if cut:
+        horizon = min(end, max(min(cut).replace(microsecond=0), position + SECOND))
     account = Account(
         schedule=None if subject.adapts else subject.schedule, periods=periods, now=now,
         dealt=datetime.fromisoformat(dealt) if isinstance(dealt, str) else None,
     )  # fmt: skip
-    recorded = [line_of_event(one, one.event.time) for one in fired if one.event.time and one.event.time < horizon]
-    recorded = [_late(line, account) for line in recorded]
-    recorded += [
-        _missed_line(one, account)
-        for one in missed
-        if one.first < horizon and (cursor is None or one.first >= position)
-    ]
+    told = [one for one in missed if one.first < horizon and (cursor is None or one.first >= position)]
     # What was missed together with others, and begins before this page, is in the page before.
     past = max([position - TICK, *(one.last for one in missed if cursor is not None and one.first < position)])
-    recorded.sort(key=lambda line: (line.at, line.last))
 
     def tell() -> list[Line]:
         try:
+            recorded = [account.fired(one, at) for one in fired if (at := one.event.time) is not None and at < horizon]
+            recorded += [line_of_missed(one, account.because(one.first, one.last)) for one in told]
+            recorded.sort(key=lambda line: (line.at, line.last))
             return list(account.lines(past + TICK, horizon, recorded))
         except EngineError:
             raise
@@ -169,17 +165,6 @@ async def _due(
     made_up = await store.succeeded_instants(subject.name, start=position, end=horizon)
     lines = [_made_up(line, made_up) for line in lines]
     return lines, rfc3339(horizon) if horizon < end else None
-
-
-def _late(line: Line, account: Account) -> Line:
-    """Say what made a run late, of which its event tells that it was, and what held where it has no run."""
-    if line.run is not None and " late, as " not in (line.came or ""):
-        return line
-    return replace(line, because=tuple(account.because(line.at, line.at)))
-
-
-def _missed_line(missed: Missed, account: Account) -> Line:
-    return line_of_missed(missed, account.because(missed.first, missed.last))
 
 
 def _made_up(line: Line, made_up: dict[datetime, str]) -> Line:

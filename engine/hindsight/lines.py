@@ -46,7 +46,8 @@ class Line(Struct, frozen=True, kw_only=True):
 
     - `at`: the due instant, or when the event was received; `until`: the last of `count` (`more`: at least) instants.
     - `verdict`: the state of its run, the outcome of its event, or one of those above; `code`, `reason`: why.
-    - `came`: why its run came to be, as its event's outcome says it, where there is one.
+    - `came`: why its run came to be, as its event's outcome says it, where there is one. `late_s`: by how much it fired
+      later than it was to, where that is worth a word.
     - `because`: what held at that time, in words. `made_up`: the run that made up for it.
     """
 
@@ -58,6 +59,7 @@ class Line(Struct, frozen=True, kw_only=True):
     code: str
     reason: str
     came: str | None = None
+    late_s: float | None = None
     run: str | None = None
     event: str | None = None
     type: str | None = None
@@ -91,6 +93,7 @@ class Line(Struct, frozen=True, kw_only=True):
             "code": self.code,
             "reason": self.reason,
             "came": self.came,
+            "late_s": self.late_s,
             "run": self.run,
             "event": self.event,
             "type": self.type,

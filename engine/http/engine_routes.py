@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.hindsight import prove
 from engine.http.calls import Call
 from engine.http.fields import query
 from engine.http.views import doctor_view
@@ -36,5 +37,7 @@ async def get_doctor(call: Call) -> Response:
     """Add up the ledger, check the store's integrity, and answer with all checks. Reads the whole store."""
     query(call.request).finish()
     store = call.operations.store
+    operations = call.operations
     ledger, damage = await store.ledger(), await store.check()
-    return Response(body=doctor_view(ledger, damage, call.operations.health()["checks"]))
+    proof = await prove(store, map(operations.subject, operations.trigger_names()), operations.clock.now())
+    return Response(body=doctor_view(ledger, damage, [proof.check(), *operations.health()["checks"]]))

@@ -56,6 +56,29 @@ class BackfillOperations(Protocol):
         ...
 
 
+class ConditionOperations(Protocol):
+    """What may be asked of conditions. What names one that is not there raises NotFound; all raise StoreUnavailable."""
+
+    async def views(self) -> list[dict[str, Any]]:
+        """Return all conditions as the API shows them, by name."""
+        ...
+
+    async def view(self, name: str) -> dict[str, Any]:
+        """Return one condition."""
+        ...
+
+    async def override(
+        self, name: str, *, reason: str, who: str, enabled: bool | None = None, shadow: bool | None = None,
+        thresholds: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Let something hold in the place of its configuration, durably; raise InvalidRequest for what can't be."""
+        ...
+
+    async def reset(self, name: str) -> dict[str, Any]:
+        """Let its configuration hold again."""
+        ...
+
+
 class QueueOperations(Protocol):
     """What may be asked of what waits and runs. All raise StoreUnavailable, and NotFound for what is not there.
 
@@ -140,6 +163,9 @@ class Operations(Protocol):
 
     @property
     def backfills(self) -> BackfillOperations: ...
+
+    @property
+    def conditions(self) -> ConditionOperations: ...
 
     @property
     def queue(self) -> QueueOperations: ...

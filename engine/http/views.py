@@ -140,6 +140,17 @@ def stats_view(stats: TriggerStats | None) -> dict[str, Any]:
     }
 
 
+def otherwise_view(trigger: Trigger) -> Any:
+    """Return what becomes of a trigger's runs that its conditions do not let pass, as the configuration writes it."""
+    return "skip" if trigger.hold_s is None else {"hold": format_duration(trigger.hold_s)}
+
+
+def said_of_conditions(summary: Mapping[str, Any]) -> str:
+    """Say which conditions do not let runs pass."""
+    holding = "; ".join(f"{name}: {reason}" for name, reason in summary["holding"].items())
+    return holding or ("all that were asked let pass" if summary["total"] else "none")
+
+
 def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
     """Return a job as it is configured; secrets among its runner's settings are masked."""
     retry = job.retry

@@ -52,6 +52,9 @@ CODE_LATEST = "maintenance_latest"
 PAGE = 1_000
 RETRY_S = 5.0
 
+ASKED_AFTER_S = 60.0
+"""So long after a window's end each run that waits for it is asked about by itself, whatever was told."""
+
 _COMES_BY_ITSELF = frozenset({Origin.SCHEDULE, Origin.EVENT})
 
 Read = Callable[[str, dict[str, Any]], MaintenanceWindow]
@@ -102,18 +105,21 @@ class Maintenance:
         self._look()
         holding = [one for one in self._open if one.holds(rule)]
         droppable = run.origin in _COMES_BY_ITSELF and not has_begun(run)
-        if droppable and (newer := self._newer(run)) is not None and (holding or run.code == CODE_LATEST):
+        keeping = any(one.after is After.LATEST for one in holding)
+        if droppable and (keeping or run.code == CODE_LATEST) and (newer := self._newer(run)) is not None:
             return Skip(code=CODE, reason=f"skipped: only the latest run is kept for after maintenance, and {newer} is")
         if not holding:
             return PASS
         said = "; ".join(one.said() for one in holding)
         if droppable and (dropping := [one for one in holding if one.after is After.DROP]):
             return Skip(code=CODE, reason=f"skipped: {dropping[0].said()}, for which nothing waits (after = drop)")
-        until = max(one.spell.until for one in holding if one.spell is not None and one.spell.until is not None)
-        if droppable and any(one.after is After.LATEST for one in holding):
+        # When it closes all that waits is asked about in the order of the queue. What were left is asked a little later.
+        ends_at = max(one.ends_at for one in holding if one.ends_at is not None)
+        until = ends_at + timedelta(seconds=ASKED_AFTER_S)
+        if droppable and keeping:
             self._note_latest(run)
             return Hold(
-                code=CODE_LATEST, reason=f"held: {said}; then the latest run of the trigger is run", until=until
+                code=CODE_LATEST, reason=f"held: {said}; then only the latest run of the trigger runs", until=until
             )
         return Hold(code=CODE, reason=f"held: {said}", until=until)
 

@@ -5,7 +5,8 @@ checks them against the class, and calls the one method that its kind asks for:
 
 - `Source.run(context)` emits events for as long as it runs;
 - `Timer.next(after)` and `Timer.previous(before)` tell due instants, purely;
-- `Runner.run(context)` executes one attempt of a run and returns its `Outcome`.
+- `Runner.run(context)` executes one attempt of a run and returns its `Outcome`;
+- `Condition.check(context)` says whether runs may pass, in a `Verdict`.
 
 `FunctionContext` is for another reader: authors of functions that jobs call.
 
@@ -18,6 +19,7 @@ from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnava
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
 from engine.payload import encode_json, parse_json, survey
+from engine.plugin.conditions import Answer, Condition, ConditionContext, LastRun, Verdict
 from engine.plugin.functions import FunctionContext, RunCancelled
 from engine.plugin.moments import instant_of
 from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
@@ -25,6 +27,7 @@ from engine.plugin.runners import Outcome, PrepareContext, RunContext, Runner
 from engine.plugin.settings import (
     BadSetting,
     CalendarName,
+    ConditionName,
     Duration,
     ExpressionText,
     JobName,
@@ -46,9 +49,13 @@ __all__ = [
     "PRIORITIES",
     "RESERVED_PREFIX",
     "Accepted",
+    "Answer",
     "BadSetting",
     "CalendarName",
     "Clock",
+    "Condition",
+    "ConditionContext",
+    "ConditionName",
     "Duration",
     "Event",
     "Expression",
@@ -59,6 +66,7 @@ __all__ = [
     "Headers",
     "InvalidEvent",
     "JobName",
+    "LastRun",
     "Moment",
     "Outcome",
     "Plugin",
@@ -85,6 +93,7 @@ __all__ = [
     "TimeZone",
     "Timer",
     "TriggerName",
+    "Verdict",
     "Whereabouts",
     "encode_json",
     "instant_of",

@@ -26,6 +26,9 @@ TriggerName = Annotated[str, Meta(extra={"kind": "trigger"})]
 CalendarName = Annotated[str, Meta(extra={"kind": "calendar"})]
 """The name of a calendar; unknown ones are refused."""
 
+ConditionName = Annotated[str, Meta(extra={"kind": "condition"})]
+"""The name of a condition; unknown ones are refused."""
+
 Moment = Annotated[datetime, Meta(extra={"kind": "moment"})]
 """An instant (aware, UTC), or a local time (naive) that the plugin puts into a zone: see `instant_of`.
 

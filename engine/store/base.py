@@ -344,6 +344,13 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        """Return how many due instants of a timer are recorded, from `start` to before `end`: as events, or as missed.
+
+        Those that are told of together count if the first of them lies there.
+        """
+
+    @abstractmethod
     async def met(
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:

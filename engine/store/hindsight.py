@@ -48,6 +48,13 @@ QUERIES = {
         f"select {RUN_COLUMNS} from runs indexed by runs_key where trigger = ? and origin = 'schedule' "
         "and key >= 'missed ' and key < ? and instr(key, '/') order by key desc limit 1"
     ),
+    # How many due instants of a timer are events.
+    "count_fired": "select count(*) from events indexed by events_key where source = ? and key >= ? and key < ?",
+    # How many due instants of a trigger were missed.
+    "count_missed": (
+        "select coalesce(sum(coalesce(json_extract(outputs, '$.instants'), 1)), 0) from runs indexed by runs_key "
+        "where trigger = ? and origin = 'schedule' and key >= ? and key < ?"
+    ),
     # The events that a trigger met in a time, as they were received, with what came of them.
     "met": _MET.format(by="indexed by events_received")
     + "where e.received_at >= ? and e.received_at < ? and (e.received_at, e.seq) > (?, ?) "
@@ -59,8 +66,8 @@ def fired(raw: sqlite3.Connection, trigger: str, source: str, start: datetime, e
     """Return what became of a timer's due instants, in their order, as far as they are an event."""
     low, high = _keys(start, end)
     rows = raw.execute(QUERIES["fired"], (trigger, source, low, high, limit))
-    found = [_read_met(row) for row in rows]
-    return [met for met in found if start <= met.event.time < end]  # type: ignore[operator]  # it is stored
+    found = [(met.event.time or met.event.received_at, met) for met in map(_read_met, rows)]
+    return [met for at, met in sorted(found, key=lambda one: one[0]) if start <= at < end]
 
 
 def missed(raw: sqlite3.Connection, trigger: str, start: datetime, end: datetime, limit: int) -> list[Missed]:
@@ -77,6 +84,15 @@ def missed(raw: sqlite3.Connection, trigger: str, start: datetime, end: datetime
         if first < end and last >= start:
             found.append(Missed(run=run, first=first, last=last, count=count))
     return found
+
+
+def recorded_instants(raw: sqlite3.Connection, trigger: str, source: str, start: datetime, end: datetime) -> int:
+    """Return how many due instants are recorded; to whole seconds, as keys have them."""
+    low, high = _keys(start, end)
+    (fired,) = raw.execute(QUERIES["count_fired"], (source, low, high)).fetchone()
+    values = (trigger, MISSED_KEY + low, MISSED_KEY + high)
+    (missed,) = raw.execute(QUERIES["count_missed"], values).fetchone()
+    return int(fired) + int(missed)
 
 
 def met(

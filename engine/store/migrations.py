@@ -146,6 +146,8 @@ create table spans (
 ) strict, without rowid;
 -- What still holds.
 create index spans_open on spans (kind, name) where ended_at is null;
+-- What ended long ago.
+create index spans_ended on spans (ended_at) where ended_at is not null;
 
 -- What came when.
 create index events_received on events (received_at);

@@ -21,7 +21,10 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         5,
     ),
     # Forget spans that ended long ago: once in an engine's life.
-    "forget_spans": ("delete from spans where ended_at < (select max(column1) from (values {rows}))", 1),
+    "forget_spans": (
+        "delete from spans where ended_at is not null and ended_at < (select max(column1) from (values {rows}))",
+        1,
+    ),
 }
 
 QUERIES = {

@@ -224,6 +224,9 @@ class SqliteStore(Store):
     async def missed(self, trigger: str, *, start: datetime, end: datetime, limit: int) -> list[Missed]:
         return await self._read(lambda raw: hindsight.missed(raw, trigger, start, end, limit), slow=True)
 
+    async def recorded_instants(self, trigger: str, source: str, *, start: datetime, end: datetime) -> int:
+        return await self._read(lambda raw: hindsight.recorded_instants(raw, trigger, source, start, end), slow=True)
+
     async def met(
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:

@@ -6,6 +6,9 @@ import argparse
 import os
 import sys
 import time
+import traceback
+
+import msgspec
 
 from tests.dst.plan import plan_of
 from tests.dst.simulate import Verdict, simulate
@@ -26,7 +29,7 @@ def main() -> int:
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         os.execve(sys.executable, [sys.executable, "-m", "tests.dst", *sys.argv[1:]], environment)
     if options.config:
-        print(plan_of(options.seed or 1, options.days).config)
+        print(plan_of(options.seed or 1, options.days).config)  # noqa: T201
         return 0
     first, _, last = str(options.seed or options.seeds).partition("-")
     seeds = range(int(first), int(last or first) + 1)
@@ -38,18 +41,45 @@ def main() -> int:
     for seed in seeds:
         if options.minutes is not None and time.monotonic() - began_s > options.minutes * 60:
             break
-        verdict = simulate(seed, days=options.days, log=options.log)
+        verdict = apart(seed, options.days, log=options.log)
         done += 1
-        if options.twice and (again := simulate(seed, days=options.days).digest) != verdict.digest:
+        if options.twice and (again := apart(seed, options.days, log=False).digest) != verdict.digest:
             verdict.findings.append(f"the second time it came to {again}")
         if verdict.findings:
             failed.append(seed)
-        print(_line(verdict), flush=True)
+        print(_line(verdict), flush=True)  # noqa: T201
         for finding in verdict.findings:
-            print(f"    {finding}")
+            print(f"    {finding}")  # noqa: T201
     took_s = time.monotonic() - began_s
-    print(f"{done} seeds in {took_s:.0f} s, failed: {', '.join(map(str, failed)) or 'none'}")
+    print(f"{done} seeds in {took_s:.0f} s, failed: {', '.join(map(str, failed)) or 'none'}")  # noqa: T201
     return 1 if failed else 0
+
+
+def apart(seed: int, days: float, *, log: bool) -> Verdict:
+    """Simulate in a process of its own: each seed begins with the same, and leaves nothing behind."""
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.close(reading)
+            verdict = simulate(seed, days=days, log=log)
+            sys.stdout.flush()
+            with open(writing, "wb") as pipe:
+                pipe.write(msgspec.json.encode(verdict))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    if not told:
+        raise SystemExit(f"the simulation of seed {seed} died")
+    return msgspec.json.decode(told, type=Verdict)
 
 
 def _line(verdict: Verdict) -> str:

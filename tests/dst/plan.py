@@ -101,11 +101,17 @@ class _Drawing:
         self.random = random.Random(f"plan {seed}")
         self.met: dict[str, Met] = {}
         self.durations: dict[str, float] = {}
+        self.hot = [self.random.uniform(60, days * DAY_S) for _ in range(self.random.choice([0, 2, 5]))]
+        """Moments at which many things happen at once: there the races are."""
 
     def chance(self, likely: float) -> bool:
         return self.random.random() < likely
 
     def some_time_s(self) -> float:
+        if self.hot and self.chance(0.6):
+            return round(
+                self.random.choice(self.hot) + self.random.expovariate(1 / self.random.choice([0.05, 2, 60])), 3
+            )
         return round(self.random.uniform(60, self.days * DAY_S), 3)
 
     def plan(self) -> Plan:
@@ -134,7 +140,7 @@ class _Drawing:
             },
             calls=self.calls(triggers), hazards=[] if calm else self.hazards(),
             source_fails=0.0 if calm or self.chance(0.5) else 0.02,
-            longest_sleep_s=self.random.choice([30.0, 300.0, 300.0, 900.0, 900.0]),
+            longest_sleep_s=self.random.choice([30.0, *[300.0] * 5, *[900.0] * 7, *[3600.0] * 7]),
         )  # fmt: skip
 
     # The configuration
@@ -244,7 +250,7 @@ class _Drawing:
             for _ in range(self.random.choice([1, 1, 1, 2, 5, 20])):
                 items.append((at_s, number))
                 number += 1
-                at_s += self.random.choice([0, 0, 1, 60])
+                at_s += self.random.choice([0, 0, 0.01, 1, 60])
         items.sort()
         return [
             Item(at_s=at_s, key=f"k{key}", subject=f"s{key % 3}", data=self.random.choice([None, {"n": key}, [key]]))
@@ -290,8 +296,7 @@ class _Drawing:
         hazards: list[Hazard] = []
         likely = {kind: self.random.choice([0, 1, 3, 8]) for kind in ("crash", "stop", "step", "weather", "ambush")}
         for kind, most in likely.items():
-            for _ in range(self.random.randint(0, most)):
-                hazards.append(self.hazard(kind))
+            hazards += [self.hazard(kind) for _ in range(self.random.randint(0, most))]
         return sorted(hazards, key=lambda hazard: hazard.at_s)
 
     def hazard(self, kind: str) -> Hazard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -96,7 +97,10 @@ class Simulation:
             logging.disable(logging.CRITICAL)
         crashes = 0
         try:
-            with determined(self.ids, longest_sleep_s=self.plan.longest_sleep_s), _no_processes(self.clock):
+            with (
+                determined(self.ids, seed=f"chance {self.plan.seed}", longest_sleep_s=self.plan.longest_sleep_s),
+                _no_processes(self.clock),
+            ):
                 while not self._over and not self.oracle.findings:
                     self.ids.new_life()
                     crashed = False
@@ -265,7 +269,7 @@ class Simulation:
 
     def _say(self, what: str) -> None:
         if self._log:
-            print(f"-- {self.clock.now()} ({self.clock.monotonic():.3f} s, life {self.world.life}) {what}")
+            print(f"-- {self.clock.now()} ({self.clock.monotonic():.3f} s, life {self.world.life}) {what}")  # noqa: T201
 
 
 class _no_processes:
@@ -290,6 +294,4 @@ class _no_processes:
 
 
 def _shown(error: BaseException) -> str:
-    import traceback
-
     return "".join(traceback.format_exception(error))[-3000:]

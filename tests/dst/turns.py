@@ -22,11 +22,14 @@ from anyio._backends import _asyncio as anyio_backend
 
 import engine.clock
 import engine.ids
+import engine.sources.supervisor
 
 T = TypeVar("T")
 
 BEGINNING = datetime(2026, 3, 25, 11, 7, 3, tzinfo=UTC)
 """When every simulation begins: some days before summer time does in Europe."""
+
+COLLECT_EACH = 50_000
 
 MOST_TURNS_AT_ONCE = 50_000
 """So many turns of the loop at one instant are a circle in which something turns for ever."""
@@ -60,10 +63,10 @@ class _Selector(selectors.SelectSelector):
 class _Numbered(asyncio.Task[Any]):
     """A task that stands in sets by its number, and not by its address."""
 
-    _numbers = count()
+    numbers = count()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._number = next(self._numbers)
+        self._number = next(_Numbered.numbers)
         super().__init__(*args, **kwargs)
 
     def __hash__(self) -> int:
@@ -94,6 +97,8 @@ class Loop(asyncio.SelectorEventLoop):
     def turn(self, timeout: float | None) -> None:
         """Let time pass until somebody is due, where nobody has anything to do at once."""
         self.turns += 1
+        if not self.turns % COLLECT_EACH:
+            gc.collect()  # at a moment that the seed says, as everything
         if self.dies_at is not None and self.turns >= self.dies_at:
             raise Crashed
         if timeout is None:
@@ -133,7 +138,7 @@ class Graveyard:
                 for task in self._tasks:
                     setattr(task, "_log_destroy_pending", False)  # noqa: B010 - no one destroys it by mistake
                     with contextlib.suppress(BaseException):
-                        task.get_coro().close()  # type: ignore[union-attr]
+                        task.get_coro().close()
                 self._tasks.clear()
                 gc.collect()
         finally:
@@ -164,7 +169,7 @@ class Clock:
 
 
 class Ids:
-    """Makes ids as `uuid_utils` does: by the wall clock, growing within one life of the engine, the rest by the seed."""
+    """Makes ids as `uuid_utils` does: by the wall clock, growing within a life of the engine, the rest by the seed."""
 
     def __init__(self, clock: Clock, seed: str) -> None:
         self._clock = clock
@@ -206,8 +211,18 @@ class _Ordered(MutableSet[Any]):
         self._items.pop(value, None)
 
 
+class _Chance:
+    """Stands for the module `random` where the engine spreads what would come together."""
+
+    def __init__(self, seed: str) -> None:
+        self._seeds = random.Random(seed)
+
+    def Random(self) -> random.Random:
+        return random.Random(self._seeds.random())
+
+
 @contextlib.contextmanager
-def determined(ids: Ids, *, longest_sleep_s: float) -> Iterator[None]:
+def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]:
     """Exchange what would come by chance: ids, and the order in which scopes cancel.
 
     `longest_sleep_s` is how often the organs look round; a week of every 30 s is mostly that.
@@ -226,6 +241,8 @@ def determined(ids: Ids, *, longest_sleep_s: float) -> Iterator[None]:
 
         exchange(anyio_backend.CancelScope, "__init__", ordered_init)
         exchange(engine.ids, "uuid_utils", ids)
+        exchange(engine.sources.supervisor, "random", _Chance(seed))
+        exchange(_Numbered, "numbers", count())
         for module in [module for name, module in sys.modules.items() if name.startswith("engine.")]:
             if hasattr(module, "LONGEST_SLEEP_S"):
                 exchange(module, "LONGEST_SLEEP_S", longest_sleep_s)

@@ -15,6 +15,7 @@ from engine.backfills import BackfillRequest, Order
 from engine.errors import Conflict, EngineError, NotFound, StoreUnavailable
 from engine.operations import Operations
 from engine.plugin import Accepted, Event, Outcome, RunContext, Runner, Source, SourceContext
+from engine.runs import RunState
 from engine.triggers import PauseScope
 from tests.dst.plan import Call, Plan
 from tests.dst.turns import BEGINNING, Clock
@@ -124,7 +125,7 @@ class World:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self.clock.sleep(chance.uniform(0, 400))
-            return Outcome.skipped("nothing to do")
+            return Outcome(state=RunState.SKIPPED, code="nothing_to_do", reason="skipped: there was nothing to do")
         return Outcome.succeeded("done", outputs={"n": chance.randint(0, 9)} if chance.random() < 0.2 else None)
 
     # Feeds

@@ -15,6 +15,7 @@ import pytest
 from engine.testing.store_contract.accepting import AcceptingCases
 from engine.testing.store_contract.backfilling import BackfillCases
 from engine.testing.store_contract.following import FollowingCases
+from engine.testing.store_contract.hindsight import HindsightCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
@@ -25,7 +26,14 @@ __all__ = ["StoreContract", "promise", "sentences_kept_by", "sentences_of_contra
 
 
 class StoreContract(
-    OpeningCases, AcceptingCases, MovingCases, FollowingCases, ReadingCases, QueueingCases, BackfillCases
+    OpeningCases,
+    AcceptingCases,
+    MovingCases,
+    FollowingCases,
+    ReadingCases,
+    QueueingCases,
+    BackfillCases,
+    HindsightCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 

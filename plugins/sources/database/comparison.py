@@ -8,8 +8,9 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from engine.plugin import parse_json
+from plugins.querying.rows import BadRows
 from plugins.sources.database.rows import Row, fingerprint
-from plugins.sources.database.values import BadRows, as_text
+from plugins.sources.database.values import as_text
 
 What = Literal["inserted", "updated", "deleted"]
 

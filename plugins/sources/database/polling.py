@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from engine.plugin import Accepted, SourceContext, StoreUnavailable
 from plugins.outgoing.masking import Masker
+from plugins.querying.reading import Ask, Reader, ReadFailed
+from plugins.querying.rows import BadRows
+from plugins.querying.statement import Statement
 from plugins.sources.database.comparison import Change, Comparison
 from plugins.sources.database.events import Told, events_of
-from plugins.sources.database.reading import Ask, Reader, ReadFailed
 from plugins.sources.database.rows import Row, row_by_cursor, row_by_key
-from plugins.sources.database.statement import Statement
-from plugins.sources.database.values import BadRows
 from plugins.sources.database.walk import Plan, Question, Step, Walk
 
 STORE_PAUSE_S = 5.0

@@ -9,7 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from engine.plugin import encode_json
-from plugins.sources.database.values import BadRows, as_text, plain
+from plugins.querying.rows import BadRows
+from plugins.sources.database.values import as_text, plain
 
 LONGEST_ID = 900
 """What is longer is known by its hash: keys of events and of the source's memory are bounded."""

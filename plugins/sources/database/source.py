@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from engine.plugin import RESERVED_PREFIX, BadSetting, Duration, Secret, Source, SourceContext, encode_json
 from plugins.outgoing.masking import Masker
-from plugins.sources.database.statement import Statement, check_following
+from plugins.querying.statement import Statement, check_following
 from plugins.sources.database.walk import Plan
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Database(Source, frozen=True, kw_only=True):
 
     def identity(self) -> str:
         """Return what is polled: a new pause, page, limit or password is no new source."""
-        from plugins.sources.database.connecting import place_of
+        from plugins.querying.connecting import place_of
 
         url = self._place()
         what = [place_of(url), Statement(self.query).fingerprint(), self.cursor, self.keys, self.changes]
@@ -123,7 +123,8 @@ class Database(Source, frozen=True, kw_only=True):
 
     async def run(self, context: SourceContext) -> None:
         # SQLAlchemy takes a fifth of a second to import, which engines without such a source are spared.
-        from plugins.sources.database import connecting, polling, reading
+        from plugins.querying import connecting, reading
+        from plugins.sources.database import polling
 
         url = self._place()
         reader = reading.Reader(
@@ -155,6 +156,6 @@ class Database(Source, frozen=True, kw_only=True):
 
     def _place(self) -> URL:
         """Return the URL; raise BadSetting where it can't be asked."""
-        from plugins.sources.database.connecting import read_url
+        from plugins.querying.connecting import read_url
 
         return read_url(self.url.reveal() if isinstance(self.url, Secret) else self.url)

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from engine.plugin import encode_json
+from plugins.querying.rows import BadRows
 
 DEEPEST = 32
 """Lists and objects in each other beyond this (PostgreSQL's arrays and JSON) are written as text."""
@@ -23,10 +24,6 @@ _STAMP = re.compile(
     r"(?:(?P<gap>[ T])(?P<time>\d\d:\d\d(?P<seconds>:\d\d(?:\.(?P<fraction>\d{1,9}))?)?))?"
     r"(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?"
 )
-
-
-class BadRows(ValueError):
-    """What a query gives can't be followed; the text says what it is and what would be right."""
 
 
 def plain(value: Any, depth: int = 0) -> Any:

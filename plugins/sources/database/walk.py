@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from plugins.querying.rows import BadRows
 from plugins.sources.database.rows import Row
-from plugins.sources.database.values import BadRows, earlier, order, pack, unpack
+from plugins.sources.database.values import earlier, order, pack, unpack
 
 Form = Literal["written", "inclusive", "whole"]
 """A form of the query: as it was written, with `>=` for `>`, or without a bound."""

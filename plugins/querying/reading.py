@@ -14,14 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.plugin import Clock
-from plugins.sources.database.connecting import (
+from plugins.querying.connecting import (
     READ_ONLY,
     READ_ONLY_BACKENDS,
     Halt,
     open_engine,
     sqlite_file,
 )
-from plugins.sources.database.values import BadRows
+from plugins.querying.rows import BadRows
 
 CHUNK = 50
 """So many rows are taken at a time: few, as rows may be large, and as turning them into JSON holds the loop up."""

@@ -1,0 +1,166 @@
+"""Deterministic simulation: some seeds find nothing, a seed does the same each time, and what is broken is noticed.
+
+`python -m tests.dst --seeds 1-5000 --minutes 60` is the long one; a seed that fails is looked at with `--seed N --log`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from engine.decide.limits import Slots
+from engine.events import Event
+from engine.ids import new_id
+from engine.intake.door import Intake
+from engine.runtime import Runtime
+from engine.store.base import Result
+from engine.store.changes import Accept, Change, Finish
+from engine.store.sqlite import _fresh
+from engine.timers import firings, organ
+from tests.dst.disk import SimulatedStore
+from tests.dst.plan import plan_of
+from tests.dst.simulate import simulate
+
+SAMPLE, SAMPLE_MINUTES = "1-40", 1.2
+"""The fast tier runs these seeds, as many of them as a machine does in this time."""
+
+
+def dst(*arguments: str, timeout_s: float) -> str:
+    """Run the command; return what it prints, once it has found nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.dst", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_a_sample_of_seeds_lives_through_a_week_without_a_finding() -> None:
+    told = dst("--seeds", SAMPLE, "--minutes", str(SAMPLE_MINUTES), timeout_s=280)
+    assert "failed: none" in told
+    assert told.count("ok seed") >= 3
+
+
+@pytest.mark.full
+@pytest.mark.timeout(4500)
+def test_an_hour_of_seeds_finds_nothing() -> None:
+    dst("--seeds", "10000-99999", "--minutes", "60", timeout_s=4400)
+
+
+@pytest.mark.timeout(120)
+def test_a_seed_does_the_same_in_another_process_after_other_seeds() -> None:
+    alone = dst("--seed", "18", timeout_s=100).splitlines()[0]
+    assert alone in dst("--seeds", "17-18", timeout_s=100).splitlines()
+
+
+def test_seeds_differ_in_what_they_configure_and_bring() -> None:
+    plans = [plan_of(seed) for seed in range(60)]
+    configs = "\n".join(plan.config for plan in plans)
+    for word in ("cron", "interval", "at", "feed", "event", "run", "debounce", "overlap", "retry", "misfire", "jitter"):
+        assert word in configs
+    hazards = {hazard.kind for plan in plans for hazard in plan.hazards}
+    assert hazards == {"crash", "ambush", "stop", "step", "weather"}
+    calls = {call.kind for plan in plans for call in plan.calls}
+    assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn"}
+
+
+# What is broken on purpose
+
+Applies = Callable[[Sequence[Change]], Any]
+
+
+def _between(store: SimulatedStore, around: Callable[[Applies, Sequence[Change]], Any]) -> None:
+    apply = store.apply
+    setattr(store, "apply", lambda changes: around(apply, changes))  # noqa: B010 - a method can't be assigned
+
+
+def loses_events(runtime: Runtime, store: SimulatedStore) -> None:
+    """Answer one batch of events as durable without storing it."""
+    left = [3]
+
+    async def around(apply: Applies, changes: Sequence[Change]) -> list[Result]:
+        accepts = [change for change in changes if isinstance(change, Accept) and change.entries]
+        left[0] -= bool(accepts)
+        results: list[Result] = await apply([] if left[0] == 0 and len(accepts) == len(changes) else changes)
+        return results or [_fresh(change) for change in changes]
+
+    _between(store, around)
+
+
+def forgets_ends(runtime: Runtime, store: SimulatedStore) -> None:
+    """Never store the end of the tenth attempt."""
+    left = [10]
+
+    async def around(apply: Applies, changes: Sequence[Change]) -> list[Result]:
+        kept = []
+        for change in changes:
+            left[0] -= isinstance(change, Finish)
+            if not (isinstance(change, Finish) and left[0] == 0):
+                kept.append(change)
+        results: list[Result] = await apply(kept)
+        return results if len(kept) == len(changes) else [None] * len(changes)
+
+    _between(store, around)
+
+
+def breaks_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slots, "may_start", lambda self, job: True)
+
+
+def hides_missed_instants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell of one missed instant less than there are."""
+    firing_of = firings.firing_of
+
+    def hides_one(state: Any, found: Any, now: Any) -> Any:
+        firing = firing_of(state, found, now)
+        return replace(firing, missed=firing.missed[1:])
+
+    monkeypatch.setattr(organ, "firing_of", hides_one)
+
+
+def keeps_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store events of feeds under keys of their own, so that a second delivery is a second event."""
+    admit = Intake._admit
+
+    def without_key(self: Intake, event: Event, source: str) -> Event:
+        admitted = admit(self, event, source)
+        return replace(admitted, key=new_id()) if source.startswith("feed") else admitted
+
+    monkeypatch.setattr(Intake, "_admit", without_key)
+
+
+def findings(seeds: Sequence[int], tamper: Any = None, days: float = 3.0) -> str:
+    """Return what is found first at one of the seeds."""
+    for seed in seeds:
+        found = simulate(seed, days=days, tamper=tamper).findings
+        if found:
+            return found[0]
+    return ""
+
+
+@pytest.mark.parametrize("tamper", [loses_events, forgets_ends])
+@pytest.mark.timeout(180)
+def test_a_store_that_loses_something_is_found_out(tamper: Any) -> None:
+    assert findings(range(2, 8), tamper) != ""
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (breaks_limits, "its limit is"),
+        (keeps_no_keys, "acknowledged"),
+        (hides_missed_instants, "neither a run nor a reason"),
+    ],
+)
+@pytest.mark.timeout(180)
+def test_an_engine_that_breaks_a_promise_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None], said: str
+) -> None:
+    break_it(monkeypatch)
+    found = findings(range(2, 12))
+    assert said in found, found
