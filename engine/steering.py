@@ -172,9 +172,8 @@ class Steering:
                 return run
             bound = f", not {priority}, as its trigger allows no more" if given < priority else ""
             text = f"priority {given} in the place of {run.priority}{bound}: {_said(who, reason)}"
-            change = SetPriority(
-                run=run_id, step=self._step(run.state, code=PRIORITY, reason=text), priority=given, ageing_us=self._ageing_us
-            )  # fmt: skip
+            step = self._step(run.state, code=PRIORITY, reason=text)
+            change = SetPriority(run=run_id, step=step, priority=given, ageing_us=self._ageing_us)
             if await self._move(run, partial(self._journal.submit, change), for_good=False):
                 return await self._read(run_id)
         raise _moves_on(run_id)
