@@ -77,8 +77,9 @@ class Chronicle:
         self._unnoted: list[Span] = []
         """What the store could not take at the start."""
         self._troubles: dict[str, Span] = {}
-        self.troubles: Troubles = dict
-        """What is asked for troubles; it is put here before `run`."""
+        self._ask_troubles: Troubles = dict
+        self._seen_at = self._began_at
+        """As of when it is noted what the triggers are."""
 
     # Its own life
 
@@ -116,6 +117,10 @@ class Chronicle:
             await self._journal.submit(Accept(entries=(), spans=(self._life,)))
         except EngineError as error:  # then the next start finds that it died
             log.info("The end of the engine is not noted: %s", error, extra={"action": "end_not_noted"})
+
+    def watch(self, troubles: Troubles) -> None:
+        """Look from now on, as the timers do: `run` notes what the triggers are as of now, and asks for troubles."""
+        self._seen_at, self._ask_troubles = self._clock.now(), troubles
 
     async def run(self) -> None:
         """Note the triggers, and then again and again that the engine lives; until cancelled."""
@@ -169,7 +174,7 @@ class Chronicle:
             yield replace(stored, ended_at=max(self._before_at or self._began_at, stored.began_at))
         if detail is not None:  # what came due since the start has its record, whichever this is
             self._known[name] = Span(
-                kind=SpanKind.TRIGGER, name=name, began_at=self._clock.now(), detail=detail
+                kind=SpanKind.TRIGGER, name=name, began_at=self._seen_at, detail=detail
             )  # fmt: skip
             yield self._known[name]
 
@@ -178,8 +183,10 @@ class Chronicle:
         return detail if rule.disabled is None else {**detail, "disabled": rule.disabled}
 
     def add(self, rule: Rule) -> None:
-        """Note a trigger that comes while the engine runs."""
+        """Note a trigger that comes while the engine runs; one that could not be removed is known."""
         name = rule.trigger.name
+        if name in self._known:
+            return
         self._known[name] = Span(
             kind=SpanKind.TRIGGER, name=name, began_at=self._clock.now(), detail=self._detail(rule)
         )
@@ -198,7 +205,7 @@ class Chronicle:
 
     def _troubled(self, now: datetime) -> Iterator[Span]:
         """Yield what is to be noted of troubles: those that began, are other ones now, or are over."""
-        found = self.troubles()
+        found = self._ask_troubles()
         for name in [*self._troubles]:
             if name not in found:
                 yield replace(self._troubles.pop(name), ended_at=now)

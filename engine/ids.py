@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import uuid_utils
 
@@ -13,6 +14,12 @@ _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 def new_id() -> str:
     """Return a new id: 36 characters, unique, and greater than every one that this process made before."""
     return str(uuid_utils.uuid7())
+
+
+def first_id_at(at: datetime) -> str:
+    """Return a text that sorts before every id that is made from that instant on, and after all earlier ones."""
+    digits = f"{max(int(at.timestamp() * 1000), 0):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def is_id(text: str) -> bool:

@@ -39,10 +39,11 @@ from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
+from engine.replays import Rehearsed
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
 from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
-from engine.store.base import RunFilter, Store
+from engine.store.base import RunFilter, Store, StoredEvent
 from engine.store.changes import Accept
 from engine.timers import SOURCE_PREFIX, Timers
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerState, merged
@@ -177,6 +178,18 @@ class Operations:
         return await self._intake.fire(
             trigger, data=data, reason=reason, priority=priority, bypass=bypass, request_id=request_id
         )
+
+    def test(self, trigger: str, event: Event) -> Rehearsed:
+        self._rule(trigger)
+        return self._intake.rehearsal.test(trigger, event)
+
+    def replayable(self, stored: StoredEvent, trigger: str | None) -> list[str]:
+        return [rule.trigger.name for rule in self._intake.rehearsal.met(stored, trigger)]
+
+    async def replay(
+        self, stored: StoredEvent, *, trigger: str | None, reason: str, request_id: str | None
+    ) -> Accepted:
+        return await self._intake.rehearsal.replay(stored, trigger=trigger, reason=reason, request_id=request_id)
 
     async def status(self) -> dict[str, Any]:
         counts = await self.store.counts()

@@ -356,7 +356,7 @@ class Runtime:
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
         )  # fmt: skip
-        chronicle.troubles = operations.troubles
+        chronicle.watch(operations.troubles)
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
             self.server.bind()

@@ -18,6 +18,7 @@ from msgspec import Struct
 from engine.cli.app import app
 from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
+from engine.config.conditions import ConditionTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
@@ -27,6 +28,7 @@ from engine.config.model import (
     HttpTable,
     JobTable,
     MisfireTable,
+    OtherwiseTable,
     PresetTable,
     QueueTable,
     ReserveTable,
@@ -51,7 +53,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable,
-    MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
+    ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
@@ -173,7 +175,7 @@ def _type(shape: Shape) -> str:
     if shape.kind == "dict":
         return f"table of {_type(shape.items[0])}"
     if shape.kind == "plugin":
-        return "table with one runner" if shape.of == "runner" else "table with one source"
+        return f"table with one {shape.of}" if shape.of in ("runner", "condition") else "table with one source"
     bounds = [f"{_SIGNS[name]} {_bound(shape.kind, value)}" for name, value in shape.bounds.items() if name in _SIGNS]
     return " ".join([_WORDS[shape.kind], ", ".join(bounds)]).strip()
 

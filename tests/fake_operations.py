@@ -17,7 +17,7 @@ from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import Conflict, EngineError, NotFound
-from engine.events import Accepted, Event, EventOutcome, Outcome
+from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
 from engine.hindsight import Subject, subject_of
 from engine.http.server import HttpServer
@@ -29,6 +29,7 @@ from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
+from engine.replays import REPLAY_KEY, Rehearsed
 from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
@@ -49,6 +50,7 @@ from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
+from tests.fake_maintenance import fake_maintenance
 from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
@@ -100,6 +102,12 @@ class FakeStore(Store):
             and (which.trigger is None or which.trigger in {outcome.trigger for outcome in one.outcomes})
         ]
         return found[:limit]
+
+    async def events_after(
+        self, which: EventFilter, *, after: str, before: str | None = None, limit: int
+    ) -> list[StoredEvent]:
+        found = await self.events(which, limit=1_000_000, before=before)
+        return [one for one in reversed(found) if one.event.id > after][:limit]
 
     async def run(self, run_id: str) -> Run | None:
         if self.fault is not None:
@@ -301,6 +309,7 @@ class FakeOperations:
             files=(),
             secrets=frozenset({"sesame-open"}),
         )
+        self.maintenance = fake_maintenance(self.config, self.clock)
 
     @property
     def foresight(self) -> Desk:
@@ -322,6 +331,24 @@ class FakeOperations:
             raise self.fault
         self.heard.extend(events)
         return [self.keep(event) for event in events]
+
+    def test(self, trigger: str, event: Event) -> Rehearsed:
+        self.subject(trigger)
+        gates = (Seen("filter", "drop", {"data.size": 0}),)
+        outcome = Outcome(
+            trigger=trigger, outcome=EventOutcome.FILTERED, code="filter_false", reason="filtered: no", gates=gates
+        )  # fmt: skip
+        return Rehearsed(event=event, outcome=outcome, data=event.data)
+
+    def replayable(self, stored: StoredEvent, trigger: str | None) -> list[str]:
+        return [one.trigger for one in stored.outcomes if one.trigger is not None and trigger in (None, one.trigger)]
+
+    async def replay(
+        self, stored: StoredEvent, *, trigger: str | None, reason: str, request_id: str | None
+    ) -> Accepted:
+        if not self.replayable(stored, trigger):
+            raise Conflict("it met no trigger that is there and works")
+        return self.keep(replace(stored.event, key=f"{REPLAY_KEY}{stored.event.id} {request_id or new_id()}"))
 
     def keep(self, event: Event) -> Accepted:
         """Store an event that met no trigger."""

@@ -10,8 +10,10 @@ ROOT = Path(__file__).parent.parent
 MADE_IN = (
     "engine/*.py",
     "engine/backfill/*.py",
+    "engine/conditions/*.py",
     "engine/decide/*.py",
     "engine/embedding/*.py",
+    "engine/hindsight/*.py",
     "engine/intake/*.py",
     "engine/maintenance/*.py",
     "engine/store/*.py",

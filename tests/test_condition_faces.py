@@ -196,7 +196,7 @@ ENGINE = """
 check.file = "open"
 every = "100ms"
 [jobs.work]
-run.gate = "open"
+run.exec = ["true"]
 [triggers.t]
 on.manual = {}
 job = "work"

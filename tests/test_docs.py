@@ -278,8 +278,9 @@ def test_the_plugins_of_the_page_are_listed_and_documented(tmp_path: Path) -> No
     assert {"lines"} <= set(registry.sources)
     assert {"beat"} <= set(registry.timers)
     assert {"note"} <= set(registry.runners)
+    assert {"backlog"} <= set(registry.conditions)
     schema: dict[str, Any] = schema_of(registry)["$defs"]
-    for name in ("source.lines", "timer.beat", "runner.note"):
+    for name in ("source.lines", "timer.beat", "runner.note", "condition.backlog"):
         assert all("description" in known for known in schema[name]["properties"].values())
 
 
@@ -289,7 +290,7 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "tests"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_the_plugin_of_the_readme_is_the_example_and_that_of_the_page() -> None:

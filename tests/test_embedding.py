@@ -38,6 +38,36 @@ def engine(tmp_path: Path) -> Engine:
 # Jobs
 
 
+async def test_an_adapted_interval_is_shown_frozen_and_reset(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    engine = Engine(tmp_path / "data", clock=clock, plugins=[Bell])
+
+    @engine.trigger(interval="10m", adaptive={"min": "5m", "max": "1h", "success_rate_min": 0.9, "hold": 1})
+    @engine.job
+    async def sync(run: RunContext) -> None:
+        raise ValueError
+
+    works(engine)
+    engine.add_trigger("plain", event="a", job="work")
+    assert engine.get("sync").adaptive is None
+    async with engine:
+        while (engine.get("sync").adaptive or {})["interval_s"] == 600:
+            await clock.advance(600)
+            await asyncio.sleep(0.001)
+        adapted = engine.get("sync").adaptive
+        assert adapted is not None
+        assert adapted["interval_s"] == 900
+        frozen = await engine.adapt("sync", "freeze", reason="month end")
+        assert frozen["frozen"]["reason"] == "month end"
+        assert (await engine.adapt("sync", "reset"))["interval_s"] == 600
+        assert (await engine.adapt("sync", "unfreeze"))["frozen"] is None
+        assert engine.get("plain").adaptive is None
+        with pytest.raises(Conflict, match="not adaptive"):
+            await engine.adapt("plain", "reset")
+        with pytest.raises(Conflict, match="none of freeze"):
+            await engine.adapt("sync", "thaw")  # type: ignore[arg-type]
+
+
 async def test_a_trigger_whose_job_is_disabled_is_disabled_and_its_instants_say_so(engine: Engine) -> None:
     @engine.trigger(cron="0 2 * * *")
     @engine.job(enabled=False)

@@ -213,7 +213,7 @@ async def test_a_trouble_is_noted_from_its_beginning_to_its_end(tmp_path: Path) 
     async with bench(tmp_path / "engine.db") as desk:
         chronicle = a_chronicle(desk, "1")
         troubles: dict[str, tuple[str, datetime | None]] = {}
-        chronicle.troubles = lambda: troubles
+        chronicle.watch(lambda: troubles)
         async with beside(chronicle.run):
             await desk.advance(BEAT_S)
             troubles["mill"] = ("the wind is gone", desk.clock.now() + timedelta(seconds=3))
@@ -289,7 +289,7 @@ async def test_why_tells_what_a_trigger_on_a_source_met_and_what_its_gates_saw(t
                 break
         assert pages == found["items"]
         said = "\n".join(sentences({**found, "remark": None}))
-        assert "Filter saw data.total = 7." in said
+        assert "filter: drop; it saw data.total = 7" in said
         assert "Way out: resume --tag TAG" in said
 
 

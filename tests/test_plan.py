@@ -219,3 +219,24 @@ def test_several_files_that_were_sent_lie_over_each_other(tmp_path: Path) -> Non
     sent = [("a.toml", BASE.encode()), ("b.toml", more)]
     config = load_sent(sent, base=tmp_path, environment={}, registry=REGISTRY, readable=())
     assert config.jobs["bake"].timeout_s == 60.0
+
+
+def test_windows_that_come_go_or_open_otherwise_are_told(tmp_path: Path) -> None:
+    window = '\n[maintenance.weekly]\ndays = ["sunday"]\nend = "04:00"\nscope = { jobs = ["bake"] }\n'
+    assert changed(tmp_path, BASE, BASE + window)["maintenance"] == [{"name": "weekly", "change": "added", "keys": []}]
+    later = window.replace("04:00", "05:00").replace('jobs = ["bake"]', 'tags = ["a", "b"]')
+    view = changed(tmp_path, BASE + window, BASE + later)
+    [weekly] = view["maintenance"]
+    assert view["changes"]
+    assert weekly["keys"] == [
+        {"key": "when", "from": "sunday 00:00 to 04:00 (UTC)", "to": "sunday 00:00 to 05:00 (UTC)"},
+        {"key": "scope.tags", "from": [], "to": ["a", "b"]},
+        {"key": "scope.jobs", "from": ["bake"], "to": []},
+    ]
+    timed = (
+        '\n[calendars.free]\ndates = ["2026-01-06"]\n[maintenance.weekly]\nduration = "2h"\n'
+        'cron = { expression = "0 2 * * *", except = ["free"] }\n'
+    )
+    view = changed(tmp_path, BASE + timed, BASE + timed.replace("01-06", "01-07"))
+    assert view["maintenance"] == [{"name": "weekly", "change": "changed", "keys": []}]
+    assert not changed(tmp_path, BASE + timed, BASE + timed)["changes"]

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from engine.decide.rules import Rule
 from engine.decide.schedule import Schedule
 from engine.decide.windows import After as AfterWindow
-from engine.decide.windows import Cut, MaintenanceWindow, Scope, Timed
+from engine.decide.windows import Cut, MaintenanceWindow, Once, Opening, Scope, Timed
 from engine.foresight import Downtime, Durations, Forecast, Length, Question, TooMany, World
 from engine.foresight.durations import Origin
 from engine.jobs import Job, Overlap
@@ -446,3 +446,29 @@ def test_what_is_told_of_by_tag_has_it_itself_or_by_its_job() -> None:
     rules = [timed("own", tags=("night",)), timed("by-job", job="other"), timed("none")]
     view, _ = foresee(world([job(), job("other", tags=("night",))], rules), 120, tags=frozenset({"night"}))
     assert {one["name"] for one in view["triggers"]} == {"own", "by-job"}
+
+
+def test_what_waits_for_maintenance_says_for_which_and_until_when() -> None:
+    window = MaintenanceWindow(
+        name="weekly", when="", scope=Scope(),
+        pattern=Once(opening=Opening(start=at(600), end=at(3000))),
+    )  # fmt: skip
+    known = world([job()], [timed(on=Every(seconds=900.0))], maintenance=(window,))
+    view, items = foresee(known, 3600)
+    assert rows(items, "started_at", "reason")[1:3] == [
+        (stamp(3000), "waits for maintenance weekly until 2026-01-05 12:50 UTC"),
+        (stamp(3000), "waits for maintenance weekly until 2026-01-05 12:50 UTC"),
+    ]
+    assert view["maintenance"] == [{"name": "weekly", "from": stamp(600), "to": stamp(3000)}]
+    assert view["triggers"][0]["waits_for"] == {"maintenance weekly": 3}
+
+
+def test_a_window_that_opens_and_closes_while_the_engine_is_down_drops_nothing() -> None:
+    pattern = Timed(
+        schedule=Schedule(trigger="w", timer=Every(seconds=2000.0)), duration=timedelta(seconds=400.0)
+    )  # fmt: skip
+    held = MaintenanceWindow(name="w", when="", pattern=pattern)
+    drop = replace(held, pattern=Once(opening=Opening(start=at(2200), end=at(2300))), after=AfterWindow.DROP)
+    known = world([job()], [timed(on=Every(seconds=2050.0))], maintenance=(held, drop))
+    _, items = foresee(known, 4000, start=at(1), downtimes=(Downtime(start=at(2100), end=at(2350)),))
+    assert rows(items, "state", "started_at") == [("succeeded", stamp(2400))]

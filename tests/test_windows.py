@@ -129,13 +129,13 @@ INSTANTS = st.integers(1262304000, 1830297599).map(lambda second: datetime.fromt
 PATTERNS = st.one_of(
     st.builds(
         weekly,
-        st.frozensets(st.integers(0, 6), min_size=1),
+        st.frozensets(st.integers(0, 6), min_size=1, max_size=6),
         st.times().map(lambda at: at.isoformat("minutes")),
         st.times().map(lambda at: at.isoformat("minutes")),
         st.sampled_from([BERLIN, "UTC", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia"]),
     ),
     st.builds(timed, st.sampled_from(["0 2 * * 0", "30 1 * * *", "40 */3 * * *", "15 2,3 1 * *"]),
-              st.floats(0.25, 30), st.sampled_from([BERLIN, "UTC"])),
+              st.floats(0.25, 2.5), st.sampled_from([BERLIN, "UTC"])),
 )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_spells_hold_their_instants_take_turns_and_follow_each_other(pattern: Pa
 
 
 @given(
-    st.frozensets(st.integers(0, 6), min_size=1), st.times(), st.times(),
+    st.frozensets(st.integers(0, 6), min_size=1, max_size=6), st.times(), st.times(),
     INSTANTS,
 )  # fmt: skip
 def test_a_weekly_window_is_open_when_a_look_at_the_clock_says_so(

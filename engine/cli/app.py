@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import pausing, queueing
+from engine.cli import pausing, queueing, rehearsing
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
@@ -370,6 +370,8 @@ def logs(
 
 
 app.command()(why)
+app.command("test")(rehearsing.try_event)
+app.command()(rehearsing.replay)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from engine.cli.failures import USAGE, CommandFailed, NoEngine
 from engine.cli.upcoming import local_text
+from engine.cli.why import gates_seen
 from engine.clock import SystemClock, rfc3339
 from engine.config.scalars import near
 from engine.errors import ConfigError, EngineError, StoreError
@@ -225,9 +226,7 @@ def _told(group: Sequence[dict[str, Any]], zone: str) -> Iterator[str]:
     yield f"  {_when(first)}{span}: {event}{verdict}{run}: {_reason(first)} [{first['code']}]"
     if first["late_s"] is not None:
         yield f"      It fired {format_span(first['late_s'])} late."
-    for gate in first["gates"]:
-        if gate["saw"] is not None and gate["verdict"] != "pass":
-            yield f"      {_capital(gate['gate'])} saw {_values(gate['saw'])}."
+    yield from gates_seen(gate for gate in first["gates"] if gate["verdict"] != "pass")
     for because in first["because"]:
         yield f"      {_capital(because)}."
     if first["made_up"]:
@@ -238,12 +237,6 @@ def _told(group: Sequence[dict[str, Any]], zone: str) -> Iterator[str]:
 
 def _reason(one: dict[str, Any]) -> str:
     return str(one["reason"]).removeprefix(f"{one['verdict']}: ")
-
-
-def _values(saw: Any) -> str:
-    if isinstance(saw, dict):
-        return ", ".join(f"{name} = {value!r}" for name, value in saw.items()) or "nothing"
-    return repr(saw)
 
 
 def _when(one: dict[str, Any]) -> str:

@@ -213,6 +213,9 @@ def say_plan(view: Mapping[str, Any]) -> None:
     for one in view["jobs"]:
         for line in _changed("Job", one):
             say(line)
+    for one in view["maintenance"]:
+        for line in _changed("Window", one):
+            say(line)
     for change in view["settings"]:
         say(f"Setting {_change(change)}")
 

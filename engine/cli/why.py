@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine.cli.client import Client
@@ -46,6 +47,9 @@ def sentences(known: dict[str, Any]) -> Iterator[str]:
             yield from (f"  Nothing starts now: {line}." for line in sentences_of_pauses([known["paused"]]))
         for event in known["events"]:
             yield f"It is for {_event_name(event)}."
+            for outcome in event["outcomes"]:
+                if outcome["run"] == known["run"]["id"]:
+                    yield from gates_seen(outcome.get("gates", ()))
     elif "event" in known:
         yield from _event(known["event"])
         for run in known["runs"]:
@@ -85,6 +89,17 @@ def _event(event: dict[str, Any]) -> Iterator[str]:
     yield f"E{_event_name(event)[1:]}, was received {local(event['received_at'])}."
     for outcome in event["outcomes"]:
         yield f"  {_outcome(outcome)}"
+        yield from gates_seen(outcome.get("gates", ()))
+
+
+def gates_seen(gates: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Tell what each gate of a trigger saw of an event, and what it said."""
+    for gate in gates:
+        saw = gate["saw"]
+        if isinstance(saw, dict):
+            saw = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in saw.items())
+        told = "" if saw in (None, "") else f"; it saw {saw}"
+        yield f"      {gate['gate']}: {gate['verdict'].replace('_', ' ')}{told}"
 
 
 def _event_name(event: dict[str, Any]) -> str:

@@ -231,6 +231,7 @@ class Engine:
         return view_of(
             trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
             next_at=operations.next_at(name), completed=operations.why_completed(name),
+            adaptive=operations.adaptive_view(name) if trigger.adaptive is not None and trigger.works else None,
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:
@@ -282,6 +283,23 @@ class Engine:
         if name is not None:
             return PauseScope.TRIGGER, self._definitions.trigger(name).name
         return (PauseScope.ENGINE, "") if tag is None else (PauseScope.TAG, tag)
+
+    async def adapt(
+        self, name: str, action: Literal["freeze", "unfreeze", "reset"], *, reason: str = ""
+    ) -> Mapping[str, Any]:
+        """Leave the interval of an adaptive trigger as it is, have it adapted again, or go back to the configured one.
+
+        It is durable when this returns, with how the interval is then (`get` has that too). Raises NotFound, Conflict
+        where the trigger is not adaptive, and StoreUnavailable.
+        """
+        operations = self._operations()
+        self._definitions.trigger(name)
+        if action not in ("freeze", "unfreeze", "reset"):
+            raise Conflict(
+                f"an interval is frozen, unfrozen or reset: {action!r} is none of freeze, unfreeze and reset"
+            )
+        await operations.adapt(name, action, reason)
+        return operations.adaptive_view(name)
 
     def next(self, name: str, count: int = 1, *, after: datetime | None = None) -> tuple[Upcoming, ...]:
         """Return the due instants to come of a trigger that is on a timer: so many at most, later than `after`, or now.

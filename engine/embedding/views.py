@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +21,8 @@ class TriggerView(Struct, frozen=True, kw_only=True):
     - `state`: active, paused, disabled or completed, and `state_reason` why it is not active. `paused` says since when,
       until when and why, where it is.
     - `next_at`: the next due instant of a timer; None for other sources, and while the engine does not run.
+    - `adaptive`: how its interval is adapted, as the API shows it; None where it is not, and while the engine does not
+      run.
     - `defined_in`: the file and line where it stands.
     """
 
@@ -33,6 +36,7 @@ class TriggerView(Struct, frozen=True, kw_only=True):
     enabled: bool
     paused: Pause | None
     next_at: datetime | None
+    adaptive: Mapping[str, Any] | None
     priority: int
     description: str
     tags: tuple[str, ...]
@@ -41,13 +45,14 @@ class TriggerView(Struct, frozen=True, kw_only=True):
 
 def view_of(
     trigger: Trigger, *, job: Job | None, pause: Pause | None = None, next_at: datetime | None = None,
-    completed: str | None = None,
+    completed: str | None = None, adaptive: Mapping[str, Any] | None = None,
 ) -> TriggerView:  # fmt: skip
     """Return a trigger as it stands; `job` is its job, where that is there already."""
     state, why = state_of(trigger, pause, completed=completed, job=job)
     return TriggerView(
         name=trigger.name, job=trigger.job, on=trigger.on, source=trigger.source,
         shared=None if trigger.shared is None else trigger.shared.name, state=state, state_reason=why,
-        enabled=trigger.enabled, paused=pause, next_at=next_at, priority=trigger.priority,
+        enabled=trigger.enabled, paused=pause, next_at=next_at, adaptive=adaptive,
+        priority=trigger.priority,
         description=trigger.description, tags=trigger.tags, defined_in=trigger.defined_in,
     )  # fmt: skip

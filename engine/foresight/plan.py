@@ -23,7 +23,7 @@ MOST_INSTANTS = 10_000
 """So many instants of one trigger are compared, on each side; beyond it, the time that is looked at is shorter."""
 
 _TICK = timedelta(microseconds=1)
-_NOT_COMPARED = frozenset({"name", "source", "schedule", "shared", "defined_in"})
+_NOT_COMPARED = frozenset({"name", "source", "schedule", "shared", "defined_in", "pattern"})
 _RENAMED = {"runner": "run"}
 
 Show = Callable[[Any], Any]
@@ -54,6 +54,11 @@ def plan(old: Config, new: Config, horizon: Horizon, *, show: Show, secrets_know
         for name in sorted(old.jobs.keys() | new.jobs.keys())
         if (view := _named(name, old.jobs, new.jobs, compare)) is not None
     ]
+    maintenance = [
+        view
+        for name in sorted(old.maintenance.keys() | new.maintenance.keys())
+        if (view := _window(name, old, new, compare)) is not None
+    ]
     settings = [
         change
         for table in ("engine", "store", "http")
@@ -63,9 +68,10 @@ def plan(old: Config, new: Config, horizon: Horizon, *, show: Show, secrets_know
         "from": rfc3339(horizon.start),
         "to": rfc3339(horizon.end),
         "timezone": new.engine.timezone,
-        "changes": bool(triggers or jobs or settings),
+        "changes": bool(triggers or jobs or maintenance or settings),
         "triggers": triggers,
         "jobs": jobs,
+        "maintenance": maintenance,
         "settings": settings,
     }
 
@@ -118,6 +124,15 @@ def _named(
         return {"name": name, "change": "removed" if name in old else "added", "keys": []}
     keys = list(compare.changes(old[name], new[name]))
     return {"name": name, "change": "changed", "keys": keys} if keys else None
+
+
+def _window(name: str, old: Config, new: Config, compare: _Comparison) -> dict[str, Any] | None:
+    """Return what became of a maintenance window, None where that is nothing."""
+    view = _named(name, old.maintenance, new.maintenance, compare)
+    if view is None and old.maintenance[name].pattern != new.maintenance[name].pattern:
+        # Its openings are others, though it says them in the same words: a calendar is another.
+        return {"name": name, "change": "changed", "keys": []}
+    return view
 
 
 def _trigger(name: str, old: Config, new: Config, horizon: Horizon, compare: _Comparison) -> dict[str, Any] | None:

@@ -11,9 +11,15 @@ from msgspec import Struct
 from engine.clock import rfc3339
 from engine.spans import Span
 
-AWAY, STANDSTILL, DISABLED, NOT_THERE, OTHER, PAUSED, TROUBLE = (
-    "engine_away", "standstill", "disabled", "not_there", "other_schedule", "paused", "source_trouble",
-)  # fmt: skip
+AWAY = "engine_away"
+STANDSTILL = "standstill"
+DISABLED = "disabled"
+NOT_THERE = "not_there"
+OTHER = "other_schedule"
+PAUSED = "paused"
+TROUBLE = "source_trouble"
+"""What kept it: no engine ran; one stood still; the trigger was disabled, not there, or on something else; a pause
+held; its source was in trouble."""
 
 
 class Period(Struct, frozen=True, kw_only=True):

@@ -15,8 +15,9 @@ from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
 from engine.plugin import Handler
+from engine.replays import Rehearsed
 from engine.runs import Lane, Run
-from engine.store.base import QueuePlace, Store
+from engine.store.base import QueuePlace, Store, StoredEvent
 from engine.triggers import Pause, PauseScope
 from engine.waiting import Flushed, FlushRequest, QueuePage
 
@@ -196,6 +197,20 @@ class Operations(Protocol):
 
         `request_id` makes it idempotent: the same one again gets the first answer, as a duplicate.
         """
+        ...
+
+    def test(self, trigger: str, event: Event) -> Rehearsed:
+        """Return what an event would become now, and store nothing; raise NotFound or InvalidEvent."""
+        ...
+
+    def replayable(self, stored: StoredEvent, trigger: str | None) -> list[str]:
+        """Return the triggers at which an event can be run again, of all or of one; raise NotFound."""
+        ...
+
+    async def replay(
+        self, stored: StoredEvent, *, trigger: str | None, reason: str, request_id: str | None
+    ) -> Accepted:
+        """Run an event again, durably; raise NotFound, InvalidEvent, Conflict or StoreUnavailable."""
         ...
 
     async def pause(

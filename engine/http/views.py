@@ -16,6 +16,7 @@ from engine.events import Accepted, Outcome
 from engine.jobs import Job
 from engine.plugin import Plugin, Secret, Timer
 from engine.plugin.timers import TIMER_FIELDS
+from engine.replays import replay_of
 from engine.runs import Attempt, Run, RunState, Step
 from engine.store.base import Ledger, StoredEvent, TriggerStats
 from engine.triggers import Pause, Trigger
@@ -84,6 +85,7 @@ def run_summary(run: Run, events: Sequence[str]) -> dict[str, Any]:
         "created_at": _at(run.created_at),
         "due_at": _at(run.due_at),
         "scheduled_for": _at(run.scheduled_for),
+        "replay_of": replay_of(run),
         "started_at": _at(run.started_at),
         "finished_at": _at(run.finished_at),
         "exit_code": run.exit_code,
@@ -269,6 +271,10 @@ def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[
             "missing": missing,
         },
         "broken": list(ledger.missing[:MOST_BROKEN_ROWS]),
+        "triggers": [
+            {"trigger": one.trigger or None, "accepted": one.accepted, "ended": one.ended, "waiting": one.waiting}
+            for one in ledger.triggers
+        ],
         "checks": found,
     }
 

@@ -24,6 +24,7 @@ from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
 from engine.intake.again import Again
 from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Pausing, Starter
+from engine.intake.rehearsal import Rehearsal
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, survey
@@ -79,6 +80,7 @@ class Intake:
         self.again = Again(
             clock=clock, journal=journal, drafting=self._drafting, rules=rules, hand_on=self._hand_on_all
         )  # fmt: skip
+        self.rehearsal = Rehearsal(drafting=self._drafting, rules=rules, admit=self._admit, commit=self._commit_replay)
         self._followers = followers
         self._own_sources = own_sources
         by_source: dict[str, list[Rule]] = {}
@@ -278,6 +280,12 @@ class Intake:
         return await self._commit(
             named, lambda _: (rule,), Origin.BACKFILL, reason=reason, bypass=_NOT_FOR_BACKFILL, backfill=move
         )
+
+    async def _commit_replay(
+        self, event: Event, rules: Sequence[Rule], reason: str, bypass: frozenset[str]
+    ) -> Accepted:  # fmt: skip
+        named = [self._admit(event, event.source)]
+        return (await self._commit(named, lambda _: rules, Origin.REPLAY, reason=reason, bypass=bypass))[0]
 
     def finish(self, run: Run, end: Finish | End) -> Awaitable[Any]:
         """Hand in how an attempt or a run ended, with what follows from it; await that both are durable, as one.

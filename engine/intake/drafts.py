@@ -16,13 +16,16 @@ from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Window, Windows, first_due, next_due
 from engine.errors import ExpressionError, InvalidEvent
-from engine.events import Event, EventOutcome, Outcome, Seen
+from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.payload import encode_json
+from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.store.changes import Entry, Join
 from engine.triggers import STARTING_GATES, Debounce, Pause
 from engine.units import format_duration, format_size
+
+TIMER_TYPE = f"{RESERVED_PREFIX}timer"
 
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
@@ -110,6 +113,8 @@ class Draft(Struct):
     """Whether it makes up for a missed instant."""
     fault: str = ""
     """What went wrong with its priority at the trigger that is decided about."""
+    raised: list[tuple[Window, int]] = field(default_factory=list)
+    """The windows that it joined, with the priorities that they had."""
     past_pause: bool = False
     """Whether its runs start also while the engine is paused."""
     seen: list[Seen] = field(default_factory=list)
@@ -239,6 +244,7 @@ class Drafting:
             window.due_at = next_due(debounce, now, window.closes_at)
             draft.joined.append((window, before, window.due_at))
             draft.seen.append(Seen("debounce", "join", {"key": key, "until": rfc3339(window.due_at)}))
+            draft.raised.append((window, window.priority))
             window.priority = max(window.priority, priority)
             window.count += 1
             text = _with(f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC", draft.fault)
@@ -291,6 +297,8 @@ class Drafting:
             code, text = "due", f"due: {reason}" if reason else "due"
         elif origin is Origin.BACKFILL:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
+        elif origin is Origin.REPLAY and event.key is not None and event.key.startswith(REPLAY_KEY):
+            code, text = "replayed", f"replayed: {reason}"
         elif origin is Origin.REPLAY:
             code, text = "retried", f"retried: {reason}"
         else:
@@ -362,11 +370,12 @@ class Drafting:
         elif origin is Origin.BACKFILL:
             # Another backfill may run the same instant again.
             key = f"{event.source} {event.key}"
+        on_time = origin in _ON_TIME or (origin is Origin.REPLAY and event.type == TIMER_TYPE)
         return Run(
             id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if origin in _ON_TIME else None, **fields,
+            scheduled_for=event.time if on_time else None, **fields,
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:

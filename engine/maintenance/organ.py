@@ -112,7 +112,8 @@ class Maintenance:
             return PASS
         said = "; ".join(one.said() for one in holding)
         if droppable and (dropping := [one for one in holding if one.after is After.DROP]):
-            return Skip(code=CODE, reason=f"skipped: {dropping[0].said()}, for which nothing waits (after = drop)")
+            said = dropping[0].said()
+            return Skip(code=CODE, reason=f"skipped: {said}, for which nothing waits (after = drop)")
         # When it closes all that waits is asked about in the order of the queue. What were left is asked a little later.
         ends_at = max(one.ends_at for one in holding if one.ends_at is not None)
         until = ends_at + timedelta(seconds=ASKED_AFTER_S)

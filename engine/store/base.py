@@ -95,18 +95,28 @@ class Missed(Struct, frozen=True, kw_only=True):
     count: int
 
 
+class TriggerLedger(Struct, frozen=True, kw_only=True):
+    """The sums of a `Ledger` for one trigger; for events that met none its name is empty."""
+
+    trigger: str
+    accepted: int
+    ended: int
+    waiting: int
+
+
 class Ledger(Struct, frozen=True, kw_only=True):
     """The sum of all promises: each accepted event comes to one outcome for each trigger that it met.
 
     `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is
     over, `waiting` those whose run is yet to end. `missing` tells, in words, of the rows that break the rule: of each
-    kind the first hundred.
+    kind the first hundred. `triggers` are the sums for each trigger, by name.
     """
 
     accepted: int
     ended: int
     waiting: int
     missing: tuple[str, ...]
+    triggers: tuple[TriggerLedger, ...] = ()
 
 
 class Store(ABC):
@@ -189,6 +199,15 @@ class Store(ABC):
     @abstractmethod
     async def events(self, which: EventFilter, *, limit: int, before: str | None = None) -> list[StoredEvent]:
         """Return at most `limit` events, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def events_after(
+        self, which: EventFilter, *, after: str, before: str | None = None, limit: int
+    ) -> list[StoredEvent]:
+        """Return at most `limit` events later than the id `after`, the oldest first; those before `before`, if given.
+
+        `after` and `before` may also be what `engine.ids.first_id_at` gives.
+        """
 
     @abstractmethod
     async def run(self, run_id: str) -> Run | None:

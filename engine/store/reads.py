@@ -12,7 +12,16 @@ from typing import Any
 from engine.clock import from_microseconds, to_microseconds
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import ENDED, Lane, Run, RunState
-from engine.store.base import EventFilter, HeldPlace, Ledger, QueuePlace, RunFilter, StoredEvent, TriggerStats
+from engine.store.base import (
+    EventFilter,
+    HeldPlace,
+    Ledger,
+    QueuePlace,
+    RunFilter,
+    StoredEvent,
+    TriggerLedger,
+    TriggerStats,
+)
 from engine.store.rows import (
     EVENT_COLUMNS,
     OUTCOME_COLUMNS,
@@ -182,7 +191,10 @@ def _with_outcomes(raw: sqlite3.Connection, row: Sequence[Any]) -> StoredEvent:
     return StoredEvent(event=read_event(row), outcomes=outcomes)
 
 
-def events(raw: sqlite3.Connection, which: EventFilter, limit: int, before: str | None) -> list[StoredEvent]:
+def events(
+    raw: sqlite3.Connection, which: EventFilter, limit: int, before: str | None, after: str | None = None
+) -> list[StoredEvent]:  # fmt: skip
+    """Return events, the newest first; or, where there is an `after`, the oldest first."""
     clauses: list[str] = ["1"]
     values: list[str] = []
     for column, value in (("source", which.source), ("type", which.type)):
@@ -195,7 +207,11 @@ def events(raw: sqlite3.Connection, which: EventFilter, limit: int, before: str 
     if before is not None:
         clauses.append("id < ?")
         values.append(before)
-    text = f"select {EVENT_COLUMNS} from events where {' and '.join(clauses)} order by id desc limit ?"
+    if after is not None:
+        clauses.append("id > ?")
+        values.append(after)
+    order = "desc" if after is None else "asc"
+    text = f"select {EVENT_COLUMNS} from events where {' and '.join(clauses)} order by id {order} limit ?"
     return [_with_outcomes(raw, row) for row in raw.execute(text, [*values, limit]).fetchall()]
 
 
@@ -360,6 +376,15 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
             f"select count(*) from outcomes o join runs r on r.id = o.run where r.state in ({_ENDED})"
         ).fetchone()
         (with_run,) = raw.execute("select count(*) from outcomes o join runs r on r.id = o.run").fetchone()
+        triggers = tuple(
+            TriggerLedger(trigger=name, accepted=count, ended=over, waiting=waits)
+            for name, count, over, waits in raw.execute(
+                "select o.trigger, count(*), "
+                f"sum(o.run is null or coalesce(r.state in ({_ENDED}), 0)), "
+                f"sum(coalesce(r.state not in ({_ENDED}), 0)) "
+                "from outcomes o left join runs r on r.id = o.run group by o.trigger order by o.trigger"
+            )
+        )
         broken = [
             f"event {row[0]} has no outcome"
             for row in raw.execute(
@@ -400,6 +425,7 @@ def ledger(raw: sqlite3.Connection) -> Ledger:
         ended=without_run + ended,
         waiting=with_run - ended,
         missing=tuple(broken),
+        triggers=triggers,
     )
 
 

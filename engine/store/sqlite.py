@@ -133,6 +133,11 @@ class SqliteStore(Store):
     async def events(self, which: EventFilter, *, limit: int, before: str | None = None) -> list[StoredEvent]:
         return await self._read(lambda raw: reads.events(raw, which, limit, before), slow=True)
 
+    async def events_after(
+        self, which: EventFilter, *, after: str, before: str | None = None, limit: int
+    ) -> list[StoredEvent]:
+        return await self._read(lambda raw: reads.events(raw, which, limit, before, after), slow=True)
+
     async def run(self, run_id: str) -> Run | None:
         return await self._read(lambda raw: reads.run(raw, run_id))
 

@@ -21,8 +21,8 @@ class Fresh(Condition, frozen=True, kw_only=True):
     - `max_age`: no older than this.
     - `file`: by when it was last written; relative to the configuration file.
     - `job`: by when a run of this job last succeeded.
-    - `url`, `query`: by the first value of the first row: a time stamp (without a zone it is UTC), or seconds since
-      1970; see the condition query.
+    - `url`: the database of `query`; see the condition query.
+    - `query`: by the first value of the first row: a time stamp (without a zone it is UTC), or seconds since 1970.
     - `limit`: bound of the query.
     """
 

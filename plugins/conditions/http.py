@@ -35,7 +35,8 @@ class Answers(Condition, frozen=True, kw_only=True):
 
     - `url`: http or https; of one that stands elsewhere (`{ env = … }`) only scheme, host and port are shown.
     - `method`: `GET` or `HEAD`.
-    - `headers`: header fields of the request; `bearer`: a token that is sent as `Authorization: Bearer …`.
+    - `headers`: header fields of the request.
+    - `bearer`: a token that is sent as `Authorization: Bearer …`.
     - `expect`: CEL over `status`, `headers` (names in lower case) and `body`; true lets pass.
     - `limit`: bound of the request; the condition's own `timeout` holds, too.
     - `redirects`: so many are followed.

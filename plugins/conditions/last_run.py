@@ -15,7 +15,8 @@ class LastRunOf(Condition, frozen=True, kw_only=True):
 
     - `job`: the name of the job.
     - `outcome`: how it has to have ended; `any`: however it did.
-    - `within`: no longer ago than this; `older`: at least so long ago.
+    - `within`: no longer ago than this.
+    - `older`: at least so long ago.
     - `missing`: what holds while no run of it has ended: `hold` or `pass`.
     """
 

@@ -36,8 +36,10 @@ class Query(Condition, frozen=True, kw_only=True):
 
     Nothing can be written: it is one SELECT, on a connection that reads only, given up in the end.
 
-    - `url`: any SQLAlchemy URL with an asynchronous driver; see on.database. `query`: one SELECT without parameters.
-    - `min`, `max`: the value has to be a number of at least, and at most, this; in the place of being true.
+    - `url`: any SQLAlchemy URL with an asynchronous driver; see on.database.
+    - `query`: one SELECT without parameters.
+    - `min`: the value has to be a number of at least this, in the place of being true.
+    - `max`: the value has to be a number of at most this.
     - `expect`: CEL over `value`, the first value of the first row, and `row`, by column; true lets pass.
     - `limit`: bound of the query; the condition's own `timeout` holds, too.
     """

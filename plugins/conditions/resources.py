@@ -22,7 +22,8 @@ class Resources(Condition, frozen=True, kw_only=True):
 
     - `cpu_max`: at most this part of the CPUs is busy, 0 to 1.
     - `memory_max`: at most this part of the memory is in use.
-    - `disk_max`: at most this part of the disk at `path` is full; `path` is relative to the configuration file.
+    - `disk_max`: at most this part of the disk at `path` is full.
+    - `path`: relative to the configuration file.
     - `load_max`: the load average of one minute, for each CPU, is at most this.
     """
 

@@ -18,8 +18,8 @@ _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)\Z", re.ASCII)
 class Within(Condition, frozen=True, kw_only=True):
     """Pass only within some hours of some days.
 
-    - `start`, `end`: local times such as `"08:00"`; the end is outside. An end that is not after the start is on the
-      next day. Both left out: whole days.
+    - `start`: a local time such as `"08:00"`; without start and end it is whole days.
+    - `end`: a local time, which is outside; one that is not after the start is on the next day.
     - `days`: the days on which a window begins. Default: every day.
     - `timezone`: default: `[engine] timezone`.
     """

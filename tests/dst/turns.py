@@ -29,6 +29,9 @@ T = TypeVar("T")
 BEGINNING = datetime(2026, 3, 25, 11, 7, 3, tzinfo=UTC)
 """When every simulation begins: some days before summer time does in Europe."""
 
+_ROUNDS = frozenset({"LONGEST_SLEEP_S", "BEAT_S", "STOOD_S"})
+"""How often organs look round, and what counts as late then."""
+
 COLLECT_EACH = 50_000
 
 MOST_TURNS_AT_ONCE = 50_000
@@ -244,8 +247,8 @@ def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]
         exchange(engine.sources.supervisor, "random", _Chance(seed))
         exchange(_Numbered, "numbers", count())
         for module in [module for name, module in sys.modules.items() if name.startswith("engine.")]:
-            if hasattr(module, "LONGEST_SLEEP_S"):
-                exchange(module, "LONGEST_SLEEP_S", longest_sleep_s)
+            for name in _ROUNDS & vars(module).keys():
+                exchange(module, name, longest_sleep_s)
         if gc.isenabled():
             gc.disable()
             stack.callback(gc.enable)

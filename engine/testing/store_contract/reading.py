@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
 from msgspec.structs import replace
 
 from engine.events import EventOutcome, Outcome
-from engine.ids import new_id
+from engine.ids import first_id_at, new_id
 from engine.runs import ENDED, RunState
 from engine.store.base import EventFilter, RunFilter, Store
 from engine.store.changes import Cursor, Enqueue, Finish, Memory, Start
@@ -104,6 +105,30 @@ class ReadingCases(Place):
         both = EventFilter(source="farm", type="t.0", trigger="bake")
         assert await ids(both) == [events[0].id]
         assert await ids(EventFilter(trigger="none")) == []
+
+    @promise(
+        "Store.events_after: Return at most `limit` events later than the id `after`, the oldest first; those before "
+        "`before`, if given. `after` and `before` may also be what `engine.ids.first_id_at` gives."
+    )
+    async def test_events_after_an_id_or_an_instant_are_listed_oldest_first(self, store: Store) -> None:
+        began_at = datetime.now(UTC) - timedelta(seconds=5)
+        events = [an_event("mill" if n % 2 else "farm") for n in range(6)]
+        await make(store, *(accept(an_entry(event)) for event in events))
+        ids = [event.id for event in events]
+
+        async def after(
+            first: str, before: str | None = None, limit: int = 100, source: str | None = None
+        ) -> list[str]:  # fmt: skip
+            found = await store.events_after(EventFilter(source=source), after=first, before=before, limit=limit)
+            return [stored.event.id for stored in found]
+
+        assert await after("") == ids
+        assert await after(ids[1], limit=2) == ids[2:4]
+        assert await after(ids[0], before=ids[4]) == ids[1:4]
+        assert await after("", source="mill") == ids[1::2]
+        assert await after(first_id_at(began_at)) == ids
+        assert await after(first_id_at(began_at), before=first_id_at(began_at + timedelta(seconds=1))) == []
+        assert await after(first_id_at(began_at + timedelta(days=1))) == []
 
     @promise("Store.run: Return a run with its trace and attempts, or None.")
     async def test_a_run_comes_back_with_its_trace_and_attempts(self, store: Store) -> None:
@@ -275,9 +300,13 @@ class ReadingCases(Place):
         _LEDGER_COUNTS,
         "Store.ledger: Add up all events and runs; see `Ledger`.",
         "Store.ledger: Reads the whole store.",
+        "Ledger: `triggers` are the sums for each trigger, by name.",
+        "TriggerLedger: The sums of a `Ledger` for one trigger; for events that met none its name is empty.",
     )
     async def test_the_ledger_adds_up(self, store: Store) -> None:
-        assert await store.ledger() == replace(await store.ledger(), accepted=0, ended=0, waiting=0, missing=())
+        assert await store.ledger() == replace(
+            await store.ledger(), accepted=0, ended=0, waiting=0, missing=(), triggers=()
+        )
         unmatched, first, second = an_event(), an_event(), an_event()
         gathering, queued = a_run(first, state=RunState.PENDING, window="w"), a_run(first, trigger="b")
         dropped = Outcome(trigger="c", outcome=EventOutcome.FILTERED, code="filter_false", reason="false")
@@ -291,6 +320,9 @@ class ReadingCases(Place):
         await make(store, enqueue(gathering), start(gathering), finish(gathering))
         ledger = await store.ledger()
         assert (ledger.accepted, ledger.ended, ledger.waiting, ledger.missing) == (5, 4, 1, ())
+        assert [(one.trigger, one.accepted, one.ended, one.waiting) for one in ledger.triggers] == [
+            ("", 1, 1, 0), ("b", 1, 0, 1), ("bake", 2, 2, 0), ("c", 1, 1, 0)
+        ]  # fmt: skip
 
     @promise("Ledger: `missing` tells, in words, of the rows that break the rule: of each kind the first hundred.")
     async def test_the_ledger_names_what_breaks_the_rule(self, store: Store) -> None:
