@@ -42,6 +42,8 @@ class Queueing:
         self._backlog = backlog
         self._rules = rules
         self._lengths = Lengths()
+        self._looked_up: set[str] = set()
+        """The jobs whose past runs were looked at: that reads all of them, and is done once."""
         self.cancel = steering.cancel
         self.hold = steering.hold
         self.release = steering.release
@@ -124,11 +126,12 @@ class Queueing:
 
     async def _learn(self, jobs: set[str]) -> None:
         """Find out from past runs how long those of jobs take of which none has ended since the start."""
-        unknown = {job for job in jobs if self._lengths.of(job) is None}
+        unknown = {job for job in jobs - self._looked_up if self._lengths.of(job) is None}
         triggers = [name for name, rule in self._rules.items() if rule.job.name in unknown]
         if not triggers:
             return
         past = past_lengths(await self._store.stats(triggers))
+        self._looked_up |= unknown
         for job in unknown:
             mine = [past[name] for name in triggers if name in past and self._rules[name].job.name == job]
             runs = sum(length.runs for length in mine)

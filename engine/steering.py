@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 import anyio
+from msgspec.structs import replace
 
 from engine.clock import Clock
 from engine.decide.priority import effective
@@ -263,11 +264,15 @@ class Steering:
     async def _end(self, run: Run, said: str, *, code: str) -> bool:
         """End a run that waits; return False where it has moved on."""
         end = End(run=run.id, step=self._step(RunState.CANCELLED, code=code, reason=said))
-        return await self._move(run, partial(self._finish, run, end))
+        over = replace(run, state=end.step.state, code=code, reason=said, trace=(*run.trace, end.step))
+        return await self._move(run, partial(self._finish, run, end), then=over)
 
-    async def _move(self, run: Run, begin: Callable[[], Awaitable[Any]], *, for_good: bool = True) -> bool:
+    async def _move(
+        self, run: Run, begin: Callable[[], Awaitable[Any]], *, for_good: bool = True, then: Run | None = None
+    ) -> bool:
         """Make a change to a run that waits; return False where it has moved on.
 
+        `then` is how the run stands when it is made; None: as the store has it, which may have joined more events.
         Once it is handed to the journal it is seen to the end, also where whoever asked is gone.
         """
         if self._journal.failure is not None:
@@ -276,14 +281,14 @@ class Steering:
             return False
         self._hands.take_out(run, for_good=for_good)
         with anyio.CancelScope(shield=True):
+            made = False
             try:
                 await begin()
-            except Conflict:
-                made = False
-            else:
                 made = True
+            except Conflict:
+                pass
             finally:
-                self._hands.put_back(await self._read_again(run))
+                self._hands.put_back(then if made and then is not None else await self._read_again(run))
         return made
 
     async def _read_again(self, run: Run) -> Run:
