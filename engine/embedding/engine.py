@@ -29,6 +29,7 @@ from engine.events import Accepted, Event
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
+from engine.queueing import Queueing
 from engine.runs import Run, RunState
 from engine.runtime import Runtime, leave_stuck_sources, until_signalled
 from engine.store.base import RunFilter
@@ -410,6 +411,15 @@ class Engine:
     def backfills(self) -> Backfills:
         """The backfills of the running engine; raises Conflict outside of the block."""
         return self._operations().backfills
+
+    @property
+    def queue(self) -> Queueing:
+        """What waits and runs, of the running engine; raises Conflict outside of the block.
+
+        `page()` is what is ready, in its order, with where it stands and when it may start. `cancel`, `hold`,
+        `release`, `set_priority` and `retry` take the id of a run; a request says what `flush` cancels of what waits.
+        """
+        return self._operations().queue
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.
