@@ -144,7 +144,8 @@ class Dispatch:
         self._timeline = Timeline(self._read_due, self._is_active)
         self._overlaps = Overlaps(
             clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
-            is_moving=self._moving.__contains__, cancel=self._give_way, end=self._end_waiting,
+            is_moving=lambda run_id: run_id in self._moving or gates.is_aside(run_id), cancel=self._give_way,
+            end=self._end_waiting,
         )  # fmt: skip
         gates.serve(
             Hands(
@@ -341,6 +342,7 @@ class Dispatch:
         else:
             self._queue.remove(run.job, run.id)
         self._timeline.remove(run.id)
+        self._gates.take_out(run.id)
 
     def put_back(self, run: Run) -> None:
         """Take in a run that was taken out, as it is stored now."""
@@ -450,7 +452,7 @@ class Dispatch:
         self._fewer_moving.set()
 
     def _is_active(self, run_id: str) -> bool:
-        return run_id in self._active or run_id in self._moving
+        return run_id in self._active or run_id in self._moving or self._gates.is_aside(run_id)
 
     def pump(self) -> None:
         """Start queued runs while slots are free."""
@@ -523,6 +525,7 @@ class Dispatch:
 
         Raises StoreError.
         """
+        self._gates.take_out(run.id)
         self._timeline.remove(run.id)
         self._backfills.remove(run)
         try:

@@ -350,7 +350,8 @@ class Runtime:
             ageing_s=config.engine.ageing_s, finish=intake.finish,
         )  # fmt: skip
         queue = Queueing(
-            clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses, rules=rules
+            clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses,
+            backlog=backlog, rules=rules,
         )  # fmt: skip
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,

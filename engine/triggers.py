@@ -265,6 +265,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
       docs/shaping.md. A throttle lets runs wait, a rate limit drops events.
     - `expires_s`: a run that has not begun so long after it was ready is ended as expired; None: it waits for ever.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
+    - `priority_from`: a template with CEL that gives it for each event; where that fails it is `priority`.
     - `max_waiting`: so many of its runs may wait; events that come then are dropped, and recorded. None: no limit.
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
@@ -293,6 +294,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     conditions: tuple[str, ...] = ()
     hold_s: float | None = None
     priority: int = NORMAL_PRIORITY
+    priority_from: str | None = None
     priority_max: int = HIGH_PRIORITY
     max_waiting: int | None = None
     timeout_s: float | None = None

@@ -495,6 +495,7 @@ class FakeOperations:
             "on": {"cron": "0 2 * * *"},
             "state": "active" if pause is None else "paused",
             "enabled": True,
+            "conditions": [{"name": "warehouse-up", "state": "hold", "reason": "connection refused", "shadow": False}],
             "paused": None if pause is None else pause_view(pause),
             "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",

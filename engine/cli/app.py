@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import pausing, rehearsing
+from engine.cli import pausing, queueing, rehearsing
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
@@ -299,6 +299,15 @@ def run(
     say(f"{'events':14} {' '.join(found['events'])}")
     for step in found["trace"]:
         say(f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]")
+
+
+app.command()(queueing.queue)
+app.command()(queueing.flush)
+app.command()(queueing.cancel)
+app.command()(queueing.hold)
+app.command()(queueing.release)
+app.command()(queueing.priority)
+app.command()(queueing.retry)
 
 
 @app.command()

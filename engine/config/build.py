@@ -39,7 +39,7 @@ from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import MISFIRE, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
+from engine.triggers import MISFIRE, NORMAL_PRIORITY, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
 from engine.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -288,7 +288,8 @@ class Builder:
             adaptive=self._adaptive(name, table.adaptive, on),
             conditions=tuple(dict.fromkeys(table.conditions)),
             hold_s=self._hold(name, table),
-            priority=_priority(table.priority),
+            priority=_priority(table.priority) if _is_constant(table.priority) else NORMAL_PRIORITY,
+            priority_from=None if _is_constant(table.priority) else str(table.priority),
             priority_max=_priority(table.priority_max),
             max_waiting=table.max_waiting,
             timeout_s=table.timeout,
@@ -387,6 +388,10 @@ class Builder:
     def _defined_in(self, path: KeyPath) -> str:
         place = self._root.nearest(path).place
         return f"{place.file}:{place.line}"
+
+
+def _is_constant(value: int | str) -> bool:
+    return not isinstance(value, str) or value in PRIORITIES
 
 
 def _priority(value: int | str) -> int:

@@ -18,13 +18,24 @@ from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
 from engine.config.maintenance import MaintenanceTable
+from engine.config.scalars import near
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
-from engine.plugin.settings import BadSetting, ConditionName, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
+from engine.plugin.settings import (
+    BadSetting,
+    ConditionName,
+    Duration,
+    ExpressionText,
+    JobName,
+    Plugin,
+    Size,
+    TemplateText,
+    TimeZone,
+)
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -32,6 +43,7 @@ from engine.triggers import (
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
+    PRIORITIES,
     Adaptive,
     Batch,
     CatchUp,
@@ -535,7 +547,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
     ] = None
     priority: Annotated[
-        Priority, Meta(description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent).")
+        Priority | TemplateText,
+        Meta(
+            description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent); or `{{ CEL }}` for it."
+        ),
     ] = NORMAL_PRIORITY
     priority_max: Annotated[
         Priority, Meta(description="The highest priority that an event, a file or a caller may ask for.")
@@ -565,6 +580,14 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         if self.batch is not None and self.debounce is not None:
             found = "stands beside debounce, and an event can be gathered by one of them"
             raise BadSetting("batch", found, "leave one out; a debounce has max_events, a batch has wait")
+        given = self.priority
+        if isinstance(given, str) and given not in PRIORITIES and "{{" not in given:
+            names = " or ".join(f'"{name}"' for name in PRIORITIES)
+            raise BadSetting(
+                "priority",
+                f'found "{given}", expected a whole number from 0 to 9 or {names}, or an expression in {{{{ }}}}',
+                near(given, PRIORITIES),
+            )
 
 
 class PresetTable(TriggerTable, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from engine.decide.functions import Function
+from engine.decide.priority import priority_of
 from engine.decide.shaping import Gathering, gathering_of
 from engine.errors import ExpressionError
 from engine.events import Event
@@ -31,7 +32,9 @@ class Rule:
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
-    __slots__ = ("_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "shaped", "trigger")
+    __slots__ = (
+        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "priority", "shaped", "trigger",
+    )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
@@ -46,6 +49,7 @@ class Rule:
             for name, gate in sorted(gates.items())
             if gate is not None and (compiled := _compiled(gate.key)) is not None
         }
+        self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults: dict[str, Any] | None = None
         if trigger.defaults:
@@ -122,6 +126,20 @@ class Rule:
             return text
         # Cut, but never to what another key is cut to.
         return text[: LONGEST_KEY - 65] + "#" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def priority_of(self, event: Event, scope: Scope | None) -> tuple[int, str]:
+        """Return the priority of an event's run as the trigger has it, and what went wrong where its template fails.
+
+        What is computed from data is at most `priority_max`, and the trigger's own where that fails.
+        """
+        own = self.trigger.priority
+        if self.priority is None:
+            return own, ""
+        try:
+            found = scope or self.scope(event, self.data_of(event))
+            return min(priority_of(self.priority.value(found)), self.trigger.priority_max), ""
+        except ExpressionError as error:
+            return own, f"priority {own}, as its expression fails: {error}"
 
     def scope(self, event: Event, data: Any) -> Scope:
         """Return what expressions see for an event whose merged data is `data`; `now` is when it was received.

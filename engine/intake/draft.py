@@ -36,6 +36,8 @@ class Draft(Struct):
     """The runs for which one of it is skipped, or whose place one takes."""
     caught_up: bool = False
     """Whether it makes up for a missed instant."""
+    fault: str = ""
+    """What went wrong with its priority at the trigger that is decided on."""
     raised: list[tuple[Window, int]] = field(default_factory=list)
     """The windows that it joined, with the priorities that they had."""
     marked: list[tuple[Place, Known | None]] = field(default_factory=list)
@@ -58,6 +60,10 @@ class Draft(Struct):
     def saw(self, gate: str, verdict: str, **values: Any) -> None:
         """Note what a gate of the trigger that is decided on saw, and what it said."""
         self.seen.append(Seen(gate, verdict, values or None))
+
+    def told(self, text: str) -> str:
+        """Return a sentence with what went wrong with its priority, where something did."""
+        return f"{text}; {self.fault}" if self.fault else text
 
     def add(self, run: Run, event: Event) -> None:
         """Add a new run."""

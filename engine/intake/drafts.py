@@ -202,7 +202,8 @@ class Drafting:
                 if rule.filter is not None and not draft.seen:
                     draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
-        priority = effective(trigger.priority, event.priority, trigger.priority_max)
+        own, draft.fault = rule.priority_of(event, scope)
+        priority = effective(own, event.priority, trigger.priority_max)
         if rule.shaped:
             return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
         return self._ready(draft, event, rule, origin, priority, reason)
@@ -256,6 +257,7 @@ class Drafting:
             code, text = "retried", f"retried: {reason}"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
+        text = draft.told(text)
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
         # So does what meets a gate, which is asked when its turn comes.

@@ -129,6 +129,7 @@ class Shaping:
         self, draft: Draft, event: Event, rule: Rule, gathering: Gathering, priority: int, window: Window
     ) -> Outcome:  # fmt: skip
         now, before, size_bytes = event.received_at, window.due_at, len(draft.data)
+        draft.raised.append((window, window.priority))
         window.count += 1
         window.size_bytes += size_bytes
         draft.raised.append((window, window.priority))
@@ -140,6 +141,7 @@ class Shaping:
             self._windows.seal(window)
             draft.filled.append((window.run, now))
             text = f"joined: run {window.run} has gathered enough with it, {window.count} events"
+        text = draft.told(text)
         draft.joined.append((window, before, window.due_at, size_bytes))
         draft.saw(gathering.gate, "join", key=window.key, until=rfc3339(window.due_at), events=window.count)
         draft.joins.append(
@@ -161,7 +163,7 @@ class Shaping:
             return full
         draft.saw(gathering.gate, "open", key=key, until=rfc3339(due_at))
         code = "batch" if gathering.gate == "batch" else "debounce"
-        text = f"pending: {gathering.said}"
+        text = draft.told(f"pending: {gathering.said}")
         step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text, bypass=draft.bypass)
         run = self._make_run(
             event, rule, origin, priority, (step,), due_at=due_at, closes_at=closes_at, window=key,
@@ -207,7 +209,7 @@ class Shaping:
         if free_us <= now_us:
             return None
         due_at = from_microseconds(free_us)
-        code, text = "throttle", f"pending: {gcra.said_of_throttle(rate, due_at)}"
+        code, text = "throttle", draft.told(f"pending: {gcra.said_of_throttle(rate, due_at)}")
         step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text, bypass=draft.bypass)
         self._backlog.add(rule.trigger.name)
         run = self._make_run(event, rule, origin, priority, (step,), due_at=due_at, throttled=keys.get("throttle", ""))
