@@ -259,7 +259,8 @@ def _ways_out(found: dict[str, Any]) -> Iterator[str]:
     missing = [
         one
         for one in found["items"]
-        if not one["made_up"] and (one["verdict"] in ("missed", "skipped") or one["code"] in ("disabled", "job_disabled"))
+        if not one["made_up"]
+        and (one["verdict"] in ("missed", "skipped") or one["code"] in ("disabled", "job_disabled"))
     ]
     if found["kind"] == "timer" and missing:
         last = datetime.fromisoformat(missing[-1]["until"] or missing[-1]["at"]) + timedelta(seconds=1)
