@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.plugin import Outcome
     from engine.runs import Run, RunState
     from engine.triggers import Pause
+    from engine.waiting import Flushed, FlushRequest, QueuePage
 
 __all__ = [
     "Accepted",
@@ -40,11 +41,14 @@ __all__ = [
     "Engine",
     "EngineError",
     "Event",
+    "FlushRequest",
+    "Flushed",
     "InvalidEvent",
     "InvalidRequest",
     "NotFound",
     "Outcome",
     "Pause",
+    "QueuePage",
     "Run",
     "RunContext",
     "RunState",
@@ -64,6 +68,7 @@ _MODULES = {
     "engine.plugin": ("Outcome",),
     "engine.runs": ("Run", "RunState"),
     "engine.triggers": ("Pause",),
+    "engine.waiting": ("FlushRequest", "Flushed", "QueuePage"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -19,7 +19,7 @@ from typing import Any
 from engine.decide.rules import Rule
 from engine.errors import QueueFull
 
-DEFAULT_HIGH = 1_000_000
+DEFAULT_HIGH = 2_000_000
 
 
 class Backlog:

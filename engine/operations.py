@@ -208,6 +208,7 @@ class Operations:
             "jobs": len(self.jobs),
             "sources": self.source_views(),
             "backfills": self.backfills.status(),
+            "queue": self.queue.status(),
             "conditions": self.conditions.summary(),
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
+from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.decide.attempts import AttemptEnd
 from engine.decide.expected import Going, Lengths, Prospect
@@ -29,7 +31,7 @@ class Queueing:
 
     def __init__(
         self, *, clock: Clock, store: Store, dispatch: Dispatch, intake: Intake, steering: Steering, pauses: Pauses,
-        rules: Mapping[str, Rule],
+        backlog: Backlog, rules: Mapping[str, Rule],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._store = store
@@ -37,8 +39,11 @@ class Queueing:
         self._intake = intake
         self._steering = steering
         self._pauses = pauses
+        self._backlog = backlog
         self._rules = rules
         self._lengths = Lengths()
+        self._looked_up: set[str] = set()
+        """The jobs whose past runs were looked at: that reads all of them, and is done once."""
         self.cancel = steering.cancel
         self.hold = steering.hold
         self.release = steering.release
@@ -51,6 +56,13 @@ class Queueing:
         if which.job is not None and which.job not in self._dispatch.jobs:
             raise NotFound(f"there is no job {which.job}")
         return await self._steering.flush(which, reason=reason, who=who, dry_run=dry_run)
+
+    def status(self) -> dict[str, Any]:
+        """Return how many runs wait, the water marks, and whether the engine pushes back, as the API shows it."""
+        backlog = self._backlog
+        return {
+            "waiting": backlog.total, "high": backlog.high, "low": backlog.low, "pushes_back": backlog.crowded(),
+        }  # fmt: skip
 
     def note_end(self, run: Run, end: AttemptEnd) -> None:
         """Hear how long an attempt took."""
@@ -114,11 +126,12 @@ class Queueing:
 
     async def _learn(self, jobs: set[str]) -> None:
         """Find out from past runs how long those of jobs take of which none has ended since the start."""
-        unknown = {job for job in jobs if self._lengths.of(job) is None}
+        unknown = {job for job in jobs - self._looked_up if self._lengths.of(job) is None}
         triggers = [name for name, rule in self._rules.items() if rule.job.name in unknown]
         if not triggers:
             return
         past = past_lengths(await self._store.stats(triggers))
+        self._looked_up |= unknown
         for job in unknown:
             mine = [past[name] for name in triggers if name in past and self._rules[name].job.name == job]
             runs = sum(length.runs for length in mine)

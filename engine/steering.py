@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 import anyio
+from msgspec.structs import replace
 
 from engine.clock import Clock
 from engine.decide.priority import effective
@@ -112,7 +113,7 @@ class Steering:
             if run.state in ENDED:
                 raise Conflict(f"run {run_id} has ended: it is {run.state}")
             if run.state is not RunState.RUNNING:
-                if await self._end(run, "cancelled", f"cancelled: {said}"):
+                if await self._end(run, f"cancelled: {said}", code="cancelled"):
                     return await self._read(run_id)
             elif await self._cut_off(run, said):
                 return await self._read(run_id)
@@ -129,7 +130,7 @@ class Steering:
             self._must_wait(run)
             if run.state is RunState.HELD and run.code == HELD_BY_HAND:
                 return run
-            step = self._step(RunState.HELD, HELD_BY_HAND, f"held: {_said(who, reason)}")
+            step = self._step(RunState.HELD, code=HELD_BY_HAND, reason=f"held: {_said(who, reason)}")
             if await self._move(run, partial(self._journal.submit, Hold(run=run_id, step=step))):
                 return await self._read(run_id)
         raise _moves_on(run_id)
@@ -145,7 +146,9 @@ class Steering:
                 raise Conflict(f"run {run_id} is not held: it is {run.state}")
             if run.code != HELD_BY_HAND:
                 raise Conflict(f"run {run_id} is not held by hand, but: {run.reason}")
-            step = self._step(RunState.QUEUED, "released", f"released: {_said(who, reason)}; waits for a slot")
+            step = self._step(
+                RunState.QUEUED, code="released", reason=f"released: {_said(who, reason)}; waits for a slot"
+            )
             change = Enqueue(run=run_id, step=step, rank=run.rank)
             if await self._move(run, partial(self._journal.submit, change)):
                 return await self._read(run_id)
@@ -170,9 +173,8 @@ class Steering:
                 return run
             bound = f", not {priority}, as its trigger allows no more" if given < priority else ""
             text = f"priority {given} in the place of {run.priority}{bound}: {_said(who, reason)}"
-            change = SetPriority(
-                run=run_id, step=self._step(run.state, PRIORITY, text), priority=given, ageing_us=self._ageing_us
-            )  # fmt: skip
+            step = self._step(run.state, code=PRIORITY, reason=text)
+            change = SetPriority(run=run_id, step=step, priority=given, ageing_us=self._ageing_us)
             if await self._move(run, partial(self._journal.submit, change), for_good=False):
                 return await self._read(run_id)
         raise _moves_on(run_id)
@@ -226,7 +228,7 @@ class Steering:
 
     async def _flush_one(self, run: Run, which: FlushRequest, said: str) -> Run | None:
         for _ in range(TRIES):
-            if await self._end(run, "flushed", said):
+            if await self._end(run, said, code="flushed"):
                 return run
             run = await self._look(run.id)
             if not self._is_meant(run, which):
@@ -259,14 +261,18 @@ class Steering:
         if run.state in ENDED:
             raise Conflict(f"run {run.id} has ended: it is {run.state}")
 
-    async def _end(self, run: Run, code: str, said: str) -> bool:
+    async def _end(self, run: Run, said: str, *, code: str) -> bool:
         """End a run that waits; return False where it has moved on."""
-        end = End(run=run.id, step=self._step(RunState.CANCELLED, code, said))
-        return await self._move(run, partial(self._finish, run, end))
+        end = End(run=run.id, step=self._step(RunState.CANCELLED, code=code, reason=said))
+        over = replace(run, state=end.step.state, code=code, reason=said, trace=(*run.trace, end.step))
+        return await self._move(run, partial(self._finish, run, end), then=over)
 
-    async def _move(self, run: Run, begin: Callable[[], Awaitable[Any]], *, for_good: bool = True) -> bool:
+    async def _move(
+        self, run: Run, begin: Callable[[], Awaitable[Any]], *, for_good: bool = True, then: Run | None = None
+    ) -> bool:
         """Make a change to a run that waits; return False where it has moved on.
 
+        `then` is how the run stands when it is made; None: as the store has it, which may have joined more events.
         Once it is handed to the journal it is seen to the end, also where whoever asked is gone.
         """
         if self._journal.failure is not None:
@@ -275,14 +281,14 @@ class Steering:
             return False
         self._hands.take_out(run, for_good=for_good)
         with anyio.CancelScope(shield=True):
+            made = False
             try:
                 await begin()
-            except Conflict:
-                made = False
-            else:
                 made = True
+            except Conflict:
+                pass
             finally:
-                self._hands.put_back(await self._read_again(run))
+                self._hands.put_back(then if made and then is not None else await self._read_again(run))
         return made
 
     async def _read_again(self, run: Run) -> Run:
@@ -299,7 +305,7 @@ class Steering:
         if run.code != CANCELLING:
             if self._journal.failure is not None:
                 raise StoreUnavailable(str(self._journal.failure))
-            step = self._step(RunState.RUNNING, CANCELLING, f"{CANCELLING}: {said}")
+            step = self._step(RunState.RUNNING, code=CANCELLING, reason=f"{CANCELLING}: {said}")
             try:
                 await self._journal.submit(AskCancel(run=run.id, step=step))
             except Conflict:
@@ -312,7 +318,7 @@ class Steering:
             self._hands.cut_off(run.id, said, at_launch=True)
         return now.state not in WAITING
 
-    def _step(self, state: RunState, code: str, reason: str) -> Step:
+    def _step(self, state: RunState, *, code: str, reason: str) -> Step:
         return Step(at=self._clock.now(), state=state, code=code, reason=reason)
 
 

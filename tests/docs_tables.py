@@ -22,7 +22,9 @@ from engine.config.conditions import ConditionTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
+    BatchTable,
     DebounceTable,
+    DedupeTable,
     DefaultsTable,
     EngineSettings,
     HttpTable,
@@ -30,11 +32,15 @@ from engine.config.model import (
     MisfireTable,
     OtherwiseTable,
     PresetTable,
+    QueueTable,
+    RateLimitTable,
+    ReserveTable,
     RetryChangeTable,
     RetryTable,
     Shared,
     SourceTable,
     StoreTable,
+    ThrottleTable,
     TriggerTable,
 )
 from engine.config.presets import standard
@@ -50,10 +56,10 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable, ConditionTable, OtherwiseTable,
-    MaintenanceTable, ScopeTable,
-    SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
+    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable,
+    ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable, TriggerTable,
+    PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable,
+    AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

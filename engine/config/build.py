@@ -39,7 +39,7 @@ from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import MISFIRE, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
+from engine.triggers import MISFIRE, NORMAL_PRIORITY, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
 from engine.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ class Builder:
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
-            rule = Debounce(wait_s=debounce.wait, max_wait_s=debounce.max_wait, key=debounce.key)
+            rule = debounce.rule()
         elif debounce is not None:
             rule = Debounce(wait_s=debounce)
         return Trigger(
@@ -279,11 +279,17 @@ class Builder:
             shared=shared,
             preset=table.preset,
             filter=table.filter,
+            dedupe=None if table.dedupe is None else table.dedupe.rule(),
+            rate_limit=None if table.rate_limit is None else table.rate_limit.rule(),
             debounce=rule,
+            batch=None if table.batch is None else table.batch.rule(),
+            throttle=None if table.throttle is None else table.throttle.rule(),
+            expires_s=table.expires,
             adaptive=self._adaptive(name, table.adaptive, on),
             conditions=tuple(dict.fromkeys(table.conditions)),
             hold_s=self._hold(name, table),
-            priority=_priority(table.priority),
+            priority=_priority(table.priority) if _is_constant(table.priority) else NORMAL_PRIORITY,
+            priority_from=None if _is_constant(table.priority) else str(table.priority),
             priority_max=_priority(table.priority_max),
             max_waiting=table.max_waiting,
             timeout_s=table.timeout,
@@ -382,6 +388,10 @@ class Builder:
     def _defined_in(self, path: KeyPath) -> str:
         place = self._root.nearest(path).place
         return f"{place.file}:{place.line}"
+
+
+def _is_constant(value: int | str) -> bool:
+    return not isinstance(value, str) or value in PRIORITIES
 
 
 def _priority(value: int | str) -> int:

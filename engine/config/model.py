@@ -18,13 +18,24 @@ from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
 from engine.config.maintenance import MaintenanceTable
+from engine.config.scalars import near
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
-from engine.plugin.settings import BadSetting, ConditionName, Duration, ExpressionText, JobName, Plugin, Size, TimeZone
+from engine.plugin.settings import (
+    BadSetting,
+    ConditionName,
+    Duration,
+    ExpressionText,
+    JobName,
+    Plugin,
+    Size,
+    TemplateText,
+    TimeZone,
+)
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -32,11 +43,18 @@ from engine.triggers import (
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
+    PRIORITIES,
     Adaptive,
+    Batch,
     CatchUp,
+    Debounce,
+    Dedupe,
+    Edge,
     Misfire,
     Mode,
+    Rate,
     SharedSource,
+    Take,
     Trigger,
 )
 from engine.units import format_duration, parse_rate
@@ -264,9 +282,31 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
         Duration | None,
         Meta(ge=0, description="It starts at the latest this long after the first event. Default: no bound."),
     ] = None
+    max_events: Annotated[
+        int | None, Meta(ge=2, description="It starts at once when it has so many events. Default: no bound.")
+    ] = None
+    edge: Annotated[
+        Edge,
+        Meta(
+            description="When it runs: after the last event, at the first one (what follows it closely is dropped, and "
+            "recorded), or at the first one and again after the last."
+        ),
+    ] = Edge.TRAILING
+    take: Annotated[
+        Take,
+        Meta(
+            description="What the run gets as `data`: that of the last event or the first, a list of all, or one "
+            "object in which later values win."
+        ),
+    ] = Take.LAST
     key: Annotated[ExpressionText | None, Meta(description="Events with different values are gathered apart.")] = None
 
     def __post_init__(self) -> None:
+        if self.edge is Edge.LEADING:
+            for name, default in (("max_events", None), ("take", Take.LAST)):
+                if getattr(self, name) != default:
+                    hint = 'leave it out, or say edge = "both"'
+                    raise BadSetting(name, 'has no effect where edge is "leading", as each run has one event', hint)
         if self.max_wait is not None and self.max_wait < self.wait:
             raise BadSetting(
                 "max_wait",
@@ -274,6 +314,75 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
                 f"which is {format_duration(self.wait)}",
                 "make wait shorter or max_wait longer",
             )
+
+    def rule(self) -> Debounce:
+        """Return it as the triggers know it."""
+        return Debounce(
+            wait_s=self.wait, max_wait_s=self.max_wait, max_events=self.max_events, edge=self.edge, take=self.take,
+            key=self.key,
+        )  # fmt: skip
+
+
+class BatchTable(Struct, frozen=True, kw_only=True):
+    """Gather events into runs of several."""
+
+    size: Annotated[int, Meta(ge=1, description="It starts at once when it has so many events.")]
+    wait: Annotated[Duration, Meta(ge=0, description="It starts at the latest this long after its first event.")]
+    bytes: Annotated[
+        Size | None,
+        Meta(ge=1, description="It starts at once when the data of its events is so much. Default: no bound."),
+    ] = None
+    take: Annotated[
+        Take,
+        Meta(
+            description="What the run gets as `data`: a list of all, that of the last event or the first, or one "
+            "object in which later values win."
+        ),
+    ] = Take.ALL
+    key: Annotated[ExpressionText | None, Meta(description="Events with different values are gathered apart.")] = None
+
+    def rule(self) -> Batch:
+        """Return it as the triggers know it."""
+        return Batch(size=self.size, wait_s=self.wait, size_bytes=self.bytes, take=self.take, key=self.key)
+
+
+class ThrottleTable(Struct, frozen=True, kw_only=True):
+    """Let runs wait, so that not too many start; none is dropped."""
+
+    limit: Annotated[int, Meta(ge=1, description="So many runs in `per`, evenly spread.")]
+    per: Annotated[Duration, Meta(gt=0, description="The time in which they start.")]
+    burst: Annotated[int, Meta(ge=1, description="So many start at once after a rest.")] = 1
+    key: Annotated[ExpressionText | None, Meta(description="Events with different values are counted apart.")] = None
+
+    def rule(self) -> Rate:
+        """Return it as the triggers know it."""
+        return Rate(limit=self.limit, per_s=self.per, burst=self.burst, key=self.key)
+
+
+class RateLimitTable(Struct, frozen=True, kw_only=True):
+    """Drop events where too many come, and record each."""
+
+    limit: Annotated[int, Meta(ge=1, description="So many events pass in `per`.")]
+    per: Annotated[Duration, Meta(gt=0, description="The time in which they pass.")]
+    burst: Annotated[
+        int | None, Meta(ge=1, description="So many pass at once after a rest. Default: as many as `limit`.")
+    ] = None
+    key: Annotated[ExpressionText | None, Meta(description="Events with different values are counted apart.")] = None
+
+    def rule(self) -> Rate:
+        """Return it as the triggers know it."""
+        return Rate(limit=self.limit, per_s=self.per, burst=self.burst or self.limit, key=self.key)
+
+
+class DedupeTable(Struct, frozen=True, kw_only=True):
+    """Run one of the events that are alike."""
+
+    key: Annotated[ExpressionText, Meta(description="Events with equal values are alike.")]
+    window: Annotated[Duration, Meta(gt=0, description="So long after the first, others like it are not run.")]
+
+    def rule(self) -> Dedupe:
+        """Return it as the triggers know it."""
+        return Dedupe(key=self.key, window_s=self.window)
 
 
 class AdaptiveTable(Struct, frozen=True, kw_only=True):
@@ -411,6 +520,18 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         Duration | DebounceTable | None,
         Meta(ge=0, description="Gather events that come close together into one run."),
     ] = None
+    batch: Annotated[BatchTable | None, Meta(description="Gather events into runs of several.")] = None
+    throttle: Annotated[
+        ThrottleTable | None, Meta(description="Let runs wait, so that not too many start; none is dropped.")
+    ] = None
+    rate_limit: Annotated[
+        RateLimitTable | None, Meta(description="Drop events where too many come, and record each.")
+    ] = None
+    dedupe: Annotated[DedupeTable | None, Meta(description="Run one of the events that are alike.")] = None
+    expires: Annotated[
+        Duration | None,
+        Meta(gt=0, description="A run that has not begun so long after it was ready is not run. Default: no bound."),
+    ] = None
     adaptive: Annotated[
         AdaptiveTable | None, Meta(description="Let the interval of its timer or polling source follow its runs.")
     ] = None
@@ -426,7 +547,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         MisfireTable | None, Meta(description="Of a timer: what becomes of due instants that could not be run in time.")
     ] = None
     priority: Annotated[
-        Priority, Meta(description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent).")
+        Priority | TemplateText,
+        Meta(
+            description="low 2, normal 5, high 8, critical 9, or 0 (least) to 9 (most urgent); or `{{ CEL }}` for it."
+        ),
     ] = NORMAL_PRIORITY
     priority_max: Annotated[
         Priority, Meta(description="The highest priority that an event, a file or a caller may ask for.")
@@ -451,6 +575,19 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.debounce is not None:
+            found = "stands beside debounce, and an event can be gathered by one of them"
+            raise BadSetting("batch", found, "leave one out; a debounce has max_events, a batch has wait")
+        given = self.priority
+        if isinstance(given, str) and given not in PRIORITIES and "{{" not in given:
+            names = " or ".join(f'"{name}"' for name in PRIORITIES)
+            raise BadSetting(
+                "priority",
+                f'found "{given}", expected a whole number from 0 to 9 or {names}, or an expression in {{{{ }}}}',
+                near(given, PRIORITIES),
+            )
 
 
 class PresetTable(TriggerTable, frozen=True, kw_only=True):
