@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -26,6 +26,7 @@ from engine.decide.attempts import (
     after_replacement,
     timed_out,
 )
+from engine.decide.expiry import expired, is_over
 from engine.decide.gates import bypassed
 from engine.decide.lanes import Room
 from engine.decide.limits import Slots
@@ -39,7 +40,7 @@ from engine.decide.overlap import (
     said_of_skip,
 )
 from engine.decide.priority import rank
-from engine.decide.shaping import Windows
+from engine.decide.shaping import Windows, after_window, said_of_turn
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.gates import Gates, Hands
@@ -88,6 +89,18 @@ class Active(Struct):
     """When it was, by the monotonic clock."""
 
 
+class Shaping(Protocol):
+    """What dispatch needs of the part of shaping that waits."""
+
+    def throttles(self, run: Run) -> bool:
+        """Take on a run whose window is over, where it has to meet a throttle; it comes back through `take_back`."""
+        ...
+
+    def note_expiry(self, at: datetime) -> None:
+        """Take note that a run that waits expires then."""
+        ...
+
+
 class Dispatch:
     """The running part of the engine; see `Starter` in `engine.intake` for what intake uses of it.
 
@@ -100,8 +113,8 @@ class Dispatch:
         self, *, boot: str, clock: Clock, journal: Journal, store: Store, windows: Windows, jobs: Mapping[str,
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
-        on_backfilled: Callable[[Run, Step], None], gates: Gates, reserve: Mapping[Lane, int] | None = None,
-        backlog: Backlog | None = None,
+        on_backfilled: Callable[[Run, Step], None], gates: Gates, shaper: Shaping,
+        reserve: Mapping[Lane, int] | None = None, backlog: Backlog | None = None,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -116,6 +129,7 @@ class Dispatch:
         self._on_end = on_end
         self._on_backfilled = on_backfilled
         self._limited = limited
+        self._shaper = shaper
         self._gates = gates
         self._backlog = backlog or Backlog()
         self._slots = Slots(concurrency, reserve)
@@ -130,7 +144,8 @@ class Dispatch:
         self._timeline = Timeline(self._read_due, self._is_active)
         self._overlaps = Overlaps(
             clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
-            is_moving=self._moving.__contains__, cancel=self._give_way, end=self._end_waiting,
+            is_moving=lambda run_id: run_id in self._moving or gates.is_aside(run_id), cancel=self._give_way,
+            end=self._end_waiting,
         )  # fmt: skip
         gates.serve(
             Hands(
@@ -246,15 +261,55 @@ class Dispatch:
             self._backfill_waits.set()
         else:
             self._queue.offer(run, event)
+        if run.expires_at is not None:
+            self._shaper.note_expiry(run.expires_at)
         if self._starting:
             self._overlaps.make_room(run)
         self.pump()
 
     def wait(self, run: Run) -> None:
+        if run.expires_at is not None:
+            self._shaper.note_expiry(run.expires_at)
         if run.due_at is not None:
             self._timeline.put(run, run.due_at)
             if run.due_at < self._timeline_until:
                 self._timeline_changed.set()
+
+    def hasten(self, run_id: str, due_at: datetime) -> None:
+        if not self._timeline.move(run_id, due_at):
+            self._spawn(self._take_up, run_id)
+        elif due_at < self._timeline_until:
+            self._timeline_changed.set()
+
+    async def _take_up(self, run_id: str) -> None:
+        """Take in a pending run that lies beyond the window of the timeline and is due earlier now."""
+        while True:
+            try:
+                run = await self._store.run(run_id)
+            except StoreUnavailable:
+                await self._clock.sleep(RETRY_READ_S)
+                continue
+            if run is not None and run.state is RunState.PENDING:
+                self.wait(run)
+            return
+
+    def take_back(self, run: Run, *, waits: bool) -> None:
+        """Take back a run that the throttle took on; `waits` tells whether it does so still."""
+        self._moved(run.id)
+        if waits:
+            self.wait(run)
+
+    def expire(self, run: Run, step: Step) -> None:
+        """End a run that waits, unless it is on its way to a slot or an end."""
+        if self._is_active(run.id):
+            return
+        self._timeline.remove(run.id)
+        self._queue.remove(run.job, run.id)
+        window = self._windows.of_run(run.id)
+        if window is not None:
+            self._windows.close(window)
+        self._let_pass.pop(run.id, None)
+        self._end_waiting(run, step)
 
     # What people ask of runs; see `Hands` in `engine.steering`
 
@@ -287,6 +342,7 @@ class Dispatch:
         else:
             self._queue.remove(run.job, run.id)
         self._timeline.remove(run.id)
+        self._gates.take_out(run.id)
 
     def put_back(self, run: Run) -> None:
         """Take in a run that was taken out, as it is stored now."""
@@ -396,7 +452,7 @@ class Dispatch:
         self._fewer_moving.set()
 
     def _is_active(self, run_id: str) -> bool:
-        return run_id in self._active or run_id in self._moving
+        return run_id in self._active or run_id in self._moving or self._gates.is_aside(run_id)
 
     def pump(self) -> None:
         """Start queued runs while slots are free."""
@@ -411,6 +467,9 @@ class Dispatch:
             if waiting is None:
                 break
             run = waiting.run
+            if run.expires_at is not None and is_over(run, now := self._clock.now()):
+                self._end_waiting(run, expired(run, now))
+                continue
             seen = self._gates.passed(waiting) if self._gates.gates else ""
             if seen is None:
                 if run.origin is Origin.BACKFILL:
@@ -466,6 +525,7 @@ class Dispatch:
 
         Raises StoreError.
         """
+        self._gates.take_out(run.id)
         self._timeline.remove(run.id)
         self._backfills.remove(run)
         try:
@@ -783,7 +843,13 @@ class Dispatch:
                 self._timeline.postpone(run, window.due_at)
                 return
             self._windows.close(window)
-            run = replace(run, event_count=window.count, priority=window.priority, window=None, due_at=window.due_at)
+            run = after_window(run, window)
+            if self._shaper.throttles(run):
+                self._moving.add(run.id)
+                return
+        if run.expires_at is not None and is_over(run, now):
+            self._end_waiting(run, expired(run, now))
+            return
         met = START if has_begun(run) else self._overlaps.decide(run.job, run.trigger, run.origin)
         if met.action is Action.SKIP:
             self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
@@ -794,7 +860,7 @@ class Dispatch:
         if may_start and self.claim(run.job, run.lane, past_pause=run.id in self._let_pass):
             self._start(Waiting(run, None), "")
             return
-        code, text = ("retry", "retry is due") if run.state is RunState.RETRYING else ("debounced", "window closed")
+        code, text = said_of_turn(run)
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")
         step = Step(at=now, state=RunState.QUEUED, code=code, reason=f"{text}; {waits}")
         ready = replace(

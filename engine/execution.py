@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from engine import cancellation
 from engine.clock import Clock
 from engine.decide.rules import Rule
+from engine.decide.shaping import taken
 from engine.errors import ExpressionError, InvalidEvent
 from engine.events import Event
 from engine.expressions import Scope
@@ -30,6 +31,7 @@ from engine.processes import end_leftovers
 from engine.runlogs import RunLogs
 from engine.runs import Run, RunState
 from engine.shared import Shared
+from engine.triggers import Take
 from engine.units import format_size
 
 log = logging.getLogger("engine.run")
@@ -71,15 +73,15 @@ class Context:
     )  # fmt: skip
 
     def __init__(
-        self, *, run: Run, events: tuple[Event, ...], make_scope: Callable[[], Scope], base: Path, clock: Clock,
-        run_logs: RunLogs, shared: Shared, note: Callable[[int], None],
+        self, *, run: Run, event: Event, events: tuple[Event, ...], make_scope: Callable[[], Scope], base: Path,
+        clock: Clock, run_logs: RunLogs, shared: Shared, note: Callable[[int], None],
     ) -> None:  # fmt: skip
         self.run_id: str = run.id
         self.job: str = run.job
         self.trigger: str = run.trigger
         self.attempt: int = run.attempt
         self.events: tuple[Event, ...] = events
-        self.event: Event = events[-1]
+        self.event: Event = event
         self.scheduled_for: datetime | None = run.scheduled_for
         self._make_scope = make_scope
         self._scope: Scope | None = None
@@ -178,12 +180,12 @@ class Executor:
 
     async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         try:
-            merged, make_scope = self._merge(run, job, events)
+            event, merged, make_scope = self._merge(run, job, events)
         except ExpressionError as error:
             return Outcome.failed("data_error", f"failed: {error}")
         context = Context(
-            run=run, events=merged, make_scope=make_scope, base=self._base, clock=self._clock, run_logs=self._run_logs,
-            shared=self._shared, note=note,
+            run=run, event=event, events=merged, make_scope=make_scope, base=self._base, clock=self._clock,
+            run_logs=self._run_logs, shared=self._shared, note=note,
         )  # fmt: skip
         if run.attempt > 1:
             await self._end_strays(run)
@@ -214,8 +216,9 @@ class Executor:
 
     def _merge(
         self, run: Run, job: Job, events: tuple[Event, ...]
-    ) -> tuple[tuple[Event, ...], Callable[[], Scope]]:  # fmt: skip
-        """Return the events with the data as the trigger merges it, and what makes the scope for templates."""
+    ) -> tuple[Event, tuple[Event, ...], Callable[[], Scope]]:  # fmt: skip
+        """Return the run's event and all of them, with the data as the trigger merges it, and what makes the scope for
+        templates."""
         rule = self._rules.get(run.trigger) or self._retired.get(run.trigger)
         if rule is None:
             names = {
@@ -223,7 +226,7 @@ class Executor:
                 "job": {"name": job.name, "tags": list(job.tags)},
             }
             last = events[-1]
-            return events, lambda: Scope(
+            return last, events, lambda: Scope(
                 {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,
                            "time": last.time, "received_at": last.received_at, "key": last.key,
                            "priority": last.priority},
@@ -232,8 +235,8 @@ class Executor:
         merged = tuple(
             event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events
         )
-        last = merged[-1]
-        return merged, lambda: rule.scope(last, last.data).derive(now=self._clock.now())
+        event = taken(merged, Take.LAST if rule.gathering is None else rule.gathering.take)
+        return event, merged, lambda: rule.scope(event, event.data).derive(now=self._clock.now())
 
 
 def _raised(run: Run, job: Job, error: BaseException) -> Outcome:

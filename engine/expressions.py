@@ -78,6 +78,10 @@ _FUNCTIONS = frozenset(
 _TEMPLATE = re.compile(rf"\{{\{{((?:(?>{_TEXT})|[^'\"}}]|\}}(?!\}}))*+)\}}\}}", re.DOTALL | re.VERBOSE)
 _ASSIGNMENT = re.compile(r"(?<![=!<>])=(?!=)")
 _PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\b(?!\()")
+_PLAIN_PATH = re.compile(r"(?:event|data)(?:\.(?!(?:true|false|null|in)\b)[A-Za-z_]\w*)+")
+_AS_IT_IS = frozenset({str, bool, float})
+"""Values that CEL gives back as they are; a member that is null is left to it."""
+
 _ABSENT = object()
 _MATCHES = re.compile(r"\bmatches\s*\(")
 _MATCHES_A_LITERAL = re.compile(r'\.\s*matches\s*\(\s*""\s*\)')
@@ -106,6 +110,18 @@ def _measure(bare: str) -> tuple[int, int]:
         elif character == "," and items and items[-1]:
             items[-1] += 1
     return deepest, widest
+
+
+def _members_of(name: str, bare: str, bound: set[str]) -> tuple[str, ...] | None:
+    """Return the members of a name's value that an expression can reach; None where that may be any of them.
+
+    They are known where each mention of the name is followed by a dot and a member that is not called.
+    """
+    if name in bound:
+        return None
+    mentions = len(re.findall(rf"(?<![\w.]){name}(?!\w)", bare))
+    members = re.findall(rf"(?<![\w.]){name}\s*\.\s*([A-Za-z_]\w*+)(?!\s*\()", bare)
+    return tuple(dict.fromkeys(members)) if len(members) == mentions else None
 
 
 class Scope:
@@ -149,7 +165,7 @@ class Expression:
     `names`, an unknown function, a `matches` whose pattern is not written out, and text of more than 4,096 characters.
     """
 
-    __slots__ = ("_named", "_nesting", "_program", "_searched_bytes", "_written_out", "text")
+    __slots__ = ("_members", "_named", "_nesting", "_path", "_program", "_searched_bytes", "_written_out", "text")
 
     def __init__(self, text: str, names: Collection[str] = TRIGGER_NAMES) -> None:
         if len(text) > LONGEST_EXPRESSION:
@@ -181,6 +197,8 @@ class Expression:
                 f"`{text}`: the pattern of `matches` must be written out, as in `data.name.matches('^a')`: "
                 "one that is put together from data could take any time"
             )
+        self._path = text.strip().split(".") if _PLAIN_PATH.fullmatch(text.strip()) else None
+        self._members = {name: _members_of(name, bare, bound) for name in self._program.variables() if name in names}
         self._nesting, self._written_out = _measure(bare)
         self._named: dict[str, list[str]] | None = None
         packed = "".join(bare.split())
@@ -188,6 +206,10 @@ class Expression:
 
     def evaluate(self, scope: Scope) -> Any:
         """Return the expression's value; raise ExpressionError, in words, where it has none."""
+        if self._path is not None:
+            value = _look_up(scope.names, self._path)
+            if type(value) in _AS_IT_IS or (type(value) is int and -(2**63) <= value < 2**63):
+                return value
         if self._nesting:
             widest, size_bytes = scope.extent()
             widest = max(widest, self._written_out)
@@ -198,7 +220,7 @@ class Expression:
                     f"more than the {MOST_STEPS:,} allowed"
                 )
         try:
-            return self._program.execute(scope.context)
+            return self._program.execute(self._context_of(scope))
         except KeyError as error:
             where = self._lacking(scope, str(error.args[0]) if error.args else "")
             raise ExpressionError(f"`{self.text}`: there is no {error}{where}; has(…) asks whether there is") from None
@@ -207,6 +229,21 @@ class Expression:
             if said.startswith("No such overload"):
                 said = f"values of kinds that don't go together are compared or combined{self._kinds(scope)}"
             raise ExpressionError(f"`{self.text}`: {said}") from None
+
+    def _context_of(self, scope: Scope) -> cel.Context:
+        """Return the values that it names, converted: only those members of an event's data that it can reach.
+
+        To convert a whole event costs many times what most expressions do.
+        """
+        if self._members.get("data", _ABSENT) is None or not self._members.keys() <= scope.names.keys():
+            return scope.context
+        seen: dict[str, Any] = {}
+        for name, members in self._members.items():
+            value = scope.names[name]
+            if members is not None and isinstance(value, Mapping):
+                value = {member: value[member] for member in members if member in value}
+            seen[name] = value
+        return cel.Context(variables=seen)
 
     def _paths(self) -> dict[str, list[str]]:
         """Return the values that it names, such as `data.order.total`, with their parts, in their order."""

@@ -99,9 +99,10 @@ class Gates:
         self._rule_of = rule_of
         self._on_change = on_change
         self._dispatch: Hands
-        self._aside: dict[str, list[Waiting]] = {}
+        self._aside: dict[str, dict[str, Waiting]] = {}
         """The runs, by trigger, of which a gate is finding out whether they may start; in the store they are queued."""
-        self._count_aside = 0
+        self._trigger_of: dict[str, str] = {}
+        """The triggers of these, by run."""
         self._wanted = _Wanted(set(), all=True)
         self._changed = asyncio.Event()
         self._changed.set()
@@ -161,16 +162,27 @@ class Gates:
                 return True
         return False
 
+    def is_aside(self, run_id: str) -> bool:
+        """Tell whether a queued run was taken from the queue, as a gate is finding out whether it may start."""
+        return run_id in self._trigger_of
+
+    def take_out(self, run_id: str) -> None:
+        """Forget such a run, as something else becomes of it."""
+        trigger = self._trigger_of.pop(run_id, None)
+        if trigger is not None:
+            del self._aside[trigger][run_id]
+            if not self._aside[trigger]:
+                del self._aside[trigger]
+
     # Keeping
 
     def _keep(self, waiting: Waiting, verdict: Verdict) -> None:
         run = waiting.run
         if not isinstance(verdict, Later):
             self._answer(run, verdict)
-        elif self._count_aside < MOST_ASIDE:
-            self._dispatch.moves(run.id)
-            self._aside.setdefault(run.trigger, []).append(waiting)
-            self._count_aside += 1
+        elif len(self._trigger_of) < MOST_ASIDE:
+            self._aside.setdefault(run.trigger, {})[run.id] = waiting
+            self._trigger_of[run.id] = run.trigger
         else:
             self._hold(run, Hold(code="gate_asked", reason="held: what it waits for is being asked"))
 
@@ -221,10 +233,8 @@ class Gates:
     def _offer_aside(self, names: Collection[str] | None) -> None:
         """Put the runs of which a gate was finding out back in line."""
         for name in [name for name in self._aside if names is None or name in names]:
-            back = self._aside.pop(name)
-            self._count_aside -= len(back)
-            for waiting in back:
-                self._dispatch.moved(waiting.run.id)
+            for run_id, waiting in self._aside.pop(name).items():
+                del self._trigger_of[run_id]
                 if not self._dispatch.was_replaced(waiting.run.id):
                     self._dispatch.offer(waiting.run, waiting.event)
 

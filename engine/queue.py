@@ -298,6 +298,13 @@ class Timeline:
         if len(self._runs) > 4 * WINDOW:
             self._trim()
 
+    def move(self, run_id: str, due_at: datetime) -> bool:
+        """Move a run of the window to an earlier time; return whether it is there."""
+        known = self._runs.get(run_id)
+        if known is not None:
+            self._push(known[1], due_at)
+        return known is not None
+
     def postpone(self, run: Run, due_at: datetime) -> None:
         """Put back a run that was taken, for a later time that the store may not know yet.
 

@@ -12,7 +12,8 @@ from msgspec import Struct
 class RunState(StrEnum):
     """Where a run stands. Who moves it there, and where a crash leaves it:
 
-    - `pending`: intake, while its debounce window is open. A crash keeps it, with its original deadline.
+    - `pending`: intake, while its window is open, or a throttle lets it wait. A crash keeps it, with its original
+      deadline.
     - `queued`: intake, or the queue when its time has come. A crash keeps it, in its place.
     - `held`: a gate says not now. A crash keeps it; the gate is asked again.
     - `running`: dispatch, in a commit before anything is started. After a crash its processes are ended,
@@ -125,10 +126,13 @@ class Run(Struct, frozen=True, kw_only=True):
     - `key`: with `trigger` and `origin` the unique key: the first event's key, or its id where it has none.
     - `rank`: its place in the queue; see `engine.decide.priority`.
     - `attempt`: attempts begun that count, the running one included; 0 before the first.
-    - `due_at`: not to be started before (debounce, retry); None when it is ready.
+    - `due_at`: not to be started before (debounce, batch, throttle, retry); None when it is ready.
     - `closes_at`: the last instant to which joining events can put off a pending run.
-    - `window`: the debounce key whose window it keeps open while pending.
-    - `event`: the latest event's id; `event_count` how many it is for.
+    - `expires_at`: where it has not begun by then, it expires; None: it waits for ever.
+    - `window`: the key of the debounce or batch whose window it keeps open while pending.
+    - `throttled`: its key at its trigger's throttle, where that lets it wait, or did.
+    - `event`: the latest event's id; `event_count` how many it is for; `event_bytes` of how much data in all, as far as
+    that was counted while its window was open.
     - `scheduled_for`: the due instant of a timer.
     - `process`, `process_started`: process id and kernel start time (clock ticks) of its process while it
     runs.
@@ -142,6 +146,7 @@ class Run(Struct, frozen=True, kw_only=True):
     key: str
     event: str
     event_count: int = 1
+    event_bytes: int = 0
     state: RunState
     code: str
     reason: str
@@ -150,8 +155,10 @@ class Run(Struct, frozen=True, kw_only=True):
     attempt: int = 0
     created_at: datetime
     due_at: datetime | None = None
+    expires_at: datetime | None = None
     closes_at: datetime | None = None
     window: str | None = None
+    throttled: str | None = None
     scheduled_for: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

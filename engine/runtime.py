@@ -51,6 +51,7 @@ from engine.jobs import Job, OnCrash
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
+from engine.marks import MarkKeeper
 from engine.operations import Changes, Operations, SourceMemory, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
@@ -60,6 +61,7 @@ from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run
+from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.steering import Steering
@@ -241,6 +243,7 @@ class Runtime:
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
         windows = Windows(await store.open_windows())
+        marks = MarkKeeper(store)
         backlog = Backlog(high=config.engine.queue.high, low=config.engine.queue.low)
         backlog.load(await store.waiting())
         run_logs = RunLogs(config.engine.data / "logs")
@@ -283,17 +286,23 @@ class Runtime:
             rule_of=lambda trigger: rules.get(trigger) or retired.get(trigger),
         )  # fmt: skip
         conditions.changed, conditions.anyone_waits = gates.changed, gates.anyone_waits
-        dispatch = self._dispatch = Dispatch(
+        shaper = Shaper(
+            clock=clock, store=store, journal=journal, marks=marks,
+            rule_of=lambda name: rules.get(name) or retired.get(name),
+        )  # fmt: skip
+        dispatch = self._dispatch = shaper.dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
             concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
-            reserve=config.engine.reserve.by_lane(), backlog=backlog,
+            reserve=config.engine.reserve.by_lane(), backlog=backlog, shaper=shaper,
         )  # fmt: skip
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
+        await shaper.catch_up()
+        await marks.load()
         used = self._used_sources()
         intake = Intake(
-            clock=clock, journal=journal, starter=dispatch, windows=windows, rules=rules,
+            clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
@@ -374,6 +383,7 @@ class Runtime:
                     inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(conditions.run, name="conditions")
                     inner.start_soon(maintenance.run, store, name="maintenance")
+                    inner.start_soon(shaper.run, name="shaping")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")

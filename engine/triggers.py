@@ -19,10 +19,13 @@ PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 LOWEST_PRIORITY, NORMAL_PRIORITY, HIGH_PRIORITY, HIGHEST_PRIORITY = 0, 5, 8, 9
 
 
+SHAPING = frozenset({"debounce", "batch", "throttle", "rate_limit", "dedupe"})
+"""The gates that shape what events become."""
+
 STARTING_GATES = frozenset({"conditions", "maintenance"})
 """Those of them that are asked when a run is about to start; its trace keeps which it passes by."""
 
-GATES = frozenset({"debounce", "pause"}) | STARTING_GATES
+GATES = SHAPING | {"pause"} | STARTING_GATES
 """The gates that a manual fire may leave out."""
 
 
@@ -117,16 +120,69 @@ Judge = Callable[[Event], Any]
 merges it, answers at once, and changes nothing."""
 
 
+class Edge(StrEnum):
+    """When a debounce runs: at the end of what comes close together, at its beginning, or both."""
+
+    TRAILING = "trailing"
+    LEADING = "leading"
+    BOTH = "both"
+
+
+class Take(StrEnum):
+    """What a run that gathered several events gets as its data.
+
+    That of the last event or of the first, a list of all, or one object in which later values win (the first level).
+    """
+
+    LAST = "last"
+    FIRST = "first"
+    ALL = "all"
+    MERGE = "merge"
+
+
 class Debounce(Struct, frozen=True, kw_only=True):
     """Gather events that come close together into one run.
 
-    The run starts when no further event came for `wait_s`, and at the latest `max_wait_s` after the first
-    (None: no bound). Events with different values of `key`, a CEL expression or a function, are gathered apart.
+    The run starts when no further event came for `wait_s`, at the latest `max_wait_s` after the first (None: no
+    bound), and at once with the event that makes `max_events` of them. Events with different values of `key`, a CEL
+    expression or a function, are gathered apart.
     """
 
     wait_s: float
     max_wait_s: float | None = None
+    max_events: int | None = None
+    edge: Edge = Edge.TRAILING
+    take: Take = Take.LAST
     key: str | Judge | None = None
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """Gather `size` events into one run, or those that came within `wait_s` of the first.
+
+    With `size_bytes`, it starts at once when their data is so much, as JSON, in all.
+    """
+
+    size: int
+    wait_s: float
+    size_bytes: int | None = None
+    take: Take = Take.ALL
+    key: str | Judge | None = None
+
+
+class Rate(Struct, frozen=True, kw_only=True):
+    """`limit` in `per_s` seconds, with `burst` at once after a rest, for each value of `key`."""
+
+    limit: int
+    per_s: float
+    burst: int
+    key: str | Judge | None = None
+
+
+class Dedupe(Struct, frozen=True, kw_only=True):
+    """Run one of the events that have an equal `key` and come within `window_s` of the first."""
+
+    key: str | Judge
+    window_s: float
 
 
 class Mode(StrEnum):
@@ -205,6 +261,9 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
     - `preset`: the preset that it names; all that it has from there stands in the other fields.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
+    - `dedupe`, `rate_limit`, `debounce` or `batch`, `throttle`: how its events are shaped, in this order; see
+      docs/shaping.md. A throttle lets runs wait, a rate limit drops events.
+    - `expires_s`: a run that has not begun so long after it was ready is ended as expired; None: it waits for ever.
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
     - `priority_from`: a template with CEL that gives it for each event; where that fails it is `priority`.
     - `max_waiting`: so many of its runs may wait; events that come then are dropped, and recorded. None: no limit.
@@ -225,7 +284,12 @@ class Trigger(Struct, frozen=True, kw_only=True):
     shared: SharedSource | None = None
     preset: str | None = None
     filter: str | Judge | None = None
+    dedupe: Dedupe | None = None
+    rate_limit: Rate | None = None
     debounce: Debounce | None = None
+    batch: Batch | None = None
+    throttle: Rate | None = None
+    expires_s: float | None = None
     adaptive: Adaptive | None = None
     conditions: tuple[str, ...] = ()
     hold_s: float | None = None

@@ -22,7 +22,9 @@ from engine.config.conditions import ConditionTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
+    BatchTable,
     DebounceTable,
+    DedupeTable,
     DefaultsTable,
     EngineSettings,
     HttpTable,
@@ -31,12 +33,14 @@ from engine.config.model import (
     OtherwiseTable,
     PresetTable,
     QueueTable,
+    RateLimitTable,
     ReserveTable,
     RetryChangeTable,
     RetryTable,
     Shared,
     SourceTable,
     StoreTable,
+    ThrottleTable,
     TriggerTable,
 )
 from engine.config.presets import standard
@@ -54,7 +58,8 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable,
     ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, MisfireTable, AdaptiveTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
+    DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.errors import Conflict, EngineError, NotFound
@@ -43,6 +44,7 @@ from engine.store.base import (
     RunFilter,
     Store,
     StoredEvent,
+    Throttled,
     TriggerStats,
 )
 from engine.store.changes import Change
@@ -217,6 +219,21 @@ class FakeStore(Store):
 
     async def open_windows(self) -> list[Run]:
         return []
+
+    async def expiring(self, *, limit: int) -> list[Run]:
+        return []
+
+    async def throttled(self, *, before: datetime) -> list[Throttled]:
+        return []
+
+    async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:
+        return {}
+
+    async def latest_marks(self, *, limit: int) -> dict[Place, Mark]:
+        return {}
+
+    async def has_marks_before(self, at: datetime) -> bool:
+        return False
 
     async def running(self) -> list[Run]:
         return []
@@ -478,6 +495,7 @@ class FakeOperations:
             "on": {"cron": "0 2 * * *"},
             "state": "active" if pause is None else "paused",
             "enabled": True,
+            "conditions": [{"name": "warehouse-up", "state": "hold", "reason": "connection refused", "shadow": False}],
             "paused": None if pause is None else pause_view(pause),
             "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",

@@ -29,8 +29,10 @@ from engine.gates import Gates
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.marks import MarkKeeper
 from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
 from engine.runs import Lane, Run, Step
+from engine.shaping import Shaper
 from engine.store.base import Result
 from engine.store.changes import Change
 from engine.store.connection import Connection, translate
@@ -204,6 +206,7 @@ class Bench:
         self.backlog: Backlog
         self.gates: Gates
         self.dispatch: Dispatch
+        self.shaper: Shaper
         self.intake: Intake
         self.changed: list[str] = []
         self.ends: list[tuple[str, Step]] = []
@@ -276,6 +279,7 @@ async def bench(
     execute: Execute | None = None,
     act: Callable[[Run, Job], Awaitable[Outcome]] | None = None,
     boot: str = "boot-1",
+    most_marks: int = 1000,
     gates: Sequence[Gate] = (),
 ) -> AsyncIterator[Bench]:
     """Run a small engine on the store at `path`, which may hold what an earlier one left."""
@@ -290,21 +294,23 @@ async def bench(
     made = Bench(clock=clock, store=store, script=script)
     made.journal = Journal(store, clock)
     made.windows = Windows(await store.open_windows())
+    marks = MarkKeeper(store, most=most_marks)
+    made.shaper = Shaper(clock=clock, store=store, journal=made.journal, marks=marks, rule_of=rules.get)
     made.backlog = Backlog(high=high, low=low)
     made.backlog.load(await store.waiting())
     made.gates = Gates(
         clock=clock, journal=made.journal, store=store, rule_of=rules.get, gates=gates, on_change=made.changed.append
     )  # fmt: skip
-    made.dispatch = Dispatch(
+    made.dispatch = made.shaper.dispatch = Dispatch(
         boot=boot, clock=clock, journal=made.journal, store=store, windows=made.windows, jobs=known,
         execute=execute or script.execute, finish=lambda run, end: made.intake.finish(run, end),
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=made.note_end, on_backfilled=lambda run, step: None,
         limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
-        reserve=reserve, backlog=made.backlog,
+        reserve=reserve, backlog=made.backlog, shaper=made.shaper,
     )  # fmt: skip
     made.intake = Intake(
-        clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, rules=rules,
+        clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
         max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources, backlog=made.backlog,
     )  # fmt: skip
@@ -319,8 +325,11 @@ async def bench(
         async with anyio.create_task_group() as group:
             group.start_soon(write)
             try:
+                await made.shaper.catch_up()
+                await marks.load()
                 if dispatching:
                     await group.start(made.dispatch.run)
+                    group.start_soon(made.shaper.run)
                 await made.settle()
                 yield made
             finally:

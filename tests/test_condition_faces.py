@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine import Engine
 from engine.config import load
 from engine.decide.conditions import Joins, OnError
 from engine.errors import ConfigError
@@ -17,6 +18,8 @@ from tests.fake_operations import FakeOperations
 from tests.http_client import Client
 from tests.test_cli import Running, ask, here, running  # noqa: F401 - fixtures
 from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
+from tests.test_plan import compare
+from tests.test_plan import read as read_sent
 from tests.test_runtime import comes_to, configured, fire, free_port
 from tests.test_runtime import operations as operations_of
 from tests.test_runtime import running as engine_running
@@ -223,3 +226,46 @@ async def test_an_engine_holds_runs_over_a_restart_and_lets_them_go(tmp_path: Pa
         assert (await comes_to(engine, held, RunState.HELD)).code == "condition"
         (tmp_path / "open").touch()
         await comes_to(engine, held, RunState.SUCCEEDED)
+
+
+async def test_a_held_run_is_shown_with_how_its_conditions_are_now(
+    operations: FakeOperations,  # noqa: F811
+    client: Client,  # noqa: F811
+) -> None:
+    held = operations.add_run(state=RunState.HELD)
+    shown = (await client.ask("GET", f"{V1}/runs/{held.id}")).json
+    assert [one["name"] for one in shown["conditions"]] == ["warehouse-up"]
+    ended = operations.add_run(state=RunState.SUCCEEDED)
+    assert "conditions" not in (await client.ask("GET", f"{V1}/runs/{ended.id}")).json
+
+
+def test_a_plan_tells_of_changed_conditions(tmp_path: Path) -> None:
+    other = WHOLE.replace('every = "5s"', 'every = "6s"').replace("load_max = 100", "load_max = 200")
+    other = other.replace('otherwise = { hold = "2h" }', 'otherwise = { hold = "3h" }')
+    other = other.replace('not = "either"', 'not = "quiet"') + '[conditions.more]\ncheck.file = "x"\n'
+    view = compare(read_sent(WHOLE, tmp_path), read_sent(other, tmp_path))
+    assert view["changes"]
+    keys = {change["key"]: (change["from"], change["to"]) for change in view["settings"]}
+    assert keys["conditions.warehouse-up.every"] == ("5s", "6s")
+    assert keys["conditions.quiet.check.resources.load_max"] == (100.0, 200.0)
+    assert keys["conditions.neither.not"] == (["either"], ["quiet"])
+    assert "conditions.more.check" in keys
+    (trigger,) = view["triggers"]
+    assert trigger["keys"] == [{"key": "otherwise.hold", "from": "2h", "to": "3h"}]
+
+
+async def test_a_program_names_the_conditions_of_its_configuration(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, conditions={"never": {"check": {"file": str(tmp_path / "no")}}})
+
+    @engine.job
+    async def work(run: object) -> None:
+        """Do nothing."""
+
+    engine.add_trigger("t", job=work, manual={}, conditions=["never"])
+    with pytest.raises(ConfigError, match="there is no such condition"):
+        engine.add_trigger("u", job=work, manual={}, conditions=["nevr"])
+    async with engine:
+        (run,) = await engine.wait(await engine.fire("t"))
+        assert (run.state, run.code) == (RunState.SKIPPED, "condition")
+        (run,) = await engine.wait(await engine.fire("t", bypass=["conditions"]))
+        assert run.state is RunState.SUCCEEDED

@@ -417,3 +417,37 @@ def test_what_does_not_go_together_is_told_with_its_kinds(text: str, data: Any, 
     with pytest.raises(ExpressionError) as wrong:
         value(text, data)
     assert says in str(wrong.value)
+
+
+# What is converted for an expression is what it can reach, and its value is that of the whole
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+TEXTS = (
+    "data.a", "data.a.b", " data.a ", "data.a == data.b", "has(data.a) && has(data.b.c)", "data", "data.size() > 1",
+    "'a' in data", "data['a']", "[1, 2].all(data, data > 0) ? 1 : 0", "event.subject + string(size(data.a))",
+    "data . a", "data.exists(k, k == 'a')", "data.a.data", "data.data.a", "!has(data.a) || data.a == null",
+    "{'data': data.a}.data", "event.subject", "event.key", "now > event.time", "data.a // data\n", "'data' + data.b",
+)  # fmt: skip
+
+
+@given(data=st.dictionaries(st.sampled_from(["a", "b", "data"]), VALUES, max_size=3), text=st.sampled_from(TEXTS))
+def test_an_expression_sees_of_its_values_all_that_it_can_reach(data: dict[str, Any], text: str) -> None:
+    at = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    names = {"event": {"subject": "s", "key": None, "time": at, "id": "1"}, "data": data, "now": at}
+
+    def value(whole: bool) -> tuple[str, Any]:
+        one = Expression(text)
+        if whole:
+            one._path, one._members = None, {"data": None}
+        try:
+            found = one.evaluate(Scope(names))
+        except ExpressionError as error:
+            return "error", str(error)
+        return type(found).__name__, found
+
+    assert value(whole=False) == value(whole=True)

@@ -11,9 +11,11 @@ import pytest
 from engine.decide.gates import LATER, PASS, Hold, Pass, Skip, Verdict, bypassed, decided, held_since
 from engine.decide.rules import Rule
 from engine.runs import HELD_BY_HAND, Run, RunState, Step
+from engine.steering import Steering
 from engine.store.changes import Hold as HoldRun
 from engine.testing import VirtualClock
 from tests.organs import Bench, bench, event, job, trigger
+from tests.test_lanes import Lanes
 
 JOBS = [job(), job("sweep")]
 RULES = [trigger("a", source="a"), trigger("b", source="b"), trigger("c", source="c", job="sweep")]
@@ -214,3 +216,43 @@ async def test_a_run_remembers_what_it_passes_by_and_since_when_it_is_held(tmp_p
         assert tuple(bypassed(run)) == ("conditions",)
         assert held_since(run, "shut") == at
         assert held_since(run, "other") is None
+
+
+async def test_a_run_of_a_backfill_is_held_and_goes_on_in_its_lane(tmp_path: Path) -> None:
+    door = Door("bake", verdict=LATER)
+    async with bench(
+        tmp_path / "e.db", triggers=[trigger("bake"), trigger("b", source="b")], gates=[door], concurrency=1
+    ) as desk:
+        lanes = Lanes(desk)
+        late = await lanes.late()
+        assert (await state(desk, late))[0] is RunState.QUEUED
+        assert not desk.dispatch._backfills.waiting, "it keeps nobody from a slot, and counts no time"
+        door.verdict = SHUT
+        desk.gates.changed(None)
+        await desk.settle()
+        assert (await state(desk, late))[0] is RunState.HELD
+        (live,) = await made(desk, "b")
+        assert lanes.going == {live}
+        door.verdict = PASS
+        desk.gates.changed(None)
+        await lanes.end(live)
+        assert lanes.going == {late}
+        await lanes.end(late)
+        assert (await state(desk, late))[0] is RunState.SUCCEEDED
+
+
+async def test_a_run_may_be_cancelled_while_a_gate_finds_out(tmp_path: Path) -> None:
+    door = Door("a", verdict=LATER)
+    async with bench(tmp_path / "e.db", triggers=RULES, jobs=JOBS, gates=[door]) as desk:
+        (asked,) = await made(desk, "a")
+        steering = Steering(
+            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch, rules=desk.intake._rules,
+            retired={}, ageing_s=60.0, finish=desk.intake.finish,
+        )  # fmt: skip
+        run = await steering.cancel(asked)
+        assert run.state is RunState.CANCELLED, "it does not wait for the answer"
+        door.verdict = PASS
+        desk.gates.changed(None)
+        await desk.settle()
+        assert not desk.script.begun
+        assert not await desk.gates.anyone_waits(None)

@@ -109,9 +109,8 @@ def test_what_a_calendar_takes_away_is_told_of_in_ranges_and_only_while_the_trig
     account = Account(schedule=schedule, periods=[off], dealt=None, now=friday + timedelta(days=9))
     lines = list(account.lines(friday, friday + timedelta(days=4), []))
     assert [(line.verdict, line.count, line.at) for line in lines] == [
-        ("waiting", 4, friday),
+        ("waiting", 8, friday),
         ("excluded", 6, friday + timedelta(days=1)),
-        ("waiting", 4, friday + timedelta(days=3)),
     ]
     assert lines[1].last == friday + timedelta(days=2, hours=18)
     assert "closed" in lines[1].reason
@@ -293,24 +292,34 @@ async def test_why_tells_what_a_trigger_on_a_source_met_and_what_its_gates_saw(t
         assert "Way out: resume --tag TAG" in said
 
 
+def told_of(found: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return the lines of records; those of ranges may be cut by pages."""
+    return [(one["at"], one["count"]) for one in found["items"] if one["verdict"] != "not_run"]
+
+
+def in_ranges(found: dict[str, Any]) -> int:
+    return sum(one["count"] for one in found["items"] if one["verdict"] == "not_run")
+
+
 async def test_pages_of_a_timer_hold_each_instant_once(tmp_path: Path) -> None:
     async with running(configured(tmp_path, CONFIG)) as engine:
-        while len((await why(engine, "tick"))["items"]) < 5:
+        while len(told_of(await why(engine, "tick"))) < 5:
             await engine.clock.sleep(0.2)
-        end = engine.clock.now()
+        # What has fired is recorded; what fires just now may be or not.
+        end = engine.clock.now() - timedelta(seconds=1)
+        while any(one["code"] == "waiting" for one in (await why(engine, "tick", end=end))["items"]):
+            await engine.clock.sleep(0.2)
         whole = await why(engine, "tick", end=end)
-        pages, cursor, count = [], None, 0
+        pages, count, cursor = [], 0, None
         while True:
             page = await why(engine, "tick", end=end, limit=2, cursor=cursor)
-            pages += [(one["at"], one["count"], one["code"]) for one in page["items"] if one["verdict"] != "not_run"]
-            count += sum(one["count"] for one in page["items"] if one["verdict"] == "not_run")
+            pages += told_of(page)
+            count += in_ranges(page)
             if (cursor := page["next"]) is None:
                 break
-        assert pages == [
-            (one["at"], one["count"], one["code"]) for one in whole["items"] if one["verdict"] != "not_run"
-        ]
-        assert count == sum(one["count"] for one in whole["items"] if one["verdict"] == "not_run")
-        assert {one["code"] for one in whole["items"]} <= {"not_there", "succeeded", "started", "waiting", "due"}
+        assert pages == told_of(whole)
+        assert count == in_ranges(whole)
+        assert {one["code"] for one in whole["items"]} <= {"not_there", "succeeded", "started", "due"}
 
 
 async def test_doctor_names_a_due_instant_of_which_nothing_is_recorded(tmp_path: Path) -> None:

@@ -177,13 +177,13 @@ async def test_held_runs_and_windows_of_the_api_survive_a_restart(tmp_path: Path
 async def test_where_the_engine_was_away_at_the_end_only_the_latest_runs(tmp_path: Path) -> None:
     path, latest = tmp_path / "e.db", window(opens_s=0, after=After.LATEST)
     async with desk(path, latest) as made:
-        made.maintenance._note_latest = lambda run: None  # type: ignore[method-assign]  # it died before they gave way
+        made.maintenance._latest.note = lambda run: False  # type: ignore[method-assign]  # it died before they gave way
         runs = [await made.emit("a") for _ in range(4)]
         assert await made.states(*runs) == ["held"] * 4
     async with desk(path, latest, at=AT + timedelta(seconds=8000)) as made:
         assert await made.states(*runs) == ["skipped"] * 3 + ["succeeded"]
         await made.bench.advance(60)
-        assert made.maintenance._latest == {}
+        assert "a" not in made.maintenance._latest
 
 
 async def test_an_override_lets_runs_go_and_when_it_ends_the_window_holds_again(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.decide.shaping import Window, Windows, first_due, next_due
+from engine.decide.shaping import Window, Windows, first_due, next_due, of_debounce
 from engine.runs import Run, RunState
 from engine.testing.store_contract.material import a_run, an_event
 from engine.triggers import Debounce
@@ -32,14 +32,14 @@ def pending(**fields: Any) -> Run:
 
 
 def test_a_window_is_due_a_wait_after_its_latest_event() -> None:
-    rule = Debounce(wait_s=2.0)
+    rule = of_debounce(Debounce(wait_s=2.0))
     due_at, closes_at = first_due(rule, at(0))
     assert (due_at, closes_at) == (at(2), None)
     assert next_due(rule, at(1.5), closes_at) == at(3.5)
 
 
 def test_events_put_a_window_off_up_to_max_wait_after_the_first_and_no_further() -> None:
-    rule = Debounce(wait_s=2.0, max_wait_s=5.0)
+    rule = of_debounce(Debounce(wait_s=2.0, max_wait_s=5.0))
     due_at, closes_at = first_due(rule, at(0))
     assert (due_at, closes_at) == (at(2), at(5))
     assert next_due(rule, at(2.5), closes_at) == at(4.5)
@@ -48,11 +48,11 @@ def test_events_put_a_window_off_up_to_max_wait_after_the_first_and_no_further()
 
 
 def test_a_max_wait_shorter_than_the_wait_bounds_the_first_event_too() -> None:
-    assert first_due(Debounce(wait_s=10.0, max_wait_s=3.0), at(0)) == (at(3), at(3))
+    assert first_due(of_debounce(Debounce(wait_s=10.0, max_wait_s=3.0)), at(0)) == (at(3), at(3))
 
 
 def test_no_wait_at_all_is_due_at_once() -> None:
-    assert first_due(Debounce(wait_s=0.0), at(7)) == (at(7), None)
+    assert first_due(of_debounce(Debounce(wait_s=0.0)), at(7)) == (at(7), None)
 
 
 GAPS = st.lists(st.floats(0.0, 20.0, allow_nan=False), max_size=30)
@@ -62,7 +62,7 @@ GAPS = st.lists(st.floats(0.0, 20.0, allow_nan=False), max_size=30)
 def test_runs_and_their_events_are_those_of_the_obvious_rule(
     gaps: list[float], wait_s: float, max_wait_s: float | None
 ) -> None:
-    rule = Debounce(wait_s=wait_s, max_wait_s=max_wait_s)
+    rule = of_debounce(Debounce(wait_s=wait_s, max_wait_s=max_wait_s))
     times, now = [], NOON
     for gap in gaps:
         now += timedelta(seconds=gap)

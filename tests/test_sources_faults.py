@@ -21,6 +21,7 @@ from engine.events import Event
 from engine.following import Followers
 from engine.intake import Intake
 from engine.journal import Journal
+from engine.marks import MarkKeeper
 from engine.operations import Changes, SourceMemory
 from engine.plugin import Source, SourceContext
 from engine.sources import Routes, Sources
@@ -381,8 +382,8 @@ async def test_a_source_that_emits_as_fast_as_it_can_delays_no_other(tmp_path: P
     journal = Journal(store, SystemClock())
     async with bench(tmp_path / "unused.db") as desk:
         intake = Intake(
-            clock=SystemClock(), journal=journal, starter=desk.dispatch, windows=desk.windows, rules={}, hearing=[],
-            followers=Followers((), {}, {}), max_data_bytes=1000, ageing_s=60.0,
+            clock=SystemClock(), journal=journal, starter=desk.dispatch, windows=desk.windows, marks=MarkKeeper(store),
+            rules={}, hearing=[], followers=Followers((), {}, {}), max_data_bytes=1000, ageing_s=60.0,
         )  # fmt: skip
         made = Sources(
             clock=SystemClock(), sources=[("flood", Acts(act=flood)), ("good", Acts(act=good))], door=intake,

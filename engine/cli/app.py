@@ -23,6 +23,7 @@ from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
+from engine.triggers import GATES
 
 
 class Commands(TyperGroup):
@@ -117,7 +118,7 @@ def fire(
     priority: Annotated[str | None, typer.Option(help="0 to 9, low, normal, high or critical.")] = None,
     bypass: Annotated[
         list[str] | None,
-        typer.Option(help="A gate to leave out: debounce, pause, conditions or maintenance. Repeatable."),
+        typer.Option(help=f"A gate to leave out: {', '.join(sorted(GATES))}. Repeatable."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its runs; fail where one does.")] = False,
     config: ConfigFiles = None,

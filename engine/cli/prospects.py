@@ -24,9 +24,10 @@ _HOURS = "0     6     12    18    "
 _COLUMNS = (
     ("waited", "wait"), ("skipped", "skipped"), ("replaced", "replaced"), ("cancelled", "cancelled"),
     ("missed", "missed"), ("paused", "paused"),
-    ("filtered", "filtered"), ("timed_out", "time out"), ("interrupted", "interrupted"), ("unfinished", "unstarted"),
+    ("filtered", "filtered"), ("deduplicated", "repeated"), ("rate_limited", "too many"),
+    ("timed_out", "time out"), ("interrupted", "interrupted"), ("unfinished", "unstarted"),
 )  # fmt: skip
-_NOT_RUN = ("skipped", "missed", "paused", "filtered", "unfinished")
+_NOT_RUN = ("skipped", "missed", "paused", "filtered", "deduplicated", "rate_limited", "unfinished")
 _TITLES = {
     "waits": "Wait for a slot, or for maintenance",
     "interrupted": "Interrupted, as the engine stops",
@@ -37,6 +38,8 @@ _TITLES = {
     "missed": "Missed",
     "paused": "Held off by a pause",
     "filtered": "Filtered out",
+    "deduplicated": "Repeats, not run again",
+    "rate_limited": "Dropped by a rate limit",
     "unfinished": "Not started by the end",
 }
 

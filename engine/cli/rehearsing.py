@@ -82,6 +82,8 @@ def _test_offline(config: Config, name: str, value: dict[str, Any]) -> dict[str,
     from engine.http.rehearsal_routes import rehearsed_view
     from engine.intake import Intake, Starter
     from engine.journal import Journal
+    from engine.marks import MarkKeeper
+    from engine.store.base import Store
 
     class Idle:
         """Has every slot free, and no gate to ask."""
@@ -91,7 +93,7 @@ def _test_offline(config: Config, name: str, value: dict[str, Any]) -> dict[str,
         def __getattr__(self, _: str) -> Any:
             return lambda *args, **more: None
 
-        def claim(self, job: str, *, past_pause: bool = False) -> bool:
+        def claim(self, *args: Any, **more: Any) -> bool:
             return True
 
         def meet(self, *args: Any, **more: Any) -> Any:
@@ -100,8 +102,8 @@ def _test_offline(config: Config, name: str, value: dict[str, Any]) -> dict[str,
     rules = {each.name: Rule(each, config.jobs[each.job]) for each in config.triggers.values()}
     intake = Intake(
         clock=SystemClock(), journal=cast("Journal", None), starter=cast("Starter", Idle()), windows=Windows(),
-        rules=rules, hearing=(), followers=Followers((), {}, {}), max_data_bytes=config.http.max_body_bytes,
-        ageing_s=config.engine.ageing_s,
+        marks=MarkKeeper(cast("Store", None)), rules=rules, hearing=(), followers=Followers((), {}, {}),
+        max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
     )  # fmt: skip
     if unknown := value.keys() - _MEMBERS:
         raise CommandFailed(f"--event: unknown member {min(unknown)!r}", USAGE)

@@ -266,7 +266,7 @@ class Builder:
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
-            rule = Debounce(wait_s=debounce.wait, max_wait_s=debounce.max_wait, key=debounce.key)
+            rule = debounce.rule()
         elif debounce is not None:
             rule = Debounce(wait_s=debounce)
         return Trigger(
@@ -279,7 +279,12 @@ class Builder:
             shared=shared,
             preset=table.preset,
             filter=table.filter,
+            dedupe=None if table.dedupe is None else table.dedupe.rule(),
+            rate_limit=None if table.rate_limit is None else table.rate_limit.rule(),
             debounce=rule,
+            batch=None if table.batch is None else table.batch.rule(),
+            throttle=None if table.throttle is None else table.throttle.rule(),
+            expires_s=table.expires,
             adaptive=self._adaptive(name, table.adaptive, on),
             conditions=tuple(dict.fromkeys(table.conditions)),
             hold_s=self._hold(name, table),

@@ -45,10 +45,16 @@ from engine.triggers import (
     NORMAL_PRIORITY,
     PRIORITIES,
     Adaptive,
+    Batch,
     CatchUp,
+    Debounce,
+    Dedupe,
+    Edge,
     Misfire,
     Mode,
+    Rate,
     SharedSource,
+    Take,
     Trigger,
 )
 from engine.units import format_duration, parse_rate
@@ -276,9 +282,31 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
         Duration | None,
         Meta(ge=0, description="It starts at the latest this long after the first event. Default: no bound."),
     ] = None
+    max_events: Annotated[
+        int | None, Meta(ge=2, description="It starts at once when it has so many events. Default: no bound.")
+    ] = None
+    edge: Annotated[
+        Edge,
+        Meta(
+            description="When it runs: after the last event, at the first one (what follows it closely is dropped, and "
+            "recorded), or at the first one and again after the last."
+        ),
+    ] = Edge.TRAILING
+    take: Annotated[
+        Take,
+        Meta(
+            description="What the run gets as `data`: that of the last event or the first, a list of all, or one "
+            "object in which later values win."
+        ),
+    ] = Take.LAST
     key: Annotated[ExpressionText | None, Meta(description="Events with different values are gathered apart.")] = None
 
     def __post_init__(self) -> None:
+        if self.edge is Edge.LEADING:
+            for name, default in (("max_events", None), ("take", Take.LAST)):
+                if getattr(self, name) != default:
+                    hint = 'leave it out, or say edge = "both"'
+                    raise BadSetting(name, 'has no effect where edge is "leading", as each run has one event', hint)
         if self.max_wait is not None and self.max_wait < self.wait:
             raise BadSetting(
                 "max_wait",
@@ -286,6 +314,75 @@ class DebounceTable(Struct, frozen=True, kw_only=True):
                 f"which is {format_duration(self.wait)}",
                 "make wait shorter or max_wait longer",
             )
+
+    def rule(self) -> Debounce:
+        """Return it as the triggers know it."""
+        return Debounce(
+            wait_s=self.wait, max_wait_s=self.max_wait, max_events=self.max_events, edge=self.edge, take=self.take,
+            key=self.key,
+        )  # fmt: skip
+
+
+class BatchTable(Struct, frozen=True, kw_only=True):
+    """Gather events into runs of several."""
+
+    size: Annotated[int, Meta(ge=1, description="It starts at once when it has so many events.")]
+    wait: Annotated[Duration, Meta(ge=0, description="It starts at the latest this long after its first event.")]
+    bytes: Annotated[
+        Size | None,
+        Meta(ge=1, description="It starts at once when the data of its events is so much. Default: no bound."),
+    ] = None
+    take: Annotated[
+        Take,
+        Meta(
+            description="What the run gets as `data`: a list of all, that of the last event or the first, or one "
+            "object in which later values win."
+        ),
+    ] = Take.ALL
+    key: Annotated[ExpressionText | None, Meta(description="Events with different values are gathered apart.")] = None
+
+    def rule(self) -> Batch:
+        """Return it as the triggers know it."""
+        return Batch(size=self.size, wait_s=self.wait, size_bytes=self.bytes, take=self.take, key=self.key)
+
+
+class ThrottleTable(Struct, frozen=True, kw_only=True):
+    """Let runs wait, so that not too many start; none is dropped."""
+
+    limit: Annotated[int, Meta(ge=1, description="So many runs in `per`, evenly spread.")]
+    per: Annotated[Duration, Meta(gt=0, description="The time in which they start.")]
+    burst: Annotated[int, Meta(ge=1, description="So many start at once after a rest.")] = 1
+    key: Annotated[ExpressionText | None, Meta(description="Events with different values are counted apart.")] = None
+
+    def rule(self) -> Rate:
+        """Return it as the triggers know it."""
+        return Rate(limit=self.limit, per_s=self.per, burst=self.burst, key=self.key)
+
+
+class RateLimitTable(Struct, frozen=True, kw_only=True):
+    """Drop events where too many come, and record each."""
+
+    limit: Annotated[int, Meta(ge=1, description="So many events pass in `per`.")]
+    per: Annotated[Duration, Meta(gt=0, description="The time in which they pass.")]
+    burst: Annotated[
+        int | None, Meta(ge=1, description="So many pass at once after a rest. Default: as many as `limit`.")
+    ] = None
+    key: Annotated[ExpressionText | None, Meta(description="Events with different values are counted apart.")] = None
+
+    def rule(self) -> Rate:
+        """Return it as the triggers know it."""
+        return Rate(limit=self.limit, per_s=self.per, burst=self.burst or self.limit, key=self.key)
+
+
+class DedupeTable(Struct, frozen=True, kw_only=True):
+    """Run one of the events that are alike."""
+
+    key: Annotated[ExpressionText, Meta(description="Events with equal values are alike.")]
+    window: Annotated[Duration, Meta(gt=0, description="So long after the first, others like it are not run.")]
+
+    def rule(self) -> Dedupe:
+        """Return it as the triggers know it."""
+        return Dedupe(key=self.key, window_s=self.window)
 
 
 class AdaptiveTable(Struct, frozen=True, kw_only=True):
@@ -423,6 +520,18 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         Duration | DebounceTable | None,
         Meta(ge=0, description="Gather events that come close together into one run."),
     ] = None
+    batch: Annotated[BatchTable | None, Meta(description="Gather events into runs of several.")] = None
+    throttle: Annotated[
+        ThrottleTable | None, Meta(description="Let runs wait, so that not too many start; none is dropped.")
+    ] = None
+    rate_limit: Annotated[
+        RateLimitTable | None, Meta(description="Drop events where too many come, and record each.")
+    ] = None
+    dedupe: Annotated[DedupeTable | None, Meta(description="Run one of the events that are alike.")] = None
+    expires: Annotated[
+        Duration | None,
+        Meta(gt=0, description="A run that has not begun so long after it was ready is not run. Default: no bound."),
+    ] = None
     adaptive: Annotated[
         AdaptiveTable | None, Meta(description="Let the interval of its timer or polling source follow its runs.")
     ] = None
@@ -476,6 +585,9 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
                 f'found "{given}", expected a whole number from 0 to 9 or {names}, or an expression in {{{{ }}}}',
                 near(given, PRIORITIES),
             )
+        if self.batch is not None and self.debounce is not None:
+            found = "stands beside debounce, and an event can be gathered by one of them"
+            raise BadSetting("batch", found, "leave one out; a debounce has max_events, a batch has wait")
 
 
 class PresetTable(TriggerTable, frozen=True, kw_only=True):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import replace
 
 from engine.decide.functions import Function
 from engine.decide.priority import priority_of
+from engine.decide.shaping import Gathering, gathering_of
 from engine.errors import ExpressionError
 from engine.events import Event
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
 from engine.jobs import Job
-from engine.triggers import Judge, Trigger
+from engine.triggers import SHAPING, Judge, Trigger
+
+LONGEST_KEY = 1024
+"""Characters of a gate's key that are kept; of longer ones the last are a hash of the whole."""
 
 _NO_REQUEST = {"method": "", "headers": {}, "query": {}, "remote": ""}
 
@@ -20,20 +26,30 @@ _NO_REQUEST = {"method": "", "headers": {}, "query": {}, "remote": ""}
 class Rule:
     """A trigger with its job and its compiled expressions, or the functions that stand for them.
 
-    `disabled` says why it runs nothing, or is None where it does.
+    `disabled` says why it runs nothing, or is None where it does. `shaped` tells whether anything but a filter stands
+    between its events and their runs; `gathering` is how they are gathered, None where each runs for itself.
 
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
-    __slots__ = ("_data", "_defaults", "disabled", "filter", "job", "key", "priority", "trigger")
+    __slots__ = (
+        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "priority", "shaped", "trigger",
+    )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
         self.disabled = why_disabled(trigger, job)
         self.filter = _compiled(trigger.filter)
-        self.key = None if trigger.debounce is None else _compiled(trigger.debounce.key)
         self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
+        self.gathering: Gathering | None = gathering_of(trigger)
+        gates = {name: getattr(trigger, name) for name in SHAPING}
+        self.shaped = trigger.expires_s is not None or any(gate is not None for gate in gates.values())
+        self.keys = {
+            name: compiled
+            for name, gate in sorted(gates.items())
+            if gate is not None and (compiled := _compiled(gate.key)) is not None
+        }
         self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults: dict[str, Any] | None = None
         if trigger.defaults:
@@ -99,11 +115,17 @@ class Rule:
             return self.filter.holds(_merged(event, scope))
         return self.filter is None or self.filter.holds(scope)
 
-    def key_of(self, event: Event, scope: Scope) -> str:
-        """Return the debounce key of an event, empty where there is none; raise ExpressionError where that fails."""
-        if isinstance(self.key, Function):
-            return self.key.key(_merged(event, scope))
-        return "" if self.key is None else render(self.key.evaluate(scope))
+    def keys_of(self, event: Event, scope: Scope, without: Collection[str] = ()) -> dict[str, str]:
+        """Return the keys of an event at the gates that have one, but for those `without`; raise ExpressionError where
+        one fails."""
+        return {gate: self._key(key, event, scope) for gate, key in self.keys.items() if gate not in without}
+
+    def _key(self, key: Expression | Function, event: Event, scope: Scope) -> str:
+        text = key.key(_merged(event, scope)) if isinstance(key, Function) else render(key.evaluate(scope))
+        if len(text) <= LONGEST_KEY:
+            return text
+        # Cut, but never to what another key is cut to.
+        return text[: LONGEST_KEY - 65] + "#" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def priority_of(self, event: Event, scope: Scope | None) -> tuple[int, str]:
         """Return the priority of an event's run as the trigger has it, and what went wrong where its template fails.

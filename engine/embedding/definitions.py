@@ -18,9 +18,11 @@ from engine.errors import ConfigError, NotFound, PluginError
 from engine.jobs import Job
 from engine.plugin import Plugin
 from engine.registry import Registry
-from engine.triggers import Trigger
+from engine.triggers import SHAPING, Trigger
 
 JobFunction = Callable[[Any], object]
+
+_STAND_IN = "event.id"
 
 _DEEPEST_NAME = 3
 """How deep functions may stand in settings in the place of names: `on={"run": {"job": [ship, bill]}}`."""
@@ -156,15 +158,17 @@ def _check_function(function: Any, place: Place, path: str) -> None:
 
 
 def _apart(settings: Mapping[str, Any], place: Place, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings without the functions that stand for expressions, and these: `filter`, `data`, `key`."""
+    """Return the settings without the functions that stand for expressions, and these, by their places."""
     plain = dict(settings)
     functions = {key: plain.pop(key) for key in ("filter", "data") if callable(plain.get(key))}
-    debounce = plain.get("debounce")
-    if isinstance(debounce, Mapping) and callable(debounce.get("key")):
-        plain["debounce"] = {key: value for key, value in debounce.items() if key != "key"}
-        functions["key"] = debounce["key"]
+    for gate in SHAPING:
+        table = plain.get(gate)
+        if isinstance(table, Mapping) and callable(table.get("key")):
+            # Something has to stand there where a key is required.
+            plain[gate] = {**table, "key": _STAND_IN}
+            functions[f"{gate}.key"] = table["key"]
     for key, function in functions.items():
-        shown = f"{path}.debounce.key" if key == "key" else f"{path}.{key}"
+        shown = f"{path}.{key}"
         _check_function(function, place, shown)
         if is_async(function):
             raise ConfigError([problem(place, shown, "is asynchronous; expected a function that answers at once")])
@@ -172,9 +176,10 @@ def _apart(settings: Mapping[str, Any], place: Place, path: str) -> tuple[dict[s
 
 
 def _with_functions(trigger: Trigger, functions: Mapping[str, Any]) -> Trigger:
-    changed = {key: function for key, function in functions.items() if key != "key"}
-    if "key" in functions and trigger.debounce is not None:
-        changed["debounce"] = replace(trigger.debounce, key=functions["key"])
+    changed = {}
+    for key, function in functions.items():
+        name, _, member = key.partition(".")
+        changed[name] = replace(getattr(trigger, name), **{member: function}) if member else function
     return replace(trigger, **changed)
 
 

@@ -61,7 +61,8 @@ class Engine:
     - `data`: the directory of the store and the run logs; one engine at a time works on it.
     - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
-    - `plugins`: classes of sources, timers and runners, and folders of plugin modules.
+    - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
+    - `plugins`: classes of sources, timers, runners and conditions, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
 
     Raises ConfigError with all that is wrong. It belongs to one event loop while it runs: from threads, use
@@ -77,6 +78,7 @@ class Engine:
         timezone: str | None = None,
         shutdown_grace: Span | None = None,
         defaults: Mapping[str, Any] | None = None,
+        conditions: Mapping[str, Mapping[str, Any]] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -86,9 +88,11 @@ class Engine:
             "data": data, "concurrency": concurrency, "timezone": timezone, "shutdown_grace": shutdown_grace,
             "plugins": folders or None,
         }  # fmt: skip
-        settings = {"engine": {key: value for key, value in table.items() if value is not None}}
+        settings: dict[str, Any] = {"engine": {key: value for key, value in table.items() if value is not None}}
         if defaults is not None:
             settings["defaults"] = dict(defaults)
+        if conditions is not None:
+            settings["conditions"] = dict(conditions)
         classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
         self._definitions = Definitions([Path(file) for file in files], settings, classes, caller(Path.cwd()))
         self._clock: Clock = clock or SystemClock()
@@ -182,8 +186,9 @@ class Engine:
 
         The source is `on`, as in config.toml (`on={"files": {"path": "inbox"}}`) or an instance of a plugin's class,
         or a keyword that is the name of any source or timer: `event="order.*"`, `cron="0 2 * * *"`. Every other
-        keyword is a key of `[triggers.NAME]`. In the place of `filter`, of `data` and of the `key` of a debounce may
-        stand a function of the event, which answers at once: what it raises is recorded, and the event is not run.
+        keyword is a key of `[triggers.NAME]`. In the place of `filter`, of `data` and of the `key` of a debounce (or a
+        batch, throttle, rate_limit, dedupe) may stand a function of the event, which answers at once: what it raises is
+        recorded, and the event is not run.
 
         What is defined in code is not stored: it comes again with the code. What is stored under its name is its: runs,
         the cursor of a timer, a pause. Raises ConfigError with all that is wrong.
@@ -353,7 +358,7 @@ class Engine:
         bypass: Collection[str] = (),
         request_id: str | None = None,
     ) -> Accepted:
-        """Run a trigger by hand. It obeys its filter and every gate that `bypass` does not name: debounce, pause.
+        """Run a trigger by hand. It obeys its filter and every gate that `bypass` does not name; see docs/shaping.md.
 
         The same `request_id` again is not fired again. Raises NotFound, Conflict (it is disabled), InvalidEvent and
         StoreUnavailable.

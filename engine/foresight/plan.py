@@ -13,6 +13,7 @@ from engine.clock import rfc3339
 from engine.config import Config
 from engine.config.schema import written
 from engine.config.shapes import Shape, fields_of
+from engine.decide.conditions import Named
 from engine.decide.schedule import schedule_of
 from engine.jobs import Job
 from engine.plugin import Plugin
@@ -24,7 +25,7 @@ MOST_INSTANTS = 10_000
 
 _TICK = timedelta(microseconds=1)
 _NOT_COMPARED = frozenset({"name", "source", "schedule", "shared", "defined_in", "pattern"})
-_RENAMED = {"runner": "run"}
+_RENAMED = {"runner": "run", "hold_s": "otherwise.hold"}
 
 Show = Callable[[Any], Any]
 """Returns a setting as JSON, with every secret masked."""
@@ -64,6 +65,9 @@ def plan(old: Config, new: Config, horizon: Horizon, *, show: Show, secrets_know
         for table in ("engine", "store", "http")
         for change in compare.changes(getattr(old, table), getattr(new, table), table)
     ]
+    for name in sorted(old.conditions.keys() | new.conditions.keys()):
+        before, after = (_written(side.conditions.get(name)) for side in (old, new))
+        settings += compare.changes(before, after, f"conditions.{name}")
     return {
         "from": rfc3339(horizon.start),
         "to": rfc3339(horizon.end),
@@ -114,6 +118,18 @@ def _in_words(field: str, value: Any, shape: Shape | None) -> Any:
     if shape is not None:
         return written(value, shape)
     return format_duration(value) if field.endswith("_s") else value
+
+
+def _written(one: Named | None) -> Mapping[str, Any]:
+    """Return a condition as the configuration writes it; of one that is not there, nothing."""
+    if one is None:
+        return {}
+    what = {"check": one.check} if one.joins is None else {one.joins.value: list(one.of)}
+    return {
+        **what, "every": format_duration(one.every_s), "timeout": format_duration(one.timeout_s),
+        "on_error": one.on_error.value, "shadow": one.shadow, "description": one.description, "tags": list(one.tags),
+        "enabled": one.enabled,
+    }  # fmt: skip
 
 
 def _named(

@@ -1,7 +1,7 @@
 """The simulation: the engine's deciders over a time that nobody waits for.
 
 `agenda` holds what is to happen when, `timetable` follows the schedules, `running` has the slots. Everything that is
-decided is decided by what the running engine asks too: schedules, the misfire rule, pauses, filters, debounce windows,
+decided is decided by what the running engine asks too: schedules, the misfire rule, pauses, filters, shaping,
 overlap, maintenance windows, limits and ranks. Runs are taken to last as long as they are said to, and to succeed. It
 begins with an idle engine.
 """
@@ -19,7 +19,6 @@ from engine.config import Config
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
 from engine.decide.schedule import schedule_of
-from engine.decide.shaping import Window, Windows, first_due, next_due
 from engine.decide.windows import MaintenanceWindow
 from engine.errors import EngineError, ExpressionError
 from engine.events import Event
@@ -29,13 +28,14 @@ from engine.foresight.course import Course
 from engine.foresight.durations import Durations
 from engine.foresight.line import Going
 from engine.foresight.running import Running
+from engine.foresight.shaping import Shaping
 from engine.foresight.tally import Tally
 from engine.foresight.timetable import Timetable
 from engine.foresight.upkeep import Upkeep
 from engine.jobs import Job
 from engine.plugin import Source
 from engine.runs import RunState
-from engine.triggers import Debounce, Pause, Trigger
+from engine.triggers import Pause, Trigger
 
 _TICK = timedelta(microseconds=1)
 _EVENT_TYPE = "engine.timer"
@@ -110,8 +110,9 @@ class Simulation:
             world.jobs.values(), concurrency=world.concurrency, ageing_s=world.ageing_s, agenda=agenda, tally=tally,
             ended=self._tell_followers, upkeep=self._upkeep,
         )  # fmt: skip
-        self._windows = Windows()
-        self._gathering: dict[str, Going] = {}
+        self._shaping = Shaping(
+            agenda=agenda, tally=tally, ageing_s=world.ageing_s, make=self._run, ready=self._running.ready
+        )
         self._runs = 0
         self._courses = {name: self._course(trigger, durations) for name, trigger in world.triggers.items()}
         follows: dict[str, Source] = {}
@@ -145,8 +146,7 @@ class Simulation:
             raise self._too_many()
         if over:
             self._running.tell_rest(agenda.end_us)
-            for run in self._gathering.values():
-                self._tally.left_waiting(run, "gathering")
+            self._shaping.tell_rest()
         return over
 
     # Triggers
@@ -169,9 +169,9 @@ class Simulation:
     def _arrive(self, course: Course, due_us: int, at_us: int, late: bool) -> None:
         """Decide what becomes of a due instant: a run, a place in a window, or nothing."""
         self._tally.came(course, at_us)
-        rule, debounce = course.rule, course.trigger.debounce
-        key = ""
-        if rule.filter is not None or rule.key is not None:
+        rule = course.rule
+        keys: dict[str, str] = {}
+        if rule.filter is not None or rule.keys:
             try:
                 event = _due_event(course, due_us, at_us)
                 scope = rule.scope(event, rule.data_of(event))
@@ -179,12 +179,12 @@ class Simulation:
                     text = "its filter" if rule.filter is None else rule.filter.text
                     self._tally.dropped(course, "filtered", due_us, at_us, f"filtered: {text} is false")
                     return
-                key = rule.key_of(event, scope)
+                keys = rule.keys_of(event, scope)
             except ExpressionError as error:
                 self._tally.dropped(course, "filtered", due_us, at_us, f"filtered: {error}")
                 return
-        if debounce is not None:
-            self._gather(course, debounce, key, due_us, at_us)
+        if rule.shaped:
+            self._shaping.shape(course, keys, due_us, at_us, late)
             return
         self._running.ready(self._run(course, due_us, at_us, late), at_us)
 
@@ -195,37 +195,6 @@ class Simulation:
             rank=rank(from_microseconds(at_us), course.trigger.priority, self._world.ageing_s),
             scheduled=course.schedule is not None, late=late, exempt=course.exempt,
         )  # fmt: skip
-
-    def _gather(self, course: Course, debounce: Debounce, key: str, due_us: int, at_us: int) -> None:
-        now = from_microseconds(at_us)
-        window = self._windows.find(course.trigger.name, key)
-        if window is not None:
-            window.due_at = next_due(debounce, now, window.closes_at)
-            window.count += 1
-            self._tally.joined(course)
-            return
-        due_at, closes_at = first_due(debounce, now)
-        run = self._run(course, due_us, at_us)
-        window = Window(
-            run=str(run.number), trigger=course.trigger.name, key=key, due_at=due_at, closes_at=closes_at,
-            priority=course.trigger.priority,
-        )  # fmt: skip
-        self._windows.open(window)
-        self._gathering[window.run] = run
-        self._agenda.push(to_microseconds(due_at), Phase.WINDOW, lambda at: self._close(window, at))
-
-    def _close(self, window: Window, at_us: int) -> None:
-        """Close a window whose time has come, or look again when it will have."""
-        due_us = to_microseconds(window.due_at)
-        if due_us > at_us:
-            self._agenda.push(due_us, Phase.WINDOW, lambda at: self._close(window, at))
-            return
-        self._windows.close(window)
-        run = self._gathering.pop(window.run)
-        run.events = window.count
-        run.ready_us = at_us
-        run.rank = rank(from_microseconds(at_us), run.course.trigger.priority, self._world.ageing_s)
-        self._running.ready(run, at_us)
 
     # From the end of a run to what follows
 
@@ -243,8 +212,8 @@ class Simulation:
             self._tally.dropped(course, "paused", at_us, at_us, pause.said_of(course.trigger.name))
             return
         self._tally.came(course, at_us)
-        if course.trigger.debounce is not None:
-            self._gather(course, course.trigger.debounce, "", at_us, at_us)
+        if course.rule.shaped:
+            self._shaping.shape(course, {}, at_us, at_us, False)
         else:
             self._running.ready(self._run(course, at_us, at_us), at_us)
 

@@ -16,7 +16,7 @@ from engine.runs import RunState
 
 NOTABLE = (
     "waits", "interrupted", "timed_out", "skipped", "replaced", "cancelled", "missed", "paused", "filtered",
-    "unfinished",
+    "deduplicated", "rate_limited", "unfinished",
 )  # fmt: skip
 """What a reader wants to see examples of, in the order in which it is told."""
 
@@ -50,6 +50,8 @@ class Counts(Struct, kw_only=True):
     missed: int = 0
     paused: int = 0
     filtered: int = 0
+    deduplicated: int = 0
+    rate_limited: int = 0
     running: int = 0
     unfinished: int = 0
     busy_us: int = 0
@@ -135,7 +137,7 @@ class Tally:
             self._see(_of_run(run, state, None))
 
     def dropped(self, course: Course, state: str, due_us: int, at_us: int, why: str, *, count: int = 1) -> None:
-        """Count due instants that come to no run: `state` is `missed`, `paused`, `filtered` or `skipped`."""
+        """Count due instants that come to no run: `state` is one of those, such as `missed`."""
         counts = self.counts[course.trigger.name]
         setattr(counts, state, getattr(counts, state) + count)
         if state in ("missed", "paused"):
@@ -183,8 +185,10 @@ def _reason(run: Going) -> str:
     if run.waits_for:
         until = f" until {shown(from_microseconds(run.until_us))}" if run.until_us >= 0 else ""
         return f"waits for {run.waits_for}{until}"
-    if run.started_us < 0 and run.course.trigger.debounce is not None:
+    if run.started_us < 0 and run.course.rule.gathering is not None:
         return "gathers what comes due"
+    if run.started_us < 0 and run.course.trigger.throttle is not None:
+        return "waits for its turn at the throttle"
     if run.late:
         return "makes up for instants that were missed"
     return "due" if run.scheduled else "follows from the end of a run"

@@ -88,6 +88,7 @@ class Account(Struct, frozen=True, kw_only=True):
             yield from sorted(found, key=lambda line: line.at)
 
     def _counted(self, schedule: Schedule, after: datetime, before: datetime) -> Iterator[Line]:
+        line: Line | None = None
         first = schedule.next(after)
         while first is not None and first < before:
             reason = self._why(first)
@@ -96,11 +97,22 @@ class Account(Struct, frozen=True, kw_only=True):
             if last is None or last < first:
                 last = first
             count, more = counted(schedule, first, last)
-            yield Line(
-                at=first, until=None if last == first else last, count=count, more=more, verdict=reason.verdict,
-                code=reason.code, reason=reason.said,
-            )  # fmt: skip
+            if line is not None and (line.verdict, line.code, line.reason) == (
+                reason.verdict,
+                reason.code,
+                reason.said,
+            ):
+                line = replace(line, until=last, count=line.count + count, more=line.more or more)
+            else:
+                if line is not None:
+                    yield line
+                line = Line(
+                    at=first, until=None if last == first else last, count=count, more=more, verdict=reason.verdict,
+                    code=reason.code, reason=reason.said,
+                )  # fmt: skip
             first = schedule.next(last)
+        if line is not None:
+            yield line
 
     def _excluded(self, schedule: Schedule, after: datetime, before: datetime) -> Iterator[Line]:
         line: Line | None = None

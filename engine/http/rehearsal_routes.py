@@ -56,7 +56,7 @@ async def replay_events(call: Call) -> Response:
     query(call.request).finish()
     fields = body(call.request, ("from", "to", "trigger", "limit", "cursor", "dry_run", "reason"))
     which, after, before, limit = _span(fields)
-    dry_run, reason = fields.flag("dry_run"), fields.text("reason", longest=LONGEST_REASON)
+    dry_run, reason = _flag(fields, "dry_run"), fields.text("reason", longest=LONGEST_REASON)
     fields.finish()
     found = await call.operations.store.events_after(which, after=after, before=before, limit=limit + 1)
     request_id = idempotency_key(call.request.headers)
@@ -73,19 +73,29 @@ def _span(fields: Fields) -> tuple[EventFilter, str, str, int]:
     """Return which events are meant, and after and before which ids."""
     start, end = fields.instant("from"), fields.instant("to")
     which, cursor = EventFilter(trigger=fields.slug("trigger")), fields.text("cursor")
-    limit = fields.number("limit", 1, MOST_AT_ONCE) if "limit" in fields else MOST_AT_ONCE
+    limit = fields.value("limit")
+    if limit is None:
+        limit = MOST_AT_ONCE
+    elif type(limit) is not int or not 1 <= limit <= MOST_AT_ONCE:
+        fields.fault("limit", f"limit must be a whole number from 1 to {MOST_AT_ONCE}")
     for name, instant in (("from", start), ("to", end)):
         if instant is None and name not in fields:
             fields.fault(name, f"{name} is missing: say from when to when events were received")
     if cursor is not None and not is_id(cursor):
         fields.fault("cursor", "cursor is what `next` said")
-    if start is None or end is None:
-        fields.finish()
-    elif end <= start:
+    if start is not None and end is not None and end <= start:
         fields.fault("to", "to must be later than from")
+    fields.finish()
     assert start is not None  # noqa: S101 - finish has raised
     assert end is not None  # noqa: S101 - finish has raised
-    return which, cursor or first_id_at(start), first_id_at(end), limit or MOST_AT_ONCE
+    return which, cursor or first_id_at(start), first_id_at(end), limit
+
+
+def _flag(fields: Fields, name: str) -> bool:
+    value = fields.value(name)
+    if value is not None and not isinstance(value, bool):
+        fields.fault(name, f"{name} must be true or false")
+    return value is True
 
 
 async def _replay_one(

@@ -84,6 +84,7 @@ def run_summary(run: Run, events: Sequence[str]) -> dict[str, Any]:
         "attempt": run.attempt,
         "created_at": _at(run.created_at),
         "due_at": _at(run.due_at),
+        "expires_at": _at(run.expires_at),
         "scheduled_for": _at(run.scheduled_for),
         "replay_of": replay_of(run),
         "started_at": _at(run.started_at),

@@ -16,7 +16,8 @@ from engine.decide.rules import Rule
 from engine.errors import Conflict, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.ids import new_id
-from engine.intake.drafts import Draft, Drafting
+from engine.intake.draft import Draft
+from engine.intake.drafts import Drafting
 from engine.journal import Journal
 from engine.runs import Run
 from engine.store.changes import Accept

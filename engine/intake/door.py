@@ -6,6 +6,7 @@ import asyncio
 import logging
 from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -23,7 +24,8 @@ from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcom
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
 from engine.intake.again import Again
-from engine.intake.drafts import LONGEST_NAME, Draft, Drafting, Pausing, Starter
+from engine.intake.draft import Draft
+from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
 from engine.intake.rehearsal import Rehearsal
 from engine.jobs import Job
 from engine.journal import Journal
@@ -32,12 +34,13 @@ from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
+from engine.triggers import SHAPING
 
 log = logging.getLogger("engine.intake")
 
 MANUAL_SOURCE = "manual"
-_NOT_FOR_BACKFILL = frozenset({"debounce"})
-"""A backfill runs each instant for itself."""
+_NOT_FOR_BACKFILL = SHAPING
+"""A backfill runs each instant for itself, at a pace of its own."""
 
 _TRIES = 3
 
@@ -58,6 +61,7 @@ class Intake:
         journal: Journal,
         starter: Starter,
         windows: Windows,
+        marks: MarkKeeping,
         rules: dict[str, Rule],
         hearing: Sequence[tuple[str, Source]],
         followers: Followers,
@@ -72,7 +76,8 @@ class Intake:
         self._starter = starter
         self._backlog = backlog or Backlog()
         self._drafting = Drafting(
-            starter=starter, windows=windows, pauses=pauses, backlog=self._backlog, max_data_bytes=max_data_bytes,
+            starter=starter, windows=windows, marks=marks, pauses=pauses, backlog=self._backlog,
+            max_data_bytes=max_data_bytes,
             ageing_s=ageing_s,
         )  # fmt: skip
         self._rules = rules
@@ -164,7 +169,7 @@ class Intake:
         errors = [self._end_due(draft, stored) for draft, stored in begun]
         for place, (firing, error) in enumerate(zip(firings, errors, strict=True)):
             if isinstance(error, Conflict):
-                errors[place] = await self._commit_due(firing)
+                errors[place] = await self._commit_due(firing, begun[place][0])
         return errors
 
     def _begin_due(self, firing: Firing) -> tuple[Draft | None, asyncio.Future[list[Accepted]] | Exception]:
@@ -191,15 +196,15 @@ class Intake:
                 self._hand_on(draft, stored.result()[0])
             else:
                 self._drafting.undo([draft])
-                if isinstance(error, Conflict):
-                    self._drafting.close_joined(draft)
         return error
 
-    async def _commit_due(self, firing: Firing) -> Exception | None:
-        """Decide anew what a due instant becomes, as a window that it joined was not there any more."""
+    async def _commit_due(self, firing: Firing, refused: Draft | None) -> Exception | None:
+        """Decide anew what a due instant becomes, as a window that it joined, or a mark, was another one."""
         events = [] if firing.event is None else [self._admit(firing.event, firing.source)]
         cursor, rules = Cursor(source=firing.source, value=firing.cursor), self._by_source.get(firing.source, ())
         try:
+            if refused is not None:
+                await self._drafting.learn(refused)
             await self._commit(
                 events, lambda _: rules, Origin.SCHEDULE, cursor=cursor, missed=firing.missed, reason=firing.reason,
                 caught_up=firing.caught_up,
@@ -333,9 +338,10 @@ class Intake:
                 answers = await stored
             except Conflict:
                 self._drafting.undo([draft])
-                if not (draft.joined or draft.in_the_way):
+                if not (draft.joined or draft.in_the_way or draft.claims):
                     raise
-                self._drafting.close_joined(draft)
+                with suppress(StoreUnavailable):  # it is decided anew once the store is back
+                    await self._drafting.learn(draft)
                 doubted.update(draft.in_the_way)
                 draft, stored = self._hand_in(run, end, rules, apart=set(doubted) if doubted else None)
             except BaseException:
@@ -410,10 +416,10 @@ class Intake:
                     self._hand_on_all(drafts, stored.result())
                 raise
             except Conflict:
-                # A window that we joined, or a run in our way, was not stored or is over in the store: decide anew.
+                # A window that we joined, a run in our way, or a mark is not what it was taken for: decide anew.
                 self._drafting.undo(drafts)
                 for draft in drafts:
-                    self._drafting.close_joined(draft)
+                    await self._drafting.learn(draft)
                     doubted.update(draft.in_the_way)
                 if attempt == _TRIES:
                     raise
@@ -440,9 +446,12 @@ class Intake:
             return
         self.accepted += 1
         stored = {outcome.run for outcome in answer.outcomes}
+        if draft.claims or draft.filled:
+            self._drafting.settle(draft)
         for run, event in draft.runs:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
+                # The marks name the run that was there; they are read when they are asked for.
                 self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
                 continue
             if draft.past_pause and run.state in WAITING:

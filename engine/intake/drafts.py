@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.backlog import Backlog
 from engine.clock import rfc3339
+from engine.decide.marks import Claim, Marks
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
-from engine.decide.shaping import Window, Windows, first_due, next_due
+from engine.decide.shaping import Windows
 from engine.errors import ExpressionError, InvalidEvent
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
+from engine.intake.draft import Draft
+from engine.intake.shaping import Shaping
 from engine.payload import encode_json
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
-from engine.store.changes import Entry, Join
-from engine.triggers import STARTING_GATES, Debounce, Pause
-from engine.units import format_duration, format_size
+from engine.triggers import STARTING_GATES, Edge, Pause
+from engine.units import format_size
 
 TIMER_TYPE = f"{RESERVED_PREFIX}timer"
 
 LONGEST_NAME = 1024
 """Characters that an event's type, subject, key and source may have."""
 
+_NO_KEYS: Mapping[str, str] = MappingProxyType({})
 _UNCAPPED = frozenset({Origin.BACKFILL, Origin.REPLAY})
 """What the cap on waiting runs of a trigger does not hold for."""
 
@@ -72,6 +75,10 @@ class Starter(Protocol):
         """Execute a run that was stored as running, in a claimed slot."""
         ...
 
+    def hasten(self, run_id: str, due_at: datetime) -> None:
+        """Take note that a pending run is due earlier, as its window is full."""
+        ...
+
     def let_pass(self, run: Run) -> None:
         """Start a run, when its turn comes, also while the engine is paused."""
         ...
@@ -93,41 +100,18 @@ class Pausing(Protocol):
         ...
 
 
-class Draft(Struct):
-    """What an event is to become, until it is durable: also what has to be undone where it does not."""
+class MarkKeeping(Protocol):
+    """What intake needs of the marks that gates keep."""
 
-    event: Event
-    data: bytes
-    outcomes: list[Outcome] = field(default_factory=list)
-    runs: list[tuple[Run, Event]] = field(default_factory=list)
-    joins: list[Join] = field(default_factory=list)
-    opened: list[Window] = field(default_factory=list)
-    joined: list[tuple[Window, datetime, datetime]] = field(default_factory=list)
-    may_start: bool = True
-    """Whether a run of it may take a free slot at once."""
-    apart: set[str] | None = None
-    """On the last try: runs that may not be there, those that this very change makes among them."""
-    in_the_way: list[str] = field(default_factory=list)
-    """The runs for which one of it is skipped, or whose place one takes."""
-    caught_up: bool = False
-    """Whether it makes up for a missed instant."""
-    fault: str = ""
-    """What went wrong with its priority at the trigger that is decided about."""
-    raised: list[tuple[Window, int]] = field(default_factory=list)
-    """The windows that it joined, with the priorities that they had."""
-    past_pause: bool = False
-    """Whether its runs start also while the engine is paused."""
-    seen: list[Seen] = field(default_factory=list)
-    """What the gates of the trigger that is decided on have seen so far."""
-    bypass: tuple[str, ...] = ()
-    """The gates that its runs pass by when their turn has come."""
+    known: Marks
 
-    def entry(self) -> Entry:
-        """Return it as the store takes it."""
-        return Entry(
-            event=self.event, data=self.data, outcomes=tuple(self.outcomes),
-            runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
-        )  # fmt: skip
+    async def learn(self, claims: Collection[Claim]) -> None:
+        """Read the marks of claims that were refused."""
+        ...
+
+    async def over(self, runs: Collection[str]) -> set[str]:
+        """Return which of these runs are not there, or gather no more."""
+        ...
 
 
 class Drafting:
@@ -137,11 +121,14 @@ class Drafting:
     """
 
     def __init__(
-        self, *, starter: Starter, windows: Windows, pauses: Pausing | None, backlog: Backlog, max_data_bytes: int,
+        self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
+        max_data_bytes: int,
         ageing_s: float,
     ) -> None:  # fmt: skip
         self._starter = starter
         self._windows = windows
+        self._marks = marks
+        self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
         self._max_data_bytes = max_data_bytes
@@ -196,9 +183,9 @@ class Drafting:
                 return _dropped(
                     trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
                 )
+        keys: Mapping[str, str] = _NO_KEYS
         scope = None
-        window_key = ""
-        if rule.filter is not None or (rule.key is not None and "debounce" not in bypass):
+        if rule.filter is not None or rule.keys:
             try:
                 scope = rule.scope(event, rule.data_of(event))
                 if rule.filter is not None:
@@ -208,7 +195,8 @@ class Drafting:
                         return _dropped(
                             trigger.name, EventOutcome.FILTERED, "filter_false", f"{rule.filter.text} is false"
                         )
-                window_key = rule.key_of(event, scope)[:LONGEST_NAME]
+                if rule.keys:
+                    keys = rule.keys_of(event, scope, bypass)
             except ExpressionError as error:
                 why = f"{error}; the event has no data" if event.data is None else str(error)
                 if rule.filter is not None and not draft.seen:
@@ -216,8 +204,8 @@ class Drafting:
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         own, draft.fault = rule.priority_of(event, scope)
         priority = effective(own, event.priority, trigger.priority_max)
-        if trigger.debounce is not None and "debounce" not in bypass:
-            return self._gather(draft, event, rule, trigger.debounce, origin, priority, window_key)
+        if rule.shaped:
+            return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
         return self._ready(draft, event, rule, origin, priority, reason)
 
     def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
@@ -226,60 +214,26 @@ class Drafting:
         new, event = draft.runs[0]
         draft.runs[0] = (replace(new, event_count=count, scheduled_for=run.scheduled_for), event)
 
-    def _gather(
-        self,
-        draft: Draft,
-        event: Event,
-        rule: Rule,
-        debounce: Debounce,
-        origin: Origin,
-        priority: int,
-        key: str,
-    ) -> Outcome:
-        """Join the open debounce window of this key, or open one with a pending run."""
-        trigger, now = rule.trigger, event.received_at
-        window = self._windows.find(trigger.name, key)
-        if window is not None and (draft.apart is None or window.run not in draft.apart):
-            before = window.due_at
-            window.due_at = next_due(debounce, now, window.closes_at)
-            draft.joined.append((window, before, window.due_at))
-            draft.seen.append(Seen("debounce", "join", {"key": key, "until": rfc3339(window.due_at)}))
-            draft.raised.append((window, window.priority))
-            window.priority = max(window.priority, priority)
-            window.count += 1
-            text = _with(f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC", draft.fault)
-            draft.joins.append(
-                Join(
-                    run=window.run,
-                    event=event.id,
-                    due_at=window.due_at,
-                    priority=window.priority,
-                    reason=text,
-                )
-            )
-            return Outcome(
-                trigger=trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
-            )
-        if (full := self._full(rule, origin)) is not None:
-            return full
-        due_at, closes_at = first_due(debounce, now)
-        draft.seen.append(Seen("debounce", "open", {"key": key, "until": rfc3339(due_at)}))
-        text = _with(f"pending: gathers events for {format_duration(debounce.wait_s)} (debounce)", draft.fault)
-        run = self._run(
-            event, rule, origin, priority,
-            (Step(at=now, state=RunState.PENDING, code="debounce", reason=text, bypass=draft.bypass),),
-            due_at=due_at, closes_at=closes_at, window=key,
-        )  # fmt: skip
-        opened = Window(
-            run=run.id, trigger=trigger.name, key=key, due_at=due_at, closes_at=closes_at, priority=priority
-        )
-        self._windows.open(opened)
-        draft.opened.append(opened)
-        if draft.apart is not None:
-            draft.apart.add(run.id)
-        self._backlog.add(trigger.name)
-        draft.runs.append((run, event))
-        return Outcome(trigger=trigger.name, outcome=EventOutcome.RUN, run=run.id, code="debounce", reason=text)
+    def _shape(
+        self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str,
+        keys: Mapping[str, str], bypass: frozenset[str],
+    ) -> Outcome:  # fmt: skip
+        """Decide what an event becomes at a trigger that shapes its events: see docs/shaping.md for the order."""
+        shaping, gathering = self._shaping, rule.gathering
+        outcome = shaping.drop(draft, event, rule, keys, bypass)
+        if outcome is not None:
+            return outcome
+        if gathering is not None and gathering.gate in bypass:
+            gathering = None
+        if gathering is not None:
+            outcome = shaping.gather(draft, event, rule, gathering, origin, priority, keys)
+        leads = outcome is None and gathering is not None and gathering.edge is not Edge.TRAILING
+        if outcome is None and "throttle" not in bypass:
+            outcome = shaping.throttle(draft, event, rule, origin, priority, keys)
+        if outcome is None:
+            outcome = self._ready(draft, event, rule, origin, priority, reason)
+        shaping.remember(draft, event, rule, keys, bypass, outcome, gathering if leads else None)
+        return outcome
 
     def _ready(self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, reason: str) -> Outcome:
         """Make a run that is ready; where a slot is free it is stored as running at once.
@@ -303,7 +257,7 @@ class Drafting:
             code, text = "retried", f"retried: {reason}"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
-        text = _with(text, draft.fault)
+        text = draft.noted(text)
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
         # So does what meets a gate, which is asked when its turn comes.
@@ -331,9 +285,7 @@ class Drafting:
         self._starter.expect(run)
         if run.state is not RunState.RUNNING:
             self._backlog.add(trigger)
-        if draft.apart is not None:
-            draft.apart.add(run.id)
-        draft.runs.append((run, event))
+        draft.add(run, event)
         return Outcome(trigger=trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
 
     def _full(self, rule: Rule, origin: Origin) -> Outcome | None:
@@ -361,8 +313,12 @@ class Drafting:
     def _run(
         self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
     ) -> Run:
-        now = event.received_at
+        now, expires_s = event.received_at, rule.trigger.expires_s
         last = steps[-1]
+        if expires_s is not None and last.state in WAITING and origin is not Origin.BACKFILL:
+            # What gathers is not late before its window is over.
+            since = now if fields.get("window") is None else fields["due_at"]
+            fields["expires_at"] = since + timedelta(seconds=expires_s)
         key = event.key or event.id
         if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
             # Heard: several senders may use the same keys for different events.
@@ -389,19 +345,38 @@ class Drafting:
                     self._starter.release(run)
             for window in draft.opened:
                 self._windows.close(window)
-            for window, before, after in reversed(draft.joined):
+            self._marks.known.forget(draft.claims)
+            for window, before, after, size_bytes in reversed(draft.joined):
                 window.count -= 1
+                window.size_bytes -= size_bytes
                 if window.due_at == after:
                     window.due_at = before
+                self._windows.unseal(window)
 
-    def close_joined(self, draft: Draft) -> None:
-        """Close the windows that a draft joined, as one of them was not stored, or is closed in the store."""
-        for window, _, _ in draft.joined:
-            self._windows.close(window)
+    def restore(self, draft: Draft) -> None:
+        """Know again what was known of the marks that a draft changed, which nobody has looked at since."""
+        for place, before in reversed(draft.marked):
+            self._marks.known.restore(place, before)
 
+    def settle(self, draft: Draft) -> None:
+        """Take note that a draft is durable: its claims, and the windows that are full with it."""
+        self._marks.known.settle(draft.claims)
+        for run_id, due_at in draft.filled:
+            self._starter.hasten(run_id, due_at)
 
-def _with(text: str, fault: str) -> str:
-    return f"{text}; {fault}" if fault else text
+    async def learn(self, draft: Draft) -> None:
+        """Find out why a draft was refused: close windows that it joined and that are over, read the marks it claimed.
+
+        Raises StoreUnavailable.
+        """
+        if draft.claims:
+            await self._marks.learn(draft.claims)
+        if not draft.joined:
+            return
+        over = await self._marks.over({window.run for window, *_ in draft.joined})
+        for window, *_ in draft.joined:
+            if window.run in over:
+                self._windows.close(window)
 
 
 def _dropped(trigger: str, outcome: EventOutcome, code: str, why: str) -> Outcome:

@@ -1,7 +1,7 @@
 """Rehearsal: what an event would become at a trigger, decided by the deciders themselves and taken back; and replays.
 
 A replay is a copy of an event with an id of its own, so that it has outcomes of its own, as every event. It meets what
-its first time met, but for the gates that gather: each replayed event runs for itself.
+its first time met, but for those that shape: each replayed event runs for itself.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from engine.plugin import Source
 from engine.replays import REPLAY_KEY, Rehearsed
 from engine.runs import Origin
 from engine.store.base import StoredEvent
+from engine.triggers import SHAPING
 
-_NOT_FOR_REPLAY = frozenset({"debounce"})
+_NOT_FOR_REPLAY = SHAPING
 
 Commit = Callable[[Event, Sequence[Rule], str, frozenset[str]], Awaitable[Accepted]]
 
@@ -55,6 +56,7 @@ class Rehearsal:
         finally:
             # Nothing else has had a turn: what was reserved is given back before anybody can miss it.
             self._drafting.undo([draft])
+            self._drafting.restore(draft)
             for window, priority in reversed(draft.raised):
                 window.priority = priority
         (outcome,) = draft.outcomes

@@ -24,7 +24,7 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
-from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock, rfc3339
+from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
 from engine.config.scalars import near
 from engine.decide.gates import PASS, Hold, Skip, Verdict, bypassed
 from engine.decide.overlap import has_begun
@@ -33,8 +33,9 @@ from engine.decide.windows import After, Cut, MaintenanceWindow, Overridden, Ove
 from engine.errors import Conflict, EngineError, InvalidRequest, NotFound, StoreUnavailable
 from engine.journal import Journal
 from engine.maintenance.known import Known, Stored
+from engine.maintenance.latest import CODE_LATEST, Latest
 from engine.runs import Origin, Run
-from engine.store.base import HeldPlace, Store
+from engine.store.base import Store
 from engine.store.changes import Accept, Memory
 
 log = logging.getLogger("engine.maintenance")
@@ -45,9 +46,6 @@ holds."""
 
 CODE = "maintenance"
 """Of a run that a window holds, or that is skipped for one."""
-
-CODE_LATEST = "maintenance_latest"
-"""Of one that is held, and skipped where a later run of its trigger waits too."""
 
 PAGE = 1_000
 RETRY_S = 5.0
@@ -81,10 +79,7 @@ class Maintenance:
         self._looked_at: datetime | None = None
         self._look_again_at: datetime | None = None
         """What is known of openings holds from the one until before the other; None is without an end."""
-        self._latest: dict[str, tuple[datetime, str]] = {}
-        """By trigger, when the latest run was made that waits and whose trigger runs only that, and its id."""
-        self._superseded: set[str] = set()
-        """The triggers of which an older run is to give way."""
+        self._latest = Latest()
         self._told: dict[str, Known] = {}
         """The windows whose opening was told of."""
         self._changed = anyio.Event()
@@ -106,7 +101,7 @@ class Maintenance:
         holding = [one for one in self._open if one.holds(rule)]
         droppable = run.origin in _COMES_BY_ITSELF and not has_begun(run)
         keeping = any(one.after is After.LATEST for one in holding)
-        if droppable and (keeping or run.code == CODE_LATEST) and (newer := self._newer(run)) is not None:
+        if droppable and (keeping or run.code == CODE_LATEST) and (newer := self._latest.newer(run)) is not None:
             return Skip(code=CODE, reason=f"skipped: only the latest run is kept for after maintenance, and {newer} is")
         if not holding:
             return PASS
@@ -114,27 +109,16 @@ class Maintenance:
         if droppable and (dropping := [one for one in holding if one.after is After.DROP]):
             said = dropping[0].said()
             return Skip(code=CODE, reason=f"skipped: {said}, for which nothing waits (after = drop)")
-        # When it closes all that waits is asked about in the order of the queue. What were left is asked a little later.
+        # When it closes, all that waits is asked about in the order of the queue; what were left, a little later.
         ends_at = max(one.ends_at for one in holding if one.ends_at is not None)
         until = ends_at + timedelta(seconds=ASKED_AFTER_S)
         if droppable and keeping:
-            self._note_latest(run)
+            if self._latest.note(run):
+                self._changed.set()  # the one before is asked again, and gives way
             return Hold(
                 code=CODE_LATEST, reason=f"held: {said}; then only the latest run of the trigger runs", until=until
             )
         return Hold(code=CODE, reason=f"held: {said}", until=until)
-
-    def _newer(self, run: Run) -> str | None:
-        """Return the run that waits in the place of this one, where there is one."""
-        latest = self._latest.get(run.trigger)
-        return latest[1] if latest is not None and latest > (run.created_at, run.id) else None
-
-    def _note_latest(self, run: Run) -> None:
-        before = self._latest.get(run.trigger)
-        self._latest[run.trigger] = (run.created_at, run.id)
-        if before is not None and before[1] != run.id:
-            self._superseded.add(run.trigger)  # the one before is asked again, and gives way
-            self._changed.set()
 
     # How it is
 
@@ -212,21 +196,10 @@ class Maintenance:
         for name, override in overrides.items():
             if name in self._known:
                 self._known[name].override = override
-        await self._load_latest(store)
-
-    async def _load_latest(self, store: Store) -> None:
-        """Find the latest of the runs that wait as such, of triggers that may have some."""
-        held = await store.held_counts()
         keeping = [one for one in self._known.values() if one.after is After.LATEST]
-        for name, rule in self._rules.items() if keeping else ():
-            if name not in held or not any(one.holds(rule) for one in keeping):
-                continue
-            place: HeldPlace | None = None
-            while page := await store.held(name, after=place, limit=PAGE):
-                found = [(run.created_at, run.id) for run in page if run.code == CODE_LATEST]
-                if found:
-                    self._latest[name] = max([*found, self._latest.get(name, (EPOCH, ""))])
-                place = HeldPlace(name, page[-1].rank, page[-1].id)
+        await self._latest.load(
+            store, [name for name, rule in self._rules.items() if any(one.holds(rule) for one in keeping)]
+        )  # fmt: skip
 
     def _take_stored(self, name: str, stored: Stored) -> None:
         if name in self._known and self._known[name].stored is None:
@@ -362,7 +335,8 @@ class Maintenance:
             self._look()
             self._tell()
             forgot = await self._forget_ended()
-            await self._forget_latest(store)
+            held = {name for name, rule in self._rules.items() if any(one.holds(rule) for one in self._open)}
+            await self._latest.forget(store, held)
             wait_s = LONGEST_SLEEP_S if forgot else RETRY_S
             if self._look_again_at is not None:
                 wait_s = min(wait_s, max((self._look_again_at - self._clock.now()).total_seconds(), 0.0))
@@ -427,12 +401,11 @@ class Maintenance:
         for name, one in now.items():
             if name not in before:
                 self._begin(one)
+        superseded = self._latest.take_superseded()
         if before.keys() != now.keys():
-            self._superseded.clear()
             self.on_change(None)
-        elif self._superseded:
-            names, self._superseded = self._superseded, set()
-            self.on_change(names)
+        elif superseded:
+            self.on_change(superseded)
 
     def _begin(self, one: Known) -> None:
         log.info(
@@ -453,21 +426,6 @@ class Maintenance:
             except StoreUnavailable:
                 return False
         return True
-
-    async def _forget_latest(self, store: Store) -> None:
-        """Forget who waits as the latest of triggers that no window holds any more, once nothing of them waits."""
-        held = {name for name, rule in self._rules.items() if any(one.holds(rule) for one in self._open)}
-        for name in [name for name in self._latest if name not in held]:
-            try:
-                if not await _anyone_waits(store, name):
-                    self._latest.pop(name, None)
-            except StoreUnavailable:
-                return
-
-
-async def _anyone_waits(store: Store, trigger: str) -> bool:
-    """Tell whether a run of a trigger waits to be the latest, or to give way to it."""
-    return any(run.code == CODE_LATEST for run in await store.held(trigger, after=None, limit=PAGE))
 
 
 def _capital(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.backfills import Backfill
+from engine.decide.marks import Mark, Place
 from engine.errors import EngineError
 from engine.events import Accepted, Event, Outcome
 from engine.runs import Lane, Run, RunState, Step
@@ -45,6 +46,15 @@ class EventFilter(Struct, frozen=True, kw_only=True):
     source: str | None = None
     type: str | None = None
     trigger: str | None = None
+
+
+class Throttled(Struct, frozen=True, kw_only=True):
+    """A clock of a throttle, by trigger and key, with the due times of the first and the last run that wait for it."""
+
+    trigger: str
+    key: str
+    first_at: datetime
+    last_at: datetime
 
 
 class QueuePlace(Struct, frozen=True, order=True):
@@ -159,6 +169,13 @@ class Store(ABC):
     **Cursors.** The cursor of an `Accept` moves in the same transaction as its events, also when all of them
     are duplicates. So do the `cursors` of further sources.
 
+    **Marks.** A claim on a mark is made in the same transaction as the events or the run that it comes with. Where
+    there is another mark that has an effect at the claim's `now`, and that is not the `seen` one, the whole change is a
+    conflict; so it is where one that is to be extended is not the seen one, or not there.
+
+    **Shift.** With `shift`, all pending runs at that clock of a throttle are due so much later, and its mark holds
+    until then, in the same transaction.
+
     **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
     key that is remembered again has the later value; one that is forgotten and was not there is no error.
 
@@ -267,7 +284,27 @@ class Store(ABC):
 
     @abstractmethod
     async def open_windows(self) -> list[Run]:
-        """Return all pending runs whose debounce window is open."""
+        """Return all pending runs whose debounce or batch window is open."""
+
+    @abstractmethod
+    async def expiring(self, *, limit: int) -> list[Run]:
+        """Return at most `limit` pending, queued and held runs that expire, the first to do so first."""
+
+    @abstractmethod
+    async def throttled(self, *, before: datetime) -> list[Throttled]:
+        """Return the clocks of throttles for which a run waits that was due before that instant."""
+
+    @abstractmethod
+    async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:
+        """Return the marks at these places, where there are any."""
+
+    @abstractmethod
+    async def latest_marks(self, *, limit: int) -> dict[Place, Mark]:
+        """Return at most `limit` marks, those that have an effect for the longest time."""
+
+    @abstractmethod
+    async def has_marks_before(self, at: datetime) -> bool:
+        """Tell whether there are marks that have no effect from that instant on."""
 
     @abstractmethod
     async def running(self) -> list[Run]:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
 
 from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
+from engine.decide.marks import Claim
 from engine.events import Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
 from engine.spans import Span
 
 
 class Join(Struct, frozen=True, kw_only=True):
-    """An event joins a pending run: the run gets the event as its latest, a new due time and priority."""
+    """An event joins a pending run: the run gets the event as its latest, a new due time and priority.
+
+    `size_bytes` is how much its data adds to what the run counts. A run that expires does so as much later as it is due
+    later.
+    """
 
     run: str
     event: str
     due_at: datetime
     priority: int
     reason: str
+    size_bytes: int = 0
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -30,7 +36,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     `data` is the event's data as JSON. Each new run is in `outcomes` too. `in_the_way` are the runs, by id, for which
     a new one is skipped, or whose place it takes: where one of them is not there, or has ended, the change is a
-    conflict.
+    conflict. `claims` are what becomes of the marks of gates: where one is refused, the change is a conflict.
     """
 
     event: Event
@@ -39,6 +45,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     runs: tuple[Run, ...] = ()
     joins: tuple[Join, ...] = ()
     in_the_way: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
@@ -80,13 +87,23 @@ class TurnBackfill(Struct, frozen=True, kw_only=True):
     ends: Mapping[RunState, int] | None = None
 
 
+class Shift(Struct, frozen=True, kw_only=True):
+    """All runs that wait for one clock of a throttle are due later; its mark then has an effect until `until`."""
+
+    trigger: str
+    key: str
+    by: timedelta
+    until: datetime
+
+
 class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
     Its result is a list of `Accepted`.
 
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
     those of further sources. `spans` are noted, or changed where they are there; those that ended before
-    `forget_spans` are forgotten.
+    `forget_spans` are forgotten. Of the marks that have had no effect since `forget_marks`, the first thousand are
+    forgotten. `shift` moves runs at a throttle.
     """
 
     entries: tuple[Entry, ...]
@@ -94,6 +111,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursor: Cursor | None = None
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
+    forget_marks: datetime | None = None
+    shift: Shift | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
     spans: tuple[Span, ...] = ()
     forget_spans: datetime | None = None
@@ -124,6 +143,16 @@ class Enqueue(Struct, frozen=True, kw_only=True):
     run: str
     step: Step
     rank: int
+
+
+class Postpone(Struct, frozen=True, kw_only=True):
+    """A pending run waits for something else: its window is closed, it is due at `due_at`; see `Entry` for `claims`."""
+
+    run: str
+    step: Step
+    due_at: datetime
+    throttled: str | None = None
+    claims: tuple[Claim, ...] = ()
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -185,7 +214,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
+Change = Accept | Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:

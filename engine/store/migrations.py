@@ -169,5 +169,29 @@ create index runs_queue on runs (job, rank, id)
 create index runs_manual_queue on runs (job, rank, id) where state = 'queued' and origin = 'manual';
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES)
+_SHAPING = """
+-- What gates remember of keys, until an instant from which on it has no effect: see engine/decide/marks.py.
+create table marks (
+    trigger text not null,
+    gate text not null,
+    key text not null,
+    until integer not null,
+    run text,
+    closes_at integer,
+    primary key (trigger, gate, key)
+) strict, without rowid;
+-- What can be forgotten.
+create index marks_until on marks (until);
+
+alter table runs add column expires_at integer;
+alter table runs add column event_bytes integer not null default 0;
+alter table runs add column throttled text;
+-- What waits for its turn, by the clock that tells it.
+create index runs_throttled on runs (trigger, throttled, due_at) where state = 'pending' and throttled is not null;
+-- What waits only so long.
+create index runs_expiring on runs (expires_at, id)
+    where expires_at is not null and state in ('pending', 'queued', 'held');
+"""
+
+MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING)
 """Migration n (from 1) brings a file from version n-1 to version n."""

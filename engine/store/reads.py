@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.clock import from_microseconds, to_microseconds
+from engine.decide.marks import Mark, Place
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import ENDED, Lane, Run, RunState
 from engine.store.base import (
@@ -19,6 +20,7 @@ from engine.store.base import (
     QueuePlace,
     RunFilter,
     StoredEvent,
+    Throttled,
     TriggerLedger,
     TriggerStats,
 )
@@ -29,12 +31,15 @@ from engine.store.rows import (
     decode_value,
     prefixed,
     read_event,
+    read_mark,
     read_outcome,
     read_run,
 )
 
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _RUN = f"select {RUN_COLUMNS} from runs"
+
+_MARK = "trigger, gate, key, until, run, closes_at"
 
 LANES = {
     Lane.LIVE: ("runs_queue", "state = 'queued' and origin <> 'backfill' and origin <> 'manual'"),
@@ -114,6 +119,22 @@ QUERIES = {
         f"{_RUN} indexed by runs_due where state in ('held', 'pending', 'retrying') and state = 'pending' "
         "and window is not null"
     ),
+    # What waits only so long, the first to expire first.
+    "expiring": (
+        f"{_RUN} indexed by runs_expiring where expires_at is not null and state in ('pending', 'queued', 'held') "
+        "order by expires_at, id limit ?"
+    ),
+    # Since when, and until when, runs wait for each clock of a throttle that has gone on without them.
+    "throttled": (
+        "select trigger, throttled, min(due_at), max(due_at) from runs indexed by runs_throttled "
+        "where state = 'pending' and throttled is not null group by trigger, throttled having min(due_at) < ?"
+    ),
+    # What a gate remembers of a key.
+    "mark": f"select {_MARK} from marks where trigger = ? and gate = ? and key = ?",
+    # What gates remember, the longest first.
+    "latest_marks": f"select {_MARK} from marks indexed by marks_until order by until desc limit ?",
+    # Whether gates remember what has no effect any more.
+    "has_marks_before": "select 1 from marks indexed by marks_until where until <= ? limit 1",
     # What a crash leaves to settle.
     "running": f"{_RUN} indexed by runs_live where state in ('running', 'held') and state = 'running'",
     # What a new run of a job may have to wait for, besides what runs: retries, and due instants that wait.
@@ -298,6 +319,29 @@ def held_counts(raw: sqlite3.Connection) -> dict[str, int]:
 
 def open_windows(raw: sqlite3.Connection) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["open_windows"])]
+
+
+def expiring(raw: sqlite3.Connection, limit: int) -> list[Run]:
+    return [read_run(row) for row in raw.execute(QUERIES["expiring"], (limit,))]
+
+
+def throttled(raw: sqlite3.Connection, before: datetime) -> list[Throttled]:
+    return [
+        Throttled(trigger=trigger, key=key, first_at=from_microseconds(first), last_at=from_microseconds(last))
+        for trigger, key, first, last in raw.execute(QUERIES["throttled"], (to_microseconds(before),))
+    ]
+
+
+def marks(raw: sqlite3.Connection, places: Collection[Place]) -> dict[Place, Mark]:
+    return dict(read_mark(row) for place in places for row in raw.execute(QUERIES["mark"], place))
+
+
+def latest_marks(raw: sqlite3.Connection, limit: int) -> dict[Place, Mark]:
+    return dict(read_mark(row) for row in raw.execute(QUERIES["latest_marks"], (limit,)))
+
+
+def has_marks_before(raw: sqlite3.Connection, at: datetime) -> bool:
+    return raw.execute(QUERIES["has_marks_before"], (to_microseconds(at),)).fetchone() is not None
 
 
 def running(raw: sqlite3.Connection) -> list[Run]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.clock import from_microseconds, to_microseconds
+from engine.decide.marks import Claim, Mark, Place
 from engine.events import Event, EventOutcome, Outcome, Seen
 from engine.runs import Attempt, Origin, Run, RunState, Step
 from engine.store.changes import Entry
@@ -17,13 +18,16 @@ EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, da
 RUN_COLUMNS = (
     "id, job, trigger, origin, key, event, event_count, state, code, priority, rank, attempt, created_at, due_at, "
     "closes_at, window, scheduled_for, started_at, finished_at, exit_code, outputs, process, process_started, boot, "
-    "trace, attempts"
+    "trace, attempts, expires_at, event_bytes, throttled"
 )
 OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason, gates"
 NEW_RUN_COLUMNS = (
     "id, job, trigger, origin, key, first_event, event, event_count, state, code, priority, rank, attempt, "
-    "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace"
+    "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace, "
+    "expires_at, event_bytes, throttled"
 )
+
+_LATEST = 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -141,6 +145,9 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
         _micros(run.finished_at),
         run.boot,
         ",".join([step_fragment(step) for step in run.trace]),
+        _micros(run.expires_at),
+        run.event_bytes,
+        run.throttled,
     )
 
 
@@ -208,7 +215,25 @@ def read_run(row: Sequence[Any]) -> Run:
         boot=row[23],
         trace=trace,
         attempts=read_attempts(row[25]),
+        expires_at=_instant(row[26]),
+        event_bytes=row[27],
+        throttled=row[28],
     )
+
+
+def claim_row(claim: Claim) -> tuple[Any, ...]:
+    """Return a claim as the statement takes it: its place, its mark, and which one may be there."""
+    mark = claim.mark
+    return (
+        *claim.place, to_microseconds(mark.until), mark.run, _micros(mark.closes_at),
+        _LATEST if claim.forced else to_microseconds(claim.now), _micros(claim.seen),
+    )  # fmt: skip
+
+
+def read_mark(row: Sequence[Any]) -> tuple[Place, Mark]:
+    """Return the place of a mark, and the mark."""
+    trigger, gate, key, until, run, closes_at = row
+    return (trigger, gate, key), Mark(from_microseconds(until), run, _instant(closes_at))
 
 
 def prefixed(alias: str, columns: str) -> str:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
+from engine.decide.marks import Mark, Place
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
@@ -30,9 +31,10 @@ from engine.store.base import (
     RunFilter,
     Store,
     StoredEvent,
+    Throttled,
     TriggerStats,
 )
-from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Finish, accept_of
+from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Finish, Postpone, accept_of
 from engine.store.connection import Connection, connect
 from engine.store.opening import Lock, prepare
 from engine.store.writes import Wave, plan
@@ -172,6 +174,21 @@ class SqliteStore(Store):
 
     async def open_windows(self) -> list[Run]:
         return await self._read(reads.open_windows)
+
+    async def expiring(self, *, limit: int) -> list[Run]:
+        return await self._read(lambda raw: reads.expiring(raw, limit))
+
+    async def throttled(self, *, before: datetime) -> list[Throttled]:
+        return await self._read(lambda raw: reads.throttled(raw, before), slow=True)
+
+    async def marks(self, places: Collection[Place]) -> dict[Place, Mark]:
+        return await self._read(lambda raw: reads.marks(raw, places))
+
+    async def latest_marks(self, *, limit: int) -> dict[Place, Mark]:
+        return await self._read(lambda raw: reads.latest_marks(raw, limit), slow=True)
+
+    async def has_marks_before(self, at: datetime) -> bool:
+        return await self._read(lambda raw: reads.has_marks_before(raw, at))
 
     async def running(self) -> list[Run]:
         return await self._read(reads.running)
@@ -337,7 +354,8 @@ def _apply_one(raw: sqlite3.Connection, change: Change, moved_at: int) -> Result
         if not isinstance(change, Accept):
             alone = replace(change, then=None) if isinstance(change, (Finish, End)) else change
             if not _apply_waves(raw, plan([alone], moved_at)):
-                raise Conflict(reads.why_not(raw, change.run))
+                claimed = isinstance(change, Postpone) and bool(change.claims)
+                raise Conflict(reads.why_not(raw, change.run) + claimed * ", or a mark of its trigger is another one")
         result: Result = None if accept is None else _accept_one(raw, accept, moved_at)
     except (Conflict, ValueError) as error:
         raw.execute("rollback to one")
@@ -360,6 +378,7 @@ def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[
             raise Conflict(
                 f"event {event.id} could not be stored: "
                 + ("; ".join(reads.why_not(raw, run) for run in named) if named else "its id is there already")
+                + bool(entry.claims) * ", or a mark of its triggers is another one"
             )
         answers.append(_answer(entry))
     backfill = change.backfill
@@ -374,12 +393,16 @@ def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[
 
 def _without_known_runs(raw: sqlite3.Connection, entry: Entry) -> Entry:
     """Return the entry without runs whose trigger, origin and key have one; their outcome is `deduplicated`."""
-    outcomes, runs = list(entry.outcomes), []
+    outcomes, runs, claims = list(entry.outcomes), [], entry.claims
     for run in entry.runs:
         known = reads.run_of_key(raw, run.trigger, run.origin, run.key)
         if known is None:
             runs.append(run)
             continue
+        claims = tuple(
+            replace(claim, mark=replace(claim.mark, run=known)) if claim.mark.run == run.id else claim
+            for claim in claims
+        )
         for place, outcome in enumerate(outcomes):
             if outcome.run == run.id:
                 outcomes[place] = type(outcome)(
@@ -389,4 +412,4 @@ def _without_known_runs(raw: sqlite3.Connection, entry: Entry) -> Entry:
                     code="run_exists",
                     reason=f"deduplicated: this trigger has run {known} for the same key",
                 )
-    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs))
+    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs), claims=claims)

@@ -9,10 +9,14 @@ where a run comes up that it has already taken as far or further, so that change
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.clock import to_microseconds
+from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
 from engine.store import backfills, spans
 from engine.store.changes import (
@@ -27,6 +31,7 @@ from engine.store.changes import (
     Finish,
     Hold,
     NoteProcess,
+    Postpone,
     SetPriority,
     Start,
     accept_of,
@@ -36,12 +41,16 @@ from engine.store.rows import (
     NEW_RUN_COLUMNS,
     OUTCOME_COLUMNS,
     attempt_fragment,
+    claim_row,
     encode_value,
     event_row,
     new_run_row,
     outcome_row,
     step_fragment,
 )
+
+MOST_FORGOTTEN = 1_000
+"""Marks that are forgotten in one statement."""
 
 MOST_ROWS = 64
 """Rows of parameters in one statement; more become several statements."""
@@ -62,9 +71,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
-    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 22),
+    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 25),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 23),
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 26),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
@@ -82,15 +91,60 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Give pending runs one more event.
     "join": (
         "update runs set event = v.column2, event_count = event_count + v.column3, due_at = v.column4, "
-        "priority = max(priority, v.column5) "
+        "priority = max(priority, v.column5), event_bytes = event_bytes + v.column6, "
+        "expires_at = expires_at + v.column4 - due_at "
         "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'pending'",
-        5,
+        6,
+    ),
+    # Have gates remember; a mark that is there, has an effect and was not seen is left.
+    "claim": (
+        "insert into marks (trigger, gate, key, until, run, closes_at) "
+        "select v.column1, v.column2, v.column3, v.column4, v.column5, v.column6 "
+        "from (values {rows}) as v left join marks m "
+        "on m.trigger = v.column1 and m.gate = v.column2 and m.key = v.column3 "
+        "where m.until is null or m.until <= v.column7 or m.until = v.column8 "
+        "on conflict (trigger, gate, key) do update set "
+        "until = excluded.until, run = excluded.run, closes_at = excluded.closes_at",
+        8,
+    ),
+    # Move marks that were seen.
+    "extend": (
+        "update marks set until = v.column4 from (values {rows}) as v "
+        "where marks.trigger = v.column1 and marks.gate = v.column2 and marks.key = v.column3 "
+        "and marks.until = v.column8",
+        8,
+    ),
+    # Forget marks that have no effect any more.
+    "forget_marks": (
+        "delete from marks where (trigger, gate, key) in (select trigger, gate, key from marks indexed by marks_until "
+        f"where until <= (values {{rows}}) order by until limit {MOST_FORGOTTEN})",
+        1,
     ),
     # See that runs for which others are skipped are there, and have not ended.
     "in_the_way": (
         "update runs set state = state from (values {rows}) as v "
         f"where runs.id = v.column1 and runs.state not in ({_states(ENDED)})",
         1,
+    ),
+    # Let pending runs wait for something else than their windows.
+    "postpone": (
+        "update runs set code = v.column2, due_at = v.column3, throttled = v.column5, window = null, "
+        "trace = trace || ',' || v.column4 from (values {rows}) as v "
+        "where runs.id = v.column1 and runs.state = 'pending'",
+        5,
+    ),
+    # Let all runs that wait for one clock be due later.
+    "shift_runs": (
+        "update runs indexed by runs_throttled set due_at = due_at + v.column3 from (values {rows}) as v "
+        "where runs.state = 'pending' and runs.throttled is not null "
+        "and runs.trigger = v.column1 and runs.throttled = v.column2",
+        3,
+    ),
+    # Move a clock on with what waits for it.
+    "shift_mark": (
+        "insert or replace into marks (trigger, gate, key, until) "
+        "select column1, 'throttle', column2, column3 from (values {rows})",
+        3,
     ),
     # Make waiting runs ready.
     "enqueue": (
@@ -116,7 +170,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Make waiting runs running.
     "start": (
         "update runs set state = 'running', code = v.column2, attempt = v.column3, started_at = v.column4, "
-        "boot = v.column5, due_at = null, window = null, process = null, process_started = null, "
+        "boot = v.column5, due_at = null, expires_at = null, window = null, process = null, process_started = null, "
         "trace = trace || ',' || v.column6 from (values {rows}) as v "
         f"where runs.id = v.column1 and runs.state in ({_states(STARTABLE)})",
         6,
@@ -156,8 +210,8 @@ STATEMENTS: dict[str, tuple[str, int]] = {
 
 _ORDER = tuple(STATEMENTS)
 _GUARDED = frozenset(
-    {"join", "in_the_way", "hold", "set_priority", "enqueue", "start", "note_process", "ask_cancel", "finish", "end",
-     "move_backfill", "turn_backfill"}
+    {"join", "in_the_way", "claim", "extend", "postpone", "hold", "set_priority", "enqueue", "start", "note_process",
+     "ask_cancel", "finish", "end", "move_backfill", "turn_backfill"}
 )  # fmt: skip
 
 
@@ -172,12 +226,13 @@ def statement(name: str, count: int) -> str:
 class Wave:
     """Changes that can be made together: rows by statement, in the one order in which statements run."""
 
-    __slots__ = ("in_the_way", "joins", "rows", "size_bytes", "touched")
+    __slots__ = ("claims", "in_the_way", "joins", "rows", "size_bytes", "touched")
 
     def __init__(self) -> None:
         self.rows: dict[str, list[tuple[Any, ...]]] = {}
         self.joins: dict[str, tuple[Any, ...]] = {}
         self.in_the_way: dict[str, tuple[str]] = {}
+        self.claims: dict[Place, Claim] = {}
         self.touched: dict[str, int] = {}
         self.size_bytes = 0
 
@@ -188,9 +243,24 @@ class Wave:
         else:
             rows.append(row)
 
+    def claim(self, claims: Sequence[Claim]) -> None:
+        """Add claims, each to that which the wave makes of its mark already; see `can_claim`."""
+        for claim in claims:
+            before = self.claims.get(claim.place)
+            self.claims[claim.place] = claim if before is None else replace(before, mark=claim.mark)
+
+    def can_claim(self, claims: Sequence[Claim]) -> bool:
+        """Tell whether each claim goes on from what the wave makes of its mark, where it does."""
+        return all(
+            (before := self.claims.get(claim.place)) is None or claim.seen == before.mark.until for claim in claims
+        )
+
     def statements(self) -> list[tuple[str, int, list[Any], bool]]:
         """Return text, row count, parameters, and whether each row must change exactly one run, in order."""
         result = []
+        for claim in self.claims.values():
+            self.add("extend" if claim.extends else "claim", claim_row(claim))
+        self.claims = {}
         for name in _ORDER:
             apart = {"join": self.joins, "in_the_way": self.in_the_way}.get(name)
             rows = self.rows.get(name) if apart is None else list(apart.values())
@@ -203,7 +273,9 @@ class Wave:
         return result
 
 
-_PHASE = {Enqueue: 2, Hold: 3, SetPriority: 4, Start: 5, NoteProcess: 6, AskCancel: 7, Finish: 8, End: 9}
+_PHASE = {
+    Postpone: 2, Enqueue: 2, Hold: 3, SetPriority: 4, Start: 5, NoteProcess: 6, AskCancel: 7, Finish: 8, End: 9,
+}  # fmt: skip
 _ACCEPT_PHASE, _JOIN_PHASE = 0, 1
 
 
@@ -215,6 +287,9 @@ def plan(changes: Sequence[Change], moved_at: int) -> list[Wave]:
         if not isinstance(change, Accept):
             phase = _PHASE[type(change)]
             if wave.touched.get(change.run, -1) >= phase:
+                wave = Wave()
+                waves.append(wave)
+            if isinstance(change, Postpone) and not wave.can_claim(change.claims):
                 wave = Wave()
                 waves.append(wave)
             wave.touched[change.run] = phase
@@ -244,6 +319,8 @@ def _fits(wave: Wave, change: Accept) -> bool:
         for run in entry.runs:
             if missed or run.id in touched:
                 return False
+        if entry.claims and not wave.can_claim(entry.claims):
+            return False
         for run_id in [*[join.run for join in entry.joins], *entry.in_the_way]:
             if touched.get(run_id, -1) > _JOIN_PHASE:
                 return False
@@ -261,19 +338,22 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             wave.add("insert_runs", new_run_row(run))
             wave.touched[run.id] = _ACCEPT_PHASE
         for join in entry.joins:
-            _, _, count, _, priority = wave.joins.get(join.run, (None, None, 0, None, 0))
+            _, _, count, _, priority, size_bytes = wave.joins.get(join.run, (None, None, 0, None, 0, 0))
             row = (
                 join.run,
                 join.event,
                 count + 1,
                 to_microseconds(join.due_at),
                 max(priority, join.priority),
+                size_bytes + join.size_bytes,
             )
             wave.joins[join.run] = row
             wave.touched[join.run] = _JOIN_PHASE
         for run_id in entry.in_the_way:
             wave.in_the_way[run_id] = (run_id,)
             wave.touched[run_id] = _JOIN_PHASE
+        if entry.claims:
+            wave.claim(entry.claims)
     for run in change.missed:
         outputs = None if run.outputs is None else encode_value(run.outputs)
         wave.add("insert_missed", (*new_run_row(run), outputs))
@@ -288,6 +368,12 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
                 wave.add("forget", (source, key))
             else:
                 wave.add("remember", (source, key, encode_value(value)))
+    if change.forget_marks is not None:
+        wave.add("forget_marks", (to_microseconds(change.forget_marks),))
+    if change.shift is not None:
+        shift = change.shift
+        wave.add("shift_runs", (shift.trigger, shift.key, shift.by // timedelta(microseconds=1)))
+        wave.add("shift_mark", (shift.trigger, shift.key, to_microseconds(shift.until)))
     if change.backfill is not None:
         wave.add(*backfills.change_row(change.backfill))
     for span in change.spans:
@@ -297,7 +383,7 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
 
 
 def _add_transition(
-    wave: Wave, change: Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
+    wave: Wave, change: Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
 ) -> None:
     if isinstance(change, Start):
         step = change.step
@@ -317,6 +403,12 @@ def _add_transition(
                 step_fragment(step), attempt_fragment(attempt),
             ),
         )  # fmt: skip
+    elif isinstance(change, Postpone):
+        step = change.step
+        wave.add(
+            "postpone", (change.run, step.code, to_microseconds(change.due_at), step_fragment(step), change.throttled)
+        )
+        wave.claim(change.claims)
     elif isinstance(change, AskCancel):
         wave.add("ask_cancel", (change.run, change.step.code, step_fragment(change.step)))
     elif isinstance(change, SetPriority):

@@ -16,10 +16,12 @@ from engine.events import Accepted, Event, EventOutcome
 from engine.following import Followers
 from engine.intake import Intake, Starter
 from engine.journal import Journal
+from engine.marks import MarkKeeper
 from engine.plugin import Handler, Settled, Source
 from engine.runs import RunState
 from engine.sources import Context, Routes, SourceState
 from engine.sources.state import Phase
+from engine.store.base import Store
 from engine.store.changes import Accept, Entry
 from engine.testing.clock import VirtualClock
 
@@ -161,7 +163,8 @@ class MemoryContext(Context):
         """The engine's door, without any trigger, before the store in memory."""
         return Intake(
             clock=self.clock, journal=cast("Journal", self.store), starter=cast("Starter", None), windows=Windows(),
-            rules={}, hearing=[], followers=Followers((), {}, {}), max_data_bytes=self.max_data, ageing_s=60.0,
+            marks=MarkKeeper(cast("Store", self.store)), rules={}, hearing=[], followers=Followers((), {}, {}),
+            max_data_bytes=self.max_data, ageing_s=60.0,
         )  # fmt: skip
 
 

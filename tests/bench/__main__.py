@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import depth, files, idle, instants, intake, latency, runs, simulate, spawn, timers
+from tests.bench import depth, files, idle, instants, intake, latency, runs, shaping, simulate, spawn, timers
 from tests.bench.report import BenchFailed, Options, Report
 
 BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
@@ -20,6 +20,7 @@ BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
     "files": (files.measure, "from a renamed file to its durable event, and 10,000 files at once"),
     "instants": (instants.measure, "one computed due instant, against cronsim; and 100,000 timers"),
     "timers": (timers.measure, "100,000 cron triggers: ready, memory, idling and lateness, against APScheduler 3"),
+    "shaping": (shaping.measure, "the cost of an event through filter, debounce and dedupe, against one without"),
     "simulate": (simulate.measure, "a million due instants through all deciders, against the bare schedules"),
     "idle": (idle.measure, "processor time of an engine that has nothing to do"),
 }

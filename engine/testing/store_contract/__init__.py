@@ -16,6 +16,7 @@ from engine.testing.store_contract.accepting import AcceptingCases
 from engine.testing.store_contract.backfilling import BackfillCases
 from engine.testing.store_contract.following import FollowingCases
 from engine.testing.store_contract.hindsight import HindsightCases
+from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
@@ -33,6 +34,7 @@ class StoreContract(
     ReadingCases,
     QueueingCases,
     BackfillCases,
+    MarkingCases,
     HindsightCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
