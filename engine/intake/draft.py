@@ -37,7 +37,7 @@ class Draft(Struct):
     caught_up: bool = False
     """Whether it makes up for a missed instant."""
     fault: str = ""
-    """What went wrong with its priority at the trigger that is decided on."""
+    """What went wrong with its priority at the trigger that is decided about."""
     raised: list[tuple[Window, int]] = field(default_factory=list)
     """The windows that it joined, with the priorities that they had."""
     marked: list[tuple[Place, Known | None]] = field(default_factory=list)
@@ -48,6 +48,10 @@ class Draft(Struct):
     """What the gates of the trigger that is decided on have seen so far."""
     bypass: tuple[str, ...] = ()
     """The gates that its runs pass by when their turn has come."""
+
+    def noted(self, text: str) -> str:
+        """Return a sentence, with what went wrong with the priority."""
+        return f"{text}; {self.fault}" if self.fault else text
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
