@@ -49,10 +49,6 @@ class Draft(Struct):
     bypass: tuple[str, ...] = ()
     """The gates that its runs pass by when their turn has come."""
 
-    def noted(self, text: str) -> str:
-        """Return a sentence, with what went wrong with the priority."""
-        return f"{text}; {self.fault}" if self.fault else text
-
     def entry(self) -> Entry:
         """Return it as the store takes it."""
         return Entry(

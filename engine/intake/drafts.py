@@ -257,7 +257,7 @@ class Drafting:
             code, text = "retried", f"retried: {reason}"
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
-        text = draft.noted(text)
+        text = draft.told(text)
         met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
         # So does what meets a gate, which is asked when its turn comes.

@@ -141,7 +141,7 @@ class Shaping:
             self._windows.seal(window)
             draft.filled.append((window.run, now))
             text = f"joined: run {window.run} has gathered enough with it, {window.count} events"
-        text = draft.noted(text)
+        text = draft.told(text)
         draft.joined.append((window, before, window.due_at, size_bytes))
         draft.saw(gathering.gate, "join", key=window.key, until=rfc3339(window.due_at), events=window.count)
         draft.joins.append(
@@ -163,7 +163,7 @@ class Shaping:
             return full
         draft.saw(gathering.gate, "open", key=key, until=rfc3339(due_at))
         code = "batch" if gathering.gate == "batch" else "debounce"
-        text = draft.noted(f"pending: {gathering.said}")
+        text = draft.told(f"pending: {gathering.said}")
         step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text, bypass=draft.bypass)
         run = self._make_run(
             event, rule, origin, priority, (step,), due_at=due_at, closes_at=closes_at, window=key,
