@@ -208,6 +208,7 @@ def serving(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
         process.wait()
 
 
+@pytest.mark.timeout(180)  # some twenty commands, each with a start of Python
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_lines_of_the_readme_work_when_they_are_pasted(tmp_path: Path) -> None:
     shutil.copy(ROOT / "config.toml", tmp_path)

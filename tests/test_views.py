@@ -25,6 +25,7 @@ from engine.plugin import Secret
         ((date(2030, 1, 31), time(2, 0)), ["2030-01-31", "02:00:00"]),
         (datetime(2030, 1, 31, tzinfo=UTC), "2030-01-31T00:00:00+00:00"),
         (Path("in/s3same-open"), "in/***"),
+        (frozenset("fbdaec"), ["a", "b", "c", "d", "e", "f"]),
         (object(), "object"),
     ],
 )

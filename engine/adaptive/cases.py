@@ -84,7 +84,7 @@ class Case(Struct):
     frozen: Freeze | None = None
     changes: tuple[Change, ...] = ()
     seen: Seen = Seen()
-    why: str = "nothing was decided yet, since it is here"
+    why: str = "nothing was decided yet"
     proposed_s: float | None = None
 
     @property

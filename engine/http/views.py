@@ -236,8 +236,10 @@ def shown(value: Any, secrets: Collection[str] = ()) -> Any:
         return {key: shown(item, secrets) for key, item in _settings(value)}
     if isinstance(value, Mapping):
         return {str(shown(str(key), secrets)): shown(item, secrets) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple)):
         return [shown(item, secrets) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((shown(item, secrets) for item in value), key=str)  # a set has no order of its own to show
     if isinstance(value, (date, time)):
         return value.isoformat()
     return shown(str(value), secrets) if isinstance(value, PurePath) else type(value).__name__
