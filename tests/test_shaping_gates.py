@@ -287,6 +287,18 @@ async def test_a_window_stays_open_when_another_event_of_the_same_emit_is_decide
         assert verdict(then[1])[1] == "debounce"
 
 
+async def test_a_window_that_was_full_takes_more_again_when_what_filled_it_is_decided_anew(tmp_path: Path) -> None:
+    shaped = trigger(
+        debounce=Debounce(wait_s=10.0, max_events=3, key="data.k"),
+        rate_limit=Rate(limit=1, per_s=1.0, burst=3, key="data.k"),
+    )
+    async with bench(tmp_path / "s.db", triggers=[shaped], most_marks=1) as desk:
+        first = await desk.emit(*(event(data={"k": key}) for key in "aab"))
+        then = await desk.emit(*(event(data={"k": key}) for key in "aa"))
+        assert [verdict(answer)[1] for answer in then] == ["joined", "rate_limited"]
+        assert run_id(then[0]) == run_id(first[0])
+
+
 # Batch
 
 

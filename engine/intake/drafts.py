@@ -335,8 +335,8 @@ class Drafting:
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:
-        """Take back what was reserved for events that were not stored."""
-        for draft in drafts:
+        """Take back what was reserved for events that were not stored, the last first: each built upon those before."""
+        for draft in reversed(drafts):
             for run, _ in draft.runs:
                 self._starter.withdraw(run)
                 if run.state in WAITING:
