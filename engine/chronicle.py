@@ -19,9 +19,10 @@ from msgspec.structs import replace
 from engine.clock import Clock
 from engine.decide.rules import Rule
 from engine.errors import EngineError, StoreUnavailable
+from engine.hindsight.traces import last_trace
 from engine.journal import Journal
 from engine.spans import Span, SpanKind
-from engine.store.base import EventFilter, RunFilter, Store
+from engine.store.base import Store
 from engine.store.changes import Accept
 from engine.triggers import Trigger
 
@@ -90,7 +91,8 @@ class Chronicle:
         noted = [self._life]
         for life in lives:
             if life.detail.get("end") == RUNNING:
-                seen_at = min(max(life.ended_at or life.began_at, await self._last_trace()), now)
+                trace_at = await last_trace(self._store)
+                seen_at = min(max(life.ended_at or life.began_at, trace_at or life.began_at), now)
                 life = replace(life, ended_at=seen_at, detail={**life.detail, "end": DIED})
                 noted.insert(0, life)
             self._before_at = life.ended_at
@@ -100,14 +102,6 @@ class Chronicle:
         ]
         if not await self._note(noted, forget=now - KEPT):
             self._unnoted = noted
-
-    async def _last_trace(self) -> datetime:
-        """Return when the store shows last that an engine worked."""
-        [*runs] = await self._store.runs(RunFilter(), limit=1)
-        [*events] = await self._store.events(EventFilter(), limit=1)
-        instants = [step.at for run in runs for step in run.trace]
-        instants += [stored.event.received_at for stored in events]
-        return max(instants, default=self._began_at - KEPT)
 
     async def end(self, *, asked: bool) -> None:
         """Note that this engine ends: as it was asked to, or as something failed."""

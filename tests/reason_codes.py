@@ -32,9 +32,11 @@ def codes_in_code() -> set[str]:
     named = {name: text for tree in trees for name, text in _constants(tree)}
     found: set[str] = set()
     for tree in trees:
+        # What a module calls so itself comes first: others may use the same name for another code.
+        known = {**named, **dict(_constants(tree))}
         for node in ast.walk(tree):
             for value in _code_values(node):
-                given = ast.Constant(named[value.id]) if isinstance(value, ast.Name) and value.id in named else value
+                given = ast.Constant(known[value.id]) if isinstance(value, ast.Name) and value.id in known else value
                 found.update(_texts(given))
     return found
 

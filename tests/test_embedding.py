@@ -287,6 +287,24 @@ async def test_a_filter_may_be_a_function_and_what_it_raises_is_the_events_reaso
         )  # fmt: skip
 
 
+async def test_the_key_of_each_gate_may_be_a_function(tmp_path: Path) -> None:
+    engine = Engine(data=tmp_path)
+
+    @engine.trigger(
+        event="order.*", dedupe={"key": lambda event: event.data["id"], "window": "1h"},
+        rate_limit={"limit": 1, "per": "1h", "key": lambda event: event.data["customer"]},
+    )  # fmt: skip
+    @engine.job
+    async def work(run: RunContext) -> None: ...
+
+    async with engine:
+        codes = []
+        for number, customer in ((1, "ann"), (1, "ann"), (2, "ann"), (3, "ben")):
+            answer = await engine.emit("order.created", {"id": number, "customer": customer})
+            codes.append(answer.outcomes[0].code)
+        assert codes == ["matched", "dedupe", "rate_limited", "matched"]
+
+
 async def test_the_data_and_the_debounce_key_may_be_functions(tmp_path: Path) -> None:
     clock = VirtualClock()
     engine = Engine(tmp_path, clock=clock)

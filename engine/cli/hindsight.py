@@ -216,7 +216,7 @@ def _told(group: Sequence[dict[str, Any]], zone: str) -> Iterator[str]:
     span = ""
     if first["until"] is not None:
         until = datetime.fromisoformat(first["until"]).astimezone(ZoneInfo(zone))
-        span = f" to {local_text(until.isoformat())} ({first['until']})"
+        span = f" to {_in_both(until.isoformat(), first['until'])}"
         span += f", {'more than ' if first['more'] else ''}{first['count']:,} instants"
     event = ""
     if first["event"] and first["type"] != "engine.timer":
@@ -240,20 +240,28 @@ def _reason(one: dict[str, Any]) -> str:
 
 
 def _when(one: dict[str, Any]) -> str:
-    return f"{local_text(one['local'])} ({one['at']})"
+    return _in_both(one["local"], one["at"])
+
+
+def _in_both(local: str, at: str) -> str:
+    """Write a time in its zone and in UTC, or once where that is the same."""
+    text = local_text(local)
+    return text.replace("+00:00", " UTC") if text.endswith("+00:00") else f"{text} ({at})"
 
 
 def _both(at: str, zone: str) -> str:
     local = datetime.fromisoformat(at).astimezone(ZoneInfo(zone))
-    return f"{local_text(local.isoformat())} ({at})"
+    return _in_both(local.isoformat(), at)
 
 
 def _ways_out(found: dict[str, Any]) -> Iterator[str]:
     """Say how what did not run can be run now."""
     missing = [
-        one for one in found["items"]
-        if not one["made_up"] and (one["verdict"] in ("missed", "skipped", "not_run") or one["code"] == "job_disabled")
-    ]  # fmt: skip
+        one
+        for one in found["items"]
+        if not one["made_up"]
+        and (one["verdict"] in ("missed", "skipped") or one["code"] in ("disabled", "job_disabled"))
+    ]
     if found["kind"] == "timer" and missing:
         last = datetime.fromisoformat(missing[-1]["until"] or missing[-1]["at"]) + timedelta(seconds=1)
         yield (

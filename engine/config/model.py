@@ -577,9 +577,6 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
 
     def __post_init__(self) -> None:
-        if self.batch is not None and self.debounce is not None:
-            found = "stands beside debounce, and an event can be gathered by one of them"
-            raise BadSetting("batch", found, "leave one out; a debounce has max_events, a batch has wait")
         given = self.priority
         if isinstance(given, str) and given not in PRIORITIES and "{{" not in given:
             names = " or ".join(f'"{name}"' for name in PRIORITIES)
@@ -588,6 +585,9 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
                 f'found "{given}", expected a whole number from 0 to 9 or {names}, or an expression in {{{{ }}}}',
                 near(given, PRIORITIES),
             )
+        if self.batch is not None and self.debounce is not None:
+            found = "stands beside debounce, and an event can be gathered by one of them"
+            raise BadSetting("batch", found, "leave one out; a debounce has max_events, a batch has wait")
 
 
 class PresetTable(TriggerTable, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ class Rule:
         self.job = job
         self.disabled = why_disabled(trigger, job)
         self.filter = _compiled(trigger.filter)
+        self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self.gathering: Gathering | None = gathering_of(trigger)
         gates = {name: getattr(trigger, name) for name in SHAPING}
         self.shaped = trigger.expires_s is not None or any(gate is not None for gate in gates.values())
@@ -49,7 +50,6 @@ class Rule:
             for name, gate in sorted(gates.items())
             if gate is not None and (compiled := _compiled(gate.key)) is not None
         }
-        self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults: dict[str, Any] | None = None
         if trigger.defaults:

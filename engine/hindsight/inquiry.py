@@ -17,6 +17,7 @@ from engine.errors import EngineError, InvalidRequest, PluginError
 from engine.hindsight.account import TICK, Account
 from engine.hindsight.lines import Line, line_of_event, line_of_missed
 from engine.hindsight.periods import Noted, Period, periods_of
+from engine.hindsight.traces import last_trace
 from engine.runs import RunState
 from engine.spans import Span, SpanKind
 from engine.store.base import Store
@@ -109,6 +110,11 @@ async def _noted(store: Store, subject: Subject, start: datetime, end: datetime,
     before = await read(SpanKind.ENGINE, None, start - FOREVER, start + TICK, 1)
     since = await read(SpanKind.ENGINE, None, start, max(end, now) + TICK, MOST_SPANS)
     lives = {(span.name, span.began_at): span for span in (*before, *since)}
+    last = max(lives.values(), key=lambda span: span.began_at, default=None)
+    if last is not None and not subject.alive and last.detail.get("end") == "running":
+        trace_at = await last_trace(store)
+        seen_at = max(last.ended_at or last.began_at, trace_at or last.began_at)
+        lives[last.name, last.began_at] = replace(last, ended_at=seen_at)
     pauses = [span for key in subject.pause_keys for span in await read(SpanKind.PAUSE, key, start, end, MOST_SPANS)]
     return Noted(
         lives=sorted(lives.values(), key=lambda span: span.began_at),

@@ -37,7 +37,7 @@ class Draft(Struct):
     caught_up: bool = False
     """Whether it makes up for a missed instant."""
     fault: str = ""
-    """What went wrong with its priority at the trigger that is decided on."""
+    """What went wrong with its priority at the trigger that is decided about."""
     raised: list[tuple[Window, int]] = field(default_factory=list)
     """The windows that it joined, with the priorities that they had."""
     marked: list[tuple[Place, Known | None]] = field(default_factory=list)
