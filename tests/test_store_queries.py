@@ -164,7 +164,7 @@ def test_a_named_query_finds_its_rows_by_an_index(raw: sqlite3.Connection, name:
 def test_a_statement_finds_its_rows_by_an_index(raw: sqlite3.Connection, name: str, rows: int) -> None:
     steps = plan_of(raw, statement(name, rows))
     assert faults(steps) == []
-    if name in _GUARDED and STATEMENTS[name][0].startswith("update runs "):
+    if STATEMENTS[name][0].startswith("update runs ") and name != "shift_runs":  # that has an index of its own
         assert any("SEARCH runs USING" in step and "runs_id" in step for step in steps), steps
 
 

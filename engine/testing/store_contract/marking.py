@@ -139,6 +139,8 @@ class MarkingCases(Setting):
     @promise(
         "Store: With `shift`, all pending runs at that clock of a throttle are due so much later, and its mark holds "
         "until then, in the same transaction.",
+        "Throttled: A clock of a throttle, by trigger and key, with the due times of the first and the last run that "
+        "wait for it.",
         "Store.throttled: Return the clocks of throttles for which a run waits that was due before that instant.",
     )
     async def test_what_waits_for_one_clock_is_moved_together(self, store: Store) -> None:
