@@ -16,7 +16,7 @@ from engine.spans import SpanKind
 from engine.store import backfills, hindsight, line, reads, spans
 from engine.store.base import EventFilter, HeldPlace, QueuePlace, RunFilter
 from engine.store.opening import prepare
-from engine.store.writes import _GUARDED, MOST_ROWS, STATEMENTS, statement
+from engine.store.writes import MOST_ROWS, STATEMENTS, statement
 
 SMALL = {
     "runs_queue", "runs_manual_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live",
