@@ -11,7 +11,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -706,6 +706,10 @@ def test_a_trigger_is_paused_and_resumed(running: Running) -> None:
     result = ask(running, "resume", "nightly")
     assert (result.exit_code, result.output) == (0, "Trigger nightly is active\n")
     assert ask(running, "pause", "nightly", "--for", "soon").exit_code == 2
+    ask(running, "pause", "nightly", "--until", "2999-01-01T12:00")
+    assert running.operations.paused["nightly"].until == datetime(2999, 1, 1, 12).astimezone(UTC)  # a local time
+    result = ask(running, "pause", "nightly", "--until", "tomorrow")
+    assert (result.exit_code, "until must be a time" in result.output) == (2, True)
     assert ask(running, "resume", "nigtly").exit_code == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from engine.cli.failures import USAGE, CommandFailed
 from engine.cli.output import local, say, say_json
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.clock import rfc3339
 
 MOST_NAMED = 12
 """So many of the triggers that a pause holds are named."""
@@ -28,7 +30,7 @@ def pause(
     whole: Whole = False,
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded with every event that it holds off.")] = None,
     duration: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long, such as 30m.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until when, in RFC 3339.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until when: RFC 3339, or a local time.")] = None,
     config: ConfigFiles = None,
     as_json: AsJson = False,
     url: Url = None,
@@ -36,7 +38,7 @@ def pause(
 ) -> None:
     """Pause a trigger, a tag or all; without an end, until it is resumed. Events meanwhile are recorded, not run."""
     path, scope = _path(name, tag, whole, "pause")
-    given = {"reason": reason, "duration": duration, "until": until, **scope}
+    given = {"reason": reason, "duration": duration, "until": None if until is None else _in_utc(until), **scope}
     body = {key: value for key, value in given.items() if value is not None}
     session = Session.of(ctx, config, as_json, url, token)
     found = session.client().post(*path, body=body, headers=claim())
@@ -51,6 +53,15 @@ def pause(
         say(f"  It holds for {_named(found['triggers'])}")
     for line in sentences(one for one in pauses if one["scope"] != "trigger"):
         say(f"  Also: {line}")
+
+
+def _in_utc(text: str) -> str:
+    """Return a time for the API: one without an offset is local, as times are printed. It judges what is no time."""
+    try:
+        at = datetime.fromisoformat(text)
+        return text if at.tzinfo is not None else rfc3339(at.astimezone(UTC))
+    except (ValueError, OverflowError):
+        return text
 
 
 def resume(
