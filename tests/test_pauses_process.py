@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.crash.process import ROOT, started, wait_for
@@ -39,6 +40,7 @@ def test_a_pause_outlives_a_kill_and_is_said_until_it_is_over(tmp_path: Path) ->
     site = Site(tmp_path, jobs={"quick": Job(seconds=0.01)}, triggers=TRIGGERS)
     with started(site) as engine:
         wait_for(lambda: count(site, "succeeded"), "a first run")
+        paused_s = time.time()
         said = command(site, "pause", "--all", "--reason", "the warehouse moves", "--for", "1h")
         assert "The engine is paused until" in said
         assert "It holds for by-hand, tick" in said
@@ -57,6 +59,7 @@ def test_a_pause_outlives_a_kill_and_is_said_until_it_is_over(tmp_path: Path) ->
         passing = site.post("/api/v1/triggers/by-hand/fire", {"bypass": ["pause"]}).body["runs"][0]
         wait_for(lambda: site.ask("GET", f"/api/v1/runs/{passing}").body["state"] == "succeeded", "it passes the pause")
         assert count(site, "succeeded") == before + 1
+        wait_for(lambda: time.time() > paused_s + 3, "several instants of the clock have passed")
         assert "Still: tag clock is paused" in command(site, "resume", "--all")
         assert count(site, "succeeded") == before + 1
         assert command(site, "resume", "--tag", "clock") == "Tag clock is resumed\n"

@@ -108,7 +108,8 @@ class ReadingCases(Place):
 
     @promise(
         "Store.events_after: Return at most `limit` events later than the id `after`, the oldest first; those before "
-        "`before`, if given. `after` and `before` may also be what `engine.ids.first_id_at` gives."
+        "`before`, if given.",
+        "Store.events_after: `after` and `before` may also be what `engine.ids.first_id_at` gives.",
     )
     async def test_events_after_an_id_or_an_instant_are_listed_oldest_first(self, store: Store) -> None:
         began_at = datetime.now(UTC) - timedelta(seconds=5)
