@@ -13,7 +13,7 @@ from engine.jobs import Overlap
 from engine.replays import REPLAY_KEY, is_copy, replay_of
 from engine.runs import Origin, RunState
 from engine.store.base import EventFilter, StoredEvent
-from engine.triggers import Debounce
+from engine.triggers import Debounce, Dedupe, Rate
 from tests.organs import Bench, Heard, bench, event, job, trigger
 
 
@@ -73,6 +73,22 @@ async def test_a_tried_event_opens_no_window_and_puts_no_window_off(tmp_path: Pa
         await desk.advance(5.5)
         assert len(desk.script.begun) == 1
         assert (await desk.run_of(first.runs[0])).event_count == 1
+
+
+async def test_a_tried_event_leaves_what_gates_remember_as_it_was(tmp_path: Path) -> None:
+    once = Rate(limit=1, per_s=60.0, burst=1)
+    shaped = trigger(dedupe=Dedupe(key="data.sack", window_s=60.0), rate_limit=once, throttle=once)
+    async with bench(tmp_path / "s.db", triggers=[shaped]) as desk:
+        commits = desk.journal.commits
+        for _ in range(3):
+            tried = rehearsal(desk).test("on-grain", event(data={"sack": 1}))
+            assert (tried.outcome.outcome, tried.run and tried.run.state) == (EventOutcome.RUN, RunState.RUNNING)
+        await nothing_is_left(desk, commits)
+        (first,) = await desk.emit(event(data={"sack": 1}))
+        await desk.settle()
+        assert len(first.runs) == 1
+        assert rehearsal(desk).test("on-grain", event(data={"sack": 1})).outcome.code == "dedupe"
+        assert rehearsal(desk).test("on-grain", event(data={"sack": 2})).outcome.code == "rate_limited"
 
 
 async def test_a_tried_event_sees_who_is_in_its_way_and_keeps_out_of_the_way(tmp_path: Path) -> None:
