@@ -160,6 +160,8 @@ def test_a_stop_of_three_days_is_followed_by_what_each_rule_says_once(site: Site
     for _ in range(2):
         with started(site, more=clock.environment) as engine:
             wait_for(lambda: len(ran(site, "all")) == 5, "the newest are caught up on")
+            wait_for(lambda: len(ran(site, "graced")) == 2, "what has its grace is")
+            wait_for(lambda: len(ran(site, "latest")) == 1, "the latest is run")
             wait_for(lambda: missed(site, "none") == 72, "the rest is told of")
             assert engine.stop() == 0
         assert ran(site, "latest") == hours(noon, 72)
