@@ -105,7 +105,7 @@ def test_a_clock_that_is_set_forward_and_back_on_a_living_engine(site: Site) -> 
         clock.set(noon + timedelta(hours=2))
         wait_logged(engine, "clock_stepped")
         wait_for(lambda: len(ran(site, "all")) == 2 == len(ran(site, "graced")), "all are caught up on")
-        wait_for(lambda: missed(site, "none") == 2, "none are caught up on")
+        wait_for(lambda: missed(site, "none") == 2 and ran(site, "latest"), "none are caught up on, or the latest")
         assert ran(site, "latest") == hours(noon, 2)
         assert ran(site, "all") == hours(noon, 1, 2)
         assert ran(site, "none") == []
@@ -124,7 +124,7 @@ def test_a_clock_that_is_set_forward_and_back_on_a_living_engine(site: Site) -> 
         have_it_look(site)
         wait_for(lambda: len(ran(site, "none")) == 1, "the next hour is run", 40.0)
         for trigger in ("latest", "all", "none", "graced"):
-            assert ran(site, trigger)[-1:] == hours(noon, 3)
+            wait_for(lambda: ran(site, trigger)[-1:] == hours(noon, 3), "so is that of the others")  # noqa: B023
         nothing_was_run_twice(site)
         assert engine.stop() == 0
 
@@ -137,6 +137,7 @@ def test_a_clock_that_jumps_by_400_days_and_is_corrected(site: Site) -> None:
         clock.set(noon + timedelta(days=400))
         wait_for(lambda: len(ran(site, "all")) == 5, "the newest are caught up on")
         wait_for(lambda: missed(site, "none") == 9600, "the rest is told of")
+        wait_for(lambda: len(ran(site, "graced")) == 2 and len(ran(site, "latest")) == 1, "the others are run")
         assert ran(site, "latest") == hours(noon, 9600)
         assert ran(site, "all") == hours(noon, *range(9596, 9601))
         assert (missed(site, "latest"), missed(site, "all")) == (9599, 9595)
@@ -145,7 +146,7 @@ def test_a_clock_that_jumps_by_400_days_and_is_corrected(site: Site) -> None:
         wait_logged(engine, "clock_corrected")
         wait_for(lambda: len(ran(site, "none")) == 1, "what the wrong clock only missed is run")
         for trigger in ("latest", "all", "none", "graced"):
-            assert ran(site, trigger)[0] == hours(noon, 1)[0]
+            wait_for(lambda: ran(site, trigger)[0] == hours(noon, 1)[0], "so it is for the others")  # noqa: B023
         nothing_was_run_twice(site)
         assert engine.stop() == 0
 
