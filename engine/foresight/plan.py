@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -19,6 +20,8 @@ from engine.jobs import Job
 from engine.plugin import Plugin
 from engine.triggers import Trigger
 from engine.units import format_duration
+
+log = logging.getLogger("engine.foresight")
 
 MOST_INSTANTS = 10_000
 """So many instants of one trigger are compared, on each side; beyond it, the time that is looked at is shorter."""
@@ -197,6 +200,7 @@ def _compare(before: _Fires, after: _Fires, horizon: Horizon) -> dict[str, Any]:
     try:
         (old, old_until), (new, new_until) = before.within(horizon), after.within(horizon)
     except Exception as error:  # plugin code
+        log.warning("A timer raised", exc_info=True, extra={"action": "timer_raised"})
         return {"changes": True, "problem": f"a timer raised {type(error).__name__}: {error}"}
     until = min(old_until, new_until)
     old, new = [at for at in old if at < until], [at for at in new if at < until]

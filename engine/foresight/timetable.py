@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,6 +16,8 @@ from engine.foresight.course import Course
 from engine.foresight.tally import Tally
 from engine.triggers import CatchUp, Misfire, Pause
 from engine.units import format_span
+
+log = logging.getLogger("engine.foresight")
 
 _TICK = timedelta(microseconds=1)
 
@@ -56,7 +59,7 @@ class Timetable:
             if before is not None and schedule.fires_at(before) >= self._start:
                 course.since = before - _TICK
         except Exception as error:  # plugin code
-            course.unforeseen = _raised(error)
+            course.unforeseen = _raised(course.trigger.name, error)
             return
         self._schedule(course, self._agenda.start_us)
 
@@ -73,7 +76,7 @@ class Timetable:
                 raise PluginError(f"the next instant after {rfc3339(course.since)} can't be {rfc3339(due)}")
             course.fires_us = to_microseconds(schedule.fires_at(due))
         except Exception as error:  # plugin code
-            course.unforeseen = _raised(error)
+            course.unforeseen = _raised(course.trigger.name, error)
             return
         self._agenda.push(max(course.fires_us, now_us), Phase.DUE, course.act)
 
@@ -122,7 +125,7 @@ class Timetable:
                 0.0 if found is None or not found.runs else (now - schedule.fires_at(found.runs[0])).total_seconds()
             )
         except Exception as error:  # plugin code
-            course.unforeseen = _raised(error)
+            course.unforeseen = _raised(course.trigger.name, error)
             return
         if found is None:
             self._schedule(course, at_us)
@@ -177,5 +180,8 @@ def _why_missed(rule: Misfire, found: Due) -> str:
     return "a later one is run"
 
 
-def _raised(error: Exception) -> str:
+def _raised(trigger: str, error: Exception) -> str:
+    log.warning(
+        "The timer of trigger %s raised", trigger, exc_info=error, extra={"action": "timer_raised", "trigger": trigger}
+    )  # fmt: skip
     return f"its timer raised {type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ dealt with; so are the records. Where a trigger has few, or the counts differ, e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -17,6 +18,8 @@ from engine.hindsight.account import TICK
 from engine.hindsight.inquiry import Subject, inquire
 from engine.spans import SpanKind
 from engine.store.base import Store
+
+log = logging.getLogger("engine.hindsight")
 
 MOST_TIMERS = 5_000
 """So many timers are looked at; the proof says how many were left out."""
@@ -83,6 +86,10 @@ async def _look_at(store: Store, subject: Subject, now: datetime) -> tuple[int, 
     try:
         due, more = await run_sync(count)
     except Exception as error:  # plugin code
+        log.warning(
+            "The timer of trigger %s raised", subject.name, exc_info=True,
+            extra={"action": "timer_raised", "trigger": subject.name},
+        )  # fmt: skip
         return 0, 0, [f"the timer of trigger {subject.name} raised {type(error).__name__}: {error}"]
     recorded = await store.recorded_instants(subject.name, subject.source, start=start, end=end)
     if not more and recorded >= due > LOOKED_THROUGH:
