@@ -37,6 +37,7 @@ from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
+from engine.pools import Pools
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.replays import Rehearsed
@@ -135,7 +136,7 @@ class Operations:
         changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
         chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
-        conditions: ConditionDesk,
+        conditions: ConditionDesk, pools: Pools,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -162,6 +163,7 @@ class Operations:
         self._loop_watch = loop_watch
         self.foresight = foresight
         self.conditions = conditions
+        self.pools = pools
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"

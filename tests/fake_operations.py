@@ -53,6 +53,7 @@ from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
 from tests.fake_maintenance import fake_maintenance
+from tests.fake_pools import FakePools
 from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
@@ -308,6 +309,7 @@ class FakeOperations:
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
+        self.pools = FakePools()
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]

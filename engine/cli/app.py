@@ -19,6 +19,7 @@ from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
@@ -449,6 +450,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 app.command()(presets)
 app.command()(conditions)
+app.command()(pools)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")
 

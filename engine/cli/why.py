@@ -66,6 +66,8 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
     )
     if run["scheduled_for"]:
         yield f"  It was due at {local(run['scheduled_for'])}."
+    if run.get("waits_for"):
+        yield f"  It {run['waits_for']}."
     for step in run["trace"]:
         yield f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]"
     for attempt in run["attempts"]:

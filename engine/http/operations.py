@@ -80,6 +80,30 @@ class ConditionOperations(Protocol):
         ...
 
 
+class PoolOperations(Protocol):
+    """What may be asked of pools. What names one that is not there raises NotFound; all raise StoreUnavailable."""
+
+    async def views(self) -> list[dict[str, Any]]:
+        """Return all pools as the API shows them, the engine's slots first."""
+        ...
+
+    async def view(self, name: str) -> dict[str, Any]:
+        """Return one pool."""
+        ...
+
+    async def change(self, name: str, limit: int, *, reason: str, who: str = "") -> dict[str, Any]:
+        """Have it hold another amount, durably; raise InvalidRequest for what can't be."""
+        ...
+
+    async def reset(self, name: str, *, who: str = "") -> dict[str, Any]:
+        """Have it hold what is configured."""
+        ...
+
+    def waits_for(self, run: Run) -> str | None:
+        """Say which limit a run that is ready waits for, and who has it; None where it waits for none."""
+        ...
+
+
 class QueueOperations(Protocol):
     """What may be asked of what waits and runs. All raise StoreUnavailable, and NotFound for what is not there.
 
@@ -167,6 +191,9 @@ class Operations(Protocol):
 
     @property
     def conditions(self) -> ConditionOperations: ...
+
+    @property
+    def pools(self) -> PoolOperations: ...
 
     @property
     def queue(self) -> QueueOperations: ...

@@ -71,9 +71,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
-    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 25),
+    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 26),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 26),
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 27),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
