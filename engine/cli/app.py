@@ -470,7 +470,7 @@ def doctor(
         say_json(found)
     else:
         ledger = found["ledger"]
-        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "missing")))
+        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "purged", "missing")))
         for one in found["checks"]:
             say(f"{'ok ' if one['ok'] else 'BAD'}  {one['name']}: {one['detail']}")
     if not found["ok"]:

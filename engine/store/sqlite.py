@@ -19,24 +19,31 @@ from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, hindsight, line, reads, spans
+from engine.store import backfills, hindsight, line, purging, reads, spans
 from engine.store.base import (
     EventFilter,
     HeldPlace,
     Ledger,
     Met,
     Missed,
+    Old,
+    OldEvent,
+    OldRun,
+    Purged,
     QueuePlace,
     Result,
     RunFilter,
     Store,
     StoredEvent,
+    StoreSize,
     Throttled,
     TriggerStats,
 )
 from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Finish, Postpone, accept_of
 from engine.store.connection import Connection, connect
+from engine.store.ledger import ledger
 from engine.store.opening import Lock, prepare
+from engine.store.room import shrink, size_of
 from engine.store.writes import Wave, plan
 
 T = TypeVar("T")
@@ -254,6 +261,36 @@ class SqliteStore(Store):
     ) -> list[Met]:
         return await self._read(lambda raw: hindsight.met(raw, trigger, start, end, after, limit), slow=True)
 
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        return await self._read(lambda raw: purging.old_runs(raw, before, after, limit), slow=True)
+
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:  # fmt: skip
+        return await self._read(lambda raw: purging.old_events(raw, before, keyed_before, after, limit), slow=True)
+
+    async def oldest(self) -> datetime | None:
+        return await self._read(purging.oldest, slow=True)
+
+    async def latest_ends(self) -> frozenset[str]:
+        return await self._read(purging.latest_ends, slow=True)
+
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        return await self._read(lambda raw: purging.ends_of(raw, tuple(runs)), slow=True)
+
+    async def purged(self) -> Purged:
+        return await self._read(purging.purged)
+
+    async def size(self) -> StoreSize:
+        return await self._read(lambda raw: size_of(raw, self.path))
+
+    async def shrink(self) -> int:
+        if self._writer is None:
+            raise StoreUnavailable("the store is closed")
+        freed, pages = await self._writer.call(shrink)
+        self._log_pages += 2 * pages
+        return freed
+
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
 
@@ -264,7 +301,7 @@ class SqliteStore(Store):
         return await self._read(lambda raw: reads.stats(raw, triggers), slow=True)
 
     async def ledger(self) -> Ledger:
-        return await self._read(reads.ledger, slow=True)
+        return await self._read(ledger, slow=True)
 
     async def check(self) -> list[str]:
         connection = await connect(self.path, read_only=True)
