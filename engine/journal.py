@@ -81,6 +81,8 @@ class Journal:
         self._changed = asyncio.Event()
         self.failure: EngineError | None = None
         """Why the store can't write now; None while it can."""
+        self.refusing: EngineError | None = None
+        """Why no new event is taken, although the store can write; None while they are."""
         self.commits = 0
         self.changes = 0
 
@@ -104,6 +106,8 @@ class Journal:
             future.set_exception(self.failure or StoreUnavailable("the engine has stopped"))
         elif self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
             future.set_exception(type(self.failure)(str(self.failure)))
+        elif self.refusing is not None and isinstance(change, Accept) and change.entries:
+            future.set_exception(type(self.refusing)(str(self.refusing)))
         elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:
             future.set_exception(StoreUnavailable("too many events wait to be written; try again in a moment"))
         else:

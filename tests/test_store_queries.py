@@ -27,9 +27,7 @@ SMALL = {
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "spans", "marks", "m", "e", "o", "r"}
-QUERIES = (
-    reads.QUERIES | backfills.QUERIES | line.QUERIES | spans.QUERIES | hindsight.QUERIES | purging.QUERIES
-)
+QUERIES = reads.QUERIES | backfills.QUERIES | line.QUERIES | spans.QUERIES | hindsight.QUERIES | purging.QUERIES
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",

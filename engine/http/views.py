@@ -277,7 +277,10 @@ def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[
         "broken": list(ledger.missing[:MOST_BROKEN_ROWS]),
         "triggers": [
             {
-                "trigger": one.trigger or None, "accepted": one.accepted, "ended": one.ended, "waiting": one.waiting,
+                "trigger": one.trigger or None,
+                "accepted": one.accepted,
+                "ended": one.ended,
+                "waiting": one.waiting,
                 "purged": one.purged,
             }
             for one in ledger.triggers

@@ -514,6 +514,10 @@ class Store(ABC):
         """Give some free room back to the disk, in a short while; return how many bytes. Most stores have none."""
         return 0
 
+    def lost(self) -> str | None:
+        """Say what became of the store where it is not the one any more that was opened, or None."""
+        return None
+
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:
         """Return how many runs stand in each state that is not an end; cheap at any size of the store."""

@@ -43,6 +43,7 @@ from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Fini
 from engine.store.connection import Connection, connect
 from engine.store.ledger import ledger
 from engine.store.opening import Lock, prepare
+from engine.store.place import FilePlace, lost_text, refuse_network
 from engine.store.room import shrink, size_of
 from engine.store.writes import Wave, plan
 
@@ -70,18 +71,23 @@ class SqliteStore(Store):
         self._read_only = read_only
         self._lock: Lock | None = None
         self._writer: Connection | None = None
+        self._place: FilePlace | None = None
         self._readers: list[Connection] = []
         self._turn = 0
         self._log_pages = 0
 
     async def open(self) -> None:
         if not self._read_only:
+            refuse_network(self.path)
             self._lock = Lock(self.path.with_name(self.path.name + ".lock"), f"the store {self.path}")
         try:
             if not self._read_only:
                 self.checked = prepare(self.path)
                 self._writer = await connect(self.path, read_only=False)
             self._readers = [await connect(self.path, read_only=True) for _ in range(2)]
+            if self._writer is not None:
+                await self._writer.call(lambda raw: raw.execute("select count(*) from sqlite_schema").fetchone())
+                self._place = FilePlace(self.path)
         except BaseException:
             await self.close()
             raise
@@ -109,8 +115,13 @@ class SqliteStore(Store):
         if full:
             self._log_pages = 0
 
+        place = self._place
+
         def write(raw: sqlite3.Connection) -> list[Result]:
             results = _apply(raw, waves, keys, changes, self._clock)
+            if place is not None and (lost := place.lost()) is not None:
+                # It is in a file that nobody will look for: nothing of it is acknowledged.
+                raise StoreDamaged(lost_text(lost))
             if full:
                 # The changes are durable; a log that can't be moved now is moved later.
                 with contextlib.suppress(sqlite3.Error):
@@ -118,6 +129,10 @@ class SqliteStore(Store):
             return results
 
         return await self._writer.call(write)
+
+    def lost(self) -> str | None:
+        """Say what became of the store's files where they are not those any more that were opened."""
+        return None if self._place is None else self._place.lost()
 
     def tidy(self) -> None:
         """Move the write-ahead log into the file while nothing waits, where it has grown."""

@@ -177,6 +177,7 @@ class PurgingCases(Place):
         "StoreSize: `shrinks`: whether free room can be given back to the disk while it is open.",
         "Store.shrink: Give some free room back to the disk, in a short while; return how many bytes.",
         "Store.shrink: Most stores have none.",
+        "Store.lost: Say what became of the store where it is not the one any more that was opened, or None.",
     )
     async def test_room_that_was_freed_is_known_and_can_be_given_back(self, store: Store) -> None:
         events = [an_event(data="x" * 4000) for _ in range(200)]
@@ -186,6 +187,7 @@ class PurgingCases(Place):
         await make(store, purge(events=tuple(event.id for event in events[:-1])))
         after = await store.size()
         assert after.free >= before.free
+        assert store.lost() is None
         if after.shrinks:
             while freed := await store.shrink():
                 assert freed > 0
