@@ -15,6 +15,7 @@ from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
+from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
@@ -171,6 +172,8 @@ def show_next(
 
 app.command()(backfill)
 app.command()(backfills)
+app.command()(backup)
+app.command()(housekeeping)
 
 
 @app.command()

@@ -26,6 +26,7 @@ from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
 from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
+from engine.housekeeping import Housekeeping
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
@@ -62,6 +63,7 @@ class Engine:
     - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
+    - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
     - `plugins`: classes of sources, timers, runners and conditions, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
 
@@ -79,6 +81,7 @@ class Engine:
         shutdown_grace: Span | None = None,
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
+        store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -93,6 +96,8 @@ class Engine:
             settings["defaults"] = dict(defaults)
         if conditions is not None:
             settings["conditions"] = dict(conditions)
+        if store is not None:
+            settings["store"] = dict(store)
         classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
         self._definitions = Definitions([Path(file) for file in files], settings, classes, caller(Path.cwd()))
         self._clock: Clock = clock or SystemClock()
@@ -420,6 +425,15 @@ class Engine:
         `release`, `set_priority` and `retry` take the id of a run; a request says what `flush` cancels of what waits.
         """
         return self._operations().queue
+
+    @property
+    def housekeeping(self) -> Housekeeping:
+        """What keeps the running engine's store in bounds; raises Conflict outside of the block.
+
+        `view()` tells what is kept for how long and what was removed, `rehearse()` what would be now, and
+        `begin(patience_s=…)` has it done. `backups.make(name)` copies the store into `[store] backups`.
+        """
+        return self._operations().housekeeping
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.

@@ -221,7 +221,7 @@ class Round:
     async def _shrink(self) -> None:
         """Give free room of the store's file back to the disk, but for some that is soon needed again."""
         size = await self._store.size()
-        while size.shrinks and size.free > SPARE_BYTES:
+        while size.shrinks and size.unused > SPARE_BYTES:
             began = self._clock.monotonic()
             freed = await self._store.shrink()
             if not freed:

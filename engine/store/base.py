@@ -149,11 +149,12 @@ class Purged(Struct, frozen=True, kw_only=True):
 class StoreSize(Struct, frozen=True, kw_only=True):
     """How large the store is, in bytes: its files, and what of them is free for what comes.
 
-    `shrinks`: whether free room can be given back to the disk while it is open.
+    `unused` is what of that could be given back to the disk, and `shrinks` whether that is done while it is open.
     """
 
     total: int
     free: int
+    unused: int = 0
     shrinks: bool = True
 
 

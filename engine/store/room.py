@@ -17,12 +17,15 @@ def size_of(raw: sqlite3.Connection, path: Path) -> StoreSize:
     """Return how large the file and its log are, and how much of the file is free."""
     page_bytes = _value(raw, "page_size")
     log = path.with_name(path.name + "-wal")
+    unused = _value(raw, "freelist_count") * page_bytes
     try:
         log_bytes = log.stat().st_size
     except FileNotFoundError:
         log_bytes = 0
     return StoreSize(
-        total=_value(raw, "page_count") * page_bytes + log_bytes, free=_value(raw, "freelist_count") * page_bytes,
+        total=_value(raw, "page_count") * page_bytes + log_bytes,
+        # The log is written over and over.
+        free=unused + log_bytes, unused=unused,
         shrinks=_value(raw, "auto_vacuum") == INCREMENTAL,
     )  # fmt: skip
 
