@@ -171,15 +171,11 @@ class Journal:
             self._begin()
 
     def _begin(self) -> None:
-        """Hand what waits to the store."""
+        """Hand what waits to the store; nothing, to see whether it is back."""
         size = LARGEST_BATCH
         if self._singly:
             size, self._singly = 1, self._singly - 1
         batch, self._waiting = self._waiting[:size], self._waiting[size:]
-        if not batch:
-            # Only to see whether the store is back.
-            self.failure = None
-            return
         writing = self._writing = asyncio.ensure_future(self._store.apply([change for change, _ in batch]))
         writing.add_done_callback(lambda done: self._end(batch, done))
 
@@ -220,7 +216,7 @@ class Journal:
             log.info("The store writes again", extra={"action": "store_back"})
             self.failure = None
             self._changed.set()
-        self.commits += 1
+        self.commits += bool(batch)
         self.changes += len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():

@@ -259,7 +259,10 @@ class Store(ABC):
 
     @abstractmethod
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
-        """Make changes durable in one transaction; return a result for each, in their order."""
+        """Make changes durable in one transaction; return a result for each, in their order.
+
+        Without any it only finds out whether the store can be written, and raises where it can't.
+        """
 
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to do
         """Start to tidy up; called when nothing waits to be written."""

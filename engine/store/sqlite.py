@@ -98,6 +98,11 @@ class SqliteStore(Store):
             await connection.close()
         if self._writer is not None:
             writer, self._writer = self._writer, None
+            if self.lost() is not None:
+                # SQLite would leave the log as it is, and it may have no name any more: what it holds goes into the
+                # file, wherever that is by now.
+                with contextlib.suppress(StoreUnavailable, StoreDamaged):
+                    await writer.call(lambda raw: raw.execute("pragma wal_checkpoint(full)").fetchall())
             await writer.close()
         if self._lock is not None:
             lock, self._lock = self._lock, None
@@ -108,6 +113,9 @@ class SqliteStore(Store):
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
+        if not changes:
+            await self._writer.call(_try_to_write)
+            return []
         waves = plan(changes, to_microseconds(self._clock.now()))
         keys = _keys_of(changes)
         self._log_pages += 8 + sum(len(wave.rows) * 2 + wave.size_bytes // 4096 for wave in waves) + len(changes)
@@ -329,6 +337,19 @@ class SqliteStore(Store):
         finally:
             await connection.close()
         return [] if findings == ["ok"] else findings
+
+
+def _try_to_write(raw: sqlite3.Connection) -> None:
+    """Write what is there already, in a transaction."""
+    (version,) = raw.execute("pragma user_version").fetchone()
+    raw.execute("begin immediate")
+    try:
+        raw.execute(f"pragma user_version = {version}")
+        raw.execute("commit")
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("rollback")
+        raise
 
 
 def _checkpoint(raw: sqlite3.Connection) -> None:
