@@ -198,5 +198,28 @@ _LIMITS = """
 alter table runs add column limit_key text;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING, _LIMITS)
+_PURGED = """
+-- What was removed after its time, so that all that was ever accepted still adds up: see engine/store/purging.py.
+create table purged (
+    what text not null,
+    trigger text not null,
+    count integer not null,
+    last text not null,
+    before integer not null,
+    primary key (what, trigger)
+) strict, without rowid;
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _INITIAL,
+    _MEMORY,
+    _IN_THE_WAY,
+    _BACKFILLS,
+    _HINDSIGHT,
+    _HELD,
+    _LANES,
+    _SHAPING,
+    _LIMITS,
+    _PURGED,
+)
 """Migration n (from 1) brings a file from version n-1 to version n."""
