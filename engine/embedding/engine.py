@@ -26,6 +26,7 @@ from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
 from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
+from engine.guards import Guards
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
@@ -237,6 +238,7 @@ class Engine:
             trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
             next_at=operations.next_at(name), completed=operations.why_completed(name),
             adaptive=operations.adaptive_view(name) if trigger.adaptive is not None and trigger.works else None,
+            guards=operations.guards.view_of(name),
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:
@@ -420,6 +422,11 @@ class Engine:
         `release`, `set_priority` and `retry` take the id of a run; a request says what `flush` cancels of what waits.
         """
         return self._operations().queue
+
+    @property
+    def guards(self) -> Guards:
+        """What releases from quarantine; see docs/guards.md. Raises Conflict where the engine does not run."""
+        return self._operations().guards
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.

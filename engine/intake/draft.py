@@ -7,11 +7,13 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from engine.decide.breakers import QUARANTINE_SOURCE, Guarded
+from engine.decide.breakers import Place as Guard
 from engine.decide.marks import Claim, Known, Place
 from engine.decide.shaping import Window
-from engine.events import Event, Outcome, Seen
+from engine.events import Cause, Event, Outcome, Seen
 from engine.runs import Run
-from engine.store.changes import Entry, Join
+from engine.store.changes import Entry, Join, Memory
 
 
 class Draft(Struct):
@@ -40,6 +42,8 @@ class Draft(Struct):
     """What went wrong with its priority at the trigger that is decided about."""
     raised: list[tuple[Window, int]] = field(default_factory=list)
     """The windows that it joined, with the priorities that they had."""
+    deepened: list[tuple[Window, Cause | None]] = field(default_factory=list)
+    """The windows whose longest chain is its own, with the causes that they had."""
     marked: list[tuple[Place, Known | None]] = field(default_factory=list)
     """What was known of the marks that it changes, before it did."""
     past_pause: bool = False
@@ -48,6 +52,14 @@ class Draft(Struct):
     """What the gates of the trigger that is decided on have seen so far."""
     bypass: tuple[str, ...] = ()
     """The gates that its runs pass by when their turn has come."""
+    guarded: list[Guarded] = field(default_factory=list)
+    """What breakers have noted of it."""
+    looped: list[str] = field(default_factory=list)
+    """Where its chain of runs is too long, in words."""
+    expected: list[Guard] = field(default_factory=list)
+    """The triggers and sources where it is one that was expected."""
+    to_remember: dict[str, Any] = field(default_factory=dict)
+    """The quarantines that hold it back and are not durable yet."""
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
@@ -55,6 +67,7 @@ class Draft(Struct):
             event=self.event, data=self.data, outcomes=tuple(self.outcomes),
             runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
             claims=tuple(self.claims),
+            memory=Memory(source=QUARANTINE_SOURCE, values=self.to_remember) if self.to_remember else None,
         )  # fmt: skip
 
     def saw(self, gate: str, verdict: str, **values: Any) -> None:

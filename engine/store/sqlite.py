@@ -19,7 +19,7 @@ from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, hindsight, line, reads, spans
+from engine.store import backfills, hindsight, line, reads, receipts, spans
 from engine.store.base import (
     EventFilter,
     HeldPlace,
@@ -27,6 +27,7 @@ from engine.store.base import (
     Met,
     Missed,
     QueuePlace,
+    Receipts,
     Result,
     RunFilter,
     Store,
@@ -253,6 +254,9 @@ class SqliteStore(Store):
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:
         return await self._read(lambda raw: hindsight.met(raw, trigger, start, end, after, limit), slow=True)
+
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        return await self._read(lambda raw: receipts.received(raw, which, limit), slow=True)
 
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)

@@ -296,7 +296,9 @@ class Receiver:
                 400,
                 f"The delivery id or Idempotency-Key is not 1 to {LONGEST_KEY} printable ASCII characters.",
             )
-        return Event(type=kind, subject=self._path, data=data, key=key, http=self._http(request))
+        return Event(type=kind, subject=self._path, data=data, key=key, http=self._http(request),
+            traceparent=headers.get("Traceparent"),
+        )  # fmt: skip
 
     def _http(self, request: Request) -> dict[str, Any]:
         shown: dict[str, str] = {}

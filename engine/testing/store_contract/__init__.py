@@ -22,6 +22,7 @@ from engine.testing.store_contract.opening import OpeningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
 from engine.testing.store_contract.queueing import QueueingCases
 from engine.testing.store_contract.reading import ReadingCases
+from engine.testing.store_contract.receiving import ReceivingCases
 
 __all__ = ["StoreContract", "promise", "sentences_kept_by", "sentences_of_contract"]
 
@@ -36,6 +37,7 @@ class StoreContract(
     BackfillCases,
     MarkingCases,
     HindsightCases,
+    ReceivingCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 
