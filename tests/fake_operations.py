@@ -420,6 +420,7 @@ class FakeOperations:
                 "priority": priority,
                 "bypass": bypass,
                 "request_id": request_id,
+                "traceparent": traceparent,
             }
         )
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
