@@ -15,6 +15,29 @@ from engine.events import Cause, Event, Outcome, Seen
 from engine.runs import Run
 from engine.store.changes import Entry, Join, Memory
 
+Admitted = tuple[Event, bytes]
+"""An event that was checked at the door, and its data as compact JSON."""
+
+
+class Notes(Struct):
+    """What guards have noted of an event.
+
+    - `guarded`: by breakers; `to_remember`: the quarantines that hold it back and are not durable yet.
+    - `looped`: where its chain of runs is too long, in words.
+    - `deepened`: the windows whose longest chain is its own, with the causes that they had.
+    - `expected`: the triggers and sources where it is one that was expected.
+    """
+
+    guarded: list[Guarded] = field(default_factory=list)
+    to_remember: dict[str, Any] = field(default_factory=dict)
+    looped: list[str] = field(default_factory=list)
+    deepened: list[tuple[Window, Cause | None]] = field(default_factory=list)
+    expected: list[Guard] = field(default_factory=list)
+
+    def memory(self) -> Memory | None:
+        """Return what is to be remembered with it."""
+        return Memory(source=QUARANTINE_SOURCE, values=self.to_remember) if self.to_remember else None
+
 
 class Draft(Struct):
     """What an event is to become, until it is durable: also what has to be undone where it does not."""
@@ -42,8 +65,6 @@ class Draft(Struct):
     """What went wrong with its priority at the trigger that is decided about."""
     raised: list[tuple[Window, int]] = field(default_factory=list)
     """The windows that it joined, with the priorities that they had."""
-    deepened: list[tuple[Window, Cause | None]] = field(default_factory=list)
-    """The windows whose longest chain is its own, with the causes that they had."""
     marked: list[tuple[Place, Known | None]] = field(default_factory=list)
     """What was known of the marks that it changes, before it did."""
     past_pause: bool = False
@@ -52,14 +73,8 @@ class Draft(Struct):
     """What the gates of the trigger that is decided on have seen so far."""
     bypass: tuple[str, ...] = ()
     """The gates that its runs pass by when their turn has come."""
-    guarded: list[Guarded] = field(default_factory=list)
-    """What breakers have noted of it."""
-    looped: list[str] = field(default_factory=list)
-    """Where its chain of runs is too long, in words."""
-    expected: list[Guard] = field(default_factory=list)
-    """The triggers and sources where it is one that was expected."""
-    to_remember: dict[str, Any] = field(default_factory=dict)
-    """The quarantines that hold it back and are not durable yet."""
+    notes: Notes | None = None
+    """What guards have noted of it; None for most."""
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
@@ -67,8 +82,14 @@ class Draft(Struct):
             event=self.event, data=self.data, outcomes=tuple(self.outcomes),
             runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
             claims=tuple(self.claims),
-            memory=Memory(source=QUARANTINE_SOURCE, values=self.to_remember) if self.to_remember else None,
+            memory=None if self.notes is None else self.notes.memory(),
         )  # fmt: skip
+
+    def noting(self) -> Notes:
+        """Return what guards note of it."""
+        if self.notes is None:
+            self.notes = Notes()
+        return self.notes
 
     def saw(self, gate: str, verdict: str, **values: Any) -> None:
         """Note what a gate of the trigger that is decided on saw, and what it said."""

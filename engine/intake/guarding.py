@@ -10,7 +10,7 @@ from engine.decide.breakers import SOURCE, TRIGGER, Breakers, Guarded
 from engine.decide.heartbeats import SIGNS, Heartbeats
 from engine.decide.rules import Rule
 from engine.events import Event, EventOutcome, Outcome
-from engine.intake.draft import Draft
+from engine.intake.draft import Draft, Notes
 from engine.runs import Origin
 from engine.triggers import MAX_HOPS
 
@@ -48,15 +48,16 @@ class Guarding:
                 if origin is Origin.MANUAL:
                     continue  # it is not from there
                 # One event is one, whatever triggers of its source it meets.
-                asked = next((one for one in draft.guarded if one.place == place), None)
+                asked = next((one for one in draft.noting().guarded if one.place == place), None)
             else:
                 asked = None
             if asked is None:
                 shared = rule.trigger.shared
                 title = shared.name if place[0] == SOURCE and shared is not None else ""
                 asked = self.breakers.ask(place, breaker, event.received_at, event.id, title)
-                draft.guarded.append(asked)
-                draft.to_remember |= self.breakers.to_store((asked,))
+                notes = draft.noting()
+                notes.guarded.append(asked)
+                notes.to_remember |= self.breakers.to_store((asked,))
             if asked.quarantine is not None:
                 return _held_back(draft, rule.trigger.name, asked)
         return None
@@ -75,26 +76,24 @@ class Guarding:
         chain = ("… → " if cause.hops > len(cause.via) else "") + " → ".join((*cause.via, rule.trigger.name))
         runs = "1 run" if cause.hops == 1 else f"{cause.hops:,} runs, one caused by the other,"
         why = f"it comes after {runs} and max_hops is {most:,}: {chain}; the last one is run {cause.run}"
-        draft.looped.append(f"trigger {rule.trigger.name}: {why}")
+        draft.noting().looped.append(f"trigger {rule.trigger.name}: {why}")
         return Outcome(
             trigger=rule.trigger.name, outcome=EventOutcome.REJECTED, code="loop",
             reason=f"{EventOutcome.REJECTED}: {why}",
         )  # fmt: skip
 
-    def undo(self, draft: Draft) -> None:
+    def undo(self, notes: Notes) -> None:
         """Take back what was noted of an event that is not stored."""
-        self.breakers.undo(draft.guarded)
+        self.breakers.undo(notes.guarded)
+        for window, cause in reversed(notes.deepened):
+            window.cause = cause
 
-    def settle(self, draft: Draft) -> None:
+    def settle(self, notes: Notes, event: Event) -> None:
         """Take note that an event is durable."""
-        if draft.guarded:
-            self.breakers.settle(draft.guarded)
-        for said in draft.looped:
-            log.warning(
-                "A chain of runs is cut at %s", said, extra={"action": "loop_cut", "event": draft.event.id}
-            )  # fmt: skip
-        if draft.expected:
-            self.beats.note(draft.expected, draft.event.received_at)
+        self.breakers.settle(notes.guarded)
+        self.beats.note(notes.expected, event.received_at)
+        for said in notes.looped:
+            log.warning("A chain of runs is cut at %s", said, extra={"action": "loop_cut", "event": event.id})
 
     def expect(self, draft: Draft, rule: Rule, origin: Origin, outcome: Outcome) -> None:
         """Note in the draft where it is an event that was expected: once it is durable, that is met."""
@@ -102,7 +101,7 @@ class Guarding:
             return
         for place, _ in rule.heartbeats:
             if place[0] == SOURCE or outcome.outcome in SIGNS:
-                draft.expected.append(place)
+                draft.noting().expected.append(place)
 
 
 def _held_back(draft: Draft, trigger: str, asked: Guarded) -> Outcome:

@@ -136,7 +136,7 @@ class Shaping:
         window.priority = max(window.priority, priority)
         cause = event.cause
         if cause is not None and (window.cause is None or cause.hops > window.cause.hops):
-            draft.deepened.append((window, window.cause))
+            draft.noting().deepened.append((window, window.cause))
             window.cause = cause
         else:
             cause = None
