@@ -374,7 +374,7 @@ class Runtime:
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             guards=guards,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance, guards),
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
@@ -450,6 +450,7 @@ class Runtime:
         pauses: Pauses,
         timers: Timers,
         maintenance: Maintenance,
+        guards: Guards,
     ) -> Desk:
         def world() -> World:
             # With the intervals that are in force, where they are adapted.
@@ -459,7 +460,14 @@ class Runtime:
             }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
             return World.of(
-                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+                self.config,
+                triggers=triggers,
+                jobs=dict(jobs),
+                pauses=held,
+                maintenance=maintenance.foreseen(),
+                quarantined={
+                    name: why for name, rule in rules.items() if (why := guards.quarantine_of(rule)) is not None
+                },
             )
 
         return Desk(
