@@ -99,6 +99,11 @@ class Guards:
         found = self._quarantines.of(rule)
         return None if found is None else found.said()
 
+    def quarantined(self) -> dict[str, str]:
+        """Return the triggers of which nothing runs, as they or their sources are in quarantine, and why."""
+        found = {name: self.quarantine_of(rule) for name, rule in self._rules.items() if rule.breakers}
+        return {name: why for name, why in found.items() if why is not None}
+
     def view_of(self, name: str) -> dict[str, Any]:
         """Return what `trigger_view` does, for a trigger that is there."""
         return self.trigger_view(self._rules[name])

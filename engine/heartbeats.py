@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
+from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.decide.breakers import SOURCE, TRIGGER, Place, key_of, place_of
 from engine.decide.heartbeats import SIGNS, Heartbeat, Heartbeats, Turn
 from engine.decide.rules import Rule
@@ -167,7 +167,10 @@ class Expectations:
         while True:
             self._wake = anyio.Event()
             done = await self._read_last() and await self._look()
-            await self._wait(self._left_s() if done else RETRY_S)
+            if not self._beats.known:
+                await self._wake.wait()
+            else:
+                await sleep_or_wake(self._clock, self._left_s() if done else RETRY_S, self._wake)
 
     async def _read_last(self) -> bool:
         """Read when the last events came before this start; return False where the store can't tell now."""
@@ -229,24 +232,10 @@ class Expectations:
         log.info("%s hears events again", _capital(beat.subject), extra={"action": "expected_back", **ids})
 
     def _left_s(self) -> float:
-        if not self._beats.known:
-            return LONGEST_SLEEP_S
         now = self._clock.now()
         alarms = [max(beat.due_at, self._grace_until) for beat in self._beats.known.values() if not beat.missing_since]
         left_s = min([(at - now).total_seconds() for at in alarms], default=LOOK_S)
         return min(max(left_s, LEAST_S), LOOK_S)
-
-    async def _wait(self, seconds: float) -> None:
-        """Sleep, or until something comes or goes."""
-        async with anyio.create_task_group() as group:
-
-            async def wake() -> None:
-                await self._wake.wait()
-                group.cancel_scope.cancel()
-
-            group.start_soon(wake)
-            await self._clock.sleep(seconds)
-            group.cancel_scope.cancel()
 
 
 def _said(beat: Heartbeat) -> str:

@@ -465,9 +465,7 @@ class Runtime:
                 jobs=dict(jobs),
                 pauses=held,
                 maintenance=maintenance.foreseen(),
-                quarantined={
-                    name: why for name, rule in rules.items() if (why := guards.quarantine_of(rule)) is not None
-                },
+                quarantined=guards.quarantined(),
             )
 
         return Desk(

@@ -497,7 +497,7 @@ def test_what_is_in_quarantine_now_is_so_for_the_whole_time() -> None:
 
 def test_a_loop_is_cut_as_the_engine_cuts_it() -> None:
     on = Again()
-    rules = [timed(on=Every(seconds=1000.0)), timed("again", on=on, source="ends", max_hops=4)]
+    rules = [timed(on=Every(seconds=1000.0)), trigger("again", on=on, source="ends", max_hops=4)]
     view, _ = foresee(world([job()], rules), 1500, durations={"bake": 1.0})
     told = {one["name"]: one for one in view["triggers"]}
     starts = told[next(name for name in told if name != "again")]["runs"]
