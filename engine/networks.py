@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
 
 LONGEST_ADDRESS = 64
 
@@ -50,6 +52,12 @@ def address_of(text: str) -> Address | None:
     return address
 
 
+def ip_in(address: Any, networks: str | list[str]) -> bool:
+    """Tell whether an address is in a network, or in one of several; what is no address is in none."""
+    texts = (networks,) if isinstance(networks, str) else tuple(networks)
+    return isinstance(address, str) and address in _networks(texts)
+
+
 def client_of(peer: str, forwarded: Iterable[str], trusted: Networks) -> str:
     """Return who asked, by what each proxy added to `X-Forwarded-For`: the last address that is no trusted proxy's.
 
@@ -73,6 +81,11 @@ def _without_port(hop: str) -> str:
         return hop[1:].partition("]")[0]
     host, separator, _ = hop.partition(":")
     return host if separator and hop.count(":") == 1 else hop
+
+
+@lru_cache(maxsize=1024)
+def _networks(texts: tuple[str, ...]) -> Networks:
+    return Networks(texts)
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

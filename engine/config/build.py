@@ -39,6 +39,7 @@ from engine.decide.schedule import Schedule
 from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
+from engine.networks import Networks
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import MISFIRE, NORMAL_PRIORITY, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
 from engine.units import format_duration
@@ -145,7 +146,10 @@ class Builder:
 
     def _http(self, table: HttpTable) -> HttpSettings:
         host, port = parse_listen(table.listen)
-        return HttpSettings(host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body)
+        proxies = Networks(table.trusted_proxies) if table.trusted_proxies else None
+        return HttpSettings(
+            host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, trusted_proxies=proxies
+        )
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:
         url, file = table.url, data / "engine.db"
