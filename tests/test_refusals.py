@@ -22,7 +22,7 @@ from tests.test_runtime import configured, operations, running
 CONFIG = """
 http.trusted_proxies = ["127.0.0.0/8"]
 [jobs.work]
-run.gate = "open"
+run.exec = ["true"]
 [triggers.push]
 on.webhook = { path = "team/push", verify = { github = { file = "secret" } } }
 job = "work"

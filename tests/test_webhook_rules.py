@@ -21,8 +21,8 @@ PAGE = DOCS / "webhooks.md"
 ENVIRONMENT = {
     "GITHUB_SECRET": "a secret of some length", "GITLAB_SIGNING": KEY_A, "GITLAB_TOKEN": "a-token-of-some-length",
     "STRIPE_SECRET": KEY_A, "SLACK_SECRET": "8f742231b10e8888abcd99yyyzzz85a5", "SHOPIFY_SECRET": "hush-hush",
-    "STANDARD_SECRET": KEY_B, "TELEGRAM_TOKEN": "a_token-2", "ALERTS_PASSWORD": "a password", "ZOOM_SECRET": "zoom",
-    "SECRET": "a secret of some length",
+    "STANDARD_SECRET": KEY_B, "TELEGRAM_TOKEN": "a_token-2", "ALERTS_PASSWORD": "a password",
+    "ZOOM_SECRET": "z00m s3cr3t", "SECRET": "a secret of some length",
 }  # fmt: skip
 
 
