@@ -60,6 +60,9 @@ log = logging.getLogger("engine.dispatch")
 
 RETRY_READ_S = 1.0
 
+SETTLES = timedelta(seconds=0.05)
+"""A run whose time has come, but not the answer of the store on what it has, is looked at again so much later."""
+
 MOST_MOVING = 2048
 """While so many runs are on their way from one state to the next, no more of those that are due are taken up."""
 
@@ -839,10 +842,13 @@ class Dispatch:
             return
         window = self._windows.of_run(run.id)
         if window is not None:
-            if window.due_at > now:
-                self._timeline.postpone(run, window.due_at)
+            if window.due_at > now or not window.is_settled:
+                self._timeline.postpone(run, max(window.due_at, now + SETTLES))
                 return
             self._windows.close(window)
+            if (step := window.close(now)) is not None:
+                self._end_waiting(run, step)
+                return
             run = after_window(run, window)
             if self._shaper.throttles(run):
                 self._moving.add(run.id)

@@ -30,6 +30,7 @@ class Event(Struct, frozen=True, kw_only=True):
     - `priority`: 0 to 9 as asked by the sender; clamped by the trigger's `priority_max`.
     - `http`: method, headers, query and remote of a request, for expressions; it is never stored.
     - `id`, `source`, `received_at`: given by the engine; what a plugin puts there is replaced.
+    - `input`: at a trigger on several sources, the name of the one by which it came; given by the engine.
     """
 
     type: str
@@ -42,6 +43,7 @@ class Event(Struct, frozen=True, kw_only=True):
     id: str = ""
     source: str = ""
     received_at: datetime = EPOCH
+    input: str | None = None
 
 
 class EventOutcome(StrEnum):

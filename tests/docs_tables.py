@@ -19,6 +19,7 @@ from engine.cli.app import app
 from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
+from engine.config.joins import InputTable, JoinTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
@@ -58,8 +59,8 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable,
     ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
-    DedupeTable, MisfireTable, AdaptiveTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, InputTable, JoinTable, ThrottleTable,
+    RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
@@ -218,6 +219,9 @@ class FakeStore(Store):
         return {}
 
     async def open_windows(self) -> list[Run]:
+        return []
+
+    async def filled(self) -> list[Filled]:
         return []
 
     async def expiring(self, *, limit: int) -> list[Run]:

@@ -17,6 +17,7 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.joins import JoinTable
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
 from engine.decide.calendars import Calendar
@@ -66,7 +67,8 @@ RunnerTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "runner"})]
 """A table with the name of one runner and its settings."""
 
 OnTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "on"})]
-"""A table with the name of one source or timer and its settings, or with `source` and the name of a shared one."""
+"""A table with the name of one source or timer and its settings, with `source` and the name of a shared one, or with
+`all` or `any` and several of them."""
 
 InlineSource = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source", "inline": True})]
 """The name of one source or timer and its settings, among the other keys of a table."""
@@ -521,6 +523,12 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="Gather events that come close together into one run."),
     ] = None
     batch: Annotated[BatchTable | None, Meta(description="Gather events into runs of several.")] = None
+    join: Annotated[
+        Duration | JoinTable | None,
+        Meta(
+            gt=0, description="Of `on.all`: how long it waits for all of its inputs, and which of their events it uses."
+        ),
+    ] = None
     throttle: Annotated[
         ThrottleTable | None, Meta(description="Let runs wait, so that not too many start; none is dropped.")
     ] = None

@@ -161,7 +161,7 @@ def _apart(settings: Mapping[str, Any], place: Place, path: str) -> tuple[dict[s
     """Return the settings without the functions that stand for expressions, and these, by their places."""
     plain = dict(settings)
     functions = {key: plain.pop(key) for key in ("filter", "data") if callable(plain.get(key))}
-    for gate in SHAPING:
+    for gate in (*SHAPING, "join"):
         table = plain.get(gate)
         if isinstance(table, Mapping) and callable(table.get("key")):
             # Something has to stand there where a key is required.

@@ -60,7 +60,7 @@ def event_row(entry: Entry) -> tuple[Any, ...]:
 
 
 def read_event(row: Sequence[Any]) -> Event:
-    """Make an event of the values of EVENT_COLUMNS."""
+    """Make an event of the values of EVENT_COLUMNS, and of the input by which it came, where that was asked for."""
     return Event(
         id=row[0],
         source=row[1],
@@ -71,6 +71,7 @@ def read_event(row: Sequence[Any]) -> Event:
         key=row[6],
         priority=row[7],
         data=_decode(row[8]),
+        input=row[9] if len(row) > 9 else None,
     )
 
 
