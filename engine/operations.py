@@ -20,6 +20,7 @@ from engine.conditions import ConditionDesk
 from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
+from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
@@ -395,6 +396,10 @@ class Operations:
         rule = self._rules.get(name)
         timers = () if rule is None else timers_of(rule.trigger)
         return min((at for timer in timers if (at := self._timers.next_at(timer.name)) is not None), default=None)
+
+    def open_joins(self, name: str) -> Sequence[JoinWindow]:
+        """Return the joins of a trigger that wait for inputs, as they began."""
+        return self._intake.open_joins(name)
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""

@@ -187,11 +187,14 @@ class Windows:
         return self._by_run.get(run_id)
 
     def of_trigger(self, trigger: str) -> Collection[Window]:
-        """Return the windows of a trigger whose runs are not ready yet, as they were opened."""
+        """Return the windows of a trigger that events may join, as they were opened."""
         return self._of.get(trigger, {}).values()
 
     def open(self, window: Window) -> None:
         """Add a window; it is the one that further events of its trigger and key join."""
+        before = self._by_key.get((window.trigger, window.key))
+        if before is not None:
+            self.seal(before)
         self._by_key[window.trigger, window.key] = window
         self._by_run[window.run] = window
         self._of.setdefault(window.trigger, {})[window.run] = window
@@ -200,16 +203,19 @@ class Windows:
         """Let nothing join a window any more; it is still known by its run."""
         if self._by_key.get((window.trigger, window.key)) is window:
             del self._by_key[window.trigger, window.key]
+            mine = self._of[window.trigger]
+            del mine[window.run]
+            if not mine:
+                del self._of[window.trigger]
 
     def unseal(self, window: Window) -> None:
         """Let events join a window again, where it is not closed and none has taken its place."""
-        if window.run in self._by_run:
-            self._by_key.setdefault((window.trigger, window.key), window)
+        place = (window.trigger, window.key)
+        if window.run in self._by_run and place not in self._by_key:
+            self._by_key[place] = window
+            self._of.setdefault(window.trigger, {})[window.run] = window
 
     def close(self, window: Window) -> None:
         """Remove a window; what comes later opens another."""
         self._by_run.pop(window.run, None)
         self.seal(window)
-        mine = self._of.get(window.trigger)
-        if mine is not None and mine.pop(window.run, None) is not None and not mine:
-            del self._of[window.trigger]

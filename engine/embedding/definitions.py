@@ -24,8 +24,8 @@ JobFunction = Callable[[Any], object]
 
 _STAND_IN = "event.id"
 
-_DEEPEST_NAME = 3
-"""How deep functions may stand in settings in the place of names: `on={"run": {"job": [ship, bill]}}`."""
+_DEEPEST_NAME = 5
+"""How deep functions may stand in settings in the place of names: `all={"tea": {"run": {"job": [brew]}}, …}`."""
 
 
 class Definitions:

@@ -237,6 +237,7 @@ class Engine:
             trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
             next_at=operations.next_at(name), completed=operations.why_completed(name),
             adaptive=operations.adaptive_view(name) if trigger.adaptive is not None and trigger.works else None,
+            joins=operations.open_joins(name) if trigger.join is not None else (),
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:
