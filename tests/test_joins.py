@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from engine.errors import StoreUnavailable
+from engine.errors import Conflict, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.runs import RunState
+from engine.steering import Steering
 from engine.testing import VirtualClock
 from engine.triggers import Dedupe, Input, Join, Rate, Reset, Trigger, Use
 from tests.organs import Bench, Heard, Listed, bench, event, trigger
@@ -280,8 +282,6 @@ async def test_a_part_of_a_join_that_was_cancelled_meanwhile_begins_another(tmp_
 
 async def test_the_end_of_a_window_waits_for_the_answer_on_its_last_part(tmp_path: Path) -> None:
     """What would make it complete is decided and not durable: the run is not started for what may be refused."""
-    import anyio
-
     async with bench(tmp_path / "s.db", triggers=[joined()]) as desk:
         first = await sale(desk)
         await desk.advance(3599)
@@ -327,12 +327,22 @@ async def test_a_joined_run_waits_at_the_throttle(tmp_path: Path) -> None:
         await sound(desk)
 
 
-async def test_a_join_is_ended_with_what_it_waits_for_by_cancel_and_not_held(tmp_path: Path) -> None:
+async def test_a_join_is_ended_by_cancel_and_can_not_be_held(tmp_path: Path) -> None:
     async with bench(tmp_path / "s.db", triggers=[joined()]) as desk:
+        steering = Steering(
+            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch, rules=desk.intake._rules,
+            retired={}, ageing_s=60.0, finish=desk.intake.finish,
+        )  # fmt: skip
         first = await sale(desk)
-        run = await desk.run_of(run_id(first))
-        desk.dispatch.take_out(run, for_good=True)
+        with pytest.raises(Conflict, match="waits for the inputs of its join"):
+            await steering.hold(run_id(first))
+        moved = await steering.set_priority(run_id(first), 7)
+        assert (moved.state, moved.priority) == (RunState.PENDING, 7)
+        assert run_id(await sale(desk, 2)) == run_id(first)
+        assert (await steering.cancel(run_id(first))).state is RunState.CANCELLED
         assert desk.intake.open_joins("on-grain") == []
+        assert run_id(await count(desk)) != run_id(first)
+        await sound(desk)
 
 
 async def test_fired_by_hand_it_runs_at_once_and_leaves_the_join_alone(tmp_path: Path) -> None:
