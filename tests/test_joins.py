@@ -444,6 +444,7 @@ async def test_a_tried_event_says_what_the_join_would_do_and_leaves_it_as_it_was
         test = desk.intake.rehearsal.test
         opens = test("on-grain", Event(type="sale", source="till", data={"n": 1}))
         assert (opens.outcome.code, opens.run is not None) == ("join_waits", True)
+        assert opens.data == {"sales": {"n": 1}}
         assert desk.intake.open_joins("on-grain") == []
         first = await sale(desk, 1)
         completes = test("on-grain", Event(type="count", source="stock", data={"n": 1}))

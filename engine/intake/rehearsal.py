@@ -73,7 +73,7 @@ class Rehearsal:
         (outcome,) = draft.outcomes
         data = None
         with suppress(ExpressionError):  # the gates tell of it
-            data = rule.data_of(draft.event)
+            data = rule.data_of(_part(draft.event, outcome, rule))
         return Rehearsed(
             event=draft.event, outcome=outcome, run=draft.runs[0][0] if draft.runs else None, data=data
         )  # fmt: skip
@@ -132,6 +132,14 @@ def _takes(source: str, on: object, event: Event, *, named: bool) -> bool:
     if isinstance(on, Source) and on.hears:
         return on.accepts(event)
     return not named or event.source == source
+
+
+def _part(event: Event, outcome: Outcome, rule: Rule) -> Event:
+    """Return an event as the job sees it: as its part of a join, where it is one."""
+    came_by = next((seen.saw["input"] for seen in outcome.gates if (seen.gate, seen.verdict) == ("on", "pass")), None)
+    if came_by is None or rule.joining is None or not rule.joining.waits:
+        return event
+    return rule.joining.joined((replace(event, input=came_by),))
 
 
 def _unheard(trigger: str, event: Event) -> Outcome:
