@@ -12,6 +12,7 @@ from engine.errors import Conflict, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.runs import RunState
 from engine.steering import Steering
+from engine.store.changes import Accept, Purge
 from engine.testing import VirtualClock
 from engine.triggers import Dedupe, Input, Join, Rate, Reset, Trigger, Use
 from tests.organs import Bench, Heard, Listed, bench, event, trigger
@@ -330,8 +331,8 @@ async def test_a_joined_run_waits_at_the_throttle(tmp_path: Path) -> None:
 async def test_a_join_is_ended_by_cancel_and_can_not_be_held(tmp_path: Path) -> None:
     async with bench(tmp_path / "s.db", triggers=[joined()]) as desk:
         steering = Steering(
-            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch, rules=desk.intake._rules,
-            retired={}, ageing_s=60.0, finish=desk.intake.finish,
+            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch.hands,
+            rules=desk.intake._rules, retired={}, ageing_s=60.0, finish=desk.intake.finish,
         )  # fmt: skip
         first = await sale(desk)
         with pytest.raises(Conflict, match="waits for the inputs of its join"):
@@ -458,4 +459,15 @@ async def test_a_tried_event_says_what_the_join_would_do_and_leaves_it_as_it_was
         assert (window.used, window.count, window.is_settled) == ({"sales": [first.event]}, 1, True)
         await desk.advance(3600)
         assert (await desk.run_of(run_id(first))).code == "join_incomplete"
+        await sound(desk)
+
+
+async def test_what_is_kept_of_a_join_goes_with_its_run(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", triggers=[joined()]) as desk:
+        old, later = [(await sale(desk), await count(desk)) for _ in range(2)]
+        await desk.settle()
+        purge = Purge(runs=(run_id(old[0]),), events=tuple(one.event for one in old), before=desk.clock.now())
+        await desk.journal.submit(Accept(entries=(), purge=purge))
+        rows = await desk.store._read(lambda raw: raw.execute("select distinct run from inputs").fetchall())
+        assert rows == [(run_id(later[0]),)]
         await sound(desk)

@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
 from engine.config.joins import SEVERAL, InputTable, Several
 from engine.config.maintenance import MaintenanceTable
-from engine.config.model import PresetTable, Shared, SourceTable, TriggerTable
+from engine.config.model import JobTable, PresetTable, Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
 from engine.config.references import References
 from engine.config.scalars import near, noun_of
@@ -122,7 +122,9 @@ class SettingsReader(Reader):
             self.timezone = outer
 
     def enter(self, cls: type[Struct], node: Node) -> None:
-        if issubclass(cls, InputTable):
+        if issubclass(cls, JobTable):
+            self.names = JOB_NAMES
+        elif issubclass(cls, InputTable):
             named = [key for key in node.value if key in plugins_of(self.registry, "input")]
             plugin = plugins_of(self.registry, "source").get(named[0]) if len(named) == 1 else None
             if named == [Shared.name]:

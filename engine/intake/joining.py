@@ -92,7 +92,9 @@ class Joinery:
         missing = [one for one in joining.inputs if one != event.input]
         text = draft.told(f"pending: waits for {listed(missing)} until {ends:%H:%M:%S} UTC (join)")
         step = Step(at=event.received_at, state=RunState.PENDING, code=JOIN_WAITS, reason=text, bypass=draft.bypass)
-        run = self._make_run(event, rule, origin, priority, (step,), due_at=ends, closes_at=ends, window=key)
+        run = self._make_run(
+            event, rule, origin, priority, (step,), due_at=ends, closes_at=ends, window=key, limit_key=draft.limit_key
+        )
         window = opened(run, event, joining)
         self._windows.open(window)
         draft.opened.append(window)

@@ -203,7 +203,34 @@ create table inputs (
 ) strict, without rowid;
 """
 
+_LIMITS = """
+-- The value by which the limit of its job holds, as it was when the run came to be.
+alter table runs add column limit_key text;
+"""
+
+_PURGED = """
+-- What was removed after its time, so that all that was ever accepted still adds up: see engine/store/purging.py.
+create table purged (
+    what text not null,
+    trigger text not null,
+    count integer not null,
+    last text not null,
+    before integer not null,
+    primary key (what, trigger)
+) strict, without rowid;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
-    _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING, _INPUTS,
-)  # fmt: skip
+    _INITIAL,
+    _MEMORY,
+    _IN_THE_WAY,
+    _BACKFILLS,
+    _HINDSIGHT,
+    _HELD,
+    _LANES,
+    _SHAPING,
+    _LIMITS,
+    _PURGED,
+    _INPUTS,
+)
 """Migration n (from 1) brings a file from version n-1 to version n."""
