@@ -238,9 +238,13 @@ class Executor:
             return last, events, lambda: Scope(
                 {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,
                            "time": last.time, "received_at": last.received_at, "key": last.key,
-                           "priority": last.priority},
+                           "priority": last.priority, "input": last.input},
                  "data": {} if last.data is None else last.data, "now": self._clock.now(), **names}
             )  # fmt: skip
+        if rule.joining is not None and rule.joining.waits and events[-1].input is not None:
+            event = rule.joining.joined(events)
+            event = replace(event, data=rule.data_of(event))
+            return event, events, lambda: rule.scope(event, event.data).derive(now=self._clock.now())
         merged = tuple(
             event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events
         )

@@ -31,6 +31,9 @@ GROUP = "engine.plugins"
 SHARED_KEY = "source"
 """`on.source` names a shared source, so no source or timer can have this name."""
 
+SEVERAL_KEYS = ("all", "any")
+"""`on.all` and `on.any` name several sources; nor can it have these."""
+
 Kind = Literal["source", "timer", "runner", "condition", "unknown"]
 
 _ABSTRACT: dict[Kind, tuple[type[Plugin], tuple[str, ...]]] = {
@@ -200,10 +203,9 @@ def check_plugin(plugin: Any) -> Kind:
     name = getattr(plugin, "name", None)
     if not isinstance(name, str) or not is_slug(name):
         raise PluginError(f"{title} has no usable name; give it `name: ClassVar[str] = …`, as in `on.<name>`")
-    if kind in ("source", "timer") and name == SHARED_KEY:
-        raise PluginError(
-            f'{title} can\'t be called "{name}": `on.{name}` is for sources with a name; call it otherwise'
-        )
+    if kind in ("source", "timer") and name in (SHARED_KEY, *SEVERAL_KEYS):
+        what = "sources with a name" if name == SHARED_KEY else "several sources"
+        raise PluginError(f'{title} can\'t be called "{name}": `on.{name}` is for {what}; call it otherwise')
     missing = [
         method for method in _ABSTRACT[kind][1] if getattr(getattr(plugin, method), "__isabstractmethod__", False)
     ]

@@ -35,9 +35,10 @@ from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
+from engine.decide.joins import windows_of
 from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
-from engine.decide.shaping import Windows
+from engine.decide.schedule import owner_of, timers_of
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Event
@@ -248,7 +249,8 @@ class Runtime:
         await chronicle.begin()
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
-        windows = Windows(await store.open_windows())
+        joins = {name: rule.joining for name, rule in rules.items() if rule.joining is not None and rule.joining.waits}
+        windows = windows_of(await store.open_windows(), await store.filled(), joins)
         marks = MarkKeeper(store)
         backlog = Backlog(high=config.engine.queue.high, low=config.engine.queue.low)
         backlog.load(await store.waiting())
@@ -341,14 +343,15 @@ class Runtime:
             return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
         timers = Timers(
-            clock=clock, triggers=list(config.triggers.values()), emit=intake.accept_due, begin=begin,
-            look=store.cursor, paused=pauses.now,
+            clock=clock, triggers=[timer for one in config.triggers.values() for timer in timers_of(one)],
+            emit=intake.accept_due, begin=begin, look=store.cursor, paused=lambda timer: pauses.now(owner_of(timer)),
         )  # fmt: skip
 
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
-            timers.look_again(names)
             guards.look_again()
+            named = [rules[name].trigger for name in names or () if name in rules]
+            timers.look_again(None if names is None else [timer.name for one in named for timer in timers_of(one)])
             backfills.look_again()
 
         pauses.on_change = pauses_changed
@@ -494,8 +497,9 @@ class Runtime:
         """Return each source that a trigger is on which works, once."""
         used: dict[str, Source] = {}
         for trigger in self.config.triggers.values():
-            if isinstance(trigger.on, Source) and trigger.works:
-                used.setdefault(trigger.source, trigger.on)
+            for source, on in trigger.works_on:
+                if isinstance(on, Source):
+                    used.setdefault(source, on)
         return list(used.items())
 
     async def _check_whole(self, store: SqliteStore, journal: Journal) -> None:

@@ -20,6 +20,7 @@ from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.guards import BreakerTable
+from engine.config.joins import InputTable, JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
@@ -62,6 +63,8 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
     DedupeTable, MisfireTable, AdaptiveTable,
+    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, InputTable, JoinTable, ThrottleTable,
+    RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

@@ -15,6 +15,7 @@ from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.decide.breakers import Quarantine, Released
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
@@ -231,6 +232,9 @@ class FakeStore(Store):
         return {}
 
     async def open_windows(self) -> list[Run]:
+        return []
+
+    async def filled(self) -> list[Filled]:
         return []
 
     async def expiring(self, *, limit: int) -> list[Run]:

@@ -21,6 +21,7 @@ from engine.backlog import DEFAULT_HIGH, Backlog
 from engine.causing import Causes
 from engine.decide.attempts import AttemptEnd
 from engine.decide.gates import Gate
+from engine.decide.joins import windows_of
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
@@ -299,7 +300,8 @@ async def bench(
     rules = {each.name: Rule(each, known[each.job]) for each in given}
     made = Bench(clock=clock, store=store, script=script)
     made.journal = Journal(store, clock)
-    made.windows = Windows(await store.open_windows())
+    joins = {name: rule.joining for name, rule in rules.items() if rule.joining is not None and rule.joining.waits}
+    made.windows = windows_of(await store.open_windows(), await store.filled(), joins)
     marks = MarkKeeper(store, most=most_marks)
     made.shaper = Shaper(clock=clock, store=store, journal=made.journal, marks=marks, rule_of=rules.get)
     made.backlog = Backlog(high=high, low=low)

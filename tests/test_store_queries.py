@@ -95,6 +95,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "held_of": lambda raw: reads.held(raw, "bake", None, 512),
     "held_of_after": lambda raw: reads.held(raw, "bake", HeldPlace("bake", 5, "r1"), 512),
     "held_counts": reads.held_counts,
+    "filled": reads.filled,
     "open_windows": reads.open_windows,
     "expiring": lambda raw: reads.expiring(raw, 512),
     "throttled": lambda raw: reads.throttled(raw, AT),

@@ -17,6 +17,7 @@ from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
+from engine.cli.joins import say_joins
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
@@ -243,6 +244,8 @@ def triggers(
             say(f"{one['name']}: {trouble}")
     for line in dict.fromkeys(line for one in found["items"] for line in guards_of(one)):
         say(f"{line[:1].upper()}{line[1:]}")
+    for one in found["items"]:
+        say_joins(one)
     for line in dict.fromkeys(line for one in found["items"] for line in pausing.sentences(one.get("pauses", ()))):
         say(f"{line[:1].upper()}{line[1:]}")
     for line in dict.fromkeys(line for one in found["items"] for line in sentences_of_windows(one["maintenance"])):

@@ -18,6 +18,7 @@ from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
 from engine.config.guards import BreakerTable
+from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
@@ -70,7 +71,8 @@ RunnerTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "runner"})]
 """A table with the name of one runner and its settings."""
 
 OnTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "on"})]
-"""A table with the name of one source or timer and its settings, or with `source` and the name of a shared one."""
+"""A table with the name of one source or timer and its settings, with `source` and the name of a shared one, or with
+`all` or `any` and several of them."""
 
 InlineSource = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source", "inline": True})]
 """The name of one source or timer and its settings, among the other keys of a table."""
@@ -566,6 +568,12 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="Gather events that come close together into one run."),
     ] = None
     batch: Annotated[BatchTable | None, Meta(description="Gather events into runs of several.")] = None
+    join: Annotated[
+        Duration | JoinTable | None,
+        Meta(
+            gt=0, description="Of `on.all`: how long it waits for all of its inputs, and which of their events it uses."
+        ),
+    ] = None
     throttle: Annotated[
         ThrottleTable | None, Meta(description="Let runs wait, so that not too many start; none is dropped.")
     ] = None

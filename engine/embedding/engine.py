@@ -251,6 +251,7 @@ class Engine:
             next_at=operations.next_at(name), completed=operations.why_completed(name),
             adaptive=operations.adaptive_view(name) if trigger.adaptive is not None and trigger.works else None,
             guards=operations.guards.view_of(name),
+            joins=operations.open_joins(name) if trigger.join is not None else (),
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:

@@ -130,7 +130,8 @@ class Simulation:
             on = course.trigger.on
             if course.unforeseen is None and isinstance(on, Source):
                 follows.setdefault(course.trigger.source, on)
-        rules = {name: course.rule for name, course in self._courses.items()}
+        # What a join waits for besides the ends of runs, nobody knows.
+        rules = {name: course.rule for name, course in self._courses.items() if not course.trigger.inputs}
         self._followers = Followers(list(follows.items()), rules, world.jobs)
         for course in self._courses.values():
             tally.expect(course)
@@ -168,6 +169,8 @@ class Simulation:
         schedule, unforeseen = schedule_of(trigger), rule.disabled
         if unforeseen is None and schedule is None and not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
             unforeseen = "it is on events, and nobody knows when they come"
+            if trigger.inputs:
+                unforeseen = f"it is on {trigger.on.name} of several sources, and nobody knows when their events come"
         return Course(
             rule=rule, trigger=trigger, job=job, schedule=schedule, length=length,
             length_us=max(round(min(length.seconds, timeout_s) * 1e6), 1), times_out=length.seconds > timeout_s,

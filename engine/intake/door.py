@@ -19,7 +19,8 @@ from engine.backlog import Backlog
 from engine.causing import Causes, caused_by
 from engine.clock import Clock
 from engine.decide.firing import Firing
-from engine.decide.rules import Rule
+from engine.decide.joins import JoinWindow
+from engine.decide.rules import Rule, one_each
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Cause, Event, EventOutcome, Outcome
@@ -80,6 +81,7 @@ class Intake:
         self._clock = clock
         self._journal = journal
         self._starter = starter
+        self._windows = windows
         self._backlog = backlog or Backlog()
         self._drafting = Drafting(
             starter=starter, windows=windows, marks=marks, pauses=pauses, backlog=self._backlog,
@@ -98,7 +100,8 @@ class Intake:
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
         for rule in sorted(rules.values(), key=_name_of):
-            by_source.setdefault(rule.trigger.source, []).append(rule)
+            for source, way in rule.by_source().items():
+                by_source.setdefault(source, []).append(way)
         self._by_source = {source: tuple(met) for source, met in by_source.items()}
         self.accepted = 0
         self.duplicates = 0
@@ -107,28 +110,29 @@ class Intake:
         """Take in a trigger, or another version of one: events that are decided from now on meet it."""
         self.remove(rule.trigger.name)
         self._rules[rule.trigger.name] = rule
-        source, on = rule.trigger.source, rule.trigger.on
-        met = list(self._by_source.get(source, ()))
-        insort(met, rule, key=_name_of)
-        self._by_source[source] = tuple(met)
+        for source, way in rule.by_source().items():
+            met = list(self._by_source.get(source, ()))
+            insort(met, way, key=_name_of)
+            self._by_source[source] = tuple(met)
         self._followers.add(rule)
-        if isinstance(on, Source) and on.hears and rule.trigger.works:
-            self._hearing.setdefault(source, on)
+        for source, on in rule.trigger.works_on:
+            if isinstance(on, Source) and on.hears:
+                self._hearing.setdefault(source, on)
 
     def remove(self, trigger: str) -> Rule | None:
         """Forget a trigger: no event meets it any more. What was decided before is made durable all the same."""
         rule = self._rules.pop(trigger, None)
         if rule is None:
             return None
-        source = rule.trigger.source
-        left = tuple(other for other in self._by_source[source] if other is not rule)
-        if left:
-            self._by_source[source] = left
-        else:
-            del self._by_source[source]
+        for source in rule.by_source():
+            left = tuple(other for other in self._by_source[source] if other.trigger.name != trigger)
+            if left:
+                self._by_source[source] = left
+            else:
+                del self._by_source[source]
+            if not self.is_used(source):
+                self._hearing.pop(source, None)
         self._followers.remove(rule)
-        if not self.is_used(source):
-            self._hearing.pop(source, None)
         return rule
 
     def renew(self, job: Job) -> None:
@@ -140,6 +144,10 @@ class Intake:
     def is_used(self, source: str) -> bool:
         """Tell whether a trigger that works is on a source."""
         return any(rule.trigger.works for rule in self._by_source.get(source, ()))
+
+    def open_joins(self, trigger: str) -> list[JoinWindow]:
+        """Return the joins of a trigger that wait for inputs, as they began."""
+        return [window for window in self._windows.of_trigger(trigger) if isinstance(window, JoinWindow)]
 
     async def accept(
         self,
@@ -252,7 +260,7 @@ class Intake:
         named = self._admit(event, event.source)
         return (await self._commit([named], self._listeners, Origin.EVENT, memory=memory))[0]
 
-    def _listeners(self, event: Event) -> list[Rule]:
+    def _listeners(self, event: Event) -> Sequence[Rule]:
         found: list[Rule] = []
         for source_id, source in self._hearing.items():
             try:
@@ -262,7 +270,7 @@ class Intake:
                 continue
             if accepted:
                 found.extend(self._by_source.get(source_id, ()))
-        return sorted(found, key=_name_of)
+        return one_each(sorted(found, key=_name_of))
 
     async def fire(
         self, trigger: str, *, data: Any = None, reason: str = "", priority: int | None = None,
@@ -488,13 +496,15 @@ class Intake:
             return False
         self.accepted += 1
         stored = {outcome.run for outcome in answer.outcomes}
-        if draft.claims or draft.filled or draft.notes is not None:
+        if draft.claims or draft.filled or draft.parts or draft.notes is not None:
             self._drafting.settle(draft)
         for run, event in draft.runs:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
                 # The marks name the run that was there; they are read when they are asked for.
-                self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[], notes=None)])
+                self._drafting.undo(
+                    [replace(draft, runs=[(run, event)], opened=opened, joined=[], parts=[], notes=None)]
+                )
                 continue
             if draft.past_pause and run.state in WAITING:
                 self._starter.let_pass(run)

@@ -21,6 +21,7 @@ from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Draft
 from engine.intake.guarding import Guarding
+from engine.intake.joining import Joinery, came_by
 from engine.intake.shaping import Shaping
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
@@ -131,6 +132,7 @@ class Drafting:
         self._windows = windows
         self._marks = marks
         self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
+        self._joining = Joinery(windows, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
         self._ageing_s = ageing_s
@@ -179,6 +181,11 @@ class Drafting:
                 return _dropped(
                     trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
                 )
+        if rule.candidates is not None:
+            found = came_by(draft, event, rule)
+            if isinstance(found, Outcome):
+                return found
+            event = found
         keys: Mapping[str, str] = _NO_KEYS
         scope = None
         if rule.filter is not None or rule.keys:
@@ -195,7 +202,7 @@ class Drafting:
                     keys = rule.keys_of(event, scope, bypass)
             except ExpressionError as error:
                 why = f"{error}; the event has no data" if event.data is None else str(error)
-                if rule.filter is not None and not draft.seen:
+                if rule.filter is not None and (not draft.seen or draft.seen[-1].gate == "on"):
                     draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         own, draft.fault = rule.priority_of(event, scope)
@@ -205,8 +212,12 @@ class Drafting:
             draft.limit_key, fault = rule.limit_key_of(event, scope)
             draft.fault = "; ".join(filter(None, (draft.fault, fault)))
         if rule.shaped:
-            return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
-        return self._ready(draft, event, rule, origin, priority, reason)
+            outcome = self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
+        else:
+            outcome = self._ready(draft, event, rule, origin, priority, reason)
+        if event.input is not None:
+            draft.came_by(event.input, outcome)
+        return outcome
 
     def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
         """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
@@ -225,6 +236,10 @@ class Drafting:
         shaping, gathering = self._shaping, rule.gathering
         outcome = shaping.drop(draft, event, rule, keys, bypass)
         if outcome is not None:
+            return outcome
+        if event.input is not None and rule.joining is not None and rule.joining.waits:
+            outcome = self._joining.join(draft, event, rule, rule.joining, origin, priority, keys.get("join", ""))
+            shaping.remember(draft, event, rule, keys, bypass, outcome, None)
             return outcome
         if gathering is not None and gathering.gate in bypass:
             gathering = None
@@ -328,8 +343,10 @@ class Drafting:
             since = now if fields.get("window") is None else fields["due_at"]
             fields["expires_at"] = since + timedelta(seconds=expires_s)
         key = event.key or event.id
-        if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
-            # Heard: several senders may use the same keys for different events.
+        if event.key is not None and (
+            event.input is not None or (origin is Origin.EVENT and event.source != rule.trigger.source)
+        ):
+            # Heard, or of several sources: they may use the same keys for different events.
             key = f"{event.source} {event.key}"
         elif origin is Origin.BACKFILL:
             # Another backfill may run the same instant again.
@@ -362,6 +379,8 @@ class Drafting:
                 if window.due_at == after:
                     window.due_at = before
                 self._windows.unseal(window)
+            for join, name, event_id in reversed(draft.parts):
+                join.take_back(name, event_id)
 
     def restore(self, draft: Draft) -> None:
         """Know again what was known of the marks that a draft changed, which nobody has looked at since."""
@@ -375,6 +394,8 @@ class Drafting:
         self._marks.known.settle(draft.claims)
         for run_id, due_at in draft.filled:
             self._starter.hasten(run_id, due_at)
+        for window, name, event_id in draft.parts:
+            window.settle(name, event_id)
 
     async def learn(self, draft: Draft) -> None:
         """Find out why a draft was refused: close windows that it joined and that are over, read the marks it claimed.

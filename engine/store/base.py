@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from engine.backfills import Backfill
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.errors import EngineError
 from engine.events import Accepted, Event, EventOutcome, Outcome
@@ -360,7 +361,11 @@ class Store(ABC):
 
     @abstractmethod
     async def open_windows(self) -> list[Run]:
-        """Return all pending runs whose debounce or batch window is open."""
+        """Return all pending runs whose window (of a debounce, a batch or a join) is open."""
+
+    @abstractmethod
+    async def filled(self) -> list[Filled]:
+        """Return by which inputs the events of joins came that still wait, oldest first."""
 
     @abstractmethod
     async def expiring(self, *, limit: int) -> list[Run]:

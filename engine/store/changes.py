@@ -19,8 +19,9 @@ from engine.spans import Span
 class Join(Struct, frozen=True, kw_only=True):
     """An event joins a pending run: the run gets the event as its latest, a new due time and priority.
 
-    `size_bytes` is how much its data adds to what the run counts. A run that expires does so as much later as it is due
-    later. `cause` is that of the run from now on; None: it stays as it is.
+    `size_bytes` is how much its data adds to what the run counts, `count` how many events: 0 where it takes the place
+    of another one. A run that expires does so as much later as it is due later. `cause` is that of the run from now
+    on; None: it stays as it is.
     """
 
     run: str
@@ -30,6 +31,31 @@ class Join(Struct, frozen=True, kw_only=True):
     reason: str
     size_bytes: int = 0
     cause: Cause | None = None
+    count: int = 1
+
+
+class Fill(Struct, frozen=True, kw_only=True):
+    """An event of a run came by an input of its trigger."""
+
+    run: str
+    event: str
+    input: str
+
+
+class Supersede(Struct, frozen=True, kw_only=True):
+    """An event takes the place of an earlier one, `old`, in a run that waits: that one is none of the run's any more.
+
+    What became of the earlier one is then `deduplicated`, with this code and reason; where it is not stored the change
+    is a conflict. `first`: it was the first event of the run, which the later one is now.
+    """
+
+    run: str
+    trigger: str
+    old: str
+    event: str
+    code: str
+    reason: str
+    first: bool = False
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -37,8 +63,9 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     `data` is the event's data as JSON. Each new run is in `outcomes` too. `in_the_way` are the runs, by id, for which
     a new one is skipped, or whose place it takes: where one of them is not there, or has ended, the change is a
-    conflict. `claims` are what becomes of the marks of gates: where one is refused, the change is a conflict.
-    `memory` is remembered where the event is stored, and not where it came before.
+    conflict. `claims` are what becomes of the marks of gates: where one is refused, the change is a conflict. `fills`
+    say by which inputs it came, `supersedes` which events it takes the place of. `memory` is remembered where the event
+    is stored, and not where it came before.
     """
 
     event: Event
@@ -49,6 +76,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     in_the_way: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     memory: Memory | None = None
+    fills: tuple[Fill, ...] = ()
+    supersedes: tuple[Supersede, ...] = ()
 
 
 class Cursor(Struct, frozen=True, kw_only=True):

@@ -193,6 +193,16 @@ create index runs_expiring on runs (expires_at, id)
     where expires_at is not null and state in ('pending', 'queued', 'held');
 """
 
+_INPUTS = """
+-- The events of runs of triggers on several sources: by which input each came.
+create table inputs (
+    run text not null,
+    event text not null,
+    input text not null,
+    primary key (run, event)
+) strict, without rowid;
+"""
+
 _LIMITS = """
 -- The value by which the limit of its job holds, as it was when the run came to be.
 alter table runs add column limit_key text;
@@ -219,6 +229,6 @@ alter table runs add column cause text;
 
 MIGRATIONS: tuple[str, ...] = (
     _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
-    _LIMITS, _PURGED, _CAUSES,
+    _LIMITS, _PURGED, _CAUSES, _INPUTS,
 )  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -67,7 +67,7 @@ def event_row(entry: Entry) -> tuple[Any, ...]:
 
 
 def read_event(row: Sequence[Any]) -> Event:
-    """Make an event of the values of EVENT_COLUMNS."""
+    """Make an event of the values of EVENT_COLUMNS, and of the input by which it came, where that was asked for."""
     return Event(
         id=row[0],
         source=row[1],
@@ -79,6 +79,7 @@ def read_event(row: Sequence[Any]) -> Event:
         priority=row[7],
         data=_decode(row[8]),
         cause=None if row[9] is None else _decode_cause(row[9]),
+        input=row[10] if len(row) > 10 else None,
     )
 
 

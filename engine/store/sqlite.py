@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
@@ -205,6 +206,9 @@ class SqliteStore(Store):
 
     async def open_windows(self) -> list[Run]:
         return await self._read(reads.open_windows)
+
+    async def filled(self) -> list[Filled]:
+        return await self._read(reads.filled)
 
     async def expiring(self, *, limit: int) -> list[Run]:
         return await self._read(lambda raw: reads.expiring(raw, limit))
@@ -489,4 +493,6 @@ def _without_known_runs(raw: sqlite3.Connection, entry: Entry) -> Entry:
                     code="run_exists",
                     reason=f"deduplicated: this trigger has run {known} for the same key",
                 )
-    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs), claims=claims)
+    left = {run.id for run in entry.runs} - {run.id for run in runs}
+    fills = tuple(fill for fill in entry.fills if fill.run not in left)
+    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs), claims=claims, fills=fills)

@@ -28,6 +28,7 @@ from engine.store.changes import (
     Change,
     End,
     Enqueue,
+    Entry,
     Finish,
     Hold,
     Memory,
@@ -104,6 +105,21 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         "expires_at = expires_at + v.column4 - due_at, cause = coalesce(v.column7, cause) "
         "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'pending'",
         7,
+    ),
+    # Note by which inputs events of runs came.
+    "fill": ("insert into inputs (run, event, input) values {rows}", 3),
+    # Events that others took the place of are none of their runs any more.
+    "supersede": (
+        "update outcomes set outcome = 'deduplicated', code = v.column3, reason = v.column4 from (values {rows}) as v "
+        "where outcomes.event = v.column1 and outcomes.trigger = v.column2",
+        4,
+    ),
+    # They came by no input of them.
+    "empty": ("delete from inputs where (run, event) in (select column1, column2 from (values {rows}))", 2),
+    # Where such an event was the first of its run, the other one is now.
+    "set_first": (
+        "update runs set first_event = v.column2 from (values {rows}) as v where runs.id = v.column1",
+        2,
     ),
     # Have gates remember; a mark that is there, has an effect and was not seen is left.
     "claim": (
@@ -220,8 +236,8 @@ STATEMENTS: dict[str, tuple[str, int]] = {
 
 _ORDER = tuple(STATEMENTS)
 _GUARDED = frozenset(
-    {"join", "in_the_way", "claim", "extend", "postpone", "hold", "set_priority", "enqueue", "start", "note_process",
-     "ask_cancel", "finish", "end", "move_backfill", "turn_backfill"}
+    {"join", "supersede", "set_first", "in_the_way", "claim", "extend", "postpone", "hold", "set_priority", "enqueue",
+     "start", "note_process", "ask_cancel", "finish", "end", "move_backfill", "turn_backfill"}
 )  # fmt: skip
 
 
@@ -236,12 +252,13 @@ def statement(name: str, count: int) -> str:
 class Wave:
     """Changes that can be made together: rows by statement, in the one order in which statements run."""
 
-    __slots__ = ("claims", "in_the_way", "joins", "rows", "size_bytes", "touched")
+    __slots__ = ("claims", "firsts", "in_the_way", "joins", "rows", "size_bytes", "touched")
 
     def __init__(self) -> None:
         self.rows: dict[str, list[tuple[Any, ...]]] = {}
         self.joins: dict[str, tuple[Any, ...]] = {}
         self.in_the_way: dict[str, tuple[str]] = {}
+        self.firsts: dict[str, tuple[str, str]] = {}
         self.claims: dict[Place, Claim] = {}
         self.touched: dict[str, int] = {}
         self.size_bytes = 0
@@ -272,7 +289,7 @@ class Wave:
             self.add("extend" if claim.extends else "claim", claim_row(claim))
         self.claims = {}
         for name in _ORDER:
-            apart = {"join": self.joins, "in_the_way": self.in_the_way}.get(name)
+            apart = {"join": self.joins, "in_the_way": self.in_the_way, "set_first": self.firsts}.get(name)
             rows = self.rows.get(name) if apart is None else list(apart.values())
             if not rows:
                 continue
@@ -354,7 +371,7 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             row = (
                 join.run,
                 join.event,
-                count + 1,
+                count + join.count,
                 to_microseconds(join.due_at),
                 max(priority, join.priority),
                 size_bytes + join.size_bytes,
@@ -369,6 +386,8 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             wave.claim(entry.claims)
         if entry.memory is not None:
             _remember(wave, entry.memory)
+        if entry.fills:
+            _add_fills(wave, entry)
     for run in change.missed:
         outputs = None if run.outputs is None else encode_value(run.outputs)
         wave.add("insert_missed", (*new_run_row(run), outputs))
@@ -401,6 +420,17 @@ def _remember(wave: Wave, memory: Memory) -> None:
             wave.add("forget", (memory.source, key))
         else:
             wave.add("remember", (memory.source, key, encode_value(value)))
+
+
+def _add_fills(wave: Wave, entry: Entry) -> None:
+    for fill in entry.fills:
+        wave.add("fill", (fill.run, fill.event, fill.input))
+    for one in entry.supersedes:
+        wave.add("supersede", (one.old, one.trigger, one.code, one.reason))
+        wave.add("empty", (one.run, one.old))
+        if one.first:
+            # The last one of a wave counts.
+            wave.firsts[one.run] = (one.run, one.event)
 
 
 def _add_transition(
