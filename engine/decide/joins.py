@@ -154,7 +154,8 @@ def opened(run: Run, event: Event, joining: Joining) -> JoinWindow:
         raise ValueError("a join begins with an event of an input, and has an end")
     window = JoinWindow(
         run=run.id, trigger=run.trigger, key=run.window, due_at=run.due_at, closes_at=run.closes_at,
-        priority=run.priority, cause=event.cause, uses=joining.uses, span_s=joining.join.window_s, opened_by=event.input,
+        priority=run.priority, cause=event.cause, uses=joining.uses, span_s=joining.join.window_s,
+        opened_by=event.input,
     )  # fmt: skip
     window.add(event.input, event.id)
     return window
