@@ -57,7 +57,8 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, KeepTable, HttpTable, CalendarTable,
+    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, KeepTable, HttpTable,
+    CalendarTable,
     ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
     DedupeTable, MisfireTable, AdaptiveTable,
