@@ -29,19 +29,23 @@ from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.backlog import Backlog
+from engine.causing import Causes
 from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
+from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
+from engine.events import Event
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
 from engine.gates import Gates
+from engine.guards import Guards
 from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
@@ -57,6 +61,7 @@ from engine.operations import Changes, Operations, SourceMemory, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
+from engine.pools import Pools
 from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
@@ -281,6 +286,11 @@ class Runtime:
             window_reader(config, self._registry, self._environment),
         )  # fmt: skip
         await maintenance.load(store)
+        pools = Pools(
+            clock, journal, store, concurrency=config.engine.concurrency, pools=config.pools,
+            kept=config.engine.reserve.by_lane(),
+        )  # fmt: skip
+        await pools.load()
         gates = Gates(
             clock=clock, journal=journal, store=store, on_change=changes.tell,
             gates=[maintenance, conditions] if config.conditions else [maintenance],
@@ -294,21 +304,32 @@ class Runtime:
         dispatch = self._dispatch = shaper.dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
-            concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
+            concurrency=pools.limit(ENGINE_POOL), ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
-            reserve=config.engine.reserve.by_lane(), backlog=backlog, shaper=shaper,
+            reserve=config.engine.reserve.by_lane(), pools=pools.limits(), backlog=backlog, shaper=shaper,
         )  # fmt: skip
+        pools.dispatch = dispatch
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         await shaper.catch_up()
         await marks.load()
         used = self._used_sources()
+
+        async def announce(event: Event, *, memory: Memory | None = None) -> Any:
+            return await intake.announce(event, memory=memory)
+
+        guards = Guards(
+            clock=clock, journal=journal, store=store, rules=rules, max_hops=config.engine.max_hops,
+            announce=announce,
+            held=lambda name: pauses.now(name) is not None or bool(maintenance.holding(name)),
+        )  # fmt: skip
+        await guards.load()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources,
+            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store),
         )  # fmt: skip
         await self._settle(store, intake.finish)
         backfills = Backfills(
@@ -327,6 +348,7 @@ class Runtime:
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
             timers.look_again(names)
+            guards.look_again()
             backfills.look_again()
 
         pauses.on_change = pauses_changed
@@ -347,7 +369,7 @@ class Runtime:
         for trigger in config.triggers.values():
             adaptation.add(trigger)
         steering = Steering(
-            clock=clock, store=store, journal=journal, hands=dispatch, rules=rules, retired=retired,
+            clock=clock, store=store, journal=journal, hands=dispatch.hands, rules=rules, retired=retired,
             ageing_s=config.engine.ageing_s, finish=intake.finish,
         )  # fmt: skip
         queue = Queueing(
@@ -365,8 +387,10 @@ class Runtime:
             pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
             housekeeping=housekeeping,
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
+            guards=guards,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
+            pools=pools,
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance, guards),
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
@@ -389,6 +413,7 @@ class Runtime:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(conditions.run, name="conditions")
+                    inner.start_soon(guards.run, name="guards")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
                     inner.start_soon(sources.run, name="sources")
@@ -442,6 +467,7 @@ class Runtime:
         pauses: Pauses,
         timers: Timers,
         maintenance: Maintenance,
+        guards: Guards,
     ) -> Desk:
         def world() -> World:
             # With the intervals that are in force, where they are adapted.
@@ -451,7 +477,12 @@ class Runtime:
             }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
             return World.of(
-                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+                self.config,
+                triggers=triggers,
+                jobs=dict(jobs),
+                pauses=held,
+                maintenance=maintenance.foreseen(),
+                quarantined=guards.quarantined(),
             )
 
         return Desk(

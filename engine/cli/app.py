@@ -20,7 +20,9 @@ from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.pools import pools
 from engine.cli.presets import presets
+from engine.cli.releasing import release
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
@@ -219,7 +221,7 @@ def triggers(
     token: Token = None,
 ) -> None:
     """List the triggers."""
-    from engine.cli.why import trouble_of
+    from engine.cli.why import guards_of, trouble_of
 
     session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("triggers", limit=1000)
@@ -239,6 +241,8 @@ def triggers(
     for one in found["items"]:
         if (trouble := trouble_of(one)) is not None:
             say(f"{one['name']}: {trouble}")
+    for line in dict.fromkeys(line for one in found["items"] for line in guards_of(one)):
+        say(f"{line[:1].upper()}{line[1:]}")
     for line in dict.fromkeys(line for one in found["items"] for line in pausing.sentences(one.get("pauses", ()))):
         say(f"{line[:1].upper()}{line[1:]}")
     for line in dict.fromkeys(line for one in found["items"] for line in sentences_of_windows(one["maintenance"])):
@@ -308,7 +312,7 @@ app.command()(queueing.queue)
 app.command()(queueing.flush)
 app.command()(queueing.cancel)
 app.command()(queueing.hold)
-app.command()(queueing.release)
+app.command()(release)
 app.command()(queueing.priority)
 app.command()(queueing.retry)
 
@@ -406,6 +410,8 @@ def sources(
             if value is not None:
                 say(f"{field:16} {' '.join(value) if isinstance(value, list) else value}")
         return
+    from engine.cli.why import guards_of
+
     found = session.client().get("sources", limit=1000)
     if session.json:
         say_json(found)
@@ -419,7 +425,7 @@ def sources(
             [
                 one["title"], one["state"], ", ".join(one["triggers"]) or None, one["events"], one["duplicates"],
                 one["rejected"] + _refused(one), one["restarts"], local(one["last_event_at"]),
-                one["problem"] or one["warning"],
+                one["problem"] or next(guards_of(one), None) or one["warning"],
             ]
             for one in found["items"]
         ],
@@ -452,6 +458,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 app.command()(presets)
 app.command()(conditions)
+app.command()(pools)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")
 

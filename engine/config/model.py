@@ -17,7 +17,9 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.guards import BreakerTable
 from engine.config.keeping import KeepTable
+from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
 from engine.decide.calendars import Calendar
@@ -41,6 +43,7 @@ from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
     HIGH_PRIORITY,
+    MAX_HOPS,
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
@@ -149,6 +152,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     conditions: Annotated[
         tuple[ConditionName, ...], Meta(description="The conditions that the runs of every trigger obey.")
     ] = ()
+    max_hops: Annotated[
+        int,
+        Meta(ge=0, description="So many runs, one caused by the other, may lie before an event: see docs/guards.md."),
+    ] = MAX_HOPS
     reserve: Annotated[ReserveTable, Meta(description="Slots that are kept for lanes: see below. Default: none.")] = (
         ReserveTable()
     )
@@ -268,12 +275,23 @@ class JobTable(Struct, frozen=True, kw_only=True):
     ] = None
     concurrency: Annotated[
         int | None,
-        Meta(ge=1, description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` is given."),
+        Meta(
+            ge=1,
+            description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` or "
+            "`concurrency_key` is given.",
+        ),
+    ] = None
+    concurrency_key: Annotated[
+        ExpressionText | None, Meta(description="CEL; `concurrency` then holds for runs with equal values: see below.")
     ] = None
     overlap: Annotated[
         Overlap | None,
         Meta(description="What becomes of a new run where `concurrency` is reached: see below. Default: `queue`."),
     ] = None
+    pools: Annotated[
+        tuple[str, ...] | dict[str, Weight],
+        Meta(description="Pools of `[pools]` that a run takes 1 of, or with how much it takes of each: see below."),
+    ] = ()
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
@@ -492,6 +510,12 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
     on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
@@ -521,6 +545,19 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
     preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    max_hops: Annotated[
+        int | None,
+        Meta(
+            ge=0,
+            description="So many runs, one caused by the other, may lie before an event. Default: as in `[engine]`.",
+        ),
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
@@ -625,6 +662,10 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    pools: Annotated[
+        dict[Slug, Weight],
+        Meta(description="Limits that jobs share, by name: how much each holds."),
+    ] = field(default_factory=dict)
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
         default_factory=dict
     )
@@ -706,6 +747,7 @@ class Config(Struct, frozen=True, kw_only=True):
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
     conditions: dict[str, Named] = {}
+    pools: dict[str, int] = {}
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

@@ -8,14 +8,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.decide.breakers import Place, breakers_of
 from engine.decide.functions import Function
+from engine.decide.heartbeats import heartbeats_of
 from engine.decide.priority import priority_of
 from engine.decide.shaping import Gathering, gathering_of
 from engine.errors import ExpressionError
 from engine.events import Event
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
 from engine.jobs import Job
-from engine.triggers import SHAPING, Judge, Trigger
+from engine.triggers import SHAPING, Breaker, Judge, Trigger
 
 LONGEST_KEY = 1024
 """Characters of a gate's key that are kept; of longer ones the last are a hash of the whole."""
@@ -27,19 +29,23 @@ class Rule:
     """A trigger with its job and its compiled expressions, or the functions that stand for them.
 
     `disabled` says why it runs nothing, or is None where it does. `shaped` tells whether anything but a filter stands
-    between its events and their runs; `gathering` is how they are gathered, None where each runs for itself.
+    between its events and their runs; `gathering` is how they are gathered, None where each runs for itself. `breakers`
+    are those that its events meet, its source's first; `heartbeats` how often they are expected.
 
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
     __slots__ = (
-        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "priority", "shaped", "trigger",
+        "_data", "_defaults", "breakers", "disabled", "filter", "gathering", "heartbeats", "job", "keys", "limit_key",
+        "priority", "shaped", "trigger",
     )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
         self.disabled = why_disabled(trigger, job)
+        self.breakers: tuple[tuple[Place, Breaker], ...] = breakers_of(trigger)
+        self.heartbeats: tuple[tuple[Place, float], ...] = heartbeats_of(trigger)
         self.filter = _compiled(trigger.filter)
         self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self.gathering: Gathering | None = gathering_of(trigger)
@@ -50,6 +56,7 @@ class Rule:
             for name, gate in sorted(gates.items())
             if gate is not None and (compiled := _compiled(gate.key)) is not None
         }
+        self.limit_key = _compiled(job.concurrency_key)
         self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults: dict[str, Any] | None = None
         if trigger.defaults:
@@ -119,6 +126,19 @@ class Rule:
         """Return the keys of an event at the gates that have one, but for those `without`; raise ExpressionError where
         one fails."""
         return {gate: self._key(key, event, scope) for gate, key in self.keys.items() if gate not in without}
+
+    def limit_key_of(self, event: Event, scope: Scope | None) -> tuple[str | None, str]:
+        """Return the value by which the job's limit holds for an event's run, and what went wrong where it has none.
+
+        Those that have none, as the expression fails, are counted together.
+        """
+        if self.limit_key is None:
+            return None, ""
+        try:
+            found = scope or self.scope(event, self.data_of(event))
+            return self._key(self.limit_key, event, found), ""
+        except ExpressionError as error:
+            return None, f"it counts as one without a key, as its concurrency_key fails: {error}"
 
     def _key(self, key: Expression | Function, event: Event, scope: Scope) -> str:
         text = key.key(_merged(event, scope)) if isinstance(key, Function) else render(key.evaluate(scope))

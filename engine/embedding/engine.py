@@ -26,10 +26,12 @@ from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
 from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
+from engine.guards import Guards
 from engine.housekeeping import Housekeeping
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
+from engine.pools import Pools
 from engine.queueing import Queueing
 from engine.runs import Run, RunState
 from engine.runtime import Runtime, leave_stuck_sources, until_signalled
@@ -63,6 +65,7 @@ class Engine:
     - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
+    - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
     - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
     - `plugins`: classes of sources, timers, runners and conditions, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
@@ -81,6 +84,7 @@ class Engine:
         shutdown_grace: Span | None = None,
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
+        pools: Mapping[str, int] | None = None,
         store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
@@ -96,6 +100,8 @@ class Engine:
             settings["defaults"] = dict(defaults)
         if conditions is not None:
             settings["conditions"] = dict(conditions)
+        if pools is not None:
+            settings["pools"] = dict(pools)
         if store is not None:
             settings["store"] = dict(store)
         classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
@@ -116,6 +122,8 @@ class Engine:
         timeout: Span | None = None,
         retry: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        concurrency_key: str | Callable[[Event], Any] | None = None,
+        pools: Sequence[str] | Mapping[str, int] | None = None,
         overlap: Literal["queue", "skip", "replace"] | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
         description: str | None = None,
@@ -242,6 +250,7 @@ class Engine:
             trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
             next_at=operations.next_at(name), completed=operations.why_completed(name),
             adaptive=operations.adaptive_view(name) if trigger.adaptive is not None and trigger.works else None,
+            guards=operations.guards.view_of(name),
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:
@@ -427,6 +436,13 @@ class Engine:
         return self._operations().queue
 
     @property
+    def pools(self) -> Pools:
+        """The limits that jobs share, and the engine's own; raises Conflict outside of the block.
+
+        `views()` shows who has what, `change` has one hold another amount until `reset`.
+        """
+        return self._operations().pools
+
     def housekeeping(self) -> Housekeeping:
         """What keeps the running engine's store in bounds; raises Conflict outside of the block.
 
@@ -434,6 +450,10 @@ class Engine:
         `begin(patience_s=…)` has it done. `backups.make(name)` copies the store into `[store] backups`.
         """
         return self._operations().housekeeping
+
+    def guards(self) -> Guards:
+        """What releases from quarantine; see docs/guards.md. Raises Conflict where the engine does not run."""
+        return self._operations().guards
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.

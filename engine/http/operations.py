@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
+from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
@@ -80,6 +81,30 @@ class ConditionOperations(Protocol):
         ...
 
 
+class PoolOperations(Protocol):
+    """What may be asked of pools. What names one that is not there raises NotFound; all raise StoreUnavailable."""
+
+    async def views(self) -> list[dict[str, Any]]:
+        """Return all pools as the API shows them, the engine's slots first."""
+        ...
+
+    async def view(self, name: str) -> dict[str, Any]:
+        """Return one pool."""
+        ...
+
+    async def change(self, name: str, limit: int, *, reason: str, who: str = "") -> dict[str, Any]:
+        """Have it hold another amount, durably; raise InvalidRequest for what can't be."""
+        ...
+
+    async def reset(self, name: str, *, who: str = "") -> dict[str, Any]:
+        """Have it hold what is configured."""
+        ...
+
+    def waits_for(self, run: Run) -> str | None:
+        """Say which limit a run that is ready waits for, and who has it; None where it waits for none."""
+        ...
+
+
 class QueueOperations(Protocol):
     """What may be asked of what waits and runs. All raise StoreUnavailable, and NotFound for what is not there.
 
@@ -112,6 +137,18 @@ class QueueOperations(Protocol):
 
     async def retry(self, run_id: str, *, reason: str = "", who: str = "", request_id: str | None = None) -> Accepted:
         """Run once more what an ended run was for; raise Conflict where that can't be."""
+        ...
+
+
+class GuardOperations(Protocol):
+    """What may be asked of guards. All raise StoreUnavailable."""
+
+    async def release_trigger(self, name: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a trigger, durably; return None where it has none of its own; raise NotFound."""
+        ...
+
+    async def release_source(self, source_id: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a source, by its id or name, durably; return None where there is none."""
         ...
 
 
@@ -200,6 +237,9 @@ class Operations(Protocol):
     def conditions(self) -> ConditionOperations: ...
 
     @property
+    def pools(self) -> PoolOperations: ...
+
+    @property
     def queue(self) -> QueueOperations: ...
 
     @property
@@ -207,6 +247,9 @@ class Operations(Protocol):
 
     @property
     def housekeeping(self) -> HousekeepingOperations: ...
+
+    @property
+    def guards(self) -> GuardOperations: ...
 
     @property
     def foresight(self) -> Desk:
@@ -226,6 +269,7 @@ class Operations(Protocol):
         priority: int | None,
         bypass: frozenset[str],
         request_id: str | None,
+        traceparent: str | None = None,
     ) -> Accepted:
         """Fire a trigger by hand; raise NotFound, InvalidEvent, Conflict or StoreUnavailable.
 

@@ -38,7 +38,7 @@ async def get_run(call: Call) -> Response:
     run = await call.operations.store.run(run_id)
     if run is None:
         raise await not_there(call, "run", run_id)
-    body = run_view(run, await event_ids(call, run))
+    body = {**run_view(run, await event_ids(call, run)), "waits_for": call.operations.pools.waits_for(run)}
     if run.state is RunState.HELD and run.trigger in call.operations.trigger_names():
         # Its trace tells what held it when it came here; this is how that is now.
         body["conditions"] = call.operations.trigger_view(run.trigger)["conditions"]

@@ -193,6 +193,11 @@ create index runs_expiring on runs (expires_at, id)
     where expires_at is not null and state in ('pending', 'queued', 'held');
 """
 
+_LIMITS = """
+-- The value by which the limit of its job holds, as it was when the run came to be.
+alter table runs add column limit_key text;
+"""
+
 _PURGED = """
 -- What was removed after its time, so that all that was ever accepted still adds up: see engine/store/purging.py.
 create table purged (
@@ -205,5 +210,15 @@ create table purged (
 ) strict, without rowid;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING, _PURGED)
+_CAUSES = """
+-- The run that caused an event, and how long the chain of runs before it is, as JSON; null for what comes from outside.
+alter table events add column cause text;
+-- The longest of those of its events.
+alter table runs add column cause text;
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
+    _LIMITS, _PURGED, _CAUSES,
+)  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""
