@@ -444,6 +444,7 @@ class Engine:
         """
         return self._operations().pools
 
+    @property
     def housekeeping(self) -> Housekeeping:
         """What keeps the running engine's store in bounds; raises Conflict outside of the block.
 
@@ -452,6 +453,7 @@ class Engine:
         """
         return self._operations().housekeeping
 
+    @property
     def guards(self) -> Guards:
         """What releases from quarantine; see docs/guards.md. Raises Conflict where the engine does not run."""
         return self._operations().guards
