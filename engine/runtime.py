@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
+from engine.aftermath import Aftermath
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.chronicle import Chronicle
@@ -60,6 +61,7 @@ from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
+from engine.runnotes import RunNotes
 from engine.runs import ENDED, Run
 from engine.shaping import Shaper
 from engine.shared import Shared
@@ -249,9 +251,11 @@ class Runtime:
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
+        notes = RunNotes(journal.submit)
+        await notes.load(store)
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
-            secrets=config.secrets,
+            secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -307,7 +311,7 @@ class Runtime:
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources,
+            own_sources=self._own_sources, after=Aftermath(notes=notes),
         )  # fmt: skip
         await self._settle(store, intake.finish)
         backfills = Backfills(

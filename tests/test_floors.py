@@ -27,13 +27,13 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
-        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks"}
+        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
+         "shared", "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
-        {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses",
-         "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance"}
+        {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
+         "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance"}
     ),
     frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

@@ -23,6 +23,7 @@ from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
+from engine.intake.after import After
 from engine.intake.again import Again
 from engine.intake.draft import Draft
 from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
@@ -32,7 +33,7 @@ from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import WAITING, Origin, Run, RunState
+from engine.runs import ENDED, WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
 from engine.triggers import SHAPING
 
@@ -50,8 +51,8 @@ class Intake:
 
     `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
     settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
-    runs; `pauses` what is paused; `own_sources` are the names that begin the ids of the engine's own
-    sources, which no sender may use.
+    runs, `after` what else goes with an end; `pauses` what is paused; `own_sources` are the names that begin the ids
+    of the engine's own sources, which no sender may use.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Intake:
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
+        after: After | None = None,
     ) -> None:
         self._clock = clock
         self._journal = journal
@@ -88,6 +90,7 @@ class Intake:
         self.rehearsal = Rehearsal(drafting=self._drafting, rules=rules, admit=self._admit, commit=self._commit_replay)
         self._followers = followers
         self._own_sources = own_sources
+        self._after = after
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
         for rule in sorted(rules.values(), key=_name_of):
@@ -298,23 +301,31 @@ class Intake:
         It is handed in when this returns, and not refused: it waits for a store that is away. What is awaited raises
         Conflict where the run can't end so, and StoreError where the store has failed or the engine has stopped.
         """
+        after = None
+        if self._after is not None and end.step.state in ENDED:
+            after = self._after.of(run, end)
         rules = self._followers.of(run, end.step.state)
-        if not rules:
-            return self._submit_end(run, end, end)
-        return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
+        if rules:
+            return self._follow_up(run, end, rules, after, *self._hand_in(run, end, rules, after))
+        return self._submit_end(run, end, after)
 
     def _hand_in(
-        self, run: Run, end: Finish | End, rules: Sequence[Rule], *, apart: set[str] | None = None
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], after: Accept | None, *, apart: set[str] | None = None
     ) -> tuple[Draft, asyncio.Future[Any]]:
         draft = self._draft_end(run, end)
         draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
-        return draft, self._submit_end(run, end, replace(end, then=Accept(entries=(draft.entry(),))))
+        return draft, self._submit_end(run, end, after, draft.entry())
 
-    def _submit_end(self, run: Run, end: Finish | End, change: Finish | End) -> asyncio.Future[Any]:
-        stored = self._journal.submit(change)
+    def _submit_end(
+        self, run: Run, end: Finish | End, after: Accept | None, entry: Entry | None = None
+    ) -> asyncio.Future[Any]:
+        then = after if entry is None else replace(after or Accept(entries=()), entries=(entry,))
+        stored = self._journal.submit(end if then is None else replace(end, then=then))
+        if after is not None and self._after is not None:
+            stored.add_done_callback(self._after.settled)
         if isinstance(end, End):
             stored.add_done_callback(self._backlog.removing(run.trigger))
         elif end.step.state in WAITING:
@@ -330,8 +341,9 @@ class Intake:
             return Draft(event=event, data=encode_json(event.data))
 
     async def _follow_up(
-        self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
-    ) -> None:
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], after: Accept | None, draft: Draft,
+        stored: asyncio.Future[Any],
+    ) -> None:  # fmt: skip
         doubted: set[str] = set()
         while True:
             try:
@@ -343,7 +355,7 @@ class Intake:
                 with suppress(StoreUnavailable):  # it is decided anew once the store is back
                     await self._drafting.learn(draft)
                 doubted.update(draft.in_the_way)
-                draft, stored = self._hand_in(run, end, rules, apart=set(doubted) if doubted else None)
+                draft, stored = self._hand_in(run, end, rules, after, apart=set(doubted) if doubted else None)
             except BaseException:
                 self._drafting.undo([draft])
                 raise
