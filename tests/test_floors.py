@@ -33,7 +33,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
-         "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance"}
+         "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
+         "maintenance"}
     ),
     frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from anyio.to_thread import run_sync
 from msgspec import Meta
 from yarl import URL
 
@@ -20,16 +18,15 @@ from engine.plugin import (
     RunContext,
     Runner,
     RunState,
-    Scope,
     Secret,
     Size,
     StoreUnavailable,
     Template,
     encode_json,
     parse_json,
-    plain,
 )
 from plugins.outgoing.answers import is_json, is_whole, kept_headers, read_body, retry_after_s
+from plugins.outgoing.bodies import compiled, rendered, template
 from plugins.outgoing.client import Answer, Call, CallFailed, open_client, origin_of
 from plugins.outgoing.headers import Headers, literal, read_headers
 from plugins.outgoing.masking import Masker, parts_of_url
@@ -37,6 +34,7 @@ from plugins.outgoing.networks import Reach, read_reach
 from plugins.outgoing.signing import SIGNED_HEADERS, Signer
 from plugins.outgoing.urls import UnsafeUrl, UrlTemplate
 from plugins.runners.polling import Poll, PollFailed, Polling, status_call
+from plugins.runners.writing import write_log
 
 KEPT_BODY_BYTES = 32 * 1024
 """So much of the answer's body becomes an output of the run; its log holds up to `max_body`."""
@@ -129,12 +127,12 @@ class Http(Runner, frozen=True, kw_only=True):
                 )
         except CallFailed as failure:
             reason = plan.masker.text(str(failure))
-            await _write_log(context, f"{first_line}! {reason}\n".encode())
+            await write_log(context, f"{first_line}! {reason}\n".encode())
             return Outcome.failed(failure.code, reason)
         body = read_body(answer)
         if answer.url != call.url:
             first_line += f"> redirected to {origin_of(answer.url)}\n"
-        await _write_log(context, first_line.encode() + _transcript(answer, plan.masker))
+        await write_log(context, first_line.encode() + _transcript(answer, plan.masker))
         outcome = self._judge(answer, body, plan, context)
         if plan.polling is None or outcome.state is not RunState.SUCCEEDED:
             return outcome
@@ -155,7 +153,7 @@ class Http(Runner, frozen=True, kw_only=True):
         masker = plan.masker
 
         async def tell(line: str) -> None:
-            await _write_log(context, f"{masker.text(line)}\n".encode())
+            await write_log(context, f"{masker.text(line)}\n".encode())
 
         await tell(f"> GET {url}" + (" (goes on: the engine was started anew)" if again else ""))
         try:
@@ -166,7 +164,7 @@ class Http(Runner, frozen=True, kw_only=True):
                     most_pause_s=self.retry_after_max, scope=context.scope, told=tell, first_pause_s=first_pause_s,
                 )  # fmt: skip
             outputs = _outputs(answer, read_body(answer), masker)
-            await _write_log(context, _transcript(answer, masker))
+            await write_log(context, _transcript(answer, masker))
             succeeded = polling.succeeded(answer, context.scope)
         except ExpressionError as error:
             return Outcome.failed("template_error", masker.text(str(error)))
@@ -245,12 +243,12 @@ class _Plan(NamedTuple):
                     raise BadSetting(f"headers.{field.name}", "is set where `sign` is given", "leave it out")
         text = None
         if body is not None:
-            text = literal(body.reveal()) if isinstance(body, Secret) else _template("body", body, names)
+            text = literal(body.reveal()) if isinstance(body, Secret) else template("body", body, names)
         secrets = [*headers.secrets()]
         secrets += [item.reveal() for item in (body, settings.bearer, settings.sign) if isinstance(item, Secret)]
         if isinstance(settings.url, Secret):
             secrets += parts_of_url(url, target.origin)
-        content = _compiled("json", settings.json, names)
+        content = compiled("json", settings.json, names)
         return cls(reach, target, headers, text, content, success, signer, polling, Masker(secrets))
 
     def call(self, method: str, context: RunContext) -> Call:
@@ -268,7 +266,7 @@ class _Plan(NamedTuple):
             except ExpressionError as error:
                 raise ExpressionError(f"the body: {error}") from None
         elif self.json is not None:
-            body, kind = encode_json(_rendered(self.json, scope)), "application/json"
+            body, kind = encode_json(rendered(self.json, scope)), "application/json"
         given = {name.lower() for name in headers}
         if kind is not None and "content-type" not in given:
             headers["Content-Type"] = kind
@@ -300,40 +298,6 @@ def _cached_plan(
         success=success, sign=sign, poll=poll, allow_private=allow_private,
     )  # fmt: skip
     return _Plan.read(settings, names)
-
-
-def _compiled(field: str, value: Any, names: Collection[str]) -> Any:
-    """Return a JSON value in which texts with expressions are compiled templates."""
-    if isinstance(value, str):
-        return _template(field, value, names) if "{{" in value else value
-    if isinstance(value, (list, tuple)):
-        return [_compiled(f"{field}[{index}]", item, names) for index, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        for name in value:
-            if "{{" in name:
-                raise BadSetting(field, f"has the member {name!r}, whose name is a template: data can't choose names")
-        return {name: _compiled(f"{field}.{name}", item, names) for name, item in value.items()}
-    return value
-
-
-def _rendered(value: Any, scope: Scope) -> Any:
-    if isinstance(value, Template):
-        try:
-            return plain(value.value(scope))
-        except ExpressionError as error:
-            raise ExpressionError(f"the JSON body: {error}") from None
-    if isinstance(value, list):
-        return [_rendered(item, scope) for item in value]
-    if isinstance(value, dict):
-        return {name: _rendered(item, scope) for name, item in value.items()}
-    return value
-
-
-def _template(field: str, text: str, names: Collection[str]) -> Template:
-    try:
-        return Template(text, names)
-    except ExpressionError as error:
-        raise BadSetting(field, str(error)) from None
 
 
 def _revealed(text: Secret | str) -> str:
@@ -395,21 +359,3 @@ async def _note(context: RunContext, url: URL, masker: Masker) -> None:
             "the status URL can't be noted now: after a crash the request is sent again",
             extra={"action": "poll_not_noted"},
         )
-
-
-async def _write_log(context: RunContext, text: bytes) -> None:
-    """Append to the run's log. That it can't be written changes nothing of what the request has done."""
-    try:
-        await run_sync(_append, context, text)
-    except OSError as error:
-        context.log.warning("the answer can't be logged: %s", error.strerror, extra={"action": "answer_not_logged"})
-
-
-def _append(context: RunContext, text: bytes) -> None:
-    descriptor = context.open_log()
-    try:
-        view = memoryview(text)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    finally:
-        os.close(descriptor)
