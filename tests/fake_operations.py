@@ -17,6 +17,7 @@ from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
@@ -48,6 +49,7 @@ from engine.store.base import (
     TriggerStats,
 )
 from engine.store.changes import Change
+from engine.tallies import TallyRow, Width
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
@@ -80,6 +82,7 @@ class FakeStore(Store):
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
         self.noted: list[Span] = []
+        self.told: list[Delivery] = []
         self.fault: EngineError | Exception | None = None
 
     async def open(self) -> None: ...
@@ -87,6 +90,40 @@ class FakeStore(Store):
 
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         raise AssertionError("HTTP changes nothing by itself")
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        return next((one for one in self.told if one.id == delivery_id), None)
+
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        found = [
+            one
+            for one in self.told
+            if which.run in (None, one.run)
+            and which.target in (None, one.target)
+            and which.state in (None, one.state)
+            and (before is None or one.id < before)
+        ]
+        return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        return []
+
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        return []
+
+    async def waiting_deliveries(self) -> dict[str, int]:
+        return {}
+
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        return False
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        return []
+
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        return []
 
     async def find_event(self, source: str, key: str) -> Accepted | None:
         return None

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from engine.clock import to_microseconds
 from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
-from engine.store import backfills, spans
+from engine.store import backfills, deliveries, spans, tallies
 from engine.store.changes import (
     ENQUEUEABLE,
     HOLDABLE,
@@ -206,6 +206,8 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     ),
     **backfills.STATEMENTS,
     **spans.STATEMENTS,
+    **deliveries.STATEMENTS,
+    **tallies.STATEMENTS,
 }
 
 _ORDER = tuple(STATEMENTS)
@@ -380,6 +382,16 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("note_span", spans.span_row(span))
     if change.forget_spans is not None:
         wave.add("forget_spans", (to_microseconds(change.forget_spans),))
+    for delivery in change.deliveries:
+        wave.add("insert_deliveries", deliveries.delivery_row(delivery))
+    for tried in change.tried:
+        wave.add("tried", deliveries.tried_row(tried))
+    if change.forget_deliveries is not None:
+        wave.add("forget_deliveries", (to_microseconds(change.forget_deliveries),))
+    for tally in change.tallies:
+        wave.add("note_tally", tallies.tally_row(tally))
+    for width, before in (change.forget_tallies or {}).items():
+        wave.add("forget_tallies", (width._value_, to_microseconds(before)))
 
 
 def _add_transition(
