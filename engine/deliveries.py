@@ -9,6 +9,9 @@ from typing import Any
 
 from msgspec import Struct
 
+RECOVERED = "recovered"
+"""What is told, besides how runs end: a run succeeded after others of its job had failed."""
+
 
 class DeliveryState(StrEnum):
     """Where a delivery stands. A crash keeps each of them.
@@ -45,6 +48,17 @@ class Delivery(Struct, frozen=True, kw_only=True):
     attempts: int = 0
     due_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class Receiver(Struct, frozen=True, kw_only=True):
+    """Somebody who is told of runs, by name. `channel` is the way, a plugin's settings (an `engine.plugin.Channel`)."""
+
+    name: str
+    channel: Any
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    enabled: bool = True
+    defined_in: str = ""
 
 
 class Tried(Struct, frozen=True, kw_only=True):

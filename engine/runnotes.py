@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from engine.ids import is_id
 from engine.payload import survey
 from engine.store.base import Store
 from engine.store.changes import Accept, Memory
 
 SOURCE = "engine:runs"
-"""Under this id the store remembers notes, by the ids of their runs."""
+"""Under this id the store remembers notes, by the ids of their runs, and which jobs fail."""
 
 PAGE = 1_000
 
@@ -35,6 +36,8 @@ class RunNotes:
         after: str | None = None
         while page := await store.memory(SOURCE, after=after, limit=PAGE):
             for run_id, (attempt, value) in page.items():
+                if not is_id(run_id):  # what is remembered of jobs stands behind
+                    return
                 self._notes[run_id] = (attempt, value)
             after = max(page)
 

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
-from engine.aftermath import Aftermath
+from engine.aftermath import Aftermath, Counting, Deliverer
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.chronicle import Chronicle
@@ -253,6 +253,8 @@ class Runtime:
         outcomes = Outcomes(clock)
         notes = RunNotes(journal.submit)
         await notes.load(store)
+        counting = Counting(clock=clock, store=store, submit=journal.submit)
+        await counting.load()
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
@@ -302,6 +304,16 @@ class Runtime:
             reserve=config.engine.reserve.by_lane(), backlog=backlog, shaper=shaper,
         )  # fmt: skip
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
+        deliverer = Deliverer(
+            clock=clock, store=store, submit=journal.submit, jobs=dispatch.jobs, receivers=config.receivers,
+            base=config.base, secrets=config.secrets,
+        )  # fmt: skip
+        await deliverer.load()
+        aftermath = Aftermath(
+            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=counting,
+            secrets=config.secrets,
+        )  # fmt: skip
+        await aftermath.load(store)
         await shaper.catch_up()
         await marks.load()
         used = self._used_sources()
@@ -311,7 +323,7 @@ class Runtime:
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources, after=Aftermath(notes=notes),
+            own_sources=self._own_sources, after=aftermath,
         )  # fmt: skip
         await self._settle(store, intake.finish)
         backfills = Backfills(
@@ -368,6 +380,7 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
+            counting=counting,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if self._listen:
@@ -388,6 +401,8 @@ class Runtime:
                     inner.start_soon(conditions.run, name="conditions")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
+                    inner.start_soon(deliverer.run, name="deliveries")
+                    inner.start_soon(counting.run, name="counting")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
@@ -427,6 +442,7 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    await counting.end()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 

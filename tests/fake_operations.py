@@ -49,7 +49,7 @@ from engine.store.base import (
     TriggerStats,
 )
 from engine.store.changes import Change
-from engine.tallies import TallyRow, Width
+from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
@@ -71,6 +71,16 @@ class Program(Runner, frozen=True, kw_only=True):
 
     async def run(self, context: Context) -> Ending:
         return Ending.succeeded("it did nothing")
+
+
+class FakeCounting:
+    """Statistics of three runs."""
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        tally = Tally()
+        for state, seconds in ((RunState.SUCCEEDED, 1.0), (RunState.TIMED_OUT, 9.0), (RunState.SKIPPED, None)):
+            tally.add(state, seconds)
+        return sum_up([tally], AT - over, AT)
 
 
 class FakeStore(Store):
@@ -121,6 +131,9 @@ class FakeStore(Store):
         self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
     ) -> list[TallyRow]:
         return []
+
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return None
 
     async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
         return []
@@ -393,6 +406,10 @@ class FakeOperations:
             trigger=trigger, outcome=EventOutcome.FILTERED, code="filter_false", reason="filtered: no", gates=gates
         )  # fmt: skip
         return Rehearsed(event=event, outcome=outcome, data=event.data)
+
+    @property
+    def counting(self) -> FakeCounting:
+        return FakeCounting()
 
     def replayable(self, stored: StoredEvent, trigger: str | None) -> list[str]:
         return [one.trigger for one in stored.outcomes if one.trigger is not None and trigger in (None, one.trigger)]

@@ -52,7 +52,9 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SHARED_BY_PLUGINS = frozenset({"outgoing", "watching", "querying"})
 """Rooms of `plugins` that hold no plugin: all kinds may use them, and they use no kind."""
 
-NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing|watching|querying)\b")
+NAMES_A_PLUGIN_MODULE = re.compile(
+    r"plugins\.(timers|sources|runners|conditions|channels|outgoing|watching|querying)\b"
+)
 
 
 def modules_of(package: str) -> dict[str, Path]:

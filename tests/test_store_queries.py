@@ -145,6 +145,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "tallies_of_trigger": lambda raw: tallies.of_trigger(raw, "bake", Width.DAY, AT, AT),
     "tallies_of_job": lambda raw: tallies.of_job(raw, "oven", Width.DAY, AT, AT),
     "tallies_at": lambda raw: tallies.at(raw, Width.HOUR, AT),
+    "first_tally_at": lambda raw: tallies.first_at(raw, Width.HOUR),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
 }
 
@@ -257,7 +258,16 @@ def test_every_query_of_the_store_is_looked_at() -> None:
         if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
     helping = {"oldest_due", "change_row", "span_row", "snapshot", "delivery_row", "tried_row", "tally_row"}
-    named = {"heads", "due", "waiting", "has_before", "of_trigger", "of_job", "at"}  # as they are called in `READS`
+    named = {
+        "heads",
+        "due",
+        "waiting",
+        "has_before",
+        "of_trigger",
+        "of_job",
+        "at",
+        "first_at",
+    }  # as they are called in `READS`
     assert offered - asked <= helping | named
 
 

@@ -16,6 +16,10 @@ class After(Protocol):
         """Return it, without entries; None for nothing. Called once for each end, in the order of the ends."""
         ...
 
+    def note(self, run: Run) -> None:
+        """Take note of a run that ended as it was made, once that is durable."""
+        ...
+
     def settled(self, stored: asyncio.Future[Any]) -> None:
         """Take note that what was returned is durable, or was refused with the end."""
         ...

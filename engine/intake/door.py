@@ -166,10 +166,10 @@ class Intake:
             # They are written or refused all the same: their runs must not be left alone.
             with anyio.CancelScope(shield=True):
                 await asyncio.wait(waiting)
-            for draft, stored in begun:
-                self._end_due(draft, stored)
+            for firing, (draft, stored) in zip(firings, begun, strict=True):
+                self._end_due(firing, draft, stored)
             raise
-        errors = [self._end_due(draft, stored) for draft, stored in begun]
+        errors = [self._end_due(firing, *one) for firing, one in zip(firings, begun, strict=True)]
         for place, (firing, error) in enumerate(zip(firings, errors, strict=True)):
             if isinstance(error, Conflict):
                 errors[place] = await self._commit_due(firing, begun[place][0])
@@ -191,9 +191,13 @@ class Intake:
                 self._drafting.undo([draft])
             return None, error
 
-    def _end_due(self, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception) -> Exception | None:
+    def _end_due(
+        self, firing: Firing, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception
+    ) -> Exception | None:
         """Hand on what is durable, or take back what was reserved for it and return why it is not."""
         error = stored if isinstance(stored, Exception) else cast("Exception | None", stored.exception())
+        if error is None:
+            self._note_missed(firing.missed)
         if draft is not None and not isinstance(stored, Exception):
             if error is None:
                 self._hand_on(draft, stored.result()[0])
@@ -439,6 +443,7 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
+            self._note_missed(missed)
             self._hand_on_all(drafts, answers)
             if any(run.state is RunState.RUNNING for draft in drafts for run, _ in draft.runs):
                 # What starts at once goes first: whoever emitted has the answer a turn of the event loop later.
@@ -474,6 +479,13 @@ class Intake:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif run.state is RunState.PENDING:
                 self._starter.wait(run)
+            elif self._after is not None:
+                self._after.note(run)
+
+    def _note_missed(self, missed: Sequence[Run]) -> None:
+        if missed and self._after is not None:
+            for run in missed:
+                self._after.note(run)
 
 
 def _name_of(rule: Rule) -> str:

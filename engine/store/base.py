@@ -459,6 +459,10 @@ class Store(ABC):
         """Return all tallies that begin at an instant."""
 
     @abstractmethod
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        """Return when the oldest tally of a width begins; None where there is none."""
+
+    @abstractmethod
     async def counts(self) -> dict[RunState, int]:
         """Return how many runs stand in each state that is not an end; cheap at any size of the store."""
 

@@ -284,6 +284,9 @@ class SqliteStore(Store):
     async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
         return await self._read(lambda raw: tallies.at(raw, width, began_at), slow=True)
 
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return await self._read(lambda raw: tallies.first_at(raw, width), slow=True)
+
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
 

@@ -46,6 +46,8 @@ QUERIES = {
         f"select {_COLUMNS} from tallies indexed by tallies_began where width = ? and began_at = ? "
         "order by trigger, job"
     ),
+    # When the oldest tally begins.
+    "first_tally_at": "select min(began_at) from tallies indexed by tallies_began where width = ?",
 }  # fmt: skip
 
 _decode = msgspec.json.Decoder(Tally).decode
@@ -74,3 +76,8 @@ def of_job(raw: sqlite3.Connection, job: str, width: Width, start: datetime, end
 
 def at(raw: sqlite3.Connection, width: Width, began_at: datetime) -> list[TallyRow]:
     return [_read(row) for row in raw.execute(QUERIES["tallies_at"], (width._value_, to_microseconds(began_at)))]
+
+
+def first_at(raw: sqlite3.Connection, width: Width) -> datetime | None:
+    (began,) = raw.execute(QUERIES["first_tally_at"], (width._value_,)).fetchone()
+    return None if began is None else from_microseconds(began)

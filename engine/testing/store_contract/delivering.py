@@ -171,12 +171,16 @@ class DeliveringCases(Place):
             assert found == [first, other]
             assert await store.tallies_at(Width.DAY, NOON) == [day]
 
-    @promise(_OLD_TALLIES)
+    @promise(
+        _OLD_TALLIES, "Store.first_tally_at: Return when the oldest tally of a width begins; None where there is none."
+    )
     async def test_old_tallies_are_forgotten_by_their_width(self) -> None:
         async with self.opened() as store:
+            assert await store.first_tally_at(Width.HOUR) is None
             rows = [a_tally(width, seconds, 1) for width in Width for seconds in (0, 3600)]
             await make(store, Accept(entries=(), tallies=tuple(rows)))
             await make(store, Accept(entries=(), forget_tallies={Width.HOUR: at(3600)}))
             assert await store.tallies_at(Width.HOUR, NOON) == []
+            assert await store.first_tally_at(Width.HOUR) == at(3600)
             assert await store.tallies_at(Width.HOUR, at(3600)) == [rows[1]]
             assert await store.tallies_at(Width.DAY, NOON) == [rows[2]]
