@@ -453,6 +453,20 @@ class FakeOperations:
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
         return Accepted(event=run.event, runs=(run.id,))
 
+    def add_delivery(self, run: Run, **fields: Any) -> Delivery:
+        """Store that somebody is told of a run."""
+        message = {
+            "type": "engine.run.failed",
+            "title": "import failed",
+            "text": "exit 1",
+            "mood": "failure",
+            "data": {},
+        }
+        given = {"id": new_id(), "target": "notify:ops", "event": "failed", "created_at": AT, "message": message}
+        made = Delivery(run=run.id, job=run.job, **{**given, **fields})
+        self.memory.told.append(made)
+        return made
+
     def add_run(
         self, *, state: RunState = RunState.RUNNING, events: int = 1, data: Any = None, reason: str = "exit 0"
     ) -> Run:
