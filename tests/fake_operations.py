@@ -132,6 +132,9 @@ class FakeStore(Store):
     ) -> list[TallyRow]:
         return []
 
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return []
+
     async def first_tally_at(self, width: Width) -> datetime | None:
         return None
 

@@ -318,6 +318,21 @@ async def test_ends_are_counted_by_trigger_and_job_and_over_a_restart(tmp_path: 
         assert (await room.counting.statistics(trigger="other", over=timedelta(days=1))).total == 0
 
 
+async def test_what_an_engine_had_counted_when_it_died_is_counted_by_the_next_and_once(tmp_path: Path) -> None:
+    async with world(tmp_path, runs=False, oven={}) as room:
+        await room.end(RunState.SUCCEEDED)
+        await room.clock.advance(1)
+        await room.counting.flush()
+        for _ in range(2):
+            await room.end(RunState.FAILED)
+            await room.clock.advance(1)
+    for _ in range(2):
+        async with world(tmp_path, runs=False, oven={}) as room:
+            room.clock.step(10)
+            found = await room.counting.statistics(trigger="bake", over=timedelta(hours=1))
+            assert found.ends == {RunState.SUCCEEDED: 1, RunState.FAILED: 2}
+
+
 async def test_hours_and_days_follow_each_other(tmp_path: Path) -> None:
     async with world(tmp_path, runs=False, oven={}) as room:
         for _ in range(30):

@@ -146,6 +146,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "tallies_of_job": lambda raw: tallies.of_job(raw, "oven", Width.DAY, AT, AT),
     "tallies_at": lambda raw: tallies.at(raw, Width.HOUR, AT),
     "first_tally_at": lambda raw: tallies.first_at(raw, Width.HOUR),
+    "ended_since": lambda raw: tallies.ended_since(raw, AT, 512),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
 }
 

@@ -1,7 +1,7 @@
 """Counting: how runs end, hour by hour and day by day, without a word to the store for each of them.
 
-What is counted is stored every few seconds: the end of a run costs a look into a dictionary. An engine that is killed
-forgets what it counted since; runs are never forgotten, these are only sums of them.
+What is counted is stored every few seconds: the end of a run costs a look into a dictionary. What an engine that was
+killed had counted since is counted anew by the next one, from the runs that ended after what was stored.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from engine.clock import EPOCH, Clock
+from engine.clock import EPOCH, Clock, rfc3339
 from engine.errors import EngineError, StoreUnavailable
-from engine.runs import RunState
+from engine.runs import OUTCOMES, Run, RunState
 from engine.store.base import Store
-from engine.store.changes import Accept
+from engine.store.changes import Accept, Memory
 from engine.tallies import Statistics, Tally, TallyKey, TallyRow, Width, sum_up
 
 log = logging.getLogger("engine.counting")
@@ -36,9 +36,19 @@ TIDY_S = 3600.0
 TIDY_PAUSE_S = 0.05
 MOST_TIDIED = 1_000
 
+SOURCE, UNTIL = "engine:counting", "until"
+"""Under these the store remembers when the last run ended whose count is stored."""
+
+MOST_COUNTED_ANEW = 20_000
+"""So many of the latest runs are looked at after a crash, and where nothing was counted yet."""
+
 _TICK = timedelta(microseconds=1)
 
 Submit = Callable[[Accept], Awaitable[Any]]
+
+
+def _end_of(run: Run) -> datetime:
+    return run.finished_at or run.created_at
 
 
 class _Slot:
@@ -76,19 +86,32 @@ class Counting:
         self._unstored: dict[TallyKey, Tally] = {}
         self._tidied = 0
         self._counted = asyncio.Event()
+        self._last_at = EPOCH
+        """When the last run ended that was counted."""
 
     async def load(self) -> None:
-        """Read what this hour and this day have counted so far; raise StoreError."""
-        now = self._clock.now()
+        """Read what was counted in the hour and day of the last end, and count what ended after it; raise StoreError."""
+        remembered = await self._store.memory(SOURCE, after=None, limit=1)
+        until = EPOCH if (text := remembered.get(UNTIL)) is None else datetime.fromisoformat(text)
         for width in Width:
-            for row in await self._store.tallies_at(width, width.start_of(now)):
+            for row in await self._store.tallies_at(width, width.start_of(until)):
                 slot = self._slots.setdefault((row.key.trigger, row.key.job), _Slot())
-                if slot.until <= now:
-                    slot.turn(now)
+                if slot.until <= until:
+                    slot.turn(until)
                 if width is Width.HOUR:
                     slot.hour = row.tally
                 else:
                     slot.day = row.tally
+        await self._count_anew(until)
+
+    async def _count_anew(self, until: datetime) -> None:
+        """Count what ended after what was stored: the engine before this one died, or is the first that counts."""
+        for run in sorted(await self._store.ended_since(until, limit=MOST_COUNTED_ANEW), key=_end_of):
+            took_s = None
+            if run.state in OUTCOMES and run.attempts and run.started_at is not None:
+                took_s = (_end_of(run) - run.started_at).total_seconds()
+            count = int((run.outputs or {}).get("instants", 1)) if run.state is RunState.MISSED else 1
+            self.add(run.trigger, run.job, run.state, _end_of(run), took_s, count)
 
     def add(
         self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
@@ -101,7 +124,10 @@ class Counting:
             self._put_aside(trigger, job, slot)
             slot.turn(at)
         slot.fresh.add(state, duration_s, count)
-        self._counted.set()
+        if at > self._last_at:
+            self._last_at = at
+        if not self._counted.is_set():
+            self._counted.set()
 
     async def run(self) -> None:
         """Store what was counted some seconds ago, until cancelled; an engine without work does nothing."""
@@ -128,10 +154,12 @@ class Counting:
         """Store what was counted; raise StoreUnavailable, and keep it, where that can't be now."""
         for (trigger, job), slot in self._slots.items():
             self._put_aside(trigger, job, slot)
+        until = Memory(source=SOURCE, values={UNTIL: rfc3339(self._last_at)})
         while self._unstored:
             taken = [(key, self._unstored[key]) for key in list(self._unstored)[:ROWS_AT_ONCE]]
             rows = tuple(TallyRow(key=key, tally=tally) for key, tally in taken)
-            await self._submit(Accept(entries=(), tallies=rows))
+            whole = len(taken) == len(self._unstored)
+            await self._submit(Accept(entries=(), tallies=rows, memory=until if whole else None))
             for key, tally in taken:
                 if self._unstored.get(key) is tally:
                     del self._unstored[key]

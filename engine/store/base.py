@@ -459,6 +459,10 @@ class Store(ABC):
         """Return all tallies that begin at an instant."""
 
     @abstractmethod
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        """Return the runs that ended after an instant, of the latest `limit` made since an hour before it."""
+
+    @abstractmethod
     async def first_tally_at(self, width: Width) -> datetime | None:
         """Return when the oldest tally of a width begins; None where there is none."""
 

@@ -284,6 +284,9 @@ class SqliteStore(Store):
     async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
         return await self._read(lambda raw: tallies.at(raw, width, began_at), slow=True)
 
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return await self._read(lambda raw: tallies.ended_since(raw, at, limit), slow=True)
+
     async def first_tally_at(self, width: Width) -> datetime | None:
         return await self._read(lambda raw: tallies.first_at(raw, width), slow=True)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from engine.clock import from_microseconds, to_microseconds
-from engine.store.rows import encode_value
+from engine.ids import first_id_at
+from engine.runs import Run
+from engine.store.rows import RUN_COLUMNS, encode_value, read_run
 from engine.tallies import Tally, TallyKey, TallyRow, Width
 
 _COLUMNS = "trigger, job, width, began_at, detail"
@@ -45,6 +47,11 @@ QUERIES = {
     "tallies_at": (
         f"select {_COLUMNS} from tallies indexed by tallies_began where width = ? and began_at = ? "
         "order by trigger, job"
+    ),
+    # What ended lately, of what was made lately.
+    "ended_since": (
+        f"select {RUN_COLUMNS} from (select * from runs indexed by runs_id where id > ? order by id desc limit ?) "
+        "where finished_at > ?"
     ),
     # When the oldest tally begins.
     "first_tally_at": "select min(began_at) from tallies indexed by tallies_began where width = ?",
@@ -81,3 +88,8 @@ def at(raw: sqlite3.Connection, width: Width, began_at: datetime) -> list[TallyR
 def first_at(raw: sqlite3.Connection, width: Width) -> datetime | None:
     (began,) = raw.execute(QUERIES["first_tally_at"], (width._value_,)).fetchone()
     return None if began is None else from_microseconds(began)
+
+
+def ended_since(raw: sqlite3.Connection, at: datetime, limit: int) -> list[Run]:
+    made_after = first_id_at(at - timedelta(hours=1))
+    return [read_run(row) for row in raw.execute(QUERIES["ended_since"], (made_after, limit, to_microseconds(at)))]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -170,6 +171,29 @@ class DeliveringCases(Place):
             found = await store.tallies(job="oven", width=Width.HOUR, start=NOON, end=at(1))
             assert found == [first, other]
             assert await store.tallies_at(Width.DAY, NOON) == [day]
+
+    @promise(
+        "Store.ended_since: Return the runs that ended after an instant, of the latest `limit` made since an hour "
+        "before it."
+    )
+    async def test_what_ended_lately_is_found(self) -> None:
+        async with self.opened() as store:
+            made = []
+            for _ in range(3):
+                event = an_event()
+                run = a_run(event)
+                await make(store, accept(an_entry(event, run)), start(run))
+                made.append(run)
+            await make(store, finish(made[0]), finish(made[2]))
+            ended = [run for run in [await store.run(one.id) for one in made] if run and run.finished_at]
+            assert [run.id for run in ended] == [made[0].id, made[2].id]
+            finished = ended[0].finished_at
+            assert finished is not None
+            before = finished - timedelta(microseconds=1)
+            # Ids are made by the machine's clock, which is later than all of these instants.
+            assert {run.id for run in await store.ended_since(before, limit=9)} == {run.id for run in ended}
+            assert [run.id for run in await store.ended_since(before, limit=1)] == [made[2].id]
+            assert await store.ended_since(finished + timedelta(days=1), limit=9) == []
 
     @promise(
         _OLD_TALLIES, "Store.first_tally_at: Return when the oldest tally of a width begins; None where there is none."
