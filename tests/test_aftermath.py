@@ -333,6 +333,14 @@ async def test_what_an_engine_had_counted_when_it_died_is_counted_by_the_next_an
             assert found.ends == {RunState.SUCCEEDED: 1, RunState.FAILED: 2}
 
 
+async def test_an_engine_that_dies_before_it_ever_stored_a_count_has_them_counted_all_the_same(tmp_path: Path) -> None:
+    async with world(tmp_path, runs=False, oven={}) as room:
+        await room.end(RunState.FAILED)
+    async with world(tmp_path, runs=False, oven={}) as room:
+        found = await room.counting.statistics(trigger="bake", over=timedelta(hours=1))
+        assert found.ends == {RunState.FAILED: 1}
+
+
 async def test_hours_and_days_follow_each_other(tmp_path: Path) -> None:
     async with world(tmp_path, runs=False, oven={}) as room:
         for _ in range(30):

@@ -90,7 +90,7 @@ class Counting:
         """When the last run ended that was counted."""
 
     async def load(self) -> None:
-        """Read what was counted in the hour and day of the last end, and count what ended after it; raise StoreError."""
+        """Read what was counted in the hour and day of the last end, and count what ended later; raise StoreError."""
         remembered = await self._store.memory(SOURCE, after=None, limit=1)
         until = EPOCH if (text := remembered.get(UNTIL)) is None else datetime.fromisoformat(text)
         for width in Width:
