@@ -37,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
-         "maintenance"}
+         "maintenance", "pools"}
     ),
     frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

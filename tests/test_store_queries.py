@@ -14,7 +14,7 @@ from engine.backfills import Backfill
 from engine.deliveries import DeliveryFilter
 from engine.runs import Lane
 from engine.spans import SpanKind
-from engine.store import backfills, deliveries, hindsight, line, reads, spans, tallies
+from engine.store import backfills, deliveries, hindsight, line, purging, reads, spans, tallies
 from engine.store.base import EventFilter, HeldPlace, QueuePlace, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
@@ -54,6 +54,7 @@ QUERIES = (
     | hindsight.QUERIES
     | deliveries.QUERIES
     | tallies.QUERIES
+    | purging.QUERIES
 )
 
 NOT_HOT = {
@@ -62,6 +63,7 @@ NOT_HOT = {
     "backfills": "a list walks backfills from the newest on by their id, and stops at its limit",
     "deliveries": "a list walks deliveries from the newest on by their id, and stops at its limit",
     "ledger": "it adds up the whole store, by name",
+    "latest_ends": "it reads all runs, once for a round of housekeeping that finds something old",
 }
 """Reads that walk more, and why they may; none is between an event and its run."""
 
@@ -148,6 +150,11 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "first_tally_at": lambda raw: tallies.first_at(raw, Width.HOUR),
     "ended_since": lambda raw: tallies.ended_since(raw, AT, 512),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
+    "old_runs": lambda raw: purging.old_runs(raw, AT, 0, 500),
+    "old_events": lambda raw: purging.old_events(raw, AT, AT, 0, 500),
+    "oldest": purging.oldest,
+    "ends_of": lambda raw: purging.ends_of(raw, ["r1", "r2"]),
+    "purged": purging.purged,
 }
 
 
@@ -254,11 +261,20 @@ def test_every_query_of_the_store_is_looked_at() -> None:
     asked = set(READS) | set(NOT_HOT)
     offered = {
         name
-        for module in (reads, backfills, line, hindsight, spans, deliveries, tallies)
+        for module in (reads, backfills, line, hindsight, spans, deliveries, tallies, purging)
         for name, each in vars(module).items()
         if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    helping = {"oldest_due", "change_row", "span_row", "snapshot", "delivery_row", "tried_row", "tally_row"}
+    helping = {
+        "oldest_due",
+        "change_row",
+        "span_row",
+        "snapshot",
+        "delivery_row",
+        "purge_rows",
+        "tried_row",
+        "tally_row",
+    }
     named = {
         "heads",
         "due",

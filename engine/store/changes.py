@@ -98,6 +98,14 @@ class Shift(Struct, frozen=True, kw_only=True):
     until: datetime
 
 
+class Purge(Struct, frozen=True, kw_only=True):
+    """Events and runs, by id, are removed with all that they brought, as they are older than `before`."""
+
+    before: datetime
+    events: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+
+
 class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
     Its result is a list of `Accepted`.
@@ -108,6 +116,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     forgotten. `shift` moves runs at a throttle. `deliveries` are stored, `tried` says how some of them went; of those
     that ended before `forget_deliveries`, the first thousand are forgotten. `tallies` are stored in the place of those
     of the same key; of each width in `forget_tallies`, the first thousand that began before that are forgotten.
+    `purge` removes what is old.
     """
 
     entries: tuple[Entry, ...]
@@ -125,6 +134,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     forget_deliveries: datetime | None = None
     tallies: tuple[TallyRow, ...] = ()
     forget_tallies: Mapping[Width, datetime] | None = None
+    purge: Purge | None = None
 
 
 class SetPriority(Struct, frozen=True, kw_only=True):

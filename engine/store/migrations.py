@@ -193,6 +193,23 @@ create index runs_expiring on runs (expires_at, id)
     where expires_at is not null and state in ('pending', 'queued', 'held');
 """
 
+_LIMITS = """
+-- The value by which the limit of its job holds, as it was when the run came to be.
+alter table runs add column limit_key text;
+"""
+
+_PURGED = """
+-- What was removed after its time, so that all that was ever accepted still adds up: see engine/store/purging.py.
+create table purged (
+    what text not null,
+    trigger text not null,
+    count integer not null,
+    last text not null,
+    before integer not null,
+    primary key (what, trigger)
+) strict, without rowid;
+"""
+
 _AFTER_A_RUN = """
 -- Who is told of the ends of runs, and how that went.
 create table deliveries (
@@ -241,6 +258,8 @@ MIGRATIONS: tuple[str, ...] = (
     _HELD,
     _LANES,
     _SHAPING,
+    _LIMITS,
+    _PURGED,
     _AFTER_A_RUN,
 )
 """Migration n (from 1) brings a file from version n-1 to version n."""
