@@ -16,6 +16,7 @@ import anyio
 from msgspec.structs import replace
 
 from engine import cancellation
+from engine.causing import CURRENT
 from engine.clock import Clock
 from engine.decide.rules import Rule
 from engine.decide.shaping import taken
@@ -198,6 +199,14 @@ class Executor:
         return outcome if reason == outcome.reason else replace(outcome, reason=reason)
 
     async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
+        # What its code hands in within this process comes from this run.
+        before = CURRENT.set(run)
+        try:
+            return await self._attempt(run, job, events, note)
+        finally:
+            CURRENT.reset(before)
+
+    async def _attempt(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         try:
             event, merged, make_scope = self._merge(run, job, events)
         except ExpressionError as error:

@@ -19,6 +19,7 @@ from engine.cli.app import app
 from engine.config import schema as schema_of
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
+from engine.config.guards import BreakerTable
 from engine.config.keeping import KeepTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
@@ -61,7 +62,7 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, KeepTable, HttpTable,
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
     JobTable, JobNotifyTable, CallbackTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
+    TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
     DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {

@@ -210,6 +210,13 @@ create table purged (
 ) strict, without rowid;
 """
 
+_CAUSES = """
+-- The run that caused an event, and how long the chain of runs before it is, as JSON; null for what comes from outside.
+alter table events add column cause text;
+-- The longest of those of its events.
+alter table runs add column cause text;
+"""
+
 _AFTER_A_RUN = """
 -- Who is told of the ends of runs, and how that went.
 create table deliveries (
@@ -250,16 +257,7 @@ create index tallies_began on tallies (width, began_at);
 """
 
 MIGRATIONS: tuple[str, ...] = (
-    _INITIAL,
-    _MEMORY,
-    _IN_THE_WAY,
-    _BACKFILLS,
-    _HINDSIGHT,
-    _HELD,
-    _LANES,
-    _SHAPING,
-    _LIMITS,
-    _PURGED,
-    _AFTER_A_RUN,
-)
+    _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
+    _LIMITS, _PURGED, _CAUSES, _AFTER_A_RUN,
+)  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""
