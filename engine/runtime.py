@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
+from engine.aftermath import Aftermath, Counting, Deliverer
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.causing import Causes
@@ -67,6 +68,7 @@ from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
+from engine.runnotes import RunNotes
 from engine.runs import ENDED, Run
 from engine.shaping import Shaper
 from engine.shared import Shared
@@ -257,9 +259,13 @@ class Runtime:
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
+        notes = RunNotes(journal.submit)
+        await notes.load(store)
+        counting = Counting(clock=clock, store=store, submit=journal.submit)
+        await counting.load()
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
-            secrets=config.secrets,
+            secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -312,6 +318,16 @@ class Runtime:
         )  # fmt: skip
         pools.dispatch = dispatch
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
+        deliverer = Deliverer(
+            clock=clock, store=store, submit=journal.submit, jobs=dispatch.jobs, receivers=config.receivers,
+            base=config.base, secrets=config.secrets,
+        )  # fmt: skip
+        await deliverer.load()
+        aftermath = Aftermath(
+            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=counting,
+            secrets=config.secrets,
+        )  # fmt: skip
+        await aftermath.load(store)
         await shaper.catch_up()
         await marks.load()
         used = self._used_sources()
@@ -331,7 +347,7 @@ class Runtime:
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store),
+            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
         )  # fmt: skip
         await self._settle(store, intake.finish)
         backfills = Backfills(
@@ -398,6 +414,7 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
+            counting=counting,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if self._listen:
@@ -419,6 +436,8 @@ class Runtime:
                     inner.start_soon(guards.run, name="guards")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
+                    inner.start_soon(deliverer.run, name="deliveries")
+                    inner.start_soon(counting.run, name="counting")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
@@ -459,6 +478,7 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    await counting.end()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 

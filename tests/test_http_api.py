@@ -110,7 +110,10 @@ async def test_every_path_answers_options_head_and_405(
         await operations.maintenance.define("nightly", {"days": ["sunday"]}, who="")
     if "/backfills/" in pattern:
         one = (await operations.backfills.begin(A_DAY)).backfill.id
-    name = "import" if "/jobs/" in pattern else "warehouse-up" if "/conditions/" in pattern else "nightly"
+    if "/deliveries/" in pattern:
+        one = operations.add_delivery(run).id
+    names = {"/jobs/": "import", "/conditions/": "warehouse-up", "/pools/": "warehouse"}
+    name = next((name for part, name in names.items() if part in pattern), "nightly")
     path = pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
     methods = {route.method for route in ROUTES if route.pattern == pattern}
     options = await client.ask("OPTIONS", path)

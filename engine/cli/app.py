@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import pausing, queueing, rehearsing
+from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
@@ -304,13 +304,17 @@ def run(
             value = local(value)
         if isinstance(value, dict):
             value = json.dumps(value, ensure_ascii=False)
-        if value is not None and name not in ("trace", "attempts", "events"):
+        if value is not None and name not in ("trace", "attempts", "events", "deliveries"):
             say(f"{name:14} {value}")
     say(f"{'events':14} {' '.join(found['events'])}")
     for step in found["trace"]:
         say(f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]")
+    for line in telling.sentences(found.get("deliveries", ())):
+        say(f"  {line}")
 
 
+app.command()(telling.deliveries)
+app.command()(telling.stats)
 app.command()(queueing.queue)
 app.command()(queueing.flush)
 app.command()(queueing.cancel)

@@ -23,11 +23,13 @@ from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
+from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
 from engine.plugin.settings import (
     BadSetting,
@@ -297,6 +299,11 @@ class JobTable(Struct, frozen=True, kw_only=True):
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
+    notify: Annotated[
+        tuple[NotifyName, ...] | JobNotifyTable | None,
+        Meta(description="Who is told when a run fails, and when one succeeds again; or a table that says more."),
+    ] = None
+    callback: Annotated[CallbackTable | None, Meta(description="A URL that is told of the ends of its runs.")] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
@@ -689,6 +696,9 @@ class Root(Struct, frozen=True, kw_only=True):
     presets: Annotated[dict[Slug, PresetTable], Meta(description="Templates of triggers, by name.")] = field(
         default_factory=dict
     )
+    notify: Annotated[dict[Slug, NotifyTable], Meta(description="Who is told of runs, by name.")] = field(
+        default_factory=dict
+    )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
     triggers: Annotated[dict[Slug, TriggerTable], Meta(description="The triggers by name.")] = field(
         default_factory=dict
@@ -755,6 +765,7 @@ class Config(Struct, frozen=True, kw_only=True):
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
     conditions: dict[str, Named] = {}
+    receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}
 
     def __repr__(self) -> str:

@@ -181,6 +181,8 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
         "pools": dict(job.pools),
         "overlap": job.overlap.value,
         "on_crash": job.on_crash.value,
+        "notify": job.notify and {"to": list(job.notify.to), "on": sorted(job.notify.on)},
+        "callback": job.callback and {**shown(job.callback.channel, secrets), "on": sorted(job.callback.on)},
         "description": job.description,
         "tags": list(job.tags),
         "enabled": job.enabled,

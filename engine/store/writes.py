@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from engine.clock import to_microseconds
 from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
-from engine.store import backfills, purging, spans
+from engine.store import backfills, deliveries, purging, spans, tallies
 from engine.store.changes import (
     ENQUEUEABLE,
     HOLDABLE,
@@ -231,6 +231,8 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     ),
     **backfills.STATEMENTS,
     **spans.STATEMENTS,
+    **deliveries.STATEMENTS,
+    **tallies.STATEMENTS,
     **purging.STATEMENTS,
 }
 
@@ -409,6 +411,16 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("note_span", spans.span_row(span))
     if change.forget_spans is not None:
         wave.add("forget_spans", (to_microseconds(change.forget_spans),))
+    for delivery in change.deliveries:
+        wave.add("insert_deliveries", deliveries.delivery_row(delivery))
+    for tried in change.tried:
+        wave.add("tried", deliveries.tried_row(tried))
+    if change.forget_deliveries is not None:
+        wave.add("forget_deliveries", (to_microseconds(change.forget_deliveries),))
+    for tally in change.tallies:
+        wave.add("note_tally", tallies.tally_row(tally))
+    for width, before in (change.forget_tallies or {}).items():
+        wave.add("forget_tallies", (width._value_, to_microseconds(before)))
     if change.purge is not None:
         for name, row in purging.purge_rows(change.purge):
             wave.add(name, row)
