@@ -226,7 +226,7 @@ def test_the_lines_of_the_readme_work_when_they_are_pasted(tmp_path: Path) -> No
     assert "big-orders: filtered" in printed, printed
     assert "attempt 2 of 3" in printed, printed
     assert "\nattempt 3\n" in printed, printed
-    assert re.search(r"accepted \d+  ended \d+  waiting \d+  missing 0", printed)
+    assert re.search(r"accepted \d+  ended \d+  waiting \d+  purged \d+  missing 0", printed)
     assert not list((tmp_path / "triggers").glob("*.json"))
 
 
