@@ -10,10 +10,14 @@ from msgspec.structs import asdict, replace
 
 
 class OnCrash(StrEnum):
-    """What becomes of a run that was running when the engine died: try it again, or fail it."""
+    """What becomes of a run that was running when the engine died: try it again, fail it, or have it go on.
+
+    One that goes on does so at a stop of the engine, too; where nothing of it is left, it is tried again.
+    """
 
     RETRY = "retry"
     FAIL = "fail"
+    ADOPT = "adopt"
 
 
 class Overlap(StrEnum):
@@ -58,7 +62,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
     `runner` is a plugin's settings (an `engine.plugin.Runner`); `concurrency` the most runs of this job at
     once, None for no limit of its own; `overlap` what becomes of a new run where that is reached; `timeout_s` bounds
-    one attempt, from its start.
+    one attempt, from its start; `log_bytes` how much is kept of what a run prints.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Job(Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     overlap: Overlap = Overlap.QUEUE
     on_crash: OnCrash = OnCrash.RETRY
+    log_bytes: int = 10 * 1024 * 1024
     description: str = ""
     tags: tuple[str, ...] = ()
     enabled: bool = True

@@ -29,6 +29,7 @@ from engine.config.model import (
     EngineSettings,
     HttpTable,
     JobTable,
+    LogTable,
     MisfireTable,
     OtherwiseTable,
     PresetTable,
@@ -56,7 +57,7 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable,
+    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, HttpTable, CalendarTable,
     ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
     DedupeTable, MisfireTable, AdaptiveTable,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from engine.attending import Attendant
 from engine.backlog import DEFAULT_HIGH, Backlog
 from engine.decide.attempts import AttemptEnd
 from engine.decide.gates import Gate
@@ -175,7 +176,7 @@ class Script:
     async def succeed(self, run: Run, job: Job) -> Outcome:
         return Outcome.succeeded("done")
 
-    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[..., None]) -> Outcome:
+    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         if run.id in self.going:
             raise AssertionError(f"run {run.id} runs twice at once")
         self.begun.append((run.id, run.attempt, self.clock.now()))

@@ -28,7 +28,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks"}
+         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
+         "logtext"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(

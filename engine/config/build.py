@@ -37,7 +37,7 @@ from engine.decide.conditions import Named
 from engine.decide.schedule import Schedule
 from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
-from engine.jobs import Job, Overlap
+from engine.jobs import Job, OnCrash, Overlap
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import MISFIRE, NORMAL_PRIORITY, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
 from engine.units import format_duration
@@ -154,6 +154,12 @@ class Builder:
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:
+        if table.on_crash is OnCrash.ADOPT and not table.run.keeps:
+            self._at(
+                ("jobs", name, "on_crash"),
+                f'found "adopt", but attempts of the runner {table.run.name} end with the engine',
+                'write "retry" or "fail"',
+            )
         return Job(
             name=name,
             runner=table.run,
@@ -162,6 +168,7 @@ class Builder:
             concurrency=1 if table.concurrency is None and table.overlap is not None else table.concurrency,
             overlap=table.overlap or Overlap.QUEUE,
             on_crash=table.on_crash,
+            log_bytes=(table.log or defaults.log).max,
             description=table.description,
             tags=table.tags,
             enabled=table.enabled,

@@ -25,6 +25,7 @@ from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
+from engine.logcap import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from engine.plugin.settings import (
     BadSetting,
     ConditionName,
@@ -218,6 +219,19 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
         )
 
 
+class LogTable(Struct, frozen=True, kw_only=True):
+    """What is kept of what runs print."""
+
+    max: Annotated[
+        Size,
+        Meta(
+            ge=LEAST_LOG_BYTES,
+            description="Of a log that is larger the beginning and the end are kept, half each; a line tells how much "
+            "is left out.",
+        ),
+    ] = DEFAULT_LOG_BYTES
+
+
 class DefaultsTable(Struct, frozen=True, kw_only=True):
     """What holds for every job that does not say otherwise."""
 
@@ -225,6 +239,7 @@ class DefaultsTable(Struct, frozen=True, kw_only=True):
     retry: Annotated[
         RetryTable, Meta(description="When failed attempts are tried again; jobs may change single keys.")
     ] = RetryTable()
+    log: Annotated[LogTable, Meta(description="What is kept of what runs print.")] = LogTable()
 
 
 class StoreTable(Struct, frozen=True, kw_only=True):
@@ -269,6 +284,9 @@ class JobTable(Struct, frozen=True, kw_only=True):
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
+    log: Annotated[
+        LogTable | None, Meta(description="What is kept of what a run prints. Default: `[defaults] log`.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
