@@ -205,7 +205,7 @@ class Dispatch:
         return True
 
     def concern(self, trigger: str) -> bool:
-        return bool(self._gates.gates) and self._gates.concern(trigger)
+        return self._gates.concern(trigger)
 
     def meet(
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
