@@ -72,7 +72,7 @@ class Context:
     __slots__ = (
         "_adopted", "_attendant", "_first", "_log_bytes", "_logging", "_make_scope", "_run_logs", "_scope", "_shared",
         "attempt", "base", "clock", "event", "events", "job", "keep_path", "log", "marks", "run_id", "scheduled_for",
-        "trigger",
+        "started", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +103,8 @@ class Context:
         self._log_bytes = log_bytes
         self.keep_path: str | None = run_logs.keep_path(run.id) if keeps else None
         self._logging = self._adopted = adopted
+        self.started: bool = False
+        """Whether it has told of a process."""
 
     @property
     def scope(self) -> Scope:
@@ -134,6 +136,7 @@ class Context:
     def process_started(self, pid: int) -> None:
         if type(pid) is not int or pid < 2:
             raise ValueError(f"{pid!r} is no process id of a run")
+        self.started = True
         self._attendant.process(pid)
 
     def used(
@@ -149,12 +152,14 @@ class Executor:
     """Executes attempts with the runners of the jobs.
 
     `retired` are triggers that were removed, but whose runs may still come. `secrets` are masked in reasons: what
-    raises often quotes the URL or the setting that it could not work with.
+    raises often quotes the URL or the setting that it could not work with. `strays` hears of each run whose attempt
+    had processes and has ended.
     """
 
     def __init__(
         self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared,
         retired: Mapping[str, Rule] = MappingProxyType({}), secrets: Collection[str] = (),
+        strays: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self._rules = rules
         self._retired = retired
@@ -163,6 +168,7 @@ class Executor:
         self._run_logs = run_logs
         self._shared = shared
         self._mask = Masker(secrets).mask
+        self._strays = strays
 
     async def prepare(self, jobs: Iterable[Job]) -> None:
         """Let the runners of all jobs make ready what their first runs would wait for; failures are logged."""
@@ -228,6 +234,8 @@ class Executor:
             return _raised(run, job, error)
         finally:
             context.close()
+            if context.started and self._strays is not None and not context.let_go:
+                self._strays(run.id)
         return _checked(outcome)
 
     # Attempts that outlive the engine

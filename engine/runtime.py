@@ -68,6 +68,7 @@ from engine.steering import Steering
 from engine.store.changes import Accept, Cursor, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
+from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
@@ -222,7 +223,7 @@ class Runtime:
         outcomes = Outcomes(clock)
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
-            secrets=config.secrets,
+            secrets=config.secrets, strays=lambda run_id: strays.ended(run_id),
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -268,6 +269,7 @@ class Runtime:
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
             reserve=config.engine.reserve.by_lane(), backlog=backlog, shaper=shaper, keeping=executor,
         )  # fmt: skip
+        strays = Strays(clock=clock, mark=RUN_MARK, is_active=dispatch.has)
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         await shaper.catch_up()
         await marks.load()
@@ -359,6 +361,7 @@ class Runtime:
                     inner.start_soon(conditions.run, name="conditions")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
+                    inner.start_soon(strays.run, store, name="strays")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")

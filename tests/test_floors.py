@@ -29,7 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
          "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
-         "logtext"}
+         "logtext", "strays"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(

@@ -485,7 +485,7 @@ async def test_a_run_has_its_events_trace_and_attempts(operations: FakeOperation
     assert got["created_at"] == "2026-11-21T09:30:00Z"
 
 
-async def test_a_log_is_text_with_what_is_no_utf_8_shown_byte_by_byte(operations: FakeOperations, client: Client) -> None:
+async def test_a_log_is_text_with_what_is_no_utf_8_escaped(operations: FakeOperations, client: Client) -> None:
     run = operations.add_run(state=RunState.SUCCEEDED)
     path = f"{V1}/runs/{run.id}/log"
     assert (await client.ask("GET", path)).body == b""

@@ -161,6 +161,10 @@ class Dispatch:
         """Return the ids of the processes of all running runs, but for those that outlive the engine."""
         return processes_to_end(self._active.values())
 
+    def has(self, run_id: str) -> bool:
+        """Tell whether a run has a slot, or is on its way to one or from it."""
+        return self._is_active(run_id)
+
     def adopt(self, run: Run) -> None:
         """Take in a run whose attempt another engine process began, before `run`: it has its slot from now on."""
         self._slots.take(run.job, run.lane)
@@ -376,6 +380,7 @@ class Dispatch:
                     group.start_soon(self._follow_timeline, name="dispatch: timeline")
                     group.start_soon(self._deadlines.follow, name="dispatch: deadlines")
                     group.start_soon(self._process_notes.follow, name="dispatch: processes")
+                    group.start_soon(self._process_notes.sample, name="dispatch: memory")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
                     group.start_soon(self._gates.run, name="dispatch: gates")
                     for run in self._adopted:

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 
 from engine.plugin import Clock
+from plugins.runners.family import Family
 
 EXIT_UNKNOWN = 1 << 16
 """In place of an exit status that something else collected."""
@@ -102,21 +103,31 @@ class Child:
             return
 
     async def end(self, clock: Clock, grace_s: float) -> None:
-        """End the group: SIGTERM, after `grace_s` SIGKILL. Returns when the program itself has ended."""
+        """End the group, and what descends from it: SIGTERM, after `grace_s` SIGKILL.
+
+        Returns when the program itself has ended.
+        """
+        family = Family(self.pid)
         try:
             self.signal_group(signal.SIGTERM)
             self.signal_group(signal.SIGCONT)  # what is stopped can't act on SIGTERM
-            if not await self._gone(clock, grace_s):
+            family.signal(signal.SIGTERM, signal.SIGCONT)
+            if not await self._gone(family, clock, grace_s):
+                family.look()
                 self.signal_group(signal.SIGKILL)
-                await self._gone(clock, SETTLE_S)
+                family.signal(signal.SIGKILL)
+                await self._gone(family, clock, SETTLE_S)
             await self.ended.wait()
         except BaseException:
             self.signal_group(signal.SIGKILL)
+            family.signal(signal.SIGKILL)
             raise
+        finally:
+            family.close()
 
-    async def _gone(self, clock: Clock, within_s: float) -> bool:
+    async def _gone(self, family: Family, clock: Clock, within_s: float) -> bool:
         deadline_s, pause_s = clock.monotonic() + within_s, 0.001
-        while self.group_lives():
+        while self.group_lives() or family.lives():
             left_s = deadline_s - clock.monotonic()
             if left_s <= 0:
                 return False

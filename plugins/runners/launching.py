@@ -7,6 +7,7 @@ Measured, one after the other: 6.5 ms of processor time for the launcher, agains
 from __future__ import annotations
 
 import asyncio
+import errno
 import grp
 import marshal
 import math
@@ -155,6 +156,11 @@ def launch_program(
             [sys.executable, "-I", "-S", _LAUNCHER, marshal.dumps(dict(order)).hex(), *arguments],
             stdin=stdin, output=output, third=tell, environment=environment,
         )  # fmt: skip
+    except OSError as error:
+        os.close(told)
+        if error.errno == errno.E2BIG:
+            raise OSError(error.errno, error.strerror, arguments[0]) from None
+        raise
     except BaseException:
         os.close(told)
         raise
