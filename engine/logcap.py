@@ -182,10 +182,10 @@ class LogCap:
             with self._rewriting:  # whoever opens it now opens what is there afterwards
                 pass
 
-    def end(self, path: str) -> None:
-        """Take note that nothing more is written to a log."""
+    def end(self, path: str, size_bytes: int) -> None:
+        """Take note that nothing more is written to a log, which is so large."""
         most_bytes = self._open.pop(path, None)
-        if most_bytes is not None:
+        if most_bytes is not None and size_bytes > most_bytes:
             self._over.append((path, most_bytes))
 
     def look(self) -> bool:

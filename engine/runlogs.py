@@ -76,12 +76,13 @@ class RunLogs:
     def ended(self, run_id: str) -> None:
         """Take note that nothing more is written to a run's log: where it is empty, another run may have it."""
         path = self._place(run_id, "log")
-        self._cap.end(path)
-        if len(self._spare) >= MOST_SPARE:
-            return
-        with suppress(OSError):
-            if os.stat(path).st_size == 0:
-                self._spare[path] = None
+        try:
+            size_bytes = os.stat(path).st_size
+        except OSError:
+            size_bytes = -1
+        self._cap.end(path, size_bytes)
+        if size_bytes == 0 and len(self._spare) < MOST_SPARE:
+            self._spare[path] = None
 
     def _take_spare(self, path: str) -> int:
         """Make an empty log that of another run, and open it; return -1 where that can't be.

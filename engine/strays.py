@@ -19,7 +19,7 @@ log = logging.getLogger("engine.run")
 LOOK_AFTER_S = 1.0
 """Looks through /proc are at least so far apart, and one serves all runs that ended since the last."""
 
-LEAST_REST = 50
+LEAST_REST = 200
 """After a look that took long, a rest of so many times as long."""
 
 SURE_AFTER_S = 0.2

@@ -141,7 +141,8 @@ def test_a_code_means_one_thing() -> None:
 
 async def test_variables_of_a_file_are_read_as_they_stand(tmp_path: Path) -> None:
     (tmp_path / "env").write_text(
-        '# a comment\n\nexport PLAIN=a b # and why\nSINGLE=\'$HOME # \\n\'\nDOUBLE="a\\n\\"b\\"\\$"\nEMPTY=\nWINS=file\n'
+        "# a comment\n\nexport PLAIN=a b # and why\nSINGLE='$HOME # \\n'\n"
+        'DOUBLE="a\\n\\"b\\"\\$"\nEMPTY=\nWINS=file\n'
     )
     text = 'printf "%s|" "$PLAIN" "$SINGLE" "$DOUBLE" "$EMPTY" "$WINS"'
     outcome, made = await script(tmp_path, text, env_file=Path("env"), env={"WINS": "env"})

@@ -25,7 +25,7 @@ from engine.plugin import (
     TemplateText,
 )
 from plugins.runners.child import EXIT_UNKNOWN, Child
-from plugins.runners.command import CannotStart, check_variable, compile_command, refuse_data_as_code
+from plugins.runners.command import CannotStart, Command, check_variable, compile_command, refuse_data_as_code
 from plugins.runners.exitcodes import ExitCodes
 from plugins.runners.explaining import explain
 from plugins.runners.keeping import Foster, forget_record, machine_boot, read_record
@@ -178,14 +178,22 @@ class Exec(Runner, frozen=True, kw_only=True):
         child = attempt.child
         try:
             context.process_started(child.pid)
-            await attempt.under_way()
+            if attempt.launched is not None:
+                await attempt.under_way(attempt.launched)
             await child.ended.wait()
         except CannotStart as refusal:
             return Outcome.failed(refusal.code, str(refusal))
         finally:
-            outputs = await self._ended(context, child, attempt.outputs)
-            attempt.forget()
-        return self._outcome(context, child, outputs)
+            if not child.ended.is_set() or child.group_lives():
+                await self._end(context, child)
+            context.used(child.cpu_s, child.peak_bytes)
+            outputs = None
+            if child.ended.is_set():
+                outputs = take_outputs(attempt.outputs, context, remove=context.keep_path is None)
+                attempt.forget()
+        if context.keep_path is not None:
+            return self._recorded(context, outputs, child.exit_code)
+        return self._judge(child.exit_code, outputs)
 
     def kept(self, path: str, attempt: int) -> bool:
         record = read_record(path, attempt)
@@ -203,24 +211,17 @@ class Exec(Runner, frozen=True, kw_only=True):
                     context.process_started(child.pid)
                     await child.ended.wait()
             finally:
-                await self._ended(context, child, None)
+                if not child.ended.is_set() or child.group_lives():
+                    await self._end(context, child)
         outputs = take_outputs(context.output_path(), context, remove=False)
         return self._recorded(context, outputs, EXIT_UNKNOWN)
 
-    async def _ended(self, context: RunContext, child: Child, outputs: str | None) -> dict[str, Any] | None:
-        """End what is left of a program, unless that is to go on, and return what it left as outputs."""
+    async def _end(self, context: RunContext, child: Child) -> None:
+        """End what is left of a program, unless it is to go on."""
         if context.let_go and not child.ended.is_set():
             child.let_go()
-            return None
-        if child.group_lives():
+        else:
             await self._end_group(child, context)
-        context.used(child.cpu_s, child.peak_bytes)
-        return None if outputs is None else take_outputs(outputs, context, remove=context.keep_path is None)
-
-    def _outcome(self, context: RunContext, child: Child, outputs: dict[str, Any] | None) -> Outcome:
-        if context.keep_path is not None:
-            return self._recorded(context, outputs, child.exit_code)
-        return self._judge(child.exit_code, outputs)
 
     def _recorded(self, context: RunContext, outputs: dict[str, Any] | None, otherwise: int) -> Outcome:
         """Return the outcome that was recorded; `otherwise` is how the launcher itself ended."""
@@ -258,13 +259,15 @@ class Exec(Runner, frozen=True, kw_only=True):
 class _Attempt:
     """One attempt of a program, from its start."""
 
+    __slots__ = ("_context", "_private", "_settings", "_told", "child", "launched", "outputs")
+
     child: Child
 
     def __init__(self, settings: Exec, context: RunContext) -> None:
         self._settings = settings
         self._context = context
         self.outputs = context.output_path()
-        self._launched: Launched | None = None
+        self.launched: Launched | None = None
         self._private: str | None = None
         """A folder of the program's user for its outputs: the engine's own is closed to it."""
         self._told: tuple[Sequence[str], Mapping[bytes, bytes], str] = ((), {}, "")
@@ -290,8 +293,8 @@ class _Attempt:
                 os.fchown(log, person.uid, -1)  # `echo > /dev/stderr` opens it anew
             order = self._order(person, cwd, outputs)
             self._told = arguments, environment, cwd
-            self._launched = launch_program(order, arguments, stdin=stdin, output=log, environment=environment)
-            self.child = Child(self._launched.pid)
+            self.launched = launch_program(order, arguments, stdin=stdin, output=log, environment=environment)
+            self.child = Child(self.launched.pid)
         except OSError as error:
             raise CannotStart("start_failed", explain(error, arguments, environment, cwd)) from None
         except ExpressionError as error:
@@ -303,14 +306,12 @@ class _Attempt:
                 if descriptor >= 0:
                     os.close(descriptor)
 
-    async def under_way(self) -> None:
+    async def under_way(self, launched: Launched) -> None:
         """Return when the program runs; raise CannotStart, in words, where its launcher could not become it."""
-        if self._launched is None:
-            return
         try:
-            stage, number = await self._launched.heard()
+            stage, number = await launched.heard()
         finally:
-            self._launched.close()
+            launched.close()
         if not stage:
             return
         arguments, environment, cwd = self._told
@@ -335,10 +336,8 @@ class _Attempt:
             else:
                 arguments = list(shell_arguments(settings.shell, settings.script))
             environment = {
-                **inherited(),
-                **(person.variables if person is not None else {}),
-                **self._env_file(),
-                **command.environment(scope),
+                **(inherited() if person is None else {**inherited(), **person.variables}),
+                **(command.environment(scope) if settings.env_file is None else self._variables(command, scope)),
                 **run_variables(context),
                 b"ENGINE_OUTPUT": os.fsencode(outputs),
             }
@@ -348,9 +347,9 @@ class _Attempt:
             raise CannotStart("template_error", f"a value can't be passed to a program: {error}") from None
         return arguments, environment
 
-    def _env_file(self) -> dict[bytes, bytes]:
-        path = self._settings.env_file
-        return {} if path is None else read_env_file(os.path.join(self._context.base, path))
+    def _variables(self, command: Command, scope: Scope) -> dict[bytes, bytes]:
+        path = os.path.join(self._context.base, self._settings.env_file or "")
+        return {**read_env_file(path), **command.environment(scope)}
 
     def _open_input(self) -> int:
         stdin = self._settings.stdin
