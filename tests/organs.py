@@ -24,6 +24,7 @@ from engine.decide.gates import Gate
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
+from engine.dispatch.attendance import Keeping
 from engine.events import Accepted, Event
 from engine.following import Followers
 from engine.gates import Gates
@@ -282,8 +283,10 @@ async def bench(
     boot: str = "boot-1",
     most_marks: int = 1000,
     gates: Sequence[Gate] = (),
+    keeping: Keeping | None = None,
+    adopted: Sequence[Run] = (),
 ) -> AsyncIterator[Bench]:
-    """Run a small engine on the store at `path`, which may hold what an earlier one left."""
+    """Run a small engine on the store at `path`, which may hold what an earlier one left; it adopts `adopted`."""
     clock = clock or VirtualClock()
     store, script = InlineStore(path, clock), Script(clock)
     if act is not None:
@@ -308,8 +311,10 @@ async def bench(
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=made.note_end, on_backfilled=lambda run, step: None,
         limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
-        reserve=reserve, backlog=made.backlog, shaper=made.shaper,
+        reserve=reserve, backlog=made.backlog, shaper=made.shaper, keeping=keeping,
     )  # fmt: skip
+    for run in adopted:
+        made.dispatch.adopt(run)
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),

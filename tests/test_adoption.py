@@ -171,7 +171,7 @@ def test_a_job_that_does_not_adopt_any_more_has_its_run_ended(make_site: MakeSit
     assert not marked({run})
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.full)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.full)])
 @pytest.mark.timeout(600)
 def test_an_engine_that_is_killed_as_its_program_ends_loses_no_end(make_site: MakeSite, kills: int) -> None:
     site, chance = make_site(seconds=0.3), random.Random(kills)

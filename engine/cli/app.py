@@ -18,7 +18,7 @@ from engine.cli.foresight import plan, simulate
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
-from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
@@ -297,6 +297,9 @@ def run(
         if value is not None and name not in ("trace", "attempts", "events"):
             say(f"{name:14} {value}")
     say(f"{'events':14} {' '.join(found['events'])}")
+    for attempt in found["attempts"]:
+        if used := said_of_usage(attempt):
+            say(f"{'attempt':14} {attempt['number']} used {used}")
     for step in found["trace"]:
         say(f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]")
 
