@@ -496,6 +496,14 @@ async def test_a_log_is_text_with_what_is_no_utf_8_escaped(operations: FakeOpera
     assert got.body.decode() == "<b>a\\xff\x1b[31m\n" + "é" * 50_000
 
 
+async def test_a_log_shows_no_secret_of_the_configuration(operations: FakeOperations, client: Client) -> None:
+    run = operations.add_run(state=RunState.SUCCEEDED)
+    operations.log_path(run.id).write_bytes(b"x" * 65_530 + b"sesame-open" + b"c2VzYW1lLW9wZW4=")
+    for query in ("", "?tail=1", "?follow=1"):
+        got = await client.ask("GET", f"{V1}/runs/{run.id}/log{query}")
+        assert got.body == b"x" * 65_530 + b"******="
+
+
 @pytest.mark.parametrize(
     ("content", "tail", "expected"),
     [

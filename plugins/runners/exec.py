@@ -322,8 +322,8 @@ class _Attempt:
         raise CannotStart("start_failed", explain_stage(arguments[0], stage, number))
 
     def forget(self) -> None:
-        """Remove the folder that was made for the program's user; a launcher that records its end does so itself."""
-        if self._private is not None and self._context.keep_path is None:
+        """Remove the folder that was made for the program's user."""
+        if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
 
     def _render(self, person: Person | None, outputs: str) -> tuple[list[str], dict[bytes, bytes]]:

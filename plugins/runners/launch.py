@@ -47,9 +47,8 @@ def _become(wanted: dict[str, Any], arguments: list[str], environment: dict[byte
     try:
         for number in (SIGPIPE, SIGXFSZ, SIGTERM, SIGINT, SIGHUP):
             signal(number, SIG_DFL)
-        if wanted["likely_victim"]:
-            with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-                file.write(wanted["likely_victim"])
+        with suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+            file.write(str(min(int(file.read()) + wanted["likely_victim"], 1000)))
         for stage, number, soft, hard in wanted["limits"]:  # noqa: B007 - it tells where it failed
             resource.setrlimit(number, (soft, hard))
         if wanted["nice"] is not None:

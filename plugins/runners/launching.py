@@ -29,8 +29,8 @@ from plugins.runners.spawning import start_beside
 AFTER_CPU_S = 5
 """Between SIGXCPU at the limit of processor time, and SIGKILL."""
 
-LIKELY_VICTIM = "300"
-"""Where memory runs out, the kernel is to choose a program before the engine: see oom_score_adj in proc(5)."""
+LIKELY_VICTIM = 300
+"""Where memory runs out, the kernel is to choose a program before the engine, whose oom_score_adj is so much less."""
 
 _LAUNCHER = str(Path(launch.__file__).resolve())
 
