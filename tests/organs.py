@@ -272,6 +272,7 @@ async def bench(
     concurrency: int = 4,
     ageing_s: float = 60.0,
     reserve: Mapping[Lane, int] | None = None,
+    pools: Mapping[str, int] | None = None,
     high: int = DEFAULT_HIGH,
     low: int | None = None,
     max_data_bytes: int = 1024 * 1024,
@@ -311,7 +312,7 @@ async def bench(
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=made.note_end, on_backfilled=lambda run, step: None,
         limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
-        reserve=reserve, backlog=made.backlog, shaper=made.shaper, keeping=keeping,
+        reserve=reserve, pools=pools, backlog=made.backlog, shaper=made.shaper, keeping=keeping,
     )  # fmt: skip
     for run in adopted:
         made.dispatch.adopt(run)

@@ -115,7 +115,7 @@ async def test_one_that_is_cut_off_before_it_was_taken_up_is_ended_all_the_same(
         tmp_path / "s.db", jobs=[ADOPTS], keeping=keeping, adopted=[run], dispatching=False
     ) as desk, anyio.create_task_group() as group:  # fmt: skip
         await group.start(desk.dispatch.run)
-        assert desk.dispatch.cut_off(run.id, "by somebody")
+        assert desk.dispatch.hands.cut_off(run.id, "by somebody")
         await desk.settle()
         assert await states(desk, run.id) == [RunState.CANCELLED]
         group.cancel_scope.cancel()

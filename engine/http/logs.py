@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from engine.http.calls import Call, Stream
 from engine.http.fields import query
-from engine.http.problems import Problem
+from engine.http.gone import not_there
 from engine.logtext import LogFile, LogText
 from engine.plugin import Response
 from engine.runs import ENDED
@@ -24,7 +24,7 @@ async def get_log(call: Call) -> Response | Stream:
     follow, tail = fields.flag("follow"), fields.number("tail", 0, LARGEST_TAIL)
     fields.finish()
     if await call.operations.store.run(run_id) is None:
-        raise Problem(404, "there is no run of that id")
+        raise await not_there(call, "run", run_id)
     return Stream(
         headers={"Content-Type": "text/plain; charset=utf-8"},
         chunks=_as_text(call, run_id, tail, follow=follow),
