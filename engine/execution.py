@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from engine import cancellation
 from engine.attending import Attendant
+from engine.causing import CURRENT
 from engine.clock import Clock
 from engine.decide.rules import Rule
 from engine.decide.shaping import taken
@@ -202,6 +203,14 @@ class Executor:
         return outcome if reason == outcome.reason else replace(outcome, reason=reason)
 
     async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
+        # What its code hands in within this process comes from this run.
+        before = CURRENT.set(run)
+        try:
+            return await self._attempt(run, job, events, attendant)
+        finally:
+            CURRENT.reset(before)
+
+    async def _attempt(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         try:
             event, merged, make_scope = self._merge(run, job, events)
         except ExpressionError as error:

@@ -26,6 +26,7 @@ from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
+from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
 from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, shown, title_of
@@ -137,7 +138,7 @@ class Operations:
         changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
         chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
-        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping,
+        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping, guards: Guards,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -166,6 +167,7 @@ class Operations:
         self.conditions = conditions
         self.pools = pools
         self.housekeeping = housekeeping
+        self.guards = guards
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -176,12 +178,13 @@ class Operations:
 
     async def fire(
         self, trigger: str, *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],
-        request_id: str | None,
+        request_id: str | None, traceparent: str | None = None,
     ) -> Accepted:  # fmt: skip
         self._rule(trigger)
         return await self._intake.fire(
-            trigger, data=data, reason=reason, priority=priority, bypass=bypass, request_id=request_id
-        )
+            trigger, data=data, reason=reason, priority=priority, bypass=bypass, request_id=request_id,
+            traceparent=traceparent,
+        )  # fmt: skip
 
     def test(self, trigger: str, event: Event) -> Rehearsed:
         self._rule(trigger)
@@ -214,6 +217,7 @@ class Operations:
             "backfills": self.backfills.status(),
             "queue": self.queue.status(),
             "conditions": self.conditions.summary(),
+            **self.guards.status(),
             "loop": self._loop_watch.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
@@ -267,6 +271,7 @@ class Operations:
             self._sources.add(trigger.source, trigger.on)
         self._adaptation.add(trigger)
         self._chronicle.add(rule)
+        self.guards.add(rule)
 
     async def remove_trigger(self, name: str) -> None:
         """Remove a trigger: from now on no event meets it, and its timer is not due any more.
@@ -297,6 +302,7 @@ class Operations:
                 self._pauses.forget(name)
                 self._adaptation.forget(name)
                 self._chronicle.forget(name)
+                self.guards.removed(rule)
                 if not self._intake.is_used(rule.trigger.source):
                     over = self._sources.drop(rule.trigger.source)
             elif name not in self._rules:
@@ -471,6 +477,8 @@ class Operations:
             "shared": None if named is None else named.name,
             "description": "" if named is None else named.description,
             "tags": [] if named is None else list(named.tags),
+            "breaker": None if named is None else breaker_view(named.breaker),
+            **self.guards.source_view(state.id),
         }
 
     def _trouble(self, trigger: Trigger) -> dict[str, Any] | None:
@@ -508,7 +516,10 @@ class Operations:
         source = self._sources.state(trigger.source)
         next_at, pauses = self._timers.next_at(name), self._pauses.of(name)
         pause = merged(pauses)
-        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name), job=rule.job)
+        state, why = state_of(
+            trigger, pause, completed=self._timers.why_completed(name), job=rule.job,
+            quarantine=self.guards.quarantine_of(rule),
+        )  # fmt: skip
         return {
             "name": trigger.name,
             "job": trigger.job,
@@ -528,6 +539,7 @@ class Operations:
             "otherwise": otherwise_view(trigger),
             "priority": trigger.priority,
             **limits_view(trigger),
+            **self.guards.trigger_view(rule),
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,
@@ -560,6 +572,7 @@ class Operations:
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
             self.maintenance.check(),
             *self.housekeeping.checks(),
+            *self.guards.checks(),
         ]
         status = (
             "failing"
@@ -585,7 +598,12 @@ class Operations:
 
 
 def state_of(
-    trigger: Trigger, pause: Pause | None, *, completed: str | None, job: Job | None = None
+    trigger: Trigger,
+    pause: Pause | None,
+    *,
+    completed: str | None,
+    job: Job | None = None,
+    quarantine: str | None = None,
 ) -> tuple[TriggerState, str | None]:
     """Return where a trigger stands, and why it is not active. One whose job is disabled is, too."""
     why = why_disabled(trigger, job)
@@ -593,6 +611,8 @@ def state_of(
         return TriggerState.DISABLED, why
     if completed is not None:
         return TriggerState.COMPLETED, completed
+    if quarantine is not None:
+        return TriggerState.QUARANTINED, quarantine
     if pause is not None:
         return TriggerState.PAUSED, pause.said_of(trigger.name)
     return TriggerState.ACTIVE, None

@@ -29,6 +29,7 @@ from engine import logs
 from engine.adaptive import Adaptation
 from engine.backfill import Backfills
 from engine.backlog import Backlog
+from engine.causing import Causes
 from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
@@ -39,10 +40,12 @@ from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch
 from engine.errors import ConfigError, EngineError, StoreDamaged
+from engine.events import Event
 from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
 from engine.gates import Gates
+from engine.guards import Guards
 from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
@@ -284,13 +287,23 @@ class Runtime:
         await shaper.catch_up()
         await marks.load()
         used = self._used_sources()
+
+        async def announce(event: Event, *, memory: Memory | None = None) -> Any:
+            return await intake.announce(event, memory=memory)
+
+        guards = Guards(
+            clock=clock, journal=journal, store=store, rules=rules, max_hops=config.engine.max_hops,
+            announce=announce,
+            held=lambda name: pauses.now(name) is not None or bool(maintenance.holding(name)),
+        )  # fmt: skip
+        await guards.load()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources,
+            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store),
         )  # fmt: skip
         await settle(
             store, boot=self.boot, clock=clock, jobs=config.jobs, mark=RUN_MARK, ageing_s=config.engine.ageing_s,
@@ -313,6 +326,7 @@ class Runtime:
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
             timers.look_again(names)
+            guards.look_again()
             backfills.look_again()
 
         pauses.on_change = pauses_changed
@@ -351,9 +365,10 @@ class Runtime:
             pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
             housekeeping=housekeeping,
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
+            guards=guards,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
             pools=pools,
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance, guards),
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
@@ -376,6 +391,7 @@ class Runtime:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(conditions.run, name="conditions")
+                    inner.start_soon(guards.run, name="guards")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
                     inner.start_soon(strays.run, store, name="strays")
@@ -430,6 +446,7 @@ class Runtime:
         pauses: Pauses,
         timers: Timers,
         maintenance: Maintenance,
+        guards: Guards,
     ) -> Desk:
         def world() -> World:
             # With the intervals that are in force, where they are adapted.
@@ -439,7 +456,12 @@ class Runtime:
             }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
             return World.of(
-                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+                self.config,
+                triggers=triggers,
+                jobs=dict(jobs),
+                pauses=held,
+                maintenance=maintenance.foreseen(),
+                quarantined=guards.quarantined(),
             )
 
         return Desk(

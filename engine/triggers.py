@@ -25,7 +25,7 @@ SHAPING = frozenset({"debounce", "batch", "throttle", "rate_limit", "dedupe"})
 STARTING_GATES = frozenset({"conditions", "maintenance"})
 """Those of them that are asked when a run is about to start; its trace keeps which it passes by."""
 
-GATES = SHAPING | {"pause"} | STARTING_GATES
+GATES = SHAPING | {"pause", "quarantine"} | STARTING_GATES
 """The gates that a manual fire may leave out."""
 
 
@@ -37,18 +37,34 @@ class TriggerState(StrEnum):
     DISABLED = "disabled"
     COMPLETED = "completed"
     """Its timer has no further due instant."""
+    QUARANTINED = "quarantined"
+    """Too many events came to it, or from its source: nothing runs until it is released."""
+
+
+MAX_HOPS = 16
+"""How long the chain of runs may be that caused an event, where nothing else is said."""
+
+
+class Breaker(Struct, frozen=True, kw_only=True):
+    """Where more than `limit` events come within `per_s` seconds, nothing runs until somebody releases it."""
+
+    limit: int
+    per_s: float
 
 
 class SharedSource(Struct, frozen=True, kw_only=True):
     """A source or timer with a name, for several triggers.
 
     `id` is that of the source, under which its keys and cursor are kept; None for a timer, of which each trigger
-    has its own.
+    has its own. `breaker` counts its events, whatever triggers they meet, and one is
+    expected every `expect_s`.
     """
 
     name: str
     id: str | None
     on: Any
+    breaker: Breaker | None = None
+    expect_s: float | None = None
     description: str = ""
     tags: tuple[str, ...] = ()
     enabled: bool = True
@@ -260,6 +276,9 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `misfire`: for one on a timer, what becomes of due instants that it could not run in time.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
     - `preset`: the preset that it names; all that it has from there stands in the other fields.
+    - `breaker`: how many events may come before it is in quarantine; see docs/guards.md. None: any number.
+    - `max_hops`: how long the chain of runs may be that caused an event; None: as the engine says.
+    - `expect_s`: where no event comes for so long, people are told; None: they are not.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `dedupe`, `rate_limit`, `debounce` or `batch`, `throttle`: how its events are shaped, in this order; see
       docs/shaping.md. A throttle lets runs wait, a rate limit drops events.
@@ -283,6 +302,9 @@ class Trigger(Struct, frozen=True, kw_only=True):
     misfire: Misfire = MISFIRE
     shared: SharedSource | None = None
     preset: str | None = None
+    breaker: Breaker | None = None
+    max_hops: int | None = None
+    expect_s: float | None = None
     filter: str | Judge | None = None
     dedupe: Dedupe | None = None
     rate_limit: Rate | None = None

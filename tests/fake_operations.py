@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.breakers import Quarantine, Released
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
@@ -47,6 +48,7 @@ from engine.store.base import (
     OldRun,
     Purged,
     QueuePlace,
+    Receipts,
     Result,
     RunFilter,
     Store,
@@ -261,6 +263,9 @@ class FakeStore(Store):
     async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
         return {}
 
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        return []
+
     async def counts(self) -> dict[RunState, int]:
         return {}
 
@@ -325,6 +330,25 @@ def an_adaptive_view() -> dict[str, Any]:
     }  # fmt: skip
 
 
+class FakeGuards:
+    """Releases what a test put into quarantine."""
+
+    def __init__(self) -> None:
+        self.quarantines: dict[tuple[str, str], Quarantine] = {}
+        self.asked: list[tuple[tuple[str, str], str, str]] = []
+
+    async def release_trigger(self, name: str, *, who: str = "", reason: str = "") -> Released | None:
+        return self._release(("trigger", name), who, reason)
+
+    async def release_source(self, source_id: str, *, who: str = "", reason: str = "") -> Released | None:
+        return self._release(("source", source_id), who, reason)
+
+    def _release(self, place: tuple[str, str], who: str, reason: str) -> Released | None:
+        self.asked.append((place, who, reason))
+        found = self.quarantines.pop(place, None)
+        return None if found is None else Released(quarantine=found, at=AT, triggers=("nightly",))
+
+
 class FakeOperations:
     """An engine that accepts everything, and remembers what it was asked for."""
 
@@ -367,6 +391,7 @@ class FakeOperations:
             clock=self.clock, journal=Journal(self.memory, self.clock), store=self.memory,
             run_logs=RunLogs(base / "data" / "logs"), logs=base / "data" / "logs", settings=self.config.store,
         )  # fmt: skip
+        self.guards = FakeGuards()
 
     @property
     def foresight(self) -> Desk:
@@ -423,6 +448,7 @@ class FakeOperations:
         priority: int | None,
         bypass: frozenset[str],
         request_id: str | None,
+        traceparent: str | None = None,
     ) -> Accepted:
         if self.fault is not None:
             raise self.fault
@@ -434,6 +460,7 @@ class FakeOperations:
                 "priority": priority,
                 "bypass": bypass,
                 "request_id": request_id,
+                "traceparent": traceparent,
             }
         )
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
@@ -562,6 +589,7 @@ class FakeOperations:
                 "problem": None,
                 "warning": None,
                 "triggers": ["nightly"],
+                "shared": None,
             },
             "last_event_at": "2026-11-22T02:00:00Z",
         }

@@ -19,6 +19,7 @@ import anyio
 
 from engine.attending import Attendant
 from engine.backlog import DEFAULT_HIGH, Backlog
+from engine.causing import Causes
 from engine.decide.attempts import AttemptEnd
 from engine.decide.gates import Gate
 from engine.decide.rules import Rule
@@ -28,6 +29,7 @@ from engine.dispatch.attendance import Keeping
 from engine.events import Accepted, Event
 from engine.following import Followers
 from engine.gates import Gates
+from engine.guards import Guards
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -36,11 +38,11 @@ from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
 from engine.runs import Lane, Run, Step
 from engine.shaping import Shaper
 from engine.store.base import Result
-from engine.store.changes import Change
+from engine.store.changes import Change, Memory
 from engine.store.connection import Connection, translate
 from engine.store.sqlite import SqliteStore
 from engine.testing import VirtualClock
-from engine.triggers import Trigger
+from engine.triggers import MAX_HOPS, Trigger
 
 T = TypeVar("T")
 
@@ -210,6 +212,7 @@ class Bench:
         self.dispatch: Dispatch
         self.shaper: Shaper
         self.intake: Intake
+        self.guards: Guards
         self.changed: list[str] = []
         self.ends: list[tuple[str, Step]] = []
         self.hears_ends: Callable[[Run, AttemptEnd], None] | None = None
@@ -286,6 +289,8 @@ async def bench(
     gates: Sequence[Gate] = (),
     keeping: Keeping | None = None,
     adopted: Sequence[Run] = (),
+    held: Callable[[str], bool] = lambda name: False,
+    max_hops: int = MAX_HOPS,
 ) -> AsyncIterator[Bench]:
     """Run a small engine on the store at `path`, which may hold what an earlier one left; it adopts `adopted`."""
     clock = clock or VirtualClock()
@@ -316,10 +321,18 @@ async def bench(
     )  # fmt: skip
     for run in adopted:
         made.dispatch.adopt(run)
+
+    async def announce(event: Event, *, memory: Memory | None = None) -> Accepted:
+        return await made.intake.announce(event, memory=memory)
+
+    made.guards = Guards(
+        clock=clock, journal=made.journal, store=store, rules=rules, max_hops=max_hops, announce=announce, held=held
+    )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
         max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources, backlog=made.backlog,
+        guarding=made.guards.guarding, causes=Causes(store),
     )  # fmt: skip
 
     async def write() -> None:
@@ -334,7 +347,9 @@ async def bench(
             try:
                 await made.shaper.catch_up()
                 await marks.load()
+                await made.guards.load()
                 if dispatching:
+                    group.start_soon(made.guards.run)
                     await group.start(made.dispatch.run)
                     group.start_soon(made.shaper.run)
                 await made.settle()

@@ -202,7 +202,7 @@ async def test_a_program_that_takes_more_processor_time_than_it_may_is_ended_and
     outcome, made = await run(tmp_path, *program("while True: pass"), limits=Limits(cpu=1))
     assert (outcome.code, outcome.reason) == ("signal", "ended by SIGXCPU: it used more than `limits.cpu`")
     assert made.usage[-1][0] is not None
-    assert made.usage[-1][0] >= 0.9
+    assert made.usage[-1][0] >= 0.5
 
 
 @AS_ROOT

@@ -5,7 +5,7 @@ The table is that of the house. Imports for types alone and within functions cou
 `queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
 `dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open, and `gates`, by which it
 knows what may start. So no organ needs to know another. So do `marks`, what is known of those in the store, and
-`following`, which knows who is on the end of which run.
+`following`, which knows who is on the end of which run, and `causing`, which knows what caused an event.
 `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
@@ -29,14 +29,15 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
          "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
-         "logtext", "strays"}
+         "logtext", "strays", "causing"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "pools",
-         "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance"}
+         "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance",
+         "quarantine", "heartbeats"}
     ),
-    frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -335,7 +335,7 @@ async def test_a_plain_event_is_heard(operations: FakeOperations, client: Client
     shown = await client.ask("GET", got.headers["Location"])
     assert shown.json["time"] == "2026-11-21T08:30:00Z"
     assert shown.json["outcomes"][0]["outcome"] == "unmatched"
-    assert set(shown.json) == set("id source type subject time received_at key data priority outcomes".split())
+    assert set(shown.json) == set("id source type subject time received_at key data priority cause outcomes".split())
 
 
 async def test_the_idempotency_key_is_the_key_of_an_event_without_one(

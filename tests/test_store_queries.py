@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from engine.backfills import Backfill
+from engine.events import EventOutcome
 from engine.runs import Lane
 from engine.spans import SpanKind
-from engine.store import backfills, hindsight, line, purging, reads, spans
-from engine.store.base import EventFilter, HeldPlace, QueuePlace, RunFilter
+from engine.store import backfills, hindsight, line, purging, reads, receipts, spans
+from engine.store.base import EventFilter, HeldPlace, QueuePlace, Receipts, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
 
@@ -51,6 +52,7 @@ SORTS = {
 """Reads that sort, or gather in groups, what an index has found."""
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+RECEIPTS = Receipts(triggers=frozenset({"bake", "mow"}), outcomes=frozenset(EventOutcome), since=AT)
 BACKFILL = Backfill(id="b1", trigger="bake", from_at=AT, to_at=AT, total=0, created_at=AT)
 
 READS: dict[str, Callable[[sqlite3.Connection], object]] = {
@@ -105,6 +107,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "cursors": lambda raw: reads.cursors(raw, "timer:", exact=False),
     "memory": lambda raw: reads.memory(raw, "mill", None, 512),
     "memory_after": lambda raw: reads.memory(raw, "mill", "k", 512),
+    "received": lambda raw: receipts.received(raw, RECEIPTS, 9),
     "counts": reads.counts,
     "waiting": reads.waiting,
     "stats": lambda raw: reads.stats(raw, ["bake"]),

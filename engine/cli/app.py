@@ -22,6 +22,7 @@ from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.pools import pools
 from engine.cli.presets import presets
+from engine.cli.releasing import release
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
@@ -220,7 +221,7 @@ def triggers(
     token: Token = None,
 ) -> None:
     """List the triggers."""
-    from engine.cli.why import trouble_of
+    from engine.cli.why import guards_of, trouble_of
 
     session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("triggers", limit=1000)
@@ -240,6 +241,8 @@ def triggers(
     for one in found["items"]:
         if (trouble := trouble_of(one)) is not None:
             say(f"{one['name']}: {trouble}")
+    for line in dict.fromkeys(line for one in found["items"] for line in guards_of(one)):
+        say(f"{line[:1].upper()}{line[1:]}")
     for line in dict.fromkeys(line for one in found["items"] for line in pausing.sentences(one.get("pauses", ()))):
         say(f"{line[:1].upper()}{line[1:]}")
     for line in dict.fromkeys(line for one in found["items"] for line in sentences_of_windows(one["maintenance"])):
@@ -312,7 +315,7 @@ app.command()(queueing.queue)
 app.command()(queueing.flush)
 app.command()(queueing.cancel)
 app.command()(queueing.hold)
-app.command()(queueing.release)
+app.command()(release)
 app.command()(queueing.priority)
 app.command()(queueing.retry)
 
@@ -410,6 +413,8 @@ def sources(
             if value is not None:
                 say(f"{field:16} {' '.join(value) if isinstance(value, list) else value}")
         return
+    from engine.cli.why import guards_of
+
     found = session.client().get("sources", limit=1000)
     if session.json:
         say_json(found)
@@ -423,7 +428,7 @@ def sources(
             [
                 one["title"], one["state"], ", ".join(one["triggers"]) or None, one["events"], one["duplicates"],
                 one["rejected"] + _refused(one), one["restarts"], local(one["last_event_at"]),
-                one["problem"] or one["warning"],
+                one["problem"] or next(guards_of(one), None) or one["warning"],
             ]
             for one in found["items"]
         ],

@@ -40,6 +40,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
     lines += _next(runtime, triggers)
     lines += _paused(runtime)
     lines += _maintained(runtime)
+    lines += _guarded(runtime)
     lines += _to_try(triggers, here)
     lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
     if sys.stdout.isatty():
@@ -108,6 +109,14 @@ def _maintained(runtime: Runtime) -> list[str]:
     views = runtime.operations.maintenance.open_views()
     said = [f"{_INDENT}{line[:1].upper()}{line[1:]}" for line in sentences_of_windows(views)]
     return ["", "Runs wait for", *said[:MOST_LINES]] if said else []
+
+
+def _guarded(runtime: Runtime) -> list[str]:
+    """Say what is in quarantine, and where events are missing."""
+    if runtime.operations is None:
+        return []
+    found = [check["detail"] for check in runtime.operations.guards.checks() if not check["ok"]]
+    return ["", "Needs somebody", *(f"{_INDENT}{said[:1].upper()}{said[1:]}" for said in found)] if found else []
 
 
 def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:

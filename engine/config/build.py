@@ -264,9 +264,17 @@ class Builder:
                 continue
             found[name] = SharedSource(
                 name=name, id=source_id, on=table.on, description=table.description, tags=table.tags,
-                enabled=table.enabled, defined_in=self._defined_in(("sources", name)),
+                enabled=table.enabled, defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
             )  # fmt: skip
         return found
+
+    def _guards(self, name: str, table: SourceTable) -> dict[str, Any]:
+        """Return the guards of a source; tell where it is a timer, of which each trigger has its own."""
+        for key in ("breaker", "expect"):
+            if isinstance(table.on, Timer) and getattr(table, key) is not None:
+                message = f"has no effect on {table.on.name}: each trigger that is on it has a timer of its own"
+                self._at(("sources", name, key), message, "give it to the triggers")
+        return {"breaker": None if table.breaker is None else table.breaker.rule(), "expect_s": table.expect}
 
     def triggers(self, sources: Mapping[str, SharedSource]) -> dict[str, Trigger]:
         """Return the triggers, but for those that are wrong: of the others all clashes are told at once."""
@@ -303,6 +311,9 @@ class Builder:
             misfire=self._misfire(name, table, on),
             shared=shared,
             preset=table.preset,
+            breaker=None if table.breaker is None else table.breaker.rule(),
+            max_hops=table.max_hops,
+            expect_s=table.expect,
             filter=table.filter,
             dedupe=None if table.dedupe is None else table.dedupe.rule(),
             rate_limit=None if table.rate_limit is None else table.rate_limit.rule(),

@@ -17,6 +17,7 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.guards import BreakerTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
@@ -43,6 +44,7 @@ from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
     HIGH_PRIORITY,
+    MAX_HOPS,
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
@@ -151,6 +153,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     conditions: Annotated[
         tuple[ConditionName, ...], Meta(description="The conditions that the runs of every trigger obey.")
     ] = ()
+    max_hops: Annotated[
+        int,
+        Meta(ge=0, description="So many runs, one caused by the other, may lie before an event: see docs/guards.md."),
+    ] = MAX_HOPS
     reserve: Annotated[ReserveTable, Meta(description="Slots that are kept for lanes: see below. Default: none.")] = (
         ReserveTable()
     )
@@ -522,6 +528,12 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
     on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
@@ -551,6 +563,19 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
     preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    max_hops: Annotated[
+        int | None,
+        Meta(
+            ge=0,
+            description="So many runs, one caused by the other, may lie before an event. Default: as in `[engine]`.",
+        ),
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None

@@ -8,14 +8,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.decide.breakers import Place, breakers_of
 from engine.decide.functions import Function
+from engine.decide.heartbeats import heartbeats_of
 from engine.decide.priority import priority_of
 from engine.decide.shaping import Gathering, gathering_of
 from engine.errors import ExpressionError
 from engine.events import Event
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
 from engine.jobs import Job
-from engine.triggers import SHAPING, Judge, Trigger
+from engine.triggers import SHAPING, Breaker, Judge, Trigger
 
 LONGEST_KEY = 1024
 """Characters of a gate's key that are kept; of longer ones the last are a hash of the whole."""
@@ -27,20 +29,23 @@ class Rule:
     """A trigger with its job and its compiled expressions, or the functions that stand for them.
 
     `disabled` says why it runs nothing, or is None where it does. `shaped` tells whether anything but a filter stands
-    between its events and their runs; `gathering` is how they are gathered, None where each runs for itself.
+    between its events and their runs; `gathering` is how they are gathered, None where each runs for itself. `breakers`
+    are those that its events meet, its source's first; `heartbeats` how often they are expected.
 
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
     __slots__ = (
-        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "limit_key", "priority", "shaped",
-        "trigger",
+        "_data", "_defaults", "breakers", "disabled", "filter", "gathering", "heartbeats", "job", "keys", "limit_key",
+        "priority", "shaped", "trigger",
     )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
         self.disabled = why_disabled(trigger, job)
+        self.breakers: tuple[tuple[Place, Breaker], ...] = breakers_of(trigger)
+        self.heartbeats: tuple[tuple[Place, float], ...] = heartbeats_of(trigger)
         self.filter = _compiled(trigger.filter)
         self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self.gathering: Gathering | None = gathering_of(trigger)

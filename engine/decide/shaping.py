@@ -19,14 +19,17 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.events import Event
+from engine.events import Cause, Event
 from engine.runs import Run, RunState
 from engine.triggers import Batch, Debounce, Edge, Take, Trigger
 from engine.units import format_duration
 
 
 class Window(Struct):
-    """An open window: its run, when that is due, and the last instant to which it can be put off."""
+    """An open window: its run, when that is due, and the last instant to which it can be put off.
+
+    `cause` is that of its events with the longest chain.
+    """
 
     run: str
     trigger: str
@@ -36,6 +39,7 @@ class Window(Struct):
     priority: int
     count: int = 1
     size_bytes: int = 0
+    cause: Cause | None = None
 
 
 def after_window(run: Run, window: Window) -> Run:
@@ -45,7 +49,7 @@ def after_window(run: Run, window: Window) -> Run:
         expires_at += window.due_at - run.due_at
     return replace(
         run, event_count=window.count, event_bytes=window.size_bytes, priority=window.priority, window=None,
-        due_at=window.due_at, expires_at=expires_at,
+        due_at=window.due_at, expires_at=expires_at, cause=window.cause,
     )  # fmt: skip
 
 
@@ -160,6 +164,7 @@ class Windows:
                         priority=run.priority,
                         count=run.event_count,
                         size_bytes=run.event_bytes,
+                        cause=run.cause,
                     )
                 )
 

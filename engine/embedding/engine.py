@@ -26,6 +26,7 @@ from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
 from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
+from engine.guards import Guards
 from engine.housekeeping import Housekeeping
 from engine.operations import Operations
 from engine.payload import copied, survey
@@ -249,6 +250,7 @@ class Engine:
             trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
             next_at=operations.next_at(name), completed=operations.why_completed(name),
             adaptive=operations.adaptive_view(name) if trigger.adaptive is not None and trigger.works else None,
+            guards=operations.guards.view_of(name),
         )  # fmt: skip
 
     def list(self) -> tuple[TriggerView, ...]:
@@ -448,6 +450,10 @@ class Engine:
         `begin(patience_s=…)` has it done. `backups.make(name)` copies the store into `[store] backups`.
         """
         return self._operations().housekeeping
+
+    def guards(self) -> Guards:
+        """What releases from quarantine; see docs/guards.md. Raises Conflict where the engine does not run."""
+        return self._operations().guards
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.

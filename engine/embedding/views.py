@@ -18,11 +18,13 @@ class TriggerView(Struct, frozen=True, kw_only=True):
 
     - `on`: its source or timer, an instance of the plugin's class; `source` the id under which its events come,
       `shared` the name of its source where it stands in `[sources]`.
-    - `state`: active, paused, disabled or completed, and `state_reason` why it is not active. `paused` says since when,
-      until when and why, where it is.
+    - `state`: active, paused, disabled, quarantined or completed, and `state_reason` why it is not active. `paused`
+      says since when, until when and why, where it is.
     - `next_at`: the next due instant of a timer; None for other sources, and while the engine does not run.
     - `adaptive`: how its interval is adapted, as the API shows it; None where it is not, and while the engine does not
       run.
+    - `guards`: its breaker, the quarantine that holds, and when an event is expected, as the API shows them; None while
+      the engine does not run.
     - `defined_in`: the file and line where it stands.
     """
 
@@ -37,6 +39,7 @@ class TriggerView(Struct, frozen=True, kw_only=True):
     paused: Pause | None
     next_at: datetime | None
     adaptive: Mapping[str, Any] | None
+    guards: Mapping[str, Any] | None
     priority: int
     description: str
     tags: tuple[str, ...]
@@ -45,14 +48,15 @@ class TriggerView(Struct, frozen=True, kw_only=True):
 
 def view_of(
     trigger: Trigger, *, job: Job | None, pause: Pause | None = None, next_at: datetime | None = None,
-    completed: str | None = None, adaptive: Mapping[str, Any] | None = None,
+    completed: str | None = None, adaptive: Mapping[str, Any] | None = None, guards: Mapping[str, Any] | None = None,
 ) -> TriggerView:  # fmt: skip
     """Return a trigger as it stands; `job` is its job, where that is there already."""
-    state, why = state_of(trigger, pause, completed=completed, job=job)
+    quarantine = None if guards is None or guards["quarantine"] is None else guards["quarantine"]["reason"]
+    state, why = state_of(trigger, pause, completed=completed, job=job, quarantine=quarantine)
     return TriggerView(
         name=trigger.name, job=trigger.job, on=trigger.on, source=trigger.source,
         shared=None if trigger.shared is None else trigger.shared.name, state=state, state_reason=why,
-        enabled=trigger.enabled, paused=pause, next_at=next_at, adaptive=adaptive,
+        enabled=trigger.enabled, paused=pause, next_at=next_at, adaptive=adaptive, guards=guards,
         priority=trigger.priority,
         description=trigger.description, tags=trigger.tags, defined_in=trigger.defined_in,
     )  # fmt: skip

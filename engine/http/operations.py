@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
+from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
@@ -139,6 +140,18 @@ class QueueOperations(Protocol):
         ...
 
 
+class GuardOperations(Protocol):
+    """What may be asked of guards. All raise StoreUnavailable."""
+
+    async def release_trigger(self, name: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a trigger, durably; return None where it has none of its own; raise NotFound."""
+        ...
+
+    async def release_source(self, source_id: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a source, by its id or name, durably; return None where there is none."""
+        ...
+
+
 class MaintenanceOperations(Protocol):
     """What may be asked of maintenance windows. What names one that is not there raises NotFound."""
 
@@ -236,6 +249,9 @@ class Operations(Protocol):
     def housekeeping(self) -> HousekeepingOperations: ...
 
     @property
+    def guards(self) -> GuardOperations: ...
+
+    @property
     def foresight(self) -> Desk:
         """What answers questions about the future."""
         ...
@@ -253,6 +269,7 @@ class Operations(Protocol):
         priority: int | None,
         bypass: frozenset[str],
         request_id: str | None,
+        traceparent: str | None = None,
     ) -> Accepted:
         """Fire a trigger by hand; raise NotFound, InvalidEvent, Conflict or StoreUnavailable.
 

@@ -16,17 +16,19 @@ from msgspec.structs import replace
 
 from engine.backfills import SOURCE_PREFIX as BACKFILL_PREFIX
 from engine.backlog import Backlog
+from engine.causing import Causes, caused_by
 from engine.clock import Clock
 from engine.decide.firing import Firing
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
-from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
+from engine.events import RESERVED_PREFIX, Accepted, Cause, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
 from engine.intake.again import Again
 from engine.intake.draft import Admitted, Draft
 from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
+from engine.intake.guarding import Guarding
 from engine.intake.rehearsal import Rehearsal
 from engine.jobs import Job
 from engine.journal import Journal
@@ -72,6 +74,8 @@ class Intake:
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
+        guarding: Guarding | None = None,
+        causes: Causes | None = None,
     ) -> None:
         self._clock = clock
         self._journal = journal
@@ -79,7 +83,7 @@ class Intake:
         self._backlog = backlog or Backlog()
         self._drafting = Drafting(
             starter=starter, windows=windows, marks=marks, pauses=pauses, backlog=self._backlog,
-            ageing_s=ageing_s,
+            ageing_s=ageing_s, guarding=guarding,
         )  # fmt: skip
         self._max_data_bytes = max_data_bytes
         self._rules = rules
@@ -90,6 +94,7 @@ class Intake:
         self.rehearsal = Rehearsal(drafting=self._drafting, rules=rules, admit=self._admit, commit=self._commit_replay)
         self._followers = followers
         self._own_sources = own_sources
+        self._causes = causes
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
         for rule in sorted(rules.values(), key=_name_of):
@@ -147,7 +152,10 @@ class Intake:
         """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
         if self._backlog.crowded():
             self._backlog.admit(source, self._by_source)
-        named = [self._admit(event, source) for event in events]
+        if any(event.traceparent is not None for event in events):
+            named = [self._admit(event, source, await self._cause(event.traceparent)) for event in events]
+        else:
+            named = [self._admit(event, source) for event in events]
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
         return await self._commit(
@@ -228,11 +236,21 @@ class Intake:
                 raise InvalidEvent(
                     f"the source {event.source!r} is one of the engine's own; send another name", status=422
                 )
-        named = [self._admit(event, event.source or "api") for event in events]
+        named = [
+            self._admit(event, event.source or "api", await self._cause(event.traceparent)) for event in events
+        ]  # fmt: skip
         if self._backlog.crowded():
             for source in {rule.trigger.source for event, _ in named for rule in self._listeners(event)}:
                 self._backlog.admit(source, self._by_source)
         return await self._commit(named, self._listeners, Origin.EVENT)
+
+    async def announce(self, event: Event, *, memory: Memory | None = None) -> Accepted:
+        """Make an event of the engine itself durable, with what is to be remembered, and offer it to who listens.
+
+        The same key is the same event. Raises InvalidEvent and StoreUnavailable.
+        """
+        named = self._admit(event, event.source)
+        return (await self._commit([named], self._listeners, Origin.EVENT, memory=memory))[0]
 
     def _listeners(self, event: Event) -> list[Rule]:
         found: list[Rule] = []
@@ -248,7 +266,7 @@ class Intake:
 
     async def fire(
         self, trigger: str, *, data: Any = None, reason: str = "", priority: int | None = None,
-        bypass: frozenset[str] = frozenset(), request_id: str | None = None,
+        bypass: frozenset[str] = frozenset(), request_id: str | None = None, traceparent: str | None = None,
     ) -> Accepted:  # fmt: skip
         """Run a trigger by hand: it obeys its filter and every gate that `bypass` does not name.
 
@@ -263,7 +281,7 @@ class Intake:
         if rule.disabled is not None:
             raise Conflict(rule.disabled)
         event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
-        named = self._admit(event, MANUAL_SOURCE)
+        named = self._admit(event, MANUAL_SOURCE, await self._cause(traceparent))
         answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
         answer = answers[0]
         if answer.duplicate and all(outcome.trigger != trigger for outcome in answer.outcomes):
@@ -326,9 +344,10 @@ class Intake:
     def _draft_end(self, run: Run, end: Finish | End) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
         try:
-            return Draft(*self._admit(end_event(run, end), source))
+            return Draft(*self._admit(end_event(run, end), source, caused_by(run)))
         except InvalidEvent as error:
-            return Draft(*self._admit(end_event(run, end, without_outputs=str(error)), source, any_size=True))
+            event = end_event(run, end, without_outputs=str(error))
+            return Draft(*self._admit(event, source, caused_by(run), any_size=True))
 
     async def _follow_up(
         self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
@@ -363,7 +382,11 @@ class Intake:
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
-    def _admit(self, event: Event, source: str, *, any_size: bool = False) -> Admitted:
+    async def _cause(self, traceparent: str | None) -> Cause | None:
+        """Return what caused an event that is handed in now; raise StoreUnavailable."""
+        return None if self._causes is None else await self._causes.find(traceparent)
+
+    def _admit(self, event: Event, source: str, cause: Cause | None = None, *, any_size: bool = False) -> Admitted:
         """Check what is offered and fill in what the engine gives; raise InvalidEvent."""
         for name, text in (
             ("type", event.type),
@@ -397,6 +420,7 @@ class Intake:
         named = Event(
             id=new_id(), source=source, type=event.type, subject=event.subject, data=data,
             key=event.key, time=time, priority=priority, http=event.http, received_at=now,
+            cause=cause,
         )  # fmt: skip
         return named, encoded
 
@@ -464,13 +488,13 @@ class Intake:
             return False
         self.accepted += 1
         stored = {outcome.run for outcome in answer.outcomes}
-        if draft.claims or draft.filled:
+        if draft.claims or draft.filled or draft.notes is not None:
             self._drafting.settle(draft)
         for run, event in draft.runs:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
                 # The marks name the run that was there; they are read when they are asked for.
-                self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
+                self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[], notes=None)])
                 continue
             if draft.past_pause and run.state in WAITING:
                 self._starter.let_pass(run)

@@ -7,14 +7,36 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from engine.decide.breakers import QUARANTINE_SOURCE, Guarded
+from engine.decide.breakers import Place as Guard
 from engine.decide.marks import Claim, Known, Place
 from engine.decide.shaping import Window
-from engine.events import Event, Outcome, Seen
+from engine.events import Cause, Event, Outcome, Seen
 from engine.runs import Run
-from engine.store.changes import Entry, Join
+from engine.store.changes import Entry, Join, Memory
 
 Admitted = tuple[Event, bytes]
 """An event that was checked at the door, and its data as compact JSON."""
+
+
+class Notes(Struct):
+    """What guards have noted of an event.
+
+    - `guarded`: by breakers; `to_remember`: the quarantines that hold it back and are not durable yet.
+    - `looped`: where its chain of runs is too long, in words.
+    - `deepened`: the windows whose longest chain is its own, with the causes that they had.
+    - `expected`: the triggers and sources where it is one that was expected.
+    """
+
+    guarded: list[Guarded] = field(default_factory=list)
+    to_remember: dict[str, Any] = field(default_factory=dict)
+    looped: list[str] = field(default_factory=list)
+    deepened: list[tuple[Window, Cause | None]] = field(default_factory=list)
+    expected: list[Guard] = field(default_factory=list)
+
+    def memory(self) -> Memory | None:
+        """Return what is to be remembered with it."""
+        return Memory(source=QUARANTINE_SOURCE, values=self.to_remember) if self.to_remember else None
 
 
 class Draft(Struct):
@@ -53,6 +75,8 @@ class Draft(Struct):
     """What the gates of the trigger that is decided on have seen so far."""
     bypass: tuple[str, ...] = ()
     """The gates that its runs pass by when their turn has come."""
+    notes: Notes | None = None
+    """What guards have noted of it; None for most."""
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
@@ -60,7 +84,14 @@ class Draft(Struct):
             event=self.event, data=self.data, outcomes=tuple(self.outcomes),
             runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
             claims=tuple(self.claims),
+            memory=None if self.notes is None else self.notes.memory(),
         )  # fmt: skip
+
+    def noting(self) -> Notes:
+        """Return what guards note of it."""
+        if self.notes is None:
+            self.notes = Notes()
+        return self.notes
 
     def saw(self, gate: str, verdict: str, **values: Any) -> None:
         """Note what a gate of the trigger that is decided on saw, and what it said."""

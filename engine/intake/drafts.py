@@ -20,6 +20,7 @@ from engine.errors import ExpressionError
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Draft
+from engine.intake.guarding import Guarding
 from engine.intake.shaping import Shaping
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
@@ -123,8 +124,9 @@ class Drafting:
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        ageing_s: float,
+        ageing_s: float, guarding: Guarding | None = None,
     ) -> None:  # fmt: skip
+        self.guarding = guarding or Guarding()
         self._starter = starter
         self._windows = windows
         self._marks = marks
@@ -151,6 +153,8 @@ class Drafting:
                 outcome = replace(outcome, gates=tuple(draft.seen))
                 draft.seen.clear()
             draft.outcomes.append(outcome)
+            if rule.heartbeats:
+                self.guarding.expect(draft, rule, origin, outcome)
 
     def _decide_one(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
@@ -160,6 +164,10 @@ class Drafting:
         if rule.disabled is not None:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
+        if event.cause is not None and (looped := self.guarding.too_far(draft, event, rule)) is not None:
+            return looped
+        if rule.breakers and (held := self.guarding.held_back(draft, event, rule, origin, bypass)) is not None:
+            return held
         draft.past_pause = "pause" in bypass
         draft.bypass = tuple(sorted(bypass & STARTING_GATES)) if bypass else ()
         # A backfill waits by itself while its trigger is paused; what it has begun is not lost.
@@ -331,7 +339,7 @@ class Drafting:
             id=run_id, job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if on_time else None, **fields,
+            scheduled_for=event.time if on_time else None, cause=event.cause, **fields,
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:
@@ -343,6 +351,8 @@ class Drafting:
                     self._backlog.remove(run.trigger)
                 if run.state is RunState.RUNNING:
                     self._starter.release(run)
+            if draft.notes is not None:
+                self.guarding.undo(draft.notes)
             for window in draft.opened:
                 self._windows.close(window)
             self._marks.known.forget(draft.claims)
@@ -359,7 +369,9 @@ class Drafting:
             self._marks.known.restore(place, before)
 
     def settle(self, draft: Draft) -> None:
-        """Take note that a draft is durable: its claims, and the windows that are full with it."""
+        """Take note that a draft is durable: its claims, its quarantines, and the windows that are full with it."""
+        if draft.notes is not None:
+            self.guarding.settle(draft.notes, draft.event)
         self._marks.known.settle(draft.claims)
         for run_id, due_at in draft.filled:
             self._starter.hasten(run_id, due_at)

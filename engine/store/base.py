@@ -16,7 +16,7 @@ from msgspec import Struct
 from engine.backfills import Backfill
 from engine.decide.marks import Mark, Place
 from engine.errors import EngineError
-from engine.events import Accepted, Event, Outcome
+from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.changes import Change
@@ -43,11 +43,25 @@ class RunFilter(Struct, frozen=True, kw_only=True):
 
 
 class EventFilter(Struct, frozen=True, kw_only=True):
-    """Which events a list holds; what is None does not restrict."""
+    """Which events a list holds; what is None does not restrict. `outcome` is that at `trigger`, which it goes with."""
 
     source: str | None = None
     type: str | None = None
     trigger: str | None = None
+    outcome: EventOutcome | None = None
+
+
+class Receipts(Struct, frozen=True, kw_only=True):
+    """Which events count as ones that triggers received.
+
+    Those with one of `outcomes` at one of `triggers` that came since `since`; copies of events and those of backfills
+    never do, nor does what a disabled trigger met. `by_hand` tells whether what people fired does.
+    """
+
+    triggers: frozenset[str]
+    outcomes: frozenset[EventOutcome]
+    since: datetime
+    by_hand: bool = True
 
 
 class Throttled(Struct, frozen=True, kw_only=True):
@@ -522,6 +536,10 @@ class Store(ABC):
     def lost(self) -> str | None:
         """Say what became of the store where it is not the one any more that was opened, or None."""
         return None
+
+    @abstractmethod
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        """Return when the events that triggers received came, the newest first, at most `limit`."""
 
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
 from engine.decide.marks import Claim
-from engine.events import Event, Outcome
+from engine.events import Cause, Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
 from engine.spans import Span
 
@@ -20,7 +20,7 @@ class Join(Struct, frozen=True, kw_only=True):
     """An event joins a pending run: the run gets the event as its latest, a new due time and priority.
 
     `size_bytes` is how much its data adds to what the run counts. A run that expires does so as much later as it is due
-    later.
+    later. `cause` is that of the run from now on; None: it stays as it is.
     """
 
     run: str
@@ -29,6 +29,7 @@ class Join(Struct, frozen=True, kw_only=True):
     priority: int
     reason: str
     size_bytes: int = 0
+    cause: Cause | None = None
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -37,6 +38,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     `data` is the event's data as JSON. Each new run is in `outcomes` too. `in_the_way` are the runs, by id, for which
     a new one is skipped, or whose place it takes: where one of them is not there, or has ended, the change is a
     conflict. `claims` are what becomes of the marks of gates: where one is refused, the change is a conflict.
+    `memory` is remembered where the event is stored, and not where it came before.
     """
 
     event: Event
@@ -46,6 +48,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     joins: tuple[Join, ...] = ()
     in_the_way: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    memory: Memory | None = None
 
 
 class Cursor(Struct, frozen=True, kw_only=True):

@@ -210,16 +210,15 @@ create table purged (
 ) strict, without rowid;
 """
 
+_CAUSES = """
+-- The run that caused an event, and how long the chain of runs before it is, as JSON; null for what comes from outside.
+alter table events add column cause text;
+-- The longest of those of its events.
+alter table runs add column cause text;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
-    _INITIAL,
-    _MEMORY,
-    _IN_THE_WAY,
-    _BACKFILLS,
-    _HINDSIGHT,
-    _HELD,
-    _LANES,
-    _SHAPING,
-    _LIMITS,
-    _PURGED,
-)
+    _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
+    _LIMITS, _PURGED, _CAUSES,
+)  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -220,8 +220,9 @@ def events(
             clauses.append(f"{column} = ?")
             values.append(value)
     if which.trigger is not None:
-        clauses.append("exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?)")
-        values.append(which.trigger)
+        became = "" if which.outcome is None else " and o.outcome = ?"
+        clauses.append(f"exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?{became})")
+        values += [which.trigger] if which.outcome is None else [which.trigger, which.outcome._value_]
     if before is not None:
         clauses.append("id < ?")
         values.append(before)

@@ -19,7 +19,7 @@ from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, hindsight, line, purging, reads, spans
+from engine.store import backfills, hindsight, line, purging, reads, receipts, spans
 from engine.store.base import (
     EventFilter,
     HeldPlace,
@@ -31,6 +31,7 @@ from engine.store.base import (
     OldRun,
     Purged,
     QueuePlace,
+    Receipts,
     Result,
     RunFilter,
     Store,
@@ -313,6 +314,9 @@ class SqliteStore(Store):
         freed, pages = await self._writer.call(shrink)
         self._log_pages += 2 * pages
         return freed
+
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        return await self._read(lambda raw: receipts.received(raw, which, limit), slow=True)
 
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)

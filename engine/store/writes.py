@@ -31,6 +31,7 @@ from engine.store.changes import (
     Enqueue,
     Finish,
     Hold,
+    Memory,
     NoteProcess,
     Postpone,
     SetPriority,
@@ -42,6 +43,7 @@ from engine.store.rows import (
     NEW_RUN_COLUMNS,
     OUTCOME_COLUMNS,
     attempt_fragment,
+    cause_text,
     claim_row,
     encode_value,
     event_row,
@@ -61,6 +63,10 @@ def _states(states: frozenset[RunState]) -> str:
     return ", ".join(f"'{state}'" for state in sorted(states))
 
 
+def _width(columns: str) -> int:
+    return columns.count(",") + 1
+
+
 def _ends() -> str:
     return ", ".join(f"('{state}', '{end}')" for state in sorted(WAITING) for end in sorted(TRANSITIONS[state] & ENDED))
 
@@ -68,13 +74,16 @@ def _ends() -> str:
 # Each updating statement names the states that it may leave, so that what has ended stays.
 STATEMENTS: dict[str, tuple[str, int]] = {
     # Store new events; a key that is there already breaks events_key.
-    "insert_events": (f"insert into events ({EVENT_COLUMNS}) values {{rows}}", 9),
+    "insert_events": (f"insert into events ({EVENT_COLUMNS}) values {{rows}}", _width(EVENT_COLUMNS)),
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
-    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 26),
+    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", _width(NEW_RUN_COLUMNS)),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 27),
+    "insert_missed": (
+        f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}",
+        _width(NEW_RUN_COLUMNS) + 1,
+    ),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
@@ -93,9 +102,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     "join": (
         "update runs set event = v.column2, event_count = event_count + v.column3, due_at = v.column4, "
         "priority = max(priority, v.column5), event_bytes = event_bytes + v.column6, "
-        "expires_at = expires_at + v.column4 - due_at "
+        "expires_at = expires_at + v.column4 - due_at, cause = coalesce(v.column7, cause) "
         "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'pending'",
-        6,
+        7,
     ),
     # Have gates remember; a mark that is there, has an effect and was not seen is left.
     "claim": (
@@ -322,6 +331,8 @@ def _fits(wave: Wave, change: Accept) -> bool:
     if change.memory is not None and ("remember" in wave.rows or "forget" in wave.rows):
         # Remembering comes before forgetting in a wave, whatever the order was.
         return False
+    if "forget" in wave.rows and any(entry.memory is not None for entry in change.entries):
+        return False
     if change.backfill is not None and not wave.rows.keys().isdisjoint(backfills.STATEMENTS):
         return False
     for entry in change.entries:
@@ -347,7 +358,7 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             wave.add("insert_runs", new_run_row(run))
             wave.touched[run.id] = _ACCEPT_PHASE
         for join in entry.joins:
-            _, _, count, _, priority, size_bytes = wave.joins.get(join.run, (None, None, 0, None, 0, 0))
+            _, _, count, _, priority, size_bytes, cause = wave.joins.get(join.run, (None, None, 0, None, 0, 0, None))
             row = (
                 join.run,
                 join.event,
@@ -355,6 +366,7 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
                 to_microseconds(join.due_at),
                 max(priority, join.priority),
                 size_bytes + join.size_bytes,
+                cause if join.cause is None else cause_text(join.cause),
             )
             wave.joins[join.run] = row
             wave.touched[join.run] = _JOIN_PHASE
@@ -363,6 +375,8 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
             wave.touched[run_id] = _JOIN_PHASE
         if entry.claims:
             wave.claim(entry.claims)
+        if entry.memory is not None:
+            _remember(wave, entry.memory)
     for run in change.missed:
         outputs = None if run.outputs is None else encode_value(run.outputs)
         wave.add("insert_missed", (*new_run_row(run), outputs))
@@ -371,12 +385,7 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
     for cursor in change.cursors:
         wave.add("move_cursors", (cursor.source, encode_value(cursor.value), moved_at))
     if change.memory is not None:
-        source = change.memory.source
-        for key, value in change.memory.values.items():
-            if value is None:
-                wave.add("forget", (source, key))
-            else:
-                wave.add("remember", (source, key, encode_value(value)))
+        _remember(wave, change.memory)
     if change.forget_marks is not None:
         wave.add("forget_marks", (to_microseconds(change.forget_marks),))
     if change.shift is not None:
@@ -392,6 +401,14 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
     if change.purge is not None:
         for name, row in purging.purge_rows(change.purge):
             wave.add(name, row)
+
+
+def _remember(wave: Wave, memory: Memory) -> None:
+    for key, value in memory.values.items():
+        if value is None:
+            wave.add("forget", (memory.source, key))
+        else:
+            wave.add("remember", (memory.source, key, encode_value(value)))
 
 
 def _add_transition(

@@ -23,6 +23,7 @@ from engine.testing.store_contract.promises import promise, sentences_kept_by, s
 from engine.testing.store_contract.purging import PurgingCases
 from engine.testing.store_contract.queueing import QueueingCases
 from engine.testing.store_contract.reading import ReadingCases
+from engine.testing.store_contract.receiving import ReceivingCases
 
 __all__ = ["StoreContract", "promise", "sentences_kept_by", "sentences_of_contract"]
 
@@ -38,6 +39,7 @@ class StoreContract(
     MarkingCases,
     HindsightCases,
     PurgingCases,
+    ReceivingCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 
