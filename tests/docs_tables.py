@@ -32,6 +32,7 @@ from engine.config.model import (
     EngineSettings,
     HttpTable,
     JobTable,
+    LogTable,
     MisfireTable,
     OtherwiseTable,
     PresetTable,
@@ -60,13 +61,11 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, KeepTable, HttpTable,
+    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
     JobTable, JobNotifyTable, CallbackTable,
-    TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
-    DedupeTable, MisfireTable, AdaptiveTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, InputTable, JoinTable, ThrottleTable,
-    RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable,
+    TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, InputTable, JoinTable,
+    ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
