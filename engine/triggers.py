@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from engine.events import Event
 from engine.jobs import RetryChange
+from engine.redaction import Redaction
 
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 """The named priorities; the others are the numbers 0 (least) to 9 (most urgent)."""
@@ -39,16 +40,25 @@ class TriggerState(StrEnum):
     """Its timer has no further due instant."""
 
 
+class PayloadSchema(Struct, frozen=True, kw_only=True):
+    """What an event's data has to look like: `text` is a JSON Schema, `name` that of its file, if it has one."""
+
+    text: str
+    name: str = ""
+
+
 class SharedSource(Struct, frozen=True, kw_only=True):
     """A source or timer with a name, for several triggers.
 
     `id` is that of the source, under which its keys and cursor are kept; None for a timer, of which each trigger
-    has its own.
+    has its own. `schema` and `redaction` hold for all triggers on it.
     """
 
     name: str
     id: str | None
     on: Any
+    schema: PayloadSchema | None = None
+    redaction: Redaction | None = None
     description: str = ""
     tags: tuple[str, ...] = ()
     enabled: bool = True
@@ -260,6 +270,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `misfire`: for one on a timer, what becomes of due instants that it could not run in time.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
     - `preset`: the preset that it names; all that it has from there stands in the other fields.
+    - `schema`: what an event's data has to look like; others are recorded as rejected. None: anything.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `dedupe`, `rate_limit`, `debounce` or `batch`, `throttle`: how its events are shaped, in this order; see
       docs/shaping.md. A throttle lets runs wait, a rate limit drops events.
@@ -283,6 +294,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     misfire: Misfire = MISFIRE
     shared: SharedSource | None = None
     preset: str | None = None
+    schema: PayloadSchema | None = None
     filter: str | Judge | None = None
     dedupe: Dedupe | None = None
     rate_limit: Rate | None = None

@@ -43,6 +43,7 @@ from engine.config.model import (
     ThrottleTable,
     TriggerTable,
 )
+from engine.config.payloads import RedactTable, SchemaFile, SecurityTable
 from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.http.routes import ROUTES
@@ -59,7 +60,7 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable,
     ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
     TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
-    DedupeTable, MisfireTable, AdaptiveTable,
+    DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable, SchemaFile,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

@@ -31,6 +31,7 @@ from engine.jobs import Job
 from engine.journal import Journal
 from engine.marks import MarkKeeper
 from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
+from engine.redaction import Redaction
 from engine.runs import Lane, Run, Step
 from engine.shaping import Shaper
 from engine.store.base import Result
@@ -281,6 +282,7 @@ async def bench(
     boot: str = "boot-1",
     most_marks: int = 1000,
     gates: Sequence[Gate] = (),
+    redaction: Redaction | None = None,
 ) -> AsyncIterator[Bench]:
     """Run a small engine on the store at `path`, which may hold what an earlier one left."""
     clock = clock or VirtualClock()
@@ -313,6 +315,7 @@ async def bench(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
         max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources, backlog=made.backlog,
+        redaction=redaction,
     )  # fmt: skip
 
     async def write() -> None:

@@ -24,8 +24,10 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans"}),
-    frozenset({"plugin", "expressions", "decide"}),
+    frozenset(
+        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans", "redaction"}
+    ),
+    frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
          "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks"}

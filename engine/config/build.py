@@ -30,6 +30,7 @@ from engine.config.model import (
     StoreTable,
     TriggerTable,
 )
+from engine.config.payloads import Payloads
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
 from engine.decide.calendars import Calendar
@@ -69,7 +70,8 @@ class Builder:
         self._always = always
         self._icals: set[Path] = set()
         self.readable: Collection[Path] | None = None
-        """The files that calendars may name; None: any."""
+        """The files that calendars and schemas may name; None: any."""
+        self._payloads = Payloads(root, self._at)
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
@@ -82,6 +84,8 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
+        security = self._tables["security"]
+        redaction = self._payloads.redaction(("security", "redact"), getattr(security, "redact", None))
         self._check_loops(triggers)
         self._check_retries(triggers)
         if len(self._problems):
@@ -98,6 +102,8 @@ class Builder:
             defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
             icals=frozenset(self._icals),
+            schemas=frozenset(self._payloads.schemas),
+            redaction=redaction,
             calendars=self._calendars,
             conditions=conditions,
             maintenance=maintenance,
@@ -235,10 +241,13 @@ class Builder:
         tables: Mapping[str, SourceTable] = self._reader.sound.get(("sources",), {})
         for name, table in tables.items():
             source_id = self._ids.of_shared(name, table.on) if isinstance(table.on, Source) else None
+            schema = self._payloads.schema(("sources", name, "schema"), table.schema, self.readable)
+            redaction = self._payloads.redaction(("sources", name, "redact"), table.redact)
             if source_id is None and isinstance(table.on, Source):
                 continue
             found[name] = SharedSource(
-                name=name, id=source_id, on=table.on, description=table.description, tags=table.tags,
+                name=name, id=source_id, on=table.on, schema=schema, redaction=redaction,
+                description=table.description, tags=table.tags,
                 enabled=table.enabled, defined_in=self._defined_in(("sources", name)),
             )  # fmt: skip
         return found
@@ -278,6 +287,7 @@ class Builder:
             misfire=self._misfire(name, table, on),
             shared=shared,
             preset=table.preset,
+            schema=self._payloads.schema(("triggers", name, "schema"), table.schema, self.readable),
             filter=table.filter,
             dedupe=None if table.dedupe is None else table.dedupe.rule(),
             rate_limit=None if table.rate_limit is None else table.rate_limit.rule(),

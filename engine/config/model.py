@@ -18,6 +18,7 @@ from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
 from engine.config.maintenance import MaintenanceTable
+from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.scalars import near
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
@@ -36,6 +37,7 @@ from engine.plugin.settings import (
     TemplateText,
     TimeZone,
 )
+from engine.redaction import Redaction
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -484,6 +486,13 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
     on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    schema: Annotated[
+        SchemaTable | None, Meta(description="A JSON Schema that the data of its events fits, for each trigger on it.")
+    ] = None
+    redact: Annotated[
+        tuple[str, ...] | RedactTable | None,
+        Meta(description="Paths of values that are replaced in its events before anything else: see below."),
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
@@ -513,6 +522,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
     preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
+    schema: Annotated[
+        SchemaTable | None,
+        Meta(description="A JSON Schema: events whose data does not fit are recorded as rejected, not run."),
+    ] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
@@ -617,6 +630,9 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
+        SecurityTable()
+    )
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
         default_factory=dict
     )
@@ -675,7 +691,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
     - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
-    - `icals`: the files that its calendars were read from.
+    - `icals`, `schemas`: the files that its calendars and its schemas were read from.
+    - `redaction`: what is replaced in every event.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -693,6 +710,8 @@ class Config(Struct, frozen=True, kw_only=True):
     calendars: dict[str, Calendar] = {}
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
+    schemas: frozenset[Path] = frozenset()
+    redaction: Redaction | None = None
     conditions: dict[str, Named] = {}
 
     def __repr__(self) -> str:

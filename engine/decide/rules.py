@@ -15,6 +15,7 @@ from engine.errors import ExpressionError
 from engine.events import Event
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
 from engine.jobs import Job
+from engine.schemas import compiled
 from engine.triggers import SHAPING, Judge, Trigger
 
 LONGEST_KEY = 1024
@@ -28,27 +29,33 @@ class Rule:
 
     `disabled` says why it runs nothing, or is None where it does. `shaped` tells whether anything but a filter stands
     between its events and their runs; `gathering` is how they are gathered, None where each runs for itself.
+    `schemas` are those that its events' data has to fit, with their names, the source's first; `redaction` is what its
+    source replaces.
 
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
     __slots__ = (
-        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "priority", "shaped", "trigger",
+        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "priority",
+        "redaction", "schemas", "shaped", "trigger",
     )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
         self.disabled = why_disabled(trigger, job)
+        self.redaction = None if trigger.shared is None else trigger.shared.redaction
+        given = (None if trigger.shared is None else trigger.shared.schema, trigger.schema)
+        self.schemas = tuple([(compiled(schema.text), schema.name) for schema in given if schema is not None])
         self.filter = _compiled(trigger.filter)
         self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self.gathering: Gathering | None = gathering_of(trigger)
         gates = {name: getattr(trigger, name) for name in SHAPING}
         self.shaped = trigger.expires_s is not None or any(gate is not None for gate in gates.values())
         self.keys = {
-            name: compiled
+            name: key
             for name, gate in sorted(gates.items())
-            if gate is not None and (compiled := _compiled(gate.key)) is not None
+            if gate is not None and (key := _compiled(gate.key)) is not None
         }
         self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults: dict[str, Any] | None = None

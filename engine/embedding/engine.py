@@ -62,6 +62,7 @@ class Engine:
     - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
+    - `redact`: as in `[security]`: what of every event is replaced before it is stored, matched or shown.
     - `plugins`: classes of sources, timers, runners and conditions, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
 
@@ -79,6 +80,7 @@ class Engine:
         shutdown_grace: Span | None = None,
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
+        redact: Sequence[str] | Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -93,6 +95,8 @@ class Engine:
             settings["defaults"] = dict(defaults)
         if conditions is not None:
             settings["conditions"] = dict(conditions)
+        if redact is not None:
+            settings["security"] = {"redact": dict(redact) if isinstance(redact, Mapping) else list(redact)}
         classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
         self._definitions = Definitions([Path(file) for file in files], settings, classes, caller(Path.cwd()))
         self._clock: Clock = clock or SystemClock()

@@ -31,6 +31,7 @@ WAYS_OUT = {
     "trigger_paused": "resume NAME; the event is not run later",
     "tag_paused": "resume --tag TAG; the event is not run later",
     "engine_paused": "resume --all; the event is not run later",
+    "schema": "correct the sender, or the trigger's schema; replay runs the event once that fits",
     "filter_false": "compare the values that the filter saw with the trigger's filter",
     "filter_error": "has(data.x) asks first whether there is a value",
     "source_trouble": "look at the timer's plugin: the engine's log has the traceback",

@@ -32,6 +32,7 @@ from engine.journal import Journal
 from engine.payload import encode_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
+from engine.redaction import Redaction
 from engine.runs import WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
 from engine.triggers import SHAPING
@@ -70,6 +71,7 @@ class Intake:
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
+        redaction: Redaction | None = None,
     ) -> None:
         self._clock = clock
         self._journal = journal
@@ -78,7 +80,7 @@ class Intake:
         self._drafting = Drafting(
             starter=starter, windows=windows, marks=marks, pauses=pauses, backlog=self._backlog,
             max_data_bytes=max_data_bytes,
-            ageing_s=ageing_s,
+            ageing_s=ageing_s, redaction=redaction,
         )  # fmt: skip
         self._rules = rules
         self._hearing = dict(hearing)
@@ -177,7 +179,7 @@ class Intake:
         draft, rules = None, self._by_source.get(firing.source, ())
         try:
             if firing.event is not None:
-                draft = self._drafting.draft(self._admit(firing.event, firing.source))
+                draft = self._drafting.draft(self._admit(firing.event, firing.source), rules)
                 draft.caught_up = firing.caught_up
                 self._drafting.decide(draft, rules, Origin.SCHEDULE, firing.reason, frozenset())
             cursor = Cursor(source=firing.source, value=firing.cursor)
@@ -234,6 +236,7 @@ class Intake:
 
     def _listeners(self, event: Event) -> list[Rule]:
         found: list[Rule] = []
+        event = self._drafting.redacted(event)
         for source_id, source in self._hearing.items():
             try:
                 accepted = source.accepts(event)
@@ -306,7 +309,7 @@ class Intake:
     def _hand_in(
         self, run: Run, end: Finish | End, rules: Sequence[Rule], *, apart: set[str] | None = None
     ) -> tuple[Draft, asyncio.Future[Any]]:
-        draft = self._draft_end(run, end)
+        draft = self._draft_end(run, end, rules)
         draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
@@ -321,10 +324,10 @@ class Intake:
             stored.add_done_callback(self._backlog.adding(run.trigger))
         return stored
 
-    def _draft_end(self, run: Run, end: Finish | End) -> Draft:
+    def _draft_end(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
         try:
-            return self._drafting.draft(self._admit(end_event(run, end), source))
+            return self._drafting.draft(self._admit(end_event(run, end), source), rules)
         except InvalidEvent as error:
             event = self._admit(end_event(run, end, without_outputs=str(error)), source)
             return Draft(event=event, data=encode_json(event.data))
@@ -356,9 +359,10 @@ class Intake:
         named = self._admit(event, source)
         code, text = "invalid", f"rejected: {reason}"
         rules = self._by_source.get(source, ())
+        draft = self._drafting.draft(named, rules)
         names: list[str | None] = [rule.trigger.name for rule in rules] or [None]
         outcomes = tuple(Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names)
-        entry = Entry(event=named, data=self._drafting.draft(named).data, outcomes=outcomes)
+        entry = Entry(event=draft.event, data=draft.data, outcomes=outcomes)
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
@@ -400,10 +404,11 @@ class Intake:
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
                 for event in events:
-                    draft = self._drafting.draft(event)
+                    met = rules_of(event)
+                    draft = self._drafting.draft(event, met, again=origin is Origin.REPLAY)
                     draft.apart, draft.caught_up = apart, caught_up
                     drafts.append(draft)
-                    self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
+                    self._drafting.decide(draft, met, origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
                 change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory, backfill=backfill)
                 stored = self._journal.submit(change)

@@ -13,6 +13,7 @@ from engine.backlog import Backlog
 from engine.clock import rfc3339
 from engine.decide.marks import Claim, Marks
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
+from engine.decide.payloads import misfit
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
@@ -22,6 +23,7 @@ from engine.ids import new_id
 from engine.intake.draft import Draft
 from engine.intake.shaping import Shaping
 from engine.payload import encode_json
+from engine.redaction import Redaction
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.triggers import STARTING_GATES, Edge, Pause
@@ -117,13 +119,14 @@ class MarkKeeping(Protocol):
 class Drafting:
     """Decides what events become. What it reserves for them meanwhile, slots and places in windows, `undo` gives back.
 
-    `pauses` tells what is paused; None: nothing ever is.
+    `pauses` tells what is paused; None: nothing ever is. `redaction` says what is replaced in every event.
     """
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
         max_data_bytes: int,
         ageing_s: float,
+        redaction: Redaction | None = None,
     ) -> None:  # fmt: skip
         self._starter = starter
         self._windows = windows
@@ -133,9 +136,15 @@ class Drafting:
         self._backlog = backlog
         self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
+        self._redaction = redaction
 
-    def draft(self, event: Event) -> Draft:
-        """Return an empty draft; raise InvalidEvent where the event's data is too large."""
+    def draft(self, event: Event, rules: Sequence[Rule], *, again: bool = False) -> Draft:
+        """Return an empty draft of an event that meets these triggers, with what is redacted replaced.
+
+        Nobody sees the event as it was from here on. `again`: it was stored before. Raises InvalidEvent where its data
+        is too large.
+        """
+        event = self.redacted(event, rules, again=again)
         data = encode_json(event.data)
         if len(data) > self._max_data_bytes:
             raise InvalidEvent(
@@ -144,6 +153,14 @@ class Drafting:
                 status=413,
             )
         return Draft(event=event, data=data)
+
+    def redacted(self, event: Event, rules: Sequence[Rule] = (), *, again: bool = False) -> Event:
+        """Return an event with what the sources of these triggers redact, and what all do, replaced, in this order."""
+        for rule in rules:
+            if rule.redaction is not None:
+                event = rule.redaction.applied(event, again=again)
+                again = True  # two triggers on one source
+        return event if self._redaction is None else self._redaction.applied(event, again=again)
 
     def decide(self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> None:
         """Decide what an event becomes at each trigger that it meets."""
@@ -172,6 +189,10 @@ class Drafting:
         if rule.disabled is not None:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
+        if rule.schemas:
+            why = misfit(rule, event.data, draft.data, draft.seen)
+            if why is not None:
+                return _dropped(trigger.name, EventOutcome.REJECTED, "schema", why)
         draft.past_pause = "pause" in bypass
         draft.bypass = tuple(sorted(bypass & STARTING_GATES)) if bypass else ()
         # A backfill waits by itself while its trigger is paused; what it has begun is not lost.

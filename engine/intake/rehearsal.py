@@ -47,7 +47,7 @@ class Rehearsal:
         It is decided as one from the trigger's own source. Raises NotFound and InvalidEvent.
         """
         rule = self._rule(trigger)
-        draft = self._drafting.draft(self._admit(event, event.source or rule.trigger.source))
+        draft = self._drafting.draft(self._admit(event, event.source or rule.trigger.source), (rule,))
         on = rule.trigger.on
         if isinstance(on, Source) and on.hears and not on.accepts(draft.event):
             return Rehearsed(event=draft.event, outcome=_unheard(trigger, draft.event))
