@@ -54,7 +54,9 @@ class Overlaps:
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
     ) -> Decision:
         """Return what becomes of a new run; those in `without` do not count."""
-        return self._runs.decide(job, trigger, origin, caught_up=caught_up, without=without)
+        return self._runs.decide(
+            job, trigger, origin, caught_up=caught_up, without=without, queued=lambda: self._queue.waiting(job)
+        )
 
     def add(self, run: Run) -> None:
         """Take in a run that is open, or how it stands now."""

@@ -8,7 +8,7 @@ cost disk, and starting up reads a window.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -109,6 +109,12 @@ class Queue:
         """Tell whether runs of the job wait."""
         lane = self._lanes.get(job)
         return lane is not None and (bool(lane.entries) or lane.edge is not None or bool(lane.arrived))
+
+    def waiting(self, job: str) -> Iterator[Run]:
+        """Yield the runs of a job that the window holds, in no order."""
+        lane = self._lanes.get(job)
+        if lane is not None:
+            yield from (waiting.run for waiting in (*lane.entries.values(), *lane.arrived))
 
     def offer(self, run: Run, event: Event | None) -> None:
         """Take in a run that is queued in the store; one that is known or active already is left."""

@@ -46,6 +46,8 @@ T = TypeVar("T")
 QUIET_TURNS = 25
 MOST_TURNS = 20_000
 
+AGEING_S = 60.0
+
 
 class InlineStore(SqliteStore):
     """The SQLite store without its threads and without waiting for the disk, and with faults on demand.
@@ -269,7 +271,7 @@ async def bench(
     hearing: Collection[tuple[str, Source]] = (),
     following: Collection[tuple[str, Source]] = (),
     concurrency: int = 4,
-    ageing_s: float = 60.0,
+    ageing_s: float = AGEING_S,
     reserve: Mapping[Lane, int] | None = None,
     high: int = DEFAULT_HIGH,
     low: int | None = None,

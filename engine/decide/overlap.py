@@ -16,7 +16,7 @@ CancelOther.)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -171,22 +171,42 @@ class OpenRuns:
         return [name for name, lane in self._lanes.items() if lane.overlap is not Overlap.QUEUE]
 
     def decide(
-        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
-    ) -> Decision:
-        """Return what becomes of a new run; those in `without` do not count."""
+        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = (),
+        queued: Callable[[], Iterable[Run]] = tuple,
+    ) -> Decision:  # fmt: skip
+        """Return what becomes of a new run; those in `without` do not count.
+
+        `queued` yields the runs of the job at the head of the queue, as far as they are known: where due instants wait
+        behind them, those that are left out here count, too.
+        """
         lane = self._lanes.get(job)
         if lane is None:
             return START
         scheduled = origin is Origin.SCHEDULE
-        if len(lane.runs) < lane.limit:
+        if len(lane.runs) < lane.limit and not (
+            lane.overlap is Overlap.QUEUE and scheduled and self._is_full(lane, trigger, queued)
+        ):
             return START
         if lane.overlap is Overlap.QUEUE and not scheduled:
             return QUEUE
         open_runs = [one for one, _ in lane.runs.values() if one.id not in without]
         return decide(
-            lane.overlap, limit=lane.limit, trigger=trigger, scheduled=scheduled,
+            lane.overlap, limit=min(lane.limit, len(lane.runs)), trigger=trigger, scheduled=scheduled,
             exempt=exempt(origin, caught_up=caught_up), open_runs=open_runs,
         )  # fmt: skip
+
+    @staticmethod
+    def _is_full(lane: _Lane, trigger: str, queued: Callable[[], Iterable[Run]]) -> bool:
+        """Tell whether a job has no room with what waits and is left out, where a due instant of the trigger waits."""
+        if not any(one.scheduled and not one.begun and one.trigger == trigger for one, _ in lane.runs.values()):
+            return False
+        count = len(lane.runs)
+        for run in queued():
+            if run.id not in lane.runs and not is_exempt(run) and not has_begun(run):
+                count += 1
+                if count >= lane.limit:
+                    return True
+        return False
 
     def add(self, run: Run) -> None:
         """Take in a run that is open, or how it stands now."""
