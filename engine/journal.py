@@ -30,9 +30,9 @@ LARGEST_BATCH = 512
 """Changes in one transaction."""
 
 QUIET_TURNS, ENOUGH = 4, 64
-"""A batch begins after so many turns of the event loop without a new change, or when so many wait. Three
-turns are
-what a request that has arrived takes to become a change."""
+"""A batch begins after so many turns of the event loop without a new change, or when so many wait. Three turns are
+what a request that has arrived takes to become a change. One that comes alone, as the one before it did, does not
+wait for others."""
 
 MOST_WAITING = 10_000
 """Changes that may wait to be written; beyond it new events are refused."""
@@ -76,6 +76,7 @@ class Journal:
         self._writing: asyncio.Future[list[Result]] | None = None
         self._gathering = False
         self._singly = 0
+        self._last_size = 0
         self._closing = False
         self._ended = False
         self._changed = asyncio.Event()
@@ -159,7 +160,7 @@ class Journal:
         """Begin a batch once the event loop brings nothing more; called at each of its turns until then."""
         count = len(self._waiting)
         quiet = quiet + 1 if count == seen else 0
-        if quiet < QUIET_TURNS and count < ENOUGH:
+        if quiet < QUIET_TURNS and count < ENOUGH and not (count == 1 == self._last_size):
             asyncio.get_running_loop().call_soon(self._gather, count, quiet)
             return
         self._gathering = False
@@ -176,6 +177,7 @@ class Journal:
             # Only to see whether the store is back.
             self.failure = None
             return
+        self._last_size = len(batch)
         writing = self._writing = asyncio.ensure_future(self._store.apply([change for change, _ in batch]))
         writing.add_done_callback(lambda done: self._end(batch, done))
 

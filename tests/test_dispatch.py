@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import dispatch as dispatch_module
 from engine import queue as queue_module
 from engine.decide.attempts import after_crash
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
+from engine.dispatch import organ as dispatch_module
 from engine.errors import StoreDamaged, StoreUnavailable
 from engine.jobs import Job, OnCrash, RetryPolicy
 from engine.plugin import Outcome

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
+from engine.errors import InvalidEvent
 from engine.events import Event
 from engine.payload import encode_json
 from engine.plugin import Outcome, Source
@@ -197,7 +199,7 @@ async def test_a_value_is_nowhere_after_it_came_in_by_any_door(
         data = {"card": {"number": CANARY, "name": "Ada"}}
         one = event(data=data, subject=CANARY)
         answers = [
-            *await desk.emit(one, one),
+            *await desk.emit(one, event(data=Raw(encode_json(data)), subject=CANARY)),
             *await desk.intake.hear([Event(type="order.created", data=data, subject=CANARY)]),
             *await desk.intake.hear([Event(type="nobody.hears", data=data, subject=CANARY)]),
             await desk.intake.fire("plain", data=data),
@@ -230,6 +232,14 @@ async def test_a_source_redacts_what_reaches_its_triggers_in_other_ways_too(tmp_
             assert await stored_data(desk, answer.event) == {"pin": REDACTED}
         untouched = await desk.emit_one(event(data=data), source="other")
         assert await stored_data(desk, untouched.event) == data
+
+
+async def test_data_that_grows_too_large_by_its_hashes_is_refused(tmp_path: Path) -> None:
+    general = redaction("data[*]", key=KEY)
+    async with bench(tmp_path / "s.db", redaction=general, max_data_bytes=1000) as desk:
+        await desk.emit_one(event(data=[1] * 10))
+        with pytest.raises(InvalidEvent, match="also when redacted"):
+            await desk.emit_one(event(data=[1] * 100))
 
 
 async def test_keyed_hashes_keep_equal_values_together_at_the_gates(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from engine.decide.shaping import Windows
 from engine.errors import ExpressionError, InvalidEvent
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
-from engine.intake.draft import Draft
+from engine.intake.draft import Admitted, Draft
 from engine.intake.shaping import Shaping
 from engine.payload import encode_json
 from engine.redaction import Redaction
@@ -124,9 +124,7 @@ class Drafting:
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        max_data_bytes: int,
-        ageing_s: float,
-        redaction: Redaction | None = None,
+        ageing_s: float, max_data_bytes: int, redaction: Redaction | None = None,
     ) -> None:  # fmt: skip
         self._starter = starter
         self._windows = windows
@@ -134,25 +132,24 @@ class Drafting:
         self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
-        self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
+        self._max_data_bytes = max_data_bytes
         self._redaction = redaction
 
-    def draft(self, event: Event, rules: Sequence[Rule], *, again: bool = False) -> Draft:
+    def draft(self, admitted: Admitted, rules: Sequence[Rule], *, again: bool = False) -> Draft:
         """Return an empty draft of an event that meets these triggers, with what is redacted replaced.
 
         Nobody sees the event as it was from here on. `again`: it was stored before. Raises InvalidEvent where its data
-        is too large.
+        has become too large by that.
         """
-        event = self.redacted(event, rules, again=again)
-        data = encode_json(event.data)
-        if len(data) > self._max_data_bytes:
-            raise InvalidEvent(
-                f"an event's data is at most {format_size(self._max_data_bytes)} of JSON, this is "
-                f"{format_size(len(data))}",
-                status=413,
-            )
-        return Draft(event=event, data=data)
+        event, data = admitted
+        found = self.redacted(event, rules, again=again)
+        if found is not event:
+            data = encode_json(found.data)
+            if len(data) > self._max_data_bytes:
+                limit = format_size(self._max_data_bytes)
+                raise InvalidEvent(f"an event's data is at most {limit} of JSON, also when redacted", status=413)
+        return Draft(found, data)
 
     def redacted(self, event: Event, rules: Sequence[Rule] = (), *, again: bool = False) -> Event:
         """Return an event with what the sources of these triggers redact, and what all do, replaced, in this order."""

@@ -15,6 +15,7 @@ from engine.decide.rules import Rule
 from engine.errors import Conflict, ExpressionError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
+from engine.intake.draft import Admitted
 from engine.intake.drafts import Drafting
 from engine.plugin import Source
 from engine.replays import REPLAY_KEY, Rehearsed
@@ -34,7 +35,7 @@ class Rehearsal:
     """
 
     def __init__(
-        self, *, drafting: Drafting, rules: Mapping[str, Rule], admit: Callable[[Event, str], Event], commit: Commit
+        self, *, drafting: Drafting, rules: Mapping[str, Rule], admit: Callable[[Event, str], Admitted], commit: Commit
     ) -> None:
         self._drafting = drafting
         self._rules = rules

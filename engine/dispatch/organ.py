@@ -1,22 +1,19 @@
-"""Dispatch: slots, starts, ends. It takes runs from the queue while slots are free, and records how they end."""
+"""The organ: it counts the slots, and moves runs from the queue through their attempts to their ends."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.backlog import Backlog
-from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
+from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock, sleep_or_wake
 from engine.decide.attempts import (
     AttemptEnd,
     after_cancel,
@@ -41,6 +38,9 @@ from engine.decide.overlap import (
 )
 from engine.decide.priority import rank
 from engine.decide.shaping import Windows, after_window, said_of_turn
+from engine.dispatch.active import Active, Shaping
+from engine.dispatch.deadlines import Deadlines
+from engine.dispatch.processes import ProcessNotes
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.gates import Gates, Hands
@@ -49,11 +49,10 @@ from engine.journal import Journal
 from engine.lanes import BackfillLane, Front
 from engine.overlaps import Overlaps
 from engine.plugin import Outcome
-from engine.processes import kernel_start
 from engine.queue import Queue, Timeline, Waiting
 from engine.runs import ENDED, Lane, Origin, Run, RunState, Step
 from engine.store.base import QueuePlace, Store
-from engine.store.changes import End, Enqueue, Finish, NoteProcess, Start
+from engine.store.changes import End, Enqueue, Finish, Start
 from engine.units import format_span
 
 log = logging.getLogger("engine.dispatch")
@@ -63,42 +62,10 @@ RETRY_READ_S = 1.0
 MOST_MOVING = 2048
 """While so many runs are on their way from one state to the next, no more of those that are due are taken up."""
 
-NOTE_AFTER_S = 0.05
-"""The process of a run that lasts longer is stored, so that its group is found after a crash."""
-
 Finished = Callable[[Run, Finish | End], Awaitable[Any]]
 """Hands in, before it returns, how an attempt or run ended; what it returns is done when that is durable."""
 
 Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
-
-
-class Active(Struct):
-    """A run that has a slot: it is about to start, or running.
-
-    `why` says why it is being cancelled, and `by` for whom or what: the run that takes its place, who asked for it, or
-    what it makes way for. Where there is one, it is not tried again.
-    """
-
-    run: Run
-    start: asyncio.Future[None] | None = None
-    scope: anyio.CancelScope | None = None
-    why: str | None = None
-    by: str = ""
-    process: int | None = None
-    cancelled_s: float = 0.0
-    """When it was, by the monotonic clock."""
-
-
-class Shaping(Protocol):
-    """What dispatch needs of the part of shaping that waits."""
-
-    def throttles(self, run: Run) -> bool:
-        """Take on a run whose window is over, where it has to meet a throttle; it comes back through `take_back`."""
-        ...
-
-    def note_expiry(self, at: datetime) -> None:
-        """Take note that a run that waits expires then."""
-        ...
 
 
 class Dispatch:
@@ -156,10 +123,8 @@ class Dispatch:
         )  # fmt: skip
         self._timeline_changed = asyncio.Event()
         self._timeline_until = EPOCH
-        self._deadlines: list[tuple[float, str, int]] = []
-        self._deadline_changed = asyncio.Event()
-        self._unnoted: deque[tuple[float, Active]] = deque()
-        self._note_wanted = asyncio.Event()
+        self._deadlines = Deadlines(clock, self._active, lambda active: self._cancel(active, "timed_out"))
+        self._process_notes = ProcessNotes(clock, journal, self._active)
         self._starting = False
         self._paused = False
         self._cancelled: dict[str, str] = {}
@@ -231,7 +196,7 @@ class Dispatch:
         return True
 
     def concern(self, trigger: str) -> bool:
-        return bool(self._gates.gates) and self._gates.concern(trigger)
+        return self._gates.concern(trigger)
 
     def meet(
         self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
@@ -400,8 +365,8 @@ class Dispatch:
                     await self._timeline.refill()
                     self._starting = True
                     group.start_soon(self._follow_timeline, name="dispatch: timeline")
-                    group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
-                    group.start_soon(self._note_processes, name="dispatch: processes")
+                    group.start_soon(self._deadlines.follow, name="dispatch: deadlines")
+                    group.start_soon(self._process_notes.follow, name="dispatch: processes")
                     group.start_soon(self._follow_backfills, name="dispatch: backfills")
                     group.start_soon(self._gates.run, name="dispatch: gates")
                     self._overlaps.go_on()
@@ -420,7 +385,7 @@ class Dispatch:
         ends_s = self._clock.monotonic() + grace_s
         while self._slots.taken and (left_s := ends_s - self._clock.monotonic()) > 0:
             self._idle.clear()
-            await self._sleep(left_s, self._idle)
+            await sleep_or_wake(self._clock, left_s, self._idle)
         if self._active:
             count = len(self._active)
             log.info("Interrupting %d %s", count, "run" if count == 1 else "runs", extra={"action": "interrupt"})
@@ -653,9 +618,7 @@ class Dispatch:
             return Outcome.failed("job_missing", f"failed: there is no job {run.job} any more"), started_at
 
         def note(pid: int) -> None:
-            active.process = pid
-            self._unnoted.append((self._clock.monotonic() + NOTE_AFTER_S, active))
-            self._note_wanted.set()
+            self._process_notes.take(active, pid)
 
         outcome: Outcome | None = None
         with self._new_scope() as scope:
@@ -666,7 +629,7 @@ class Dispatch:
                 if events[-1].id != run.event:
                     # More joined while it was pending.
                     active.run = replace(run, event=events[-1].id)
-                self._set_deadline(run, job.timeout_s)
+                self._deadlines.add(run, job.timeout_s)
                 outcome = await self._execute(run, job, events, note)
             else:
                 outcome = Outcome.failed("event_missing", "failed: its events are gone from the store")
@@ -677,30 +640,6 @@ class Dispatch:
         """Return the job of a run under the limits that hold for its trigger; None where it is not there any more."""
         job = self._jobs.get(run.job)
         return None if job is None else self._limited(run.trigger, job)
-
-    async def _note_processes(self) -> None:
-        """Store the processes of runs that last; those of short ones would cost more than the runs.
-
-        A process is known by its environment from its start, whatever the store says; what is stored finds the
-        group of one that dropped its environment or is gone.
-        """
-        while True:
-            await self._note_wanted.wait()
-            self._note_wanted.clear()
-            while self._unnoted:
-                due, active = self._unnoted[0]
-                if active.run.id in self._active and (left_s := due - self._clock.monotonic()) > 0:
-                    await self._clock.sleep(left_s)
-                    continue
-                self._unnoted.popleft()
-                pid = active.process
-                if pid is None or self._active.get(active.run.id) is not active:
-                    continue
-                started = kernel_start(pid)
-                if started is not None:
-                    change = NoteProcess(run=active.run.id, pid=pid, started=started)
-                    # Not awaited: it comes before the end of this attempt in any case.
-                    self._journal.submit(change).add_done_callback(_looked)
 
     async def _events_of(self, run: Run) -> tuple[Event, ...]:
         while True:
@@ -772,41 +711,6 @@ class Dispatch:
         self._cancel(active, "replaced")
         return True
 
-    # Deadlines: one heap and one task for all attempts
-
-    def _set_deadline(self, run: Run, timeout_s: float) -> None:
-        at = self._clock.monotonic() + timeout_s
-        if len(self._deadlines) > 64 + 4 * len(self._active):
-            self._deadlines = [item for item in self._deadlines if item[1] in self._active]
-            heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (at, run.id, run.attempt))
-        if self._deadlines[0][1] == run.id:
-            self._deadline_changed.set()
-
-    async def _follow_deadlines(self) -> None:
-        while True:
-            now = self._clock.monotonic()
-            while self._deadlines and self._deadlines[0][0] <= now:
-                _, run_id, attempt = heapq.heappop(self._deadlines)
-                active = self._active.get(run_id)
-                if active is not None and active.run.attempt == attempt:
-                    self._cancel(active, "timed_out")
-            self._deadline_changed.clear()
-            left_s = self._deadlines[0][0] - now if self._deadlines else LONGEST_SLEEP_S
-            await self._sleep(min(left_s, LONGEST_SLEEP_S), self._deadline_changed)
-
-    async def _sleep(self, seconds: float, until: asyncio.Event) -> None:
-        """Sleep by the clock, or until the event is set."""
-        async with anyio.create_task_group() as group:
-
-            async def wake() -> None:
-                await until.wait()
-                group.cancel_scope.cancel()
-
-            group.start_soon(wake)
-            await self._clock.sleep(seconds)
-            group.cancel_scope.cancel()
-
     # What waits for its time
 
     async def _follow_timeline(self) -> None:
@@ -830,7 +734,7 @@ class Dispatch:
             latest = now + timedelta(seconds=LONGEST_SLEEP_S)
             self._timeline_until = latest if next_at is None else min(next_at, latest)
             if self._timeline_until > now:
-                await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
+                await sleep_or_wake(self._clock, (self._timeline_until - now).total_seconds(), self._timeline_changed)
 
     def _promote(self, run: Run, now: datetime) -> None:
         """Make a run whose time has come ready: running where a slot is free, else queued; ask about a held one."""
@@ -903,9 +807,3 @@ class Dispatch:
                 await self._clock.sleep(RETRY_READ_S)
                 continue
             self.pump()
-
-
-def _looked(future: asyncio.Future[Any]) -> None:
-    """Take note of a result that nobody waits for."""
-    if not future.cancelled():
-        future.exception()
