@@ -82,14 +82,18 @@ class Overlaps:
             self.make_room(run)
 
     def make_room(self, run: Run) -> None:
-        """End the runs whose place a run takes, where it is one that does; it is durable and waits in the queue."""
-        if run.code != REPLACES:
+        """End the runs whose place a run takes, where it is one that does; it is durable and waits in the queue.
+
+        Once they have ended it takes no other's place, however often it comes back to the queue.
+        """
+        before = self._runs.before(run) if run.code == REPLACES else None
+        if before is None:
             return
         now = self._clock.now()
         met = self._runs.decide(run.job, run.trigger, run.origin, without=self._runs.since(run.job, run.id))
         for run_id in met.drops:
             self._drop(run.job, run_id, RunState.SKIPPED, run.id, now)
-        if met.cancels is None:
+        if met.cancels is None or before.leaving:
             return
         known = self._runs.find(run.job, met.cancels)
         if self._cancel(met.cancels, run.id):

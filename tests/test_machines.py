@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 
+from engine.jobs import Overlap
 from tests.machines.driven import Machine, drive
 from tests.machines.limits import LimitsMachine
 from tests.machines.misfire import MisfireMachine
@@ -20,6 +23,26 @@ SHORT, LONG = 600, 20_000
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.__name__)
 def test_engine_and_model_agree_after_each_step(machine: type[Machine]) -> None:
     assert drive(machine, SHORT) >= SHORT
+
+
+def test_a_run_that_has_taken_a_place_and_waits_takes_no_other_at_the_next_start() -> None:
+    """Found by the machine of limits: each restart ended one more run for it."""
+    machine = LimitsMachine()
+    try:
+        machine.begin(most=3, limits=(3, None), overlaps=(Overlap.REPLACE, Overlap.SKIP))
+        for name, priority in (("a1", 3), ("a2", 2), ("a1", 0)):
+            machine.emit(name, priority)
+        machine.fire("b", 1)
+        machine.come_due("a2", True)
+        machine.be_away(Fraction(1), killed=False)
+        machine.come_due("a2", False)
+        machine.fire("a1", 9)
+        machine.emit("a1", 1)
+        for killed in (False, True):
+            machine.be_away(Fraction(1), killed=killed)
+            machine.compare()
+    finally:
+        machine.teardown()
 
 
 @pytest.mark.full

@@ -101,7 +101,9 @@ def _replace(limit: int, trigger: str, open_runs: Sequence[OpenRun]) -> Decision
         cancels = next((one.id for one in staying if one.begun and not one.exempt), None)
     if cancels is None and not drops:
         return QUEUE
-    return Decision(action=Action.REPLACE, run=cancels or drops[-1], cancels=cancels, drops=drops)
+    # It waits for the end of one that is being ended already, where there is such a one.
+    leaving = next((one.id for one in open_runs if one.leaving), None)
+    return Decision(action=Action.REPLACE, run=cancels or leaving or drops[-1], cancels=cancels, drops=drops)
 
 
 def said_of_skip(decision: Decision) -> str:
@@ -112,6 +114,11 @@ def said_of_skip(decision: Decision) -> str:
 def said_of_place(decision: Decision) -> str:
     """Say whose place a run takes."""
     return f"takes the place of run {decision.run}, and waits for its end"
+
+
+def takes_place_of(run: Run, other: str) -> bool:
+    """Tell whether a run that waits with the code `replaces` does so for the end of that other one."""
+    return any(f"takes the place of run {other}," in step.reason for step in run.trace if step.code == REPLACES)
 
 
 def is_exempt(run: Run) -> bool:
@@ -245,6 +252,12 @@ class OpenRuns:
         lane = self._lanes.get(job)
         known = None if lane is None else lane.runs.get(run_id)
         return None if known is None else known[1]
+
+    def before(self, run: Run) -> OpenRun | None:
+        """Return the run whose place this one takes; None where that has ended."""
+        lane = self._lanes.get(run.job)
+        others = () if lane is None else [one for one, _ in lane.runs.values()]
+        return next((one for one in others if takes_place_of(run, one.id)), None)
 
     def replacing(self) -> Iterator[Run]:
         """Yield the runs that wait to take the place of another one, the oldest first."""
