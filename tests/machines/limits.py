@@ -17,6 +17,7 @@ from tests.machines.attempts import Attempts
 from tests.machines.driven import Machine
 from tests.organs import AGEING_S, event, job, trigger
 
+MOST_CRASHES = 10
 TRIGGERS = {"a1": "a", "a2": "a", "b": "b"}
 """The triggers and their jobs; each is on a source of its own name."""
 
@@ -29,6 +30,7 @@ class One:
         self.rank = now - priority * Fraction(AGEING_S)
         self.scheduled, self.exempt = scheduled, exempt
         self.state, self.begun = "queued", False
+        self.crashes = 0
 
     @property
     def open(self) -> bool:
@@ -83,11 +85,12 @@ class Model:
                     began[0].state = "cancelled"
         self.pump()
 
-    def be_away(self, seconds: Fraction) -> None:
-        """What ran waits again, where it stood, and has begun all the same."""
+    def be_away(self, seconds: Fraction, *, killed: bool) -> None:
+        """What ran waits again, where it stood, and has begun all the same; but for what ran at too many crashes."""
         self.now += seconds
         for one in self.running():
-            one.state = "queued"
+            one.state = "failed" if killed and one.crashes >= MOST_CRASHES else "queued"
+            one.crashes += killed
         self.pump()
 
 
@@ -165,7 +168,7 @@ class LimitsMachine(Machine):
     @rule(seconds=SECONDS, killed=st.booleans())
     def be_away(self, seconds: Fraction, killed: bool) -> None:
         self.engine.stop(float(seconds), killed=killed)
-        self.model.be_away(seconds)
+        self.model.be_away(seconds, killed=killed)
 
     def compare(self) -> None:
         found = self.engine.runs()
