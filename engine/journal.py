@@ -82,6 +82,8 @@ class Journal:
         self._changed = asyncio.Event()
         self.failure: EngineError | None = None
         """Why the store can't write now; None while it can."""
+        self.refusing: EngineError | None = None
+        """Why no new event is taken, although the store can write; None while they are."""
         self.commits = 0
         self.changes = 0
 
@@ -105,6 +107,8 @@ class Journal:
             future.set_exception(self.failure or StoreUnavailable("the engine has stopped"))
         elif self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
             future.set_exception(type(self.failure)(str(self.failure)))
+        elif self.refusing is not None and isinstance(change, Accept) and change.entries:
+            future.set_exception(type(self.refusing)(str(self.refusing)))
         elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:
             future.set_exception(StoreUnavailable("too many events wait to be written; try again in a moment"))
         else:
@@ -168,15 +172,11 @@ class Journal:
             self._begin()
 
     def _begin(self) -> None:
-        """Hand what waits to the store."""
+        """Hand what waits to the store; nothing, to see whether it is back."""
         size = LARGEST_BATCH
         if self._singly:
             size, self._singly = 1, self._singly - 1
         batch, self._waiting = self._waiting[:size], self._waiting[size:]
-        if not batch:
-            # Only to see whether the store is back.
-            self.failure = None
-            return
         self._last_size = len(batch)
         writing = self._writing = asyncio.ensure_future(self._store.apply([change for change, _ in batch]))
         writing.add_done_callback(lambda done: self._end(batch, done))
@@ -218,7 +218,7 @@ class Journal:
             log.info("The store writes again", extra={"action": "store_back"})
             self.failure = None
             self._changed.set()
-        self.commits += 1
+        self.commits += bool(batch)
         self.changes += len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():

@@ -136,6 +136,7 @@ def _in_object(value: dict[str, Any], steps: Sequence[Step], hide: Callable[[Any
         return value if found is value[step] else {**value, step: found}
     if isinstance(step, int):
         return value
-    whole = _replaced(value, rest, hide) if rest else value
+    # It may be one object where a list of such was meant.
+    whole = _in_object(value, rest, hide) if rest and isinstance(rest[0], str) else value
     members = {name: _replaced(item, rest, hide) for name, item in whole.items()}
     return value if all(members[name] is value.get(name) for name in members) else members

@@ -8,6 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.events import Cause
+
 
 class RunState(StrEnum):
     """Where a run stands. Who moves it there, and where a crash leaves it:
@@ -131,9 +133,11 @@ class Run(Struct, frozen=True, kw_only=True):
     - `expires_at`: where it has not begun by then, it expires; None: it waits for ever.
     - `window`: the key of the debounce or batch whose window it keeps open while pending.
     - `throttled`: its key at its trigger's throttle, where that lets it wait, or did.
+    - `limit_key`: the value of its job's `concurrency_key`, as it was when it came to be; None where it has none.
     - `event`: the latest event's id; `event_count` how many it is for; `event_bytes` of how much data in all, as far as
     that was counted while its window was open.
     - `scheduled_for`: the due instant of a timer.
+    - `cause`: that of its event, or of the one of its events that has the longest chain.
     - `process`, `process_started`: process id and kernel start time (clock ticks) of its process while it
     runs.
     - `boot`: the id of the engine process that runs it.
@@ -159,11 +163,13 @@ class Run(Struct, frozen=True, kw_only=True):
     closes_at: datetime | None = None
     window: str | None = None
     throttled: str | None = None
+    limit_key: str | None = None
     scheduled_for: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None
     outputs: dict[str, Any] | None = None
+    cause: Cause | None = None
     process: int | None = None
     process_started: int | None = None
     boot: str | None = None

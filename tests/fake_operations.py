@@ -14,23 +14,29 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.breakers import Quarantine, Released
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
 from engine.hindsight import Subject, subject_of
+from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
+from engine.journal import Journal
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
 from engine.replays import REPLAY_KEY, Rehearsed
+from engine.runlogs import RunLogs
 from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
@@ -39,20 +45,28 @@ from engine.store.base import (
     Ledger,
     Met,
     Missed,
+    Old,
+    OldEvent,
+    OldRun,
+    Purged,
     QueuePlace,
+    Receipts,
     Result,
     RunFilter,
     Store,
     StoredEvent,
+    StoreSize,
     Throttled,
     TriggerStats,
 )
 from engine.store.changes import Change
+from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
 from tests.fake_maintenance import fake_maintenance
+from tests.fake_pools import FakePools
 from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
@@ -71,6 +85,16 @@ class Program(Runner, frozen=True, kw_only=True):
         return Ending.succeeded("it did nothing")
 
 
+class FakeCounting:
+    """Statistics of three runs."""
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        tally = Tally()
+        for state, seconds in ((RunState.SUCCEEDED, 1.0), (RunState.TIMED_OUT, 9.0), (RunState.SKIPPED, None)):
+            tally.add(state, seconds)
+        return sum_up([tally], AT - over, AT)
+
+
 class FakeStore(Store):
     """A store that reads from dictionaries."""
 
@@ -80,6 +104,9 @@ class FakeStore(Store):
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
         self.noted: list[Span] = []
+        self.told: list[Delivery] = []
+        self.gone = Purged()
+        self.purging = False
         self.fault: EngineError | Exception | None = None
 
     async def open(self) -> None: ...
@@ -87,6 +114,46 @@ class FakeStore(Store):
 
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         raise AssertionError("HTTP changes nothing by itself")
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        return next((one for one in self.told if one.id == delivery_id), None)
+
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        found = [
+            one
+            for one in self.told
+            if which.run in (None, one.run)
+            and which.target in (None, one.target)
+            and which.state in (None, one.state)
+            and (before is None or one.id < before)
+        ]
+        return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        return []
+
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        return []
+
+    async def waiting_deliveries(self) -> dict[str, int]:
+        return {}
+
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        return False
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        return []
+
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return []
+
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return None
+
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        return []
 
     async def find_event(self, source: str, key: str) -> Accepted | None:
         return None
@@ -220,6 +287,9 @@ class FakeStore(Store):
     async def open_windows(self) -> list[Run]:
         return []
 
+    async def filled(self) -> list[Filled]:
+        return []
+
     async def expiring(self, *, limit: int) -> list[Run]:
         return []
 
@@ -250,6 +320,9 @@ class FakeStore(Store):
     async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
         return {}
 
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        return []
+
     async def counts(self) -> dict[RunState, int]:
         return {}
 
@@ -265,6 +338,30 @@ class FakeStore(Store):
             last = runs[-1].id if runs else None
             found[name] = TriggerStats(by_state=states, duration_mean_s=1.5 if runs else None, last_run=last)
         return found
+
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        return Old(items=(), after=None)
+
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:  # fmt: skip
+        found = [event for event in self.stored if self.purging]
+        return Old(items=tuple(OldEvent(id=event) for event in found), after=None)
+
+    async def oldest(self) -> datetime | None:
+        return None
+
+    async def latest_ends(self) -> frozenset[str]:
+        return frozenset()
+
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        return {}
+
+    async def purged(self) -> Purged:
+        return self.gone
+
+    async def size(self) -> StoreSize:
+        return StoreSize(total=8192, free=4096)
 
     async def ledger(self) -> Ledger:
         return Ledger(accepted=len(self.stored), ended=len(self.stored), waiting=0, missing=self.missing)
@@ -290,6 +387,25 @@ def an_adaptive_view() -> dict[str, Any]:
     }  # fmt: skip
 
 
+class FakeGuards:
+    """Releases what a test put into quarantine."""
+
+    def __init__(self) -> None:
+        self.quarantines: dict[tuple[str, str], Quarantine] = {}
+        self.asked: list[tuple[tuple[str, str], str, str]] = []
+
+    async def release_trigger(self, name: str, *, who: str = "", reason: str = "") -> Released | None:
+        return self._release(("trigger", name), who, reason)
+
+    async def release_source(self, source_id: str, *, who: str = "", reason: str = "") -> Released | None:
+        return self._release(("source", source_id), who, reason)
+
+    def _release(self, place: tuple[str, str], who: str, reason: str) -> Released | None:
+        self.asked.append((place, who, reason))
+        found = self.quarantines.pop(place, None)
+        return None if found is None else Released(quarantine=found, at=AT, triggers=("nightly",))
+
+
 class FakeOperations:
     """An engine that accepts everything, and remembers what it was asked for."""
 
@@ -308,6 +424,7 @@ class FakeOperations:
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
+        self.pools = FakePools()
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
@@ -317,7 +434,7 @@ class FakeOperations:
         trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=Cron(expression="0 2 * * *"))
         self.config = Config(
             engine=EngineSettings(data=base / "data"),
-            store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
+            store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db", backups=base / "backups"),
             http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes),
             sources={},
             jobs={"import": job},
@@ -327,6 +444,11 @@ class FakeOperations:
             secrets=frozenset({"sesame-open"}),
         )
         self.maintenance = fake_maintenance(self.config, self.clock)
+        self.housekeeping = Housekeeping(
+            clock=self.clock, journal=Journal(self.memory, self.clock), store=self.memory,
+            run_logs=RunLogs(base / "data" / "logs"), logs=base / "data" / "logs", settings=self.config.store,
+        )  # fmt: skip
+        self.guards = FakeGuards()
 
     @property
     def foresight(self) -> Desk:
@@ -357,6 +479,10 @@ class FakeOperations:
         )  # fmt: skip
         return Rehearsed(event=event, outcome=outcome, data=event.data)
 
+    @property
+    def counting(self) -> FakeCounting:
+        return FakeCounting()
+
     def replayable(self, stored: StoredEvent, trigger: str | None) -> list[str]:
         return [one.trigger for one in stored.outcomes if one.trigger is not None and trigger in (None, one.trigger)]
 
@@ -383,6 +509,7 @@ class FakeOperations:
         priority: int | None,
         bypass: frozenset[str],
         request_id: str | None,
+        traceparent: str | None = None,
     ) -> Accepted:
         if self.fault is not None:
             raise self.fault
@@ -394,10 +521,25 @@ class FakeOperations:
                 "priority": priority,
                 "bypass": bypass,
                 "request_id": request_id,
+                "traceparent": traceparent,
             }
         )
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
         return Accepted(event=run.event, runs=(run.id,))
+
+    def add_delivery(self, run: Run, **fields: Any) -> Delivery:
+        """Store that somebody is told of a run."""
+        message = {
+            "type": "engine.run.failed",
+            "title": "import failed",
+            "text": "exit 1",
+            "mood": "failure",
+            "data": {},
+        }
+        given = {"id": new_id(), "target": "notify:ops", "event": "failed", "created_at": AT, "message": message}
+        made = Delivery(run=run.id, job=run.job, **{**given, **fields})
+        self.memory.told.append(made)
+        return made
 
     def add_run(
         self, *, state: RunState = RunState.RUNNING, events: int = 1, data: Any = None, reason: str = "exit 0"
@@ -522,6 +664,7 @@ class FakeOperations:
                 "problem": None,
                 "warning": None,
                 "triggers": ["nightly"],
+                "shared": None,
             },
             "last_event_at": "2026-11-22T02:00:00Z",
         }

@@ -18,7 +18,7 @@ from engine.events import Event
 from engine.payload import encode_json
 from engine.plugin import Outcome, Source
 from engine.redaction import HASHED, REDACTED, Redaction, place_of
-from engine.triggers import Debounce, Dedupe, SharedSource
+from engine.triggers import Debounce, Dedupe, Input, PayloadSchema, SharedSource
 from plugins.sources.run import RunEnds
 from tests.organs import Bench, Heard, Listed, bench, event, job, trigger
 
@@ -51,6 +51,7 @@ def of_data(data: Any, *texts: str) -> Any:
         ("data.über", {"über": 1}, {"über": REDACTED}),
         ("data[0].s", [{"s": 1}, {"s": 2}], [{"s": REDACTED}, {"s": 2}]),
         ("data", {"a": 1}, REDACTED),
+        ("data.*[0]", {"a": [1, 2], "b": {}}, {"a": [REDACTED, 2], "b": REDACTED}),
     ],
 )
 def test_the_values_at_a_path_are_replaced_and_nothing_else(path: str, data: Any, found: Any) -> None:
@@ -284,3 +285,22 @@ async def test_the_ends_of_runs_are_events_whose_outputs_can_be_redacted(tmp_pat
         await desk.settle()
         (given,) = [events[0] for events in desk.script.events.values() if events[0].type.startswith("engine.run")]
         assert given.data["outputs"] == {"token": REDACTED, "rows": 3}
+
+
+async def test_a_trigger_on_several_sources_redacts_and_judges_by_the_source_of_each_event(tmp_path: Path) -> None:
+    strict = PayloadSchema(text='{"required": ["total"]}', name="sales.json")
+    sales = SharedSource(
+        name="sales", id="sales", on=Listed(), redaction=redaction("data.pin", key=KEY), schema=strict
+    )  # fmt: skip
+    stock = SharedSource(name="stock", id="stock", on=Listed(path="there"))
+    inputs = tuple(Input(name=one.name, source=one.id or "", on=one.on, shared=one) for one in (sales, stock))
+    several = trigger("several", source="any:several", inputs=inputs)
+    async with bench(tmp_path / "s.db", triggers=[several]) as desk:
+        refused = await desk.emit_one(event(data={"pin": CANARY}), source="sales")
+        assert [one.code for one in refused.outcomes] == ["schema"]
+        assert (await stored_data(desk, refused.event))["pin"].startswith(HASHED)
+        other = await desk.emit_one(event(data={"pin": CANARY}), source="stock")
+        assert [one.outcome.value for one in other.outcomes] == ["run"]
+        assert await stored_data(desk, other.event) == {"pin": CANARY}
+        by_hand = await desk.intake.fire("several", data={"pin": CANARY})
+        assert (await stored_data(desk, by_hand.event))["pin"].startswith(HASHED)

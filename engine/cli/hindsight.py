@@ -29,7 +29,7 @@ MOST_PAGES = 100
 FOLDED_FROM = 3
 """So many lines in a row that say the same are told in one, where not `--all` are asked for."""
 
-_GOOD = frozenset({"succeeded", "joined", "excluded", "to_come"})
+_GOOD = frozenset({"succeeded", "joined", "excluded", "to_come", "unknown"})
 
 
 def look_back(session: Session, name: str, *, start: str | None, end: str | None) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _folded(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def _sort(one: dict[str, Any]) -> tuple[Any, ...]:
     if one["verdict"] == "succeeded" and one["late_s"] is None:
         return ("succeeded",)
-    if one["verdict"] in ("filtered", "joined", "unmatched", "rate_limited", "paused"):
+    if one["verdict"] in ("filtered", "joined", "unmatched", "rate_limited", "paused", "quarantined", "rejected"):
         return (one["verdict"], one["code"], one["reason"] if one["verdict"] != "joined" else "")
     return (one["at"],)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine.cli.client import Client
-from engine.cli.failures import NotThere
+from engine.cli.failures import Gone, NotThere
 from engine.cli.output import local, sentence
 from engine.cli.pausing import sentences as sentences_of_pauses
 from engine.ids import is_id
@@ -27,16 +27,30 @@ def ask(client: Client, what: str) -> dict[str, Any]:
     try:
         run = client.get("runs", what)
         paused = client.get("status").get("paused") if run["state"] in ("queued", "retrying") else None
-        events = [client.get("events", one) for one in run["events"][-LAST_RUNS:]]
-        return {"run": run, "events": events, **({"paused": paused} if paused else {})}
-    except NotThere:
-        pass
+        events, gone = _those_that_are_there(client, "events", run["events"][-LAST_RUNS:])
+        return {"run": run, "events": events, "gone": gone, **({"paused": paused} if paused else {})}
+    except NotThere as error:
+        no_run = error
     try:
         event = client.get("events", what)
-    except NotThere:
-        raise NotThere(f"there is no run and no event {what}") from None
-    runs = dict.fromkeys(outcome["run"] for outcome in event["outcomes"] if outcome["run"])
-    return {"event": event, "runs": [client.get("runs", one) for one in runs]}
+    except NotThere as error:
+        found = next((each for each in (error, no_run) if isinstance(each, Gone)), None)
+        raise found or NotThere(f"there is no run and no event {what}") from None
+    runs, gone = _those_that_are_there(
+        client, "runs", dict.fromkeys(outcome["run"] for outcome in event["outcomes"] if outcome["run"])
+    )
+    return {"event": event, "runs": runs, "gone": gone}
+
+
+def _those_that_are_there(client: Client, what: str, ids: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return runs or events by their ids, and of those that were removed after their time what the engine says."""
+    found, gone = [], []
+    for one in ids:
+        try:
+            found.append(client.get(what, one))
+        except Gone as error:
+            gone.append(str(error))
+    return found, gone
 
 
 def sentences(known: dict[str, Any]) -> Iterator[str]:
@@ -50,11 +64,13 @@ def sentences(known: dict[str, Any]) -> Iterator[str]:
             for outcome in event["outcomes"]:
                 if outcome["run"] == known["run"]["id"]:
                     yield from gates_seen(outcome.get("gates", ()))
+        yield from (f"{line[:1].upper()}{line[1:]}." for line in known["gone"])
     elif "event" in known:
         yield from _event(known["event"])
         for run in known["runs"]:
             yield ""
             yield from _run(run)
+        yield from (f"{line[:1].upper()}{line[1:]}." for line in known["gone"])
     else:
         yield from _trigger(known)
 
@@ -64,8 +80,12 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
         f"Run {run['id']} of job {run['job']}, by trigger {run['trigger']} ({run['origin']}): "
         f"{sentence(run['state'], run['reason'])}"
     )
+    if cause := run.get("cause"):
+        yield f"  {_caused(cause)}."
     if run["scheduled_for"]:
         yield f"  It was due at {local(run['scheduled_for'])}."
+    if run.get("waits_for"):
+        yield f"  It {run['waits_for']}."
     for step in run["trace"]:
         yield f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]"
     for attempt in run["attempts"]:
@@ -87,9 +107,18 @@ def _attempt(attempt: dict[str, Any]) -> str:
 
 def _event(event: dict[str, Any]) -> Iterator[str]:
     yield f"E{_event_name(event)[1:]}, was received {local(event['received_at'])}."
+    if cause := event.get("cause"):
+        yield f"  {_caused(cause)}."
     for outcome in event["outcomes"]:
         yield f"  {_outcome(outcome)}"
         yield from gates_seen(outcome.get("gates", ()))
+
+
+def _caused(cause: Mapping[str, Any]) -> str:
+    """Say which run caused something, and by which way."""
+    runs = "1 run" if cause["hops"] == 1 else f"{cause['hops']} runs"
+    way = ("… → " if cause["hops"] > len(cause["via"]) else "") + " → ".join(cause["via"])
+    return f"It was caused by run {cause['run']}, after {runs} in a chain: {way}"
 
 
 def gates_seen(gates: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -131,11 +160,21 @@ def trouble_of(trigger: dict[str, Any]) -> str | None:
     return f"its source {trigger['source']}: {found['problem'].rstrip('.')}{since}"
 
 
+def guards_of(view: Mapping[str, Any]) -> Iterator[str]:
+    """Say of a trigger or source whether it is in quarantine, and whether events are missing there."""
+    for guard in (view.get("quarantine"), view.get("expected")):
+        if guard is not None and guard["reason"]:
+            yield guard["reason"]
+
+
 def _trigger(known: dict[str, Any]) -> Iterator[str]:
     trigger, runs = known["trigger"], known["runs"]
     yield f"Trigger {trigger['name']} is {trigger['state']} and runs job {trigger['job']}."
     if trigger.get("state_reason"):
         yield f"  {trigger['state_reason'][:1].upper()}{trigger['state_reason'][1:]}."
+    for line in guards_of(trigger):
+        if line != trigger.get("state_reason"):
+            yield f"  {line[:1].upper()}{line[1:]}."
     if trigger.get("next_at"):
         yield f"  It is next due {local(trigger['next_at'])}."
     if (trouble := trouble_of(trigger)) is not None:

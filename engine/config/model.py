@@ -17,14 +17,20 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.guards import BreakerTable
+from engine.config.joins import JoinTable
+from engine.config.keeping import KeepTable
+from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.scalars import near
+from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
 from engine.plugin.settings import (
     BadSetting,
@@ -42,6 +48,7 @@ from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
     HIGH_PRIORITY,
+    MAX_HOPS,
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
@@ -68,7 +75,8 @@ RunnerTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "runner"})]
 """A table with the name of one runner and its settings."""
 
 OnTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "on"})]
-"""A table with the name of one source or timer and its settings, or with `source` and the name of a shared one."""
+"""A table with the name of one source or timer and its settings, with `source` and the name of a shared one, or with
+`all` or `any` and several of them."""
 
 InlineSource = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source", "inline": True})]
 """The name of one source or timer and its settings, among the other keys of a table."""
@@ -150,6 +158,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     conditions: Annotated[
         tuple[ConditionName, ...], Meta(description="The conditions that the runs of every trigger obey.")
     ] = ()
+    max_hops: Annotated[
+        int,
+        Meta(ge=0, description="So many runs, one caused by the other, may lie before an event: see docs/guards.md."),
+    ] = MAX_HOPS
     reserve: Annotated[ReserveTable, Meta(description="Slots that are kept for lanes: see below. Default: none.")] = (
         ReserveTable()
     )
@@ -236,6 +248,13 @@ class StoreTable(Struct, frozen=True, kw_only=True):
         StoreUrl | None,
         Meta(description="`sqlite:///path`. Default: `engine.db` in the directory `[engine] data`."),
     ] = None
+    keep: Annotated[KeepTable, Meta(description="For how long what is over is kept.")] = KeepTable()
+    min_free: Annotated[
+        Size, Meta(ge=0, description="Where less is free on the disk, no event is taken until there is more again.")
+    ] = 64 * 2**20
+    backups: Annotated[
+        Path | None, Meta(description="Where the engine puts copies of the store. Default: `backups` beside it.")
+    ] = None
 
 
 class HttpTable(Struct, frozen=True, kw_only=True):
@@ -262,15 +281,31 @@ class JobTable(Struct, frozen=True, kw_only=True):
     ] = None
     concurrency: Annotated[
         int | None,
-        Meta(ge=1, description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` is given."),
+        Meta(
+            ge=1,
+            description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` or "
+            "`concurrency_key` is given.",
+        ),
+    ] = None
+    concurrency_key: Annotated[
+        ExpressionText | None, Meta(description="CEL; `concurrency` then holds for runs with equal values: see below.")
     ] = None
     overlap: Annotated[
         Overlap | None,
         Meta(description="What becomes of a new run where `concurrency` is reached: see below. Default: `queue`."),
     ] = None
+    pools: Annotated[
+        tuple[str, ...] | dict[str, Weight],
+        Meta(description="Pools of `[pools]` that a run takes 1 of, or with how much it takes of each: see below."),
+    ] = ()
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
+    notify: Annotated[
+        tuple[NotifyName, ...] | JobNotifyTable | None,
+        Meta(description="Who is told when a run fails, and when one succeeds again; or a table that says more."),
+    ] = None
+    callback: Annotated[CallbackTable | None, Meta(description="A URL that is told of the ends of its runs.")] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
@@ -493,6 +528,12 @@ class SourceTable(Struct, frozen=True, kw_only=True):
         tuple[str, ...] | RedactTable | None,
         Meta(description="Paths of values that are replaced in its events before anything else: see below."),
     ] = None
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
@@ -526,6 +567,19 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         SchemaTable | None,
         Meta(description="A JSON Schema: events whose data does not fit are recorded as rejected, not run."),
     ] = None
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    max_hops: Annotated[
+        int | None,
+        Meta(
+            ge=0,
+            description="So many runs, one caused by the other, may lie before an event. Default: as in `[engine]`.",
+        ),
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
@@ -534,6 +588,12 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="Gather events that come close together into one run."),
     ] = None
     batch: Annotated[BatchTable | None, Meta(description="Gather events into runs of several.")] = None
+    join: Annotated[
+        Duration | JoinTable | None,
+        Meta(
+            gt=0, description="Of `on.all`: how long it waits for all of its inputs, and which of their events it uses."
+        ),
+    ] = None
     throttle: Annotated[
         ThrottleTable | None, Meta(description="Let runs wait, so that not too many start; none is dropped.")
     ] = None
@@ -633,6 +693,10 @@ class Root(Struct, frozen=True, kw_only=True):
     security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
         SecurityTable()
     )
+    pools: Annotated[
+        dict[Slug, Weight],
+        Meta(description="Limits that jobs share, by name: how much each holds."),
+    ] = field(default_factory=dict)
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
         default_factory=dict
     )
@@ -648,6 +712,9 @@ class Root(Struct, frozen=True, kw_only=True):
     presets: Annotated[dict[Slug, PresetTable], Meta(description="Templates of triggers, by name.")] = field(
         default_factory=dict
     )
+    notify: Annotated[dict[Slug, NotifyTable], Meta(description="Who is told of runs, by name.")] = field(
+        default_factory=dict
+    )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
     triggers: Annotated[dict[Slug, TriggerTable], Meta(description="The triggers by name.")] = field(
         default_factory=dict
@@ -655,10 +722,14 @@ class Root(Struct, frozen=True, kw_only=True):
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True):
-    """Where events and runs are durable: `path` is the file of the SQLite store, absolute."""
+    """Where events and runs are durable: `path` is the file of the SQLite store, absolute. For the rest see
+    `StoreTable`."""
 
     url: str
     path: Path
+    keep: KeepTable = KeepTable()
+    min_free_bytes: int = 64 * 2**20
+    backups: Path
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
@@ -713,6 +784,8 @@ class Config(Struct, frozen=True, kw_only=True):
     schemas: frozenset[Path] = frozenset()
     redaction: Redaction | None = None
     conditions: dict[str, Named] = {}
+    receivers: dict[str, Receiver] = {}
+    pools: dict[str, int] = {}
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

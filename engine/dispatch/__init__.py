@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from engine.dispatch.organ import RETRY_READ_S, Dispatch, Execute, Finished
+from engine.dispatch.line import RETRY_READ_S
+from engine.dispatch.organ import Dispatch, Execute, Finished
 
 __all__ = ["RETRY_READ_S", "Dispatch", "Execute", "Finished"]

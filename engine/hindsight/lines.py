@@ -13,7 +13,7 @@ from engine.clock import rfc3339
 from engine.events import EventOutcome, Seen
 from engine.store.base import Met, Missed
 
-EXCLUDED, TO_COME, WAITING, NOT_RUN = "excluded", "to_come", "waiting", "not_run"
+EXCLUDED, TO_COME, WAITING, NOT_RUN, UNKNOWN = "excluded", "to_come", "waiting", "not_run", "unknown"
 """What became of due instants that left no record. All other verdicts are states of runs and outcomes of events."""
 
 WAYS_OUT = {
@@ -30,11 +30,15 @@ WAYS_OUT = {
     "paused": "resume ends the pause; the misfire rule says what is caught up on then",
     "trigger_paused": "resume NAME; the event is not run later",
     "tag_paused": "resume --tag TAG; the event is not run later",
+    "trigger_quarantined": "release NAME; with --replay what was held back is run, too",
+    "source_quarantined": "release NAME of the source; with --replay what was held back is run, too",
+    "loop": "break the chain; or raise max_hops where it is meant",
     "engine_paused": "resume --all; the event is not run later",
     "schema": "correct the sender, or the trigger's schema; replay runs the event once that fits",
     "filter_false": "compare the values that the filter saw with the trigger's filter",
     "filter_error": "has(data.x) asks first whether there is a value",
     "source_trouble": "look at the timer's plugin: the engine's log has the traceback",
+    "purged": "[store] keep says for how long events and runs are kept",
     "unexplained": "this must not be: run doctor, and report what it says",
 }
 """What may be done about it, by code; where nothing stands here, the run itself says more."""

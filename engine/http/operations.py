@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
+from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
@@ -18,6 +19,7 @@ from engine.plugin import Handler
 from engine.replays import Rehearsed
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
+from engine.tallies import Statistics
 from engine.triggers import Pause, PauseScope
 from engine.waiting import Flushed, FlushRequest, QueuePage
 
@@ -80,6 +82,30 @@ class ConditionOperations(Protocol):
         ...
 
 
+class PoolOperations(Protocol):
+    """What may be asked of pools. What names one that is not there raises NotFound; all raise StoreUnavailable."""
+
+    async def views(self) -> list[dict[str, Any]]:
+        """Return all pools as the API shows them, the engine's slots first."""
+        ...
+
+    async def view(self, name: str) -> dict[str, Any]:
+        """Return one pool."""
+        ...
+
+    async def change(self, name: str, limit: int, *, reason: str, who: str = "") -> dict[str, Any]:
+        """Have it hold another amount, durably; raise InvalidRequest for what can't be."""
+        ...
+
+    async def reset(self, name: str, *, who: str = "") -> dict[str, Any]:
+        """Have it hold what is configured."""
+        ...
+
+    def waits_for(self, run: Run) -> str | None:
+        """Say which limit a run that is ready waits for, and who has it; None where it waits for none."""
+        ...
+
+
 class QueueOperations(Protocol):
     """What may be asked of what waits and runs. All raise StoreUnavailable, and NotFound for what is not there.
 
@@ -115,6 +141,18 @@ class QueueOperations(Protocol):
         ...
 
 
+class GuardOperations(Protocol):
+    """What may be asked of guards. All raise StoreUnavailable."""
+
+    async def release_trigger(self, name: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a trigger, durably; return None where it has none of its own; raise NotFound."""
+        ...
+
+    async def release_source(self, source_id: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a source, by its id or name, durably; return None where there is none."""
+        ...
+
+
 class MaintenanceOperations(Protocol):
     """What may be asked of maintenance windows. What names one that is not there raises NotFound."""
 
@@ -145,6 +183,45 @@ class MaintenanceOperations(Protocol):
         ...
 
 
+class StatisticsOperations(Protocol):
+    """What may be asked of the statistics."""
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        """Return how the runs of a trigger, or of a job, ended in the time up to now; raise StoreUnavailable."""
+        ...
+
+
+class BackupOperations(Protocol):
+    """What may be asked of copies of the store."""
+
+    async def make(self, name: str | None = None) -> dict[str, Any]:
+        """Copy the store, and return the copy; raise InvalidRequest, Conflict, StoreUnavailable or StoreDamaged."""
+        ...
+
+    async def copies(self) -> list[dict[str, Any]]:
+        """Return the copies that are there, the newest first."""
+        ...
+
+
+class HousekeepingOperations(Protocol):
+    """What may be asked of housekeeping. All raise StoreUnavailable."""
+
+    @property
+    def backups(self) -> BackupOperations: ...
+
+    async def view(self) -> dict[str, Any]:
+        """Return what is kept for how long, what was removed, and how large the store is."""
+        ...
+
+    async def begin(self, *, patience_s: float) -> bool:
+        """Have a round done now; return whether it was over within `patience_s`."""
+        ...
+
+    async def rehearse(self) -> dict[str, Any]:
+        """Return what a round would remove now."""
+        ...
+
+
 class Operations(Protocol):
     """The engine, as far as HTTP may use it: the store is for reading, and changes go through the methods."""
 
@@ -169,10 +246,22 @@ class Operations(Protocol):
     def conditions(self) -> ConditionOperations: ...
 
     @property
+    def pools(self) -> PoolOperations: ...
+
+    @property
     def queue(self) -> QueueOperations: ...
 
     @property
+    def counting(self) -> StatisticsOperations: ...
+
+    @property
     def maintenance(self) -> MaintenanceOperations: ...
+
+    @property
+    def housekeeping(self) -> HousekeepingOperations: ...
+
+    @property
+    def guards(self) -> GuardOperations: ...
 
     @property
     def foresight(self) -> Desk:
@@ -192,6 +281,7 @@ class Operations(Protocol):
         priority: int | None,
         bypass: frozenset[str],
         request_id: str | None,
+        traceparent: str | None = None,
     ) -> Accepted:
         """Fire a trigger by hand; raise NotFound, InvalidEvent, Conflict or StoreUnavailable.
 

@@ -21,6 +21,8 @@ from engine.errors import ExpressionError, InvalidEvent
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Admitted, Draft
+from engine.intake.guarding import Guarding
+from engine.intake.joining import Joinery, came_by
 from engine.intake.shaping import Shaping
 from engine.payload import encode_json
 from engine.redaction import Redaction
@@ -47,8 +49,9 @@ class Starter(Protocol):
 
     boot: str
 
-    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
-        """Take a slot for a run of the job, if one is free, nobody waits for it, and the engine is not paused."""
+    def claim(self, run_id: str, job: str, lane: Lane, *, key: str | None = None, past_pause: bool = False) -> bool:
+        """Take a slot for a new run of the job with this `limit_key`, if one is free, nobody waits for it, and the
+        engine is not paused."""
         ...
 
     def concern(self, trigger: str) -> bool:
@@ -56,9 +59,11 @@ class Starter(Protocol):
         ...
 
     def meet(
-        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
-    ) -> Decision:
-        """Decide what becomes of a new run of a job, by its open runs; those in `without` do not count."""
+        self, job: str, trigger: str, origin: Origin, *, key: str | None = None, caught_up: bool = False,
+        without: Collection[str] = (),
+    ) -> Decision:  # fmt: skip
+        """Decide what becomes of a new run of a job with that `limit_key`, by its open runs; those in `without` do not
+        count."""
         ...
 
     def expect(self, run: Run) -> None:
@@ -124,12 +129,14 @@ class Drafting:
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        ageing_s: float, max_data_bytes: int, redaction: Redaction | None = None,
+        ageing_s: float, max_data_bytes: int, guarding: Guarding | None = None, redaction: Redaction | None = None,
     ) -> None:  # fmt: skip
+        self.guarding = guarding or Guarding()
         self._starter = starter
         self._windows = windows
         self._marks = marks
         self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
+        self._joining = Joinery(windows, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
         self._ageing_s = ageing_s
@@ -154,8 +161,8 @@ class Drafting:
     def redacted(self, event: Event, rules: Sequence[Rule] = (), *, again: bool = False) -> Event:
         """Return an event with what the sources of these triggers redact, and what all do, replaced, in this order."""
         for rule in rules:
-            if rule.redaction is not None:
-                event = rule.redaction.applied(event, again=again)
+            for redaction in rule.redactions:
+                event = redaction.applied(event, again=again)
                 again = True  # two triggers on one source
         return event if self._redaction is None else self._redaction.applied(event, again=again)
 
@@ -177,6 +184,8 @@ class Drafting:
                 outcome = replace(outcome, gates=tuple(draft.seen))
                 draft.seen.clear()
             draft.outcomes.append(outcome)
+            if rule.heartbeats:
+                self.guarding.expect(draft, rule, origin, outcome)
 
     def _decide_one(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
@@ -186,6 +195,10 @@ class Drafting:
         if rule.disabled is not None:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
+        if event.cause is not None and (looped := self.guarding.too_far(draft, event, rule)) is not None:
+            return looped
+        if rule.breakers and (held := self.guarding.held_back(draft, event, rule, origin, bypass)) is not None:
+            return held
         if rule.schemas:
             why = misfit(rule, event.data, draft.data, draft.seen)
             if why is not None:
@@ -201,6 +214,11 @@ class Drafting:
                 return _dropped(
                     trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
                 )
+        if rule.candidates is not None:
+            found = came_by(draft, event, rule)
+            if isinstance(found, Outcome):
+                return found
+            event = found
         keys: Mapping[str, str] = _NO_KEYS
         scope = None
         if rule.filter is not None or rule.keys:
@@ -217,17 +235,28 @@ class Drafting:
                     keys = rule.keys_of(event, scope, bypass)
             except ExpressionError as error:
                 why = f"{error}; the event has no data" if event.data is None else str(error)
-                if rule.filter is not None and not draft.seen:
+                if rule.filter is not None and (not draft.seen or draft.seen[-1].gate == "on"):
                     draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         own, draft.fault = rule.priority_of(event, scope)
         priority = effective(own, event.priority, trigger.priority_max)
+        draft.limit_key = None
+        if rule.limit_key is not None:
+            draft.limit_key, fault = rule.limit_key_of(event, scope)
+            draft.fault = "; ".join(filter(None, (draft.fault, fault)))
         if rule.shaped:
-            return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
-        return self._ready(draft, event, rule, origin, priority, reason)
+            outcome = self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
+        else:
+            outcome = self._ready(draft, event, rule, origin, priority, reason)
+        if event.input is not None:
+            draft.came_by(event.input, outcome)
+        return outcome
 
     def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
         """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
+        if rule.limit_key is not None:
+            # What the first time saw besides the event, such as a request's headers, is gone.
+            draft.limit_key = run.limit_key or rule.limit_key_of(draft.event, None)[0]
         draft.outcomes.append(self._ready(draft, draft.event, rule, Origin.REPLAY, run.priority, reason))
         new, event = draft.runs[0]
         draft.runs[0] = (replace(new, event_count=count, scheduled_for=run.scheduled_for), event)
@@ -240,6 +269,10 @@ class Drafting:
         shaping, gathering = self._shaping, rule.gathering
         outcome = shaping.drop(draft, event, rule, keys, bypass)
         if outcome is not None:
+            return outcome
+        if event.input is not None and rule.joining is not None and rule.joining.waits:
+            outcome = self._joining.join(draft, event, rule, rule.joining, origin, priority, keys.get("join", ""))
+            shaping.remember(draft, event, rule, keys, bypass, outcome, None)
             return outcome
         if gathering is not None and gathering.gate in bypass:
             gathering = None
@@ -276,7 +309,8 @@ class Drafting:
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         text = draft.told(text)
-        met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
+        key, run_id = draft.limit_key, new_id()
+        met = self._starter.meet(job, trigger, origin, key=key, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
         # So does what meets a gate, which is asked when its turn comes.
         gated = self._starter.concern(trigger)
@@ -288,18 +322,21 @@ class Drafting:
         if met.action is Action.REPLACE:
             code, text = REPLACES, f"{text}; {said_of_place(met)}"
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
-            run = self._run(event, rule, origin, priority, (step,))
+            run = self._run(event, rule, origin, priority, (step,), id=run_id, limit_key=key)
             draft.in_the_way += [name for name in (met.run,) if name is not None]
-        elif may_start and self._starter.claim(job, lane_of(origin), past_pause=draft.past_pause):
+        elif may_start and self._starter.claim(run_id, job, lane_of(origin), key=key, past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
             )
-            run = self._run(event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot)
+            run = self._run(
+                event, rule, origin, priority, steps, id=run_id, limit_key=key, attempt=1, started_at=now,
+                boot=self._starter.boot,
+            )  # fmt: skip
         else:
             text = f"{text}; waits for {'its turn' if gated else 'a slot'}"
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
-            run = self._run(event, rule, origin, priority, (step,))
+            run = self._run(event, rule, origin, priority, (step,), id=run_id, limit_key=key)
         self._starter.expect(run)
         if run.state is not RunState.RUNNING:
             self._backlog.add(trigger)
@@ -323,7 +360,7 @@ class Drafting:
         """Make a run that is skipped for another one: it begins and ends so, and nothing follows from its end."""
         now, text = event.received_at, said_of_skip(met)
         step = Step(at=now, state=RunState.SKIPPED, code="overlap", reason=text)
-        run = self._run(event, rule, origin, priority, (step,), finished_at=now)
+        run = self._run(event, rule, origin, priority, (step,), finished_at=now, limit_key=draft.limit_key)
         draft.in_the_way += [name for name in (met.run,) if name is not None]
         draft.runs.append((run, event))
         return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code="overlap", reason=text)
@@ -332,24 +369,27 @@ class Drafting:
         self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
     ) -> Run:
         now, expires_s = event.received_at, rule.trigger.expires_s
+        run_id = fields.pop("id", None) or new_id()
         last = steps[-1]
         if expires_s is not None and last.state in WAITING and origin is not Origin.BACKFILL:
             # What gathers is not late before its window is over.
             since = now if fields.get("window") is None else fields["due_at"]
             fields["expires_at"] = since + timedelta(seconds=expires_s)
         key = event.key or event.id
-        if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
-            # Heard: several senders may use the same keys for different events.
+        if event.key is not None and (
+            event.input is not None or (origin is Origin.EVENT and event.source != rule.trigger.source)
+        ):
+            # Heard, or of several sources: they may use the same keys for different events.
             key = f"{event.source} {event.key}"
         elif origin is Origin.BACKFILL:
             # Another backfill may run the same instant again.
             key = f"{event.source} {event.key}"
         on_time = origin in _ON_TIME or (origin is Origin.REPLAY and event.type == TIMER_TYPE)
         return Run(
-            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
+            id=run_id, job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if on_time else None, **fields,
+            scheduled_for=event.time if on_time else None, cause=event.cause, **fields,
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:
@@ -361,6 +401,8 @@ class Drafting:
                     self._backlog.remove(run.trigger)
                 if run.state is RunState.RUNNING:
                     self._starter.release(run)
+            if draft.notes is not None:
+                self.guarding.undo(draft.notes)
             for window in draft.opened:
                 self._windows.close(window)
             self._marks.known.forget(draft.claims)
@@ -370,6 +412,8 @@ class Drafting:
                 if window.due_at == after:
                     window.due_at = before
                 self._windows.unseal(window)
+            for join, name, event_id in reversed(draft.parts):
+                join.take_back(name, event_id)
 
     def restore(self, draft: Draft) -> None:
         """Know again what was known of the marks that a draft changed, which nobody has looked at since."""
@@ -377,10 +421,14 @@ class Drafting:
             self._marks.known.restore(place, before)
 
     def settle(self, draft: Draft) -> None:
-        """Take note that a draft is durable: its claims, and the windows that are full with it."""
+        """Take note that a draft is durable: its claims, its quarantines, and the windows that are full with it."""
+        if draft.notes is not None:
+            self.guarding.settle(draft.notes, draft.event)
         self._marks.known.settle(draft.claims)
         for run_id, due_at in draft.filled:
             self._starter.hasten(run_id, due_at)
+        for window, name, event_id in draft.parts:
+            window.settle(name, event_id)
 
     async def learn(self, draft: Draft) -> None:
         """Find out why a draft was refused: close windows that it joined and that are over, read the marks it claimed.

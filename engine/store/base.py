@@ -9,17 +9,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from engine.backfills import Backfill
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import EngineError
-from engine.events import Accepted, Event, Outcome
-from engine.runs import Lane, Run, RunState, Step
+from engine.events import Accepted, Event, EventOutcome, Outcome
+from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.changes import Change
+from engine.tallies import TallyRow, Width
+
+T = TypeVar("T")
 
 Result = list[Accepted] | None | EngineError
 """What came of one change: the answers of what it accepts, None where that is nothing, or why it had no effect."""
@@ -41,11 +46,25 @@ class RunFilter(Struct, frozen=True, kw_only=True):
 
 
 class EventFilter(Struct, frozen=True, kw_only=True):
-    """Which events a list holds; what is None does not restrict."""
+    """Which events a list holds; what is None does not restrict. `outcome` is that at `trigger`, which it goes with."""
 
     source: str | None = None
     type: str | None = None
     trigger: str | None = None
+    outcome: EventOutcome | None = None
+
+
+class Receipts(Struct, frozen=True, kw_only=True):
+    """Which events count as ones that triggers received.
+
+    Those with one of `outcomes` at one of `triggers` that came since `since`; copies of events and those of backfills
+    never do, nor does what a disabled trigger met. `by_hand` tells whether what people fired does.
+    """
+
+    triggers: frozenset[str]
+    outcomes: frozenset[EventOutcome]
+    since: datetime
+    by_hand: bool = True
 
 
 class Throttled(Struct, frozen=True, kw_only=True):
@@ -105,6 +124,57 @@ class Missed(Struct, frozen=True, kw_only=True):
     count: int
 
 
+class OldRun(Struct, frozen=True, kw_only=True):
+    """A run that ended long ago."""
+
+    id: str
+    job: str
+    trigger: str
+    origin: Origin
+    state: RunState
+
+
+class OldEvent(Struct, frozen=True, kw_only=True):
+    """An event that came long ago."""
+
+    id: str
+
+
+class Old(Struct, Generic[T], frozen=True, kw_only=True):
+    """A page of what is old, and the place from which the next one goes on; None where there is none."""
+
+    items: tuple[T, ...]
+    after: int | None
+
+
+class Purged(Struct, frozen=True, kw_only=True):
+    """What was removed after its time.
+
+    - `events`, `runs`, and `outcomes` by trigger: how many, ever.
+    - `last_event`, `last_run`: the greatest id that is gone; empty where none is.
+    - `before`: what came later than that is all there; None where nothing was removed.
+    """
+
+    events: int = 0
+    runs: int = 0
+    outcomes: Mapping[str, int] = {}
+    last_event: str = ""
+    last_run: str = ""
+    before: datetime | None = None
+
+
+class StoreSize(Struct, frozen=True, kw_only=True):
+    """How large the store is, in bytes: its files, and what of them is free for what comes.
+
+    `unused` is what of that could be given back to the disk, and `shrinks` whether that is done while it is open.
+    """
+
+    total: int
+    free: int
+    unused: int = 0
+    shrinks: bool = True
+
+
 class TriggerLedger(Struct, frozen=True, kw_only=True):
     """The sums of a `Ledger` for one trigger; for events that met none its name is empty."""
 
@@ -112,20 +182,23 @@ class TriggerLedger(Struct, frozen=True, kw_only=True):
     accepted: int
     ended: int
     waiting: int
+    purged: int = 0
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
     """The sum of all promises: each accepted event comes to one outcome for each trigger that it met.
 
     `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is
-    over, `waiting` those whose run is yet to end. `missing` tells, in words, of the rows that break the rule: of each
-    kind the first hundred. `triggers` are the sums for each trigger, by name.
+    over, `waiting` those whose run is yet to end, `purged` those that were removed after their time. `missing` tells,
+    in words, of the rows that break the rule: of each kind the first hundred. `triggers` are the sums for each trigger,
+    by name.
     """
 
     accepted: int
     ended: int
     waiting: int
     missing: tuple[str, ...]
+    purged: int = 0
     triggers: tuple[TriggerLedger, ...] = ()
 
 
@@ -186,6 +259,16 @@ class Store(ABC):
     **Spans.** The spans of an `Accept` are noted in the same transaction as its events, in place of those of the same
     kind, name and beginning. Those that ended before its `forget_spans` are gone afterwards.
 
+    **Deliveries.** The `deliveries` of an `Accept` are stored in the same transaction as what it comes with: the end of
+    a run and what is told of it. What `tried` says of a delivery that does not wait, or is not there, has no effect.
+    Those that ended before `forget_deliveries` are gone afterwards, but for more than a thousand.
+
+    **Tallies.** The `tallies` of an `Accept` are stored in the place of those with the same key. Those of a width that
+    began before what `forget_tallies` says of it are gone afterwards, but for more than a thousand.
+
+    **Purging.** What an `Accept` purges is gone with all that it brought: an event with its outcomes, and a run. It is
+    counted in the same transaction. A run that has not ended stays, and so does an event of one.
+
     **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
     takes to commit.
     """
@@ -200,7 +283,10 @@ class Store(ABC):
 
     @abstractmethod
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
-        """Make changes durable in one transaction; return a result for each, in their order."""
+        """Make changes durable in one transaction; return a result for each, in their order.
+
+        Without any it only finds out whether the store can be written, and raises where it can't.
+        """
 
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to do
         """Start to tidy up; called when nothing waits to be written."""
@@ -284,7 +370,11 @@ class Store(ABC):
 
     @abstractmethod
     async def open_windows(self) -> list[Run]:
-        """Return all pending runs whose debounce or batch window is open."""
+        """Return all pending runs whose window (of a debounce, a batch or a join) is open."""
+
+    @abstractmethod
+    async def filled(self) -> list[Filled]:
+        """Return by which inputs the events of joins came that still wait, oldest first."""
 
     @abstractmethod
     async def expiring(self, *, limit: int) -> list[Run]:
@@ -414,6 +504,97 @@ class Store(ABC):
 
         `after` is when the last of the page before was received, and its place.
         """
+
+    @abstractmethod
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """Return a delivery, or None."""
+
+    @abstractmethod
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        """Return at most `limit` deliveries, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        """Return each target for which a delivery waits, and when the first is due; a step for each target."""
+
+    @abstractmethod
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        """Return at most `limit` deliveries to a target that wait and are due by then, the first due first."""
+
+    @abstractmethod
+    async def waiting_deliveries(self) -> dict[str, int]:
+        """Return how many deliveries wait, by target. Reads all of these."""
+
+    @abstractmethod
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        """Tell whether a delivery ended before an instant."""
+
+    @abstractmethod
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        """Return the tallies of a trigger, or of a job, that begin from `start` to before `end`, in that order."""
+
+    @abstractmethod
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        """Return all tallies that begin at an instant."""
+
+    @abstractmethod
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        """Return the runs that ended after an instant, of the latest `limit` made since an hour before it."""
+
+    @abstractmethod
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        """Return when the oldest tally of a width begins; None where there is none."""
+
+    @abstractmethod
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        """Return a page of the runs that ended before an instant, in the order in which they were stored.
+
+        At most `limit` runs are looked at. The newest run of all is never among them.
+        """
+
+    @abstractmethod
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:
+        """Return a page of the events that were received before an instant, in the order in which they were stored.
+
+        Those with a key were received before `keyed_before`, and all runs of each have ended. At most `limit` events
+        are looked at. The newest event of all is never among them.
+        """
+
+    @abstractmethod
+    async def oldest(self) -> datetime | None:
+        """Return when the first event or run that is there was stored, or None."""
+
+    @abstractmethod
+    async def latest_ends(self) -> frozenset[str]:
+        """Return the ids of the newest run of each job in each state that is an end. Reads all runs."""
+
+    @abstractmethod
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        """Return, of those runs that are there, when each ended; None for one that has not."""
+
+    @abstractmethod
+    async def purged(self) -> Purged:
+        """Return what was purged, ever."""
+
+    @abstractmethod
+    async def size(self) -> StoreSize:
+        """Return how large the store is."""
+
+    async def shrink(self) -> int:
+        """Give some free room back to the disk, in a short while; return how many bytes. Most stores have none."""
+        return 0
+
+    def lost(self) -> str | None:
+        """Say what became of the store where it is not the one any more that was opened, or None."""
+        return None
+
+    @abstractmethod
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        """Return when the events that triggers received came, the newest first, at most `limit`."""
 
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:

@@ -10,18 +10,17 @@ from datetime import datetime
 from typing import Any
 
 from engine.clock import from_microseconds, to_microseconds
+from engine.decide.joins import JOIN_WAITS, Filled
 from engine.decide.marks import Mark, Place
-from engine.events import Accepted, Event, EventOutcome
-from engine.runs import ENDED, Lane, Run, RunState
+from engine.events import Accepted, Event
+from engine.runs import Lane, Run, RunState
 from engine.store.base import (
     EventFilter,
     HeldPlace,
-    Ledger,
     QueuePlace,
     RunFilter,
     StoredEvent,
     Throttled,
-    TriggerLedger,
     TriggerStats,
 )
 from engine.store.rows import (
@@ -36,8 +35,10 @@ from engine.store.rows import (
     read_run,
 )
 
-_ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _RUN = f"select {RUN_COLUMNS} from runs"
+
+_OF_RUN = f"{prefixed('e', EVENT_COLUMNS)}, i.input"
+"""An event of a run, with the input by which it came."""
 
 _MARK = "trigger, gate, key, until, run, closes_at"
 
@@ -52,8 +53,9 @@ LANES = {
 def _lane_queries(lane: Lane) -> dict[str, str]:
     index, holds = LANES[lane]
     head = (
-        f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
-        f"from runs r indexed by {index} left join events e on e.id = r.event where r.{holds.replace('and ', 'and r.')}"
+        f"select {prefixed('r', RUN_COLUMNS)}, {_OF_RUN} from runs r indexed by {index} "
+        "left join events e on e.id = r.event left join inputs i on i.run = r.id and i.event = r.event "
+        f"where r.{holds.replace('and ', 'and r.')}"
     )
     return {
         # The next of a job's queue, from its head.
@@ -85,10 +87,17 @@ QUERIES = {
     "run_of_key": "select id from runs where trigger = ? and origin = ? and key = ?",
     # All events of a run: its first, and those that joined.
     "run_events": (
-        f"select {prefixed('e', EVENT_COLUMNS)} from events e "
+        f"select {_OF_RUN} from events e left join inputs i on i.run = ?1 and i.event = e.id "
         "where e.id = (select first_event from runs where id = ?1) "
-        f"union all select {prefixed('e', EVENT_COLUMNS)} from outcomes o cross join events e "
+        f"union all select {_OF_RUN} from outcomes o cross join events e "
+        "left join inputs i on i.run = ?1 and i.event = e.id "
         "where o.run = ?1 and o.outcome = 'joined' and e.id = o.event order by 1"
+    ),
+    # By which inputs the events of joins that are open came.
+    "filled": (
+        "select i.run, i.event, i.input, i.event = r.first_event from runs r indexed by runs_due "
+        "cross join inputs i on i.run = r.id where r.state in ('held', 'pending', 'retrying') "
+        f"and r.state = 'pending' and r.window is not null and r.code = '{JOIN_WAITS}'"
     ),
     # What comes due, from the earliest.
     "due_first": (
@@ -223,8 +232,9 @@ def events(
             clauses.append(f"{column} = ?")
             values.append(value)
     if which.trigger is not None:
-        clauses.append("exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?)")
-        values.append(which.trigger)
+        became = "" if which.outcome is None else " and o.outcome = ?"
+        clauses.append(f"exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?{became})")
+        values += [which.trigger] if which.outcome is None else [which.trigger, which.outcome._value_]
     if before is not None:
         clauses.append("id < ?")
         values.append(before)
@@ -321,6 +331,11 @@ def open_windows(raw: sqlite3.Connection) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["open_windows"])]
 
 
+def filled(raw: sqlite3.Connection) -> list[Filled]:
+    found = [Filled(run, event, name, bool(first)) for run, event, name, first in raw.execute(QUERIES["filled"])]
+    return sorted(found, key=lambda one: one.event)
+
+
 def expiring(raw: sqlite3.Connection, limit: int) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["expiring"], (limit,))]
 
@@ -408,69 +423,6 @@ def why_not(raw: sqlite3.Connection, run_id: str) -> str:
     """Say why a change to a run had no effect."""
     row = raw.execute("select state from runs where id = ?", (run_id,)).fetchone()
     return f"there is no run {run_id}" if row is None else f"run {run_id} is {row[0]}"
-
-
-def ledger(raw: sqlite3.Connection) -> Ledger:
-    """Add up what was accepted against what came of it, in one snapshot."""
-    raw.execute("begin")
-    try:
-        (outcomes,) = raw.execute("select count(*) from outcomes").fetchone()
-        (without_run,) = raw.execute("select count(*) from outcomes where run is null").fetchone()
-        (ended,) = raw.execute(
-            f"select count(*) from outcomes o join runs r on r.id = o.run where r.state in ({_ENDED})"
-        ).fetchone()
-        (with_run,) = raw.execute("select count(*) from outcomes o join runs r on r.id = o.run").fetchone()
-        triggers = tuple(
-            TriggerLedger(trigger=name, accepted=count, ended=over, waiting=waits)
-            for name, count, over, waits in raw.execute(
-                "select o.trigger, count(*), "
-                f"sum(o.run is null or coalesce(r.state in ({_ENDED}), 0)), "
-                f"sum(coalesce(r.state not in ({_ENDED}), 0)) "
-                "from outcomes o left join runs r on r.id = o.run group by o.trigger order by o.trigger"
-            )
-        )
-        broken = [
-            f"event {row[0]} has no outcome"
-            for row in raw.execute(
-                "select id from events e where not exists (select 1 from outcomes o where o.event = e.id) limit 100"
-            )
-        ]
-        (silent,) = raw.execute(
-            "select count(*) from events e where not exists (select 1 from outcomes o where o.event = e.id)"
-        ).fetchone()
-        broken += [
-            f"event {row[0]} at trigger {row[1]} names run {row[2]}, which is not there"
-            for row in raw.execute(
-                "select event, trigger, run from outcomes o where run is not null "
-                "and not exists (select 1 from runs r where r.id = o.run) limit 100"
-            )
-        ]
-        broken += [
-            f"run {row[0]} has no event {row[1]}"
-            for row in raw.execute(
-                "select id, first_event from runs r where event_count > 0 "
-                "and not exists (select 1 from events e where e.id = r.first_event) limit 100"
-            )
-        ]
-        joined = EventOutcome.JOINED
-        broken += [
-            f"run {row[0]} counts {row[1]} events, its outcomes {row[2] + 1}"
-            for row in raw.execute(
-                "select r.id, r.event_count, count(o.event) from runs r left join outcomes o "
-                "on o.run = r.id and o.outcome = ? where r.event_count > 1 group by r.id "
-                "having r.event_count <> count(o.event) + 1 limit 100",
-                (joined,),
-            )
-        ]
-    finally:
-        raw.execute("commit")
-    return Ledger(
-        accepted=outcomes + silent,
-        ended=without_run + ended,
-        waiting=with_run - ended,
-        missing=tuple(broken),
-        triggers=triggers,
-    )
 
 
 def oldest_due(raw: sqlite3.Connection) -> datetime | None:

@@ -14,30 +14,42 @@ from msgspec.structs import replace
 
 from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, hindsight, line, reads, spans
+from engine.store import backfills, deliveries, hindsight, line, purging, reads, receipts, spans, tallies
 from engine.store.base import (
     EventFilter,
     HeldPlace,
     Ledger,
     Met,
     Missed,
+    Old,
+    OldEvent,
+    OldRun,
+    Purged,
     QueuePlace,
+    Receipts,
     Result,
     RunFilter,
     Store,
     StoredEvent,
+    StoreSize,
     Throttled,
     TriggerStats,
 )
 from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Finish, Postpone, accept_of
 from engine.store.connection import Connection, connect
+from engine.store.ledger import ledger
 from engine.store.opening import Lock, prepare
+from engine.store.place import FilePlace, lost_text, refuse_network
+from engine.store.room import shrink, size_of
 from engine.store.writes import Wave, plan
+from engine.tallies import TallyRow, Width
 
 T = TypeVar("T")
 
@@ -63,18 +75,23 @@ class SqliteStore(Store):
         self._read_only = read_only
         self._lock: Lock | None = None
         self._writer: Connection | None = None
+        self._place: FilePlace | None = None
         self._readers: list[Connection] = []
         self._turn = 0
         self._log_pages = 0
 
     async def open(self) -> None:
         if not self._read_only:
+            refuse_network(self.path)
             self._lock = Lock(self.path.with_name(self.path.name + ".lock"), f"the store {self.path}")
         try:
             if not self._read_only:
                 self.checked = prepare(self.path)
                 self._writer = await connect(self.path, read_only=False)
             self._readers = [await connect(self.path, read_only=True) for _ in range(2)]
+            if self._writer is not None:
+                await self._writer.call(lambda raw: raw.execute("select count(*) from sqlite_schema").fetchone())
+                self._place = FilePlace(self.path)
         except BaseException:
             await self.close()
             raise
@@ -85,6 +102,11 @@ class SqliteStore(Store):
             await connection.close()
         if self._writer is not None:
             writer, self._writer = self._writer, None
+            if self.lost() is not None:
+                # SQLite would leave the log as it is, and it may have no name any more: what it holds goes into the
+                # file, wherever that is by now.
+                with contextlib.suppress(StoreUnavailable, StoreDamaged):
+                    await writer.call(lambda raw: raw.execute("pragma wal_checkpoint(full)").fetchall())
             await writer.close()
         if self._lock is not None:
             lock, self._lock = self._lock, None
@@ -95,6 +117,9 @@ class SqliteStore(Store):
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
+        if not changes:
+            await self._writer.call(_try_to_write)
+            return []
         waves = plan(changes, to_microseconds(self._clock.now()))
         keys = _keys_of(changes)
         self._log_pages += 8 + sum(len(wave.rows) * 2 + wave.size_bytes // 4096 for wave in waves) + len(changes)
@@ -102,8 +127,13 @@ class SqliteStore(Store):
         if full:
             self._log_pages = 0
 
+        place = self._place
+
         def write(raw: sqlite3.Connection) -> list[Result]:
             results = _apply(raw, waves, keys, changes, self._clock)
+            if place is not None and (lost := place.lost()) is not None:
+                # It is in a file that nobody will look for: nothing of it is acknowledged.
+                raise StoreDamaged(lost_text(lost))
             if full:
                 # The changes are durable; a log that can't be moved now is moved later.
                 with contextlib.suppress(sqlite3.Error):
@@ -111,6 +141,10 @@ class SqliteStore(Store):
             return results
 
         return await self._writer.call(write)
+
+    def lost(self) -> str | None:
+        """Say what became of the store's files where they are not those any more that were opened."""
+        return None if self._place is None else self._place.lost()
 
     def tidy(self) -> None:
         """Move the write-ahead log into the file while nothing waits, where it has grown."""
@@ -174,6 +208,9 @@ class SqliteStore(Store):
 
     async def open_windows(self) -> list[Run]:
         return await self._read(reads.open_windows)
+
+    async def filled(self) -> list[Filled]:
+        return await self._read(reads.filled)
 
     async def expiring(self, *, limit: int) -> list[Run]:
         return await self._read(lambda raw: reads.expiring(raw, limit))
@@ -254,6 +291,73 @@ class SqliteStore(Store):
     ) -> list[Met]:
         return await self._read(lambda raw: hindsight.met(raw, trigger, start, end, after, limit), slow=True)
 
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        return await self._read(lambda raw: deliveries.delivery(raw, delivery_id))
+
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        return await self._read(lambda raw: deliveries.deliveries(raw, which, limit, before), slow=True)
+
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        return await self._read(deliveries.heads)
+
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        return await self._read(lambda raw: deliveries.due(raw, target, before, limit))
+
+    async def waiting_deliveries(self) -> dict[str, int]:
+        return await self._read(deliveries.waiting, slow=True)
+
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        return await self._read(lambda raw: deliveries.has_before(raw, at))
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        if trigger is not None:
+            return await self._read(lambda raw: tallies.of_trigger(raw, trigger, width, start, end), slow=True)
+        return await self._read(lambda raw: tallies.of_job(raw, job or "", width, start, end), slow=True)
+
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        return await self._read(lambda raw: tallies.at(raw, width, began_at), slow=True)
+
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return await self._read(lambda raw: tallies.ended_since(raw, at, limit), slow=True)
+
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return await self._read(lambda raw: tallies.first_at(raw, width), slow=True)
+
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        return await self._read(lambda raw: purging.old_runs(raw, before, after, limit), slow=True)
+
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:  # fmt: skip
+        return await self._read(lambda raw: purging.old_events(raw, before, keyed_before, after, limit), slow=True)
+
+    async def oldest(self) -> datetime | None:
+        return await self._read(purging.oldest, slow=True)
+
+    async def latest_ends(self) -> frozenset[str]:
+        return await self._read(purging.latest_ends, slow=True)
+
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        return await self._read(lambda raw: purging.ends_of(raw, tuple(runs)), slow=True)
+
+    async def purged(self) -> Purged:
+        return await self._read(purging.purged)
+
+    async def size(self) -> StoreSize:
+        return await self._read(lambda raw: size_of(raw, self.path))
+
+    async def shrink(self) -> int:
+        if self._writer is None:
+            raise StoreUnavailable("the store is closed")
+        freed, pages = await self._writer.call(shrink)
+        self._log_pages += 2 * pages
+        return freed
+
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        return await self._read(lambda raw: receipts.received(raw, which, limit), slow=True)
+
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
 
@@ -264,7 +368,7 @@ class SqliteStore(Store):
         return await self._read(lambda raw: reads.stats(raw, triggers), slow=True)
 
     async def ledger(self) -> Ledger:
-        return await self._read(reads.ledger, slow=True)
+        return await self._read(ledger, slow=True)
 
     async def check(self) -> list[str]:
         connection = await connect(self.path, read_only=True)
@@ -277,6 +381,19 @@ class SqliteStore(Store):
         finally:
             await connection.close()
         return [] if findings == ["ok"] else findings
+
+
+def _try_to_write(raw: sqlite3.Connection) -> None:
+    """Write what is there already, in a transaction."""
+    (version,) = raw.execute("pragma user_version").fetchone()
+    raw.execute("begin immediate")
+    try:
+        raw.execute(f"pragma user_version = {version}")
+        raw.execute("commit")
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("rollback")
+        raise
 
 
 def _checkpoint(raw: sqlite3.Connection) -> None:
@@ -412,4 +529,6 @@ def _without_known_runs(raw: sqlite3.Connection, entry: Entry) -> Entry:
                     code="run_exists",
                     reason=f"deduplicated: this trigger has run {known} for the same key",
                 )
-    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs), claims=claims)
+    left = {run.id for run in entry.runs} - {run.id for run in runs}
+    fills = tuple(fill for fill in entry.fills if fill.run not in left)
+    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs), claims=claims, fills=fills)

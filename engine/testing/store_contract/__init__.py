@@ -14,14 +14,17 @@ import pytest
 
 from engine.testing.store_contract.accepting import AcceptingCases
 from engine.testing.store_contract.backfilling import BackfillCases
+from engine.testing.store_contract.delivering import DeliveringCases
 from engine.testing.store_contract.following import FollowingCases
 from engine.testing.store_contract.hindsight import HindsightCases
 from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
+from engine.testing.store_contract.purging import PurgingCases
 from engine.testing.store_contract.queueing import QueueingCases
 from engine.testing.store_contract.reading import ReadingCases
+from engine.testing.store_contract.receiving import ReceivingCases
 
 __all__ = ["StoreContract", "promise", "sentences_kept_by", "sentences_of_contract"]
 
@@ -36,6 +39,9 @@ class StoreContract(
     BackfillCases,
     MarkingCases,
     HindsightCases,
+    DeliveringCases,
+    PurgingCases,
+    ReceivingCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 
