@@ -26,9 +26,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans", "deliveries",
-         "tallies"}
+         "tallies", "redaction"}
     ),
-    frozenset({"plugin", "expressions", "decide"}),
+    frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
