@@ -44,6 +44,7 @@ class Event(Struct, frozen=True, kw_only=True):
     - `traceparent`: where the sender said so (https://www.w3.org/TR/trace-context/), for the engine to find by it the
       run that caused the event; it is not stored.
     - `id`, `source`, `received_at`, `cause`: given by the engine; what a plugin puts there is replaced.
+    - `input`: at a trigger on several sources, the name of the one by which it came; given by the engine.
     """
 
     type: str
@@ -58,6 +59,7 @@ class Event(Struct, frozen=True, kw_only=True):
     source: str = ""
     received_at: datetime = EPOCH
     cause: Cause | None = None
+    input: str | None = None
 
 
 class EventOutcome(StrEnum):

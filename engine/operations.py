@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
+from engine.aftermath import Counting
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
@@ -20,7 +21,9 @@ from engine.conditions import ConditionDesk
 from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
+from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
+from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
@@ -29,7 +32,8 @@ from engine.foresight import Desk
 from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
-from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, shown, title_of
+from engine.http.join_views import joins_view, settings_view
+from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -38,7 +42,7 @@ from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
-from engine.plugin import Handler, Settled, Timer
+from engine.plugin import Handler, Settled, Source
 from engine.pools import Pools
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
@@ -138,7 +142,7 @@ class Operations:
         changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
         chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
-        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping, guards: Guards,
+        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping, guards: Guards, counting: Counting,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -165,6 +169,7 @@ class Operations:
         self._loop_watch = loop_watch
         self.foresight = foresight
         self.conditions = conditions
+        self.counting = counting
         self.pools = pools
         self.housekeeping = housekeeping
         self.guards = guards
@@ -265,10 +270,12 @@ class Operations:
         self._intake.add(rule)
         if not trigger.works:
             return
-        if isinstance(trigger.on, Timer):
-            self._timers.add(trigger)
-        else:
-            self._sources.add(trigger.source, trigger.on)
+        for timer in timers_of(trigger):
+            if timer.works:
+                self._timers.add(timer)
+        for source, on in trigger.works_on:
+            if isinstance(on, Source):
+                self._sources.add(source, on)
         self._adaptation.add(trigger)
         self._chronicle.add(rule)
         self.guards.add(rule)
@@ -283,8 +290,9 @@ class Operations:
         """
         self._must_run()
         rule = self._rule(name)
+        cursors = [self._timers.remove(timer.name) for timer in timers_of(rule.trigger)]
         change = Accept(
-            entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name),
+            entries=(), cursors=tuple(one for one in cursors if one is not None), memory=self._pauses.forgetting(name),
             spans=(*self._chronicle.leaving(name), *self._pauses.leaving(name)),
         )  # fmt: skip
         self._intake.remove(name)
@@ -297,19 +305,20 @@ class Operations:
         try:
             await stored
         finally:  # it is done, also where who asked is gone
-            over = None
+            over: list[anyio.Event | None] = []
             if stored.exception() is None:
                 self._pauses.forget(name)
                 self._adaptation.forget(name)
                 self._chronicle.forget(name)
                 self.guards.removed(rule)
-                if not self._intake.is_used(rule.trigger.source):
-                    over = self._sources.drop(rule.trigger.source)
+                unused = {source for source, _ in rule.trigger.feeds if not self._intake.is_used(source)}
+                over = [self._sources.drop(source) for source in unused]
             elif name not in self._rules:
                 self._retired.pop(name, None)
                 self._take_in(rule)
-        if over is not None:
-            await over.wait()
+        for ended in over:
+            if ended is not None:
+                await ended.wait()
         await self._forget_retired(name)
 
     async def _forget_retired(self, latest: str) -> None:
@@ -396,8 +405,14 @@ class Operations:
         return self._pauses.now(name)
 
     def next_at(self, name: str) -> datetime | None:
-        """Return a trigger's next due instant, where it has one."""
-        return self._timers.next_at(name)
+        """Return a trigger's next due instant, where it, or one of its inputs, has one."""
+        rule = self._rules.get(name)
+        timers = () if rule is None else timers_of(rule.trigger)
+        return min((at for timer in timers if (at := self._timers.next_at(timer.name)) is not None), default=None)
+
+    def open_joins(self, name: str) -> Sequence[JoinWindow]:
+        """Return the joins of a trigger that wait for inputs, as they began."""
+        return self._intake.open_joins(name)
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
@@ -472,7 +487,8 @@ class Operations:
             "triggers": [
                 name
                 for name, rule in self._rules.items()
-                if rule.trigger.source == state.id or (named is not None and rule.trigger.shared == named)
+                if any(source == state.id for source, _ in rule.trigger.feeds)
+                or (named is not None and rule.trigger.shared == named)
             ],
             "shared": None if named is None else named.name,
             "description": "" if named is None else named.description,
@@ -485,12 +501,15 @@ class Operations:
         """Return what is wrong with the source or timer that a trigger is on, and since when."""
         if not trigger.works:
             return None
-        problem = self._timers.problems().get(trigger.name)
-        trouble = None if problem is None else Trouble(text=problem)
-        if (state := self._sources.state(trigger.source)) is not None:
-            trouble = state.trouble(self.clock)
-        if trouble is None:
+        problems = self._timers.problems()
+        troubles = [Trouble(text=problems[one.name]) for one in timers_of(trigger) if one.name in problems]
+        for source, _ in trigger.feeds:
+            state = self._sources.state(source)
+            if state is not None and (found := state.trouble(self.clock)) is not None:
+                troubles.append(found)
+        if not troubles:
             return None
+        trouble = troubles[0]
         since = None if trouble.since is None else rfc3339(trouble.since)
         return {"problem": self._mask(trouble.text), "since": since}
 
@@ -514,7 +533,7 @@ class Operations:
         rule = self._rule(name)
         trigger = rule.trigger
         source = self._sources.state(trigger.source)
-        next_at, pauses = self._timers.next_at(name), self._pauses.of(name)
+        next_at, pauses = self.next_at(name), self._pauses.of(name)
         pause = merged(pauses)
         state, why = state_of(
             trigger, pause, completed=self._timers.why_completed(name), job=rule.job,
@@ -526,6 +545,7 @@ class Operations:
             "preset": trigger.preset,
             "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
+            **joins_view(trigger, self._intake.open_joins(name), self.config.secrets),
             "state": state.value,
             "state_reason": why,
             "source_problem": self._trouble(trigger),
@@ -625,9 +645,9 @@ def _on(trigger: Trigger, secrets: Collection[str]) -> dict[str, Any]:
     """Return a trigger's source as the configuration writes it; secrets are masked."""
     if trigger.shared is not None:
         return {SHARED_KEY: trigger.shared.name}
-    return {trigger.on.name: shown(trigger.on, secrets)}
+    return {trigger.on.name: settings_view(trigger, secrets)}
 
 
 def on_text(trigger: Trigger, secrets: Collection[str]) -> str:
     """Return what a trigger is on in one short line: one with another line has another schedule or source."""
-    return encode_json({trigger.on.name: shown(trigger.on, secrets)}).decode()
+    return encode_json({trigger.on.name: settings_view(trigger, secrets)}).decode()

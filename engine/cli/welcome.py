@@ -64,14 +64,14 @@ def _whereabouts(runtime: Runtime, config_files: Sequence[str]) -> Whereabouts:
 
 def _listening(triggers: Sequence[Trigger], here: Whereabouts, secrets: Collection[str]) -> list[str]:
     lines = [] if here.url is None else [f"{_INDENT}{here.url} for the API, webhooks and probes"]
-    by_source: dict[str, list[Trigger]] = {}
+    titles: dict[str, str] = {}
+    by_source: dict[str, dict[str, None]] = {}
     for trigger in triggers:
-        if isinstance(trigger.on, Source):
-            by_source.setdefault(trigger.source, []).append(trigger)
-    rows = [
-        (title_of(those[0].on, here.base, secrets), f"for {', '.join(one.name for one in those)}")
-        for those in by_source.values()
-    ]
+        for source, on in trigger.works_on:
+            if isinstance(on, Source):
+                titles.setdefault(source, title_of(on, here.base, secrets))
+                by_source.setdefault(source, {})[trigger.name] = None
+    rows = [(titles[source], f"for {', '.join(names)}") for source, names in by_source.items()]
     lines += _columns(rows)
     return ["", "It listens to", *lines] if lines else []
 
@@ -122,14 +122,15 @@ def _guarded(runtime: Runtime) -> list[str]:
 def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
     tried: dict[str, str] = {}
     for trigger in triggers:
-        line = None
-        if isinstance(trigger.on, Source):
-            try:
-                line = trigger.on.try_it(replace(here, trigger=trigger.name))
-            except Exception:  # plugin code
-                log.exception("%s: try_it failed", trigger.on.name, extra={"action": "try_it_failed"})
-        if line and trigger.source not in tried:
-            tried[trigger.source] = line
+        for source, on in trigger.feeds:
+            line = None
+            if isinstance(on, Source):
+                try:
+                    line = on.try_it(replace(here, trigger=trigger.name))
+                except Exception:  # plugin code
+                    log.exception("%s: try_it failed", on.name, extra={"action": "try_it_failed"})
+            if line and source not in tried:
+                tried[source] = line
     lines = [*tried.values()][:MOST_LINES]
     lines += [f"{here.command} {command}" for command in ("runs", "triggers", "why RUN", "--help")]
     return ["", "Try, in a second terminal and in this directory", *(f"{_INDENT}{line}" for line in lines)]

@@ -12,6 +12,7 @@ from engine.config.addresses import is_loopback, parse_listen, parse_store_url, 
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
+from engine.config.joins import JoinTable, Several, as_join, check_inputs, check_joins
 from engine.config.limits import mistakes_in_pools, mistakes_in_weights, weights_of
 from engine.config.loops import find_loops, said_of_loop
 from engine.config.maintenance import MaintenanceTable
@@ -31,17 +32,31 @@ from engine.config.model import (
     StoreTable,
     TriggerTable,
 )
+from engine.config.payloads import Payloads
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
+from engine.config.telling import CallbackTable, NotifyTable, notify_of
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
-from engine.decide.schedule import Schedule
+from engine.decide.schedule import OF_INPUT, Schedule
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.errors import PluginError
-from engine.jobs import Job, Overlap
+from engine.jobs import Callback, Job, OnCrash, Overlap
 from engine.networks import Networks
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import MISFIRE, NORMAL_PRIORITY, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
+from engine.triggers import (
+    MISFIRE,
+    NORMAL_PRIORITY,
+    PRIORITIES,
+    Adaptive,
+    Debounce,
+    Input,
+    Misfire,
+    SharedSource,
+    Trigger,
+    Use,
+)
 from engine.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -71,7 +86,8 @@ class Builder:
         self._always = always
         self._icals: set[Path] = set()
         self.readable: Collection[Path] | None = None
-        """The files that calendars may name; None: any."""
+        """The files that calendars and schemas may name; None: any."""
+        self._payloads = Payloads(root, self._at)
         self.pools: Mapping[str, int] = reader.sound.get(("pools",), {})
         """The pools that jobs may name."""
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
@@ -86,6 +102,11 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
+        security = self._tables["security"]
+        redaction = self._payloads.redaction(("security", "redact"), getattr(security, "redact", None))
+        receivers = self._receivers()
+        for name, job in self._reader.sound.get(("jobs",), {}).items():
+            self._callback(name, job.callback)
         self._check_loops(triggers)
         self.check_pools()
         self._check_retries(triggers)
@@ -103,9 +124,12 @@ class Builder:
             defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
             icals=frozenset(self._icals),
+            schemas=frozenset(self._payloads.schemas),
+            redaction=redaction,
             calendars=self._calendars,
             conditions=conditions,
             maintenance=maintenance,
+            receivers=receivers,
             pools=dict(self.pools),
         )
 
@@ -165,6 +189,12 @@ class Builder:
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:
+        if table.on_crash is OnCrash.ADOPT and not table.run.keeps:
+            self._at(
+                ("jobs", name, "on_crash"),
+                f'found "adopt", but attempts of the runner {table.run.name} end with the engine',
+                'write "retry" or "fail"',
+            )
         return Job(
             name=name,
             runner=table.run,
@@ -175,11 +205,41 @@ class Builder:
             overlap=table.overlap or Overlap.QUEUE,
             pools=weights_of(table.pools),
             on_crash=table.on_crash,
+            notify=notify_of(table.notify),
+            callback=self._callback(name, table.callback),
+            log_bytes=(table.log or defaults.log).max,
             description=table.description,
             tags=table.tags,
             enabled=table.enabled,
             defined_in=self._defined_in(("jobs", name)),
         )
+
+    def _callback(self, name: str, table: CallbackTable | None) -> Callback | None:
+        """Return who is called back of a job's runs; None where nobody is, or after telling why that can't be."""
+        if table is None:
+            return None
+        path: KeyPath = ("jobs", name, "callback")
+        try:
+            return table.callback(self._reader.registry)
+        except BadSetting as error:
+            self._reader.refuse(error, CallbackTable, self._root.nearest(path), path)
+        except PluginError as error:
+            self._at(path, str(error))
+        return None
+
+    def _receivers(self) -> dict[str, Receiver]:
+        """Return who is told of runs, but for those that are wrong."""
+        tables: Mapping[str, NotifyTable] = self._reader.sound.get(("notify",), {})
+        found: dict[str, Receiver] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("notify", name)
+            try:
+                found[name] = table.receiver(name, self._reader.registry, self._defined_in(path))
+            except BadSetting as error:
+                self._reader.refuse(error, NotifyTable, self._root.nearest(path), path)
+            except PluginError as error:
+                self._at(path, str(error))
+        return found
 
     def check_pools(self) -> None:
         """Tell of pools that jobs name and that are not there, or hold too little."""
@@ -257,11 +317,14 @@ class Builder:
         tables: Mapping[str, SourceTable] = self._reader.sound.get(("sources",), {})
         for name, table in tables.items():
             source_id = self._ids.of_shared(name, table.on) if isinstance(table.on, Source) else None
+            schema = self._payloads.schema(("sources", name, "schema"), table.schema, self.readable)
+            redaction = self._payloads.redaction(("sources", name, "redact"), table.redact)
             if source_id is None and isinstance(table.on, Source):
                 continue
             found[name] = SharedSource(
-                name=name, id=source_id, on=table.on, description=table.description, tags=table.tags,
-                enabled=table.enabled, defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
+                name=name, id=source_id, on=table.on, schema=schema, redaction=redaction,
+                description=table.description, tags=table.tags, enabled=table.enabled,
+                defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
             )  # fmt: skip
         return found
 
@@ -288,11 +351,16 @@ class Builder:
                 return None
             on, source_id = shared.on, shared.id or source_id
             path = ("sources", shared.name, on.name)
+        elif isinstance(on, Several):
+            source_id = f"{on.name}:{name}"
         elif isinstance(on, Source):
             found = self._ids.of_trigger(name, on)
             if found is None:
                 return None
             source_id = found
+        inputs = self._inputs(name, table, on, sources) if isinstance(on, Several) else ()
+        if inputs is None or not check_joins(table, ("triggers", name), self._at):
+            return None
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
@@ -305,9 +373,12 @@ class Builder:
             source=source_id,
             on=on,
             schedule=schedule,
-            misfire=self._misfire(name, table, on),
+            misfire=self._misfire(name, table, on, inputs),
             shared=shared,
+            inputs=inputs,
+            join=None if table.join is None else as_join(table.join),
             preset=table.preset,
+            schema=self._payloads.schema(("triggers", name, "schema"), table.schema, self.readable),
             breaker=None if table.breaker is None else table.breaker.rule(),
             max_hops=table.max_hops,
             expect_s=table.expect,
@@ -335,10 +406,41 @@ class Builder:
             defined_in=self._defined_in(("triggers", name)),
         )
 
-    def _misfire(self, trigger: str, table: TriggerTable, on: Any) -> Misfire:
+    def _inputs(
+        self, trigger: str, table: TriggerTable, on: Several, sources: Mapping[str, SharedSource]
+    ) -> tuple[Input, ...] | None:
+        """Return the sources of a trigger on several, or None after telling what is wrong with them."""
+        made: list[Input] = []
+        path: KeyPath = ("triggers", trigger, "on", on.name)
+        for name, one in on.inputs.items():
+            plugin, shared, source_id = one.on, None, f"timer:{trigger}{OF_INPUT}{name}"
+            at: KeyPath = (*path, name, plugin.name)
+            if isinstance(plugin, Shared):
+                shared = sources.get(plugin.named)
+                if shared is None:
+                    return None
+                plugin, source_id = shared.on, shared.id or source_id
+                at = ("sources", shared.name, plugin.name)
+            elif isinstance(plugin, Source):
+                found = self._ids.of_input(trigger, on.name, name, plugin)
+                if found is None:
+                    return None
+                source_id = found
+            schedule = None
+            if isinstance(plugin, Timer):
+                schedule = self._schedule(f"{trigger}{OF_INPUT}{name}", plugin, at)
+            use = one.use or (table.join.use if isinstance(table.join, JoinTable) else Use.LAST)
+            made.append(
+                Input(
+                    name=name, source=source_id, on=plugin, schedule=schedule, shared=shared, filter=one.filter, use=use
+                )
+            )
+        return tuple(made) if check_inputs(tuple(made), path, self._at) else None
+
+    def _misfire(self, trigger: str, table: TriggerTable, on: Any, inputs: Collection[Input] = ()) -> Misfire:
         """Return the rule on due instants; of a source, which has none, only its preset may have said one."""
         path: KeyPath = ("triggers", trigger, "misfire")
-        if table.misfire is None or isinstance(on, Timer):
+        if table.misfire is None or isinstance(on, Timer) or any(isinstance(one.on, Timer) for one in inputs):
             return MISFIRE if table.misfire is None else table.misfire.rule()
         if not self._root.nearest(path).place.origin:
             self._at(
@@ -350,7 +452,7 @@ class Builder:
 
     def _adaptive(self, name: str, table: AdaptiveTable | None, on: Source | Timer) -> Adaptive | None:
         """Return by what a trigger's interval is adapted; tell where it has none, or one that is out of bounds."""
-        if table is None:
+        if table is None or isinstance(on, Several):
             return None
         path = ("triggers", name, "adaptive")
         try:

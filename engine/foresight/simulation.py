@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from engine.clock import from_microseconds, rfc3339, to_microseconds
 from engine.config import Config
+from engine.decide.payloads import misfit
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
 from engine.decide.schedule import schedule_of
@@ -34,6 +35,7 @@ from engine.foresight.tally import Tally
 from engine.foresight.timetable import Timetable
 from engine.foresight.upkeep import Upkeep
 from engine.jobs import Job
+from engine.payload import encode_json
 from engine.plugin import Source
 from engine.runs import RunState
 from engine.triggers import MAX_HOPS, Pause, Trigger
@@ -130,7 +132,8 @@ class Simulation:
             on = course.trigger.on
             if course.unforeseen is None and isinstance(on, Source):
                 follows.setdefault(course.trigger.source, on)
-        rules = {name: course.rule for name, course in self._courses.items()}
+        # What a join waits for besides the ends of runs, nobody knows.
+        rules = {name: course.rule for name, course in self._courses.items() if not course.trigger.inputs}
         self._followers = Followers(list(follows.items()), rules, world.jobs)
         for course in self._courses.values():
             tally.expect(course)
@@ -168,6 +171,8 @@ class Simulation:
         schedule, unforeseen = schedule_of(trigger), rule.disabled
         if unforeseen is None and schedule is None and not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
             unforeseen = "it is on events, and nobody knows when they come"
+            if trigger.inputs:
+                unforeseen = f"it is on {trigger.on.name} of several sources, and nobody knows when their events come"
         return Course(
             rule=rule, trigger=trigger, job=job, schedule=schedule, length=length,
             length_us=max(round(min(length.seconds, timeout_s) * 1e6), 1), times_out=length.seconds > timeout_s,
@@ -183,6 +188,12 @@ class Simulation:
         if self._guards.hold_back(course, due_us, at_us):
             return
         keys: dict[str, str] = {}
+        if rule.schemas:
+            data = _due_event(course, due_us, at_us).data
+            why = misfit(rule, data, encode_json(data), [])
+            if why is not None:
+                self._tally.dropped(course, "filtered", due_us, at_us, f"rejected: {why}")
+                return
         if rule.filter is not None or rule.keys:
             try:
                 event = _due_event(course, due_us, at_us)

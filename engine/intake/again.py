@@ -90,7 +90,9 @@ class Again:
             for place, event in enumerate(events)
         ]
         # All are looked at before anything is reserved.
-        first, *others = drafts = [Draft(copy, encode_json(copy.data)) for copy in copies]
+        first, *others = drafts = [
+            self._drafting.draft((copy, encode_json(copy.data)), (rule,), again=True) for copy in copies
+        ]
         first.apart = apart
         first.may_start = not others  # at once it would start with its first event alone
         self._drafting.again(first, rule, run, len(copies), reason)
@@ -101,4 +103,7 @@ class Again:
                 trigger=run.trigger, outcome=EventOutcome.JOINED, run=new.id, code="joined", reason=text
             )  # fmt: skip
             draft.outcomes.append(joined)
+        for draft in drafts:
+            if draft.event.input is not None:
+                draft.came_by(draft.event.input, draft.outcomes[0])
         return drafts

@@ -9,11 +9,12 @@ from msgspec import Struct, field
 
 from engine.decide.breakers import QUARANTINE_SOURCE, Guarded
 from engine.decide.breakers import Place as Guard
+from engine.decide.joins import JoinWindow
 from engine.decide.marks import Claim, Known, Place
 from engine.decide.shaping import Window
-from engine.events import Cause, Event, Outcome, Seen
+from engine.events import Cause, Event, EventOutcome, Outcome, Seen
 from engine.runs import Run
-from engine.store.changes import Entry, Join, Memory
+from engine.store.changes import Entry, Fill, Join, Memory, Supersede
 
 Admitted = tuple[Event, bytes]
 """An event that was checked at the door, and its data as compact JSON."""
@@ -50,6 +51,10 @@ class Draft(Struct):
     opened: list[Window] = field(default_factory=list)
     joined: list[tuple[Window, datetime, datetime, int]] = field(default_factory=list)
     """The windows that it joins, when they were due before and are with it, and by how many bytes they grow."""
+    parts: list[tuple[JoinWindow, str, str]] = field(default_factory=list)
+    """The joins that it is a part of: by which input, and its own id."""
+    fills: list[Fill] = field(default_factory=list)
+    supersedes: list[Supersede] = field(default_factory=list)
     filled: list[tuple[str, datetime]] = field(default_factory=list)
     """The runs whose windows are full with it, and since when."""
     claims: list[Claim] = field(default_factory=list)
@@ -83,8 +88,8 @@ class Draft(Struct):
         return Entry(
             event=self.event, data=self.data, outcomes=tuple(self.outcomes),
             runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
-            claims=tuple(self.claims),
             memory=None if self.notes is None else self.notes.memory(),
+            claims=tuple(self.claims), fills=tuple(self.fills), supersedes=tuple(self.supersedes),
         )  # fmt: skip
 
     def noting(self) -> Notes:
@@ -93,9 +98,23 @@ class Draft(Struct):
             self.notes = Notes()
         return self.notes
 
+    def deepened(self, window: Window, event: Event) -> Cause | None:
+        """Let a window have the cause of an event that joins it, where its chain is longer; return it then."""
+        cause = event.cause
+        if cause is None or (window.cause is not None and cause.hops <= window.cause.hops):
+            return None
+        self.noting().deepened.append((window, window.cause))
+        window.cause = cause
+        return cause
+
     def saw(self, gate: str, verdict: str, **values: Any) -> None:
         """Note what a gate of the trigger that is decided on saw, and what it said."""
         self.seen.append(Seen(gate, verdict, values or None))
+
+    def came_by(self, name: str, outcome: Outcome) -> None:
+        """Note by which input it came to the run that it is for, where it is one of that's events."""
+        if outcome.run is not None and outcome.outcome in (EventOutcome.RUN, EventOutcome.JOINED):
+            self.fills.append(Fill(run=outcome.run, event=self.event.id, input=name))
 
     def told(self, text: str) -> str:
         """Return a sentence with what went wrong with its priority or its key, where something did."""

@@ -13,18 +13,23 @@ from engine.backlog import Backlog
 from engine.clock import rfc3339
 from engine.decide.marks import Claim, Marks
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
+from engine.decide.payloads import misfit
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.errors import ExpressionError
+from engine.errors import ExpressionError, InvalidEvent
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
-from engine.intake.draft import Draft
+from engine.intake.draft import Admitted, Draft
 from engine.intake.guarding import Guarding
+from engine.intake.joining import Joinery, came_by
 from engine.intake.shaping import Shaping
+from engine.payload import encode_json
+from engine.redaction import Redaction
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.triggers import STARTING_GATES, Edge, Pause
+from engine.units import format_size
 
 TIMER_TYPE = f"{RESERVED_PREFIX}timer"
 
@@ -119,21 +124,47 @@ class MarkKeeping(Protocol):
 class Drafting:
     """Decides what events become. What it reserves for them meanwhile, slots and places in windows, `undo` gives back.
 
-    `pauses` tells what is paused; None: nothing ever is.
+    `pauses` tells what is paused; None: nothing ever is. `redaction` says what is replaced in every event.
     """
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        ageing_s: float, guarding: Guarding | None = None,
+        ageing_s: float, max_data_bytes: int, guarding: Guarding | None = None, redaction: Redaction | None = None,
     ) -> None:  # fmt: skip
         self.guarding = guarding or Guarding()
         self._starter = starter
         self._windows = windows
         self._marks = marks
         self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
+        self._joining = Joinery(windows, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
         self._ageing_s = ageing_s
+        self._max_data_bytes = max_data_bytes
+        self._redaction = redaction
+
+    def draft(self, admitted: Admitted, rules: Sequence[Rule], *, again: bool = False) -> Draft:
+        """Return an empty draft of an event that meets these triggers, with what is redacted replaced.
+
+        Nobody sees the event as it was from here on. `again`: it was stored before. Raises InvalidEvent where its data
+        has become too large by that.
+        """
+        event, data = admitted
+        found = self.redacted(event, rules, again=again)
+        if found is not event:
+            data = encode_json(found.data)
+            if len(data) > self._max_data_bytes:
+                limit = format_size(self._max_data_bytes)
+                raise InvalidEvent(f"an event's data is at most {limit} of JSON, also when redacted", status=413)
+        return Draft(found, data)
+
+    def redacted(self, event: Event, rules: Sequence[Rule] = (), *, again: bool = False) -> Event:
+        """Return an event with what the sources of these triggers redact, and what all do, replaced, in this order."""
+        for rule in rules:
+            for redaction in rule.redactions:
+                event = redaction.applied(event, again=again)
+                again = True  # two triggers on one source
+        return event if self._redaction is None else self._redaction.applied(event, again=again)
 
     def decide(self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> None:
         """Decide what an event becomes at each trigger that it meets."""
@@ -168,6 +199,10 @@ class Drafting:
             return looped
         if rule.breakers and (held := self.guarding.held_back(draft, event, rule, origin, bypass)) is not None:
             return held
+        if rule.schemas:
+            why = misfit(rule, event.data, draft.data, draft.seen)
+            if why is not None:
+                return _dropped(trigger.name, EventOutcome.REJECTED, "schema", why)
         draft.past_pause = "pause" in bypass
         draft.bypass = tuple(sorted(bypass & STARTING_GATES)) if bypass else ()
         # A backfill waits by itself while its trigger is paused; what it has begun is not lost.
@@ -179,6 +214,11 @@ class Drafting:
                 return _dropped(
                     trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
                 )
+        if rule.candidates is not None:
+            found = came_by(draft, event, rule)
+            if isinstance(found, Outcome):
+                return found
+            event = found
         keys: Mapping[str, str] = _NO_KEYS
         scope = None
         if rule.filter is not None or rule.keys:
@@ -195,7 +235,7 @@ class Drafting:
                     keys = rule.keys_of(event, scope, bypass)
             except ExpressionError as error:
                 why = f"{error}; the event has no data" if event.data is None else str(error)
-                if rule.filter is not None and not draft.seen:
+                if rule.filter is not None and (not draft.seen or draft.seen[-1].gate == "on"):
                     draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         own, draft.fault = rule.priority_of(event, scope)
@@ -205,8 +245,12 @@ class Drafting:
             draft.limit_key, fault = rule.limit_key_of(event, scope)
             draft.fault = "; ".join(filter(None, (draft.fault, fault)))
         if rule.shaped:
-            return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
-        return self._ready(draft, event, rule, origin, priority, reason)
+            outcome = self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
+        else:
+            outcome = self._ready(draft, event, rule, origin, priority, reason)
+        if event.input is not None:
+            draft.came_by(event.input, outcome)
+        return outcome
 
     def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
         """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
@@ -225,6 +269,10 @@ class Drafting:
         shaping, gathering = self._shaping, rule.gathering
         outcome = shaping.drop(draft, event, rule, keys, bypass)
         if outcome is not None:
+            return outcome
+        if event.input is not None and rule.joining is not None and rule.joining.waits:
+            outcome = self._joining.join(draft, event, rule, rule.joining, origin, priority, keys.get("join", ""))
+            shaping.remember(draft, event, rule, keys, bypass, outcome, None)
             return outcome
         if gathering is not None and gathering.gate in bypass:
             gathering = None
@@ -328,8 +376,10 @@ class Drafting:
             since = now if fields.get("window") is None else fields["due_at"]
             fields["expires_at"] = since + timedelta(seconds=expires_s)
         key = event.key or event.id
-        if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
-            # Heard: several senders may use the same keys for different events.
+        if event.key is not None and (
+            event.input is not None or (origin is Origin.EVENT and event.source != rule.trigger.source)
+        ):
+            # Heard, or of several sources: they may use the same keys for different events.
             key = f"{event.source} {event.key}"
         elif origin is Origin.BACKFILL:
             # Another backfill may run the same instant again.
@@ -362,6 +412,8 @@ class Drafting:
                 if window.due_at == after:
                     window.due_at = before
                 self._windows.unseal(window)
+            for join, name, event_id in reversed(draft.parts):
+                join.take_back(name, event_id)
 
     def restore(self, draft: Draft) -> None:
         """Know again what was known of the marks that a draft changed, which nobody has looked at since."""
@@ -375,6 +427,8 @@ class Drafting:
         self._marks.known.settle(draft.claims)
         for run_id, due_at in draft.filled:
             self._starter.hasten(run_id, due_at)
+        for window, name, event_id in draft.parts:
+            window.settle(name, event_id)
 
     async def learn(self, draft: Draft) -> None:
         """Find out why a draft was refused: close windows that it joined and that are over, read the marks it claimed.

@@ -129,17 +129,11 @@ class Shaping:
         self, draft: Draft, event: Event, rule: Rule, gathering: Gathering, priority: int, window: Window
     ) -> Outcome:  # fmt: skip
         now, before, size_bytes = event.received_at, window.due_at, len(draft.data)
-        draft.raised.append((window, window.priority))
         window.count += 1
         window.size_bytes += size_bytes
         draft.raised.append((window, window.priority))
         window.priority = max(window.priority, priority)
-        cause = event.cause
-        if cause is not None and (window.cause is None or cause.hops > window.cause.hops):
-            draft.noting().deepened.append((window, window.cause))
-            window.cause = cause
-        else:
-            cause = None
+        cause = draft.deepened(window, event)
         window.due_at = next_due(gathering, now, window.closes_at)
         text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
         if gathering.is_full(window.count, window.size_bytes):
