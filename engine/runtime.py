@@ -40,6 +40,7 @@ from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.execution import RUN_MARK, Executor
+from engine.failures import Failures
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
 from engine.gates import Gates
@@ -67,7 +68,7 @@ from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.steering import Steering
-from engine.store.changes import Accept, Cursor, Finish, Memory
+from engine.store.changes import Accept, Cursor, End, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.systemd import Notifier
@@ -297,9 +298,16 @@ class Runtime:
             clock=clock, store=store, journal=journal, marks=marks,
             rule_of=lambda name: rules.get(name) or retired.get(name),
         )  # fmt: skip
+        failures = Failures(
+            clock, journal, rules, pauses, lambda event, source: intake.announce(event, source)
+        )  # fmt: skip
+
+        def finish(run: Run, end: Finish | End) -> Awaitable[Any]:
+            return intake.finish(run, failures.noting(run, end))
+
         dispatch = self._dispatch = shaper.dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
-            execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
+            execute=executor.execute, finish=finish,
             concurrency=pools.limit(ENGINE_POOL), ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
             reserve=config.engine.reserve.by_lane(), pools=pools.limits(), backlog=backlog, shaper=shaper,
@@ -317,7 +325,8 @@ class Runtime:
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources,
         )  # fmt: skip
-        await self._settle(store, intake.finish)
+        await failures.load(store)
+        await self._settle(store, finish)
         backfills = Backfills(
             clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
             end_waiting=dispatch.end_backfilled,
@@ -335,6 +344,7 @@ class Runtime:
             dispatch.hold(pauses.engine is not None)
             timers.look_again(names)
             backfills.look_again()
+            failures.pauses_changed(names)
 
         pauses.on_change = pauses_changed
         dispatch.hold(pauses.engine is not None)
@@ -355,7 +365,7 @@ class Runtime:
             adaptation.add(trigger)
         steering = Steering(
             clock=clock, store=store, journal=journal, hands=dispatch.hands, rules=rules, retired=retired,
-            ageing_s=config.engine.ageing_s, finish=intake.finish,
+            ageing_s=config.engine.ageing_s, finish=finish,
         )  # fmt: skip
         queue = Queueing(
             clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses,
@@ -390,6 +400,7 @@ class Runtime:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
+                    inner.start_soon(failures.run, name="failures")
                     inner.start_soon(conditions.run, name="conditions")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")

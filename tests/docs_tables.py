@@ -36,6 +36,7 @@ from engine.config.model import (
     RateLimitTable,
     ReserveTable,
     RetryChangeTable,
+    RetryOnTable,
     RetryTable,
     Shared,
     SourceTable,
@@ -58,7 +59,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, HttpTable, CalendarTable,
     ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
+    TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
     DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {

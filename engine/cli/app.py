@@ -21,6 +21,7 @@ from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.pools import pools
 from engine.cli.presets import presets
+from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
@@ -308,7 +309,7 @@ app.command()(queueing.cancel)
 app.command()(queueing.hold)
 app.command()(queueing.release)
 app.command()(queueing.priority)
-app.command()(queueing.retry)
+app.command()(retry)
 
 
 @app.command()

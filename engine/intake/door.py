@@ -232,6 +232,14 @@ class Intake:
                 self._backlog.admit(source, self._by_source)
         return await self._commit(named, self._listeners, Origin.EVENT)
 
+    async def announce(self, event: Event, source: str) -> Accepted:
+        """Make an event of the engine's own durable, and offer it to the sources that listen.
+
+        Raises StoreUnavailable.
+        """
+        named = self._admit(event, source)
+        return (await self._commit([named], self._listeners, Origin.EVENT))[0]
+
     def _listeners(self, event: Event) -> list[Rule]:
         found: list[Rule] = []
         for source_id, source in self._hearing.items():
@@ -311,7 +319,8 @@ class Intake:
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
-        return draft, self._submit_end(run, end, replace(end, then=Accept(entries=(draft.entry(),))))
+        then = end.then or Accept(entries=())
+        return draft, self._submit_end(run, end, replace(end, then=replace(then, entries=(draft.entry(),))))
 
     def _submit_end(self, run: Run, end: Finish | End, change: Finish | End) -> asyncio.Future[Any]:
         stored = self._journal.submit(change)
