@@ -111,6 +111,8 @@ async def test_every_path_answers_options_head_and_405(
     if "/backfills/" in pattern:
         one = (await operations.backfills.begin(A_DAY)).backfill.id
     name = "import" if "/jobs/" in pattern else "warehouse-up" if "/conditions/" in pattern else "nightly"
+    if "/pools/" in pattern:
+        name = "warehouse"
     path = pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
     methods = {route.method for route in ROUTES if route.pattern == pattern}
     options = await client.ask("OPTIONS", path)
