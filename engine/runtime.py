@@ -51,6 +51,7 @@ from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job, OnCrash
 from engine.journal import Journal
+from engine.lease import Lease
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
@@ -68,6 +69,7 @@ from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.steering import Steering
+from engine.store.boots import this_process
 from engine.store.changes import Accept, Cursor, End, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
@@ -185,6 +187,7 @@ class Runtime:
             store = SqliteStore(config.store.path, clock=self.clock)
             await store.open()
             try:
+                await store.take_over(this_process(self.boot))
                 await self._run_on(store)
             finally:
                 with anyio.CancelScope(shield=True):
@@ -210,7 +213,7 @@ class Runtime:
 
     async def _settle(self, store: SqliteStore, finish: Finished) -> None:
         """End what a crash left running, and record it, before anything is started in its place."""
-        left = await store.running()
+        left = [run for run in await store.running() if run.boot != self.boot]
         if not left:
             return
         processes = {run.id: (run.process, run.process_started) for run in left}
@@ -251,6 +254,7 @@ class Runtime:
         backlog.load(await store.waiting())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
+        lease = Lease(store, self.boot)
         outcomes = Outcomes(clock)
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
@@ -378,7 +382,7 @@ class Runtime:
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
-            pools=pools,
+            pools=pools, lease=lease,
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
@@ -396,6 +400,8 @@ class Runtime:
             grace_s = 0.0
             if self._watch_loop:
                 loop_watch.start()
+            if isinstance(clock, SystemClock):
+                lease.start()
             try:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
@@ -443,6 +449,7 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    lease.stop()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 

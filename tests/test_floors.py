@@ -28,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks"}
+         "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(

@@ -198,5 +198,20 @@ _LIMITS = """
 alter table runs add column limit_key text;
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING, _LIMITS)
+_BOOTS = """
+-- The engines that have owned this store, and by whom each was succeeded; null for the one that owns it.
+create table boots (
+    id text primary key,
+    pid integer not null,
+    started integer not null,
+    machine text not null,
+    began_at integer not null,
+    renewed_at integer not null,
+    successor text
+) strict, without rowid;
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING, _LIMITS, _BOOTS,
+)  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

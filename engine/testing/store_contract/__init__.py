@@ -19,6 +19,7 @@ from engine.testing.store_contract.hindsight import HindsightCases
 from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
+from engine.testing.store_contract.owning import OwningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
 from engine.testing.store_contract.queueing import QueueingCases
 from engine.testing.store_contract.reading import ReadingCases
@@ -36,6 +37,7 @@ class StoreContract(
     BackfillCases,
     MarkingCases,
     HindsightCases,
+    OwningCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 
