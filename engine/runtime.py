@@ -44,6 +44,7 @@ from engine.failures import Failures
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
 from engine.gates import Gates
+from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import shown
@@ -375,10 +376,16 @@ class Runtime:
             clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses,
             backlog=backlog, rules=rules,
         )  # fmt: skip
+        housekeeping = Housekeeping(
+            clock=clock, journal=journal, store=store, run_logs=run_logs, logs=config.engine.data / "logs",
+            settings=config.store,
+        )  # fmt: skip
+        housekeeping.room.look()
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
             pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
+            housekeeping=housekeeping,
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
@@ -423,6 +430,7 @@ class Runtime:
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
+                    inner.start_soon(housekeeping.run, name="housekeeping")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
                     notifier.send("READY=1")

@@ -21,16 +21,19 @@ from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
 from engine.hindsight import Subject, subject_of
+from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
+from engine.journal import Journal
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
 from engine.replays import REPLAY_KEY, Rehearsed
+from engine.runlogs import RunLogs
 from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
@@ -40,11 +43,16 @@ from engine.store.base import (
     Ledger,
     Met,
     Missed,
+    Old,
+    OldEvent,
+    OldRun,
+    Purged,
     QueuePlace,
     Result,
     RunFilter,
     Store,
     StoredEvent,
+    StoreSize,
     Throttled,
     TriggerStats,
 )
@@ -82,6 +90,8 @@ class FakeStore(Store):
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
         self.noted: list[Span] = []
+        self.gone = Purged()
+        self.purging = False
         self.fault: EngineError | Exception | None = None
 
     async def open(self) -> None: ...
@@ -272,6 +282,30 @@ class FakeStore(Store):
             found[name] = TriggerStats(by_state=states, duration_mean_s=1.5 if runs else None, last_run=last)
         return found
 
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        return Old(items=(), after=None)
+
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:  # fmt: skip
+        found = [event for event in self.stored if self.purging]
+        return Old(items=tuple(OldEvent(id=event) for event in found), after=None)
+
+    async def oldest(self) -> datetime | None:
+        return None
+
+    async def latest_ends(self) -> frozenset[str]:
+        return frozenset()
+
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        return {}
+
+    async def purged(self) -> Purged:
+        return self.gone
+
+    async def size(self) -> StoreSize:
+        return StoreSize(total=8192, free=4096)
+
     async def ledger(self) -> Ledger:
         return Ledger(accepted=len(self.stored), ended=len(self.stored), waiting=0, missing=self.missing)
 
@@ -324,7 +358,7 @@ class FakeOperations:
         trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=Cron(expression="0 2 * * *"))
         self.config = Config(
             engine=EngineSettings(data=base / "data"),
-            store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
+            store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db", backups=base / "backups"),
             http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes),
             sources={},
             jobs={"import": job},
@@ -334,6 +368,10 @@ class FakeOperations:
             secrets=frozenset({"sesame-open"}),
         )
         self.maintenance = fake_maintenance(self.config, self.clock)
+        self.housekeeping = Housekeeping(
+            clock=self.clock, journal=Journal(self.memory, self.clock), store=self.memory,
+            run_logs=RunLogs(base / "data" / "logs"), logs=base / "data" / "logs", settings=self.config.store,
+        )  # fmt: skip
 
     @property
     def foresight(self) -> Desk:

@@ -15,6 +15,7 @@ from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
+from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
@@ -173,6 +174,8 @@ def show_next(
 
 app.command()(backfill)
 app.command()(backfills)
+app.command()(backup)
+app.command()(housekeeping)
 
 
 @app.command()
@@ -473,7 +476,7 @@ def doctor(
         say_json(found)
     else:
         ledger = found["ledger"]
-        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "missing")))
+        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "purged", "missing")))
         for one in found["checks"]:
             say(f"{'ok ' if one['ok'] else 'BAD'}  {one['name']}: {one['detail']}")
     if not found["ok"]:

@@ -148,11 +148,13 @@ class Builder:
         return HttpSettings(host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body)
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:
-        if table.url is None:
-            file = data / "engine.db"
-            return StoreSettings(url=store_url(file), path=file)
-        place = self._root.nearest(("store", "url")).place
-        return StoreSettings(url=table.url, path=parse_store_url(table.url, place.base))
+        url, file = table.url, data / "engine.db"
+        if url is not None:
+            file = parse_store_url(url, self._root.nearest(("store", "url")).place.base)
+        return StoreSettings(
+            url=url or store_url(file), path=file, keep=table.keep, min_free_bytes=table.min_free,
+            backups=table.backups or file.parent / "backups",
+        )  # fmt: skip
 
     def jobs(self, tables: Mapping[str, JobTable], defaults: DefaultsTable) -> dict[str, Job]:
         """Return the jobs; `defaults` hold where they say nothing."""

@@ -17,6 +17,7 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
@@ -264,6 +265,13 @@ class StoreTable(Struct, frozen=True, kw_only=True):
     url: Annotated[
         StoreUrl | None,
         Meta(description="`sqlite:///path`. Default: `engine.db` in the directory `[engine] data`."),
+    ] = None
+    keep: Annotated[KeepTable, Meta(description="For how long what is over is kept.")] = KeepTable()
+    min_free: Annotated[
+        Size, Meta(ge=0, description="Where less is free on the disk, no event is taken until there is more again.")
+    ] = 64 * 2**20
+    backups: Annotated[
+        Path | None, Meta(description="Where the engine puts copies of the store. Default: `backups` beside it.")
     ] = None
 
 
@@ -689,10 +697,14 @@ class Root(Struct, frozen=True, kw_only=True):
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True):
-    """Where events and runs are durable: `path` is the file of the SQLite store, absolute."""
+    """Where events and runs are durable: `path` is the file of the SQLite store, absolute. For the rest see
+    `StoreTable`."""
 
     url: str
     path: Path
+    keep: KeepTable = KeepTable()
+    min_free_bytes: int = 64 * 2**20
+    backups: Path
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):

@@ -207,7 +207,7 @@ class Dispatch:
         return self._line.claim(run_id, job, lane, key)
 
     def concern(self, trigger: str) -> bool:
-        return bool(self._gates.gates) and self._gates.concern(trigger)
+        return self._gates.concern(trigger)
 
     def meet(
         self, job: str, trigger: str, origin: Origin, *, key: str | None = None, caught_up: bool = False,

@@ -26,6 +26,7 @@ from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
 from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
+from engine.housekeeping import Housekeeping
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
@@ -64,6 +65,7 @@ class Engine:
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
     - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
+    - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
     - `plugins`: classes of sources, timers, runners and conditions, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
 
@@ -82,6 +84,7 @@ class Engine:
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
         pools: Mapping[str, int] | None = None,
+        store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -98,6 +101,8 @@ class Engine:
             settings["conditions"] = dict(conditions)
         if pools is not None:
             settings["pools"] = dict(pools)
+        if store is not None:
+            settings["store"] = dict(store)
         classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
         self._definitions = Definitions([Path(file) for file in files], settings, classes, caller(Path.cwd()))
         self._clock: Clock = clock or SystemClock()
@@ -435,6 +440,14 @@ class Engine:
         `views()` shows who has what, `change` has one hold another amount until `reset`.
         """
         return self._operations().pools
+
+    def housekeeping(self) -> Housekeeping:
+        """What keeps the running engine's store in bounds; raises Conflict outside of the block.
+
+        `view()` tells what is kept for how long and what was removed, `rehearse()` what would be now, and
+        `begin(patience_s=…)` has it done. `backups.make(name)` copies the store into `[store] backups`.
+        """
+        return self._operations().housekeeping
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.

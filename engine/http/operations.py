@@ -175,6 +175,37 @@ class MaintenanceOperations(Protocol):
         ...
 
 
+class BackupOperations(Protocol):
+    """What may be asked of copies of the store."""
+
+    async def make(self, name: str | None = None) -> dict[str, Any]:
+        """Copy the store, and return the copy; raise InvalidRequest, Conflict, StoreUnavailable or StoreDamaged."""
+        ...
+
+    async def copies(self) -> list[dict[str, Any]]:
+        """Return the copies that are there, the newest first."""
+        ...
+
+
+class HousekeepingOperations(Protocol):
+    """What may be asked of housekeeping. All raise StoreUnavailable."""
+
+    @property
+    def backups(self) -> BackupOperations: ...
+
+    async def view(self) -> dict[str, Any]:
+        """Return what is kept for how long, what was removed, and how large the store is."""
+        ...
+
+    async def begin(self, *, patience_s: float) -> bool:
+        """Have a round done now; return whether it was over within `patience_s`."""
+        ...
+
+    async def rehearse(self) -> dict[str, Any]:
+        """Return what a round would remove now."""
+        ...
+
+
 class Operations(Protocol):
     """The engine, as far as HTTP may use it: the store is for reading, and changes go through the methods."""
 
@@ -206,6 +237,9 @@ class Operations(Protocol):
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...
+
+    @property
+    def housekeeping(self) -> HousekeepingOperations: ...
 
     @property
     def foresight(self) -> Desk:

@@ -281,11 +281,18 @@ def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[
             "accepted": ledger.accepted,
             "ended": ledger.ended,
             "waiting": ledger.waiting,
+            "purged": ledger.purged,
             "missing": missing,
         },
         "broken": list(ledger.missing[:MOST_BROKEN_ROWS]),
         "triggers": [
-            {"trigger": one.trigger or None, "accepted": one.accepted, "ended": one.ended, "waiting": one.waiting}
+            {
+                "trigger": one.trigger or None,
+                "accepted": one.accepted,
+                "ended": one.ended,
+                "waiting": one.waiting,
+                "purged": one.purged,
+            }
             for one in ledger.triggers
         ],
         "checks": found,

@@ -13,6 +13,9 @@ from engine.events import Event, Outcome, Seen
 from engine.runs import Run
 from engine.store.changes import Entry, Join
 
+Admitted = tuple[Event, bytes]
+"""An event that was checked at the door, and its data as compact JSON."""
+
 
 class Draft(Struct):
     """What an event is to become, until it is durable: also what has to be undone where it does not."""

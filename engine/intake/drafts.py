@@ -16,16 +16,14 @@ from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.errors import ExpressionError, InvalidEvent
+from engine.errors import ExpressionError
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Draft
 from engine.intake.shaping import Shaping
-from engine.payload import encode_json
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.triggers import STARTING_GATES, Edge, Pause
-from engine.units import format_size
 
 TIMER_TYPE = f"{RESERVED_PREFIX}timer"
 
@@ -125,7 +123,6 @@ class Drafting:
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        max_data_bytes: int,
         ageing_s: float,
     ) -> None:  # fmt: skip
         self._starter = starter
@@ -134,19 +131,7 @@ class Drafting:
         self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
-        self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
-
-    def draft(self, event: Event) -> Draft:
-        """Return an empty draft; raise InvalidEvent where the event's data is too large."""
-        data = encode_json(event.data)
-        if len(data) > self._max_data_bytes:
-            raise InvalidEvent(
-                f"an event's data is at most {format_size(self._max_data_bytes)} of JSON, this is "
-                f"{format_size(len(data))}",
-                status=413,
-            )
-        return Draft(event=event, data=data)
 
     def decide(self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> None:
         """Decide what an event becomes at each trigger that it meets."""

@@ -198,6 +198,18 @@ _LIMITS = """
 alter table runs add column limit_key text;
 """
 
+_PURGED = """
+-- What was removed after its time, so that all that was ever accepted still adds up: see engine/store/purging.py.
+create table purged (
+    what text not null,
+    trigger text not null,
+    count integer not null,
+    last text not null,
+    before integer not null,
+    primary key (what, trigger)
+) strict, without rowid;
+"""
+
 _BOOTS = """
 -- The engines that have owned this store, and by whom each was succeeded; null for the one that owns it.
 create table boots (
@@ -212,6 +224,16 @@ create table boots (
 """
 
 MIGRATIONS: tuple[str, ...] = (
-    _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING, _LIMITS, _BOOTS,
-)  # fmt: skip
+    _INITIAL,
+    _MEMORY,
+    _IN_THE_WAY,
+    _BACKFILLS,
+    _HINDSIGHT,
+    _HELD,
+    _LANES,
+    _SHAPING,
+    _LIMITS,
+    _PURGED,
+    _BOOTS,
+)
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -18,9 +18,9 @@ from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import EngineError
 from engine.events import Accepted
 from engine.runs import ENDED, TRANSITIONS, RunState
-from engine.store import reads
 from engine.store.base import Result
 from engine.store.changes import Accept, Change, accept_of
+from engine.store.ledger import ledger as ledger_of
 from tests.dst.disk import Disk
 from tests.dst.plan import Plan
 from tests.dst.world import World
@@ -152,7 +152,7 @@ class Oracle:
 
     def see_ledger(self) -> None:
         """Add up the ledger as the engine itself does, and as it says it must be."""
-        ledger = reads.ledger(self.disk.reader)
+        ledger = ledger_of(self.disk.reader)
         for line in ledger.missing:
             self.find(f"ledger: {line}")
         if ledger.accepted != ledger.ended + ledger.waiting:

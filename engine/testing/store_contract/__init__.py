@@ -21,6 +21,7 @@ from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
 from engine.testing.store_contract.owning import OwningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
+from engine.testing.store_contract.purging import PurgingCases
 from engine.testing.store_contract.queueing import QueueingCases
 from engine.testing.store_contract.reading import ReadingCases
 
@@ -38,6 +39,7 @@ class StoreContract(
     MarkingCases,
     HindsightCases,
     OwningCases,
+    PurgingCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 
