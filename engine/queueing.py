@@ -163,7 +163,11 @@ class Queueing:
         line = Prospect(
             lengths=self._lengths, ahead=ahead, slots=self._dispatch.concurrency,
             going=[Going(run.job, (now - (run.started_at or now)).total_seconds()) for run in going],
-            limits={name: job.concurrency for name, job in jobs.items() if job.concurrency is not None},
+            limits={
+                name: job.concurrency
+                for name, job in jobs.items()
+                if job.concurrency is not None and job.concurrency_key is None
+            },
         )  # fmt: skip
         halted, first = self._pauses.engine is not None, sum(ahead.values()) + 1
         standing = []

@@ -80,10 +80,9 @@ def _rate(fields: Fields) -> float:
     if value is None:
         return _USUAL.rate_per_s
     try:
-        return parse_rate(value) if isinstance(value, str) else _USUAL.rate_per_s
-    except ValueError as error:
-        fields.fault("rate", f"rate {error}")
-        return _USUAL.rate_per_s
-    finally:
-        if not isinstance(value, str):
-            fields.fault("rate", 'rate must be text, such as "10/s"')
+        if isinstance(value, str):
+            return parse_rate(value)
+    except ValueError:
+        pass
+    fields.fault("rate", 'rate must be a rate, such as "10/s" or "90/m"')
+    return _USUAL.rate_per_s
