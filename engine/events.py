@@ -15,6 +15,17 @@ RESERVED_PREFIX = "engine."
 """Types that begin so are the engine's own and can't be sent from outside."""
 
 
+class Cause(Struct, frozen=True, kw_only=True):
+    """The run that caused an event, and the chain of runs, one caused by the other, that ends with it.
+
+    `hops` is how many these are, `via` the triggers of the last of them.
+    """
+
+    run: str
+    hops: int
+    via: tuple[str, ...]
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened.
 
@@ -30,7 +41,10 @@ class Event(Struct, frozen=True, kw_only=True):
     - `time`: when it happened, aware; None means when it was received.
     - `priority`: 0 to 9 as asked by the sender; clamped by the trigger's `priority_max`.
     - `http`: method, headers, query and remote of a request, for expressions; it is never stored.
-    - `id`, `source`, `received_at`: given by the engine; what a plugin puts there is replaced.
+    - `traceparent`: where the sender said so (https://www.w3.org/TR/trace-context/), for the engine to find by it the
+      run that caused the event; it is not stored.
+    - `id`, `source`, `received_at`, `cause`: given by the engine; what a plugin puts there is replaced.
+    - `input`: at a trigger on several sources, the name of the one by which it came; given by the engine.
     """
 
     type: str
@@ -40,9 +54,12 @@ class Event(Struct, frozen=True, kw_only=True):
     time: datetime | None = None
     priority: int | None = None
     http: Mapping[str, Any] | None = None
+    traceparent: str | None = None
     id: str = ""
     source: str = ""
     received_at: datetime = EPOCH
+    cause: Cause | None = None
+    input: str | None = None
 
 
 class EventOutcome(StrEnum):

@@ -16,6 +16,7 @@ import anyio
 from msgspec.structs import replace
 
 from engine import cancellation
+from engine.causing import CURRENT
 from engine.clock import Clock
 from engine.decide.rules import Rule
 from engine.decide.shaping import taken
@@ -29,6 +30,7 @@ from engine.payload import encode_json, survey
 from engine.plugin import Outcome
 from engine.processes import end_leftovers
 from engine.runlogs import RunLogs
+from engine.runnotes import RunNotes
 from engine.runs import Run, RunState
 from engine.shared import Shared
 from engine.triggers import Take
@@ -68,13 +70,14 @@ class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_first", "_logging", "_make_scope", "_note", "_run_logs", "_scope", "_shared", "attempt", "base", "clock",
-        "event", "events", "job", "log", "marks", "run_id", "scheduled_for", "trigger",
+        "_first", "_interrupted", "_logging", "_make_scope", "_note", "_notes", "_run_logs", "_scope", "_shared",
+        "attempt", "base", "clock", "event", "events", "job", "log", "marks", "run_id", "scheduled_for", "trigger",
     )  # fmt: skip
 
     def __init__(
         self, *, run: Run, event: Event, events: tuple[Event, ...], make_scope: Callable[[], Scope], base: Path,
-        clock: Clock, run_logs: RunLogs, shared: Shared, note: Callable[[int], None],
+        clock: Clock, run_logs: RunLogs, shared: Shared, note: Callable[[int], None], notes: RunNotes,
+        interrupted: Callable[[str], bool],
     ) -> None:  # fmt: skip
         self.run_id: str = run.id
         self.job: str = run.job
@@ -96,6 +99,8 @@ class Context:
         self._run_logs = run_logs
         self._shared = shared
         self._note = note
+        self._notes = notes
+        self._interrupted = interrupted
         self._logging = False
 
     @property
@@ -126,6 +131,17 @@ class Context:
             raise ValueError(f"{pid!r} is no process id of a run")
         self._note(pid)
 
+    @property
+    def interrupted(self) -> bool:
+        return self._interrupted(self.run_id)
+
+    @property
+    def noted(self) -> Any:
+        return self._notes.of(self.run_id, self.attempt)
+
+    async def note(self, value: Any) -> None:
+        await self._notes.note(self.run_id, self.attempt, value)
+
     async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         return await self._shared.get(key, make)
 
@@ -134,12 +150,14 @@ class Executor:
     """Executes attempts with the runners of the jobs.
 
     `retired` are triggers that were removed, but whose runs may still come. `secrets` are masked in reasons: what
-    raises often quotes the URL or the setting that it could not work with.
+    raises often quotes the URL or the setting that it could not work with. `interrupted` tells, by the id of a run,
+    whether its attempt is cancelled as the engine stops.
     """
 
     def __init__(
         self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared,
         retired: Mapping[str, Rule] = MappingProxyType({}), secrets: Collection[str] = (),
+        notes: RunNotes | None = None, interrupted: Callable[[str], bool] = lambda _: False,
     ) -> None:  # fmt: skip
         self._rules = rules
         self._retired = retired
@@ -147,6 +165,8 @@ class Executor:
         self._base = base
         self._run_logs = run_logs
         self._shared = shared
+        self._notes = notes or RunNotes()
+        self._interrupted = interrupted
         self._mask = Masker(secrets).mask
 
     async def prepare(self, jobs: Iterable[Job]) -> None:
@@ -179,13 +199,21 @@ class Executor:
         return outcome if reason == outcome.reason else replace(outcome, reason=reason)
 
     async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
+        # What its code hands in within this process comes from this run.
+        before = CURRENT.set(run)
+        try:
+            return await self._attempt(run, job, events, note)
+        finally:
+            CURRENT.reset(before)
+
+    async def _attempt(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
         try:
             event, merged, make_scope = self._merge(run, job, events)
         except ExpressionError as error:
             return Outcome.failed("data_error", f"failed: {error}")
         context = Context(
             run=run, event=event, events=merged, make_scope=make_scope, base=self._base, clock=self._clock,
-            run_logs=self._run_logs, shared=self._shared, note=note,
+            run_logs=self._run_logs, shared=self._shared, note=note, notes=self._notes, interrupted=self._interrupted,
         )  # fmt: skip
         if run.attempt > 1:
             await self._end_strays(run)
@@ -229,9 +257,13 @@ class Executor:
             return last, events, lambda: Scope(
                 {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,
                            "time": last.time, "received_at": last.received_at, "key": last.key,
-                           "priority": last.priority},
+                           "priority": last.priority, "input": last.input},
                  "data": {} if last.data is None else last.data, "now": self._clock.now(), **names}
             )  # fmt: skip
+        if rule.joining is not None and rule.joining.waits and events[-1].input is not None:
+            event = rule.joining.joined(events)
+            event = replace(event, data=rule.data_of(event))
+            return event, events, lambda: rule.scope(event, event.data).derive(now=self._clock.now())
         merged = tuple(
             event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events
         )

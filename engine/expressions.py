@@ -53,7 +53,7 @@ JOB_NAMES = frozenset({"event", "data", "job", "trigger", "now"})
 """What a job's templates and expressions see."""
 
 _MEMBERS: Mapping[str, frozenset[str]] = {
-    "event": frozenset({"id", "source", "type", "subject", "time", "received_at", "key", "priority"}),
+    "event": frozenset({"id", "source", "type", "subject", "time", "received_at", "key", "priority", "input"}),
     "trigger": frozenset({"name", "tags"}),
     "job": frozenset({"name", "tags"}),
     "http": frozenset({"method", "headers", "query", "remote"}),

@@ -70,7 +70,7 @@ class Failures:
 
     def __init__(
         self, clock: Clock, journal: Journal, rules: Mapping[str, Rule], pauses: Pausing,
-        announce: Callable[[Event, str], Awaitable[Any]],
+        announce: Callable[[Event], Awaitable[Any]],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._journal = journal
@@ -109,7 +109,7 @@ class Failures:
             self._look(run.trigger)
         else:
             del self._rows[run.trigger]
-        return replace(end, then=Accept(entries=(), memory=_memory(run.trigger, row)))
+        return replace(end, then=Accept(entries=(), memories=(_memory(run.trigger, row),)))
 
     def _after(self, run: Run, end: Finish | End) -> Row | None:
         """Return the count of a trigger after an end; None where that changes nothing."""
@@ -174,8 +174,9 @@ class Failures:
         if not any(pause.who == PAUSED_BY for pause in self._pauses.of(trigger)):
             await self._pauses.pause(PauseScope.TRIGGER, trigger, reason=reason, until=None, who=PAUSED_BY)
         data = {"trigger": trigger, "job": rule.job.name, "failures": row.count, "run": row.run, "reason": reason}
-        event = Event(type=EVENT_TYPE, subject=trigger, key=f"{trigger} {row.run}", data=data)
-        await self._announce(event, EVENT_SOURCE)
+        await self._announce(
+            Event(type=EVENT_TYPE, source=EVENT_SOURCE, subject=trigger, key=f"{trigger} {row.run}", data=data)
+        )
         now = self._rows.get(trigger)
         if now is not None and now.count >= row.count:  # else somebody has resumed it, or a run succeeded
             self._rows[trigger] = replace(now, paused=True)

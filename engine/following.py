@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.clock import rfc3339
-from engine.decide.rules import Rule
+from engine.decide.rules import Rule, one_each
 from engine.events import Event
 from engine.jobs import Job
 from engine.plugin import OUTCOMES, RunEnd, Source
@@ -49,26 +49,28 @@ class Followers:
         self._jobs = jobs
         self._by_source: dict[str, dict[str, Rule]] = {}
         for rule in rules.values():
-            self._by_source.setdefault(rule.trigger.source, {})[rule.trigger.name] = rule
+            for source, way in rule.by_source().items():
+                self._by_source.setdefault(source, {})[rule.trigger.name] = way
         self._known: dict[tuple[str, str, RunState], tuple[Rule, ...]] = {}
 
     def add(self, rule: Rule) -> None:
         """Take in a trigger: it follows the ends that are handed in from now on."""
-        source, on = rule.trigger.source, rule.trigger.on
-        self._by_source.setdefault(source, {})[rule.trigger.name] = rule
-        if isinstance(on, Source) and on.follows_runs and rule.trigger.works:
-            self._sources.setdefault(source, on)
+        for source, way in rule.by_source().items():
+            self._by_source.setdefault(source, {})[rule.trigger.name] = way
+        for source, on in rule.trigger.works_on:
+            if isinstance(on, Source) and on.follows_runs:
+                self._sources.setdefault(source, on)
         self.ask_anew()
 
     def remove(self, rule: Rule) -> None:
         """Forget a trigger, and its source where no other one on it works."""
-        source = rule.trigger.source
-        left = self._by_source[source]
-        del left[rule.trigger.name]
-        if not any(other.trigger.works for other in left.values()):
-            self._sources.pop(source, None)
-        if not left:
-            del self._by_source[source]
+        for source in rule.by_source():
+            left = self._by_source[source]
+            del left[rule.trigger.name]
+            if not any(other.trigger.works for other in left.values()):
+                self._sources.pop(source, None)
+            if not left:
+                del self._by_source[source]
         self.ask_anew()
 
     def ask_anew(self) -> None:
@@ -104,7 +106,7 @@ class Followers:
                 continue
             if follows:
                 found.extend(self._by_source.get(source_id, {}).values())
-        return tuple(sorted(found, key=lambda rule: rule.trigger.name))
+        return tuple(one_each(sorted(found, key=lambda rule: rule.trigger.name)))
 
 
 def end_event(run: Run, end: Finish | End, *, without_outputs: str | None = None) -> Event:

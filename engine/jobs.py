@@ -67,6 +67,20 @@ class RetryChange(Struct, frozen=True, kw_only=True):
         return replace(policy, **given)
 
 
+class Callback(Struct, frozen=True, kw_only=True):
+    """What is told of a job's runs to a URL of its own: `channel` is the way, `on` the ends that are told."""
+
+    channel: Any
+    on: frozenset[str]
+
+
+class Notify(Struct, frozen=True, kw_only=True):
+    """Which receivers are told of a job's runs, by name, and of which ends, or that it has recovered."""
+
+    to: tuple[str, ...]
+    on: frozenset[str]
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """A runner with its settings, and the limits under which it works.
 
@@ -85,6 +99,8 @@ class Job(Struct, frozen=True, kw_only=True):
     overlap: Overlap = Overlap.QUEUE
     pools: Mapping[str, int] = {}
     on_crash: OnCrash = OnCrash.RETRY
+    notify: Notify | None = None
+    callback: Callback | None = None
     description: str = ""
     tags: tuple[str, ...] = ()
     enabled: bool = True

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
+from engine.aftermath import Counting
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
@@ -20,15 +21,19 @@ from engine.conditions import ConditionDesk
 from engine.config import Config
 from engine.config.scalars import near
 from engine.decide.functions import text_of
+from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
+from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import RETRY_READ_S, Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
+from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
-from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, shown, title_of
+from engine.http.join_views import joins_view, settings_view
+from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, title_of
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -38,7 +43,7 @@ from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
-from engine.plugin import Handler, Settled, Timer
+from engine.plugin import Handler, Settled, Source
 from engine.pools import Pools
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
@@ -138,7 +143,8 @@ class Operations:
         changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
         chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
-        conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping,
+        conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
+        counting: Counting,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -165,9 +171,11 @@ class Operations:
         self._loop_watch = loop_watch
         self.foresight = foresight
         self.conditions = conditions
+        self.counting = counting
         self.pools = pools
         self._lease = lease
         self.housekeeping = housekeeping
+        self.guards = guards
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -178,12 +186,13 @@ class Operations:
 
     async def fire(
         self, trigger: str, *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],
-        request_id: str | None,
+        request_id: str | None, traceparent: str | None = None,
     ) -> Accepted:  # fmt: skip
         self._rule(trigger)
         return await self._intake.fire(
-            trigger, data=data, reason=reason, priority=priority, bypass=bypass, request_id=request_id
-        )
+            trigger, data=data, reason=reason, priority=priority, bypass=bypass, request_id=request_id,
+            traceparent=traceparent,
+        )  # fmt: skip
 
     def test(self, trigger: str, event: Event) -> Rehearsed:
         self._rule(trigger)
@@ -216,6 +225,7 @@ class Operations:
             "backfills": self.backfills.status(),
             "queue": self.queue.status(),
             "conditions": self.conditions.summary(),
+            **self.guards.status(),
             "loop": self._loop_watch.view(),
             "lease": self._lease.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
@@ -264,12 +274,15 @@ class Operations:
         self._intake.add(rule)
         if not trigger.works:
             return
-        if isinstance(trigger.on, Timer):
-            self._timers.add(trigger)
-        else:
-            self._sources.add(trigger.source, trigger.on)
+        for timer in timers_of(trigger):
+            if timer.works:
+                self._timers.add(timer)
+        for source, on in trigger.works_on:
+            if isinstance(on, Source):
+                self._sources.add(source, on)
         self._adaptation.add(trigger)
         self._chronicle.add(rule)
+        self.guards.add(rule)
 
     async def remove_trigger(self, name: str) -> None:
         """Remove a trigger: from now on no event meets it, and its timer is not due any more.
@@ -281,8 +294,9 @@ class Operations:
         """
         self._must_run()
         rule = self._rule(name)
+        cursors = [self._timers.remove(timer.name) for timer in timers_of(rule.trigger)]
         change = Accept(
-            entries=(), cursor=self._timers.remove(name), memory=self._pauses.forgetting(name),
+            entries=(), cursors=tuple(one for one in cursors if one is not None), memory=self._pauses.forgetting(name),
             spans=(*self._chronicle.leaving(name), *self._pauses.leaving(name)),
         )  # fmt: skip
         self._intake.remove(name)
@@ -295,18 +309,20 @@ class Operations:
         try:
             await stored
         finally:  # it is done, also where who asked is gone
-            over = None
+            over: list[anyio.Event | None] = []
             if stored.exception() is None:
                 self._pauses.forget(name)
                 self._adaptation.forget(name)
                 self._chronicle.forget(name)
-                if not self._intake.is_used(rule.trigger.source):
-                    over = self._sources.drop(rule.trigger.source)
+                self.guards.removed(rule)
+                unused = {source for source, _ in rule.trigger.feeds if not self._intake.is_used(source)}
+                over = [self._sources.drop(source) for source in unused]
             elif name not in self._rules:
                 self._retired.pop(name, None)
                 self._take_in(rule)
-        if over is not None:
-            await over.wait()
+        for ended in over:
+            if ended is not None:
+                await ended.wait()
         await self._forget_retired(name)
 
     async def _forget_retired(self, latest: str) -> None:
@@ -393,8 +409,14 @@ class Operations:
         return self._pauses.now(name)
 
     def next_at(self, name: str) -> datetime | None:
-        """Return a trigger's next due instant, where it has one."""
-        return self._timers.next_at(name)
+        """Return a trigger's next due instant, where it, or one of its inputs, has one."""
+        rule = self._rules.get(name)
+        timers = () if rule is None else timers_of(rule.trigger)
+        return min((at for timer in timers if (at := self._timers.next_at(timer.name)) is not None), default=None)
+
+    def open_joins(self, name: str) -> Sequence[JoinWindow]:
+        """Return the joins of a trigger that wait for inputs, as they began."""
+        return self._intake.open_joins(name)
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         """Return the due instants to come of a trigger; see `engine.decide.upcoming.upcoming`. Raises NotFound too."""
@@ -469,23 +491,29 @@ class Operations:
             "triggers": [
                 name
                 for name, rule in self._rules.items()
-                if rule.trigger.source == state.id or (named is not None and rule.trigger.shared == named)
+                if any(source == state.id for source, _ in rule.trigger.feeds)
+                or (named is not None and rule.trigger.shared == named)
             ],
             "shared": None if named is None else named.name,
             "description": "" if named is None else named.description,
             "tags": [] if named is None else list(named.tags),
+            "breaker": None if named is None else breaker_view(named.breaker),
+            **self.guards.source_view(state.id),
         }
 
     def _trouble(self, trigger: Trigger) -> dict[str, Any] | None:
         """Return what is wrong with the source or timer that a trigger is on, and since when."""
         if not trigger.works:
             return None
-        problem = self._timers.problems().get(trigger.name)
-        trouble = None if problem is None else Trouble(text=problem)
-        if (state := self._sources.state(trigger.source)) is not None:
-            trouble = state.trouble(self.clock)
-        if trouble is None:
+        problems = self._timers.problems()
+        troubles = [Trouble(text=problems[one.name]) for one in timers_of(trigger) if one.name in problems]
+        for source, _ in trigger.feeds:
+            state = self._sources.state(source)
+            if state is not None and (found := state.trouble(self.clock)) is not None:
+                troubles.append(found)
+        if not troubles:
             return None
+        trouble = troubles[0]
         since = None if trouble.since is None else rfc3339(trouble.since)
         return {"problem": self._mask(trouble.text), "since": since}
 
@@ -509,15 +537,19 @@ class Operations:
         rule = self._rule(name)
         trigger = rule.trigger
         source = self._sources.state(trigger.source)
-        next_at, pauses = self._timers.next_at(name), self._pauses.of(name)
+        next_at, pauses = self.next_at(name), self._pauses.of(name)
         pause = merged(pauses)
-        state, why = state_of(trigger, pause, completed=self._timers.why_completed(name), job=rule.job)
+        state, why = state_of(
+            trigger, pause, completed=self._timers.why_completed(name), job=rule.job,
+            quarantine=self.guards.quarantine_of(rule),
+        )  # fmt: skip
         return {
             "name": trigger.name,
             "job": trigger.job,
             "preset": trigger.preset,
             "on": _on(trigger, self.config.secrets),
             "source": trigger.source,
+            **joins_view(trigger, self._intake.open_joins(name), self.config.secrets),
             "state": state.value,
             "state_reason": why,
             "source_problem": self._trouble(trigger),
@@ -531,6 +563,7 @@ class Operations:
             "otherwise": otherwise_view(trigger),
             "priority": trigger.priority,
             **limits_view(trigger),
+            **self.guards.trigger_view(rule),
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,
@@ -564,6 +597,7 @@ class Operations:
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
             self.maintenance.check(),
             *self.housekeeping.checks(),
+            *self.guards.checks(),
         ]
         status = (
             "failing"
@@ -589,7 +623,12 @@ class Operations:
 
 
 def state_of(
-    trigger: Trigger, pause: Pause | None, *, completed: str | None, job: Job | None = None
+    trigger: Trigger,
+    pause: Pause | None,
+    *,
+    completed: str | None,
+    job: Job | None = None,
+    quarantine: str | None = None,
 ) -> tuple[TriggerState, str | None]:
     """Return where a trigger stands, and why it is not active. One whose job is disabled is, too."""
     why = why_disabled(trigger, job)
@@ -597,6 +636,8 @@ def state_of(
         return TriggerState.DISABLED, why
     if completed is not None:
         return TriggerState.COMPLETED, completed
+    if quarantine is not None:
+        return TriggerState.QUARANTINED, quarantine
     if pause is not None:
         return TriggerState.PAUSED, pause.said_of(trigger.name)
     return TriggerState.ACTIVE, None
@@ -606,9 +647,9 @@ def _on(trigger: Trigger, secrets: Collection[str]) -> dict[str, Any]:
     """Return a trigger's source as the configuration writes it; secrets are masked."""
     if trigger.shared is not None:
         return {SHARED_KEY: trigger.shared.name}
-    return {trigger.on.name: shown(trigger.on, secrets)}
+    return {trigger.on.name: settings_view(trigger, secrets)}
 
 
 def on_text(trigger: Trigger, secrets: Collection[str]) -> str:
     """Return what a trigger is on in one short line: one with another line has another schedule or source."""
-    return encode_json({trigger.on.name: shown(trigger.on, secrets)}).decode()
+    return encode_json({trigger.on.name: settings_view(trigger, secrets)}).decode()

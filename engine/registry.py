@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from engine.errors import PluginError
 from engine.ids import is_slug
-from engine.plugin import Condition, Plugin, Runner, Source, Timer
+from engine.plugin import Channel, Condition, Plugin, Runner, Source, Timer
 from engine.plugin.timers import TIMER_FIELDS
 
 GROUP = "engine.plugins"
@@ -31,13 +31,17 @@ GROUP = "engine.plugins"
 SHARED_KEY = "source"
 """`on.source` names a shared source, so no source or timer can have this name."""
 
-Kind = Literal["source", "timer", "runner", "condition", "unknown"]
+SEVERAL_KEYS = ("all", "any")
+"""`on.all` and `on.any` name several sources; nor can it have these."""
+
+Kind = Literal["source", "timer", "runner", "condition", "channel", "unknown"]
 
 _ABSTRACT: dict[Kind, tuple[type[Plugin], tuple[str, ...]]] = {
     "source": (Source, ("run",)),
     "timer": (Timer, ("next", "previous")),
     "runner": (Runner, ("run",)),
     "condition": (Condition, ("check",)),
+    "channel": (Channel, ("deliver",)),
 }
 
 _log = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ class Registry:
         self.timers: dict[str, type[Timer]] = {}
         self.runners: dict[str, type[Runner]] = {}
         self.conditions: dict[str, type[Condition]] = {}
+        self.channels: dict[str, type[Channel]] = {}
         self._entries: list[PluginEntry] = []
 
     @classmethod
@@ -104,6 +109,8 @@ class Registry:
             self.timers[name] = plugin
         elif issubclass(plugin, Condition):
             self.conditions[name] = plugin
+        elif issubclass(plugin, Channel):
+            self.channels[name] = plugin
         else:
             self.runners[name] = plugin
         self._entries.append(PluginEntry(kind=kind, name=name, cls=plugin, origin=origin, doc=_first_line(plugin)))
@@ -124,6 +131,8 @@ class Registry:
             return self.runners.get(name)
         if kind == "condition":
             return self.conditions.get(name)
+        if kind == "channel":
+            return self.channels.get(name)
         return self.sources.get(name) or self.timers.get(name)
 
     def _add_entry_point(self, point: importlib.metadata.EntryPoint, unloaded: dict[str, list[str]]) -> None:
@@ -192,18 +201,19 @@ def kind_of(plugin: type[Any] | None) -> Kind:
 def check_plugin(plugin: Any) -> Kind:
     """Return the kind of a plugin class; PluginError says what keeps it from being one."""
     if not inspect.isclass(plugin) or not issubclass(plugin, Plugin):
-        raise PluginError(f"{plugin!r:.80} is no plugin: it has to be a subclass of Source, Timer, Runner or Condition")
+        raise PluginError(
+            f"{plugin!r:.80} is no plugin: it has to be a subclass of Source, Timer, Runner, Condition or Channel"
+        )
     title, kind = _title(plugin), kind_of(plugin)
     if kind == "unknown":
-        kinds = "neither a Source nor a Timer nor a Runner nor a Condition"
+        kinds = "neither a Source nor a Timer nor a Runner nor a Condition nor a Channel"
         raise PluginError(f"{title} is {kinds}; derive it from one of them")
     name = getattr(plugin, "name", None)
     if not isinstance(name, str) or not is_slug(name):
         raise PluginError(f"{title} has no usable name; give it `name: ClassVar[str] = …`, as in `on.<name>`")
-    if kind in ("source", "timer") and name == SHARED_KEY:
-        raise PluginError(
-            f'{title} can\'t be called "{name}": `on.{name}` is for sources with a name; call it otherwise'
-        )
+    if kind in ("source", "timer") and name in (SHARED_KEY, *SEVERAL_KEYS):
+        what = "sources with a name" if name == SHARED_KEY else "several sources"
+        raise PluginError(f'{title} can\'t be called "{name}": `on.{name}` is for {what}; call it otherwise')
     missing = [
         method for method in _ABSTRACT[kind][1] if getattr(getattr(plugin, method), "__isabstractmethod__", False)
     ]
@@ -303,6 +313,7 @@ def _way_out(error: BaseException, folder: Path) -> str:
 def _kind_named(group: str) -> Kind:
     named: dict[str, Kind] = {
         "sources": "source", "timers": "timer", "runners": "runner", "conditions": "condition",
+        "channels": "channel",
     }  # fmt: skip
     return named.get(group, "unknown")
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.events import Cause
+
 
 class RunState(StrEnum):
     """Where a run stands. Who moves it there, and where a crash leaves it:
@@ -135,6 +137,7 @@ class Run(Struct, frozen=True, kw_only=True):
     - `event`: the latest event's id; `event_count` how many it is for; `event_bytes` of how much data in all, as far as
     that was counted while its window was open.
     - `scheduled_for`: the due instant of a timer.
+    - `cause`: that of its event, or of the one of its events that has the longest chain.
     - `process`, `process_started`: process id and kernel start time (clock ticks) of its process while it
     runs.
     - `boot`: the id of the engine process that runs it.
@@ -166,6 +169,7 @@ class Run(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     exit_code: int | None = None
     outputs: dict[str, Any] | None = None
+    cause: Cause | None = None
     process: int | None = None
     process_started: int | None = None
     boot: str | None = None

@@ -27,23 +27,28 @@ from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
+from engine.aftermath import Aftermath, Counting, Deliverer
 from engine.backfill import Backfills
 from engine.backlog import Backlog
+from engine.causing import Causes
 from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
+from engine.decide.joins import windows_of
 from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
-from engine.decide.shaping import Windows
+from engine.decide.schedule import owner_of, timers_of
 from engine.dispatch import Dispatch, Finished
 from engine.errors import ConfigError, EngineError, StoreDamaged
+from engine.events import Event
 from engine.execution import RUN_MARK, Executor
 from engine.failures import Failures
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
 from engine.gates import Gates
+from engine.guards import Guards
 from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
@@ -65,6 +70,7 @@ from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
+from engine.runnotes import RunNotes
 from engine.runs import ENDED, Run
 from engine.shaping import Shaper
 from engine.shared import Shared
@@ -249,7 +255,8 @@ class Runtime:
         await chronicle.begin()
         pauses = Pauses(clock, journal, rules)
         await pauses.load(store)
-        windows = Windows(await store.open_windows())
+        joins = {name: rule.joining for name, rule in rules.items() if rule.joining is not None and rule.joining.waits}
+        windows = windows_of(await store.open_windows(), await store.filled(), joins)
         marks = MarkKeeper(store)
         backlog = Backlog(high=config.engine.queue.high, low=config.engine.queue.low)
         backlog.load(await store.waiting())
@@ -257,9 +264,13 @@ class Runtime:
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         lease = Lease(store, self.boot)
         outcomes = Outcomes(clock)
+        notes = RunNotes(journal.submit)
+        await notes.load(store)
+        counting = Counting(clock=clock, store=store, submit=journal.submit)
+        await counting.load()
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
-            secrets=config.secrets,
+            secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -303,9 +314,7 @@ class Runtime:
             clock=clock, store=store, journal=journal, marks=marks,
             rule_of=lambda name: rules.get(name) or retired.get(name),
         )  # fmt: skip
-        failures = Failures(
-            clock, journal, rules, pauses, lambda event, source: intake.announce(event, source)
-        )  # fmt: skip
+        failures = Failures(clock, journal, rules, pauses, lambda event: intake.announce(event))
 
         def finish(run: Run, end: Finish | End) -> Awaitable[Any]:
             return intake.finish(run, failures.noting(run, end))
@@ -319,16 +328,36 @@ class Runtime:
         )  # fmt: skip
         pools.dispatch = dispatch
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
+        deliverer = Deliverer(
+            clock=clock, store=store, submit=journal.submit, jobs=dispatch.jobs, receivers=config.receivers,
+            base=config.base, secrets=config.secrets,
+        )  # fmt: skip
+        await deliverer.load()
+        aftermath = Aftermath(
+            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=counting,
+            secrets=config.secrets,
+        )  # fmt: skip
+        await aftermath.load(store)
         await shaper.catch_up()
         await marks.load()
         used = self._used_sources()
+
+        async def announce(event: Event, *, memory: Memory | None = None) -> Any:
+            return await intake.announce(event, memory=memory)
+
+        guards = Guards(
+            clock=clock, journal=journal, store=store, rules=rules, max_hops=config.engine.max_hops,
+            announce=announce,
+            held=lambda name: pauses.now(name) is not None or bool(maintenance.holding(name)),
+        )  # fmt: skip
+        await guards.load()
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources,
+            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
         )  # fmt: skip
         await failures.load(store)
         await self._settle(store, finish)
@@ -341,13 +370,15 @@ class Runtime:
             return await journal.submit(Accept(entries=(), cursors=tuple(cursors)))
 
         timers = Timers(
-            clock=clock, triggers=list(config.triggers.values()), emit=intake.accept_due, begin=begin,
-            look=store.cursor, paused=pauses.now,
+            clock=clock, triggers=[timer for one in config.triggers.values() for timer in timers_of(one)],
+            emit=intake.accept_due, begin=begin, look=store.cursor, paused=lambda timer: pauses.now(owner_of(timer)),
         )  # fmt: skip
 
         def pauses_changed(names: Collection[str] | None) -> None:
             dispatch.hold(pauses.engine is not None)
-            timers.look_again(names)
+            guards.look_again()
+            named = [rules[name].trigger for name in names or () if name in rules]
+            timers.look_again(None if names is None else [timer.name for one in named for timer in timers_of(one)])
             backfills.look_again()
             failures.pauses_changed(names)
 
@@ -387,13 +418,15 @@ class Runtime:
             pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
             housekeeping=housekeeping,
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
+            guards=guards,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
             pools=pools, lease=lease,
+            foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance, guards),
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
+            counting=counting,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if self._listen:
@@ -415,8 +448,11 @@ class Runtime:
                     inner.start_soon(pauses.run, name="pauses")
                     inner.start_soon(failures.run, name="failures")
                     inner.start_soon(conditions.run, name="conditions")
+                    inner.start_soon(guards.run, name="guards")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
+                    inner.start_soon(deliverer.run, name="deliveries")
+                    inner.start_soon(counting.run, name="counting")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
@@ -458,6 +494,7 @@ class Runtime:
                     outcomes.close()
                     loop_watch.stop()
                     lease.stop()
+                    await counting.end()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 
@@ -469,6 +506,7 @@ class Runtime:
         pauses: Pauses,
         timers: Timers,
         maintenance: Maintenance,
+        guards: Guards,
     ) -> Desk:
         def world() -> World:
             # With the intervals that are in force, where they are adapted.
@@ -478,7 +516,12 @@ class Runtime:
             }
             held = {name: pause for name in rules if (pause := pauses.now(name)) is not None}
             return World.of(
-                self.config, triggers=triggers, jobs=dict(jobs), pauses=held, maintenance=maintenance.foreseen()
+                self.config,
+                triggers=triggers,
+                jobs=dict(jobs),
+                pauses=held,
+                maintenance=maintenance.foreseen(),
+                quarantined=guards.quarantined(),
             )
 
         return Desk(
@@ -490,8 +533,9 @@ class Runtime:
         """Return each source that a trigger is on which works, once."""
         used: dict[str, Source] = {}
         for trigger in self.config.triggers.values():
-            if isinstance(trigger.on, Source) and trigger.works:
-                used.setdefault(trigger.source, trigger.on)
+            for source, on in trigger.works_on:
+                if isinstance(on, Source):
+                    used.setdefault(source, on)
         return list(used.items())
 
     async def _check_whole(self, store: SqliteStore, journal: Journal) -> None:

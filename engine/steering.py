@@ -19,6 +19,7 @@ import anyio
 from msgspec.structs import replace
 
 from engine.clock import Clock
+from engine.decide.joins import JOIN_WAITS
 from engine.decide.priority import effective
 from engine.decide.rules import Rule
 from engine.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
@@ -130,6 +131,8 @@ class Steering:
             self._must_wait(run)
             if run.state is RunState.HELD and run.code == HELD_BY_HAND:
                 return run
+            if run.code == JOIN_WAITS:
+                raise Conflict(f"run {run_id} waits for the inputs of its join: pause its trigger, or cancel it")
             step = self._step(RunState.HELD, code=HELD_BY_HAND, reason=f"held: {_said(who, reason)}")
             if await self._move(run, partial(self._journal.submit, Hold(run=run_id, step=step))):
                 return await self._read(run_id)

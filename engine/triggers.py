@@ -25,7 +25,7 @@ SHAPING = frozenset({"debounce", "batch", "throttle", "rate_limit", "dedupe"})
 STARTING_GATES = frozenset({"conditions", "maintenance"})
 """Those of them that are asked when a run is about to start; its trace keeps which it passes by."""
 
-GATES = SHAPING | {"pause"} | STARTING_GATES
+GATES = SHAPING | {"pause", "quarantine"} | STARTING_GATES
 """The gates that a manual fire may leave out."""
 
 
@@ -37,18 +37,34 @@ class TriggerState(StrEnum):
     DISABLED = "disabled"
     COMPLETED = "completed"
     """Its timer has no further due instant."""
+    QUARANTINED = "quarantined"
+    """Too many events came to it, or from its source: nothing runs until it is released."""
+
+
+MAX_HOPS = 16
+"""How long the chain of runs may be that caused an event, where nothing else is said."""
+
+
+class Breaker(Struct, frozen=True, kw_only=True):
+    """Where more than `limit` events come within `per_s` seconds, nothing runs until somebody releases it."""
+
+    limit: int
+    per_s: float
 
 
 class SharedSource(Struct, frozen=True, kw_only=True):
     """A source or timer with a name, for several triggers.
 
     `id` is that of the source, under which its keys and cursor are kept; None for a timer, of which each trigger
-    has its own.
+    has its own. `breaker` counts its events, whatever triggers they meet, and one is
+    expected every `expect_s`.
     """
 
     name: str
     id: str | None
     on: Any
+    breaker: Breaker | None = None
+    expect_s: float | None = None
     description: str = ""
     tags: tuple[str, ...] = ()
     enabled: bool = True
@@ -169,6 +185,57 @@ class Batch(Struct, frozen=True, kw_only=True):
     key: str | Judge | None = None
 
 
+class Use(StrEnum):
+    """Which of the events that come by an input a join uses: the last of them, the first, or all."""
+
+    LAST = "last"
+    FIRST = "first"
+    ALL = "all"
+
+
+class Reset(StrEnum):
+    """What ends a join: that all of its inputs have come, or that its window is over."""
+
+    COMPLETE = "complete"
+    WINDOW = "window"
+
+
+class Join(Struct, frozen=True, kw_only=True):
+    """One run for an event of each input of a trigger.
+
+    A join begins with the first event and waits `window_s` for the others; what is incomplete then is not run. Events
+    with different values of `key`, a CEL expression or a function, are joined apart. At most `max_open` joins of a
+    trigger wait at once, each of at most `max_events` events.
+    """
+
+    window_s: float
+    reset: Reset = Reset.COMPLETE
+    key: str | Judge | None = None
+    max_open: int = 1_000
+    max_events: int = 1_000
+
+
+class Input(Struct, frozen=True, kw_only=True):
+    """One of several sources of a trigger, by a name.
+
+    `source`, `on`, `schedule` and `shared` are as those of a trigger that has one source alone; `filter` says which of
+    its events come by this input, `use` which of those a join uses.
+    """
+
+    name: str
+    source: str
+    on: Any
+    schedule: Any = None
+    shared: SharedSource | None = None
+    filter: str | Judge | None = None
+    use: Use = Use.LAST
+
+    @property
+    def works(self) -> bool:
+        """Whether its source is enabled, where that is one with a name."""
+        return self.shared is None or self.shared.enabled
+
+
 class Rate(Struct, frozen=True, kw_only=True):
     """`limit` in `per_s` seconds, with `burst` at once after a rest, for each value of `key`."""
 
@@ -259,7 +326,12 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `schedule`: for one on a timer, when it comes due: an `engine.decide.schedule.Schedule`; see `schedule_of` there.
     - `misfire`: for one on a timer, what becomes of due instants that it could not run in time.
     - `shared`: the source that it names, where it does not have one of its own; it then works only while that does.
+    - `inputs`: where it is on several sources, each of them; `source` and `on` then only say so. `join`: it is run when
+    all of them have come; None: for each event.
     - `preset`: the preset that it names; all that it has from there stands in the other fields.
+    - `breaker`: how many events may come before it is in quarantine; see docs/guards.md. None: any number.
+    - `max_hops`: how long the chain of runs may be that caused an event; None: as the engine says.
+    - `expect_s`: where no event comes for so long, people are told; None: they are not.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `dedupe`, `rate_limit`, `debounce` or `batch`, `throttle`: how its events are shaped, in this order; see
       docs/shaping.md. A throttle lets runs wait, a rate limit drops events.
@@ -283,7 +355,12 @@ class Trigger(Struct, frozen=True, kw_only=True):
     schedule: Any = None
     misfire: Misfire = MISFIRE
     shared: SharedSource | None = None
+    inputs: tuple[Input, ...] = ()
+    join: Join | None = None
     preset: str | None = None
+    breaker: Breaker | None = None
+    max_hops: int | None = None
+    expect_s: float | None = None
     filter: str | Judge | None = None
     dedupe: Dedupe | None = None
     rate_limit: Rate | None = None
@@ -314,9 +391,25 @@ class Trigger(Struct, frozen=True, kw_only=True):
             return "is disabled"
         if self.shared is not None and not self.shared.enabled:
             return f"is disabled, as its source {self.shared.name} is"
+        off = [one for one in self.inputs if not one.works]
+        if off and (self.join is not None or len(off) == len(self.inputs)):
+            names = ", ".join(dict.fromkeys(one.shared.name for one in off if one.shared is not None))
+            return f"is disabled, as its source {names} is"
         return None
 
     @property
     def works(self) -> bool:
         """Whether it is enabled, and so is its source."""
         return self.why_disabled() is None
+
+    @property
+    def feeds(self) -> tuple[tuple[str, Any], ...]:
+        """The id and settings of each source or timer by which its events come, whether it works or not."""
+        return tuple((one.source, one.on) for one in self.inputs) or ((self.source, self.on),)
+
+    @property
+    def works_on(self) -> tuple[tuple[str, Any], ...]:
+        """Those of its `feeds` that have to work for it."""
+        if not self.works:
+            return ()
+        return tuple((one.source, one.on) for one in self.inputs if one.works) or ((self.source, self.on),)

@@ -1,8 +1,9 @@
-"""Durations, sizes and rates as people write them."""
+"""Durations, sizes and rates as people write them, and names as sentences list them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
@@ -114,3 +115,8 @@ def parse_rate(text: str) -> float:
     if match is None or not float(match[1]):
         raise ValueError('is no rate such as "10/s", "90/m" or "5/h"')
     return float(match[1]) / _UNIT_S[match[2]]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: `sales, stock and prices`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

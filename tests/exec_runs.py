@@ -59,6 +59,8 @@ class Context:
 
     held: Shared = field(default_factory=Shared)
     marks: Mapping[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    noted: Any = None
 
     def __post_init__(self) -> None:
         self.marks = {"ENGINE_RUN_ID": self.run_id, "TEST_BOOT": "boot-1"}
@@ -71,6 +73,9 @@ class Context:
 
     def process_started(self, pid: int) -> None:
         self.started.append(pid)
+
+    async def note(self, value: Any) -> None:
+        self.noted = value
 
     async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         return await self.held.get(key, make)

@@ -14,9 +14,12 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.decide.breakers import Quarantine, Released
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
@@ -48,6 +51,7 @@ from engine.store.base import (
     OldRun,
     Purged,
     QueuePlace,
+    Receipts,
     Result,
     RunFilter,
     Store,
@@ -57,6 +61,7 @@ from engine.store.base import (
     TriggerStats,
 )
 from engine.store.changes import Change
+from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
@@ -81,6 +86,16 @@ class Program(Runner, frozen=True, kw_only=True):
         return Ending.succeeded("it did nothing")
 
 
+class FakeCounting:
+    """Statistics of three runs."""
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        tally = Tally()
+        for state, seconds in ((RunState.SUCCEEDED, 1.0), (RunState.TIMED_OUT, 9.0), (RunState.SKIPPED, None)):
+            tally.add(state, seconds)
+        return sum_up([tally], AT - over, AT)
+
+
 class FakeStore(Store):
     """A store that reads from dictionaries."""
 
@@ -90,6 +105,7 @@ class FakeStore(Store):
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
         self.noted: list[Span] = []
+        self.told: list[Delivery] = []
         self.gone = Purged()
         self.purging = False
         self.fault: EngineError | Exception | None = None
@@ -103,6 +119,46 @@ class FakeStore(Store):
 
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         raise AssertionError("HTTP changes nothing by itself")
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        return next((one for one in self.told if one.id == delivery_id), None)
+
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        found = [
+            one
+            for one in self.told
+            if which.run in (None, one.run)
+            and which.target in (None, one.target)
+            and which.state in (None, one.state)
+            and (before is None or one.id < before)
+        ]
+        return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        return []
+
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        return []
+
+    async def waiting_deliveries(self) -> dict[str, int]:
+        return {}
+
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        return False
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        return []
+
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return []
+
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return None
+
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        return []
 
     async def find_event(self, source: str, key: str) -> Accepted | None:
         return None
@@ -236,6 +292,9 @@ class FakeStore(Store):
     async def open_windows(self) -> list[Run]:
         return []
 
+    async def filled(self) -> list[Filled]:
+        return []
+
     async def expiring(self, *, limit: int) -> list[Run]:
         return []
 
@@ -265,6 +324,9 @@ class FakeStore(Store):
 
     async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
         return {}
+
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        return []
 
     async def counts(self) -> dict[RunState, int]:
         return {}
@@ -330,6 +392,25 @@ def an_adaptive_view() -> dict[str, Any]:
     }  # fmt: skip
 
 
+class FakeGuards:
+    """Releases what a test put into quarantine."""
+
+    def __init__(self) -> None:
+        self.quarantines: dict[tuple[str, str], Quarantine] = {}
+        self.asked: list[tuple[tuple[str, str], str, str]] = []
+
+    async def release_trigger(self, name: str, *, who: str = "", reason: str = "") -> Released | None:
+        return self._release(("trigger", name), who, reason)
+
+    async def release_source(self, source_id: str, *, who: str = "", reason: str = "") -> Released | None:
+        return self._release(("source", source_id), who, reason)
+
+    def _release(self, place: tuple[str, str], who: str, reason: str) -> Released | None:
+        self.asked.append((place, who, reason))
+        found = self.quarantines.pop(place, None)
+        return None if found is None else Released(quarantine=found, at=AT, triggers=("nightly",))
+
+
 class FakeOperations:
     """An engine that accepts everything, and remembers what it was asked for."""
 
@@ -372,6 +453,7 @@ class FakeOperations:
             clock=self.clock, journal=Journal(self.memory, self.clock), store=self.memory,
             run_logs=RunLogs(base / "data" / "logs"), logs=base / "data" / "logs", settings=self.config.store,
         )  # fmt: skip
+        self.guards = FakeGuards()
 
     @property
     def foresight(self) -> Desk:
@@ -402,6 +484,10 @@ class FakeOperations:
         )  # fmt: skip
         return Rehearsed(event=event, outcome=outcome, data=event.data)
 
+    @property
+    def counting(self) -> FakeCounting:
+        return FakeCounting()
+
     def replayable(self, stored: StoredEvent, trigger: str | None) -> list[str]:
         return [one.trigger for one in stored.outcomes if one.trigger is not None and trigger in (None, one.trigger)]
 
@@ -428,6 +514,7 @@ class FakeOperations:
         priority: int | None,
         bypass: frozenset[str],
         request_id: str | None,
+        traceparent: str | None = None,
     ) -> Accepted:
         if self.fault is not None:
             raise self.fault
@@ -439,10 +526,25 @@ class FakeOperations:
                 "priority": priority,
                 "bypass": bypass,
                 "request_id": request_id,
+                "traceparent": traceparent,
             }
         )
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
         return Accepted(event=run.event, runs=(run.id,))
+
+    def add_delivery(self, run: Run, **fields: Any) -> Delivery:
+        """Store that somebody is told of a run."""
+        message = {
+            "type": "engine.run.failed",
+            "title": "import failed",
+            "text": "exit 1",
+            "mood": "failure",
+            "data": {},
+        }
+        given = {"id": new_id(), "target": "notify:ops", "event": "failed", "created_at": AT, "message": message}
+        made = Delivery(run=run.id, job=run.job, **{**given, **fields})
+        self.memory.told.append(made)
+        return made
 
     def add_run(
         self, *, state: RunState = RunState.RUNNING, events: int = 1, data: Any = None, reason: str = "exit 0"
@@ -567,6 +669,7 @@ class FakeOperations:
                 "problem": None,
                 "warning": None,
                 "triggers": ["nightly"],
+                "shared": None,
             },
             "last_event_at": "2026-11-22T02:00:00Z",
         }

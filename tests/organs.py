@@ -18,14 +18,17 @@ from typing import Any, TypeVar
 import anyio
 
 from engine.backlog import DEFAULT_HIGH, Backlog
+from engine.causing import Causes
 from engine.decide.attempts import AttemptEnd
 from engine.decide.gates import Gate
+from engine.decide.joins import windows_of
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
 from engine.events import Accepted, Event
 from engine.following import Followers
 from engine.gates import Gates
+from engine.guards import Guards
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
@@ -34,11 +37,11 @@ from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
 from engine.runs import Lane, Run, Step
 from engine.shaping import Shaper
 from engine.store.base import Result
-from engine.store.changes import Change
+from engine.store.changes import Change, Memory
 from engine.store.connection import Connection, translate
 from engine.store.sqlite import SqliteStore
 from engine.testing import VirtualClock
-from engine.triggers import Trigger
+from engine.triggers import MAX_HOPS, Trigger
 
 T = TypeVar("T")
 
@@ -208,6 +211,7 @@ class Bench:
         self.dispatch: Dispatch
         self.shaper: Shaper
         self.intake: Intake
+        self.guards: Guards
         self.changed: list[str] = []
         self.ends: list[tuple[str, Step]] = []
         self.hears_ends: Callable[[Run, AttemptEnd], None] | None = None
@@ -282,6 +286,8 @@ async def bench(
     boot: str = "boot-1",
     most_marks: int = 1000,
     gates: Sequence[Gate] = (),
+    held: Callable[[str], bool] = lambda name: False,
+    max_hops: int = MAX_HOPS,
 ) -> AsyncIterator[Bench]:
     """Run a small engine on the store at `path`, which may hold what an earlier one left."""
     clock = clock or VirtualClock()
@@ -294,7 +300,8 @@ async def bench(
     rules = {each.name: Rule(each, known[each.job]) for each in given}
     made = Bench(clock=clock, store=store, script=script)
     made.journal = Journal(store, clock)
-    made.windows = Windows(await store.open_windows())
+    joins = {name: rule.joining for name, rule in rules.items() if rule.joining is not None and rule.joining.waits}
+    made.windows = windows_of(await store.open_windows(), await store.filled(), joins)
     marks = MarkKeeper(store, most=most_marks)
     made.shaper = Shaper(clock=clock, store=store, journal=made.journal, marks=marks, rule_of=rules.get)
     made.backlog = Backlog(high=high, low=low)
@@ -310,10 +317,18 @@ async def bench(
         limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
         reserve=reserve, pools=pools, backlog=made.backlog, shaper=made.shaper,
     )  # fmt: skip
+
+    async def announce(event: Event, *, memory: Memory | None = None) -> Accepted:
+        return await made.intake.announce(event, memory=memory)
+
+    made.guards = Guards(
+        clock=clock, journal=made.journal, store=store, rules=rules, max_hops=max_hops, announce=announce, held=held
+    )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
         max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources, backlog=made.backlog,
+        guarding=made.guards.guarding, causes=Causes(store),
     )  # fmt: skip
 
     async def write() -> None:
@@ -328,7 +343,9 @@ async def bench(
             try:
                 await made.shaper.catch_up()
                 await marks.load()
+                await made.guards.load()
                 if dispatching:
+                    group.start_soon(made.guards.run)
                     await group.start(made.dispatch.run)
                     group.start_soon(made.shaper.run)
                 await made.settle()

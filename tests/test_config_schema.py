@@ -109,7 +109,7 @@ def test_a_table_that_names_a_preset_needs_nothing_and_its_source_only_says_what
 def test_plugins_stand_in_the_schema_with_their_main_field() -> None:
     whole = schema(registry())
     on = whole["$defs"]["TriggerTable"]["else"]["properties"]["on"]
-    assert on["properties"].keys() == {"hook", "table", "tick", "source"}
+    assert on["properties"].keys() == {"hook", "table", "tick", "source", "all", "any"}
     assert on["properties"]["source"]["anyOf"][0] == {"$ref": "#/$defs/Shared"}
     choices = whole["$defs"]["SourceTable"]["oneOf"]
     assert [choice["required"] for choice in choices] == [["hook"], ["table"], ["tick"]]

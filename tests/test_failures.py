@@ -63,9 +63,7 @@ async def kitchen(path: Path, *, pause_after: int | None = 3, working: bool = Tr
         rules = desk.intake._rules
         pauses = Pauses(desk.clock, desk.journal, rules)
         await pauses.load(desk.store)
-        failures = Failures(
-            desk.clock, desk.journal, rules, pauses, lambda one, source: desk.intake.announce(one, source)
-        )
+        failures = Failures(desk.clock, desk.journal, rules, pauses, lambda one: desk.intake.announce(one))
         pauses.on_change = failures.pauses_changed
         await failures.load(desk.store)
         desk.dispatch._finish = lambda run, end: desk.intake.finish(run, failures.noting(run, end))
@@ -142,7 +140,7 @@ async def test_an_engine_that_dies_before_it_has_paused_does_so_at_the_next_star
 async def test_one_that_dies_between_the_pause_and_its_event_tells_of_it_at_the_next_start(tmp_path: Path) -> None:
     async with kitchen(tmp_path) as made:
 
-        async def away(one: Event, source: str) -> None:
+        async def away(one: Event) -> None:
             raise StoreUnavailable("away")
 
         made.failures._announce = away

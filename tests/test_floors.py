@@ -5,7 +5,7 @@ The table is that of the house. Imports for types alone and within functions cou
 `queue` and `lanes` stand among the ground services: they are windows over the store, which decide nothing and which
 `dispatch` takes runs from; so does `overlaps`, by which `dispatch` knows what is open, and `gates`, by which it
 knows what may start. So no organ needs to know another. So do `marks`, what is known of those in the store, and
-`following`, which knows who is on the end of which run.
+`following`, which knows who is on the end of which run, and `causing`, which knows what caused an event.
 `foresight` stands beside the configuration: it computes what would happen, and knows no organ.
 """
 
@@ -24,19 +24,22 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans"}),
+    frozenset(
+        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans", "deliveries",
+         "tallies"}
+    ),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
-        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks"}
+        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
+         "shared", "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "causing"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
-        {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "pools",
-         "failures", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
-         "maintenance"}
+        {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
+         "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
+         "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
-    frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""
@@ -49,7 +52,9 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SHARED_BY_PLUGINS = frozenset({"outgoing", "watching", "querying"})
 """Rooms of `plugins` that hold no plugin: all kinds may use them, and they use no kind."""
 
-NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing|watching|querying)\b")
+NAMES_A_PLUGIN_MODULE = re.compile(
+    r"plugins\.(timers|sources|runners|conditions|channels|outgoing|watching|querying)\b"
+)
 
 
 def modules_of(package: str) -> dict[str, Path]:

@@ -301,10 +301,10 @@ async def test_the_disk_is_looked_at_more_often_where_little_is_left(
     monkeypatch.setattr(room_module.Room, "_measure", measure)
     async with at_home(tmp_path) as home, anyio.create_task_group() as group:
         group.start_soon(home.keeping.room.run)
-        await home.clock.advance(31)
+        await home.clock.advance(121)
         assert len(looks) == 2
         free[0] = 100 * 2**20
-        await home.clock.advance(15)
+        await home.clock.advance(60)
         looks.clear()
         await home.clock.advance(15)
         assert len(looks) >= 29

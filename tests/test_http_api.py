@@ -110,9 +110,10 @@ async def test_every_path_answers_options_head_and_405(
         await operations.maintenance.define("nightly", {"days": ["sunday"]}, who="")
     if "/backfills/" in pattern:
         one = (await operations.backfills.begin(A_DAY)).backfill.id
-    name = "import" if "/jobs/" in pattern else "warehouse-up" if "/conditions/" in pattern else "nightly"
-    if "/pools/" in pattern:
-        name = "warehouse"
+    if "/deliveries/" in pattern:
+        one = operations.add_delivery(run).id
+    names = {"/jobs/": "import", "/conditions/": "warehouse-up", "/pools/": "warehouse"}
+    name = next((name for part, name in names.items() if part in pattern), "nightly")
     path = pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
     methods = {route.method for route in ROUTES if route.pattern == pattern}
     options = await client.ask("OPTIONS", path)
@@ -337,7 +338,7 @@ async def test_a_plain_event_is_heard(operations: FakeOperations, client: Client
     shown = await client.ask("GET", got.headers["Location"])
     assert shown.json["time"] == "2026-11-21T08:30:00Z"
     assert shown.json["outcomes"][0]["outcome"] == "unmatched"
-    assert set(shown.json) == set("id source type subject time received_at key data priority outcomes".split())
+    assert set(shown.json) == set("id source type subject time received_at key data priority cause outcomes".split())
 
 
 async def test_the_idempotency_key_is_the_key_of_an_event_without_one(

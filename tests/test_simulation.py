@@ -25,7 +25,7 @@ from engine.runs import Run
 from engine.store.base import RunFilter
 from engine.testing import VirtualClock
 from engine.testing.clock import START
-from engine.triggers import CatchUp, Debounce, Misfire, Pause, PauseScope, Trigger
+from engine.triggers import Breaker, CatchUp, Debounce, Misfire, Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from plugins.timers.interval import Interval
 from tests.organs import job, trigger
@@ -472,3 +472,33 @@ def test_a_window_that_opens_and_closes_while_the_engine_is_down_drops_nothing()
     known = world([job()], [timed(on=Every(seconds=2050.0))], maintenance=(held, drop))
     _, items = foresee(known, 4000, start=at(1), downtimes=(Downtime(start=at(2100), end=at(2350)),))
     assert rows(items, "state", "started_at") == [("succeeded", stamp(2400))]
+
+
+class Again(After, frozen=True, kw_only=True):
+    """On the ends of all runs."""
+
+    def follows(self, end: RunEnd) -> bool:
+        return True
+
+
+def test_what_a_breaker_holds_back_does_not_run_until_the_end() -> None:
+    known = world([job()], [timed(on=Every(seconds=10.0), breaker=Breaker(limit=3, per_s=60.0))])
+    view, items = foresee(known, 100)
+    (told,) = view["triggers"]
+    assert (told["runs"], told["quarantined"]) == (3, told["due"] - 3)
+    assert "as more than 3 events came in 1m" in next(one["reason"] for one in items if one["state"] == "quarantined")
+
+
+def test_what_is_in_quarantine_now_is_so_for_the_whole_time() -> None:
+    known = world([job()], [timed(on=Every(seconds=10.0))])
+    (told,) = foresee(replace(known, quarantined={"nightly": "it is ill"}), 100)[0]["triggers"]
+    assert (told["name"], told["runs"], told["quarantined"]) == ("nightly", 0, told["due"])
+
+
+def test_a_loop_is_cut_as_the_engine_cuts_it() -> None:
+    on = Again()
+    rules = [timed(on=Every(seconds=1000.0)), trigger("again", on=on, source="ends", max_hops=4)]
+    view, _ = foresee(world([job()], rules), 1500, durations={"bake": 1.0})
+    told = {one["name"]: one for one in view["triggers"]}
+    starts = told[next(name for name in told if name != "again")]["runs"]
+    assert (told["again"]["runs"], told["again"]["rejected"]) == (4 * starts, starts)

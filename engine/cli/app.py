@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import pausing, queueing, rehearsing
+from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
@@ -17,11 +17,13 @@ from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
+from engine.cli.joins import say_joins
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.pools import pools
 from engine.cli.presets import presets
+from engine.cli.releasing import release
 from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
@@ -221,7 +223,7 @@ def triggers(
     token: Token = None,
 ) -> None:
     """List the triggers."""
-    from engine.cli.why import trouble_of
+    from engine.cli.why import guards_of, trouble_of
 
     session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("triggers", limit=1000)
@@ -241,6 +243,10 @@ def triggers(
     for one in found["items"]:
         if (trouble := trouble_of(one)) is not None:
             say(f"{one['name']}: {trouble}")
+    for line in dict.fromkeys(line for one in found["items"] for line in guards_of(one)):
+        say(f"{line[:1].upper()}{line[1:]}")
+    for one in found["items"]:
+        say_joins(one)
     for line in dict.fromkeys(line for one in found["items"] for line in pausing.sentences(one.get("pauses", ()))):
         say(f"{line[:1].upper()}{line[1:]}")
     for line in dict.fromkeys(line for one in found["items"] for line in sentences_of_windows(one["maintenance"])):
@@ -299,18 +305,22 @@ def run(
             value = local(value)
         if isinstance(value, dict):
             value = json.dumps(value, ensure_ascii=False)
-        if value is not None and name not in ("trace", "attempts", "events"):
+        if value is not None and name not in ("trace", "attempts", "events", "deliveries"):
             say(f"{name:14} {value}")
     say(f"{'events':14} {' '.join(found['events'])}")
     for step in found["trace"]:
         say(f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]")
+    for line in telling.sentences(found.get("deliveries", ())):
+        say(f"  {line}")
 
 
+app.command()(telling.deliveries)
+app.command()(telling.stats)
 app.command()(queueing.queue)
 app.command()(queueing.flush)
 app.command()(queueing.cancel)
 app.command()(queueing.hold)
-app.command()(queueing.release)
+app.command()(release)
 app.command()(queueing.priority)
 app.command()(retry)
 
@@ -408,6 +418,8 @@ def sources(
             if value is not None:
                 say(f"{field:16} {' '.join(value) if isinstance(value, list) else value}")
         return
+    from engine.cli.why import guards_of
+
     found = session.client().get("sources", limit=1000)
     if session.json:
         say_json(found)
@@ -421,7 +433,7 @@ def sources(
             [
                 one["title"], one["state"], ", ".join(one["triggers"]) or None, one["events"], one["duplicates"],
                 one["rejected"] + _refused(one), one["restarts"], local(one["last_event_at"]),
-                one["problem"] or one["warning"],
+                one["problem"] or next(guards_of(one), None) or one["warning"],
             ]
             for one in found["items"]
         ],

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from engine.cli.failures import USAGE, CommandFailed, Gone, NoEngine, NotThere
+from engine.ids import is_id
 
 TIMEOUT_S = 60.0
 API = "/api/v1"
+_TRACEPARENT = re.compile(r"[0-9a-f-]{55,128}\Z")
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -101,7 +105,7 @@ class Client:
         except UnicodeEncodeError:
             raise CommandFailed(f"the token from {self._origin} is no token", USAGE) from None
         try:
-            connection.request(method, self._base + path, body, {**headers, **authorization})
+            connection.request(method, self._base + path, body, {**_origin(), **headers, **authorization})
         except ValueError:  # it would echo the header, and the token with it
             raise CommandFailed(f"the token from {self._origin} is no token", USAGE) from None
         answer = connection.getresponse()
@@ -125,6 +129,14 @@ class Client:
         if len(errors) > 1 or problem.get("code") == "invalid_config":
             detail = "\n".join(_told(error) for error in errors)
         return CommandFailed(detail, USAGE if status in (400, 422) else 1)
+
+
+def _origin() -> dict[str, str]:
+    """Return what tells the engine which of its runs asks, where a run's process does."""
+    traceparent, run = os.environ.get("TRACEPARENT", ""), os.environ.get("ENGINE_RUN_ID", "")
+    if _TRACEPARENT.match(traceparent):
+        return {"Traceparent": traceparent}
+    return {"Traceparent": f"00-{run.replace('-', '')}-{'1' * 16}-01"} if is_id(run) else {}
 
 
 def _path(parts: tuple[str, ...], query: Mapping[str, Any]) -> str:

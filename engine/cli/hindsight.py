@@ -193,7 +193,7 @@ def _folded(items: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 def _sort(one: dict[str, Any]) -> tuple[Any, ...]:
     if one["verdict"] == "succeeded" and one["late_s"] is None:
         return ("succeeded",)
-    if one["verdict"] in ("filtered", "joined", "unmatched", "rate_limited", "paused"):
+    if one["verdict"] in ("filtered", "joined", "unmatched", "rate_limited", "paused", "quarantined", "rejected"):
         return (one["verdict"], one["code"], one["reason"] if one["verdict"] != "joined" else "")
     return (one["at"],)
 

@@ -28,7 +28,7 @@ def housekeeping(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Remove now what was kept long enough; the engine does so every ten minutes by itself."""
+    """Remove now what was kept long enough; the engine does so every hour by itself."""
     if dry_run and show:
         raise CommandFailed("say either --dry-run or --show", USAGE)
     session = Session.of(ctx, config, as_json, url, token)

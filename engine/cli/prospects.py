@@ -23,11 +23,13 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _HOURS = "0     6     12    18    "
 _COLUMNS = (
     ("waited", "wait"), ("skipped", "skipped"), ("replaced", "replaced"), ("cancelled", "cancelled"),
-    ("missed", "missed"), ("paused", "paused"),
+    ("missed", "missed"), ("paused", "paused"), ("rejected", "rejected"), ("quarantined", "quarantined"),
     ("filtered", "filtered"), ("deduplicated", "repeated"), ("rate_limited", "too many"),
     ("timed_out", "time out"), ("interrupted", "interrupted"), ("unfinished", "unstarted"),
 )  # fmt: skip
-_NOT_RUN = ("skipped", "missed", "paused", "filtered", "deduplicated", "rate_limited", "unfinished")
+_NOT_RUN = (
+    "skipped", "missed", "paused", "rejected", "quarantined", "filtered", "deduplicated", "rate_limited", "unfinished",
+)  # fmt: skip
 _TITLES = {
     "waits": "Wait for a slot, or for maintenance",
     "interrupted": "Interrupted, as the engine stops",
@@ -37,6 +39,8 @@ _TITLES = {
     "cancelled": "Cancelled, as a maintenance window opens",
     "missed": "Missed",
     "paused": "Held off by a pause",
+    "rejected": "Rejected, as runs cause runs without end",
+    "quarantined": "Held back by a quarantine",
     "filtered": "Filtered out",
     "deduplicated": "Repeats, not run again",
     "rate_limited": "Dropped by a rate limit",

@@ -125,18 +125,10 @@ def hold(
     )  # fmt: skip
 
 
-def release(
-    ctx: typer.Context,
-    runs: RunIds,
-    reason: Reason = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
+def release_runs(session: Session, runs: list[str], reason: str | None) -> None:
     """Release runs that are held by hand: each has the place in the queue that it had."""
     _each(
-        Session.of(ctx, config, as_json, url, token), runs,
+        session, runs,
         lambda client, run_id: client.post("runs", run_id, "release", body=_body(reason), headers=claim()),
     )  # fmt: skip
 

@@ -129,6 +129,9 @@ def replay(
     ] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Received before this instant.")] = None,
     trigger: Annotated[str | None, typer.Option(help="Run them at this trigger alone.")] = None,
+    outcome: Annotated[
+        str | None, typer.Option(help="Only those that came to this at --trigger, such as quarantined.")
+    ] = None,
     rate: Annotated[str, typer.Option(help="So many events at most, such as 10/s or 90/m.")] = "10/s",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and run nothing.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded with each run.")] = None,
@@ -144,12 +147,12 @@ def replay(
     session = Session.of(ctx, config, as_json, url, token)
     if (event is None) == (start is None and end is None) or (start is None) != (end is None):
         raise CommandFailed("name one event, or a span with --from and --to", USAGE)
-    try:
-        per_s = parse_rate(rate)
-    except ValueError as error:
-        raise CommandFailed(f"--rate: {rate!r} {error}", USAGE) from None
+    per_s = rate_of(rate)
+    if outcome is not None and trigger is None:
+        raise CommandFailed("--outcome is that at a trigger: name it with --trigger", USAGE)
     named, client = request or uuid.uuid4().hex, session.client()
-    given = {key: value for key, value in (("trigger", trigger), ("reason", reason)) if value is not None}
+    told = (("trigger", trigger), ("reason", reason), ("outcome", outcome if event is None else None))
+    given = {key: value for key, value in told if value is not None}
     if event is not None:
         if dry_run:
             raise CommandFailed("--dry-run goes with a span; test tells of one event", USAGE)
@@ -157,7 +160,7 @@ def replay(
         say_json(answer) if session.json else say(f"Event {answer['event']} is a copy; runs: {_listed(answer['runs'])}")
         return
     asked = {**given, "from": start, "to": end, "dry_run": dry_run}
-    items = _replay_span(client, asked, named, math.inf if dry_run else per_s, quiet=session.json)
+    items = replay_span(client, asked, named, math.inf if dry_run else per_s, quiet=session.json)
     done = [item for item in items if item["skipped"] is None]
     if session.json:
         say_json({"request": named, "dry_run": dry_run, "items": items})
@@ -167,7 +170,15 @@ def replay(
     say(f"{says} {len(done)} {'event' if len(done) == 1 else 'events'}{left}")
 
 
-def _replay_span(
+def rate_of(text: str) -> float:
+    """Return how many a second a `--rate` allows; raise CommandFailed where it is none."""
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise CommandFailed(f"--rate: {text!r} {error}", USAGE) from None
+
+
+def replay_span(
     client: Client, asked: dict[str, Any], request: str, per_s: float, *, quiet: bool
 ) -> list[dict[str, Any]]:
     """Ask for as many events as a second, or the rate, allows; again and again until the span is through."""

@@ -40,6 +40,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
     lines += _next(runtime, triggers)
     lines += _paused(runtime)
     lines += _maintained(runtime)
+    lines += _guarded(runtime)
     lines += _to_try(triggers, here)
     lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
     if sys.stdout.isatty():
@@ -63,14 +64,14 @@ def _whereabouts(runtime: Runtime, config_files: Sequence[str]) -> Whereabouts:
 
 def _listening(triggers: Sequence[Trigger], here: Whereabouts, secrets: Collection[str]) -> list[str]:
     lines = [] if here.url is None else [f"{_INDENT}{here.url} for the API, webhooks and probes"]
-    by_source: dict[str, list[Trigger]] = {}
+    titles: dict[str, str] = {}
+    by_source: dict[str, dict[str, None]] = {}
     for trigger in triggers:
-        if isinstance(trigger.on, Source):
-            by_source.setdefault(trigger.source, []).append(trigger)
-    rows = [
-        (title_of(those[0].on, here.base, secrets), f"for {', '.join(one.name for one in those)}")
-        for those in by_source.values()
-    ]
+        for source, on in trigger.works_on:
+            if isinstance(on, Source):
+                titles.setdefault(source, title_of(on, here.base, secrets))
+                by_source.setdefault(source, {})[trigger.name] = None
+    rows = [(titles[source], f"for {', '.join(names)}") for source, names in by_source.items()]
     lines += _columns(rows)
     return ["", "It listens to", *lines] if lines else []
 
@@ -110,17 +111,26 @@ def _maintained(runtime: Runtime) -> list[str]:
     return ["", "Runs wait for", *said[:MOST_LINES]] if said else []
 
 
+def _guarded(runtime: Runtime) -> list[str]:
+    """Say what is in quarantine, and where events are missing."""
+    if runtime.operations is None:
+        return []
+    found = [check["detail"] for check in runtime.operations.guards.checks() if not check["ok"]]
+    return ["", "Needs somebody", *(f"{_INDENT}{said[:1].upper()}{said[1:]}" for said in found)] if found else []
+
+
 def _to_try(triggers: Sequence[Trigger], here: Whereabouts) -> list[str]:
     tried: dict[str, str] = {}
     for trigger in triggers:
-        line = None
-        if isinstance(trigger.on, Source):
-            try:
-                line = trigger.on.try_it(replace(here, trigger=trigger.name))
-            except Exception:  # plugin code
-                log.exception("%s: try_it failed", trigger.on.name, extra={"action": "try_it_failed"})
-        if line and trigger.source not in tried:
-            tried[trigger.source] = line
+        for source, on in trigger.feeds:
+            line = None
+            if isinstance(on, Source):
+                try:
+                    line = on.try_it(replace(here, trigger=trigger.name))
+                except Exception:  # plugin code
+                    log.exception("%s: try_it failed", on.name, extra={"action": "try_it_failed"})
+            if line and source not in tried:
+                tried[source] = line
     lines = [*tried.values()][:MOST_LINES]
     lines += [f"{here.command} {command}" for command in ("runs", "triggers", "why RUN", "--help")]
     return ["", "Try, in a second terminal and in this directory", *(f"{_INDENT}{line}" for line in lines)]

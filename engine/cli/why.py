@@ -80,6 +80,8 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
         f"Run {run['id']} of job {run['job']}, by trigger {run['trigger']} ({run['origin']}): "
         f"{sentence(run['state'], run['reason'])}"
     )
+    if cause := run.get("cause"):
+        yield f"  {_caused(cause)}."
     if run["scheduled_for"]:
         yield f"  It was due at {local(run['scheduled_for'])}."
     if run.get("waits_for"):
@@ -105,9 +107,18 @@ def _attempt(attempt: dict[str, Any]) -> str:
 
 def _event(event: dict[str, Any]) -> Iterator[str]:
     yield f"E{_event_name(event)[1:]}, was received {local(event['received_at'])}."
+    if cause := event.get("cause"):
+        yield f"  {_caused(cause)}."
     for outcome in event["outcomes"]:
         yield f"  {_outcome(outcome)}"
         yield from gates_seen(outcome.get("gates", ()))
+
+
+def _caused(cause: Mapping[str, Any]) -> str:
+    """Say which run caused something, and by which way."""
+    runs = "1 run" if cause["hops"] == 1 else f"{cause['hops']} runs"
+    way = ("… → " if cause["hops"] > len(cause["via"]) else "") + " → ".join(cause["via"])
+    return f"It was caused by run {cause['run']}, after {runs} in a chain: {way}"
 
 
 def gates_seen(gates: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -149,11 +160,21 @@ def trouble_of(trigger: dict[str, Any]) -> str | None:
     return f"its source {trigger['source']}: {found['problem'].rstrip('.')}{since}"
 
 
+def guards_of(view: Mapping[str, Any]) -> Iterator[str]:
+    """Say of a trigger or source whether it is in quarantine, and whether events are missing there."""
+    for guard in (view.get("quarantine"), view.get("expected")):
+        if guard is not None and guard["reason"]:
+            yield guard["reason"]
+
+
 def _trigger(known: dict[str, Any]) -> Iterator[str]:
     trigger, runs = known["trigger"], known["runs"]
     yield f"Trigger {trigger['name']} is {trigger['state']} and runs job {trigger['job']}."
     if trigger.get("state_reason"):
         yield f"  {trigger['state_reason'][:1].upper()}{trigger['state_reason'][1:]}."
+    for line in guards_of(trigger):
+        if line != trigger.get("state_reason"):
+            yield f"  {line[:1].upper()}{line[1:]}."
     if trigger.get("next_at"):
         yield f"  It is next due {local(trigger['next_at'])}."
     if (trouble := trouble_of(trigger)) is not None:

@@ -12,6 +12,7 @@ from engine.config.addresses import is_loopback, parse_listen, parse_store_url, 
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
+from engine.config.joins import JoinTable, Several, as_join, check_inputs, check_joins
 from engine.config.limits import mistakes_in_pools, mistakes_in_weights, weights_of
 from engine.config.loops import find_loops, said_of_loop
 from engine.config.maintenance import MaintenanceTable
@@ -33,14 +34,27 @@ from engine.config.model import (
 )
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
+from engine.config.telling import CallbackTable, NotifyTable, notify_of
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
-from engine.decide.schedule import Schedule
+from engine.decide.schedule import OF_INPUT, Schedule
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.errors import PluginError
-from engine.jobs import Job, Overlap
+from engine.jobs import Callback, Job, Overlap
 from engine.plugin import BadSetting, Source, Timer
-from engine.triggers import MISFIRE, NORMAL_PRIORITY, PRIORITIES, Adaptive, Debounce, Misfire, SharedSource, Trigger
+from engine.triggers import (
+    MISFIRE,
+    NORMAL_PRIORITY,
+    PRIORITIES,
+    Adaptive,
+    Debounce,
+    Input,
+    Misfire,
+    SharedSource,
+    Trigger,
+    Use,
+)
 from engine.units import format_duration
 
 _log = logging.getLogger(__name__)
@@ -85,6 +99,9 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
+        receivers = self._receivers()
+        for name, job in self._reader.sound.get(("jobs",), {}).items():
+            self._callback(name, job.callback)
         self._check_loops(triggers)
         self.check_pools()
         self._check_retries(triggers)
@@ -105,6 +122,7 @@ class Builder:
             calendars=self._calendars,
             conditions=conditions,
             maintenance=maintenance,
+            receivers=receivers,
             pools=dict(self.pools),
         )
 
@@ -171,11 +189,40 @@ class Builder:
             overlap=table.overlap or Overlap.QUEUE,
             pools=weights_of(table.pools),
             on_crash=table.on_crash,
+            notify=notify_of(table.notify),
+            callback=self._callback(name, table.callback),
             description=table.description,
             tags=table.tags,
             enabled=table.enabled,
             defined_in=self._defined_in(("jobs", name)),
         )
+
+    def _callback(self, name: str, table: CallbackTable | None) -> Callback | None:
+        """Return who is called back of a job's runs; None where nobody is, or after telling why that can't be."""
+        if table is None:
+            return None
+        path: KeyPath = ("jobs", name, "callback")
+        try:
+            return table.callback(self._reader.registry)
+        except BadSetting as error:
+            self._reader.refuse(error, CallbackTable, self._root.nearest(path), path)
+        except PluginError as error:
+            self._at(path, str(error))
+        return None
+
+    def _receivers(self) -> dict[str, Receiver]:
+        """Return who is told of runs, but for those that are wrong."""
+        tables: Mapping[str, NotifyTable] = self._reader.sound.get(("notify",), {})
+        found: dict[str, Receiver] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("notify", name)
+            try:
+                found[name] = table.receiver(name, self._reader.registry, self._defined_in(path))
+            except BadSetting as error:
+                self._reader.refuse(error, NotifyTable, self._root.nearest(path), path)
+            except PluginError as error:
+                self._at(path, str(error))
+        return found
 
     def check_pools(self) -> None:
         """Tell of pools that jobs name and that are not there, or hold too little."""
@@ -257,9 +304,17 @@ class Builder:
                 continue
             found[name] = SharedSource(
                 name=name, id=source_id, on=table.on, description=table.description, tags=table.tags,
-                enabled=table.enabled, defined_in=self._defined_in(("sources", name)),
+                enabled=table.enabled, defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
             )  # fmt: skip
         return found
+
+    def _guards(self, name: str, table: SourceTable) -> dict[str, Any]:
+        """Return the guards of a source; tell where it is a timer, of which each trigger has its own."""
+        for key in ("breaker", "expect"):
+            if isinstance(table.on, Timer) and getattr(table, key) is not None:
+                message = f"has no effect on {table.on.name}: each trigger that is on it has a timer of its own"
+                self._at(("sources", name, key), message, "give it to the triggers")
+        return {"breaker": None if table.breaker is None else table.breaker.rule(), "expect_s": table.expect}
 
     def triggers(self, sources: Mapping[str, SharedSource]) -> dict[str, Trigger]:
         """Return the triggers, but for those that are wrong: of the others all clashes are told at once."""
@@ -276,11 +331,16 @@ class Builder:
                 return None
             on, source_id = shared.on, shared.id or source_id
             path = ("sources", shared.name, on.name)
+        elif isinstance(on, Several):
+            source_id = f"{on.name}:{name}"
         elif isinstance(on, Source):
             found = self._ids.of_trigger(name, on)
             if found is None:
                 return None
             source_id = found
+        inputs = self._inputs(name, table, on, sources) if isinstance(on, Several) else ()
+        if inputs is None or not check_joins(table, ("triggers", name), self._at):
+            return None
         schedule = self._schedule(name, on, path) if isinstance(on, Timer) else None
         debounce, rule = table.debounce, None
         if isinstance(debounce, DebounceTable):
@@ -293,9 +353,14 @@ class Builder:
             source=source_id,
             on=on,
             schedule=schedule,
-            misfire=self._misfire(name, table, on),
+            misfire=self._misfire(name, table, on, inputs),
             shared=shared,
+            inputs=inputs,
+            join=None if table.join is None else as_join(table.join),
             preset=table.preset,
+            breaker=None if table.breaker is None else table.breaker.rule(),
+            max_hops=table.max_hops,
+            expect_s=table.expect,
             filter=table.filter,
             dedupe=None if table.dedupe is None else table.dedupe.rule(),
             rate_limit=None if table.rate_limit is None else table.rate_limit.rule(),
@@ -321,10 +386,41 @@ class Builder:
             defined_in=self._defined_in(("triggers", name)),
         )
 
-    def _misfire(self, trigger: str, table: TriggerTable, on: Any) -> Misfire:
+    def _inputs(
+        self, trigger: str, table: TriggerTable, on: Several, sources: Mapping[str, SharedSource]
+    ) -> tuple[Input, ...] | None:
+        """Return the sources of a trigger on several, or None after telling what is wrong with them."""
+        made: list[Input] = []
+        path: KeyPath = ("triggers", trigger, "on", on.name)
+        for name, one in on.inputs.items():
+            plugin, shared, source_id = one.on, None, f"timer:{trigger}{OF_INPUT}{name}"
+            at: KeyPath = (*path, name, plugin.name)
+            if isinstance(plugin, Shared):
+                shared = sources.get(plugin.named)
+                if shared is None:
+                    return None
+                plugin, source_id = shared.on, shared.id or source_id
+                at = ("sources", shared.name, plugin.name)
+            elif isinstance(plugin, Source):
+                found = self._ids.of_input(trigger, on.name, name, plugin)
+                if found is None:
+                    return None
+                source_id = found
+            schedule = None
+            if isinstance(plugin, Timer):
+                schedule = self._schedule(f"{trigger}{OF_INPUT}{name}", plugin, at)
+            use = one.use or (table.join.use if isinstance(table.join, JoinTable) else Use.LAST)
+            made.append(
+                Input(
+                    name=name, source=source_id, on=plugin, schedule=schedule, shared=shared, filter=one.filter, use=use
+                )
+            )
+        return tuple(made) if check_inputs(tuple(made), path, self._at) else None
+
+    def _misfire(self, trigger: str, table: TriggerTable, on: Any, inputs: Collection[Input] = ()) -> Misfire:
         """Return the rule on due instants; of a source, which has none, only its preset may have said one."""
         path: KeyPath = ("triggers", trigger, "misfire")
-        if table.misfire is None or isinstance(on, Timer):
+        if table.misfire is None or isinstance(on, Timer) or any(isinstance(one.on, Timer) for one in inputs):
             return MISFIRE if table.misfire is None else table.misfire.rule()
         if not self._root.nearest(path).place.origin:
             self._at(
@@ -336,7 +432,7 @@ class Builder:
 
     def _adaptive(self, name: str, table: AdaptiveTable | None, on: Source | Timer) -> Adaptive | None:
         """Return by what a trigger's interval is adapted; tell where it has none, or one that is out of bounds."""
-        if table is None:
+        if table is None or isinstance(on, Several):
             return None
         path = ("triggers", name, "adaptive")
         try:

@@ -134,7 +134,11 @@ class Given:
         said = None if job is None else said_of_retries(trigger, job)
         if said is not None:
             yield _problem(trigger.defined_in, (*path, "retry"), *said)
-        if trigger.shared is None:
+        for one in trigger.inputs:
+            if one.shared is None:
+                at = (*path, "on", trigger.on.name, one.name, one.on.name)
+                yield from self._unmet(mentions(one.on, at), trigger.defined_in)
+        if trigger.shared is None and not trigger.inputs:
             yield from self._unmet(mentions(trigger.on, (*path, "on", trigger.on.name)), trigger.defined_in)
 
     def _unmet(self, found: Iterator[Mention] | Sequence[Mention], defined_in: str) -> Iterator[ConfigProblem]:
@@ -148,7 +152,7 @@ class Given:
                 yield _problem(defined_in, mention.path, message, hint)
 
     def _refuse_loop(self, trigger: Trigger, place: Place) -> None:
-        if not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
+        if not any(isinstance(on, Source) and on.follows_runs for _, on in trigger.feeds):
             return
         triggers = {**self._triggers, trigger.name: trigger}
         try:
@@ -208,6 +212,7 @@ class Given:
         reader.named["source_name"] = self._config.sources.keys()
         reader.named["calendar"] = self._config.calendars.keys()
         reader.named["condition"] = self._config.conditions.keys()
+        reader.named["notify"] = self._config.receivers.keys()
         reader.sound[("sources",)] = dict(self._config.sources)
         shape = next(field.shape for field in fields_of(Root) if field.key == table)
         tables = reader.read(shape, root.value[table], (table,))

@@ -54,23 +54,31 @@ def _following(triggers: Mapping[str, Trigger], tags: Mapping[str, frozenset[str
     return {name: _started_by(triggers[name], followers, tags) for name in followers}
 
 
-def _followers(triggers: Mapping[str, Trigger]) -> dict[str, Source]:
-    """Return the sources of the triggers on ends of runs, but for those that say that loops are meant."""
-    found: dict[str, Source] = {}
+def _followers(triggers: Mapping[str, Trigger]) -> dict[str, list[Source]]:
+    """Return the sources of the triggers on ends of runs, but for those that say that loops are meant.
+
+    One that waits for something else as well does not start itself without end.
+    """
+    found: dict[str, list[Source]] = {}
     for name, trigger in triggers.items():
-        if isinstance(trigger.on, Source) and trigger.on.follows_runs:
-            with _asking(name):
-                if not trigger.on.may_loop():
-                    found[name] = trigger.on
+        sources = [on for _, on in trigger.feeds if isinstance(on, Source) and on.follows_runs]
+        if trigger.join is not None and len(sources) < len(trigger.inputs):
+            continue
+        with _asking(name):
+            looping = [on for on in sources if not on.may_loop()]
+        if looping:
+            found[name] = looping
     return found
 
 
-def _started_by(trigger: Trigger, followers: Mapping[str, Source], tags: Mapping[str, frozenset[str]]) -> list[str]:
+def _started_by(
+    trigger: Trigger, followers: Mapping[str, Sequence[Source]], tags: Mapping[str, frozenset[str]]
+) -> list[str]:
     """Return the triggers that the ends of a trigger's runs start."""
     ends, found = _ends(trigger, tags), []
-    for other, source in followers.items():
+    for other, sources in followers.items():
         with _asking(other):
-            if any(source.follows(end) for end in ends):
+            if any(source.follows(end) for source in sources for end in ends):
                 found.append(other)
     return found
 

@@ -17,15 +17,19 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.guards import BreakerTable
+from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
+from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryOn, RetryPolicy
 from engine.plugin.settings import (
     BadSetting,
@@ -42,6 +46,7 @@ from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
     HIGH_PRIORITY,
+    MAX_HOPS,
     MISFIRE,
     MOST_CAUGHT_UP,
     NORMAL_PRIORITY,
@@ -68,7 +73,8 @@ RunnerTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "runner"})]
 """A table with the name of one runner and its settings."""
 
 OnTable = Annotated[Any, Meta(extra={"kind": "plugin", "of": "on"})]
-"""A table with the name of one source or timer and its settings, or with `source` and the name of a shared one."""
+"""A table with the name of one source or timer and its settings, with `source` and the name of a shared one, or with
+`all` or `any` and several of them."""
 
 InlineSource = Annotated[Any, Meta(extra={"kind": "plugin", "of": "source", "inline": True})]
 """The name of one source or timer and its settings, among the other keys of a table."""
@@ -150,6 +156,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     conditions: Annotated[
         tuple[ConditionName, ...], Meta(description="The conditions that the runs of every trigger obey.")
     ] = ()
+    max_hops: Annotated[
+        int,
+        Meta(ge=0, description="So many runs, one caused by the other, may lie before an event: see docs/guards.md."),
+    ] = MAX_HOPS
     reserve: Annotated[ReserveTable, Meta(description="Slots that are kept for lanes: see below. Default: none.")] = (
         ReserveTable()
     )
@@ -319,6 +329,11 @@ class JobTable(Struct, frozen=True, kw_only=True):
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
+    notify: Annotated[
+        tuple[NotifyName, ...] | JobNotifyTable | None,
+        Meta(description="Who is told when a run fails, and when one succeeds again; or a table that says more."),
+    ] = None
+    callback: Annotated[CallbackTable | None, Meta(description="A URL that is told of the ends of its runs.")] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
@@ -534,6 +549,12 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
     on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it, and each trigger on it, works at all.")] = True
@@ -563,6 +584,19 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
     preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
+    breaker: Annotated[
+        BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
+    ] = None
+    max_hops: Annotated[
+        int | None,
+        Meta(
+            ge=0,
+            description="So many runs, one caused by the other, may lie before an event. Default: as in `[engine]`.",
+        ),
+    ] = None
+    expect: Annotated[
+        Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
+    ] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
@@ -571,6 +605,12 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="Gather events that come close together into one run."),
     ] = None
     batch: Annotated[BatchTable | None, Meta(description="Gather events into runs of several.")] = None
+    join: Annotated[
+        Duration | JoinTable | None,
+        Meta(
+            gt=0, description="Of `on.all`: how long it waits for all of its inputs, and which of their events it uses."
+        ),
+    ] = None
     throttle: Annotated[
         ThrottleTable | None, Meta(description="Let runs wait, so that not too many start; none is dropped.")
     ] = None
@@ -690,6 +730,9 @@ class Root(Struct, frozen=True, kw_only=True):
     presets: Annotated[dict[Slug, PresetTable], Meta(description="Templates of triggers, by name.")] = field(
         default_factory=dict
     )
+    notify: Annotated[dict[Slug, NotifyTable], Meta(description="Who is told of runs, by name.")] = field(
+        default_factory=dict
+    )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
     triggers: Annotated[dict[Slug, TriggerTable], Meta(description="The triggers by name.")] = field(
         default_factory=dict
@@ -756,6 +799,7 @@ class Config(Struct, frozen=True, kw_only=True):
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
     conditions: dict[str, Named] = {}
+    receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
+from engine.config.joins import SEVERAL, InputTable, Several
 from engine.config.maintenance import MaintenanceTable
 from engine.config.model import JobTable, PresetTable, Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
@@ -34,7 +35,7 @@ _WANTED: dict[str, tuple[type[Plugin], ...]] = {
 def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
     """Return the plugins that a table takes: runners, conditions, timers, or both sources and timers.
 
-    In `on` that is also what names a shared one.
+    In `on` that is also what names a shared one, or several, and so it is in one of these.
     """
     if of == "runner":
         return {**registry.runners}
@@ -43,7 +44,9 @@ def plugins_of(registry: Registry, of: str) -> dict[str, type[Plugin]]:
     if of == "timer":
         return {**registry.timers}
     found: dict[str, type[Plugin]] = {**registry.sources, **registry.timers}
-    return {**found, Shared.name: Shared} if of == "on" else found
+    if of in ("on", "input"):
+        found[Shared.name] = Shared
+    return {**found, **SEVERAL} if of == "on" else found
 
 
 def names_of(cls: type[Plugin]) -> frozenset[str]:
@@ -101,6 +104,9 @@ class SettingsReader(Reader):
                 self.partial = False
         if shape.kind == "plugin" and isinstance(node.value, Plugin):
             return self._take(shape, node, path)
+        if shape.cls is InputTable and isinstance(node.value, Plugin):
+            taken = self._take(Shape("plugin", of="input"), node, path)
+            return BAD if taken is BAD else InputTable(on=taken)
         if shape.cls is MaintenanceTable and isinstance(node.value, dict):
             return self._read_maintenance(shape, node, path)
         return super().read(shape, node, path)
@@ -118,6 +124,12 @@ class SettingsReader(Reader):
     def enter(self, cls: type[Struct], node: Node) -> None:
         if issubclass(cls, JobTable):
             self.names = JOB_NAMES
+        elif issubclass(cls, InputTable):
+            named = [key for key in node.value if key in plugins_of(self.registry, "input")]
+            plugin = plugins_of(self.registry, "source").get(named[0]) if len(named) == 1 else None
+            if named == [Shared.name]:
+                plugin = self._shared_plugin(node.value[Shared.name])
+            self.names = TRIGGER_NAMES if plugin is None else names_of(plugin)
         elif issubclass(cls, TriggerTable):
             on = node.value.get("on")
             if on is not None and isinstance(on.value, Plugin):
@@ -172,6 +184,10 @@ class SettingsReader(Reader):
         self.problems.at(node, path, f"there is no {noun} {show_value(name)}", hint)
 
     def _read_settings(self, cls: type[Plugin], node: Node, path: KeyPath) -> Any:
+        if issubclass(cls, Several):
+            # Its keys are the names that the trigger gives.
+            inputs = self.read(fields_of(cls)[0].shape, node, path)
+            return BAD if inputs is BAD else self.build(cls, {"inputs": inputs}, node, path)
         table = as_table(cls, node, path)
         if not isinstance(table.value, dict):
             found = show_value(node.value)

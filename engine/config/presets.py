@@ -184,11 +184,11 @@ def overlay(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: K
     """Lay a table over a preset: tables merge by key, everything else is replaced.
 
     The source or timer is one thing: another one replaces it, the same one has its settings merged. A value stands for
-    the main setting there, and for `wait` in `debounce`. `path` is that of the upper one's `on`.
+    the main setting there, for `wait` in `debounce` and `window` in `join`. `path` is that of the upper one's `on`.
     """
-    debounces = [table.value.get("debounce") for table in (lower, upper)]
-    if None not in debounces:
-        lower, upper = (_with_debounce(table) for table in (lower, upper))
+    for key, main in (("debounce", "wait"), ("join", "window")):
+        if all(key in table.value for table in (lower, upper)):
+            lower, upper = (_as_table(table, key, main) for table in (lower, upper))
     laid = _lay(lower, upper)
     below, above = lower.value.get("on"), upper.value.get("on")
     if below is not None and above is not None:
@@ -196,13 +196,13 @@ def overlay(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: K
     return laid
 
 
-def _with_debounce(table: Node) -> Node:
-    """Return a table whose `debounce` is a table."""
-    debounce = table.value["debounce"]
-    if isinstance(debounce.value, dict):
+def _as_table(table: Node, key: str, main: str) -> Node:
+    """Return a table in which what stands at a key is a table: a value stands for its main setting."""
+    child = table.value[key]
+    if isinstance(child.value, dict):
         return table
-    as_written = Node({"wait": debounce}, debounce.place, debounce.shown)
-    return Node({**table.value, "debounce": as_written}, table.place, table.shown)
+    as_written = Node({main: child}, child.place, child.shown)
+    return Node({**table.value, key: as_written}, table.place, table.shown)
 
 
 def _overlay_on(lower: Node, upper: Node, known: Mapping[str, type[Plugin]], path: KeyPath) -> Node:

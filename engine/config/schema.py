@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from engine.config.joins import Several
 from engine.config.model import Root, TriggerTable
 from engine.config.plugin_tables import main_key, plugins_of
 from engine.config.shapes import TEXT_KINDS, Field, Shape, fields_of
@@ -217,6 +218,9 @@ class _Writer:
 
     def _plugin(self, cls: type[Plugin]) -> dict[str, Any]:
         own = cls.__module__.startswith("engine.config.")
+        if issubclass(cls, Several):
+            inputs = self._field(fields_of(cls)[0], inspect.cleandoc(cls.__doc__ or "").split("\n", 1)[0])
+            return {**inputs, "minProperties": 2}
         table = self._reference(cls.__qualname__ if own else f"{kind_of(cls)}.{cls.name}", cls)
         if cls.main is None:
             return table

@@ -29,15 +29,21 @@ Tell = Callable[[KeyPath, str, str | None], None]
 
 
 class _Owner(Struct, frozen=True, kw_only=True):
-    """Who has a source: `shared` is its name where it has one, `trigger` that of the trigger it stands in where not."""
+    """Who has a source: `shared` is its name where it has one, `trigger` that of the trigger it stands in where not.
+
+    `input` is that of the input, where the trigger has several.
+    """
 
     id: str
     on: Source
     shared: str | None
     trigger: str | None
+    input: str | None = None
 
     def __str__(self) -> str:
-        return f"source {self.shared}" if self.shared is not None else f"trigger {self.trigger}"
+        if self.shared is not None:
+            return f"source {self.shared}"
+        return f"trigger {self.trigger}" if self.input is None else f"input {self.input} of trigger {self.trigger}"
 
 
 class Owners:
@@ -47,6 +53,7 @@ class Owners:
         self._by_id: dict[str, dict[str, _Owner]] = {}
         self._by_identity: dict[tuple[str, str], dict[str, _Owner]] = {}
         self._keys: dict[str, tuple[str, tuple[str, str] | None]] = {}
+        self._inputs: dict[str, set[str]] = {}
 
     def add_shared(self, source: SharedSource) -> None:
         """Take in a source with a name, which has its id."""
@@ -58,22 +65,28 @@ class Owners:
         if trigger.shared is None and isinstance(trigger.on, Source):
             owner = _Owner(id=trigger.source, on=trigger.on, shared=None, trigger=trigger.name)
             self.add(owner, trigger.on.identity())
+        for one in trigger.inputs:
+            if one.shared is None and isinstance(one.on, Source):
+                owner = _Owner(id=one.source, on=one.on, shared=None, trigger=trigger.name, input=one.name)
+                self.add(owner, one.on.identity())
 
     def add(self, owner: _Owner, identity: str | None) -> None:
         """Take in who has a source."""
         name, same = str(owner), None if identity is None else (owner.on.name, identity)
         self._keys[name] = (owner.id, same)
+        if owner.input is not None:
+            self._inputs.setdefault(owner.trigger or "", set()).add(name)
         self._by_id.setdefault(owner.id, {})[name] = owner
         if same is not None:
             self._by_identity.setdefault(same, {})[name] = owner
 
     def forget_trigger(self, trigger: str) -> None:
         """Forget a trigger that is no more."""
-        name = f"trigger {trigger}"
-        source, same = self._keys.pop(name, ("", None))
-        _drop(self._by_id, source, name)
-        if same is not None:
-            _drop(self._by_identity, same, name)
+        for name in (f"trigger {trigger}", *self._inputs.pop(trigger, ())):
+            source, same = self._keys.pop(name, ("", None))
+            _drop(self._by_id, source, name)
+            if same is not None:
+                _drop(self._by_identity, same, name)
 
     def of_id(self, source: str) -> _Owner | None:
         """Return who had a source of that id first."""
@@ -106,7 +119,14 @@ class SourceIds:
         """Return the id of the source that stands in a trigger, or None after telling what is wrong."""
         return self._take(("triggers", name, "on", on.name), on, shared=None, trigger=name)
 
-    def _take(self, path: KeyPath, on: Source, *, shared: str | None, trigger: str | None) -> str | None:
+    def of_input(self, trigger: str, kind: str, name: str, on: Source) -> str | None:
+        """Return the id of the source that stands in an input of `on.all` or `on.any`, or None as `of_trigger`."""
+        path = ("triggers", trigger, "on", kind, name, on.name)
+        return self._take(path, on, shared=None, trigger=trigger, name=name)
+
+    def _take(
+        self, path: KeyPath, on: Source, *, shared: str | None, trigger: str | None, name: str | None = None
+    ) -> str | None:
         try:
             identity = on.identity()
         except Exception as error:  # identity is plugin code
@@ -118,7 +138,7 @@ class SourceIds:
         except PluginError as error:
             self._tell(path, f"the plugin {show_value(on.name)} can't be used: {error}", None)
             return None
-        mine = _Owner(id=f"{on.name}:{rest}", on=on, shared=shared, trigger=trigger)
+        mine = _Owner(id=f"{on.name}:{rest}", on=on, shared=shared, trigger=trigger, input=name)
         other = self._owners.of_id(mine.id)
         same = None if identity is None else self._owners.of_identity(on.name, identity)
         self._owners.add(mine, identity)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from copy import copy
 from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import replace
 
+from engine.decide.breakers import Place, breakers_of
 from engine.decide.functions import Function
+from engine.decide.heartbeats import heartbeats_of
+from engine.decide.joins import InputRule, Joining
 from engine.decide.priority import priority_of
 from engine.decide.shaping import Gathering, gathering_of
 from engine.errors import ExpressionError
 from engine.events import Event
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
 from engine.jobs import Job
-from engine.triggers import SHAPING, Judge, Trigger
+from engine.triggers import SHAPING, Breaker, Judge, Trigger
 
 LONGEST_KEY = 1024
 """Characters of a gate's key that are kept; of longer ones the last are a hash of the whole."""
@@ -27,24 +31,33 @@ class Rule:
     """A trigger with its job and its compiled expressions, or the functions that stand for them.
 
     `disabled` says why it runs nothing, or is None where it does. `shaped` tells whether anything but a filter stands
-    between its events and their runs; `gathering` is how they are gathered, None where each runs for itself.
+    between its events and their runs; `gathering` is how they are gathered, None where each runs for itself. `breakers`
+    are those that its events meet, its source's first; `heartbeats` how often they are expected.
+    `joining` are its inputs, where it is on several sources; `candidates` are then those by which an event may have
+    come, None where that is asked of no event, as it is fired by hand.
 
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
     __slots__ = (
-        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "limit_key", "priority", "shaped",
-        "trigger",
+        "_data", "_defaults", "breakers", "candidates", "disabled", "filter", "gathering", "heartbeats", "job",
+        "joining", "keys", "limit_key", "priority", "shaped", "trigger",
     )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
         self.trigger = trigger
         self.job = job
         self.disabled = why_disabled(trigger, job)
+        self.breakers: tuple[tuple[Place, Breaker], ...] = breakers_of(trigger)
+        self.heartbeats: tuple[tuple[Place, float], ...] = heartbeats_of(trigger)
         self.filter = _compiled(trigger.filter)
         self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self.gathering: Gathering | None = gathering_of(trigger)
-        gates = {name: getattr(trigger, name) for name in SHAPING}
+        self.joining: Joining | None = None
+        self.candidates: tuple[InputRule, ...] | None = None
+        if trigger.inputs:
+            self.joining = Joining(trigger, {one.name: _compiled(one.filter) for one in trigger.inputs})
+        gates = {name: getattr(trigger, name) for name in (*SHAPING, "join")}
         self.shaped = trigger.expires_s is not None or any(gate is not None for gate in gates.values())
         self.keys = {
             name: compiled
@@ -59,6 +72,23 @@ class Rule:
                 name: Template(value, JOB_NAMES) if isinstance(value, str) else value
                 for name, value in trigger.defaults.items()
             }
+
+    def through(self, inputs: Collection[str]) -> Rule:
+        """Return the rule for an event that came by one of these inputs."""
+        if self.joining is None:
+            return self
+        way = copy(self)
+        way.candidates = tuple(one for name, one in self.joining.inputs.items() if name in inputs)
+        return way
+
+    def by_source(self) -> dict[str, Rule]:
+        """Return, for the id of each source that its events come from, the rule for those."""
+        if self.joining is None:
+            return {self.trigger.source: self}
+        names: dict[str, list[str]] = {}
+        for one in self.joining.inputs.values():
+            names.setdefault(one.source, []).append(one.name)
+        return {source: self.through(inputs) for source, inputs in names.items()}
 
     @property
     def names(self) -> dict[str, Any]:
@@ -86,8 +116,12 @@ class Rule:
         Fixed values win over the event's, the event's over the defaults; the first level only. Data that is
         no object stays as it is where there is nothing to merge, and becomes the member `value` where there
         is. Raises ExpressionError for a default whose template, or a function that, fails on this event.
+
+        An event that is to be joined with others has its own data; theirs is merged when they are together.
         """
         data = event.data
+        if event.input is not None and self.joining is not None and self.joining.waits:
+            return data
         fixed: Any = self.trigger.data if self._data is None else self._data.data(event)
         if not self._defaults and not fixed:
             return data
@@ -172,6 +206,7 @@ class Rule:
                     "received_at": event.received_at,
                     "key": event.key,
                     "priority": event.priority,
+                    "input": event.input,
                 },
                 "data": {} if data is None else data,
                 "http": event.http or _NO_REQUEST,
@@ -179,6 +214,19 @@ class Rule:
                 **self.names,
             }
         )
+
+
+def one_each(rules: Sequence[Rule]) -> Sequence[Rule]:
+    """Return each trigger once: one that an event meets by several sources has the inputs of all of them."""
+    if all(rule.candidates is None for rule in rules):
+        return rules
+    merged: dict[str, Rule] = {}
+    for rule in rules:
+        before = merged.get(rule.trigger.name)
+        if before is not None and before.candidates is not None and rule.candidates is not None:
+            rule = rule.through({one.name for one in (*before.candidates, *rule.candidates)})
+        merged[rule.trigger.name] = rule
+    return list(merged.values())
 
 
 def why_disabled(trigger: Trigger, job: Job | None) -> str | None:

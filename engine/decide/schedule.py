@@ -13,7 +13,7 @@ from itertools import islice
 from types import MappingProxyType
 
 from msgspec import Struct
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from engine.clock import rfc3339
 from engine.decide.calendars import Calendar, Days, days_left, said_of
@@ -21,6 +21,9 @@ from engine.decide.thinning import EPOCH, TICK, Thinned
 from engine.plugin import BadSetting, Timer, instant_of
 from engine.plugin.moments import zone_of
 from engine.triggers import Trigger
+
+OF_INPUT = "/"
+"""Between the names of a trigger and of its input, in the name of that one's timer: no trigger's own name has it."""
 
 MOST_EXCLUDED = 10_000
 """So many excluded instants are told of at once."""
@@ -151,6 +154,24 @@ def schedule_of(trigger: Trigger) -> Schedule | None:
         schedule: Schedule = trigger.schedule
         return schedule
     return Schedule(trigger=trigger.name, timer=trigger.on) if isinstance(trigger.on, Timer) else None
+
+
+def timers_of(trigger: Trigger) -> tuple[Trigger, ...]:
+    """Return the triggers on timers that a trigger comes to for those who keep time: itself, or one for each input."""
+    if not trigger.inputs:
+        return (trigger,) if schedule_of(trigger) is not None else ()
+    return tuple(
+        replace(
+            trigger, name=f"{trigger.name}{OF_INPUT}{one.name}", source=one.source, on=one.on, schedule=one.schedule,
+            shared=one.shared, inputs=(), join=None,
+        )
+        for one in trigger.inputs if isinstance(one.on, Timer)
+    )  # fmt: skip
+
+
+def owner_of(timer: str) -> str:
+    """Return the name of the trigger that a timer is of, by the name of that."""
+    return timer.partition(OF_INPUT)[0]
 
 
 def _thinned(timer: Timer, calendars: Mapping[str, Calendar]) -> Thinned:

@@ -12,21 +12,24 @@ time is over events are dropped (`leading`), or gathered for a run of their own 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.events import Event
-from engine.runs import Run, RunState
+from engine.events import Cause, Event
+from engine.runs import Run, RunState, Step
 from engine.triggers import Batch, Debounce, Edge, Take, Trigger
 from engine.units import format_duration
 
 
 class Window(Struct):
-    """An open window: its run, when that is due, and the last instant to which it can be put off."""
+    """An open window: its run, when that is due, and the last instant to which it can be put off.
+
+    `cause` is that of its events with the longest chain.
+    """
 
     run: str
     trigger: str
@@ -36,6 +39,16 @@ class Window(Struct):
     priority: int
     count: int = 1
     size_bytes: int = 0
+    cause: Cause | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its run may become ready: what it has does not hang on what may not be stored."""
+        return True
+
+    def close(self, now: datetime) -> Step | None:
+        """Take note that its time is over; return how its run ends, or None: it becomes ready."""
+        return None
 
 
 def after_window(run: Run, window: Window) -> Run:
@@ -45,7 +58,7 @@ def after_window(run: Run, window: Window) -> Run:
         expires_at += window.due_at - run.due_at
     return replace(
         run, event_count=window.count, event_bytes=window.size_bytes, priority=window.priority, window=None,
-        due_at=window.due_at, expires_at=expires_at,
+        due_at=window.due_at, expires_at=expires_at, cause=window.cause,
     )  # fmt: skip
 
 
@@ -73,6 +86,8 @@ def said_of_turn(run: Run) -> tuple[str, str]:
         code, text = "throttled", "its time has come"
     elif run.code == "batch":
         code, text = "batched", "the batch is full, or its time is over"
+    elif run.code == "join_waits":
+        code, text = "join_complete", "all inputs of the join have come"
     else:
         code, text = "debounced", "window closed"
     return code, text
@@ -148,6 +163,7 @@ class Windows:
         """Take up the windows of pending runs, with their original deadlines."""
         self._by_key: dict[tuple[str, str], Window] = {}
         self._by_run: dict[str, Window] = {}
+        self._of: dict[str, dict[str, Window]] = {}
         for run in runs:
             if run.window is not None and run.due_at is not None:
                 self.open(
@@ -160,6 +176,7 @@ class Windows:
                         priority=run.priority,
                         count=run.event_count,
                         size_bytes=run.event_bytes,
+                        cause=run.cause,
                     )
                 )
 
@@ -174,20 +191,34 @@ class Windows:
         """Return the window that a run keeps open."""
         return self._by_run.get(run_id)
 
+    def of_trigger(self, trigger: str) -> Collection[Window]:
+        """Return the windows of a trigger that events may join, as they were opened."""
+        return self._of.get(trigger, {}).values()
+
     def open(self, window: Window) -> None:
         """Add a window; it is the one that further events of its trigger and key join."""
+        before = self._by_key.get((window.trigger, window.key))
+        if before is not None:
+            self.seal(before)
         self._by_key[window.trigger, window.key] = window
         self._by_run[window.run] = window
+        self._of.setdefault(window.trigger, {})[window.run] = window
 
     def seal(self, window: Window) -> None:
         """Let nothing join a window any more; it is still known by its run."""
         if self._by_key.get((window.trigger, window.key)) is window:
             del self._by_key[window.trigger, window.key]
+            mine = self._of[window.trigger]
+            del mine[window.run]
+            if not mine:
+                del self._of[window.trigger]
 
     def unseal(self, window: Window) -> None:
         """Let events join a window again, where it is not closed and none has taken its place."""
-        if window.run in self._by_run:
-            self._by_key.setdefault((window.trigger, window.key), window)
+        place = (window.trigger, window.key)
+        if window.run in self._by_run and place not in self._by_key:
+            self._by_key[place] = window
+            self._of.setdefault(window.trigger, {})[window.run] = window
 
     def close(self, window: Window) -> None:
         """Remove a window; what comes later opens another."""

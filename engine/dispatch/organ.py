@@ -172,6 +172,11 @@ class Dispatch:
         """Return the ids of the processes of all running runs."""
         return [active.process for active in self._active.values() if active.process is not None]
 
+    def is_interrupted(self, run_id: str) -> bool:
+        """Tell whether the attempt of a run is cancelled as the engine stops."""
+        active = self._active.get(run_id)
+        return active is not None and active.why == "interrupted"
+
     # Jobs that come while it runs
 
     def add_job(self, job: Job) -> None:

@@ -30,6 +30,9 @@ from engine.store.changes import Enqueue
 
 log = logging.getLogger("engine.dispatch")
 
+SETTLES = timedelta(seconds=0.05)
+"""A run whose time has come, but not the answer of the store on what it has, is looked at again so much later."""
+
 
 class Ways(Struct, frozen=True, kw_only=True):
     """Where a run goes whose time has come.
@@ -121,10 +124,13 @@ class Timing:
             return
         window = self._windows.of_run(run.id)
         if window is not None:
-            if window.due_at > now:
-                self._timeline.postpone(run, window.due_at)
+            if window.due_at > now or not window.is_settled:
+                self._timeline.postpone(run, max(window.due_at, now + SETTLES))
                 return
             self._windows.close(window)
+            if (step := window.close(now)) is not None:
+                self._ways.end(run, step)
+                return
             run = after_window(run, window)
             if self._shaper.throttles(run):
                 self._moving.add(run.id)

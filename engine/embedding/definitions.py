@@ -24,8 +24,8 @@ JobFunction = Callable[[Any], object]
 
 _STAND_IN = "event.id"
 
-_DEEPEST_NAME = 3
-"""How deep functions may stand in settings in the place of names: `on={"run": {"job": [ship, bill]}}`."""
+_DEEPEST_NAME = 5
+"""How deep functions may stand in settings in the place of names: `all={"tea": {"run": {"job": [brew]}}, …}`."""
 
 
 class Definitions:
@@ -174,7 +174,7 @@ def _apart(settings: Mapping[str, Any], place: Place, path: str) -> tuple[dict[s
     """Return the settings without the functions that stand for expressions, and these, by their places."""
     plain = dict(settings)
     functions = {key: plain.pop(key) for key in ("filter", "data") if callable(plain.get(key))}
-    for gate in SHAPING:
+    for gate in (*SHAPING, "join"):
         table = plain.get(gate)
         if isinstance(table, Mapping) and callable(table.get("key")):
             # Something has to stand there where a key is required.

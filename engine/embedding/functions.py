@@ -31,8 +31,9 @@ log = logging.getLogger("engine.run")
 class RunContext:
     """What a job's function gets: one attempt of one run.
 
-    - `event` is the latest event, `events` all of them (more than one after a debounce), `data` the data of the
-      latest, as the trigger merged it. They are the attempt's own: what it changes, nobody else sees.
+    - `event` is the latest event, `events` all of them (more than one after a debounce, a batch or a join). `data` is
+      what the run gets: that of the latest, or what `take` or the join makes of all, as the trigger merged it. They are
+      the attempt's own: what it changes, nobody else sees.
     - `run_id`, `job`, `trigger`; `attempt` is the number of this attempt, from 1.
     - `scheduled_for`: the due instant of a timer, else None.
     """
@@ -44,7 +45,7 @@ class RunContext:
         self.attempt: int = attempt.attempt
         self.scheduled_for: datetime | None = attempt.scheduled_for
         self.events: tuple[Event, ...] = tuple(_own(event) for event in attempt.events)
-        self.event: Event = self.events[-1]
+        self.event: Event = self.events[-1] if attempt.event is attempt.events[-1] else _own(attempt.event)
         self.data: Any = self.event.data
         self._file = _LogFile(attempt.open_log)
         self._outputs: dict[str, Any] = {}

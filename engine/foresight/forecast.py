@@ -14,8 +14,9 @@ from engine.foresight.tally import NOTABLE, Counts, Item, Tally
 from engine.units import format_span
 
 _COUNTED = (
-    "due", "runs", "waited", "caught_up", "skipped", "replaced", "cancelled", "missed", "paused", "filtered",
-    "deduplicated", "rate_limited", "joined", "interrupted", "timed_out", "running", "unfinished",
+    "due", "runs", "waited", "caught_up", "skipped", "replaced", "cancelled", "missed", "paused", "rejected",
+    "quarantined", "filtered", "deduplicated", "rate_limited", "joined", "interrupted", "timed_out", "running",
+    "unfinished",
 )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class Going(Struct, gc=False, eq=False, kw_only=True):
     - `ends_us`: when it is to end, from its start on.
     - `scheduled`: whether it is by a due instant.
     - `begun`: whether it was started once.
+    - `hops`: how many runs, one caused by the other, lie before it.
     - `late`: whether it makes up for an instant that was missed; `exempt`: whether overlap does not count for it.
     """
 
@@ -43,6 +44,7 @@ class Going(Struct, gc=False, eq=False, kw_only=True):
     scheduled: bool = True
     events: int = 1
     limit_key: str | None = None
+    hops: int = 0
 
     @property
     def lane(self) -> Lane:

@@ -26,6 +26,7 @@ from engine.following import Followers
 from engine.foresight.agenda import Agenda, Phase
 from engine.foresight.course import Course
 from engine.foresight.durations import Durations
+from engine.foresight.guarding import Guards
 from engine.foresight.line import Going
 from engine.foresight.running import Running
 from engine.foresight.shaping import Shaping
@@ -35,8 +36,9 @@ from engine.foresight.upkeep import Upkeep
 from engine.jobs import Job
 from engine.plugin import Source
 from engine.runs import RunState
-from engine.triggers import Pause, Trigger
+from engine.triggers import MAX_HOPS, Pause, Trigger
 
+_NONE: Mapping[str, str] = {}
 _TICK = timedelta(microseconds=1)
 _EVENT_TYPE = "engine.timer"
 
@@ -50,7 +52,8 @@ class Downtime(Struct, frozen=True, kw_only=True):
 
 class World(Struct, frozen=True, kw_only=True):
     """What is known of the engine: its triggers and jobs, its limits, the `pauses` that hold, by trigger, and its
-    `maintenance` windows."""
+    `maintenance` windows; `max_hops` is how long a chain of runs may be, `quarantined` are triggers that are in
+    quarantine, and why."""
 
     triggers: Mapping[str, Trigger]
     jobs: Mapping[str, Job]
@@ -61,11 +64,13 @@ class World(Struct, frozen=True, kw_only=True):
     pauses: Mapping[str, Pause] = {}
     maintenance: tuple[MaintenanceWindow, ...] = ()
     pools: Mapping[str, int] = {}
+    max_hops: int = MAX_HOPS
+    quarantined: Mapping[str, str] = {}
 
     @classmethod
     def of(
         cls, config: Config, *, triggers: Mapping[str, Trigger], jobs: Mapping[str, Job], pauses: Mapping[str, Pause],
-        maintenance: Iterable[MaintenanceWindow],
+        maintenance: Iterable[MaintenanceWindow], quarantined: Mapping[str, str] = _NONE,
     ) -> World:  # fmt: skip
         """Return it for a configuration, of which triggers, jobs and windows may be others by now."""
         engine = config.engine
@@ -74,6 +79,8 @@ class World(Struct, frozen=True, kw_only=True):
             triggers=triggers, jobs=jobs, concurrency=engine.concurrency - kept, ageing_s=engine.ageing_s,
             shutdown_grace_s=engine.shutdown_grace_s, timezone=engine.timezone, pauses=pauses,
             maintenance=tuple([window for window in maintenance if window.enabled]), pools=config.pools,
+            max_hops=engine.max_hops,
+            quarantined=quarantined,
         )  # fmt: skip
 
 
@@ -114,6 +121,8 @@ class Simulation:
         self._shaping = Shaping(
             agenda=agenda, tally=tally, ageing_s=world.ageing_s, make=self._run, ready=self._running.ready
         )
+        self._guards = Guards(tally, max_hops=world.max_hops, quarantined=world.quarantined)
+        self._hops = 0
         self._runs = 0
         self._courses = {name: self._course(trigger, durations) for name, trigger in world.triggers.items()}
         follows: dict[str, Source] = {}
@@ -121,7 +130,8 @@ class Simulation:
             on = course.trigger.on
             if course.unforeseen is None and isinstance(on, Source):
                 follows.setdefault(course.trigger.source, on)
-        rules = {name: course.rule for name, course in self._courses.items()}
+        # What a join waits for besides the ends of runs, nobody knows.
+        rules = {name: course.rule for name, course in self._courses.items() if not course.trigger.inputs}
         self._followers = Followers(list(follows.items()), rules, world.jobs)
         for course in self._courses.values():
             tally.expect(course)
@@ -159,6 +169,8 @@ class Simulation:
         schedule, unforeseen = schedule_of(trigger), rule.disabled
         if unforeseen is None and schedule is None and not (isinstance(trigger.on, Source) and trigger.on.follows_runs):
             unforeseen = "it is on events, and nobody knows when they come"
+            if trigger.inputs:
+                unforeseen = f"it is on {trigger.on.name} of several sources, and nobody knows when their events come"
         return Course(
             rule=rule, trigger=trigger, job=job, schedule=schedule, length=length,
             length_us=max(round(min(length.seconds, timeout_s) * 1e6), 1), times_out=length.seconds > timeout_s,
@@ -171,6 +183,8 @@ class Simulation:
         """Decide what becomes of a due instant: a run, a place in a window, or nothing."""
         self._tally.came(course, at_us)
         rule = course.rule
+        if self._guards.hold_back(course, due_us, at_us):
+            return
         keys: dict[str, str] = {}
         if rule.filter is not None or rule.keys:
             try:
@@ -198,24 +212,34 @@ class Simulation:
             limit_key=course.rule.limit_key_of(_due_event(course, due_us, at_us), None)[0]
             if course.rule.limit_key is not None
             else None,
+            hops=self._hops,
         )  # fmt: skip
 
     # From the end of a run to what follows
 
     def _tell_followers(self, run: Going, state: RunState, at_us: int) -> None:
         for rule in self._followers.on(run.course.job.name, run.course.trigger.name, state):
-            self._follow(self._courses[rule.trigger.name], at_us)
+            # What is made now comes from that run; what gathers goes by the first of its events.
+            self._hops = run.hops + 1
+            try:
+                self._follow(self._courses[rule.trigger.name], at_us)
+            finally:
+                self._hops = 0
 
     def _follow(self, course: Course, at_us: int) -> None:
         """Let a trigger that is on ends of runs have its event; its filter is taken to pass."""
         if course.rule.disabled is not None:
             return
         self._agenda.instants += 1
+        if self._guards.cut(course, self._hops, at_us):
+            return
         pause = course.pause
         if pause is not None and pause.holds(from_microseconds(at_us)):
             self._tally.dropped(course, "paused", at_us, at_us, pause.said_of(course.trigger.name))
             return
         self._tally.came(course, at_us)
+        if self._guards.hold_back(course, at_us, at_us):
+            return
         if course.rule.shaped:
             self._shaping.shape(course, {}, at_us, at_us, False)
         else:

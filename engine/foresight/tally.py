@@ -15,8 +15,8 @@ from engine.foresight.load import Load
 from engine.runs import RunState
 
 NOTABLE = (
-    "waits", "interrupted", "timed_out", "skipped", "replaced", "cancelled", "missed", "paused", "filtered",
-    "deduplicated", "rate_limited", "unfinished",
+    "waits", "interrupted", "timed_out", "skipped", "replaced", "cancelled", "missed", "paused", "rejected",
+    "quarantined", "filtered", "deduplicated", "rate_limited", "unfinished",
 )  # fmt: skip
 """What a reader wants to see examples of, in the order in which it is told."""
 
@@ -27,6 +27,7 @@ class Counts(Struct, kw_only=True):
     """What becomes of one trigger. Times are microseconds.
 
     - `due`: what comes due, or follows from the end of a run; `runs` what of it starts, each once.
+    - `rejected`: what a chain of runs that is too long has caused.
     - `joined`: what joins a run that gathers.
     - `waited`: the runs that wait for a slot, with the sum and the longest of the waits; `waits_for` counts for what.
     - `unfinished`: the runs that still wait at the end; `running` those that still run.
@@ -49,6 +50,8 @@ class Counts(Struct, kw_only=True):
     cancelled: int = 0
     missed: int = 0
     paused: int = 0
+    rejected: int = 0
+    quarantined: int = 0
     filtered: int = 0
     deduplicated: int = 0
     rate_limited: int = 0
@@ -140,7 +143,7 @@ class Tally:
         """Count due instants that come to no run: `state` is one of those, such as `missed`."""
         counts = self.counts[course.trigger.name]
         setattr(counts, state, getattr(counts, state) + count)
-        if state in ("missed", "paused"):
+        if state in ("missed", "paused", "rejected"):
             counts.due += count  # nothing came of it
         kept = self.examples[state]
         if (self._see is None and len(kept) >= self._first) or not self._tells(course):

@@ -1,4 +1,4 @@
-"""The organ: rounds of housekeeping, every ten minutes and when somebody asks, and how the last one went."""
+"""The organ: rounds of housekeeping, every hour and when somebody asks, and how the last one went."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ log = logging.getLogger("engine.housekeeping")
 FIRST_S = 30.0
 """The first round begins so long after the start."""
 
-EVERY_S = 600.0
+EVERY_S, LIMITED_EVERY_S = 3600.0, 600.0
+"""Then one comes so often, and where the disk is the limit so often: it may fill fast."""
 
 
 class Past(Struct, frozen=True, kw_only=True):
@@ -84,7 +85,7 @@ class Housekeeping:
             await sleep_or_wake(self._clock, pause_s, self._asked)
             self._asked = anyio.Event()
             await self._do_round()
-            pause_s = EVERY_S
+            pause_s = EVERY_S if self.keep.disk is None else LIMITED_EVERY_S
 
     async def _do_round(self) -> None:
         began_at, going = self._clock.now(), self._round()

@@ -20,10 +20,10 @@ from engine.units import format_size
 
 log = logging.getLogger("engine.housekeeping")
 
-LOOK_S, CLOSE_LOOK_S = 15.0, 0.5
+LOOK_S, CLOSE_LOOK_S = 60.0, 0.5
 """How often the disk is looked at, and how often where it has less than `CLOSE` times the least room."""
 
-CLOSE = 8
+CLOSE = 32
 ENOUGH = 1.1
 """Events are taken again when there is so much more than the least room: else it would go on and off."""
 

@@ -1,7 +1,8 @@
 """One round of housekeeping: what is old is found page by page, and removed in small batches.
 
 Each batch is one change in the journal, beside the events that come meanwhile; how large it is goes by how long the
-one before took. After each the round waits for as long, so that it never has more than half of the writer's time.
+one before took. After each the round waits for twice as long, so that it never has more than a third of the writer's
+time.
 Files go before the rows that name them: where the engine dies in between, the next round finds the rows again.
 """
 
@@ -28,8 +29,11 @@ PAGE = 500
 FEWEST, MOST = 10, 400
 """Rows in one batch."""
 
-BATCH_S = 0.015
+BATCH_S = 0.01
 """So long a batch is to take."""
+
+PAUSES = 2
+"""After a batch the round waits for so many times as long as it took."""
 
 SHORTEST_PAUSE_S = 0.01
 SPARE_BYTES = 8 * 2**20
@@ -198,7 +202,7 @@ class Round:
         wanted = self._size * BATCH_S / max(took_s, 1e-4)
         # Larger only little by little: one that went fast says little of the next.
         self._size = int(min(max(wanted, FEWEST), self._size * 1.5, MOST))
-        await self._clock.sleep(max(took_s, SHORTEST_PAUSE_S))
+        await self._clock.sleep(max(PAUSES * took_s, SHORTEST_PAUSE_S))
 
     async def _remove_files(self, before: datetime) -> None:
         """Remove the files of runs that ended before an instant, or are not there any more, in folders of days past."""
@@ -227,5 +231,5 @@ class Round:
             if not freed:
                 return
             self.tally.shrunk_bytes += freed
-            await self._clock.sleep(max(self._clock.monotonic() - began, SHORTEST_PAUSE_S))
+            await self._clock.sleep(max(PAUSES * (self._clock.monotonic() - began), SHORTEST_PAUSE_S))
             size = await self._store.size()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
+from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
@@ -18,6 +19,7 @@ from engine.plugin import Handler
 from engine.replays import Rehearsed
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
+from engine.tallies import Statistics
 from engine.triggers import Pause, PauseScope
 from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryRequest
 
@@ -145,6 +147,18 @@ class QueueOperations(Protocol):
         ...
 
 
+class GuardOperations(Protocol):
+    """What may be asked of guards. All raise StoreUnavailable."""
+
+    async def release_trigger(self, name: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a trigger, durably; return None where it has none of its own; raise NotFound."""
+        ...
+
+    async def release_source(self, source_id: str, *, who: str = "", reason: str = "") -> Released | None:
+        """End the quarantine of a source, by its id or name, durably; return None where there is none."""
+        ...
+
+
 class MaintenanceOperations(Protocol):
     """What may be asked of maintenance windows. What names one that is not there raises NotFound."""
 
@@ -172,6 +186,14 @@ class MaintenanceOperations(Protocol):
 
     async def end_override(self, name: str, *, who: str) -> bool:
         """End its override, durably; return whether it held; raise StoreUnavailable."""
+        ...
+
+
+class StatisticsOperations(Protocol):
+    """What may be asked of the statistics."""
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        """Return how the runs of a trigger, or of a job, ended in the time up to now; raise StoreUnavailable."""
         ...
 
 
@@ -236,10 +258,16 @@ class Operations(Protocol):
     def queue(self) -> QueueOperations: ...
 
     @property
+    def counting(self) -> StatisticsOperations: ...
+
+    @property
     def maintenance(self) -> MaintenanceOperations: ...
 
     @property
     def housekeeping(self) -> HousekeepingOperations: ...
+
+    @property
+    def guards(self) -> GuardOperations: ...
 
     @property
     def foresight(self) -> Desk:
@@ -259,6 +287,7 @@ class Operations(Protocol):
         priority: int | None,
         bypass: frozenset[str],
         request_id: str | None,
+        traceparent: str | None = None,
     ) -> Accepted:
         """Fire a trigger by hand; raise NotFound, InvalidEvent, Conflict or StoreUnavailable.
 

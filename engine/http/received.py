@@ -57,17 +57,19 @@ def read_events(request: Request) -> tuple[list[Event], bool]:
     key = idempotency_key(request.headers)
     if key is not None and batch:
         raise Problem(422, "a batch takes no Idempotency-Key: give each event its id", code="invalid_event")
+    traceparent = request.headers.get("Traceparent")
     events: list[Event] = []
     errors: list[dict[str, Any]] = []
     for index, entry in enumerate(entries):
-        _read_event(entry, f"/{index}" if batch else "", kind != PLAIN_TYPE, key, events, errors)
+        _read_event(entry, f"/{index}" if batch else "", kind != PLAIN_TYPE, key, traceparent, events, errors)
     refuse(errors)
     return events, batch
 
 
 def _read_event(
-    entry: Any, place: str, cloud: bool, key: str | None, events: list[Event], errors: list[dict[str, Any]]
-) -> None:
+    entry: Any, place: str, cloud: bool, key: str | None, traceparent: str | None, events: list[Event],
+    errors: list[dict[str, Any]],
+) -> None:  # fmt: skip
     if not isinstance(entry, dict):
         errors.append({"pointer": f"#{place}", "detail": "an event must be a JSON object"})
         return
@@ -85,6 +87,7 @@ def _read_event(
         time=fields.instant("time"),
         priority=fields.priority(),
         source=fields.text("source", required=cloud) or "",
+        traceparent=traceparent,
     )
     errors.extend(fields.errors)
     events.append(event)

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.clock import rfc3339
 from engine.errors import Conflict
+from engine.events import EventOutcome
 from engine.http.calls import Call
 from engine.http.fields import Fields, body, idempotency_key, query
 from engine.http.gone import not_there
@@ -55,7 +56,7 @@ async def replay_event(call: Call) -> Response:
 async def replay_events(call: Call) -> Response:
     """Run the events of a span again, the oldest first, a bounded number of them; `next` says where to go on."""
     query(call.request).finish()
-    fields = body(call.request, ("from", "to", "trigger", "limit", "cursor", "dry_run", "reason"))
+    fields = body(call.request, ("from", "to", "trigger", "outcome", "limit", "cursor", "dry_run", "reason"))
     which, after, before, limit = _span(fields)
     dry_run, reason = _flag(fields, "dry_run"), fields.text("reason", longest=LONGEST_REASON)
     fields.finish()
@@ -73,7 +74,8 @@ async def replay_events(call: Call) -> Response:
 def _span(fields: Fields) -> tuple[EventFilter, str, str, int]:
     """Return which events are meant, and after and before which ids."""
     start, end = fields.instant("from"), fields.instant("to")
-    which, cursor = EventFilter(trigger=fields.slug("trigger")), fields.text("cursor")
+    which = EventFilter(trigger=fields.slug("trigger"), outcome=_outcome(fields))
+    cursor = fields.text("cursor")
     limit = fields.value("limit")
     if limit is None:
         limit = MOST_AT_ONCE
@@ -90,6 +92,18 @@ def _span(fields: Fields) -> tuple[EventFilter, str, str, int]:
     assert start is not None  # noqa: S101 - finish has raised
     assert end is not None  # noqa: S101 - finish has raised
     return which, cursor or first_id_at(start), first_id_at(end), limit
+
+
+def _outcome(fields: Fields) -> EventOutcome | None:
+    value = fields.value("outcome")
+    if value is None:
+        return None
+    if value not in list(EventOutcome):
+        fields.fault("outcome", f"outcome must be one of {', '.join(EventOutcome)}")
+        return None
+    if "trigger" not in fields:
+        fields.fault("outcome", "outcome is that at a trigger: name it, too")
+    return EventOutcome(value)
 
 
 def _flag(fields: Fields, name: str) -> bool:

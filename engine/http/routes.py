@@ -10,9 +10,11 @@ from engine.http import (
     adaptive_routes,
     backfill_routes,
     condition_routes,
+    delivery_routes,
     engine_routes,
     event_routes,
     foresight_routes,
+    guard_routes,
     housekeeping_routes,
     logs,
     maintenance_routes,
@@ -25,6 +27,7 @@ from engine.http import (
     retry_routes,
     run_routes,
     source_routes,
+    stats_routes,
     trigger_routes,
     why_routes,
 )
@@ -67,10 +70,18 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
     _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
+    _route("GET", f"{API}/triggers/{{name}}/stats", stats_routes.get_trigger_stats, _VIEWER, "How its runs ended"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/test", rehearsal_routes.try_event, _OPERATOR, "Try an event on it"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
     _route("POST", f"{API}/triggers/{{name}}/resume", pause_routes.resume_trigger, _OPERATOR, "End its pause"),
+    _route(
+        "POST",
+        f"{API}/triggers/{{name}}/release",
+        guard_routes.release_trigger,
+        _OPERATOR,
+        "Release it from quarantine",
+    ),
     _route("POST", f"{API}/triggers/{{name}}/reset", adaptive_routes.reset_trigger, _OPERATOR, "Drop its overrides"),
     _route("GET", f"{API}/triggers/{{name}}/adaptive", adaptive_routes.get_adaptive, _VIEWER, "Its adapted interval"),
     _route(
@@ -78,6 +89,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("GET", f"{API}/jobs/{{name}}/stats", stats_routes.get_job_stats, _VIEWER, "How its runs ended"),
     _route("POST", f"{API}/backfills", backfill_routes.post_backfill, _OPERATOR, "Run due instants that have passed"),
     _route("GET", f"{API}/backfills", backfill_routes.list_backfills, _VIEWER, "Backfills, the newest first"),
     _route("GET", f"{API}/backfills/{{id}}", backfill_routes.get_backfill, _VIEWER, "One backfill, and its progress"),
@@ -109,6 +121,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
+    _route("POST", f"{API}/sources/{{name*}}", guard_routes.release_source, _OPERATOR, "…/release: end its quarantine"),
     _route("POST", f"{API}/simulate", foresight_routes.post_simulate, _OPERATOR, "What would run, wait or be skipped"),
     _route("POST", f"{API}/plan", foresight_routes.post_plan, _OPERATOR, "What another configuration would change"),
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
@@ -128,6 +141,8 @@ ROUTES: tuple[Route, ...] = (
     _route(
         "POST", f"{API}/runs/{{id}}/retry", queue_routes.retry_run, _OPERATOR, "Run it once more, when it has ended"
     ),
+    _route("GET", f"{API}/deliveries", delivery_routes.list_deliveries, _VIEWER, "Who was told of ends of runs"),
+    _route("GET", f"{API}/deliveries/{{id}}", delivery_routes.get_delivery, _VIEWER, "One of them, and what it tells"),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 

@@ -69,6 +69,7 @@ async def fire_trigger(call: Call) -> Response:
         priority=priority,
         bypass=bypass,
         request_id=idempotency_key(call.request.headers),
+        traceparent=call.request.headers.get("Traceparent"),
     )
     return Response(
         status=202,

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.decide.functions import text_of
-from engine.events import Accepted, Outcome
+from engine.events import Accepted, Cause, Outcome
 from engine.jobs import Job, RetryOn
 from engine.plugin import Plugin, Secret, Timer
 from engine.plugin.timers import TIMER_FIELDS
@@ -66,8 +66,14 @@ def event_view(stored: StoredEvent) -> dict[str, Any]:
         "key": event.key,
         "data": event.data,
         "priority": event.priority,
+        "cause": cause_view(event.cause),
         "outcomes": [outcome_view(outcome) for outcome in stored.outcomes],
     }
+
+
+def cause_view(cause: Cause | None) -> dict[str, Any] | None:
+    """Return what caused an event or a run; None where that came from outside."""
+    return None if cause is None else {"run": cause.run, "hops": cause.hops, "via": list(cause.via)}
 
 
 def run_summary(run: Run, events: Sequence[str]) -> dict[str, Any]:
@@ -88,6 +94,7 @@ def run_summary(run: Run, events: Sequence[str]) -> dict[str, Any]:
         "expires_at": _at(run.expires_at),
         "scheduled_for": _at(run.scheduled_for),
         "replay_of": replay_of(run),
+        "cause": cause_view(run.cause),
         "started_at": _at(run.started_at),
         "finished_at": _at(run.finished_at),
         "exit_code": run.exit_code,
@@ -175,6 +182,8 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
         "pools": dict(job.pools),
         "overlap": job.overlap.value,
         "on_crash": job.on_crash.value,
+        "notify": job.notify and {"to": list(job.notify.to), "on": sorted(job.notify.on)},
+        "callback": job.callback and {**shown(job.callback.channel, secrets), "on": sorted(job.callback.on)},
         "description": job.description,
         "tags": list(job.tags),
         "enabled": job.enabled,

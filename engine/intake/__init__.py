@@ -2,5 +2,6 @@
 
 from engine.intake.door import MANUAL_SOURCE, Intake
 from engine.intake.drafts import LONGEST_NAME, Starter
+from engine.intake.guarding import Guarding
 
-__all__ = ["LONGEST_NAME", "MANUAL_SOURCE", "Intake", "Starter"]
+__all__ = ["LONGEST_NAME", "MANUAL_SOURCE", "Guarding", "Intake", "Starter"]

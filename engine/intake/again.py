@@ -101,4 +101,7 @@ class Again:
                 trigger=run.trigger, outcome=EventOutcome.JOINED, run=new.id, code="joined", reason=text
             )  # fmt: skip
             draft.outcomes.append(joined)
+        for draft in drafts:
+            if draft.event.input is not None:
+                draft.came_by(draft.event.input, draft.outcomes[0])
         return drafts

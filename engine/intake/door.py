@@ -16,24 +16,28 @@ from msgspec.structs import replace
 
 from engine.backfills import SOURCE_PREFIX as BACKFILL_PREFIX
 from engine.backlog import Backlog
+from engine.causing import Causes, caused_by
 from engine.clock import Clock
 from engine.decide.firing import Firing
-from engine.decide.rules import Rule
+from engine.decide.joins import JoinWindow
+from engine.decide.rules import Rule, one_each
 from engine.decide.shaping import Windows
 from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
-from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcome
+from engine.events import RESERVED_PREFIX, Accepted, Cause, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
+from engine.intake.after import After
 from engine.intake.again import Again
 from engine.intake.draft import Admitted, Draft
 from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
+from engine.intake.guarding import Guarding
 from engine.intake.rehearsal import Rehearsal
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, read_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import WAITING, Origin, Run, RunState
+from engine.runs import ENDED, WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
 from engine.triggers import SHAPING
 from engine.units import format_size
@@ -52,8 +56,8 @@ class Intake:
 
     `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
     settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
-    runs; `pauses` what is paused; `own_sources` are the names that begin the ids of the engine's own
-    sources, which no sender may use.
+    runs, `after` what else goes with an end; `pauses` what is paused; `own_sources` are the names that begin the ids
+    of the engine's own sources, which no sender may use.
     """
 
     def __init__(
@@ -72,14 +76,18 @@ class Intake:
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
+        guarding: Guarding | None = None,
+        causes: Causes | None = None,
+        after: After | None = None,
     ) -> None:
         self._clock = clock
         self._journal = journal
         self._starter = starter
+        self._windows = windows
         self._backlog = backlog or Backlog()
         self._drafting = Drafting(
             starter=starter, windows=windows, marks=marks, pauses=pauses, backlog=self._backlog,
-            ageing_s=ageing_s,
+            ageing_s=ageing_s, guarding=guarding,
         )  # fmt: skip
         self._max_data_bytes = max_data_bytes
         self._rules = rules
@@ -90,10 +98,13 @@ class Intake:
         self.rehearsal = Rehearsal(drafting=self._drafting, rules=rules, admit=self._admit, commit=self._commit_replay)
         self._followers = followers
         self._own_sources = own_sources
+        self._causes = causes
+        self._after = after
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
         for rule in sorted(rules.values(), key=_name_of):
-            by_source.setdefault(rule.trigger.source, []).append(rule)
+            for source, way in rule.by_source().items():
+                by_source.setdefault(source, []).append(way)
         self._by_source = {source: tuple(met) for source, met in by_source.items()}
         self.accepted = 0
         self.duplicates = 0
@@ -102,28 +113,29 @@ class Intake:
         """Take in a trigger, or another version of one: events that are decided from now on meet it."""
         self.remove(rule.trigger.name)
         self._rules[rule.trigger.name] = rule
-        source, on = rule.trigger.source, rule.trigger.on
-        met = list(self._by_source.get(source, ()))
-        insort(met, rule, key=_name_of)
-        self._by_source[source] = tuple(met)
+        for source, way in rule.by_source().items():
+            met = list(self._by_source.get(source, ()))
+            insort(met, way, key=_name_of)
+            self._by_source[source] = tuple(met)
         self._followers.add(rule)
-        if isinstance(on, Source) and on.hears and rule.trigger.works:
-            self._hearing.setdefault(source, on)
+        for source, on in rule.trigger.works_on:
+            if isinstance(on, Source) and on.hears:
+                self._hearing.setdefault(source, on)
 
     def remove(self, trigger: str) -> Rule | None:
         """Forget a trigger: no event meets it any more. What was decided before is made durable all the same."""
         rule = self._rules.pop(trigger, None)
         if rule is None:
             return None
-        source = rule.trigger.source
-        left = tuple(other for other in self._by_source[source] if other is not rule)
-        if left:
-            self._by_source[source] = left
-        else:
-            del self._by_source[source]
+        for source in rule.by_source():
+            left = tuple(other for other in self._by_source[source] if other.trigger.name != trigger)
+            if left:
+                self._by_source[source] = left
+            else:
+                del self._by_source[source]
+            if not self.is_used(source):
+                self._hearing.pop(source, None)
         self._followers.remove(rule)
-        if not self.is_used(source):
-            self._hearing.pop(source, None)
         return rule
 
     def renew(self, job: Job) -> None:
@@ -136,6 +148,10 @@ class Intake:
         """Tell whether a trigger that works is on a source."""
         return any(rule.trigger.works for rule in self._by_source.get(source, ()))
 
+    def open_joins(self, trigger: str) -> list[JoinWindow]:
+        """Return the joins of a trigger that wait for inputs, as they began."""
+        return [window for window in self._windows.of_trigger(trigger) if isinstance(window, JoinWindow)]
+
     async def accept(
         self,
         source: str,
@@ -147,7 +163,10 @@ class Intake:
         """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
         if self._backlog.crowded():
             self._backlog.admit(source, self._by_source)
-        named = [self._admit(event, source) for event in events]
+        if any(event.traceparent is not None for event in events):
+            named = [self._admit(event, source, await self._cause(event.traceparent)) for event in events]
+        else:
+            named = [self._admit(event, source) for event in events]
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
         return await self._commit(
@@ -165,10 +184,10 @@ class Intake:
             # They are written or refused all the same: their runs must not be left alone.
             with anyio.CancelScope(shield=True):
                 await asyncio.wait(waiting)
-            for draft, stored in begun:
-                self._end_due(draft, stored)
+            for firing, (draft, stored) in zip(firings, begun, strict=True):
+                self._end_due(firing, draft, stored)
             raise
-        errors = [self._end_due(draft, stored) for draft, stored in begun]
+        errors = [self._end_due(firing, *one) for firing, one in zip(firings, begun, strict=True)]
         for place, (firing, error) in enumerate(zip(firings, errors, strict=True)):
             if isinstance(error, Conflict):
                 errors[place] = await self._commit_due(firing, begun[place][0])
@@ -190,9 +209,13 @@ class Intake:
                 self._drafting.undo([draft])
             return None, error
 
-    def _end_due(self, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception) -> Exception | None:
+    def _end_due(
+        self, firing: Firing, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception
+    ) -> Exception | None:
         """Hand on what is durable, or take back what was reserved for it and return why it is not."""
         error = stored if isinstance(stored, Exception) else cast("Exception | None", stored.exception())
+        if error is None:
+            self._note_missed(firing.missed)
         if draft is not None and not isinstance(stored, Exception):
             if error is None:
                 self._hand_on(draft, stored.result()[0])
@@ -228,21 +251,23 @@ class Intake:
                 raise InvalidEvent(
                     f"the source {event.source!r} is one of the engine's own; send another name", status=422
                 )
-        named = [self._admit(event, event.source or "api") for event in events]
+        named = [
+            self._admit(event, event.source or "api", await self._cause(event.traceparent)) for event in events
+        ]  # fmt: skip
         if self._backlog.crowded():
             for source in {rule.trigger.source for event, _ in named for rule in self._listeners(event)}:
                 self._backlog.admit(source, self._by_source)
         return await self._commit(named, self._listeners, Origin.EVENT)
 
-    async def announce(self, event: Event, source: str) -> Accepted:
-        """Make an event of the engine's own durable, and offer it to the sources that listen.
+    async def announce(self, event: Event, *, memory: Memory | None = None) -> Accepted:
+        """Make an event of the engine itself durable, with what is to be remembered, and offer it to who listens.
 
-        Raises StoreUnavailable.
+        The same key is the same event. Raises InvalidEvent and StoreUnavailable.
         """
-        named = self._admit(event, source)
-        return (await self._commit([named], self._listeners, Origin.EVENT))[0]
+        named = self._admit(event, event.source)
+        return (await self._commit([named], self._listeners, Origin.EVENT, memory=memory))[0]
 
-    def _listeners(self, event: Event) -> list[Rule]:
+    def _listeners(self, event: Event) -> Sequence[Rule]:
         found: list[Rule] = []
         for source_id, source in self._hearing.items():
             try:
@@ -252,11 +277,11 @@ class Intake:
                 continue
             if accepted:
                 found.extend(self._by_source.get(source_id, ()))
-        return sorted(found, key=_name_of)
+        return one_each(sorted(found, key=_name_of))
 
     async def fire(
         self, trigger: str, *, data: Any = None, reason: str = "", priority: int | None = None,
-        bypass: frozenset[str] = frozenset(), request_id: str | None = None,
+        bypass: frozenset[str] = frozenset(), request_id: str | None = None, traceparent: str | None = None,
     ) -> Accepted:  # fmt: skip
         """Run a trigger by hand: it obeys its filter and every gate that `bypass` does not name.
 
@@ -271,7 +296,7 @@ class Intake:
         if rule.disabled is not None:
             raise Conflict(rule.disabled)
         event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
-        named = self._admit(event, MANUAL_SOURCE)
+        named = self._admit(event, MANUAL_SOURCE, await self._cause(traceparent))
         answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
         answer = answers[0]
         if answer.duplicate and all(outcome.trigger != trigger for outcome in answer.outcomes):
@@ -308,24 +333,35 @@ class Intake:
         It is handed in when this returns, and not refused: it waits for a store that is away. What is awaited raises
         Conflict where the run can't end so, and StoreError where the store has failed or the engine has stopped.
         """
+        after = None
+        if self._after is not None and end.step.state in ENDED:
+            after = self._after.of(run, end)
         rules = self._followers.of(run, end.step.state)
-        if not rules:
-            return self._submit_end(run, end, end)
-        return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
+        if rules:
+            return self._follow_up(run, end, rules, after, *self._hand_in(run, end, rules, after))
+        return self._submit_end(run, end, after)
 
     def _hand_in(
-        self, run: Run, end: Finish | End, rules: Sequence[Rule], *, apart: set[str] | None = None
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], after: Accept | None, *, apart: set[str] | None = None
     ) -> tuple[Draft, asyncio.Future[Any]]:
         draft = self._draft_end(run, end)
         draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
-        then = end.then or Accept(entries=())
-        return draft, self._submit_end(run, end, replace(end, then=replace(then, entries=(draft.entry(),))))
+        return draft, self._submit_end(run, end, after, draft.entry())
 
-    def _submit_end(self, run: Run, end: Finish | End, change: Finish | End) -> asyncio.Future[Any]:
-        stored = self._journal.submit(change)
+    def _submit_end(
+        self, run: Run, end: Finish | End, after: Accept | None, entry: Entry | None = None
+    ) -> asyncio.Future[Any]:
+        then = end.then
+        if after is not None:
+            then = after if then is None else replace(after, memories=(*after.memories, *then.memories))
+        if entry is not None:
+            then = replace(then or Accept(entries=()), entries=(entry,))
+        stored = self._journal.submit(end if then is end.then else replace(end, then=then))
+        if after is not None and self._after is not None:
+            stored.add_done_callback(self._after.settled)
         if isinstance(end, End):
             stored.add_done_callback(self._backlog.removing(run.trigger))
         elif end.step.state in WAITING:
@@ -335,13 +371,15 @@ class Intake:
     def _draft_end(self, run: Run, end: Finish | End) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
         try:
-            return Draft(*self._admit(end_event(run, end), source))
+            return Draft(*self._admit(end_event(run, end), source, caused_by(run)))
         except InvalidEvent as error:
-            return Draft(*self._admit(end_event(run, end, without_outputs=str(error)), source, any_size=True))
+            event = end_event(run, end, without_outputs=str(error))
+            return Draft(*self._admit(event, source, caused_by(run), any_size=True))
 
     async def _follow_up(
-        self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
-    ) -> None:
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], after: Accept | None, draft: Draft,
+        stored: asyncio.Future[Any],
+    ) -> None:  # fmt: skip
         doubted: set[str] = set()
         while True:
             try:
@@ -353,7 +391,7 @@ class Intake:
                 with suppress(StoreUnavailable):  # it is decided anew once the store is back
                     await self._drafting.learn(draft)
                 doubted.update(draft.in_the_way)
-                draft, stored = self._hand_in(run, end, rules, apart=set(doubted) if doubted else None)
+                draft, stored = self._hand_in(run, end, rules, after, apart=set(doubted) if doubted else None)
             except BaseException:
                 self._drafting.undo([draft])
                 raise
@@ -372,7 +410,11 @@ class Intake:
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
-    def _admit(self, event: Event, source: str, *, any_size: bool = False) -> Admitted:
+    async def _cause(self, traceparent: str | None) -> Cause | None:
+        """Return what caused an event that is handed in now; raise StoreUnavailable."""
+        return None if self._causes is None else await self._causes.find(traceparent)
+
+    def _admit(self, event: Event, source: str, cause: Cause | None = None, *, any_size: bool = False) -> Admitted:
         """Check what is offered and fill in what the engine gives; raise InvalidEvent."""
         for name, text in (
             ("type", event.type),
@@ -406,6 +448,7 @@ class Intake:
         named = Event(
             id=new_id(), source=source, type=event.type, subject=event.subject, data=data,
             key=event.key, time=time, priority=priority, http=event.http, received_at=now,
+            cause=cause,
         )  # fmt: skip
         return named, encoded
 
@@ -449,6 +492,7 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
+            self._note_missed(missed)
             if self._hand_on_all(drafts, answers):
                 # What starts at once goes first: whoever emitted has the answer a turn of the event loop later.
                 await asyncio.sleep(0)
@@ -473,13 +517,15 @@ class Intake:
             return False
         self.accepted += 1
         stored = {outcome.run for outcome in answer.outcomes}
-        if draft.claims or draft.filled:
+        if draft.claims or draft.filled or draft.parts or draft.notes is not None:
             self._drafting.settle(draft)
         for run, event in draft.runs:
             if run.id not in stored:
                 opened = [window for window in draft.opened if window.run == run.id]
                 # The marks name the run that was there; they are read when they are asked for.
-                self._drafting.undo([replace(draft, runs=[(run, event)], opened=opened, joined=[])])
+                self._drafting.undo(
+                    [replace(draft, runs=[(run, event)], opened=opened, joined=[], parts=[], notes=None)]
+                )
                 continue
             if draft.past_pause and run.state in WAITING:
                 self._starter.let_pass(run)
@@ -490,7 +536,14 @@ class Intake:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif run.state is RunState.PENDING:
                 self._starter.wait(run)
+            elif self._after is not None:
+                self._after.note(run)
         return launched
+
+    def _note_missed(self, missed: Sequence[Run]) -> None:
+        if missed and self._after is not None:
+            for run in missed:
+                self._after.note(run)
 
 
 def _name_of(rule: Rule) -> str:

@@ -7,14 +7,37 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from engine.decide.breakers import QUARANTINE_SOURCE, Guarded
+from engine.decide.breakers import Place as Guard
+from engine.decide.joins import JoinWindow
 from engine.decide.marks import Claim, Known, Place
 from engine.decide.shaping import Window
-from engine.events import Event, Outcome, Seen
+from engine.events import Cause, Event, EventOutcome, Outcome, Seen
 from engine.runs import Run
-from engine.store.changes import Entry, Join
+from engine.store.changes import Entry, Fill, Join, Memory, Supersede
 
 Admitted = tuple[Event, bytes]
 """An event that was checked at the door, and its data as compact JSON."""
+
+
+class Notes(Struct):
+    """What guards have noted of an event.
+
+    - `guarded`: by breakers; `to_remember`: the quarantines that hold it back and are not durable yet.
+    - `looped`: where its chain of runs is too long, in words.
+    - `deepened`: the windows whose longest chain is its own, with the causes that they had.
+    - `expected`: the triggers and sources where it is one that was expected.
+    """
+
+    guarded: list[Guarded] = field(default_factory=list)
+    to_remember: dict[str, Any] = field(default_factory=dict)
+    looped: list[str] = field(default_factory=list)
+    deepened: list[tuple[Window, Cause | None]] = field(default_factory=list)
+    expected: list[Guard] = field(default_factory=list)
+
+    def memory(self) -> Memory | None:
+        """Return what is to be remembered with it."""
+        return Memory(source=QUARANTINE_SOURCE, values=self.to_remember) if self.to_remember else None
 
 
 class Draft(Struct):
@@ -28,6 +51,10 @@ class Draft(Struct):
     opened: list[Window] = field(default_factory=list)
     joined: list[tuple[Window, datetime, datetime, int]] = field(default_factory=list)
     """The windows that it joins, when they were due before and are with it, and by how many bytes they grow."""
+    parts: list[tuple[JoinWindow, str, str]] = field(default_factory=list)
+    """The joins that it is a part of: by which input, and its own id."""
+    fills: list[Fill] = field(default_factory=list)
+    supersedes: list[Supersede] = field(default_factory=list)
     filled: list[tuple[str, datetime]] = field(default_factory=list)
     """The runs whose windows are full with it, and since when."""
     claims: list[Claim] = field(default_factory=list)
@@ -53,18 +80,41 @@ class Draft(Struct):
     """What the gates of the trigger that is decided on have seen so far."""
     bypass: tuple[str, ...] = ()
     """The gates that its runs pass by when their turn has come."""
+    notes: Notes | None = None
+    """What guards have noted of it; None for most."""
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
         return Entry(
             event=self.event, data=self.data, outcomes=tuple(self.outcomes),
             runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
-            claims=tuple(self.claims),
+            memory=None if self.notes is None else self.notes.memory(),
+            claims=tuple(self.claims), fills=tuple(self.fills), supersedes=tuple(self.supersedes),
         )  # fmt: skip
+
+    def noting(self) -> Notes:
+        """Return what guards note of it."""
+        if self.notes is None:
+            self.notes = Notes()
+        return self.notes
+
+    def deepened(self, window: Window, event: Event) -> Cause | None:
+        """Let a window have the cause of an event that joins it, where its chain is longer; return it then."""
+        cause = event.cause
+        if cause is None or (window.cause is not None and cause.hops <= window.cause.hops):
+            return None
+        self.noting().deepened.append((window, window.cause))
+        window.cause = cause
+        return cause
 
     def saw(self, gate: str, verdict: str, **values: Any) -> None:
         """Note what a gate of the trigger that is decided on saw, and what it said."""
         self.seen.append(Seen(gate, verdict, values or None))
+
+    def came_by(self, name: str, outcome: Outcome) -> None:
+        """Note by which input it came to the run that it is for, where it is one of that's events."""
+        if outcome.run is not None and outcome.outcome in (EventOutcome.RUN, EventOutcome.JOINED):
+            self.fills.append(Fill(run=outcome.run, event=self.event.id, input=name))
 
     def told(self, text: str) -> str:
         """Return a sentence with what went wrong with its priority or its key, where something did."""

@@ -20,6 +20,8 @@ from engine.errors import ExpressionError
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Draft
+from engine.intake.guarding import Guarding
+from engine.intake.joining import Joinery, came_by
 from engine.intake.shaping import Shaping
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
@@ -123,12 +125,14 @@ class Drafting:
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        ageing_s: float,
+        ageing_s: float, guarding: Guarding | None = None,
     ) -> None:  # fmt: skip
+        self.guarding = guarding or Guarding()
         self._starter = starter
         self._windows = windows
         self._marks = marks
         self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
+        self._joining = Joinery(windows, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
         self._ageing_s = ageing_s
@@ -151,6 +155,8 @@ class Drafting:
                 outcome = replace(outcome, gates=tuple(draft.seen))
                 draft.seen.clear()
             draft.outcomes.append(outcome)
+            if rule.heartbeats:
+                self.guarding.expect(draft, rule, origin, outcome)
 
     def _decide_one(
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, reason: str, bypass: frozenset[str]
@@ -160,6 +166,10 @@ class Drafting:
         if rule.disabled is not None:
             what = "job" if trigger.works else "trigger"
             return _dropped(trigger.name, EventOutcome.PAUSED, f"{what}_disabled", rule.disabled)
+        if event.cause is not None and (looped := self.guarding.too_far(draft, event, rule)) is not None:
+            return looped
+        if rule.breakers and (held := self.guarding.held_back(draft, event, rule, origin, bypass)) is not None:
+            return held
         draft.past_pause = "pause" in bypass
         draft.bypass = tuple(sorted(bypass & STARTING_GATES)) if bypass else ()
         # A backfill waits by itself while its trigger is paused; what it has begun is not lost.
@@ -171,6 +181,11 @@ class Drafting:
                 return _dropped(
                     trigger.name, EventOutcome.PAUSED, f"{pause.scope.value}_paused", pause.said_of(trigger.name)
                 )
+        if rule.candidates is not None:
+            found = came_by(draft, event, rule)
+            if isinstance(found, Outcome):
+                return found
+            event = found
         keys: Mapping[str, str] = _NO_KEYS
         scope = None
         if rule.filter is not None or rule.keys:
@@ -187,7 +202,7 @@ class Drafting:
                     keys = rule.keys_of(event, scope, bypass)
             except ExpressionError as error:
                 why = f"{error}; the event has no data" if event.data is None else str(error)
-                if rule.filter is not None and not draft.seen:
+                if rule.filter is not None and (not draft.seen or draft.seen[-1].gate == "on"):
                     draft.seen.append(Seen("filter", "error", None if scope is None else rule.filter.seen(scope)))
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         own, draft.fault = rule.priority_of(event, scope)
@@ -197,8 +212,12 @@ class Drafting:
             draft.limit_key, fault = rule.limit_key_of(event, scope)
             draft.fault = "; ".join(filter(None, (draft.fault, fault)))
         if rule.shaped:
-            return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
-        return self._ready(draft, event, rule, origin, priority, reason)
+            outcome = self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
+        else:
+            outcome = self._ready(draft, event, rule, origin, priority, reason)
+        if event.input is not None:
+            draft.came_by(event.input, outcome)
+        return outcome
 
     def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
         """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
@@ -217,6 +236,10 @@ class Drafting:
         shaping, gathering = self._shaping, rule.gathering
         outcome = shaping.drop(draft, event, rule, keys, bypass)
         if outcome is not None:
+            return outcome
+        if event.input is not None and rule.joining is not None and rule.joining.waits:
+            outcome = self._joining.join(draft, event, rule, rule.joining, origin, priority, keys.get("join", ""))
+            shaping.remember(draft, event, rule, keys, bypass, outcome, None)
             return outcome
         if gathering is not None and gathering.gate in bypass:
             gathering = None
@@ -320,8 +343,10 @@ class Drafting:
             since = now if fields.get("window") is None else fields["due_at"]
             fields["expires_at"] = since + timedelta(seconds=expires_s)
         key = event.key or event.id
-        if event.key is not None and origin is Origin.EVENT and event.source != rule.trigger.source:
-            # Heard: several senders may use the same keys for different events.
+        if event.key is not None and (
+            event.input is not None or (origin is Origin.EVENT and event.source != rule.trigger.source)
+        ):
+            # Heard, or of several sources: they may use the same keys for different events.
             key = f"{event.source} {event.key}"
         elif origin is Origin.BACKFILL:
             # Another backfill may run the same instant again.
@@ -331,7 +356,7 @@ class Drafting:
             id=run_id, job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if on_time else None, **fields,
+            scheduled_for=event.time if on_time else None, cause=event.cause, **fields,
         )  # fmt: skip
 
     def undo(self, drafts: Sequence[Draft]) -> None:
@@ -343,6 +368,8 @@ class Drafting:
                     self._backlog.remove(run.trigger)
                 if run.state is RunState.RUNNING:
                     self._starter.release(run)
+            if draft.notes is not None:
+                self.guarding.undo(draft.notes)
             for window in draft.opened:
                 self._windows.close(window)
             self._marks.known.forget(draft.claims)
@@ -352,6 +379,8 @@ class Drafting:
                 if window.due_at == after:
                     window.due_at = before
                 self._windows.unseal(window)
+            for join, name, event_id in reversed(draft.parts):
+                join.take_back(name, event_id)
 
     def restore(self, draft: Draft) -> None:
         """Know again what was known of the marks that a draft changed, which nobody has looked at since."""
@@ -359,10 +388,14 @@ class Drafting:
             self._marks.known.restore(place, before)
 
     def settle(self, draft: Draft) -> None:
-        """Take note that a draft is durable: its claims, and the windows that are full with it."""
+        """Take note that a draft is durable: its claims, its quarantines, and the windows that are full with it."""
+        if draft.notes is not None:
+            self.guarding.settle(draft.notes, draft.event)
         self._marks.known.settle(draft.claims)
         for run_id, due_at in draft.filled:
             self._starter.hasten(run_id, due_at)
+        for window, name, event_id in draft.parts:
+            window.settle(name, event_id)
 
     async def learn(self, draft: Draft) -> None:
         """Find out why a draft was refused: close windows that it joined and that are over, read the marks it claimed.

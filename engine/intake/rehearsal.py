@@ -45,13 +45,23 @@ class Rehearsal:
     def test(self, trigger: str, event: Event) -> Rehearsed:
         """Return what an event would become now; nothing is stored or started, and nothing is different afterwards.
 
-        It is decided as one from the trigger's own source. Raises NotFound and InvalidEvent.
+        It is decided as one from the trigger's own source. Where that has several, the event's `source` is the id of
+        one of them, or the name of an input; else it may come by each. Raises NotFound and InvalidEvent.
         """
         rule = self._rule(trigger)
-        draft = Draft(*self._admit(event, event.source or rule.trigger.source))
-        on = rule.trigger.on
-        if isinstance(on, Source) and on.hears and not on.accepts(draft.event):
+        if rule.joining is not None and event.source in rule.joining.inputs:
+            rule = rule.through((event.source,))
+            event = replace(event, source="")
+        elif rule.joining is not None:
+            rule = rule.through(rule.joining.inputs)
+        ways = [(one.source, one.on) for one in rule.candidates or ()] or [(rule.trigger.source, rule.trigger.on)]
+        draft = Draft(*self._admit(event, event.source or ways[0][0]))
+        named = bool(event.source) and rule.candidates is not None
+        heard = [source for source, on in ways if _takes(source, on, draft.event, named=named)]
+        if not heard:
             return Rehearsed(event=draft.event, outcome=_unheard(trigger, draft.event))
+        if rule.candidates is not None:
+            rule = rule.through([one.name for one in rule.candidates if one.source in heard])
         try:
             self._drafting.decide(draft, (rule,), Origin.EVENT, "", frozenset())
         finally:
@@ -63,7 +73,7 @@ class Rehearsal:
         (outcome,) = draft.outcomes
         data = None
         with suppress(ExpressionError):  # the gates tell of it
-            data = rule.data_of(draft.event)
+            data = rule.data_of(_part(draft.event, outcome, rule))
         return Rehearsed(
             event=draft.event, outcome=outcome, run=draft.runs[0][0] if draft.runs else None, data=data
         )  # fmt: skip
@@ -97,14 +107,39 @@ class Rehearsal:
             for outcome in stored.outcomes
             if outcome.trigger is not None and outcome.outcome is not EventOutcome.REJECTED
         ]
-        found = [self._rules[name] for name in names if name in self._rules and trigger in (None, name)]
+        found = [self._way(name, stored) for name in names if name in self._rules and trigger in (None, name)]
         return [rule for rule in found if rule.disabled is None]
+
+    def _way(self, name: str, stored: StoredEvent) -> Rule:
+        """Return a trigger's rule, for the input by which an event came the first time, where it has several."""
+        rule = self._rules[name]
+        came_by = {
+            seen.saw["input"]
+            for outcome in stored.outcomes if outcome.trigger == name
+            for seen in outcome.gates if seen.gate == "on" and isinstance(seen.saw, dict) and "input" in seen.saw
+        }  # fmt: skip
+        return rule.through(came_by) if came_by else rule
 
     def _rule(self, trigger: str) -> Rule:
         rule = self._rules.get(trigger)
         if rule is None:
             raise NotFound(f"there is no trigger {trigger}")
         return rule
+
+
+def _takes(source: str, on: object, event: Event, *, named: bool) -> bool:
+    """Tell whether a source of a trigger may have an event; `named`: it says which source it comes from."""
+    if isinstance(on, Source) and on.hears:
+        return on.accepts(event)
+    return not named or event.source == source
+
+
+def _part(event: Event, outcome: Outcome, rule: Rule) -> Event:
+    """Return an event as the job sees it: as its part of a join, where it is one."""
+    came_by = next((seen.saw["input"] for seen in outcome.gates if (seen.gate, seen.verdict) == ("on", "pass")), None)
+    if came_by is None or rule.joining is None or not rule.joining.waits:
+        return event
+    return rule.joining.joined((replace(event, input=came_by),))
 
 
 def _unheard(trigger: str, event: Event) -> Outcome:

@@ -129,11 +129,11 @@ class Shaping:
         self, draft: Draft, event: Event, rule: Rule, gathering: Gathering, priority: int, window: Window
     ) -> Outcome:  # fmt: skip
         now, before, size_bytes = event.received_at, window.due_at, len(draft.data)
-        draft.raised.append((window, window.priority))
         window.count += 1
         window.size_bytes += size_bytes
         draft.raised.append((window, window.priority))
         window.priority = max(window.priority, priority)
+        cause = draft.deepened(window, event)
         window.due_at = next_due(gathering, now, window.closes_at)
         text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
         if gathering.is_full(window.count, window.size_bytes):
@@ -147,7 +147,7 @@ class Shaping:
         draft.joins.append(
             Join(
                 run=window.run, event=event.id, due_at=window.due_at, priority=window.priority, reason=text,
-                size_bytes=size_bytes,
+                size_bytes=size_bytes, cause=cause,
             )
         )  # fmt: skip
         return Outcome(
@@ -171,7 +171,7 @@ class Shaping:
         )  # fmt: skip
         opened = Window(
             run=run.id, trigger=run.trigger, key=key, due_at=due_at, closes_at=closes_at, priority=priority,
-            size_bytes=size_bytes,
+            size_bytes=size_bytes, cause=event.cause,
         )  # fmt: skip
         self._windows.open(opened)
         draft.opened.append(opened)

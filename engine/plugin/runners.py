@@ -106,6 +106,27 @@ class RunContext(PrepareContext, Protocol):
         """Tell of a process, the leader of its own session, so that it can be found after a crash."""
         ...
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether this attempt is cancelled because the engine stops: it is made again at the next start.
+
+        What others do for it meanwhile may then go on; else (a time-out, somebody cancels it) it is to be ended.
+        """
+        ...
+
+    @property
+    def noted(self) -> Any:
+        """What this attempt noted, also before the engine was stopped or died; None for nothing."""
+        ...
+
+    async def note(self, value: Any) -> None:
+        """Note a JSON value for an attempt that has to be made again after a crash, durably when it returns.
+
+        It takes the place of what was noted before, is not seen by later attempts, and is gone when the run has
+        ended. Raises InvalidEvent for what is no JSON value, StoreUnavailable when it can't be stored now.
+        """
+        ...
+
 
 class Runner(Plugin, frozen=True, kw_only=True):
     """Something that executes runs, such as a program.

@@ -14,12 +14,15 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from engine.backfills import Backfill
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import EngineError
-from engine.events import Accepted, Event, Outcome
+from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.changes import Change
+from engine.tallies import TallyRow, Width
 
 T = TypeVar("T")
 
@@ -55,11 +58,25 @@ class RunFilter(Struct, frozen=True, kw_only=True):
 
 
 class EventFilter(Struct, frozen=True, kw_only=True):
-    """Which events a list holds; what is None does not restrict."""
+    """Which events a list holds; what is None does not restrict. `outcome` is that at `trigger`, which it goes with."""
 
     source: str | None = None
     type: str | None = None
     trigger: str | None = None
+    outcome: EventOutcome | None = None
+
+
+class Receipts(Struct, frozen=True, kw_only=True):
+    """Which events count as ones that triggers received.
+
+    Those with one of `outcomes` at one of `triggers` that came since `since`; copies of events and those of backfills
+    never do, nor does what a disabled trigger met. `by_hand` tells whether what people fired does.
+    """
+
+    triggers: frozenset[str]
+    outcomes: frozenset[EventOutcome]
+    since: datetime
+    by_hand: bool = True
 
 
 class Throttled(Struct, frozen=True, kw_only=True):
@@ -248,8 +265,9 @@ class Store(ABC):
     **Shift.** With `shift`, all pending runs at that clock of a throttle are due so much later, and its mark holds
     until then, in the same transaction.
 
-    **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
-    key that is remembered again has the later value; one that is forgotten and was not there is no error.
+    **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events.
+    So do the `memories` of further sources. A key that is remembered again has the later value; one that is forgotten
+    and was not there is no error.
 
     **Backfills.** What an `Accept` does to a backfill is made in the same transaction as its events. Where the
     backfill can't take it (its id or request is there already, or it is in another place or state), the whole `Accept`
@@ -257,6 +275,13 @@ class Store(ABC):
 
     **Spans.** The spans of an `Accept` are noted in the same transaction as its events, in place of those of the same
     kind, name and beginning. Those that ended before its `forget_spans` are gone afterwards.
+
+    **Deliveries.** The `deliveries` of an `Accept` are stored in the same transaction as what it comes with: the end of
+    a run and what is told of it. What `tried` says of a delivery that does not wait, or is not there, has no effect.
+    Those that ended before `forget_deliveries` are gone afterwards, but for more than a thousand.
+
+    **Tallies.** The `tallies` of an `Accept` are stored in the place of those with the same key. Those of a width that
+    began before what `forget_tallies` says of it are gone afterwards, but for more than a thousand.
 
     **Purging.** What an `Accept` purges is gone with all that it brought: an event with its outcomes, and a run. It is
     counted in the same transaction. A run that has not ended stays, and so does an event of one.
@@ -374,7 +399,11 @@ class Store(ABC):
 
     @abstractmethod
     async def open_windows(self) -> list[Run]:
-        """Return all pending runs whose debounce or batch window is open."""
+        """Return all pending runs whose window (of a debounce, a batch or a join) is open."""
+
+    @abstractmethod
+    async def filled(self) -> list[Filled]:
+        """Return by which inputs the events of joins came that still wait, oldest first."""
 
     @abstractmethod
     async def expiring(self, *, limit: int) -> list[Run]:
@@ -506,6 +535,48 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """Return a delivery, or None."""
+
+    @abstractmethod
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        """Return at most `limit` deliveries, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        """Return each target for which a delivery waits, and when the first is due; a step for each target."""
+
+    @abstractmethod
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        """Return at most `limit` deliveries to a target that wait and are due by then, the first due first."""
+
+    @abstractmethod
+    async def waiting_deliveries(self) -> dict[str, int]:
+        """Return how many deliveries wait, by target. Reads all of these."""
+
+    @abstractmethod
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        """Tell whether a delivery ended before an instant."""
+
+    @abstractmethod
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        """Return the tallies of a trigger, or of a job, that begin from `start` to before `end`, in that order."""
+
+    @abstractmethod
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        """Return all tallies that begin at an instant."""
+
+    @abstractmethod
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        """Return the runs that ended after an instant, of the latest `limit` made since an hour before it."""
+
+    @abstractmethod
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        """Return when the oldest tally of a width begins; None where there is none."""
+
+    @abstractmethod
     async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
         """Return a page of the runs that ended before an instant, in the order in which they were stored.
 
@@ -549,6 +620,10 @@ class Store(ABC):
     def lost(self) -> str | None:
         """Say what became of the store where it is not the one any more that was opened, or None."""
         return None
+
+    @abstractmethod
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        """Return when the events that triggers received came, the newest first, at most `limit`."""
 
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:

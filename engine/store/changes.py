@@ -11,16 +11,19 @@ from msgspec import Struct
 from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
 from engine.decide.marks import Claim
-from engine.events import Event, Outcome
+from engine.deliveries import Delivery, Tried
+from engine.events import Cause, Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
 from engine.spans import Span
+from engine.tallies import TallyRow, Width
 
 
 class Join(Struct, frozen=True, kw_only=True):
     """An event joins a pending run: the run gets the event as its latest, a new due time and priority.
 
-    `size_bytes` is how much its data adds to what the run counts. A run that expires does so as much later as it is due
-    later.
+    `size_bytes` is how much its data adds to what the run counts, `count` how many events: 0 where it takes the place
+    of another one. A run that expires does so as much later as it is due later. `cause` is that of the run from now
+    on; None: it stays as it is.
     """
 
     run: str
@@ -29,6 +32,32 @@ class Join(Struct, frozen=True, kw_only=True):
     priority: int
     reason: str
     size_bytes: int = 0
+    cause: Cause | None = None
+    count: int = 1
+
+
+class Fill(Struct, frozen=True, kw_only=True):
+    """An event of a run came by an input of its trigger."""
+
+    run: str
+    event: str
+    input: str
+
+
+class Supersede(Struct, frozen=True, kw_only=True):
+    """An event takes the place of an earlier one, `old`, in a run that waits: that one is none of the run's any more.
+
+    What became of the earlier one is then `deduplicated`, with this code and reason; where it is not stored the change
+    is a conflict. `first`: it was the first event of the run, which the later one is now.
+    """
+
+    run: str
+    trigger: str
+    old: str
+    event: str
+    code: str
+    reason: str
+    first: bool = False
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -36,7 +65,9 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     `data` is the event's data as JSON. Each new run is in `outcomes` too. `in_the_way` are the runs, by id, for which
     a new one is skipped, or whose place it takes: where one of them is not there, or has ended, the change is a
-    conflict. `claims` are what becomes of the marks of gates: where one is refused, the change is a conflict.
+    conflict. `claims` are what becomes of the marks of gates: where one is refused, the change is a conflict. `fills`
+    say by which inputs it came, `supersedes` which events it takes the place of. `memory` is remembered where the event
+    is stored, and not where it came before.
     """
 
     event: Event
@@ -46,6 +77,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     joins: tuple[Join, ...] = ()
     in_the_way: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    memory: Memory | None = None
+    fills: tuple[Fill, ...] = ()
+    supersedes: tuple[Supersede, ...] = ()
 
 
 class Cursor(Struct, frozen=True, kw_only=True):
@@ -108,10 +142,13 @@ class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
     Its result is a list of `Accepted`.
 
-    `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
-    those of further sources. `spans` are noted, or changed where they are there; those that ended before
+    `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` and
+    `memories` are those of further sources. `spans` are noted, or changed where they are there; those that ended before
     `forget_spans` are forgotten. Of the marks that have had no effect since `forget_marks`, the first thousand are
-    forgotten. `shift` moves runs at a throttle. `purge` removes what is old.
+    forgotten. `shift` moves runs at a throttle. `deliveries` are stored, `tried` says how some of them went; of those
+    that ended before `forget_deliveries`, the first thousand are forgotten. `tallies` are stored in the place of those
+    of the same key; of each width in `forget_tallies`, the first thousand that began before that are forgotten.
+    `purge` removes what is old.
     """
 
     entries: tuple[Entry, ...]
@@ -119,11 +156,17 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursor: Cursor | None = None
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
+    memories: tuple[Memory, ...] = ()
     forget_marks: datetime | None = None
     shift: Shift | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
     spans: tuple[Span, ...] = ()
     forget_spans: datetime | None = None
+    deliveries: tuple[Delivery, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    forget_deliveries: datetime | None = None
+    tallies: tuple[TallyRow, ...] = ()
+    forget_tallies: Mapping[Width, datetime] | None = None
     purge: Purge | None = None
 
 

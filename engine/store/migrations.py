@@ -193,6 +193,16 @@ create index runs_expiring on runs (expires_at, id)
     where expires_at is not null and state in ('pending', 'queued', 'held');
 """
 
+_INPUTS = """
+-- The events of runs of triggers on several sources: by which input each came.
+create table inputs (
+    run text not null,
+    event text not null,
+    input text not null,
+    primary key (run, event)
+) strict, without rowid;
+"""
+
 _LIMITS = """
 -- The value by which the limit of its job holds, as it was when the run came to be.
 alter table runs add column limit_key text;
@@ -210,6 +220,52 @@ create table purged (
 ) strict, without rowid;
 """
 
+_CAUSES = """
+-- The run that caused an event, and how long the chain of runs before it is, as JSON; null for what comes from outside.
+alter table events add column cause text;
+-- The longest of those of its events.
+alter table runs add column cause text;
+"""
+
+_AFTER_A_RUN = """
+-- Who is told of the ends of runs, and how that went.
+create table deliveries (
+    seq integer primary key,
+    id text not null,
+    target text not null,
+    run text not null,
+    job text not null,
+    event text not null,
+    created_at integer not null,
+    message text not null,
+    state text not null,
+    code text not null,
+    reason text not null,
+    attempts integer not null,
+    due_at integer,
+    finished_at integer
+) strict;
+create unique index deliveries_id on deliveries (id);
+create index deliveries_run on deliveries (run, id);
+-- What waits for its next try, receiver by receiver.
+create index deliveries_due on deliveries (target, due_at, seq) where state = 'waiting';
+-- What ended long ago.
+create index deliveries_finished on deliveries (finished_at) where finished_at is not null;
+
+-- How runs ended, hour by hour and day by day: see engine/tallies.py.
+create table tallies (
+    trigger text not null,
+    job text not null,
+    width text not null,
+    began_at integer not null,
+    detail text not null,
+    primary key (trigger, width, began_at, job)
+) strict, without rowid;
+create index tallies_job on tallies (job, width, began_at);
+-- What is going on, and what is old.
+create index tallies_began on tallies (width, began_at);
+"""
+
 _BOOTS = """
 -- The engines that have owned this store, and by whom each was succeeded; null for the one that owns it.
 create table boots (
@@ -224,16 +280,7 @@ create table boots (
 """
 
 MIGRATIONS: tuple[str, ...] = (
-    _INITIAL,
-    _MEMORY,
-    _IN_THE_WAY,
-    _BACKFILLS,
-    _HINDSIGHT,
-    _HELD,
-    _LANES,
-    _SHAPING,
-    _LIMITS,
-    _PURGED,
-    _BOOTS,
-)
+    _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
+    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS,
+)  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -59,6 +59,12 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         f"from (values {{rows}}) as v cross join runs r where r.id = v.column1 and r.state in ({_ENDED}) {_COUNTED}",
         2,
     ),
+    # Forget by which inputs the events of old runs came.
+    "purge_inputs_of_runs": (
+        "delete from inputs where run in (select id from runs "
+        f"where id in (select column1 from (values {{rows}})) and state in ({_ENDED}))",
+        2,
+    ),
     # Remove old runs.
     "purge_runs": (
         f"delete from runs where id in (select column1 from (values {{rows}})) and state in ({_ENDED})",

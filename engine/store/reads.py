@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.clock import from_microseconds, to_microseconds
+from engine.decide.joins import JOIN_WAITS, Filled
 from engine.decide.marks import Mark, Place
 from engine.events import Accepted, Event
 from engine.runs import Lane, Run, RunState
@@ -36,6 +37,9 @@ from engine.store.rows import (
 
 _RUN = f"select {RUN_COLUMNS} from runs"
 
+_OF_RUN = f"{prefixed('e', EVENT_COLUMNS)}, i.input"
+"""An event of a run, with the input by which it came."""
+
 _MARK = "trigger, gate, key, until, run, closes_at"
 
 LANES = {
@@ -49,8 +53,9 @@ LANES = {
 def _lane_queries(lane: Lane) -> dict[str, str]:
     index, holds = LANES[lane]
     head = (
-        f"select {prefixed('r', RUN_COLUMNS)}, {prefixed('e', EVENT_COLUMNS)} "
-        f"from runs r indexed by {index} left join events e on e.id = r.event where r.{holds.replace('and ', 'and r.')}"
+        f"select {prefixed('r', RUN_COLUMNS)}, {_OF_RUN} from runs r indexed by {index} "
+        "left join events e on e.id = r.event left join inputs i on i.run = r.id and i.event = r.event "
+        f"where r.{holds.replace('and ', 'and r.')}"
     )
     return {
         # The next of a job's queue, from its head.
@@ -82,10 +87,17 @@ QUERIES = {
     "run_of_key": "select id from runs where trigger = ? and origin = ? and key = ?",
     # All events of a run: its first, and those that joined.
     "run_events": (
-        f"select {prefixed('e', EVENT_COLUMNS)} from events e "
+        f"select {_OF_RUN} from events e left join inputs i on i.run = ?1 and i.event = e.id "
         "where e.id = (select first_event from runs where id = ?1) "
-        f"union all select {prefixed('e', EVENT_COLUMNS)} from outcomes o cross join events e "
+        f"union all select {_OF_RUN} from outcomes o cross join events e "
+        "left join inputs i on i.run = ?1 and i.event = e.id "
         "where o.run = ?1 and o.outcome = 'joined' and e.id = o.event order by 1"
+    ),
+    # By which inputs the events of joins that are open came.
+    "filled": (
+        "select i.run, i.event, i.input, i.event = r.first_event from runs r indexed by runs_due "
+        "cross join inputs i on i.run = r.id where r.state in ('held', 'pending', 'retrying') "
+        f"and r.state = 'pending' and r.window is not null and r.code = '{JOIN_WAITS}'"
     ),
     # What comes due, from the earliest.
     "due_first": (
@@ -220,8 +232,9 @@ def events(
             clauses.append(f"{column} = ?")
             values.append(value)
     if which.trigger is not None:
-        clauses.append("exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?)")
-        values.append(which.trigger)
+        became = "" if which.outcome is None else " and o.outcome = ?"
+        clauses.append(f"exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?{became})")
+        values += [which.trigger] if which.outcome is None else [which.trigger, which.outcome._value_]
     if before is not None:
         clauses.append("id < ?")
         values.append(before)
@@ -316,6 +329,11 @@ def held_counts(raw: sqlite3.Connection) -> dict[str, int]:
 
 def open_windows(raw: sqlite3.Connection) -> list[Run]:
     return [read_run(row) for row in raw.execute(QUERIES["open_windows"])]
+
+
+def filled(raw: sqlite3.Connection) -> list[Filled]:
+    found = [Filled(run, event, name, bool(first)) for run, event, name, first in raw.execute(QUERIES["filled"])]
+    return sorted(found, key=lambda one: one.event)
 
 
 def expiring(raw: sqlite3.Connection, limit: int) -> list[Run]:

@@ -10,27 +10,28 @@ import msgspec
 
 from engine.clock import from_microseconds, to_microseconds
 from engine.decide.marks import Claim, Mark, Place
-from engine.events import Event, EventOutcome, Outcome, Seen
+from engine.events import Cause, Event, EventOutcome, Outcome, Seen
 from engine.runs import Attempt, Origin, Run, RunState, Step
 from engine.store.changes import Entry
 
-EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, data"
+EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, data, cause"
 RUN_COLUMNS = (
     "id, job, trigger, origin, key, event, event_count, state, code, priority, rank, attempt, created_at, due_at, "
     "closes_at, window, scheduled_for, started_at, finished_at, exit_code, outputs, process, process_started, boot, "
-    "trace, attempts, expires_at, event_bytes, throttled, limit_key"
+    "trace, attempts, expires_at, event_bytes, throttled, limit_key, cause"
 )
 OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason, gates"
 NEW_RUN_COLUMNS = (
     "id, job, trigger, origin, key, first_event, event, event_count, state, code, priority, rank, attempt, "
     "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace, "
-    "expires_at, event_bytes, throttled, limit_key"
+    "expires_at, event_bytes, throttled, limit_key, cause"
 )
 
 _LATEST = 2**63 - 1
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_cause = msgspec.json.Decoder(Cause).decode
 _decode_gates = msgspec.json.Decoder(tuple[Seen, ...]).decode
 
 
@@ -40,6 +41,11 @@ def _micros(at: datetime | None) -> int | None:
 
 def _instant(value: int | None) -> datetime | None:
     return None if value is None else from_microseconds(value)
+
+
+def cause_text(cause: Cause) -> str:
+    """Return a cause as it is stored."""
+    return _encode(cause).decode()
 
 
 def event_row(entry: Entry) -> tuple[Any, ...]:
@@ -56,11 +62,12 @@ def event_row(entry: Entry) -> tuple[Any, ...]:
         event.key,
         event.priority,
         entry.data.decode(),
+        None if event.cause is None else cause_text(event.cause),
     )
 
 
 def read_event(row: Sequence[Any]) -> Event:
-    """Make an event of the values of EVENT_COLUMNS."""
+    """Make an event of the values of EVENT_COLUMNS, and of the input by which it came, where that was asked for."""
     return Event(
         id=row[0],
         source=row[1],
@@ -71,6 +78,8 @@ def read_event(row: Sequence[Any]) -> Event:
         key=row[6],
         priority=row[7],
         data=_decode(row[8]),
+        cause=None if row[9] is None else _decode_cause(row[9]),
+        input=row[10] if len(row) > 10 else None,
     )
 
 
@@ -149,6 +158,7 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
         run.event_bytes,
         run.throttled,
         run.limit_key,
+        None if run.cause is None else cause_text(run.cause),
     )
 
 
@@ -220,6 +230,7 @@ def read_run(row: Sequence[Any]) -> Run:
         event_bytes=row[27],
         throttled=row[28],
         limit_key=row[29],
+        cause=None if row[30] is None else _decode_cause(row[30]),
     )
 
 

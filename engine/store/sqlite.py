@@ -14,12 +14,14 @@ from msgspec.structs import replace
 
 from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
+from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, StoreDamaged, StoreLost, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, boots, hindsight, line, purging, reads, spans
+from engine.store import backfills, boots, deliveries, hindsight, line, purging, reads, receipts, spans, tallies
 from engine.store.base import (
     Boot,
     EventFilter,
@@ -32,6 +34,7 @@ from engine.store.base import (
     OldRun,
     Purged,
     QueuePlace,
+    Receipts,
     Result,
     RunFilter,
     Store,
@@ -47,6 +50,7 @@ from engine.store.opening import Lock, prepare
 from engine.store.place import FilePlace, lost_text, refuse_network
 from engine.store.room import shrink, size_of
 from engine.store.writes import Wave, plan
+from engine.tallies import TallyRow, Width
 
 T = TypeVar("T")
 
@@ -249,6 +253,9 @@ class SqliteStore(Store):
     async def open_windows(self) -> list[Run]:
         return await self._read(reads.open_windows)
 
+    async def filled(self) -> list[Filled]:
+        return await self._read(reads.filled)
+
     async def expiring(self, *, limit: int) -> list[Run]:
         return await self._read(lambda raw: reads.expiring(raw, limit))
 
@@ -328,6 +335,40 @@ class SqliteStore(Store):
     ) -> list[Met]:
         return await self._read(lambda raw: hindsight.met(raw, trigger, start, end, after, limit), slow=True)
 
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        return await self._read(lambda raw: deliveries.delivery(raw, delivery_id))
+
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        return await self._read(lambda raw: deliveries.deliveries(raw, which, limit, before), slow=True)
+
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        return await self._read(deliveries.heads)
+
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        return await self._read(lambda raw: deliveries.due(raw, target, before, limit))
+
+    async def waiting_deliveries(self) -> dict[str, int]:
+        return await self._read(deliveries.waiting, slow=True)
+
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        return await self._read(lambda raw: deliveries.has_before(raw, at))
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        if trigger is not None:
+            return await self._read(lambda raw: tallies.of_trigger(raw, trigger, width, start, end), slow=True)
+        return await self._read(lambda raw: tallies.of_job(raw, job or "", width, start, end), slow=True)
+
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        return await self._read(lambda raw: tallies.at(raw, width, began_at), slow=True)
+
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return await self._read(lambda raw: tallies.ended_since(raw, at, limit), slow=True)
+
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return await self._read(lambda raw: tallies.first_at(raw, width), slow=True)
+
     async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
         return await self._read(lambda raw: purging.old_runs(raw, before, after, limit), slow=True)
 
@@ -357,6 +398,9 @@ class SqliteStore(Store):
         freed, pages = await self._writer.call(shrink)
         self._log_pages += 2 * pages
         return freed
+
+    async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
+        return await self._read(lambda raw: receipts.received(raw, which, limit), slow=True)
 
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
@@ -532,4 +576,6 @@ def _without_known_runs(raw: sqlite3.Connection, entry: Entry) -> Entry:
                     code="run_exists",
                     reason=f"deduplicated: this trigger has run {known} for the same key",
                 )
-    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs), claims=claims)
+    left = {run.id for run in entry.runs} - {run.id for run in runs}
+    fills = tuple(fill for fill in entry.fills if fill.run not in left)
+    return replace(entry, outcomes=tuple(outcomes), runs=tuple(runs), claims=claims, fills=fills)

@@ -10,7 +10,7 @@ from datetime import datetime
 from engine.clock import rfc3339
 from engine.decide.firing import Firing
 from engine.decide.misfire import ON_TIME_S, Due, Gap, late_limit_s
-from engine.decide.schedule import Schedule
+from engine.decide.schedule import OF_INPUT, Schedule, owner_of
 from engine.events import Event
 from engine.ids import new_id
 from engine.runs import Origin, Run, RunState, Step
@@ -27,8 +27,9 @@ def firing_of(state: State, found: Due, now: datetime) -> Firing:
     if found.runs:
         at = rfc3339(found.runs[0])
         event = Event(
-            type=EVENT_TYPE, subject=state.trigger.name, time=found.runs[0], key=at, data={"scheduled_for": at}
-        )
+            type=EVENT_TYPE, subject=owner_of(state.trigger.name), time=found.runs[0], key=at,
+            data={"scheduled_for": at},
+        )  # fmt: skip
     reason = _late(state, found, now)
     in_a_row = bool(reason) or bool(state.backlog) or len(found.runs) > 1
     return Firing(
@@ -79,7 +80,7 @@ def _gap_run(trigger: Trigger, schedule: Schedule, gap: Gap, now: datetime, paus
 
 def _meanwhile(trigger: Trigger, instant: datetime, pause: Pause | None) -> str:
     if pause is not None and instant >= pause.since:
-        return pause.said_of(trigger.name).replace(" is paused", " was paused", 1)
+        return pause.said_of(owner_of(trigger.name)).replace(" is paused", " was paused", 1)
     return "the engine was away or busy"
 
 
@@ -97,9 +98,13 @@ def _why(trigger: Trigger, schedule: Schedule, instant: datetime, now: datetime)
 def _run(
     trigger: Trigger, instant: datetime, key: str, now: datetime, reason: str, outputs: dict[str, object] | None = None
 ) -> Run:
+    owner = owner_of(trigger.name)
+    if owner != trigger.name:
+        # Another of its inputs may be due at the same instant.
+        key = f"{trigger.name.removeprefix(owner + OF_INPUT)} {key}"
     # The key is not the instant alone: one that a wrong clock made us miss may come again, and is run then.
     return Run(
-        id=new_id(), job=trigger.job, trigger=trigger.name, origin=Origin.SCHEDULE, key=f"missed {key}", event="",
+        id=new_id(), job=trigger.job, trigger=owner, origin=Origin.SCHEDULE, key=f"missed {key}", event="",
         event_count=0, state=RunState.MISSED, code="missed", reason=reason, priority=trigger.priority, rank=0,
         created_at=now, scheduled_for=instant, finished_at=now, outputs=outputs,
         trace=(Step(at=now, state=RunState.MISSED, code="missed", reason=reason),),

@@ -185,6 +185,8 @@ def _run_variables(context: RunContext) -> dict[bytes, bytes]:
         b"ENGINE_EVENT_TYPE": event.type.encode(),
         b"TRACEPARENT": _traceparent(context.run_id, context.attempt),
     }
+    if event.input is not None:
+        result[b"ENGINE_INPUT"] = event.input.encode()
     for name, value in context.marks.items():
         result[name.encode()] = value.encode()
     return result
@@ -240,6 +242,7 @@ def _event_json(event: Event) -> bytes:
             "key": event.key,
             "data": event.data,
             "priority": event.priority,
+            **({} if event.input is None else {"input": event.input}),
         }
     )
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import anyio
 
-from engine.plugin import BadSetting, Event, Source, SourceContext, Whereabouts
+from engine.plugin import RESERVED_PREFIX, BadSetting, Event, Source, SourceContext, Whereabouts
 
 LONGEST_PATTERN = 255
 
@@ -19,7 +19,8 @@ class Heard(Source, frozen=True, kw_only=True):
     Each setting is a pattern that the whole attribute must match, in its own case: `*` stands for any text
     (dots included), `?` for one character, `[abc]` for one of them. All given patterns must match.
 
-    - `type`: the event's type, such as `order.created` or `order.*`; every type by default.
+    - `type`: the event's type, such as `order.created` or `order.*`; every type by default. The engine's own events,
+      such as `engine.quarantined`, are heard only by a pattern that begins with `engine.`.
     - `source`: the source that the event names. An event without one matches only `*`.
     - `subject`: the event's subject. An event without one matches only `*`.
     """
@@ -44,6 +45,8 @@ class Heard(Source, frozen=True, kw_only=True):
                 raise BadSetting(field, f"is longer than {LONGEST_PATTERN} characters")
 
     def accepts(self, event: Event) -> bool:
+        if event.type.startswith(RESERVED_PREFIX) and not self.type.startswith(RESERVED_PREFIX):
+            return False
         return (
             fnmatchcase(event.type, self.type)
             and (self.source is None or fnmatchcase(event.source, self.source))

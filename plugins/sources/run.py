@@ -23,7 +23,7 @@ class RunEnds(Source, frozen=True, kw_only=True):
     - `outcomes`: how the run ended; by default in whatever way.
     - `ignore`: names of jobs that are not followed, whatever the others say.
     - `loop`: whether its triggers may start, also by way of others, what they follow. Such a loop has no end but a
-      filter or an outcome, and is refused unless this is `true`.
+      filter, an outcome, or the trigger's `max_hops`, and is refused unless this is `true`.
     """
 
     name: ClassVar[str] = "run"

@@ -291,7 +291,10 @@ class Receiver:
                 400,
                 f"The delivery id or Idempotency-Key is not 1 to {LONGEST_KEY} printable ASCII characters.",
             )
-        return Event(type=kind, subject=self._path, data=Raw(request.body), key=key, http=self._http(request))
+        return Event(
+            type=kind, subject=self._path, data=Raw(request.body), key=key, http=self._http(request),
+            traceparent=headers.get("Traceparent"),
+        )  # fmt: skip
 
     def _http(self, request: Request) -> dict[str, Any]:
         shown: dict[str, str] = {}

@@ -14,6 +14,7 @@ import pytest
 
 from engine.testing.store_contract.accepting import AcceptingCases
 from engine.testing.store_contract.backfilling import BackfillCases
+from engine.testing.store_contract.delivering import DeliveringCases
 from engine.testing.store_contract.following import FollowingCases
 from engine.testing.store_contract.hindsight import HindsightCases
 from engine.testing.store_contract.marking import MarkingCases
@@ -24,6 +25,7 @@ from engine.testing.store_contract.promises import promise, sentences_kept_by, s
 from engine.testing.store_contract.purging import PurgingCases
 from engine.testing.store_contract.queueing import QueueingCases
 from engine.testing.store_contract.reading import ReadingCases
+from engine.testing.store_contract.receiving import ReceivingCases
 
 __all__ = ["StoreContract", "promise", "sentences_kept_by", "sentences_of_contract"]
 
@@ -39,7 +41,9 @@ class StoreContract(
     MarkingCases,
     HindsightCases,
     OwningCases,
+    DeliveringCases,
     PurgingCases,
+    ReceivingCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 

@@ -229,7 +229,7 @@ class QueueingCases(Place):
         assert expected == await read(None, None, 5)
         assert await store.held_counts() == {"a": 2, "b": 3}
 
-    @promise("Store.open_windows: Return all pending runs whose debounce or batch window is open.")
+    @promise("Store.open_windows: Return all pending runs whose window (of a debounce, a batch or a join) is open.")
     async def test_open_windows_are_those_of_pending_runs(self, store: Store) -> None:
         _, gathering, change = accept_run(state=RunState.PENDING, window="w", closes_at=at(60))
         _, closed, other = accept_run(state=RunState.PENDING, window="w", trigger="t")
