@@ -35,12 +35,12 @@ from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
-from engine.decide.attempts import AttemptEnd, after_crash
+from engine.decide.attempts import AttemptEnd
 from engine.decide.joins import windows_of
 from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
 from engine.decide.schedule import owner_of, timers_of
-from engine.dispatch import Dispatch, Finished
+from engine.dispatch import Dispatch
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Event
 from engine.execution import RUN_MARK, Executor
@@ -55,7 +55,7 @@ from engine.http.tokens import AdminToken
 from engine.http.views import shown
 from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
-from engine.jobs import Job, OnCrash
+from engine.jobs import Job
 from engine.journal import Journal
 from engine.lease import Lease
 from engine.loopwatch import LoopWatch
@@ -66,12 +66,12 @@ from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.pools import Pools
-from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runnotes import RunNotes
 from engine.runs import ENDED, Run
+from engine.settlement import settle
 from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
@@ -80,6 +80,7 @@ from engine.store.boots import this_process
 from engine.store.changes import Accept, Cursor, End, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
+from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
@@ -94,9 +95,6 @@ GC_NEW_OBJECTS = 20_000
 
 ROUTES_S = 2.0
 """How long the listener waits, at the start, for the sources to have their routes."""
-
-MOST_NAMED = 5
-"""So many of the runs that a crash left running are named in the log."""
 
 STOP_HTTP_S = 5.0
 
@@ -218,32 +216,6 @@ class Runtime:
         if isinstance(journal.failure, StoreDamaged):
             raise journal.failure
 
-    async def _settle(self, store: SqliteStore, finish: Finished) -> None:
-        """End what a crash left running, and record it, before anything is started in its place."""
-        left = [run for run in await store.running() if run.boot != self.boot]
-        if not left:
-            return
-        processes = {run.id: (run.process, run.process_started) for run in left}
-        ended = await end_leftovers(processes, mark=RUN_MARK, clock=self.clock)
-        now = self.clock.now()
-        futures = []
-        named: list[str] = []
-        for run in left:
-            job = self.config.jobs.get(run.job)
-            on_crash = job.on_crash if job is not None else OnCrash.RETRY
-            count = len(ended.get(run.id, ()))
-            end = after_crash(run, on_crash, now, count, self.config.engine.ageing_s)
-            futures.append(finish(run, Finish.of(run.id, end)))
-            if len(named) < MOST_NAMED:
-                named.append(f"{run.id} of job {run.job} ({end.step.state})")
-        for future in futures:
-            await future
-        what = "1 run that was" if len(left) == 1 else f"{len(left)} runs that were"
-        more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
-        log.warning(
-            "Settled %s running when the engine died: %s%s", what, ", ".join(named), more, extra={"action": "settled"}
-        )
-
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
@@ -271,6 +243,7 @@ class Runtime:
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
+            strays=lambda run_id: strays.ended(run_id),
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -325,8 +298,10 @@ class Runtime:
             concurrency=pools.limit(ENGINE_POOL), ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
             reserve=config.engine.reserve.by_lane(), pools=pools.limits(), backlog=backlog, shaper=shaper,
+            keeping=executor,
         )  # fmt: skip
         pools.dispatch = dispatch
+        strays = Strays(clock=clock, mark=RUN_MARK, is_active=dispatch.has)
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         deliverer = Deliverer(
             clock=clock, store=store, submit=journal.submit, jobs=dispatch.jobs, receivers=config.receivers,
@@ -360,7 +335,11 @@ class Runtime:
             own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
         )  # fmt: skip
         await failures.load(store)
-        await self._settle(store, finish)
+        await settle(
+            store, boot=self.boot, clock=clock, jobs=config.jobs, mark=RUN_MARK, ageing_s=config.engine.ageing_s,
+            journal=journal, finish=finish, is_kept=executor.is_kept, adopt=dispatch.adopt,
+            ended=run_logs.ended,
+        )  # fmt: skip
         backfills = Backfills(
             clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
             end_waiting=dispatch.end_backfilled,
@@ -453,6 +432,7 @@ class Runtime:
                     inner.start_soon(shaper.run, name="shaping")
                     inner.start_soon(deliverer.run, name="deliveries")
                     inner.start_soon(counting.run, name="counting")
+                    inner.start_soon(strays.run, store, name="strays")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")

@@ -32,6 +32,7 @@ from engine.config.model import (
     EngineSettings,
     HttpTable,
     JobTable,
+    LogTable,
     MisfireTable,
     OtherwiseTable,
     PresetTable,
@@ -61,7 +62,7 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, KeepTable, HttpTable,
+    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
     JobTable, JobNotifyTable, CallbackTable,
     TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,

@@ -31,7 +31,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
-         "shared", "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "causing"}
+         "shared",
+         "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
+         "logtext", "strays", "causing"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(

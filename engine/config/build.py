@@ -41,7 +41,7 @@ from engine.decide.schedule import OF_INPUT, Schedule
 from engine.decide.windows import MaintenanceWindow
 from engine.deliveries import Receiver
 from engine.errors import PluginError
-from engine.jobs import Callback, Job, Overlap
+from engine.jobs import Callback, Job, OnCrash, Overlap
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import (
     MISFIRE,
@@ -179,6 +179,12 @@ class Builder:
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:
+        if table.on_crash is OnCrash.ADOPT and not table.run.keeps:
+            self._at(
+                ("jobs", name, "on_crash"),
+                f'found "adopt", but attempts of the runner {table.run.name} end with the engine',
+                'write "retry" or "fail"',
+            )
         return Job(
             name=name,
             runner=table.run,
@@ -191,6 +197,7 @@ class Builder:
             on_crash=table.on_crash,
             notify=notify_of(table.notify),
             callback=self._callback(name, table.callback),
+            log_bytes=(table.log or defaults.log).max,
             description=table.description,
             tags=table.tags,
             enabled=table.enabled,

@@ -31,6 +31,7 @@ from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.deliveries import Receiver
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryOn, RetryPolicy
+from engine.logcap import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from engine.plugin.settings import (
     BadSetting,
     ConditionName,
@@ -260,6 +261,19 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
         )
 
 
+class LogTable(Struct, frozen=True, kw_only=True):
+    """What is kept of what runs print."""
+
+    max: Annotated[
+        Size,
+        Meta(
+            ge=LEAST_LOG_BYTES,
+            description="Of a log that is larger the beginning and the end are kept, half each; a line tells how much "
+            "is left out.",
+        ),
+    ] = DEFAULT_LOG_BYTES
+
+
 class DefaultsTable(Struct, frozen=True, kw_only=True):
     """What holds for every job that does not say otherwise."""
 
@@ -267,6 +281,7 @@ class DefaultsTable(Struct, frozen=True, kw_only=True):
     retry: Annotated[
         RetryTable, Meta(description="When failed attempts are tried again; jobs may change single keys.")
     ] = RetryTable()
+    log: Annotated[LogTable, Meta(description="What is kept of what runs print.")] = LogTable()
 
 
 class StoreTable(Struct, frozen=True, kw_only=True):
@@ -334,6 +349,9 @@ class JobTable(Struct, frozen=True, kw_only=True):
         Meta(description="Who is told when a run fails, and when one succeeds again; or a table that says more."),
     ] = None
     callback: Annotated[CallbackTable | None, Meta(description="A URL that is told of the ends of its runs.")] = None
+    log: Annotated[
+        LogTable | None, Meta(description="What is kept of what a run prints. Default: `[defaults] log`.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True

@@ -250,7 +250,8 @@ class Store(ABC):
 
     **Priority.** A waiting run that gets another priority stays in its state, and its rank moves by the ageing for each
     step, so that it is as if it had had that priority from the start. What was asked of a running run stands in its
-    trace, and its code tells it, until its attempt ends.
+    trace, and its code tells it, until its attempt ends. A running run that goes on in another engine process is that
+    one's, and its trace tells it.
 
     **Follow-ups.** The events that follow from a run's end (`then` of `Finish` and `End`) are accepted in the same
     change as the end: neither is there without the other. The change's result is the answers of these events.

@@ -189,6 +189,14 @@ class AskCancel(Struct, frozen=True, kw_only=True):
     step: Step
 
 
+class Adopt(Struct, frozen=True, kw_only=True):
+    """The running run, which another engine process began, goes on in the engine process `boot`."""
+
+    run: str
+    step: Step
+    boot: str
+
+
 class Enqueue(Struct, frozen=True, kw_only=True):
     """A pending, retrying or held run is ready: it becomes queued at `rank`."""
 
@@ -266,7 +274,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
+Change = Accept | Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Adopt | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:
