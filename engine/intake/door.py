@@ -497,7 +497,8 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
-            self._note_missed(missed)
+            if missed:
+                self._note_missed(missed)
             if self._hand_on_all(drafts, answers):
                 # What starts at once goes first: whoever emitted has the answer a turn of the event loop later.
                 await asyncio.sleep(0)
