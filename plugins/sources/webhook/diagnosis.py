@@ -94,7 +94,9 @@ class _OfSignature:
                 return Explanation(cause=WRONG_HEADER, text=self._claim.fault)
             text = f"{flaw}; its body was too large to be kept, so that no more can be said"
             return Explanation(cause=UNKNOWN, text=text, certain=False)
-        searches = (self._time, self._header, self._encoding, self._parts, self._secret, self._body, self._digest)
+        searches = (
+            self._time, self._header, self._encoding, self._form, self._parts, self._secret, self._body, self._digest,
+        )  # fmt: skip
         for search in searches:
             if (found := search()) is not None:
                 return found
@@ -103,7 +105,8 @@ class _OfSignature:
     def _time(self) -> Explanation | None:
         """Where the signature is right, its time is not."""
         scheme, claim = self._scheme, self._claim
-        if scheme.tolerance_s is None or not self._right(self._request.body, offered=claim.signatures):
+        written = [Offer(one, "") for text in claim.signatures for one in decoded(text, scheme.encoding)]
+        if scheme.tolerance_s is None or not _meet(written, self._digests(self._request.body)):
             return None
         said = None if claim.timestamp is None else skew(claim.timestamp, self._now_s, scheme.tolerance_s)
         if said is None:
@@ -120,26 +123,27 @@ class _OfSignature:
         headers, wanted = self._request.headers, self._header_name
         if wanted in headers:
             return None
+        right = self._digests(self._request.body)
         for name, value in list(headers.items())[:MOST_HEADERS]:
-            if any(self._fits(offer) for offer in offers_in(value)):
+            if _meet(offers_in(value), right):
                 return Explanation(
                     cause=WRONG_HEADER, text=f"the right signature is in {name}, and {wanted} should have it"
                 )
         there = sorted({name for name in headers if name.lower() in _SIGNERS})
         text = f"it has no header {wanted}, where its signature should be"
-        text += (
-            f"; it has {', '.join(there)}, which another kind of `verify` goes by"
-            if there
-            else (": the sender has no secret, or something on the way takes the header out")
-        )
+        if there:
+            text += f"; it has {', '.join(there)}, which another kind of `verify` goes by"
+        else:
+            text += ": the sender has no secret, or something on the way takes the header out"
         return Explanation(cause=WRONG_HEADER, text=text)
 
     def _encoding(self) -> Explanation | None:
         """The digest is right, and written in another way or made with another algorithm."""
         scheme = self._scheme
         for algorithm in ALGORITHMS:
+            right = self._digests(self._request.body, algorithm=algorithm)
             for offer in self._offers:
-                if not self._fits(offer, algorithm):
+                if not _meet([offer], right):
                     continue
                 if algorithm != scheme.algorithm:
                     said = f"made with {algorithm}, and {scheme.algorithm} is expected"
@@ -151,11 +155,23 @@ class _OfSignature:
                 return Explanation(cause=WRONG_ENCODING, text=f"the signature is right, but {said}")
         return None
 
+    def _form(self) -> Explanation | None:
+        """Nothing in the header is as long as a signature."""
+        size = hashlib.new(self._scheme.algorithm).digest_size
+        if any(len(offer.digest) == size for offer in self._offers):
+            return None
+        length = 2 * size if self._scheme.encoding == "hex" else len(base64.b64encode(bytes(size)))
+        return Explanation(
+            cause=WRONG_ENCODING,
+            text=f"its header {self._header_name} holds no signature: one of {self._scheme.algorithm}, in "
+            f"{self._scheme.encoding}, has {length} characters",
+        )  # fmt: skip
+
     def _parts(self) -> Explanation | None:
         """Of the body something else was signed than should have been."""
         claim, body = self._claim, self._request.body
         if claim.before or claim.after:
-            if self._any(body, before=b"", after=b""):
+            if _meet(self._offers, self._digests(body, before=b"", after=b"")):
                 text = "the signature is of the body alone, and should be of the id or time of sending as well"
                 return Explanation(cause=WRONG_ENCODING, text=text)
             if claim.fault is not None:
@@ -164,16 +180,13 @@ class _OfSignature:
 
     def _secret(self) -> Explanation | None:
         for key, said in keys_like(self._scheme.texts):
-            if any(
-                _same(offer, _mac(key, self._signed(self._request.body), self._scheme.algorithm))
-                for offer in self._offers
-            ):
+            if _meet(self._offers, self._digests(self._request.body, keys=(key,))):
                 return Explanation(cause=WRONG_SECRET, text=f"the sender's secret is that of the configuration {said}")
         return None
 
     def _body(self) -> Explanation | None:
         for body, said in bodies_like(self._request):
-            if self._any(body):
+            if _meet(self._offers, self._digests(body)):
                 text = f"the signature is of the body {said}: something on its way alters it, such as a proxy"
                 return Explanation(cause=ALTERED_BODY, text=text)
         return None
@@ -209,22 +222,15 @@ class _OfSignature:
             f"the engine started, and none of the usual alterations of a body explains it{late}",
         )  # fmt: skip
 
-    def _fits(self, offer: Offer, algorithm: str | None = None) -> bool:
-        signed, chosen = self._signed(self._request.body), algorithm or self._scheme.algorithm
-        return any(_same(offer, _mac(key, signed, chosen)) for key in self._scheme.keys)
-
-    def _any(self, body: bytes, before: bytes | None = None, after: bytes | None = None) -> bool:
-        signed, algorithm = self._signed(body, before, after), self._scheme.algorithm
-        return any(_same(offer, _mac(key, signed, algorithm)) for key in self._scheme.keys for offer in self._offers)
-
-    def _right(self, body: bytes, offered: tuple[bytes, ...]) -> bool:
-        found = [Offer(one, "") for text in offered for one in decoded(text, self._scheme.encoding)]
-        signed, algorithm = self._signed(body), self._scheme.algorithm
-        return any(_same(offer, _mac(key, signed, algorithm)) for key in self._scheme.keys for offer in found)
-
-    def _signed(self, body: bytes, before: bytes | None = None, after: bytes | None = None) -> bytes:
-        claim = self._claim
-        return (claim.before if before is None else before) + body + (claim.after if after is None else after)
+    def _digests(
+        self, body: bytes, *, algorithm: str | None = None, keys: tuple[bytes, ...] | None = None,
+        before: bytes | None = None, after: bytes | None = None,
+    ) -> list[bytes]:  # fmt: skip
+        """Return the digests that each key gives for a body, with what is signed around it, as configured or else."""
+        claim, scheme = self._claim, self._scheme
+        signed = (claim.before if before is None else before) + body + (claim.after if after is None else after)
+        chosen = algorithm or scheme.algorithm
+        return [hmac.digest(key, signed, chosen) for key in (scheme.keys if keys is None else keys)]
 
 
 def _of_token(proof: TokenProof, request: Request) -> Explanation:
@@ -267,12 +273,9 @@ def _of_text(texts: tuple[str, ...], offered: str, what: str) -> Explanation:
     return Explanation(cause=WRONG_SECRET, text=f"its {what} is another than the one configured")
 
 
-def _mac(key: bytes, signed: bytes, algorithm: str = "sha256") -> bytes:
-    return hmac.digest(key, signed, algorithm)
-
-
-def _same(offer: Offer, digest: bytes) -> bool:
-    return hmac.compare_digest(offer.digest, digest)
+def _meet(offers: list[Offer], right: list[bytes]) -> bool:
+    """Tell whether one of what was offered is one of the right digests."""
+    return any(hmac.compare_digest(offer.digest, digest) for offer in offers for digest in right)
 
 
 def _equal(one: str, other: str) -> bool:
