@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
+import signal
 import sys
 import time
 import traceback
@@ -12,6 +14,10 @@ import msgspec
 
 from tests.dst.plan import plan_of
 from tests.dst.simulate import Verdict, simulate
+
+
+PATIENCE_S = 60.0
+"""A seed that takes more of the processor turns round without end: it says where, and is given up."""
 
 
 def main() -> int:
@@ -64,6 +70,8 @@ def apart(seed: int, days: float, *, log: bool) -> Verdict:
         code = 1
         try:
             os.close(reading)
+            faulthandler.register(signal.SIGPROF, all_threads=False, chain=True)
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE_S)
             verdict = simulate(seed, days=days, log=log)
             sys.stdout.flush()
             with open(writing, "wb") as pipe:

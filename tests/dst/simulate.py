@@ -25,9 +25,10 @@ from engine.store.base import Result
 from engine.store.changes import Change
 from tests.dst.disk import FAIR, Disk, SimulatedStore, Weather
 from tests.dst.oracle import Oracle
+from tests.dst.people import People
 from tests.dst.plan import DAY_S, Hazard, Plan, plan_of
 from tests.dst.turns import BEGINNING, Clock, Crashed, Graveyard, Ids, Loop, Stuck, determined, live
-from tests.dst.world import Act, Feed, World
+from tests.dst.world import Act, Feed, SkyCheck, World
 
 LONGEST_REST_S = 14 * DAY_S
 """Once nothing goes wrong any more, all that is left must be over after so long."""
@@ -70,6 +71,7 @@ class Simulation:
         registry = Registry.discover()
         registry.add(Act)
         registry.add(Feed)
+        registry.add(SkyCheck)
         self._registry = registry
         file = folder / "config.toml"
         file.write_text(plan.config)
@@ -78,6 +80,7 @@ class Simulation:
         self.oracle = Oracle(plan, self.config, self.disk)
         self.oracle.clock_now = self.clock.now
         self.world = World(plan, self.clock, self.oracle.find, self.oracle.why_not_running)
+        self.people = People(self.world, self.oracle.choose)
         self._tamper = tamper
         self._log = log
         self._met: set[int] = set()
@@ -118,11 +121,11 @@ class Simulation:
                     self.clock.at_s += self._down_s
                     self._down_s = RESTART_S
                 if not self.oracle.findings:
-                    self.oracle.see_end(world, self.clock.now())
+                    self.oracle.see_end(world, self.people, self.clock.now())
             return Verdict(
                 seed=self.plan.seed, findings=self.oracle.findings, digest=self.oracle.digest, lives=world.life,
                 crashes=crashes, commits=self.oracle.commits, attempts=world.attempts,
-                runs=dict(self.oracle.counts()), refused=dict(world.refused),
+                runs=dict(self.oracle.counts()), refused=dict(self.people.refused),
             )  # fmt: skip
         finally:
             logging.disable(level)
@@ -202,6 +205,7 @@ class Simulation:
             runtime.stop()
         elif hazard.kind == "step":
             self.clock.step(what["seconds"])
+            self.world.steps.append((self.clock.monotonic(), what["seconds"]))
         else:
             self.disk.weather = Weather(
                 slow_s=what["slow_s"], fails_writes=what["fails_writes"], fails_reads=what["fails_reads"],
@@ -216,11 +220,11 @@ class Simulation:
         assert operations is not None
         async with asyncio.TaskGroup() as group:
             for number, call in enumerate(self.plan.calls):
-                if number in self.world.answered:
+                if number in self.people.answered:
                     continue
                 await self.clock.sleep(call.at_s - self.clock.monotonic())
                 self._say(f"call {number}: {call.kind} {dict(call.what)}")
-                group.create_task(self.world.ask(number, call, operations))
+                group.create_task(self.people.ask(number, call, operations))
             await self._see_it_end(runtime, operations)
 
     async def _see_it_end(self, runtime: Runtime, operations: Operations) -> None:
@@ -235,10 +239,13 @@ class Simulation:
             held = operations.pauses()
             for pause in held:
                 await operations.resume(pause.scope, pause.name)
-            for backfill in self.world.backfills:
+            for run in self.oracle.held_by_hand():
+                await operations.queue.release(run)
+            for backfill in self.people.backfills:
                 if (await operations.backfills.get(backfill)).backfill.state == "paused":
                     await operations.backfills.resume(backfill)
             if self.clock.now() > end_at and not held and not self._left(operations):
+                await self.people.look(operations)
                 break
             if self.clock.monotonic() - self._rest_began_s > LONGEST_REST_S:
                 self.oracle.find(f"it never comes to its end: {self._left(operations)}")
@@ -251,7 +258,7 @@ class Simulation:
         left = []
         if count := self.oracle.open_runs():
             left.append(f"{count} runs are open")
-        if len(self.world.answered) < len(self.plan.calls):
+        if len(self.people.answered) < len(self.plan.calls):
             left.append("somebody waits for an answer")
         if operations.backfills.status()["open"]:
             left.append("a backfill is open")
@@ -261,9 +268,7 @@ class Simulation:
             for trigger, met in self.plan.met.items():
                 if met.kind == "feed" and met.of == label:
                     source = self.config.triggers[trigger].source
-                    if self.disk.reader.execute("select count(*) from events where source = ?", (source,)).fetchone()[
-                        0
-                    ] < len(items):
+                    if len(self.oracle.keys_of(source)) < len(items):
                         left.append(f"feed {label} is not read")
         return ", ".join(left)
 

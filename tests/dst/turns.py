@@ -21,6 +21,8 @@ import anyio
 from anyio._backends import _asyncio as anyio_backend
 
 import engine.clock
+import engine.hindsight.inquiry
+import engine.hindsight.proof
 import engine.ids
 import engine.sources.supervisor
 
@@ -224,6 +226,11 @@ class _Chance:
         return random.Random(self._seeds.random())
 
 
+async def _run_at_once(function: Callable[[], T], **_: Any) -> T:
+    """Stand for a worker thread."""
+    return function()
+
+
 @contextlib.contextmanager
 def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]:
     """Exchange what would come by chance: ids, and the order in which scopes cancel.
@@ -245,6 +252,8 @@ def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]
         exchange(anyio_backend.CancelScope, "__init__", ordered_init)
         exchange(engine.ids, "uuid_utils", ids)
         exchange(engine.sources.supervisor, "random", _Chance(seed))
+        for module in (engine.hindsight.inquiry, engine.hindsight.proof):
+            exchange(module, "run_sync", _run_at_once)
         exchange(_Numbered, "numbers", count())
         for module in [module for name, module in sys.modules.items() if name.startswith("engine.")]:
             for name in _ROUNDS & vars(module).keys():
