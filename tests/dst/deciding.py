@@ -145,7 +145,7 @@ class Deciding:
             return found
         for number in range(self.random.randint(1, 4)):
             name = f"c{number}"
-            fields = {"check": self.check(name, jobs), "every": f"{self.one(30, 120, 600, 600)}s"}
+            fields = {"check": self.check(name, jobs), "every": f"{self.one(120, 600, 1800)}s"}
             if self.chance(0.4):
                 fields["timeout"] = f"{self.one(1, 10, 60)}s"
             if self.chance(0.3):

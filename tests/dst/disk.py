@@ -78,6 +78,11 @@ class Disk:
         """How it is now."""
         return self._weather if self._clock.monotonic() < self._weather.until_s else FAIR
 
+    @property
+    def foul_until_s(self) -> float:
+        """Until when it was not fair last."""
+        return self._weather.until_s
+
     @weather.setter
     def weather(self, weather: Weather) -> None:
         self._weather = weather

@@ -27,6 +27,8 @@ from tests.dst.disk import Disk
 from tests.dst.people import People
 from tests.dst.plan import Plan
 from tests.dst.shaped import Shaped
+from tests.dst.started import Started
+from tests.dst.turns import Clock
 from tests.dst.world import World
 
 BEGINNINGS = frozenset(
@@ -48,13 +50,14 @@ MOST_FINDINGS = 20
 class Oracle:
     """Judges one simulation; `findings` holds what is wrong, in words."""
 
-    def __init__(self, plan: Plan, config: Config, disk: Disk) -> None:
+    def __init__(self, plan: Plan, config: Config, disk: Disk, clock: Clock) -> None:
+        self.started = Started(config, disk, clock, self.find)
+        self.clock = clock
         self.plan = plan
         self.config = config
         self.disk = disk
         self.findings: list[str] = []
         self.commits = 0
-        self.clock_now: Any = None
         self._digest = blake2b(digest_size=8)
         self._traces: dict[str, list[Any]] = {}
         self._first_cursor: dict[str, datetime] = {}
@@ -68,7 +71,7 @@ class Oracle:
 
     def find(self, what: str) -> None:
         if len(self.findings) < MOST_FINDINGS:
-            self.findings.append(f"{self.clock_now()}: {what}")
+            self.findings.append(f"{self.clock.now()}: {what}")
 
     # After each commit
 
@@ -92,6 +95,7 @@ class Oracle:
         self._see_limits()
 
     def _see_accept(self, accept: Accept, answers: Sequence[Accepted]) -> None:
+        self.started.see_accept(accept)
         cursors = [*accept.cursors, *([accept.cursor] if accept.cursor is not None else [])]
         for cursor in cursors:
             if cursor.source.startswith("timer:") and isinstance(cursor.value, str):
@@ -125,9 +129,15 @@ class Oracle:
             self.find(f"run {run_id} begins as {states[0]}")
         start = 1 if before is None else max(len(before) - (told - len(trace)), 1)
         for place, (earlier, later) in enumerate(zip(states[start - 1 :], states[start:], strict=False), start):
+            if later is RunState.QUEUED:
+                self.started.see_queued(run_id)
             throttled = earlier is later is RunState.PENDING and trace[place][2] == "throttle"
             if later not in TRANSITIONS[earlier] and not throttled:
                 self.find(f"run {run_id} went from {earlier} to {later}")
+        if before is None and states[0] is RunState.QUEUED:
+            self.started.see_queued(run_id)
+        if state == RunState.RUNNING and (before is None or len(before) < told) and trace[-1][1] == "running":
+            self.started.see_start(run_id, trace[-1][0])
         if states[-1] != state:
             self.find(f"run {run_id} is {state}, its trace ends with {states[-1]}")
         if (state in ENDED) != (finished_at is not None):

@@ -152,7 +152,7 @@ class _Drawing:
             tables=tables, calls=self.calls(tables), hazards=[] if calm else self.hazards(),
             skies=self.deciding.skies,
             source_fails=0.0 if calm or self.chance(0.5) else 0.02,
-            longest_sleep_s=self.random.choice([30.0, *[300.0] * 5, *[900.0] * 7, *[3600.0] * 7]),
+            longest_sleep_s=self.random.choice([120.0, *[300.0] * 5, *[900.0] * 7, *[3600.0] * 7]),
         )  # fmt: skip
 
     # The configuration

@@ -27,6 +27,7 @@ from tests.dst.disk import FAIR, Disk, SimulatedStore, Weather
 from tests.dst.oracle import Oracle
 from tests.dst.people import People
 from tests.dst.plan import DAY_S, Hazard, Plan, plan_of
+from tests.dst.standing import Standing
 from tests.dst.turns import BEGINNING, Clock, Crashed, Graveyard, Ids, Loop, Stuck, determined, live
 from tests.dst.world import Act, Feed, SkyCheck, World
 
@@ -77,10 +78,11 @@ class Simulation:
         file.write_text(plan.config)
         self.config = load([file], environment={}, registry=registry)
         self.disk = Disk(folder / "engine.db", self.clock, f"disk {plan.seed}")
-        self.oracle = Oracle(plan, self.config, self.disk)
-        self.oracle.clock_now = self.clock.now
+        self.oracle = Oracle(plan, self.config, self.disk, self.clock)
         self.world = World(plan, self.clock, self.oracle.find, self.oracle.why_not_running)
+        self.oracle.started.world = self.world
         self.people = People(self.world, self.oracle.choose)
+        self.standing = Standing(self.world, self.config, self.disk, self.clock, self.oracle.started)
         self._tamper = tamper
         self._log = log
         self._met: set[int] = set()
@@ -149,6 +151,8 @@ class Simulation:
             self._tamper(runtime, store)
         fate = asyncio.get_running_loop().create_task(self._be_fate(loop, runtime), name="fate")
         people = asyncio.get_running_loop().create_task(self._be_people(runtime, ready), name="people")
+        for task in (fate, people):
+            task.add_done_callback(lambda done: self._see_ended(loop, done))
         try:
             await runtime._run_on(store)
         except (EngineError, BaseExceptionGroup) as error:
@@ -166,6 +170,12 @@ class Simulation:
             await asyncio.gather(fate, people, return_exceptions=True)
         for context in loop.failed:
             self.oracle.find(f"the loop was told: {context.get('message')} {context.get('exception')!r}")
+
+    def _see_ended(self, loop: Loop, task: asyncio.Task[None]) -> None:
+        """Take note that one of those around the engine fell over: that is a fault of the simulation."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.oracle.find(f"the {task.get_name()} of the simulation raised {_shown(error)}")
+            loop.die_soon(0)
 
     def _see(self, loop: Loop, changes: Sequence[Change], results: Sequence[Result]) -> None:
         self.oracle.see_commit(changes, results)
@@ -219,6 +229,7 @@ class Simulation:
         operations = runtime.operations
         assert operations is not None
         async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self.standing.watch(operations))
             for number, call in enumerate(self.plan.calls):
                 if number in self.people.answered:
                     continue
@@ -226,6 +237,7 @@ class Simulation:
                 self._say(f"call {number}: {call.kind} {dict(call.what)}")
                 group.create_task(self.people.ask(number, call, operations))
             await self._see_it_end(runtime, operations)
+            watch.cancel()
 
     async def _see_it_end(self, runtime: Runtime, operations: Operations) -> None:
         """Wait until the days are over and all that was left is done; then stop the engine for good."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import ClassVar, Literal
@@ -151,7 +152,7 @@ class World:
                 raise RuntimeError("there is fog")
             found = sky.at(self.clock.monotonic())
             return -1 if drawn < sky.hangs + sky.fails + sky.lies else found
-        except anyio.get_cancelled_exc_class():
+        except asyncio.CancelledError:
             found = None
             seen.append((self.clock.monotonic(), None))
             if sky.stubborn:
