@@ -131,7 +131,7 @@ class Deciding:
         return self.keyed({"limit": limit, "per": f"{per_s}s"})
 
     def priority(self) -> dict[str, Any]:
-        fields = {"priority": self.random.randint(0, 9), "priority_max": self.random.choice([9, 9, 5, 2])}
+        fields: dict[str, Any] = {"priority": self.random.randint(0, 9), "priority_max": self.one(9, 9, 5, 2)}
         if self.chance(0.25):
             fields["priority"] = URGENT
         return fields
@@ -145,7 +145,7 @@ class Deciding:
             return found
         for number in range(self.random.randint(1, 4)):
             name = f"c{number}"
-            fields = {"check": self.check(name, jobs), "every": f"{self.one(120, 600, 1800)}s"}
+            fields: dict[str, Any] = {"check": self.check(name, jobs), "every": f"{self.one(120, 600, 1800)}s"}
             if self.chance(0.4):
                 fields["timeout"] = f"{self.one(1, 10, 60)}s"
             if self.chance(0.3):
@@ -155,7 +155,9 @@ class Deciding:
             found[name] = fields
         if self.chance(0.4):
             joins = self.one("all", "any", "not")
-            of = self.one(*found) if joins == "not" else self.random.sample([*found], self.random.randint(1, len(found)))
+            of = (
+                self.one(*found) if joins == "not" else self.random.sample([*found], self.random.randint(1, len(found)))
+            )
             found["together"] = {joins: of}
         return found
 
@@ -176,8 +178,8 @@ class Deciding:
             fails=self.one(0.0, 0.1, 0.5) if troubled else 0.0, hangs=self.one(0.0, 0.05) if troubled else 0.0,
             lies=self.one(0.0, 0.05) if troubled else 0.0, stubborn=troubled and self.chance(0.3),
         )  # fmt: skip
-        fields = {"label": name, "least": self.random.randint(1, 6)}
-        return {"sky": fields | ({"below": "skip"} if self.chance(0.25) else {})}
+        seen: dict[str, Any] = {"label": name, "least": self.random.randint(1, 6)}
+        return {"sky": seen | ({"below": "skip"} if self.chance(0.25) else {})}
 
     def gates(self, conditions: Mapping[str, Any], *, always: bool) -> dict[str, Any]:
         """Return the conditions of a trigger, and how long its runs wait for them."""
@@ -246,10 +248,10 @@ class Deciding:
             )  # fmt: skip
             return {"name": self.one(*tables["conditions"], "c0"), "to": to}
         if kind == "window":
-            to = self.one("define", "define", "remove", "override", "override", "end")
-            names = ["w0", "w1", *tables["maintenance"]] if to in ("override", "end") else ["w0", "w1"]
+            turn = self.one("define", "define", "remove", "override", "override", "end")
+            names = ["w0", "w1", *tables["maintenance"]] if turn in ("override", "end") else ["w0", "w1"]
             window = self.window(triggers, jobs) if self.chance(0.5) else {**self.once(), "after": "run"}
-            return {"to": to, "name": self.one(*names), "settings": window, "for_s": self.one(None, 600.0, 30000.0)}
+            return {"to": turn, "name": self.one(*names), "settings": window, "for_s": self.one(None, 600.0, 30000.0)}
         return {}
 
 

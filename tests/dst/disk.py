@@ -78,14 +78,14 @@ class Disk:
         """How it is now."""
         return self._weather if self._clock.monotonic() < self._weather.until_s else FAIR
 
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self._weather = weather
+
     @property
     def foul_until_s(self) -> float:
         """Until when it was not fair last."""
         return self._weather.until_s
-
-    @weather.setter
-    def weather(self, weather: Weather) -> None:
-        self._weather = weather
 
     def connect(self, *, read_only: bool) -> sqlite3.Connection:
         raw = connector(self.path, read_only=read_only)()

@@ -112,11 +112,12 @@ class Oracle:
 
     def _see_run(self, run_id: str) -> None:
         rows = self._rows(
-            "select state, trace, attempts, attempt, job, trigger, finished_at from runs where id = ?", run_id
+            "select state, trace, attempts, attempt, due_at, closes_at, finished_at, code from runs where id = ?",
+            run_id,
         )
         if not rows:
             return  # the change had no effect, or the run was there already under another id
-        state, trace_text, attempts_text, attempt, _, _, finished_at = rows[0]
+        state, trace_text, attempts_text, attempt, due_at, closes_at, finished_at, code = rows[0]
         trace = json.loads(f"[{trace_text}]")
         before = self._traces.get(run_id)
         if before is not None and trace[: len(before)] != before:
@@ -142,6 +143,8 @@ class Oracle:
             self.find(f"run {run_id} is {state}, its trace ends with {states[-1]}")
         if (state in ENDED) != (finished_at is not None):
             self.find(f"run {run_id} is {state}, and finished at {finished_at}")
+        if state == RunState.PENDING and code in ("debounce", "batch") and closes_at is not None and due_at > closes_at:
+            self.find(f"run {run_id} gathers until {due_at}, its window closes at {closes_at}")
         attempts = json.loads(f"[{attempts_text}]")
         started = states.count(RunState.RUNNING)
         if len(attempts) + (state == RunState.RUNNING) != started:

@@ -1,4 +1,4 @@
-"""What people ask of a running engine, and what they are told: each is asked again and again until there is an answer."""
+"""What people ask of a running engine, again and again until there is an answer, and what they are told."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from engine.config import Config
 from engine.replays import REPLAY_KEY, RETRY_KEY
-from engine.triggers import Rate, Trigger
+from engine.triggers import Edge, Rate, Trigger
 from tests.dst.deciding import NUMBERED, URGENT
 from tests.dst.disk import Disk
 from tests.dst.plan import Plan
@@ -125,7 +125,7 @@ class Shaped:
             key = one.key(None if rate.key is None else str(rate.key))
             free = max(one.at, tats[key] - (rate.burst - 1) * _interval_us(rate))
             if (free > one.at) != (one.code == "rate_limited"):
-                yield f"event {one.event} at {trigger.name} is {one.code}; its rate limit is free at {free}, not {one.at}"
+                yield f"event {one.event} at {trigger.name} is {one.code}; the rate is free at {free}, it came at {one.at}"
             if one.code != "rate_limited":
                 tats[key] = max(tats[key], one.at) + _interval_us(rate)
 
@@ -161,11 +161,15 @@ class Shaped:
 
     def _gathering(self, trigger: Trigger, run: _Run, events: Sequence[Met]) -> Iterator[str]:
         """A window is over when it says so: not sooner, unless it is full."""
+        closes_us = run.closes_at
         if trigger.debounce is not None:
-            wait_s, most = trigger.debounce.wait_s, trigger.debounce.max_events
-            closes_us = None if run.closes_at is None else run.closes_at
+            wait_s, most, longest_s = trigger.debounce.wait_s, trigger.debounce.max_events, trigger.debounce.max_wait_s
+            trails = trigger.debounce.edge is Edge.TRAILING
         elif trigger.batch is not None:
-            wait_s, most, closes_us = trigger.batch.wait_s, trigger.batch.size, run.closes_at
+            wait_s, most, longest_s, trails = trigger.batch.wait_s, trigger.batch.size, trigger.batch.wait_s, True
+        closes = None if longest_s is None else events[0].at + round(longest_s * SECOND_US)
+        if trails and closes_us != closes:
+            yield f"the window of run {run.id} of {trigger.name} closes at {closes_us}, not at {closes}"
         if most is not None and len(events) > most:
             yield f"run {run.id} of {trigger.name} has {len(events)} events, at most {most} are one"
         if run.left_at is None or run.by_hand or _is_full(trigger, events):
@@ -202,7 +206,7 @@ class Shaped:
             for at, run_id in sorted(times):
                 free = tat - (rate.burst - 1) * _interval_us(rate)
                 if at < free - SLACK_US:
-                    yield f"run {run_id} of {trigger.name} passed the throttle of {key!r} {(free - at) / 1e6} s too soon"
+                    yield f"run {run_id} of {trigger.name} passed its throttle ({key!r}) {(free - at) / 1e6} s too soon"
                 tat = max(tat, at) + _interval_us(rate)
 
     # Priorities

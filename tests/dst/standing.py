@@ -76,12 +76,16 @@ class Standing:
             "select id, trigger, state, code, due_at from runs "
             "where state in ('pending', 'retrying', 'held') and due_at < ?", past_us,
         )  # fmt: skip
-        yield from (f"run {run} of {trigger} is {state} ({code}), due at {due}" for run, trigger, state, code, due in rows)
+        yield from (
+            f"run {run} of {trigger} is {state} ({code}), due at {due}" for run, trigger, state, code, due in rows
+        )
         rows = self._rows(
             "select id, trigger, state, code, expires_at from runs "
             "where state in ('pending', 'queued', 'held') and started_at is null and expires_at < ?", past_us,
         )  # fmt: skip
-        yield from (f"run {run} of {trigger} is {state} ({code}), expired at {at}" for run, trigger, state, code, at in rows)
+        yield from (
+            f"run {run} of {trigger} is {state} ({code}), expired at {at}" for run, trigger, state, code, at in rows
+        )
 
     # What waits for a slot
 

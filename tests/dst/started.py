@@ -126,9 +126,9 @@ class Started:
             if window.scope.holds(rule) and spell_at(window.pattern, at).is_open:
                 yield from self._unless_overridden(name, at, decided_s)
         rows = self._disk.reader.execute(
-            "select key, value from memory where source = ? and key not like ':%'", (MAINTENANCE_SOURCE,)
+            "select key from memory where source = ? and key not like ':%'", (MAINTENANCE_SOURCE,)
         )
-        for name, text in rows.fetchall():
+        for (name,) in rows.fetchall():
             stored = self._remembered(MAINTENANCE_SOURCE, name, decided_s)
             settings = None if stored is None else stored["settings"]
             if settings is None or "from" not in settings or not _meant(rule, settings.get("scope", {})):
@@ -165,7 +165,8 @@ class Started:
         found = looks[-1][1]
         if found is None:
             return one.on_error is OnError.OPEN
-        return found >= override.get("thresholds", {}).get("least", one.check.least)
+        least: int = override.get("thresholds", {}).get("least", one.check.least)
+        return found >= least
 
     def _joined(self, one: Named, at_s: float) -> bool | None:
         found = [self._passes(member, at_s) for member in one.of]

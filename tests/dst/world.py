@@ -27,6 +27,7 @@ from engine.runs import RunState
 from tests.dst.plan import Plan
 from tests.dst.turns import Clock
 
+
 class Receipt(Struct, frozen=True, kw_only=True):
     """What somebody was told about an event, or a request: it was acknowledged."""
 
