@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -54,6 +55,19 @@ async def sleep_until(clock: Clock, at: datetime) -> None:
     """Sleep until the wall clock shows `at`, noticing steps of it within `LONGEST_SLEEP_S`."""
     while (left_s := (at - clock.now()).total_seconds()) > 0:
         await clock.sleep(min(left_s, LONGEST_SLEEP_S))
+
+
+async def sleep_or_wake(clock: Clock, seconds: float, woken: asyncio.Event | anyio.Event) -> None:
+    """Sleep for `seconds` by the clock, or until the event is set."""
+    async with anyio.create_task_group() as group:
+
+        async def wake() -> None:
+            await woken.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(wake)
+        await clock.sleep(seconds)
+        group.cancel_scope.cancel()
 
 
 def to_microseconds(at: datetime) -> int:

@@ -23,7 +23,8 @@ class Event(Struct, frozen=True, kw_only=True):
 
     - `type`: what kind of thing happened, dotted, such as `order.created`.
     - `subject`: what it happened to, such as a path or a row; text.
-    - `data`: any JSON value: None, bool, int, float, str, lists, and dicts with str keys.
+    - `data`: any JSON value: None, bool, int, float, str, lists, and dicts with str keys. Or `Raw` (msgspec's) of
+      a JSON text as it was received, which the engine then reads itself, as `parse_json` does: the quickest way.
     - `key`: the sender's identity of the event (a delivery id, a file's identity). The same key from the same
       source is the same event, for ever. None: each one is new.
     - `time`: when it happened, aware; None means when it was received.

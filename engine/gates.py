@@ -117,8 +117,11 @@ class Gates:
         """Tell whether runs of a trigger meet a gate."""
         if not self.gates:
             return False
-        rule = self._rule_of(trigger)
-        return rule is not None and any(gate.concerns(rule) for gate in self.gates)
+        if (rule := self._rule_of(trigger)) is not None:
+            for gate in self.gates:
+                if gate.concerns(rule):
+                    return True
+        return False
 
     def look(self, run: Run) -> Verdict:
         """Ask all gates about a run."""

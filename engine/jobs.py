@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -57,8 +58,9 @@ class Job(Struct, frozen=True, kw_only=True):
     """A runner with its settings, and the limits under which it works.
 
     `runner` is a plugin's settings (an `engine.plugin.Runner`); `concurrency` the most runs of this job at
-    once, None for no limit of its own; `overlap` what becomes of a new run where that is reached; `timeout_s` bounds
-    one attempt, from its start.
+    once, None for no limit of its own; with a `concurrency_key`, CEL or a function of the event, that holds for each of
+    its values; `overlap` what becomes of a new run where that is reached; `pools` how much a run takes of which pools;
+    `timeout_s` bounds one attempt, from its start.
     """
 
     name: str
@@ -66,7 +68,9 @@ class Job(Struct, frozen=True, kw_only=True):
     timeout_s: float = 3600.0
     retry: RetryPolicy = RetryPolicy()
     concurrency: int | None = None
+    concurrency_key: str | Callable[..., Any] | None = None
     overlap: Overlap = Overlap.QUEUE
+    pools: Mapping[str, int] = {}
     on_crash: OnCrash = OnCrash.RETRY
     description: str = ""
     tags: tuple[str, ...] = ()

@@ -30,9 +30,9 @@ LARGEST_BATCH = 512
 """Changes in one transaction."""
 
 QUIET_TURNS, ENOUGH = 4, 64
-"""A batch begins after so many turns of the event loop without a new change, or when so many wait. Three
-turns are
-what a request that has arrived takes to become a change."""
+"""A batch begins after so many turns of the event loop without a new change, or when so many wait. Three turns are
+what a request that has arrived takes to become a change. One that comes alone, as the one before it did, does not
+wait for others."""
 
 MOST_WAITING = 10_000
 """Changes that may wait to be written; beyond it new events are refused."""
@@ -76,11 +76,14 @@ class Journal:
         self._writing: asyncio.Future[list[Result]] | None = None
         self._gathering = False
         self._singly = 0
+        self._last_size = 0
         self._closing = False
         self._ended = False
         self._changed = asyncio.Event()
         self.failure: EngineError | None = None
         """Why the store can't write now; None while it can."""
+        self.refusing: EngineError | None = None
+        """Why no new event is taken, although the store can write; None while they are."""
         self.commits = 0
         self.changes = 0
 
@@ -104,6 +107,8 @@ class Journal:
             future.set_exception(self.failure or StoreUnavailable("the engine has stopped"))
         elif self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
             future.set_exception(type(self.failure)(str(self.failure)))
+        elif self.refusing is not None and isinstance(change, Accept) and change.entries:
+            future.set_exception(type(self.refusing)(str(self.refusing)))
         elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:
             future.set_exception(StoreUnavailable("too many events wait to be written; try again in a moment"))
         else:
@@ -159,7 +164,7 @@ class Journal:
         """Begin a batch once the event loop brings nothing more; called at each of its turns until then."""
         count = len(self._waiting)
         quiet = quiet + 1 if count == seen else 0
-        if quiet < QUIET_TURNS and count < ENOUGH:
+        if quiet < QUIET_TURNS and count < ENOUGH and not (count == 1 == self._last_size):
             asyncio.get_running_loop().call_soon(self._gather, count, quiet)
             return
         self._gathering = False
@@ -167,15 +172,12 @@ class Journal:
             self._begin()
 
     def _begin(self) -> None:
-        """Hand what waits to the store."""
+        """Hand what waits to the store; nothing, to see whether it is back."""
         size = LARGEST_BATCH
         if self._singly:
             size, self._singly = 1, self._singly - 1
         batch, self._waiting = self._waiting[:size], self._waiting[size:]
-        if not batch:
-            # Only to see whether the store is back.
-            self.failure = None
-            return
+        self._last_size = len(batch)
         writing = self._writing = asyncio.ensure_future(self._store.apply([change for change, _ in batch]))
         writing.add_done_callback(lambda done: self._end(batch, done))
 
@@ -216,7 +218,7 @@ class Journal:
             log.info("The store writes again", extra={"action": "store_back"})
             self.failure = None
             self._changed.set()
-        self.commits += 1
+        self.commits += bool(batch)
         self.changes += len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():

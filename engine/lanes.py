@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.clock import Clock
-from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, may_use_idle
+from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, is_kept_too_long, may_use_idle
+from engine.decide.limits import Block
 from engine.events import Event
-from engine.queue import Queue, Waiting
+from engine.queue import Blocks, Queue, Waiting
 from engine.runs import Lane, Run
 
 RoomOf = Callable[[str], Room]
@@ -41,6 +42,14 @@ class Front:
         """Tell whether runs of the job wait."""
         return self._live.has(job) or self._manual.has(job)
 
+    def has_ready(self, job: str) -> bool:
+        """Tell whether runs of the job wait for more than a slot of their key."""
+        return self._live.has_ready(job) or self._manual.has_ready(job)
+
+    def holds(self, job: str, run_id: str) -> bool:
+        """Tell whether a run waits in a window."""
+        return self._live.holds(job, run_id) or self._manual.holds(job, run_id)
+
     def offer(self, run: Run, event: Event | None) -> None:
         """Take in a run that is queued in the store."""
         self.of(run.lane).offer(run, event)
@@ -50,24 +59,38 @@ class Front:
         self._live.remove(job, run_id)
         self._manual.remove(job, run_id)
 
+    def find(self, job: str, run_id: str) -> Run | None:
+        """Return a run that waits in a window, or None."""
+        return self._live.find(job, run_id) or self._manual.find(job, run_id)
+
     def pick(self, job: str, run_id: str) -> Waiting | None:
         """Take one run out of its turn; None where it does not wait in a window."""
         return self._live.pick(job, run_id) or self._manual.pick(job, run_id)
 
-    def take(self, may_start: Callable[[str], bool], may_take: Callable[[Lane], bool]) -> Waiting | None:
-        """Take the first run whose job may start one and whose lane may take a slot."""
+    def take(self, blocks: Blocks, may_take: Callable[[Lane], bool]) -> Waiting | None:
+        """Take the first run that nothing blocks, and whose lane may take a slot."""
         if self._manual.is_quiet:
-            return self._live.take(may_start) if may_take(Lane.LIVE) else None
-        live = self._live.first(may_start) if may_take(Lane.LIVE) else None
-        manual = self._manual.first(may_start) if may_take(Lane.MANUAL) else None
+            return self._live.take(blocks) if may_take(Lane.LIVE) else None
+        live = self._live.first(blocks) if may_take(Lane.LIVE) else None
+        manual = self._manual.first(blocks) if may_take(Lane.MANUAL) else None
         if manual is not None and (live is None or manual < live):
-            return self._manual.take(may_start)
-        return None if live is None else self._live.take(may_start)
+            return self._manual.take(blocks)
+        return None if live is None else self._live.take(blocks)
 
     def unpark(self, job: str) -> None:
         """Let a job take part again, as one of its slots is free."""
         self._live.unpark(job)
         self._manual.unpark(job)
+
+    def unpark_key(self, job: str, key: str | None) -> None:
+        """Let a job take part again, as a slot of one of its keys is free."""
+        self._live.unpark_key(job, key)
+        self._manual.unpark_key(job, key)
+
+    def unpark_all(self, job: str) -> None:
+        """Let a job take part again with all its runs, as its limits are other ones."""
+        self._live.unpark_all(job)
+        self._manual.unpark_all(job)
 
     def low(self) -> list[tuple[Queue, str]]:
         """Return the queues and jobs of which more must be read."""
@@ -110,6 +133,18 @@ class BackfillLane:
         """Let a job take part again, as one of its slots is free."""
         self._queue.unpark(job)
 
+    def unpark_key(self, job: str, key: str | None) -> None:
+        """Let a job take part again, as a slot of one of its keys is free."""
+        self._queue.unpark_key(job, key)
+
+    def unpark_all(self, job: str) -> None:
+        """Let a job take part again with all its runs, as its limits are other ones."""
+        self._queue.unpark_all(job)
+
+    def holds(self, job: str, run_id: str) -> bool:
+        """Tell whether a run waits in the window."""
+        return self._queue.holds(job, run_id)
+
     def offer(self, run: Run, event: Event | None) -> None:
         """Take in a run that is queued in the store."""
         self._queue.offer(run, event)
@@ -120,22 +155,30 @@ class BackfillLane:
         self._queue.remove(run.job, run.id)
         self._look(run.job)
 
-    def take_ahead(self, engine: Room, room_of: RoomOf) -> Waiting | None:
+    def take_ahead(self, engine: Room, room_of: RoomOf, blocks: Blocks) -> Waiting | None:
         """Take the run that gets a slot before live work does, if there is one."""
         now_s = self._clock.monotonic()
         waits = [Waits(job=job, kept_since_s=self._kept_since(job), room=room_of(job)) for job in self.waiting]
         job = ahead(waits, engine, one_is_ahead=self._ahead is not None, now_s=now_s)
-        taken = None if job is None else self._queue.take_of(job)
+        taken = None if job is None else self._queue.take_of(job, blocks)
         if taken is not None:
             self._ahead = taken.run.id
             self._began(taken.run)
         return taken
 
-    def take_idle(self, engine: Room, room_of: RoomOf) -> Waiting | None:
+    def kept_too_long(self) -> list[Run]:
+        """Return, of each job that live work has kept from every slot for too long, the run that is to go next."""
+        now_s = self._clock.monotonic()
+        jobs = [job for job in self.waiting if is_kept_too_long(self._kept_since(job), now_s)]
+        return [run for job in jobs if (run := self._queue.peek(job)) is not None]
+
+    def take_idle(self, engine: Room, room_of: RoomOf, blocks: Blocks) -> Waiting | None:
         """Take a run for a slot that no live work wants, if it may have one."""
         if not engine.is_spare:
             return None
-        taken = self._queue.take(lambda job: may_use_idle(engine, room_of(job)))
+        taken = self._queue.take(
+            lambda run: blocks(run) if may_use_idle(engine, room_of(run.job)) else Block.JOB
+        )  # fmt: skip
         if taken is not None:
             self._began(taken.run)
         return taken

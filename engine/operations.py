@@ -27,6 +27,7 @@ from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject, subject_of
+from engine.housekeeping import Housekeeping
 from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, shown, title_of
 from engine.intake import Intake
 from engine.jobs import Job
@@ -37,6 +38,7 @@ from engine.maintenance import Maintenance
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Timer
+from engine.pools import Pools
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.replays import Rehearsed
@@ -135,7 +137,7 @@ class Operations:
         changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
         chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
-        conditions: ConditionDesk,
+        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -162,6 +164,8 @@ class Operations:
         self._loop_watch = loop_watch
         self.foresight = foresight
         self.conditions = conditions
+        self.pools = pools
+        self.housekeeping = housekeeping
         self._mask = Masker(config.secrets).mask
         self._started_at: datetime = clock.now()
         self.state = "starting"
@@ -214,6 +218,7 @@ class Operations:
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
             "maintenance": self.maintenance.open_views(),
+            "housekeeping": self.housekeeping.status(),
             "store": {
                 "url": self.config.store.url,
                 "commits": self._journal.commits,
@@ -536,8 +541,8 @@ class Operations:
         if self.state != "running":
             return False, [f"the engine is {self.state}"]
         problems = [self._mask(problem) for problem in self._sources.not_ready()]
-        if self._journal.failure is not None:
-            problems.append(str(self._journal.failure))
+        if (failure := self._journal.failure or self._journal.refusing) is not None:
+            problems.append(str(failure))
         return not problems, problems
 
     def health(self) -> dict[str, Any]:
@@ -554,8 +559,15 @@ class Operations:
             {"name": "conditions", "ok": True, "detail": said_of_conditions(self.conditions.summary())},
             {"name": "pauses", "ok": True, "detail": "; ".join(pause.said() for pause in pauses) or "none"},
             self.maintenance.check(),
+            *self.housekeeping.checks(),
         ]
-        status = "failing" if failure is not None else "ok" if all(check["ok"] for check in checks) else "degraded"
+        status = (
+            "failing"
+            if failure or self._journal.refusing
+            else "ok"
+            if all(check["ok"] for check in checks)
+            else "degraded"
+        )
         return {"status": status, "checks": checks}
 
     def note_refused(self, path: str, *, status: int, reason: str, remote: str, request_id: str) -> None:

@@ -51,10 +51,11 @@ class Overlaps:
         self._runs.limit(job)
 
     def decide(
-        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
-    ) -> Decision:
-        """Return what becomes of a new run; those in `without` do not count."""
-        return self._runs.decide(job, trigger, origin, caught_up=caught_up, without=without)
+        self, job: str, trigger: str, origin: Origin, *, key: str | None = None, caught_up: bool = False,
+        without: Collection[str] = (),
+    ) -> Decision:  # fmt: skip
+        """Return what becomes of a new run with that `limit_key`; those in `without` do not count."""
+        return self._runs.decide(job, trigger, origin, key=key, caught_up=caught_up, without=without)
 
     def add(self, run: Run) -> None:
         """Take in a run that is open, or how it stands now."""
@@ -84,7 +85,8 @@ class Overlaps:
         if run.code != REPLACES:
             return
         now = self._clock.now()
-        met = self._runs.decide(run.job, run.trigger, run.origin, without=self._runs.since(run.job, run.id))
+        later = self._runs.since(run.job, run.id)
+        met = self._runs.decide(run.job, run.trigger, run.origin, key=run.limit_key, without=later)
         for run_id in met.drops:
             self._drop(run.job, run_id, RunState.SKIPPED, run.id, now)
         if met.cancels is None:

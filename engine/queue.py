@@ -3,6 +3,9 @@
 For each job the window holds the runs at the head of its queue; when it runs low, more is read. What comes
 due later (debounce, retry) stands on a timeline that is windowed in the same way. So a million waiting runs
 cost disk, and starting up reads a window.
+
+Where a job's limit is by key, a run whose key has no slot is set aside, and those behind it go on; the window then
+reads on past what is aside, up to `MOST_ASIDE` runs of one job. Beyond that what is behind waits until they are fewer.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from engine.decide.limits import Block
 from engine.events import Event
 from engine.runs import Run
 from engine.store.base import QueuePlace
@@ -22,6 +26,9 @@ WINDOW = 512
 
 LOW_WATER = 128
 """When fewer are left in a window, more is read."""
+
+MOST_ASIDE = 16 * WINDOW
+"""So many runs of one job, whose keys have no slot, are read past to find others."""
 
 KEPT_DATA_BYTES = 16 * 1024
 """Events with more data than this are not kept in memory with their run, but read when it starts."""
@@ -34,13 +41,20 @@ class Waiting(Struct):
     event: Event | None
 
 
+Blocks = Callable[[Run], Block | None]
+"""Tells what keeps a run from starting, or None."""
+
+
 class _Lane:
     """The window of one job's queue.
 
     `edge` is the last place known; None means that the window holds the whole queue of the job.
     """
 
-    __slots__ = ("announced", "arrived", "edge", "entries", "heap", "look_at", "parked", "reading", "taken")
+    __slots__ = (
+        "announced", "arrived", "aside", "edge", "entries", "heap", "look_at", "parked", "reading", "set_aside",
+        "taken",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.announced: QueuePlace | None = None
@@ -54,6 +68,10 @@ class _Lane:
         """What was taken and may still be queued in what is read, as its start was not durable then."""
         self.look_at = 2 * WINDOW
         """At so many of these, those that have ended are forgotten."""
+        self.aside: dict[str | None, list[QueuePlace]] = {}
+        """By key: what is set aside as the key has no slot. The first of a key that has one is back in the heap."""
+        self.set_aside: set[str] = set()
+        """The runs that are aside."""
 
     def head(self) -> QueuePlace | None:
         heap = self.heap
@@ -70,15 +88,71 @@ class _Lane:
         self.entries[waiting.run.id] = waiting
         heapq.heappush(self.heap, QueuePlace(waiting.run.rank, waiting.run.id))
 
-    def trim(self) -> None:
-        """Drop the far half of an overfull window; the store has it."""
-        if len(self.entries) <= 2 * WINDOW:
+    @property
+    def ready(self) -> int:
+        """How many runs of the window are not aside."""
+        return len(self.entries) - len(self.set_aside)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether more must be read."""
+        held = len(self.entries) - min(len(self.set_aside), MOST_ASIDE)
+        return self.edge is not None and not self.reading and held < LOW_WATER
+
+    def put_aside(self, place: QueuePlace) -> None:
+        """Set the run at the head aside, as its key has no slot."""
+        heapq.heappop(self.heap)
+        waiting = self.entries[place.run]
+        heapq.heappush(self.aside.setdefault(waiting.run.limit_key, []), place)
+        self.set_aside.add(place.run)
+        if len(self.set_aside) > WINDOW:
+            waiting.event = None
+
+    def bring_back(self, key: str | None) -> None:
+        """Bring back the first run of a key that is aside."""
+        places = self.aside.get(key)
+        if places is None:
             return
-        places = [place for place in sorted(set(self.heap)) if self._stands(place)]
-        for place in places[WINDOW:]:
+        while places:
+            place = heapq.heappop(places)
+            if self._stands(place):
+                self.set_aside.discard(place.run)
+                heapq.heappush(self.heap, place)
+                break
+        if not places:
+            del self.aside[key]
+
+    def bring_all_back(self) -> None:
+        """Bring back all that is aside."""
+        for places in self.aside.values():
+            self.heap += places
+        heapq.heapify(self.heap)
+        self.aside.clear()
+        self.set_aside.clear()
+
+    def forget(self, run_id: str) -> Waiting | None:
+        """Take a run out of the window, wherever in it it stands."""
+        self.taken.add(run_id)
+        self.set_aside.discard(run_id)
+        return self.entries.pop(run_id, None)
+
+    def trim(self) -> None:
+        """Drop the far end of an overfull window; the store has it."""
+        kept = WINDOW + min(len(self.set_aside), MOST_ASIDE)
+        if len(self.entries) <= WINDOW + kept:
+            return
+        found = {*self.heap}.union(*self.aside.values())
+        places = [place for place in sorted(found) if self._stands(place)]
+        for place in places[kept:]:
             del self.entries[place.run]
-        self.heap = places[:WINDOW]
-        self.edge = places[WINDOW - 1]
+            self.set_aside.discard(place.run)
+        places = places[:kept]
+        self.edge = places[-1]
+        self.heap = [place for place in places if place.run not in self.set_aside]
+        self.aside = {}
+        for place in places:
+            if place.run in self.set_aside:
+                self.aside.setdefault(self.entries[place.run].run.limit_key, []).append(place)
 
 
 ReadHead = Callable[[str, QueuePlace | None, int], Awaitable[Sequence[tuple[Run, Event | None]]]]
@@ -110,6 +184,16 @@ class Queue:
         lane = self._lanes.get(job)
         return lane is not None and (bool(lane.entries) or lane.edge is not None or bool(lane.arrived))
 
+    def has_ready(self, job: str) -> bool:
+        """Tell whether runs of the job wait that are not aside."""
+        lane = self._lanes.get(job)
+        return lane is not None and (lane.ready > 0 or lane.edge is not None or bool(lane.arrived))
+
+    def holds(self, job: str, run_id: str) -> bool:
+        """Tell whether a run waits in the window."""
+        lane = self._lanes.get(job)
+        return lane is not None and run_id in lane.entries
+
     def offer(self, run: Run, event: Event | None) -> None:
         """Take in a run that is queued in the store; one that is known or active already is left."""
         lane = self._lanes.get(run.job)
@@ -135,20 +219,31 @@ class Queue:
         """Forget a run that was taken out of the queue in the store."""
         lane = self._lanes.get(job)
         if lane is not None:
-            lane.taken.add(run_id)
-            lane.entries.pop(run_id, None)
+            lane.forget(run_id)
             lane.arrived = [waiting for waiting in lane.arrived if waiting.run.id != run_id]
+
+    def find(self, job: str, run_id: str) -> Run | None:
+        """Return a run that waits in the window, or None."""
+        lane = self._lanes.get(job)
+        waiting = None if lane is None else lane.entries.get(run_id)
+        return None if waiting is None else waiting.run
 
     def pick(self, job: str, run_id: str) -> Waiting | None:
         """Take one run out of its turn; None where it does not wait in the window."""
         lane = self._lanes.get(job)
-        waiting = None if lane is None else lane.entries.pop(run_id, None)
-        if lane is not None and waiting is not None:
-            lane.taken.add(run_id)
-        return waiting
+        return lane.forget(run_id) if lane is not None and run_id in lane.entries else None
 
-    def first(self, may_start: Callable[[str], bool]) -> QueuePlace | None:
-        """Return the place of the first run whose job may start one; jobs that may not are parked until `unpark`."""
+    def peek(self, job: str) -> Run | None:
+        """Return the first run of a job that is not aside; None where the window holds none."""
+        lane = self._lanes.get(job)
+        head = None if lane is None else lane.head()
+        return None if lane is None or head is None else lane.entries[head.run].run
+
+    def first(self, blocks: Blocks) -> QueuePlace | None:
+        """Return the place of the first run that nothing blocks.
+
+        One whose key has no slot is set aside; of jobs that may start none at all the whole is parked. See `unpark`.
+        """
         heads = self._heads
         while heads:
             place, job = heads[0]
@@ -157,39 +252,50 @@ class Queue:
                 heapq.heappop(heads)
                 continue
             head = lane.head()
-            if head == place and may_start(job):
-                return place
             if head == place:
-                lane.parked, lane.announced = True, None
-                heapq.heappop(heads)
-            else:
-                self._reannounce(job, lane)
+                block = blocks(lane.entries[place.run].run)
+                if block is None:
+                    return place
+                if block is not Block.KEY:
+                    lane.parked, lane.announced = True, None
+                    heapq.heappop(heads)
+                    continue
+                lane.put_aside(place)
+            self._reannounce(job, lane)
         return None
 
-    def take(self, may_start: Callable[[str], bool]) -> Waiting | None:
-        """Take the first run whose job may start one; see `first`."""
-        if self.first(may_start) is None:
+    def take(self, blocks: Blocks) -> Waiting | None:
+        """Take the first run that nothing blocks; see `first`."""
+        if self.first(blocks) is None:
             return None
         place, job = self._heads[0]
         lane = self._lanes[job]
-        heapq.heappop(lane.heap)
-        lane.taken.add(place.run)
+        waiting = self._take_head(lane, place)
         if len(lane.taken) > lane.look_at and not lane.reading:
             self._forget_ended(lane)
-        waiting = lane.entries.pop(place.run)
         self._reannounce(job, lane)
         return waiting
 
-    def take_of(self, job: str) -> Waiting | None:
-        """Take the first run of a job, whether it is parked or not; None where the window holds none."""
+    def take_of(self, job: str, blocks: Blocks) -> Waiting | None:
+        """Take the first run of a job, whether it is parked or not; None where the window holds none that may start."""
         lane = self._lanes.get(job)
-        head = None if lane is None else lane.head()
-        if lane is None or head is None:
-            return None
         # Its place at the front of the line is put right when that comes up.
+        while lane is not None and (head := lane.head()) is not None:
+            block = blocks(lane.entries[head.run].run)
+            if block is None:
+                return self._take_head(lane, head)
+            if block is not Block.KEY:
+                return None
+            lane.put_aside(head)
+        return None
+
+    def _take_head(self, lane: _Lane, head: QueuePlace) -> Waiting:
         heapq.heappop(lane.heap)
         lane.taken.add(head.run)
-        return lane.entries.pop(head.run)
+        waiting = lane.entries.pop(head.run)
+        if lane.aside:
+            lane.bring_back(waiting.run.limit_key)
+        return waiting
 
     def unpark(self, job: str) -> None:
         """Let a job take part again, as one of its slots is free."""
@@ -198,18 +304,31 @@ class Queue:
             lane.parked = False
             self._announce(job, lane)
 
+    def unpark_key(self, job: str, key: str | None) -> None:
+        """Let a job take part again, as one of its slots is free that a run with this key had."""
+        lane = self._lanes.get(job)
+        if lane is not None and (lane.parked or lane.aside):
+            lane.parked = False
+            if lane.aside:
+                lane.bring_back(key)
+            self._announce(job, lane)
+
+    def unpark_all(self, job: str) -> None:
+        """Let a job take part again with all its runs, as its limits are other ones."""
+        lane = self._lanes.get(job)
+        if lane is not None:
+            lane.parked = False
+            lane.bring_all_back()
+            self._announce(job, lane)
+
     def low(self) -> list[str]:
         """Return the jobs of whose queue more must be read."""
-        return [
-            job
-            for job, lane in self._lanes.items()
-            if lane.edge is not None and not lane.reading and len(lane.entries) < LOW_WATER
-        ]
+        return [job for job, lane in self._lanes.items() if lane.is_low]
 
     def is_low(self, job: str) -> bool:
         """Tell whether more of the job's queue must be read."""
         lane = self._lanes.get(job)
-        return lane is not None and lane.edge is not None and not lane.reading and len(lane.entries) < LOW_WATER
+        return lane is not None and lane.is_low
 
     async def refill(self, job: str) -> None:
         """Read more of a job's queue into its window."""

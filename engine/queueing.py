@@ -82,6 +82,8 @@ class Queueing:
         if run.state not in ENDED:
             raise Conflict(f"run {run_id} has not ended: it is {run.state}")
         events = await self._store.run_events(run_id)
+        if not events and run.event_count:
+            raise Conflict(f"the event of run {run_id} is gone: it was kept long enough; fire its trigger instead")
         if not events:
             raise Conflict(f"run {run_id} has no event to run: it is {run.state}; a backfill runs what was missed")
         pause = self._pauses.now(run.trigger)

@@ -131,6 +131,7 @@ class Run(Struct, frozen=True, kw_only=True):
     - `expires_at`: where it has not begun by then, it expires; None: it waits for ever.
     - `window`: the key of the debounce or batch whose window it keeps open while pending.
     - `throttled`: its key at its trigger's throttle, where that lets it wait, or did.
+    - `limit_key`: the value of its job's `concurrency_key`, as it was when it came to be; None where it has none.
     - `event`: the latest event's id; `event_count` how many it is for; `event_bytes` of how much data in all, as far as
     that was counted while its window was open.
     - `scheduled_for`: the due instant of a timer.
@@ -159,6 +160,7 @@ class Run(Struct, frozen=True, kw_only=True):
     closes_at: datetime | None = None
     window: str | None = None
     throttled: str | None = None
+    limit_key: str | None = None
     scheduled_for: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -34,6 +34,7 @@ from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
 from engine.decide.attempts import AttemptEnd, after_crash
+from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Finished
@@ -42,6 +43,7 @@ from engine.execution import RUN_MARK, Executor
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
 from engine.gates import Gates
+from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import shown
@@ -56,6 +58,7 @@ from engine.operations import Changes, Operations, SourceMemory, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
+from engine.pools import Pools
 from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
@@ -280,6 +283,11 @@ class Runtime:
             window_reader(config, self._registry, self._environment),
         )  # fmt: skip
         await maintenance.load(store)
+        pools = Pools(
+            clock, journal, store, concurrency=config.engine.concurrency, pools=config.pools,
+            kept=config.engine.reserve.by_lane(),
+        )  # fmt: skip
+        await pools.load()
         gates = Gates(
             clock=clock, journal=journal, store=store, on_change=changes.tell,
             gates=[maintenance, conditions] if config.conditions else [maintenance],
@@ -293,10 +301,11 @@ class Runtime:
         dispatch = self._dispatch = shaper.dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
             execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
-            concurrency=config.engine.concurrency, ageing_s=config.engine.ageing_s, on_change=changes.tell,
+            concurrency=pools.limit(ENGINE_POOL), ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
-            reserve=config.engine.reserve.by_lane(), backlog=backlog, shaper=shaper,
+            reserve=config.engine.reserve.by_lane(), pools=pools.limits(), backlog=backlog, shaper=shaper,
         )  # fmt: skip
+        pools.dispatch = dispatch
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
         await shaper.catch_up()
         await marks.load()
@@ -346,20 +355,27 @@ class Runtime:
         for trigger in config.triggers.values():
             adaptation.add(trigger)
         steering = Steering(
-            clock=clock, store=store, journal=journal, hands=dispatch, rules=rules, retired=retired,
+            clock=clock, store=store, journal=journal, hands=dispatch.hands, rules=rules, retired=retired,
             ageing_s=config.engine.ageing_s, finish=intake.finish,
         )  # fmt: skip
         queue = Queueing(
             clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses,
             backlog=backlog, rules=rules,
         )  # fmt: skip
+        housekeeping = Housekeeping(
+            clock=clock, journal=journal, store=store, run_logs=run_logs, logs=config.engine.data / "logs",
+            settings=config.store,
+        )  # fmt: skip
+        housekeeping.room.look()
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
             pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
+            housekeeping=housekeeping,
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance),
+            pools=pools,
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
@@ -397,6 +413,7 @@ class Runtime:
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
+                    inner.start_soon(housekeeping.run, name="housekeeping")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
                     notifier.send("READY=1")

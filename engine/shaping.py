@@ -17,7 +17,7 @@ from typing import Protocol
 import anyio
 from msgspec.structs import replace
 
-from engine.clock import LONGEST_SLEEP_S, Clock, from_microseconds, to_microseconds
+from engine.clock import LONGEST_SLEEP_S, Clock, from_microseconds, sleep_or_wake, to_microseconds
 from engine.decide import gcra
 from engine.decide.expiry import expired
 from engine.decide.marks import Claim, Mark
@@ -213,18 +213,7 @@ class Shaper:
                 continue
             self._looks_at = runs[0].expires_at if runs else None
             left_s = LONGEST_SLEEP_S if self._looks_at is None else (self._looks_at - now).total_seconds()
-            await self._sleep(min(left_s, LONGEST_SLEEP_S))
-
-    async def _sleep(self, seconds: float) -> None:
-        async with anyio.create_task_group() as group:
-
-            async def wake() -> None:
-                await self._expires_sooner.wait()
-                group.cancel_scope.cancel()
-
-            group.start_soon(wake)
-            await self._clock.sleep(seconds)
-            group.cancel_scope.cancel()
+            await sleep_or_wake(self._clock, min(left_s, LONGEST_SLEEP_S), self._expires_sooner)
 
     # Marks
 

@@ -21,16 +21,19 @@ from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
 from engine.hindsight import Subject, subject_of
+from engine.housekeeping import Housekeeping
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
+from engine.journal import Journal
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.registry import Registry
 from engine.replays import REPLAY_KEY, Rehearsed
+from engine.runlogs import RunLogs
 from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
@@ -39,11 +42,16 @@ from engine.store.base import (
     Ledger,
     Met,
     Missed,
+    Old,
+    OldEvent,
+    OldRun,
+    Purged,
     QueuePlace,
     Result,
     RunFilter,
     Store,
     StoredEvent,
+    StoreSize,
     Throttled,
     TriggerStats,
 )
@@ -53,6 +61,7 @@ from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
 from tests.fake_maintenance import fake_maintenance
+from tests.fake_pools import FakePools
 from tests.fake_queue import FakeQueue
 
 TOKEN = "a-token-for-tests-and-nothing-else"
@@ -80,6 +89,8 @@ class FakeStore(Store):
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
         self.noted: list[Span] = []
+        self.gone = Purged()
+        self.purging = False
         self.fault: EngineError | Exception | None = None
 
     async def open(self) -> None: ...
@@ -266,6 +277,30 @@ class FakeStore(Store):
             found[name] = TriggerStats(by_state=states, duration_mean_s=1.5 if runs else None, last_run=last)
         return found
 
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        return Old(items=(), after=None)
+
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:  # fmt: skip
+        found = [event for event in self.stored if self.purging]
+        return Old(items=tuple(OldEvent(id=event) for event in found), after=None)
+
+    async def oldest(self) -> datetime | None:
+        return None
+
+    async def latest_ends(self) -> frozenset[str]:
+        return frozenset()
+
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        return {}
+
+    async def purged(self) -> Purged:
+        return self.gone
+
+    async def size(self) -> StoreSize:
+        return StoreSize(total=8192, free=4096)
+
     async def ledger(self) -> Ledger:
         return Ledger(accepted=len(self.stored), ended=len(self.stored), waiting=0, missing=self.missing)
 
@@ -308,6 +343,7 @@ class FakeOperations:
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
+        self.pools = FakePools()
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.sources = ["files:inbox/new", "nightly"]
@@ -317,7 +353,7 @@ class FakeOperations:
         trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=Cron(expression="0 2 * * *"))
         self.config = Config(
             engine=EngineSettings(data=base / "data"),
-            store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db"),
+            store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db", backups=base / "backups"),
             http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes),
             sources={},
             jobs={"import": job},
@@ -327,6 +363,10 @@ class FakeOperations:
             secrets=frozenset({"sesame-open"}),
         )
         self.maintenance = fake_maintenance(self.config, self.clock)
+        self.housekeeping = Housekeeping(
+            clock=self.clock, journal=Journal(self.memory, self.clock), store=self.memory,
+            run_logs=RunLogs(base / "data" / "logs"), logs=base / "data" / "logs", settings=self.config.store,
+        )  # fmt: skip
 
     @property
     def foresight(self) -> Desk:

@@ -270,6 +270,7 @@ async def bench(
     concurrency: int = 4,
     ageing_s: float = 60.0,
     reserve: Mapping[Lane, int] | None = None,
+    pools: Mapping[str, int] | None = None,
     high: int = DEFAULT_HIGH,
     low: int | None = None,
     max_data_bytes: int = 1024 * 1024,
@@ -307,7 +308,7 @@ async def bench(
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=made.note_end, on_backfilled=lambda run, step: None,
         limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
-        reserve=reserve, backlog=made.backlog, shaper=made.shaper,
+        reserve=reserve, pools=pools, backlog=made.backlog, shaper=made.shaper,
     )  # fmt: skip
     made.intake = Intake(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,

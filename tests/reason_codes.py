@@ -12,6 +12,7 @@ MADE_IN = (
     "engine/backfill/*.py",
     "engine/conditions/*.py",
     "engine/decide/*.py",
+    "engine/dispatch/*.py",
     "engine/embedding/*.py",
     "engine/hindsight/*.py",
     "engine/intake/*.py",

@@ -396,7 +396,7 @@ async def test_a_cancelled_backfill_ends_what_waits_and_lets_run_what_runs(tmp_p
         assert {run.code for run in runs if run.state is RunState.CANCELLED} == {"backfill_cancelled"}
         with pytest.raises(Conflict, match="is cancelled"):
             await one.backfills.pause(begun.backfill.id)
-        assert not one.dispatch._backfills.waiting
+        assert not one.dispatch._line._backfills.waiting
 
 
 async def test_a_cancelled_backfill_does_not_try_again_what_fails(tmp_path: Path) -> None:

@@ -605,7 +605,7 @@ def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
     asyncio.run(make())
     result = call("doctor")
     assert result.exit_code == 0, result.output
-    assert "accepted 0  ended 0  waiting 0  missing 0" in result.output
+    assert "accepted 0  ended 0  waiting 0  purged 0  missing 0" in result.output
     (here / "data" / "engine.db").write_bytes(b"this is no store" * 1000)
     result = call("doctor")
     assert (result.exit_code, "BAD  integrity:" in result.output) == (1, True), result.output

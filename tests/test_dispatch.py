@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import dispatch as dispatch_module
 from engine import queue as queue_module
 from engine.decide.attempts import after_crash
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
+from engine.dispatch import moving as moving_module
 from engine.errors import StoreDamaged, StoreUnavailable
 from engine.jobs import Job, OnCrash, RetryPolicy
 from engine.plugin import Outcome
@@ -192,9 +192,9 @@ async def test_an_event_finds_no_free_slot_while_others_of_its_job_wait(tmp_path
     async with bench(tmp_path / "s.db", act=forever, dispatching=False) as desk:
         first = await wait_queued(desk, 2)
         async with anyio.create_task_group() as group:
-            desk.dispatch._queue.of(Lane.LIVE).expect("bake")
+            desk.dispatch._line.front.of(Lane.LIVE).expect("bake")
             desk.dispatch._starting = True
-            assert not desk.dispatch.claim("bake", Lane.LIVE)
+            assert not desk.dispatch.claim("new", "bake", Lane.LIVE)
             desk.dispatch._starting = False
             await group.start(desk.dispatch.run)
             await desk.settle()
@@ -212,7 +212,7 @@ async def test_a_queue_longer_than_memory_is_worked_off_in_order(
     async with bench(tmp_path / "s.db", concurrency=3) as desk:
         await desk.settle()
         assert [run for run, _, _ in desk.script.begun] == runs
-        assert len(desk.dispatch._queue) == 0
+        assert len(desk.dispatch._line.front) == 0
 
 
 # Attempts
@@ -419,7 +419,7 @@ async def test_what_is_moved_at_once_is_bounded_however_much_is_due(
 ) -> None:
     monkeypatch.setattr(queue_module, "WINDOW", 4)
     monkeypatch.setattr(queue_module, "LOW_WATER", 2)
-    monkeypatch.setattr(dispatch_module, "MOST_MOVING", 8)
+    monkeypatch.setattr(moving_module, "MOST_MOVING", 8)
     triggers = [trigger(debounce=Debounce(wait_s=5.0, key="data"))]
     async with bench(tmp_path / "s.db", triggers=triggers, concurrency=1, act=forever) as desk:
         for number in range(60):

@@ -127,9 +127,9 @@ def keeps_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Store events of feeds under keys of their own, so that a second delivery is a second event."""
     admit = Intake._admit
 
-    def without_key(self: Intake, event: Event, source: str) -> Event:
-        admitted = admit(self, event, source)
-        return replace(admitted, key=new_id()) if source.startswith("feed") else admitted
+    def without_key(self: Intake, event: Event, source: str, **options: Any) -> tuple[Event, bytes]:
+        admitted, data = admit(self, event, source, **options)
+        return (replace(admitted, key=new_id()) if source.startswith("feed") else admitted), data
 
     monkeypatch.setattr(Intake, "_admit", without_key)
 

@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
-        {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses",
+        {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "pools",
          "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance"}
     ),
     frozenset({"operations", "queueing", "runtime", "embedding", "__init__"}),

@@ -395,7 +395,7 @@ async def test_a_run_that_ends_before_it_starts_is_an_end_too(tmp_path: Path) ->
         step = Step(at=desk.clock.now(), state=RunState.CANCELLED, code="by_hand", reason="cancelled: nobody is hungry")
         run = await desk.run_of(waiting)
         await desk.intake.finish(run, End(run=waiting, step=step))
-        desk.dispatch._queue.remove("bake", waiting)
+        desk.dispatch._line.front.remove("bake", waiting)
         await desk.settle()
         (stored,) = await ends_in(desk)
         assert stored.event.type == "engine.run.cancelled"

@@ -182,7 +182,7 @@ async def test_many_held_runs_are_asked_about_page_by_page(tmp_path: Path, count
         held = await made(desk, "a", count)
         assert (await desk.store.counts())[RunState.HELD] == count
         assert await desk.store.held_counts() == {"a": count}
-        assert len(desk.dispatch._queue) == len(desk.dispatch._timeline) == len(desk.dispatch._moving) == 0
+        assert len(desk.dispatch._line.front) == len(desk.dispatch._timeline) == len(desk.dispatch._moving) == 0
         door.verdict = PASS
         desk.gates.changed(["a"])
         await desk.settle()
@@ -226,7 +226,7 @@ async def test_a_run_of_a_backfill_is_held_and_goes_on_in_its_lane(tmp_path: Pat
         lanes = Lanes(desk)
         late = await lanes.late()
         assert (await state(desk, late))[0] is RunState.QUEUED
-        assert not desk.dispatch._backfills.waiting, "it keeps nobody from a slot, and counts no time"
+        assert not desk.dispatch._line._backfills.waiting, "it keeps nobody from a slot, and counts no time"
         door.verdict = SHUT
         desk.gates.changed(None)
         await desk.settle()
@@ -246,8 +246,8 @@ async def test_a_run_may_be_cancelled_while_a_gate_finds_out(tmp_path: Path) -> 
     async with bench(tmp_path / "e.db", triggers=RULES, jobs=JOBS, gates=[door]) as desk:
         (asked,) = await made(desk, "a")
         steering = Steering(
-            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch, rules=desk.intake._rules,
-            retired={}, ageing_s=60.0, finish=desk.intake.finish,
+            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch.hands,
+            rules=desk.intake._rules, retired={}, ageing_s=60.0, finish=desk.intake.finish,
         )  # fmt: skip
         run = await steering.cancel(asked)
         assert run.state is RunState.CANCELLED, "it does not wait for the answer"

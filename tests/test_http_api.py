@@ -158,7 +158,7 @@ async def test_status_and_doctor_answer(operations: FakeOperations, client: Clie
     operations.add_run()
     got = (await client.ask("GET", f"{V1}/doctor")).json
     assert got["ok"] is True
-    assert got["ledger"] == {"accepted": 1, "ended": 1, "waiting": 0, "missing": 0}
+    assert got["ledger"] == {"accepted": 1, "ended": 1, "waiting": 0, "purged": 0, "missing": 0}
     assert [check["name"] for check in got["checks"]] == ["ledger", "integrity", "due_instants", "loop"]
     operations.memory.missing = ("event 1 has no outcome",)
     got = (await client.ask("GET", f"{V1}/doctor")).json

@@ -761,7 +761,7 @@ async def test_large_data_is_not_kept_in_memory_while_its_run_waits(tmp_path: Pa
         await desk.emit_one(event())
         small = await desk.emit_one(event(data="x"))
         large = await desk.emit_one(event(data="x" * KEPT_DATA_BYTES))
-        lane = desk.dispatch._queue.of(Lane.LIVE)._lanes["bake"]
+        lane = desk.dispatch._line.front.of(Lane.LIVE)._lanes["bake"]
         assert lane.entries[small.runs[0]].event is not None
         assert lane.entries[large.runs[0]].event is None
 

@@ -149,6 +149,24 @@ async def test_what_comes_while_a_commit_is_under_way_is_the_next_commit() -> No
         assert [len(batch) for batch in desk.store.batches] == [1, 40]
 
 
+async def test_a_change_that_comes_alone_as_the_one_before_did_waits_for_no_other() -> None:
+    async def turns_until_offered(desk: Desk) -> int:
+        before, turns = len(desk.store.offered), 0
+        future = desk.journal.submit(some_accepts(1)[0])
+        while len(desk.store.offered) == before:
+            await asyncio.sleep(0)
+            turns += 1
+        await future
+        return turns
+
+    async with at_work() as desk:
+        assert await turns_until_offered(desk) >= journal_module.QUIET_TURNS
+        assert await turns_until_offered(desk) <= 2
+        # Where others came with it, the next may not be alone either.
+        await asyncio.gather(*(desk.journal.submit(change) for change in some_accepts(2)))
+        assert await turns_until_offered(desk) >= journal_module.QUIET_TURNS
+
+
 async def test_many_tasks_that_write_again_and_again_share_their_commits() -> None:
     async with at_work() as desk:
 

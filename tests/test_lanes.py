@@ -332,7 +332,7 @@ async def test_a_run_that_is_withdrawn_ends_and_never_starts(tmp_path: Path) -> 
         await lanes.end(live)
         assert lanes.going == set()
         assert (await desk.run_of(late)).state is RunState.CANCELLED
-        assert not desk.dispatch._backfills.waiting
+        assert not desk.dispatch._line._backfills.waiting
 
 
 @pytest.mark.parametrize("overlap", Overlap)

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from engine import queue as queue_module
+from engine.decide.limits import Block
 from engine.errors import StoreUnavailable
 from engine.events import Event
 from engine.queue import Queue, Timeline, Waiting
@@ -24,6 +25,7 @@ from engine.testing.store_contract.material import a_run, an_event
 SMALL_WINDOW, SMALL_LOW_WATER = 4, 2
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 JOBS = ("bake", "mill")
+KEYS = st.sampled_from([None, "a", "b"])
 RANKS = st.integers(0, 9)
 
 
@@ -54,8 +56,8 @@ def begin(reading: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None] | Non
     return reading
 
 
-def queued(run_id: str, rank: int, job: str = "bake") -> Run:
-    return a_run(an_event(), id=run_id, rank=rank, job=job)
+def queued(run_id: str, rank: int, job: str = "bake", key: str | None = None) -> Run:
+    return a_run(an_event(), id=run_id, rank=rank, job=job, limit_key=key)
 
 
 def nothing_is_active(run_id: str) -> bool:
@@ -70,6 +72,7 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 def set_windows(monkeypatch: pytest.MonkeyPatch, window: int, low_water: int) -> None:
     monkeypatch.setattr(queue_module, "WINDOW", window)
     monkeypatch.setattr(queue_module, "LOW_WATER", low_water)
+    monkeypatch.setattr(queue_module, "MOST_ASIDE", 4 * window)
 
 
 class Shelf:
@@ -101,9 +104,14 @@ def a_queue(shelf: Shelf) -> Queue:
     return Queue(shelf.read, nothing_is_active)
 
 
+def a_shelf_queue() -> tuple[Queue, Shelf]:
+    shelf = Shelf()
+    return Queue(shelf.read, nothing_is_active), shelf
+
+
 def taken(queue: Queue) -> list[str]:
     found = []
-    while (waiting := queue.take(lambda job: True)) is not None:
+    while (waiting := queue.take(lambda run: None)) is not None:
         found.append(waiting.run.id)
     return found
 
@@ -124,12 +132,12 @@ async def test_a_job_that_may_not_start_is_passed_over_until_one_of_its_slots_is
     queue.offer(queued("second", 2, "mill"), None)
     asked: list[str] = []
 
-    def only_mill(job: str) -> bool:
-        asked.append(job)
-        return job == "mill"
+    def only_mill(run: Run) -> Block | None:
+        asked.append(run.job)
+        return None if run.job == "mill" else Block.JOB
 
     def take(allowed: str | None = None) -> str | None:
-        waiting = queue.take(only_mill if allowed is None else lambda job: True)
+        waiting = queue.take(only_mill if allowed is None else lambda run: None)
         return None if waiting is None else waiting.run.id
 
     assert take() == "second"
@@ -142,6 +150,69 @@ async def test_a_job_that_may_not_start_is_passed_over_until_one_of_its_slots_is
     queue.unpark("bake")
     assert take("any") == "earlier"
     assert take("any") == "first"
+
+
+async def test_a_run_whose_key_has_no_slot_lets_the_others_of_its_job_pass_and_is_the_next_of_its_key() -> None:
+    queue, _ = a_shelf_queue()
+    for run in (queued("a1", 1, key="a"), queued("a2", 2, key="a"), queued("b1", 3, key="b"), queued("a3", 4, key="a")):
+        queue.offer(run, None)
+    full = {"a"}
+
+    def blocks(run: Run) -> Block | None:
+        return Block.KEY if run.limit_key in full else None
+
+    def take() -> str | None:
+        waiting = queue.take(blocks)
+        return None if waiting is None else waiting.run.id
+
+    assert (take(), take()) == ("b1", None)
+    assert queue.has("bake")
+    assert not queue.has_ready("bake")
+    queue.offer(queued("a0", 0, key="a"), None)
+    full.clear()
+    queue.unpark_key("bake", "a")
+    assert [take() for _ in range(5)] == ["a0", "a1", "a2", "a3", None]
+
+
+async def test_what_stands_behind_the_runs_of_a_full_key_is_read_and_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "MOST_ASIDE", 50)
+    queue, shelf = a_shelf_queue()
+    shelf.add(*(queued(f"a-{n:02}", n, key="a") for n in range(40)), queued("b", 99, key="b"))
+    queue.expect("bake")
+    blocks = {"a": Block.KEY}
+    found: list[str] = []
+    while queue.low():
+        await queue.refill("bake")
+        while (waiting := queue.take(lambda run: blocks.get(run.limit_key or ""))) is not None:
+            found.append(waiting.run.id)
+    assert found == ["b"]
+    blocks.clear()
+    queue.unpark_key("bake", "a")
+    while queue.has("bake"):
+        found += taken(queue)
+        if queue.low():
+            await queue.refill("bake")
+    assert found == ["b", *(f"a-{n:02}" for n in range(40))]
+
+
+async def test_no_more_is_set_aside_than_the_bound_and_it_goes_on_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "MOST_ASIDE", 12)
+    queue, shelf = a_shelf_queue()
+    shelf.add(*(queued(f"a-{n:02}", n, key="a") for n in range(40)), queued("b", 99, key="b"))
+    queue.expect("bake")
+    while queue.low():
+        await queue.refill("bake")
+        assert queue.take(lambda run: Block.KEY) is None
+    assert len(queue) <= 12 + 2 * SMALL_WINDOW
+    queue.unpark_key("bake", "a")
+    found: list[str] = []
+    while queue.has("bake"):
+        found += taken(queue)
+        for run_id in found:
+            shelf.runs.pop(run_id, None)
+        if queue.low():
+            await queue.refill("bake")
+    assert found == [*(f"a-{n:02}" for n in range(40)), "b"]
 
 
 async def test_a_run_is_taken_in_once_and_not_at_all_while_it_is_active() -> None:
@@ -272,6 +343,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.done: set[str] = set()
         self.moving: set[str] = set()
         self.blocked: set[str] = set()
+        self.full: set[tuple[str, str | None]] = set()
         self.parked: set[str] = set()
         self.readings: dict[str, tuple[Coroutine[Any, Any, None], Any]] = {}
         self.snapshot: Any = None
@@ -283,15 +355,15 @@ class QueueMachine(RuleBasedStateMachine):
         rows: list[tuple[Run, Event | None]] = await _suspend()
         return rows
 
-    def _commit(self, job: str, rank: int) -> Run:
+    def _commit(self, job: str, rank: int, key: str | None = None) -> Run:
         self.count += 1
-        run = queued(f"{self.count:05}", rank, job)
+        run = queued(f"{self.count:05}", rank, job, key)
         self.shelf.add(run)
         return run
 
-    @rule(job=st.sampled_from(JOBS), rank=RANKS)
-    def commit(self, job: str, rank: int) -> None:
-        self.committed.append(self._commit(job, rank))
+    @rule(job=st.sampled_from(JOBS), rank=RANKS, key=KEYS)
+    def commit(self, job: str, rank: int, key: str | None) -> None:
+        self.committed.append(self._commit(job, rank, key))
 
     @precondition(lambda self: self.committed)
     @rule()
@@ -300,9 +372,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.offer(run, None)
         self.offered[run.id] = run
 
-    @rule(job=st.sampled_from(JOBS), ranks=st.lists(RANKS, min_size=1, max_size=14))
-    def flood(self, job: str, ranks: list[int]) -> None:
-        self.committed.extend(self._commit(job, rank) for rank in ranks)
+    @rule(job=st.sampled_from(JOBS), ranks=st.lists(RANKS, min_size=1, max_size=14), key=KEYS)
+    def flood(self, job: str, ranks: list[int], key: str | None) -> None:
+        self.committed.extend(self._commit(job, rank, key) for rank in ranks)
         while self.committed:
             self.offer()
 
@@ -316,11 +388,27 @@ class QueueMachine(RuleBasedStateMachine):
         self.parked.discard(job)
         self.queue.unpark(job)
 
-    def _may_start(self, job: str) -> bool:
-        if job in self.blocked:
-            self.parked.add(job)
-            return False
-        return True
+    @rule(job=st.sampled_from(JOBS), key=KEYS)
+    def fill_key(self, job: str, key: str | None) -> None:
+        self.full.add((job, key))
+
+    @rule(job=st.sampled_from(JOBS), key=KEYS)
+    def free_key(self, job: str, key: str | None) -> None:
+        self.full.discard((job, key))
+        self.parked.discard(job)
+        self.queue.unpark_key(job, key)
+
+    @rule(job=st.sampled_from(JOBS))
+    def change_limits(self, job: str) -> None:
+        self.full = {place for place in self.full if place[0] != job}
+        self.parked.discard(job)
+        self.queue.unpark_all(job)
+
+    def _blocks(self, run: Run) -> Block | None:
+        if run.job in self.blocked:
+            self.parked.add(run.job)
+            return Block.JOB
+        return Block.KEY if (run.job, run.limit_key) in self.full else None
 
     def _note(self, waiting: Waiting) -> None:
         run = waiting.run
@@ -332,20 +420,23 @@ class QueueMachine(RuleBasedStateMachine):
             other
             for other in self.offered.values()
             if other.id not in self.done and other.id not in self.moving
+            and (other.job, other.limit_key) not in self.full
             and QueuePlace(other.rank, other.id) < place
-            and (other.job == run.job or (other.job not in self.parked and not self._is_low(other.job)))
+            and (other.job == run.job or (other.job not in self.parked and self._is_in_view(other.job)))
         ]  # fmt: skip
         assert not ahead, "others were ahead of it"
         self.active.add(run.id)
         self.done.add(run.id)
 
-    def _is_low(self, job: str) -> bool:
-        return job in self.readings or self.queue.is_low(job)
+    def _is_in_view(self, job: str) -> bool:
+        """Whether the window has what is to be taken: it does not run low, and not too much in it is aside."""
+        aside = len(self.queue._lanes[job].set_aside)
+        return job not in self.readings and not self.queue.is_low(job) and aside < queue_module.MOST_ASIDE
 
     @rule(count=st.integers(1, 6))
     def take(self, count: int) -> None:
         for _ in range(count):
-            waiting = self.queue.take(self._may_start)
+            waiting = self.queue.take(self._blocks)
             if waiting is None:
                 break
             assert waiting.run.job not in self.blocked
@@ -403,7 +494,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_bounded(self) -> None:
-        assert len(self.queue) <= len(JOBS) * (2 * SMALL_WINDOW + SMALL_WINDOW)
+        assert len(self.queue) <= len(JOBS) * (2 * SMALL_WINDOW + SMALL_WINDOW + queue_module.MOST_ASIDE)
 
     def teardown(self) -> None:
         # Whatever was going on: all that is queued comes out in the end.
@@ -412,6 +503,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.unpark(job)
         self.readings.clear()
         self.blocked.clear()
+        self.full.clear()
         self.parked.clear()
         while self.committed:
             self.offer()
@@ -420,9 +512,9 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.offer(self.offered[run_id], None)
         self.moving.clear()
         for job in JOBS:
-            self.queue.unpark(job)
+            self.queue.unpark_all(job)
         for _ in range(1000):
-            while (waiting := self.queue.take(lambda job: True)) is not None:
+            while (waiting := self.queue.take(lambda run: None)) is not None:
                 self._note(waiting)
                 self.start_of(waiting.run.id)
             low = self.queue.low()

@@ -848,7 +848,7 @@ async def test_a_pause_of_the_engine_holds_what_waits_over_a_restart_until_it_is
             assert {"name": "pauses", "ok": True, "detail": "the engine is paused: move"} in health["checks"]
         dispatch = engine._dispatch
         assert dispatch is not None
-        assert not dispatch.claim("work", Lane.LIVE)
+        assert not dispatch.claim("new", "work", Lane.LIVE)
         async with client.post(f"{url}/resume") as answer:
             assert (await answer.json())["resumed"] is True
         async with client.post(f"{url}/triggers/go/fire") as answer:

@@ -48,8 +48,8 @@ async def steered(
         assert isinstance(desk, Steered)
         desk.doors = doors
         desk.steering = Steering(
-            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch, rules=desk.intake._rules,
-            retired={}, ageing_s=60.0, finish=lambda run, end: desk.intake.finish(run, end),
+            clock=desk.clock, store=desk.store, journal=desk.journal, hands=desk.dispatch.hands,
+            rules=desk.intake._rules, retired={}, ageing_s=60.0, finish=lambda run, end: desk.intake.finish(run, end),
         )  # fmt: skip
         yield desk
 
@@ -393,7 +393,7 @@ async def test_a_flush_of_more_than_a_page_leaves_nothing(tmp_path: Path) -> Non
         found = await desk.steering.flush(FlushRequest(whole=True), reason="all")
         assert (found.count, len(found.runs)) == (1199, 100)
         assert (await desk.store.counts())[RunState.QUEUED] == 0
-        assert len(desk.dispatch._queue) == 0
+        assert len(desk.dispatch._line.front) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from engine.backfills import Backfill
 from engine.runs import Lane
 from engine.spans import SpanKind
-from engine.store import backfills, hindsight, line, reads, spans
+from engine.store import backfills, hindsight, line, purging, reads, spans
 from engine.store.base import EventFilter, HeldPlace, QueuePlace, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
@@ -27,13 +27,13 @@ SMALL = {
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
 TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "spans", "marks", "m", "e", "o", "r"}
-QUERIES = reads.QUERIES | backfills.QUERIES | line.QUERIES | spans.QUERIES | hindsight.QUERIES
+QUERIES = reads.QUERIES | backfills.QUERIES | line.QUERIES | spans.QUERIES | hindsight.QUERIES | purging.QUERIES
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",
     "runs": "a list walks runs from the newest on by their id, and stops at its limit",
     "backfills": "a list walks backfills from the newest on by their id, and stops at its limit",
-    "ledger": "it adds up the whole store, by name",
+    "latest_ends": "it reads all runs, once for a round of housekeeping that finds something old",
 }
 """Reads that walk more, and why they may; none is between an event and its run."""
 
@@ -109,6 +109,11 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "waiting": reads.waiting,
     "stats": lambda raw: reads.stats(raw, ["bake"]),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
+    "old_runs": lambda raw: purging.old_runs(raw, AT, 0, 500),
+    "old_events": lambda raw: purging.old_events(raw, AT, AT, 0, 500),
+    "oldest": purging.oldest,
+    "ends_of": lambda raw: purging.ends_of(raw, ["r1", "r2"]),
+    "purged": purging.purged,
 }
 
 
@@ -206,11 +211,11 @@ def test_every_query_of_the_store_is_looked_at() -> None:
     asked = set(READS) | set(NOT_HOT)
     offered = {
         name
-        for module in (reads, backfills, line, hindsight, spans)
+        for module in (reads, backfills, line, hindsight, spans, purging)
         for name, each in vars(module).items()
         if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    assert offered - asked <= {"oldest_due", "change_row", "span_row", "snapshot"}
+    assert offered - asked <= {"oldest_due", "change_row", "purge_rows", "span_row", "snapshot"}
 
 
 def test_a_plan_that_walks_or_sorts_is_noticed() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from engine.errors import StoreDamaged, StoreUnavailable
 from engine.runs import RunState
-from engine.store import connection, reads, sqlite
+from engine.store import connection, ledger, reads, sqlite
 from engine.store.base import RunFilter
 from engine.store.changes import Change
 from engine.store.connection import Connection, translate
@@ -117,7 +117,7 @@ ASKS: list[tuple[str, Callable[[sqlite3.Connection], object]]] = [
     ("counts", reads.counts),
     ("stats", lambda raw: reads.stats(raw, ["bake", "other"])),
     ("queued_jobs", reads.queued_jobs),
-    ("ledger", reads.ledger),
+    ("ledger", ledger.ledger),
 ]
 
 

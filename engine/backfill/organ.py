@@ -26,7 +26,7 @@ from engine.backfills import (
     BackfillState,
     id_of_run,
 )
-from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339
+from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339, sleep_or_wake
 from engine.decide.rules import Rule
 from engine.errors import Conflict, EngineError, NotFound, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
@@ -346,15 +346,7 @@ class Backfills:
 
     async def _wait(self, work: Work, seconds: float) -> bool:
         """Wait until there may be something to do, or so long; return whether it was the former."""
-        async with anyio.create_task_group() as group:
-
-            async def pass_time() -> None:
-                await self._clock.sleep(seconds)
-                group.cancel_scope.cancel()
-
-            group.start_soon(pass_time)
-            await work.changed.wait()
-            group.cancel_scope.cancel()
+        await sleep_or_wake(self._clock, seconds, work.changed)
         return work.changed.is_set()
 
     # Turning

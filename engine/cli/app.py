@@ -15,10 +15,12 @@ from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
+from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
@@ -171,6 +173,8 @@ def show_next(
 
 app.command()(backfill)
 app.command()(backfills)
+app.command()(backup)
+app.command()(housekeeping)
 
 
 @app.command()
@@ -449,6 +453,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 app.command()(presets)
 app.command()(conditions)
+app.command()(pools)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")
 
@@ -470,7 +475,7 @@ def doctor(
         say_json(found)
     else:
         ledger = found["ledger"]
-        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "missing")))
+        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "purged", "missing")))
         for one in found["checks"]:
             say(f"{'ok ' if one['ok'] else 'BAD'}  {one['name']}: {one['detail']}")
     if not found["ok"]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from engine.cli.failures import USAGE, CommandFailed, NoEngine, NotThere
+from engine.cli.failures import USAGE, CommandFailed, Gone, NoEngine, NotThere
 
 TIMEOUT_S = 60.0
 API = "/api/v1"
@@ -119,6 +119,8 @@ class Client:
             return CommandFailed(f"the engine at {self.url} refused the token from {self._origin}: {detail}")
         if status == 404:
             return NotThere(detail)
+        if status == 410:
+            return Gone(detail)
         errors = problem.get("errors") or []
         if len(errors) > 1 or problem.get("code") == "invalid_config":
             detail = "\n".join(_told(error) for error in errors)

@@ -19,3 +19,7 @@ class NoEngine(CommandFailed):
 
 class NotThere(CommandFailed):
     """The engine has nothing of that name or id."""
+
+
+class Gone(NotThere):
+    """What had that id was removed after its time, or was never there."""

@@ -29,7 +29,7 @@ MOST_PAGES = 100
 FOLDED_FROM = 3
 """So many lines in a row that say the same are told in one, where not `--all` are asked for."""
 
-_GOOD = frozenset({"succeeded", "joined", "excluded", "to_come"})
+_GOOD = frozenset({"succeeded", "joined", "excluded", "to_come", "unknown"})
 
 
 def look_back(session: Session, name: str, *, start: str | None, end: str | None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def queue(
         [
             [
                 one["id"], one["position"], one["trigger"], one["job"], one["priority"],
-                local(one["expected_start_at"]), one["reason"],
+                local(one["expected_start_at"]), one["waits_for"] or one["reason"],
             ]
             for one in found["items"]
         ],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine.cli.client import Client
-from engine.cli.failures import NotThere
+from engine.cli.failures import Gone, NotThere
 from engine.cli.output import local, sentence
 from engine.cli.pausing import sentences as sentences_of_pauses
 from engine.ids import is_id
@@ -27,16 +27,30 @@ def ask(client: Client, what: str) -> dict[str, Any]:
     try:
         run = client.get("runs", what)
         paused = client.get("status").get("paused") if run["state"] in ("queued", "retrying") else None
-        events = [client.get("events", one) for one in run["events"][-LAST_RUNS:]]
-        return {"run": run, "events": events, **({"paused": paused} if paused else {})}
-    except NotThere:
-        pass
+        events, gone = _those_that_are_there(client, "events", run["events"][-LAST_RUNS:])
+        return {"run": run, "events": events, "gone": gone, **({"paused": paused} if paused else {})}
+    except NotThere as error:
+        no_run = error
     try:
         event = client.get("events", what)
-    except NotThere:
-        raise NotThere(f"there is no run and no event {what}") from None
-    runs = dict.fromkeys(outcome["run"] for outcome in event["outcomes"] if outcome["run"])
-    return {"event": event, "runs": [client.get("runs", one) for one in runs]}
+    except NotThere as error:
+        found = next((each for each in (error, no_run) if isinstance(each, Gone)), None)
+        raise found or NotThere(f"there is no run and no event {what}") from None
+    runs, gone = _those_that_are_there(
+        client, "runs", dict.fromkeys(outcome["run"] for outcome in event["outcomes"] if outcome["run"])
+    )
+    return {"event": event, "runs": runs, "gone": gone}
+
+
+def _those_that_are_there(client: Client, what: str, ids: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return runs or events by their ids, and of those that were removed after their time what the engine says."""
+    found, gone = [], []
+    for one in ids:
+        try:
+            found.append(client.get(what, one))
+        except Gone as error:
+            gone.append(str(error))
+    return found, gone
 
 
 def sentences(known: dict[str, Any]) -> Iterator[str]:
@@ -50,11 +64,13 @@ def sentences(known: dict[str, Any]) -> Iterator[str]:
             for outcome in event["outcomes"]:
                 if outcome["run"] == known["run"]["id"]:
                     yield from gates_seen(outcome.get("gates", ()))
+        yield from (f"{line[:1].upper()}{line[1:]}." for line in known["gone"])
     elif "event" in known:
         yield from _event(known["event"])
         for run in known["runs"]:
             yield ""
             yield from _run(run)
+        yield from (f"{line[:1].upper()}{line[1:]}." for line in known["gone"])
     else:
         yield from _trigger(known)
 
@@ -66,6 +82,8 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
     )
     if run["scheduled_for"]:
         yield f"  It was due at {local(run['scheduled_for'])}."
+    if run.get("waits_for"):
+        yield f"  It {run['waits_for']}."
     for step in run["trace"]:
         yield f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]"
     for attempt in run["attempts"]:

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
-from engine.clock import LONGEST_SLEEP_S, Clock
+from engine.clock import LONGEST_SLEEP_S, Clock, sleep_or_wake
 from engine.conditions.checks import Checks, NoAnswer
 from engine.conditions.kept import MOST_CHANGES, Change, Override
 from engine.decide.conditions import CONDITIONS, Named, OnError, Reading, checks_of, judge, look
@@ -171,7 +171,7 @@ class Conditions:
                     for name in [name for name, at_s in self._again.items() if at_s <= now_s]:
                         await self._check_again(name)
                     left_s = min(self._again.values(), default=now_s + LONGEST_SLEEP_S) - self._clock.monotonic()
-                    await self._sleep(min(max(left_s, 0.0), LONGEST_SLEEP_S))
+                    await sleep_or_wake(self._clock, min(max(left_s, 0.0), LONGEST_SLEEP_S), self._wake)
             finally:
                 self._checks.serve(None)
 
@@ -185,17 +185,6 @@ class Conditions:
             return
         if wanted:
             self._checks.begin(self._holding[name])
-
-    async def _sleep(self, seconds: float) -> None:
-        async with anyio.create_task_group() as group:
-
-            async def wake() -> None:
-                await self._wake.wait()
-                group.cancel_scope.cancel()
-
-            group.start_soon(wake)
-            await self._clock.sleep(seconds)
-            group.cancel_scope.cancel()
 
     def _take(self, one: Named, found: Found | NoAnswer, took_s: float) -> None:
         """Take in what a check found, and tell of it where somebody waits for that or it is another answer."""

@@ -12,6 +12,7 @@ from engine.config.addresses import is_loopback, parse_listen, parse_store_url, 
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
+from engine.config.limits import mistakes_in_pools, mistakes_in_weights, weights_of
 from engine.config.loops import find_loops, said_of_loop
 from engine.config.maintenance import MaintenanceTable
 from engine.config.model import (
@@ -70,6 +71,8 @@ class Builder:
         self._icals: set[Path] = set()
         self.readable: Collection[Path] | None = None
         """The files that calendars may name; None: any."""
+        self.pools: Mapping[str, int] = reader.sound.get(("pools",), {})
+        """The pools that jobs may name."""
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
 
     def build(self, base: Path, files: tuple[Path, ...]) -> Config | None:
@@ -83,6 +86,7 @@ class Builder:
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
         self._check_loops(triggers)
+        self.check_pools()
         self._check_retries(triggers)
         if len(self._problems):
             return None
@@ -101,6 +105,7 @@ class Builder:
             calendars=self._calendars,
             conditions=conditions,
             maintenance=maintenance,
+            pools=dict(self.pools),
         )
 
     def _at(self, path: KeyPath, message: str, hint: str | None = None) -> None:
@@ -143,11 +148,13 @@ class Builder:
         return HttpSettings(host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body)
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:
-        if table.url is None:
-            file = data / "engine.db"
-            return StoreSettings(url=store_url(file), path=file)
-        place = self._root.nearest(("store", "url")).place
-        return StoreSettings(url=table.url, path=parse_store_url(table.url, place.base))
+        url, file = table.url, data / "engine.db"
+        if url is not None:
+            file = parse_store_url(url, self._root.nearest(("store", "url")).place.base)
+        return StoreSettings(
+            url=url or store_url(file), path=file, keep=table.keep, min_free_bytes=table.min_free,
+            backups=table.backups or file.parent / "backups",
+        )  # fmt: skip
 
     def jobs(self, tables: Mapping[str, JobTable], defaults: DefaultsTable) -> dict[str, Job]:
         """Return the jobs; `defaults` hold where they say nothing."""
@@ -159,14 +166,25 @@ class Builder:
             runner=table.run,
             timeout_s=defaults.timeout if table.timeout is None else table.timeout,
             retry=(defaults.retry if table.retry is None else table.retry).policy(),
-            concurrency=1 if table.concurrency is None and table.overlap is not None else table.concurrency,
+            concurrency=table.concurrency or (1 if table.overlap or table.concurrency_key else None),
+            concurrency_key=table.concurrency_key,
             overlap=table.overlap or Overlap.QUEUE,
+            pools=weights_of(table.pools),
             on_crash=table.on_crash,
             description=table.description,
             tags=table.tags,
             enabled=table.enabled,
             defined_in=self._defined_in(("jobs", name)),
         )
+
+    def check_pools(self) -> None:
+        """Tell of pools that jobs name and that are not there, or hold too little."""
+        jobs: Mapping[str, JobTable] = self._reader.sound.get(("jobs",), {})
+        mistakes = mistakes_in_pools(self.pools)
+        for name, table in jobs.items():
+            mistakes += mistakes_in_weights(("jobs", name, "pools"), table.pools, self.pools)
+        for path, message, hint in mistakes:
+            self._at(path, message, hint)
 
     def _read_calendars(self) -> dict[str, Calendar]:
         """Return the calendars, but for those that are wrong."""

@@ -66,6 +66,7 @@ class Given:
         """Return a job; raise ConfigError with all that is wrong."""
         reading = self._read("jobs", name, settings, place)
         jobs = reading.builder.jobs(reading.tables, self._config.defaults)
+        reading.builder.check_pools()
         reading.finish()
         return jobs[name]
 
@@ -211,6 +212,7 @@ class Given:
         shape = next(field.shape for field in fields_of(Root) if field.key == table)
         tables = reader.read(shape, root.value[table], (table,))
         builder = Builder(reader, root, {}, self._owners, self._config.calendars, self._config.engine.conditions)
+        builder.pools = self._config.pools
         reading = _Reading(problems=problems, references=references, builder=builder, tables=tables)
         if len(problems):
             reading.finish()

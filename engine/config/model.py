@@ -17,6 +17,8 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.keeping import KeepTable
+from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
 from engine.decide.calendars import Calendar
@@ -234,6 +236,13 @@ class StoreTable(Struct, frozen=True, kw_only=True):
         StoreUrl | None,
         Meta(description="`sqlite:///path`. Default: `engine.db` in the directory `[engine] data`."),
     ] = None
+    keep: Annotated[KeepTable, Meta(description="For how long what is over is kept.")] = KeepTable()
+    min_free: Annotated[
+        Size, Meta(ge=0, description="Where less is free on the disk, no event is taken until there is more again.")
+    ] = 64 * 2**20
+    backups: Annotated[
+        Path | None, Meta(description="Where the engine puts copies of the store. Default: `backups` beside it.")
+    ] = None
 
 
 class HttpTable(Struct, frozen=True, kw_only=True):
@@ -260,12 +269,23 @@ class JobTable(Struct, frozen=True, kw_only=True):
     ] = None
     concurrency: Annotated[
         int | None,
-        Meta(ge=1, description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` is given."),
+        Meta(
+            ge=1,
+            description="Runs of this job at once. Default: no limit of its own; 1 where `overlap` or "
+            "`concurrency_key` is given.",
+        ),
+    ] = None
+    concurrency_key: Annotated[
+        ExpressionText | None, Meta(description="CEL; `concurrency` then holds for runs with equal values: see below.")
     ] = None
     overlap: Annotated[
         Overlap | None,
         Meta(description="What becomes of a new run where `concurrency` is reached: see below. Default: `queue`."),
     ] = None
+    pools: Annotated[
+        tuple[str, ...] | dict[str, Weight],
+        Meta(description="Pools of `[pools]` that a run takes 1 of, or with how much it takes of each: see below."),
+    ] = ()
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
@@ -617,6 +637,10 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    pools: Annotated[
+        dict[Slug, Weight],
+        Meta(description="Limits that jobs share, by name: how much each holds."),
+    ] = field(default_factory=dict)
     calendars: Annotated[dict[Slug, CalendarTable], Meta(description="Sets of days for timers, by name.")] = field(
         default_factory=dict
     )
@@ -639,10 +663,14 @@ class Root(Struct, frozen=True, kw_only=True):
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True):
-    """Where events and runs are durable: `path` is the file of the SQLite store, absolute."""
+    """Where events and runs are durable: `path` is the file of the SQLite store, absolute. For the rest see
+    `StoreTable`."""
 
     url: str
     path: Path
+    keep: KeepTable = KeepTable()
+    min_free_bytes: int = 64 * 2**20
+    backups: Path
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
@@ -694,6 +722,7 @@ class Config(Struct, frozen=True, kw_only=True):
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
     conditions: dict[str, Named] = {}
+    pools: dict[str, int] = {}
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

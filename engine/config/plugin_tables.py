@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 
 from engine.config.document import KeyPath, Node, Problems, show_path, show_value
 from engine.config.maintenance import MaintenanceTable
-from engine.config.model import PresetTable, Shared, SourceTable, TriggerTable
+from engine.config.model import JobTable, PresetTable, Shared, SourceTable, TriggerTable
 from engine.config.reader import BAD, Reader
 from engine.config.references import References
 from engine.config.scalars import near, noun_of
@@ -116,7 +116,9 @@ class SettingsReader(Reader):
             self.timezone = outer
 
     def enter(self, cls: type[Struct], node: Node) -> None:
-        if issubclass(cls, TriggerTable):
+        if issubclass(cls, JobTable):
+            self.names = JOB_NAMES
+        elif issubclass(cls, TriggerTable):
             on = node.value.get("on")
             if on is not None and isinstance(on.value, Plugin):
                 self.names = names_of(type(on.value))

@@ -2,7 +2,7 @@
 
 A run is *open* from the event that brings it about until its end. It has *begun* once an attempt of it was started:
 then it has a slot, or waits for its next attempt. The limit counts both, and what waits for its first attempt; so what
-is decided holds also where the engine has no slot free.
+is decided holds also where the engine has no slot free. Where the limit is by key, only runs with the same value count.
 
 - `queue`: the new run waits. A due instant has room for one: where one of its trigger waits already, it is skipped.
 - `skip`: the new run is skipped.
@@ -16,7 +16,7 @@ CancelOther.)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -130,14 +130,38 @@ def has_begun(run: Run) -> bool:
 
 
 class _Lane:
-    """The open runs of one job with a limit, in the order in which they came."""
+    """The open runs of one job with a limit, in the order in which they came: all together, or by the key of each."""
 
-    __slots__ = ("limit", "overlap", "runs")
+    __slots__ = ("keys", "limit", "of_key", "overlap")
 
-    def __init__(self, limit: int, overlap: Overlap) -> None:
-        self.limit = limit
-        self.overlap = overlap
-        self.runs: dict[str, tuple[OpenRun, Run]] = {}
+    def __init__(self, job: Job) -> None:
+        self.limit = job.concurrency or 0
+        self.overlap = job.overlap
+        self.of_key: dict[str | None, dict[str, tuple[OpenRun, Run]]] = {}
+        self.keys: dict[str, str | None] | None = {} if job.concurrency_key is not None else None
+        """The key of each run, where the limit is by key."""
+
+    def runs(self, key: str | None) -> Mapping[str, tuple[OpenRun, Run]]:
+        """Return the runs that count for one with that key."""
+        return self.of_key.get(None if self.keys is None else key, {})
+
+    def beside(self, run_id: str) -> Mapping[str, tuple[OpenRun, Run]]:
+        """Return the runs that count with one that does."""
+        return self.of_key.get(None if self.keys is None else self.keys.get(run_id), {})
+
+    def put(self, one: OpenRun, run: Run) -> None:
+        key = None
+        if self.keys is not None:
+            key = self.keys[run.id] = run.limit_key
+        self.of_key.setdefault(key, {})[run.id] = (one, run)
+
+    def pop(self, run_id: str) -> None:
+        key = None if self.keys is None else self.keys.pop(run_id, None)
+        runs = self.of_key.get(key)
+        if runs is not None:
+            runs.pop(run_id, None)
+            if not runs:
+                del self.of_key[key]
 
 
 class OpenRuns:
@@ -153,13 +177,13 @@ class OpenRuns:
 
     def limit(self, job: Job) -> None:
         """Take in a job, or another version of one, with its limit."""
-        lane = self._lanes.get(job.name)
+        before = self._lanes.pop(job.name, None)
         if job.concurrency is None:
-            self._lanes.pop(job.name, None)
-        elif lane is None:
-            self._lanes[job.name] = _Lane(job.concurrency, job.overlap)
-        else:
-            lane.limit, lane.overlap = job.concurrency, job.overlap
+            return
+        lane = self._lanes[job.name] = _Lane(job)
+        for runs in before.of_key.values() if before is not None else ():
+            for one, run in runs.values():
+                lane.put(one, run)
 
     @property
     def jobs(self) -> list[str]:
@@ -171,18 +195,19 @@ class OpenRuns:
         return [name for name, lane in self._lanes.items() if lane.overlap is not Overlap.QUEUE]
 
     def decide(
-        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
-    ) -> Decision:
-        """Return what becomes of a new run; those in `without` do not count."""
+        self, job: str, trigger: str, origin: Origin, *, key: str | None = None, caught_up: bool = False,
+        without: Collection[str] = (),
+    ) -> Decision:  # fmt: skip
+        """Return what becomes of a new run with that `limit_key`; those in `without` do not count."""
         lane = self._lanes.get(job)
         if lane is None:
             return START
-        scheduled = origin is Origin.SCHEDULE
-        if len(lane.runs) < lane.limit:
+        scheduled, runs = origin is Origin.SCHEDULE, lane.runs(key)
+        if len(runs) < lane.limit:
             return START
         if lane.overlap is Overlap.QUEUE and not scheduled:
             return QUEUE
-        open_runs = [one for one, _ in lane.runs.values() if one.id not in without]
+        open_runs = [one for one, _ in runs.values() if one.id not in without]
         return decide(
             lane.overlap, limit=lane.limit, trigger=trigger, scheduled=scheduled,
             exempt=exempt(origin, caught_up=caught_up), open_runs=open_runs,
@@ -197,36 +222,37 @@ class OpenRuns:
         begun = has_begun(run)
         if not begun and (free or (lane.overlap is Overlap.QUEUE and not scheduled)):
             return
-        known = lane.runs.get(run.id)
+        known = lane.beside(run.id).get(run.id)
         leaving = known is not None and known[0].leaving
         one = OpenRun(
             id=run.id, trigger=run.trigger, begun=begun, scheduled=scheduled, exempt=free, leaving=leaving
         )  # fmt: skip
-        lane.runs[run.id] = (one, run)
+        lane.put(one, run)
 
     def leave(self, job: str, run_id: str) -> None:
         """Note that a run is being ended: it counts until it has ended, and is not ended twice."""
-        if (lane := self._lanes.get(job)) is not None and (known := lane.runs.get(run_id)) is not None:
+        if (lane := self._lanes.get(job)) is not None and (known := lane.beside(run_id).get(run_id)) is not None:
             known[0].leaving = True
 
     def end(self, job: str, run_id: str) -> None:
         """Forget a run that has ended, or was not stored."""
         if (lane := self._lanes.get(job)) is not None:
-            lane.runs.pop(run_id, None)
+            lane.pop(run_id)
 
     def since(self, job: str, run_id: str) -> set[str]:
         """Return a run that counts, and those that came after it."""
         lane = self._lanes.get(job)
-        names = [] if lane is None else list(lane.runs)
+        names = [] if lane is None else list(lane.beside(run_id))
         return set(names[names.index(run_id) :]) if run_id in names else set()
 
     def find(self, job: str, run_id: str) -> Run | None:
         """Return a run that counts as it stood when it was taken in last."""
         lane = self._lanes.get(job)
-        known = None if lane is None else lane.runs.get(run_id)
+        known = None if lane is None else lane.beside(run_id).get(run_id)
         return None if known is None else known[1]
 
     def replacing(self) -> Iterator[Run]:
         """Yield the runs that wait to take the place of another one, the oldest first."""
         for lane in list(self._lanes.values()):
-            yield from [run for one, run in lane.runs.values() if run.code == REPLACES and not one.begun]
+            for runs in list(lane.of_key.values()):
+                yield from [run for one, run in runs.values() if run.code == REPLACES and not one.begun]

@@ -33,7 +33,8 @@ class Rule:
     """
 
     __slots__ = (
-        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "priority", "shaped", "trigger",
+        "_data", "_defaults", "disabled", "filter", "gathering", "job", "keys", "limit_key", "priority", "shaped",
+        "trigger",
     )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
@@ -50,6 +51,7 @@ class Rule:
             for name, gate in sorted(gates.items())
             if gate is not None and (compiled := _compiled(gate.key)) is not None
         }
+        self.limit_key = _compiled(job.concurrency_key)
         self._data = Function(trigger.data) if callable(trigger.data) else None
         self._defaults: dict[str, Any] | None = None
         if trigger.defaults:
@@ -119,6 +121,19 @@ class Rule:
         """Return the keys of an event at the gates that have one, but for those `without`; raise ExpressionError where
         one fails."""
         return {gate: self._key(key, event, scope) for gate, key in self.keys.items() if gate not in without}
+
+    def limit_key_of(self, event: Event, scope: Scope | None) -> tuple[str | None, str]:
+        """Return the value by which the job's limit holds for an event's run, and what went wrong where it has none.
+
+        Those that have none, as the expression fails, are counted together.
+        """
+        if self.limit_key is None:
+            return None, ""
+        try:
+            found = scope or self.scope(event, self.data_of(event))
+            return self._key(self.limit_key, event, found), ""
+        except ExpressionError as error:
+            return None, f"it counts as one without a key, as its concurrency_key fails: {error}"
 
     def _key(self, key: Expression | Function, event: Event, scope: Scope) -> str:
         text = key.key(_merged(event, scope)) if isinstance(key, Function) else render(key.evaluate(scope))

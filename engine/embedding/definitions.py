@@ -67,7 +67,13 @@ class Definitions:
         _refuse_second(self.jobs, name, place, "jobs")
         rest = {key: value for key, value in settings.items() if key != "name" and value is not None}
         described = {"description": _first_line(function), **rest}
+        key = described.get("concurrency_key")
+        if callable(key):
+            _check_judge(key, place, f"jobs.{name}.concurrency_key")
+            described["concurrency_key"] = _STAND_IN
         job = self._given.job(name, {**described, "run": Function(function=function)}, place)
+        if callable(key):
+            job = replace(job, concurrency_key=key)
         self.jobs[name] = job
         self._job_of[id(function)] = (function, name)
         return job
@@ -157,6 +163,13 @@ def _check_function(function: Any, place: Place, path: str) -> None:
         raise ConfigError([problem(place, path, message)])
 
 
+def _check_judge(function: Any, place: Place, path: str) -> None:
+    """Refuse what does not answer at once about an event."""
+    _check_function(function, place, path)
+    if is_async(function):
+        raise ConfigError([problem(place, path, "is asynchronous; expected a function that answers at once")])
+
+
 def _apart(settings: Mapping[str, Any], place: Place, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings without the functions that stand for expressions, and these, by their places."""
     plain = dict(settings)
@@ -168,10 +181,7 @@ def _apart(settings: Mapping[str, Any], place: Place, path: str) -> tuple[dict[s
             plain[gate] = {**table, "key": _STAND_IN}
             functions[f"{gate}.key"] = table["key"]
     for key, function in functions.items():
-        shown = f"{path}.{key}"
-        _check_function(function, place, shown)
-        if is_async(function):
-            raise ConfigError([problem(place, shown, "is asynchronous; expected a function that answers at once")])
+        _check_judge(function, place, f"{path}.{key}")
     return plain, functions
 
 

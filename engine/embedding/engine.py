@@ -26,9 +26,11 @@ from engine.embedding.places import caller
 from engine.embedding.views import TriggerView, view_of
 from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
+from engine.housekeeping import Housekeeping
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
+from engine.pools import Pools
 from engine.queueing import Queueing
 from engine.runs import Run, RunState
 from engine.runtime import Runtime, leave_stuck_sources, until_signalled
@@ -62,6 +64,8 @@ class Engine:
     - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
+    - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
+    - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
     - `plugins`: classes of sources, timers, runners and conditions, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
 
@@ -79,6 +83,8 @@ class Engine:
         shutdown_grace: Span | None = None,
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
+        pools: Mapping[str, int] | None = None,
+        store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -93,6 +99,10 @@ class Engine:
             settings["defaults"] = dict(defaults)
         if conditions is not None:
             settings["conditions"] = dict(conditions)
+        if pools is not None:
+            settings["pools"] = dict(pools)
+        if store is not None:
+            settings["store"] = dict(store)
         classes = [plugin for plugin in plugins if not isinstance(plugin, (str, Path))]
         self._definitions = Definitions([Path(file) for file in files], settings, classes, caller(Path.cwd()))
         self._clock: Clock = clock or SystemClock()
@@ -111,6 +121,8 @@ class Engine:
         timeout: Span | None = None,
         retry: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        concurrency_key: str | Callable[[Event], Any] | None = None,
+        pools: Sequence[str] | Mapping[str, int] | None = None,
         overlap: Literal["queue", "skip", "replace"] | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
         description: str | None = None,
@@ -420,6 +432,22 @@ class Engine:
         `release`, `set_priority` and `retry` take the id of a run; a request says what `flush` cancels of what waits.
         """
         return self._operations().queue
+
+    @property
+    def pools(self) -> Pools:
+        """The limits that jobs share, and the engine's own; raises Conflict outside of the block.
+
+        `views()` shows who has what, `change` has one hold another amount until `reset`.
+        """
+        return self._operations().pools
+
+    def housekeeping(self) -> Housekeeping:
+        """What keeps the running engine's store in bounds; raises Conflict outside of the block.
+
+        `view()` tells what is kept for how long and what was removed, `rehearse()` what would be now, and
+        `begin(patience_s=…)` has it done. `backups.make(name)` copies the store into `[store] backups`.
+        """
+        return self._operations().housekeeping
 
     async def wait(self, *what: Accepted | Run | str) -> tuple[Run, ...]:
         """Wait until runs have ended, however long it takes, and return them: of events, or named by their ids.

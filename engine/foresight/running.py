@@ -13,7 +13,7 @@ from engine.decide.overlap import decide as decide_overlap
 from engine.decide.priority import rank
 from engine.decide.windows import MaintenanceWindow
 from engine.foresight.agenda import Agenda, Phase
-from engine.foresight.line import Going, Line
+from engine.foresight.line import Going, Lane, Line
 from engine.foresight.tally import Tally
 from engine.foresight.upkeep import Upkeep
 from engine.jobs import Job, Overlap
@@ -28,7 +28,7 @@ class Running:
 
     def __init__(
         self, jobs: Iterable[Job], *, concurrency: int, ageing_s: float, agenda: Agenda, tally: Tally, ended: Ended,
-        upkeep: Upkeep,
+        upkeep: Upkeep, pools: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         self._ageing_s = ageing_s
         self._agenda = agenda
@@ -37,13 +37,11 @@ class Running:
         self._upkeep = upkeep
         upkeep.give_back, upkeep.drop, upkeep.cut = self._take_back, self._drop, self._cut
         self._line = Line()
-        self._slots = Slots(concurrency)
+        self._slots = Slots(concurrency, pools=pools)
         # Of the jobs with a limit: the runs that are open, by number, as far as another one may meet them.
-        self._open: dict[str, dict[int, OpenRun]] = {}
+        self._open: dict[Lane, dict[int, OpenRun]] = {}
         for job in jobs:
             self._slots.limit(job)
-            if job.concurrency is not None:
-                self._open[job.name] = {}
         self._active: dict[int, Going] = {}
         self._up = True
 
@@ -67,16 +65,19 @@ class Running:
 
     def ready(self, run: Going, at_us: int) -> None:
         """Start a run that is ready where a slot is free, else let it wait; unless others of its job are in the way."""
-        job = run.course.job.name
-        lane = self._open.get(job)
+        lane = self._lane_of(run)
         if lane is not None and not self._has_room(run, lane, at_us):
             return
-        if self._up and self._slots.may_start(job) and not self._line.has(job):
+        if self._up and self._slots.may_start(*run.lane) and not self._line.has(run.lane):
             if not self._upkeep.keeps(run, at_us):
                 self._start(run, at_us)
             return
-        run.waits_for = self._slots.said_of_wait(job) if self._up else "the engine, which is down"
+        run.waits_for = self._slots.said_of_wait(*run.lane) if self._up else "the engine, which is down"
         self._wait(run, at_us)
+
+    def _lane_of(self, run: Going) -> dict[int, OpenRun] | None:
+        """Return the open runs that may be in the way of one; None where its job has no limit."""
+        return None if run.course.job.concurrency is None else self._open.setdefault(run.lane, {})
 
     def _take_back(self, run: Going, at_us: int) -> None:
         """Put a run that has waited for a window back in line."""
@@ -132,7 +133,7 @@ class Running:
         self._wait(run, at_us)
         for number in map(int, decision.drops):
             held = self._upkeep.has(number)
-            dropped = self._upkeep.take(number) if held else self._line.remove(run.course.job.name, number)
+            dropped = self._upkeep.take(number) if held else self._line.remove(run.lane, number)
             self._tally.skipped(dropped, at_us, "a newer run takes its place")
             del lane[number]
         if decision.cancels is not None:
@@ -151,8 +152,8 @@ class Running:
 
     def _start(self, run: Going, at_us: int) -> None:
         course = run.course
-        self._slots.take(course.job.name)
-        lane = self._open.get(course.job.name)
+        self._slots.take(str(run.number), course.job.name, key=run.limit_key)
+        lane = self._lane_of(run)
         if lane is not None:
             self._begin_open(run, lane)
         run.started_us, run.begun = at_us, True
@@ -180,19 +181,22 @@ class Running:
         self._ended(run, state, at_us)
 
     def _leave(self, run: Going) -> None:
-        job = run.course.job.name
         del self._active[run.number]
-        self._slots.give(job)
-        self._line.unpark(job)
+        pools = self._slots.give(str(run.number))
+        self._line.unpark(run.lane)
+        if pools:
+            self._line.unpark_jobs({user for pool in pools for user in self._slots.users(pool)})
 
     def _forget_open(self, run: Going) -> None:
-        lane = self._open.get(run.course.job.name)
+        lane = self._open.get(run.lane)
         if lane is not None:
             lane.pop(run.number, None)
+            if not lane:
+                del self._open[run.lane]
 
     def _pump(self, at_us: int) -> None:
         while self._up and self._slots.taken < self._slots.most:
-            run = self._line.take(self._slots.may_start)
+            run = self._line.take(lambda lane, place: self._slots.blocks(*lane, place) is None)
             if run is None:
                 return
             if not self._upkeep.keeps(run, at_us):

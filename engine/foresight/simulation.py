@@ -60,6 +60,7 @@ class World(Struct, frozen=True, kw_only=True):
     timezone: str
     pauses: Mapping[str, Pause] = {}
     maintenance: tuple[MaintenanceWindow, ...] = ()
+    pools: Mapping[str, int] = {}
 
     @classmethod
     def of(
@@ -72,7 +73,7 @@ class World(Struct, frozen=True, kw_only=True):
         return cls(
             triggers=triggers, jobs=jobs, concurrency=engine.concurrency - kept, ageing_s=engine.ageing_s,
             shutdown_grace_s=engine.shutdown_grace_s, timezone=engine.timezone, pauses=pauses,
-            maintenance=tuple([window for window in maintenance if window.enabled]),
+            maintenance=tuple([window for window in maintenance if window.enabled]), pools=config.pools,
         )  # fmt: skip
 
 
@@ -108,7 +109,7 @@ class Simulation:
         self._upkeep = Upkeep(world.maintenance, agenda=agenda)
         self._running = Running(
             world.jobs.values(), concurrency=world.concurrency, ageing_s=world.ageing_s, agenda=agenda, tally=tally,
-            ended=self._tell_followers, upkeep=self._upkeep,
+            ended=self._tell_followers, upkeep=self._upkeep, pools=world.pools,
         )  # fmt: skip
         self._shaping = Shaping(
             agenda=agenda, tally=tally, ageing_s=world.ageing_s, make=self._run, ready=self._running.ready
@@ -194,6 +195,9 @@ class Simulation:
             course=course, number=self._runs, due_us=due_us, created_us=at_us, ready_us=at_us,
             rank=rank(from_microseconds(at_us), course.trigger.priority, self._world.ageing_s),
             scheduled=course.schedule is not None, late=late, exempt=course.exempt,
+            limit_key=course.rule.limit_key_of(_due_event(course, due_us, at_us), None)[0]
+            if course.rule.limit_key is not None
+            else None,
         )  # fmt: skip
 
     # From the end of a run to what follows

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from engine.clock import rfc3339
 from engine.decide.misfire import counted
 from engine.decide.schedule import Schedule
-from engine.hindsight.lines import EXCLUDED, NOT_RUN, TO_COME, WAITING, Line, line_of_event
-from engine.hindsight.periods import AWAY, DISABLED, NOT_THERE, OTHER, PAUSED, STANDSTILL, TROUBLE, Period
+from engine.hindsight.lines import EXCLUDED, NOT_RUN, TO_COME, UNKNOWN, WAITING, Line, line_of_event
+from engine.hindsight.periods import AWAY, DISABLED, NOT_THERE, OTHER, PAUSED, PURGED, STANDSTILL, TROUBLE, Period
 from engine.store.base import Met
 
 TICK = timedelta(microseconds=1)
@@ -79,7 +79,8 @@ class Account(Struct, frozen=True, kw_only=True):
 
     def because(self, first: datetime, last: datetime) -> list[str]:
         """Say what kept it from running between two instants, both included."""
-        return [period.said for period in self.periods if period.meets(first, last)][:MOST_BECAUSE]
+        kept = (period for period in self.periods if period.code != PURGED and period.meets(first, last))
+        return [period.said for period in kept][:MOST_BECAUSE]
 
     def _between(self, after: datetime, before: datetime) -> Iterator[Line]:
         """Yield lines for the instants between two others, none of which is recorded."""
@@ -155,6 +156,8 @@ class Account(Struct, frozen=True, kw_only=True):
             # What came or went while no engine ran was there, or not, as nobody looked.
             if code in held and not (AWAY in held and code == NOT_THERE and held[code].start is not None):
                 return Reason(verdict=NOT_RUN, code=code, said=held[code].said)
+        if PURGED in held and self.dealt is not None and at <= self.dealt:
+            return Reason(verdict=UNKNOWN, code=PURGED, said=held[PURGED].said)
         if self.dealt is not None and at <= self.dealt:
             said = f"nothing is recorded of it, although all instants up to {rfc3339(self.dealt)} were dealt with"
             return Reason(verdict=NOT_RUN, code="unexplained", said=said)

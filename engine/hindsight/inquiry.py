@@ -123,6 +123,7 @@ async def _noted(store: Store, subject: Subject, start: datetime, end: datetime,
         first=await store.first_span(SpanKind.TRIGGER, subject.name),
         pauses=pauses,
         troubles=await read(SpanKind.SOURCE, subject.source, start, end, MOST_SPANS),
+        purged_before=(await store.purged()).before,
     )
 
 

@@ -13,7 +13,7 @@ from engine.clock import rfc3339
 from engine.events import EventOutcome, Seen
 from engine.store.base import Met, Missed
 
-EXCLUDED, TO_COME, WAITING, NOT_RUN = "excluded", "to_come", "waiting", "not_run"
+EXCLUDED, TO_COME, WAITING, NOT_RUN, UNKNOWN = "excluded", "to_come", "waiting", "not_run", "unknown"
 """What became of due instants that left no record. All other verdicts are states of runs and outcomes of events."""
 
 WAYS_OUT = {
@@ -34,6 +34,7 @@ WAYS_OUT = {
     "filter_false": "compare the values that the filter saw with the trigger's filter",
     "filter_error": "has(data.x) asks first whether there is a value",
     "source_trouble": "look at the timer's plugin: the engine's log has the traceback",
+    "purged": "[store] keep says for how long events and runs are kept",
     "unexplained": "this must not be: run doctor, and report what it says",
 }
 """What may be done about it, by code; where nothing stands here, the run itself says more."""

@@ -17,9 +17,10 @@ DISABLED = "disabled"
 NOT_THERE = "not_there"
 OTHER = "other_schedule"
 PAUSED = "paused"
+PURGED = "purged"
 TROUBLE = "source_trouble"
 """What kept it: no engine ran; one stood still; the trigger was disabled, not there, or on something else; a pause
-held; its source was in trouble."""
+held; its source was in trouble. `PURGED` kept nothing from running: what was recorded of that time is gone."""
 
 
 class Period(Struct, frozen=True, kw_only=True):
@@ -49,7 +50,10 @@ class Period(Struct, frozen=True, kw_only=True):
 
 
 class Noted(Struct, frozen=True, kw_only=True):
-    """The spans that concern one trigger, each kind by its beginnings; `first` is the first of the trigger's own."""
+    """The spans that concern one trigger, each kind by its beginnings; `first` is the first of the trigger's own.
+
+    What was recorded before `purged_before` may have been removed since.
+    """
 
     lives: Sequence[Span] = ()
     standstills: Sequence[Span] = ()
@@ -57,6 +61,7 @@ class Noted(Struct, frozen=True, kw_only=True):
     first: Span | None = None
     pauses: Sequence[Span] = ()
     troubles: Sequence[Span] = ()
+    purged_before: datetime | None = None
 
 
 def periods_of(noted: Noted, *, trigger: str, on: str, alive: bool) -> list[Period]:
@@ -67,6 +72,7 @@ def periods_of(noted: Noted, *, trigger: str, on: str, alive: bool) -> list[Peri
     found = [
         *_away(noted.lives, alive=alive),
         *_own(noted, trigger, on),
+        *_purged(noted.purged_before),
         *[
             Period(
                 code=STANDSTILL, start=span.began_at, end=span.ended_at,
@@ -134,6 +140,13 @@ def _own(noted: Noted, trigger: str, on: str) -> Iterator[Period]:
         elif span.detail.get("on") != on:
             said = f"trigger {trigger} was on {span.detail.get('on')} {between}"
             yield Period(code=OTHER, start=span.began_at, end=span.ended_at, said=said)
+
+
+def _purged(before: datetime | None) -> Iterator[Period]:
+    """Yield the time of which records may have been removed."""
+    if before is not None:
+        said = f"what was recorded before {rfc3339(before)} was removed, as it was kept long enough"
+        yield Period(code=PURGED, start=None, end=before, said=said)
 
 
 def _said_of_pause(span: Span) -> str:

@@ -75,7 +75,9 @@ async def _look_at(store: Store, subject: Subject, now: datetime) -> tuple[int, 
     [*spans] = await store.spans(SpanKind.TRIGGER, name=subject.name, start=now, end=now + TICK, limit=1)
     if schedule is None or not isinstance(dealt, str) or not spans or spans[-1].detail.get("disabled"):
         return 0, 0, []
-    start, end = spans[-1].began_at, datetime.fromisoformat(dealt) + TICK
+    purged = (await store.purged()).before
+    # What was removed as it was kept long enough can't be looked for.
+    start, end = max(spans[-1].began_at, purged or spans[-1].began_at), datetime.fromisoformat(dealt) + TICK
     if end <= start:
         return 0, 0, []
 

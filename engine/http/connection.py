@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from typing import Any
 
 from aiohttp import web
@@ -23,13 +24,25 @@ KEEPALIVE_S = 75.0
 LINGER_S = 2.0
 """How long the rest of a refused body is read and thrown away, so that the sender can read the answer."""
 
+LEAST_CONNECTIONS = 8
+LEAST_RESERVE = 48
+"""So many file descriptors, or a quarter of all, are not for connections: the store, runs and sources need theirs."""
+
 log = logging.getLogger("engine.http")
+
+
+def most_connections() -> int | None:
+    """Return how many connections there may be by the limit of open files as it is now; None: any number."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return max(limit - max(LEAST_RESERVE, limit // 4), LEAST_CONNECTIONS)
 
 
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_header_timer", "_heads")
+    __slots__ = ("_header_timer", "_heads", "_listener")
 
     def __init__(self, manager: Listener, heads: Heads, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -42,10 +55,22 @@ class Connection(web.RequestHandler):
             logger=log,
         )
         self._heads = heads
+        self._listener = manager
         self._header_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was asked for that is not answered yet; the head of a request may be on its way."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it ends already."""
+        return self.transport is None or self.transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._listener.make_room(self)
         self._header_timer = self._loop.call_later(HEADER_TIMEOUT_S, self._header_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -100,6 +125,27 @@ class Listener(web.Server):
     def __init__(self, handler: Any, heads: Heads) -> None:
         super().__init__(handler)
         self._heads = heads
+        self._is_full = False
+
+    def make_room(self, newcomer: Connection) -> None:
+        """Close the connection that is idle for longest where there are too many; the newcomer where all are at work.
+
+        Without that the connections of many clients, or of one, would take the file descriptors that runs need.
+        """
+        most = most_connections()
+        if most is None or len(self._connections) <= most:
+            return
+        others = (each for each in self._connections if isinstance(each, Connection) and each is not newcomer)
+        chosen = next((each for each in others if each.is_idle and not each.is_closing), newcomer)
+        if not self._is_full:
+            self._is_full = True
+            log.warning(
+                "There are %d connections, as many as the limit of open files allows: idle ones are closed", most,
+                extra={"action": "http_crowded", "most": most},
+            )  # fmt: skip
+        if chosen.transport is not None:
+            chosen.transport.abort()
 
     def __call__(self) -> Connection:
+        self._is_full = self._is_full and len(self._connections) * 2 > (most_connections() or 0)
         return Connection(self, self._heads, self._loop)

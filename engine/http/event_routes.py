@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.http.calls import Call
 from engine.http.fields import query
-from engine.http.problems import Problem
+from engine.http.gone import not_there
 from engine.http.received import read_events
 from engine.http.views import accepted_view, event_view, list_view
 from engine.plugin import Response
@@ -43,5 +43,5 @@ async def get_event(call: Call) -> Response:
     query(call.request).finish()
     stored = await call.operations.store.event(event_id)
     if stored is None:
-        raise Problem(404, "there is no event of that id")
+        raise await not_there(call, "event", event_id)
     return Response(body=event_view(stored))

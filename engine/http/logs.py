@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.http.calls import Call, Stream
 from engine.http.fields import query
-from engine.http.problems import Problem
+from engine.http.gone import not_there
 from engine.plugin import Response
 from engine.runs import ENDED
 
@@ -30,7 +30,7 @@ async def get_log(call: Call) -> Response | Stream:
     follow, tail = fields.flag("follow"), fields.number("tail", 0, LARGEST_TAIL)
     fields.finish()
     if await call.operations.store.run(run_id) is None:
-        raise Problem(404, "there is no run of that id")
+        raise await not_there(call, "run", run_id)
     path = call.operations.log_path(run_id)
     start = 0 if tail is None else await asyncio.to_thread(_tail_start, path, tail)
     return Stream(

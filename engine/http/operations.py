@@ -80,6 +80,30 @@ class ConditionOperations(Protocol):
         ...
 
 
+class PoolOperations(Protocol):
+    """What may be asked of pools. What names one that is not there raises NotFound; all raise StoreUnavailable."""
+
+    async def views(self) -> list[dict[str, Any]]:
+        """Return all pools as the API shows them, the engine's slots first."""
+        ...
+
+    async def view(self, name: str) -> dict[str, Any]:
+        """Return one pool."""
+        ...
+
+    async def change(self, name: str, limit: int, *, reason: str, who: str = "") -> dict[str, Any]:
+        """Have it hold another amount, durably; raise InvalidRequest for what can't be."""
+        ...
+
+    async def reset(self, name: str, *, who: str = "") -> dict[str, Any]:
+        """Have it hold what is configured."""
+        ...
+
+    def waits_for(self, run: Run) -> str | None:
+        """Say which limit a run that is ready waits for, and who has it; None where it waits for none."""
+        ...
+
+
 class QueueOperations(Protocol):
     """What may be asked of what waits and runs. All raise StoreUnavailable, and NotFound for what is not there.
 
@@ -145,6 +169,37 @@ class MaintenanceOperations(Protocol):
         ...
 
 
+class BackupOperations(Protocol):
+    """What may be asked of copies of the store."""
+
+    async def make(self, name: str | None = None) -> dict[str, Any]:
+        """Copy the store, and return the copy; raise InvalidRequest, Conflict, StoreUnavailable or StoreDamaged."""
+        ...
+
+    async def copies(self) -> list[dict[str, Any]]:
+        """Return the copies that are there, the newest first."""
+        ...
+
+
+class HousekeepingOperations(Protocol):
+    """What may be asked of housekeeping. All raise StoreUnavailable."""
+
+    @property
+    def backups(self) -> BackupOperations: ...
+
+    async def view(self) -> dict[str, Any]:
+        """Return what is kept for how long, what was removed, and how large the store is."""
+        ...
+
+    async def begin(self, *, patience_s: float) -> bool:
+        """Have a round done now; return whether it was over within `patience_s`."""
+        ...
+
+    async def rehearse(self) -> dict[str, Any]:
+        """Return what a round would remove now."""
+        ...
+
+
 class Operations(Protocol):
     """The engine, as far as HTTP may use it: the store is for reading, and changes go through the methods."""
 
@@ -169,10 +224,16 @@ class Operations(Protocol):
     def conditions(self) -> ConditionOperations: ...
 
     @property
+    def pools(self) -> PoolOperations: ...
+
+    @property
     def queue(self) -> QueueOperations: ...
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...
+
+    @property
+    def housekeeping(self) -> HousekeepingOperations: ...
 
     @property
     def foresight(self) -> Desk:

@@ -35,6 +35,7 @@ async def get_queue(call: Call) -> Response:
             **run_summary(run, await event_ids(call, run)),
             "lane": run.lane.value,
             "position": standing.position,
+            "waits_for": call.operations.pools.waits_for(run),
             "expected_start_at": None if standing.expected_start_at is None else rfc3339(standing.expected_start_at),
         })  # fmt: skip
     waiting = {state.value: page.counts.get(state, 0) for state in sorted(WAITING)}

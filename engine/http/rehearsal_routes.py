@@ -8,6 +8,7 @@ from engine.clock import rfc3339
 from engine.errors import Conflict
 from engine.http.calls import Call
 from engine.http.fields import Fields, body, idempotency_key, query
+from engine.http.gone import not_there
 from engine.http.problems import Problem
 from engine.http.received import read_events
 from engine.http.views import accepted_view, outcome_view
@@ -40,7 +41,7 @@ async def replay_event(call: Call) -> Response:
     fields.finish()
     stored = await call.operations.store.event(event_id)
     if stored is None:
-        raise Problem(404, "there is no event of that id")
+        raise await not_there(call, "event", event_id)
     accepted = await call.operations.replay(
         stored, trigger=trigger, reason=reason or "", request_id=idempotency_key(call.request.headers)
     )

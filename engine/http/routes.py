@@ -13,10 +13,12 @@ from engine.http import (
     engine_routes,
     event_routes,
     foresight_routes,
+    housekeeping_routes,
     logs,
     maintenance_routes,
     next_routes,
     pause_routes,
+    pool_routes,
     preset_routes,
     queue_routes,
     rehearsal_routes,
@@ -49,7 +51,7 @@ def _route(method: str, pattern: str, handler: RouteHandler, role: Role | None, 
     return Route(method=method, pattern=pattern, handler=handler, role=role, summary=summary)
 
 
-_VIEWER, _OPERATOR = Role.VIEWER, Role.OPERATOR
+_VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 
 ROUTES: tuple[Route, ...] = (
     _route("GET", "/live", engine_routes.get_live, None, "Whether the process answers"),
@@ -84,6 +86,9 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/conditions", condition_routes.list_conditions, _VIEWER, "All conditions, and who waits"),
     _route("GET", f"{API}/conditions/{{name}}", condition_routes.get_condition, _VIEWER, "One condition"),
     _route("PATCH", f"{API}/conditions/{{name}}", condition_routes.patch_condition, _OPERATOR, "Override it, or reset"),
+    _route("GET", f"{API}/pools", pool_routes.list_pools, _VIEWER, "Limits that jobs share, and who has them"),
+    _route("GET", f"{API}/pools/{{name}}", pool_routes.get_pool, _VIEWER, "One pool"),
+    _route("PATCH", f"{API}/pools/{{name}}", pool_routes.patch_pool, _OPERATOR, "Change its limit, or reset it"),
     _route("GET", f"{API}/maintenance", maintenance_routes.list_maintenance, _VIEWER, "Maintenance windows"),
     _route("POST", f"{API}/maintenance", maintenance_routes.post_maintenance, _OPERATOR, "Make one"),
     _route("GET", f"{API}/maintenance/{{name}}", maintenance_routes.get_maintenance, _VIEWER, "One window"),
@@ -96,6 +101,10 @@ ROUTES: tuple[Route, ...] = (
         "Let runs go in spite of it",
     ),
     _route("DELETE", f"{API}/maintenance/{{name}}/override", maintenance_routes.end_override, _OPERATOR, "End that"),
+    _route("GET", f"{API}/housekeeping", housekeeping_routes.get_housekeeping, _VIEWER, "What is kept and was removed"),
+    _route("POST", f"{API}/housekeeping", housekeeping_routes.post_housekeeping, _OPERATOR, "Remove what is old now"),
+    _route("GET", f"{API}/backups", housekeeping_routes.list_backups, _VIEWER, "Copies of the store"),
+    _route("POST", f"{API}/backup", housekeeping_routes.post_backup, _ADMIN, "Copy the store"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.http.calls import Call
 from engine.http.fields import Fields, near, query
-from engine.http.problems import Problem
+from engine.http.gone import not_there
 from engine.http.views import list_view, run_summary, run_view
 from engine.plugin import Response
 from engine.runs import Run, RunState
@@ -37,8 +37,8 @@ async def get_run(call: Call) -> Response:
     query(call.request).finish()
     run = await call.operations.store.run(run_id)
     if run is None:
-        raise Problem(404, "there is no run of that id")
-    body = run_view(run, await event_ids(call, run))
+        raise await not_there(call, "run", run_id)
+    body = {**run_view(run, await event_ids(call, run)), "waits_for": call.operations.pools.waits_for(run)}
     if run.state is RunState.HELD and run.trigger in call.operations.trigger_names():
         # Its trace tells what held it when it came here; this is how that is now.
         body["conditions"] = call.operations.trigger_view(run.trigger)["conditions"]

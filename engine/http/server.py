@@ -35,6 +35,9 @@ API: Final = "/api/"
 BACKLOG = 1024
 """Connections that the kernel keeps while the engine is busy."""
 
+ACCEPTED_AT_ONCE = 8
+"""Connections that are taken over from it in one turn of the event loop."""
+
 ACCEPT_TURNS = 4
 """Turns of the event loop until a connection that the kernel handed over is known to the listener."""
 
@@ -104,7 +107,9 @@ class HttpServer:
         self._socket = None
         self._listener = Listener(self._answer, self._heads)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._listener, sock=listening, backlog=BACKLOG)
+        # asyncio accepts as many at a time as it has the kernel keep: few, so that there is room for each.
+        self._server = await loop.create_server(self._listener, sock=listening, backlog=ACCEPTED_AT_ONCE)
+        listening.listen(BACKLOG)
         log.info("Listening on %s", self.url, extra={"action": "http_listening", "url": self.url})
 
     async def stop(self, grace_s: float) -> None:

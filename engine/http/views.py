@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.clock import rfc3339
+from engine.decide.functions import text_of
 from engine.events import Accepted, Outcome
 from engine.jobs import Job
 from engine.plugin import Plugin, Secret, Timer
@@ -169,6 +170,8 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
             "jitter": retry.jitter,
         },
         "concurrency": job.concurrency,
+        "concurrency_key": job.concurrency_key if not callable(job.concurrency_key) else text_of(job.concurrency_key),
+        "pools": dict(job.pools),
         "overlap": job.overlap.value,
         "on_crash": job.on_crash.value,
         "description": job.description,
@@ -271,11 +274,18 @@ def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[
             "accepted": ledger.accepted,
             "ended": ledger.ended,
             "waiting": ledger.waiting,
+            "purged": ledger.purged,
             "missing": missing,
         },
         "broken": list(ledger.missing[:MOST_BROKEN_ROWS]),
         "triggers": [
-            {"trigger": one.trigger or None, "accepted": one.accepted, "ended": one.ended, "waiting": one.waiting}
+            {
+                "trigger": one.trigger or None,
+                "accepted": one.accepted,
+                "ended": one.ended,
+                "waiting": one.waiting,
+                "purged": one.purged,
+            }
             for one in ledger.triggers
         ],
         "checks": found,

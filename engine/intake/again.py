@@ -19,6 +19,7 @@ from engine.ids import new_id
 from engine.intake.draft import Draft
 from engine.intake.drafts import Drafting
 from engine.journal import Journal
+from engine.payload import encode_json
 from engine.runs import Run
 from engine.store.changes import Accept
 
@@ -30,7 +31,7 @@ class Again:
 
     def __init__(
         self, *, clock: Clock, journal: Journal, drafting: Drafting, rules: Mapping[str, Rule],
-        hand_on: Callable[[Sequence[Draft], Sequence[Accepted]], None],
+        hand_on: Callable[[Sequence[Draft], Sequence[Accepted]], object],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._journal = journal
@@ -89,7 +90,7 @@ class Again:
             for place, event in enumerate(events)
         ]
         # All are looked at before anything is reserved.
-        first, *others = drafts = [self._drafting.draft(copy) for copy in copies]
+        first, *others = drafts = [Draft(copy, encode_json(copy.data)) for copy in copies]
         first.apart = apart
         first.may_start = not others  # at once it would start with its first event alone
         self._drafting.again(first, rule, run, len(copies), reason)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import anyio
+from msgspec import Raw
 from msgspec.structs import replace
 
 from engine.backfills import SOURCE_PREFIX as BACKFILL_PREFIX
@@ -24,17 +25,18 @@ from engine.events import RESERVED_PREFIX, Accepted, Event, EventOutcome, Outcom
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
 from engine.intake.again import Again
-from engine.intake.draft import Draft
+from engine.intake.draft import Admitted, Draft
 from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
 from engine.intake.rehearsal import Rehearsal
 from engine.jobs import Job
 from engine.journal import Journal
-from engine.payload import encode_json, survey
+from engine.payload import encode_json, read_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
 from engine.runs import WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
 from engine.triggers import SHAPING
+from engine.units import format_size
 
 log = logging.getLogger("engine.intake")
 
@@ -77,9 +79,9 @@ class Intake:
         self._backlog = backlog or Backlog()
         self._drafting = Drafting(
             starter=starter, windows=windows, marks=marks, pauses=pauses, backlog=self._backlog,
-            max_data_bytes=max_data_bytes,
             ageing_s=ageing_s,
         )  # fmt: skip
+        self._max_data_bytes = max_data_bytes
         self._rules = rules
         self._hearing = dict(hearing)
         self.again = Again(
@@ -177,7 +179,7 @@ class Intake:
         draft, rules = None, self._by_source.get(firing.source, ())
         try:
             if firing.event is not None:
-                draft = self._drafting.draft(self._admit(firing.event, firing.source))
+                draft = Draft(*self._admit(firing.event, firing.source))
                 draft.caught_up = firing.caught_up
                 self._drafting.decide(draft, rules, Origin.SCHEDULE, firing.reason, frozenset())
             cursor = Cursor(source=firing.source, value=firing.cursor)
@@ -228,7 +230,7 @@ class Intake:
                 )
         named = [self._admit(event, event.source or "api") for event in events]
         if self._backlog.crowded():
-            for source in {rule.trigger.source for event in named for rule in self._listeners(event)}:
+            for source in {rule.trigger.source for event, _ in named for rule in self._listeners(event)}:
                 self._backlog.admit(source, self._by_source)
         return await self._commit(named, self._listeners, Origin.EVENT)
 
@@ -324,10 +326,9 @@ class Intake:
     def _draft_end(self, run: Run, end: Finish | End) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
         try:
-            return self._drafting.draft(self._admit(end_event(run, end), source))
+            return Draft(*self._admit(end_event(run, end), source))
         except InvalidEvent as error:
-            event = self._admit(end_event(run, end, without_outputs=str(error)), source)
-            return Draft(event=event, data=encode_json(event.data))
+            return Draft(*self._admit(end_event(run, end, without_outputs=str(error)), source, any_size=True))
 
     async def _follow_up(
         self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
@@ -353,16 +354,16 @@ class Intake:
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted:
         """Record something that is not a valid event, for each trigger that it would have met."""
-        named = self._admit(event, source)
+        named, data = self._admit(event, source)
         code, text = "invalid", f"rejected: {reason}"
         rules = self._by_source.get(source, ())
         names: list[str | None] = [rule.trigger.name for rule in rules] or [None]
         outcomes = tuple(Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names)
-        entry = Entry(event=named, data=self._drafting.draft(named).data, outcomes=outcomes)
+        entry = Entry(event=named, data=data, outcomes=outcomes)
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
-    def _admit(self, event: Event, source: str) -> Event:
+    def _admit(self, event: Event, source: str, *, any_size: bool = False) -> Admitted:
         """Check what is offered and fill in what the engine gives; raise InvalidEvent."""
         for name, text in (
             ("type", event.type),
@@ -376,19 +377,31 @@ class Intake:
                 raise InvalidEvent(f"an event's {name} is text of 1 to {LONGEST_NAME} characters", status=422)
             if not text.isascii():
                 survey(text)
-        survey(event.data)
+        data = event.data
+        if type(data) is Raw:
+            data, encoded = read_json(bytes(data))
+        else:
+            survey(data)
+            encoded = encode_json(data)
+        if len(encoded) > self._max_data_bytes and not any_size:
+            raise InvalidEvent(
+                f"an event's data is at most {format_size(self._max_data_bytes)} of JSON, this is "
+                f"{format_size(len(encoded))}",
+                status=413,
+            )
         now = self._clock.now()
         time = now if event.time is None else _in_utc(event.time)
         priority = event.priority
         if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
             raise InvalidEvent("an event's priority is a whole number from 0 to 9", status=422)
-        return Event(
-            id=new_id(), source=source, type=event.type, subject=event.subject, data=event.data,
+        named = Event(
+            id=new_id(), source=source, type=event.type, subject=event.subject, data=data,
             key=event.key, time=time, priority=priority, http=event.http, received_at=now,
         )  # fmt: skip
+        return named, encoded
 
     async def _commit(
-        self, events: Sequence[Event], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
+        self, events: Sequence[Admitted], rules_of: Callable[[Event], Sequence[Rule]], origin: Origin, *, cursor:
         Cursor | None = None, memory: Memory | None = None, missed: tuple[Run, ...] = (), reason: str = "",
         bypass: frozenset[str] = frozenset(), caught_up: bool = False, backfill: MoveBackfill | None = None,
     ) -> list[Accepted]:  # fmt: skip
@@ -399,8 +412,8 @@ class Intake:
             apart = doubted if attempt == _TRIES else None
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
-                for event in events:
-                    draft = self._drafting.draft(event)
+                for event, data in events:
+                    draft = Draft(event, data)
                     draft.apart, draft.caught_up = apart, caught_up
                     drafts.append(draft)
                     self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
@@ -427,23 +440,28 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
-            self._hand_on_all(drafts, answers)
-            if any(run.state is RunState.RUNNING for draft in drafts for run, _ in draft.runs):
+            if self._hand_on_all(drafts, answers):
                 # What starts at once goes first: whoever emitted has the answer a turn of the event loop later.
                 await asyncio.sleep(0)
             return answers
         raise StoreUnavailable("the events could not be stored; try again")
 
-    def _hand_on_all(self, drafts: Sequence[Draft], answers: Sequence[Accepted]) -> None:
+    def _hand_on_all(self, drafts: Sequence[Draft], answers: Sequence[Accepted]) -> bool:
+        launched = False
         for draft, answer in zip(drafts, answers, strict=True):
-            self._hand_on(draft, answer)
+            launched |= self._hand_on(draft, answer)
+        return launched
 
-    def _hand_on(self, draft: Draft, answer: Accepted) -> None:
-        """Give what is durable to dispatch; take back what the store found to be there already."""
+    def _hand_on(self, draft: Draft, answer: Accepted) -> bool:
+        """Give what is durable to dispatch; take back what the store found to be there already.
+
+        Return whether a run starts with it.
+        """
+        launched = False
         if answer.duplicate:
             self.duplicates += 1
             self._drafting.undo([draft])
-            return
+            return False
         self.accepted += 1
         stored = {outcome.run for outcome in answer.outcomes}
         if draft.claims or draft.filled:
@@ -458,10 +476,12 @@ class Intake:
                 self._starter.let_pass(run)
             if run.state is RunState.RUNNING:
                 self._starter.launch(run, event)
+                launched = True
             elif run.state is RunState.QUEUED:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif run.state is RunState.PENDING:
                 self._starter.wait(run)
+        return launched
 
 
 def _name_of(rule: Rule) -> str:

@@ -13,6 +13,9 @@ from engine.events import Event, Outcome, Seen
 from engine.runs import Run
 from engine.store.changes import Entry, Join
 
+Admitted = tuple[Event, bytes]
+"""An event that was checked at the door, and its data as compact JSON."""
+
 
 class Draft(Struct):
     """What an event is to become, until it is durable: also what has to be undone where it does not."""
@@ -37,7 +40,9 @@ class Draft(Struct):
     caught_up: bool = False
     """Whether it makes up for a missed instant."""
     fault: str = ""
-    """What went wrong with its priority at the trigger that is decided about."""
+    """What went wrong with its priority or its limit's key at the trigger that is decided about."""
+    limit_key: str | None = None
+    """The value by which the limit of its job holds at the trigger that is decided about."""
     raised: list[tuple[Window, int]] = field(default_factory=list)
     """The windows that it joined, with the priorities that they had."""
     marked: list[tuple[Place, Known | None]] = field(default_factory=list)
@@ -62,7 +67,7 @@ class Draft(Struct):
         self.seen.append(Seen(gate, verdict, values or None))
 
     def told(self, text: str) -> str:
-        """Return a sentence with what went wrong with its priority, where something did."""
+        """Return a sentence with what went wrong with its priority or its key, where something did."""
         return f"{text}; {self.fault}" if self.fault else text
 
     def add(self, run: Run, event: Event) -> None:

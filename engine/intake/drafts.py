@@ -16,16 +16,14 @@ from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.errors import ExpressionError, InvalidEvent
+from engine.errors import ExpressionError
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
 from engine.intake.draft import Draft
 from engine.intake.shaping import Shaping
-from engine.payload import encode_json
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.triggers import STARTING_GATES, Edge, Pause
-from engine.units import format_size
 
 TIMER_TYPE = f"{RESERVED_PREFIX}timer"
 
@@ -45,8 +43,9 @@ class Starter(Protocol):
 
     boot: str
 
-    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
-        """Take a slot for a run of the job, if one is free, nobody waits for it, and the engine is not paused."""
+    def claim(self, run_id: str, job: str, lane: Lane, *, key: str | None = None, past_pause: bool = False) -> bool:
+        """Take a slot for a new run of the job with this `limit_key`, if one is free, nobody waits for it, and the
+        engine is not paused."""
         ...
 
     def concern(self, trigger: str) -> bool:
@@ -54,9 +53,11 @@ class Starter(Protocol):
         ...
 
     def meet(
-        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
-    ) -> Decision:
-        """Decide what becomes of a new run of a job, by its open runs; those in `without` do not count."""
+        self, job: str, trigger: str, origin: Origin, *, key: str | None = None, caught_up: bool = False,
+        without: Collection[str] = (),
+    ) -> Decision:  # fmt: skip
+        """Decide what becomes of a new run of a job with that `limit_key`, by its open runs; those in `without` do not
+        count."""
         ...
 
     def expect(self, run: Run) -> None:
@@ -122,7 +123,6 @@ class Drafting:
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        max_data_bytes: int,
         ageing_s: float,
     ) -> None:  # fmt: skip
         self._starter = starter
@@ -131,19 +131,7 @@ class Drafting:
         self._shaping = Shaping(windows, marks.known, backlog, self._run, self._full)
         self._pauses = pauses
         self._backlog = backlog
-        self._max_data_bytes = max_data_bytes
         self._ageing_s = ageing_s
-
-    def draft(self, event: Event) -> Draft:
-        """Return an empty draft; raise InvalidEvent where the event's data is too large."""
-        data = encode_json(event.data)
-        if len(data) > self._max_data_bytes:
-            raise InvalidEvent(
-                f"an event's data is at most {format_size(self._max_data_bytes)} of JSON, this is "
-                f"{format_size(len(data))}",
-                status=413,
-            )
-        return Draft(event=event, data=data)
 
     def decide(self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> None:
         """Decide what an event becomes at each trigger that it meets."""
@@ -204,12 +192,19 @@ class Drafting:
                 return _dropped(trigger.name, EventOutcome.FILTERED, "filter_error", why)
         own, draft.fault = rule.priority_of(event, scope)
         priority = effective(own, event.priority, trigger.priority_max)
+        draft.limit_key = None
+        if rule.limit_key is not None:
+            draft.limit_key, fault = rule.limit_key_of(event, scope)
+            draft.fault = "; ".join(filter(None, (draft.fault, fault)))
         if rule.shaped:
             return self._shape(draft, event, rule, origin, priority, reason, keys, bypass)
         return self._ready(draft, event, rule, origin, priority, reason)
 
     def again(self, draft: Draft, rule: Rule, run: Run, count: int, reason: str) -> None:
         """Decide what becomes of a run that is to run once more, for `count` events of which this is the first."""
+        if rule.limit_key is not None:
+            # What the first time saw besides the event, such as a request's headers, is gone.
+            draft.limit_key = run.limit_key or rule.limit_key_of(draft.event, None)[0]
         draft.outcomes.append(self._ready(draft, draft.event, rule, Origin.REPLAY, run.priority, reason))
         new, event = draft.runs[0]
         draft.runs[0] = (replace(new, event_count=count, scheduled_for=run.scheduled_for), event)
@@ -258,7 +253,8 @@ class Drafting:
         else:
             code, text = "matched", f"matched: {reason}" if reason else "matched"
         text = draft.told(text)
-        met = self._starter.meet(job, trigger, origin, caught_up=draft.caught_up, without=draft.apart or ())
+        key, run_id = draft.limit_key, new_id()
+        met = self._starter.meet(job, trigger, origin, key=key, caught_up=draft.caught_up, without=draft.apart or ())
         # A backfill's run waits in its lane, so that it takes no slot that others want.
         # So does what meets a gate, which is asked when its turn comes.
         gated = self._starter.concern(trigger)
@@ -270,18 +266,21 @@ class Drafting:
         if met.action is Action.REPLACE:
             code, text = REPLACES, f"{text}; {said_of_place(met)}"
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
-            run = self._run(event, rule, origin, priority, (step,))
+            run = self._run(event, rule, origin, priority, (step,), id=run_id, limit_key=key)
             draft.in_the_way += [name for name in (met.run,) if name is not None]
-        elif may_start and self._starter.claim(job, lane_of(origin), past_pause=draft.past_pause):
+        elif may_start and self._starter.claim(run_id, job, lane_of(origin), key=key, past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass),
                 Step(at=now, state=RunState.RUNNING, code="started", reason="started: a slot was free"),
             )
-            run = self._run(event, rule, origin, priority, steps, attempt=1, started_at=now, boot=self._starter.boot)
+            run = self._run(
+                event, rule, origin, priority, steps, id=run_id, limit_key=key, attempt=1, started_at=now,
+                boot=self._starter.boot,
+            )  # fmt: skip
         else:
             text = f"{text}; waits for {'its turn' if gated else 'a slot'}"
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
-            run = self._run(event, rule, origin, priority, (step,))
+            run = self._run(event, rule, origin, priority, (step,), id=run_id, limit_key=key)
         self._starter.expect(run)
         if run.state is not RunState.RUNNING:
             self._backlog.add(trigger)
@@ -305,7 +304,7 @@ class Drafting:
         """Make a run that is skipped for another one: it begins and ends so, and nothing follows from its end."""
         now, text = event.received_at, said_of_skip(met)
         step = Step(at=now, state=RunState.SKIPPED, code="overlap", reason=text)
-        run = self._run(event, rule, origin, priority, (step,), finished_at=now)
+        run = self._run(event, rule, origin, priority, (step,), finished_at=now, limit_key=draft.limit_key)
         draft.in_the_way += [name for name in (met.run,) if name is not None]
         draft.runs.append((run, event))
         return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code="overlap", reason=text)
@@ -314,6 +313,7 @@ class Drafting:
         self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
     ) -> Run:
         now, expires_s = event.received_at, rule.trigger.expires_s
+        run_id = fields.pop("id", None) or new_id()
         last = steps[-1]
         if expires_s is not None and last.state in WAITING and origin is not Origin.BACKFILL:
             # What gathers is not late before its window is over.
@@ -328,7 +328,7 @@ class Drafting:
             key = f"{event.source} {event.key}"
         on_time = origin in _ON_TIME or (origin is Origin.REPLAY and event.type == TIMER_TYPE)
         return Run(
-            id=new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
+            id=run_id, job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
             scheduled_for=event.time if on_time else None, **fields,

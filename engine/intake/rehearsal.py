@@ -15,6 +15,7 @@ from engine.decide.rules import Rule
 from engine.errors import Conflict, ExpressionError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
+from engine.intake.draft import Admitted, Draft
 from engine.intake.drafts import Drafting
 from engine.plugin import Source
 from engine.replays import REPLAY_KEY, Rehearsed
@@ -34,7 +35,7 @@ class Rehearsal:
     """
 
     def __init__(
-        self, *, drafting: Drafting, rules: Mapping[str, Rule], admit: Callable[[Event, str], Event], commit: Commit
+        self, *, drafting: Drafting, rules: Mapping[str, Rule], admit: Callable[[Event, str], Admitted], commit: Commit
     ) -> None:
         self._drafting = drafting
         self._rules = rules
@@ -47,7 +48,7 @@ class Rehearsal:
         It is decided as one from the trigger's own source. Raises NotFound and InvalidEvent.
         """
         rule = self._rule(trigger)
-        draft = self._drafting.draft(self._admit(event, event.source or rule.trigger.source))
+        draft = Draft(*self._admit(event, event.source or rule.trigger.source))
         on = rule.trigger.on
         if isinstance(on, Source) and on.hears and not on.accepts(draft.event):
             return Rehearsed(event=draft.event, outcome=_unheard(trigger, draft.event))

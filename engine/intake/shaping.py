@@ -29,7 +29,7 @@ class MakeRun(Protocol):
     def __call__(
         self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], *,
         due_at: datetime | None = None, closes_at: datetime | None = None, window: str | None = None,
-        event_bytes: int = 0, throttled: str | None = None,
+        event_bytes: int = 0, throttled: str | None = None, limit_key: str | None = None,
     ) -> Run:  # fmt: skip
         ...
 
@@ -167,7 +167,7 @@ class Shaping:
         step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text, bypass=draft.bypass)
         run = self._make_run(
             event, rule, origin, priority, (step,), due_at=due_at, closes_at=closes_at, window=key,
-            event_bytes=size_bytes,
+            event_bytes=size_bytes, limit_key=draft.limit_key,
         )  # fmt: skip
         opened = Window(
             run=run.id, trigger=run.trigger, key=key, due_at=due_at, closes_at=closes_at, priority=priority,
@@ -212,7 +212,10 @@ class Shaping:
         code, text = "throttle", draft.told(f"pending: {gcra.said_of_throttle(rate, due_at)}")
         step = Step(at=event.received_at, state=RunState.PENDING, code=code, reason=text, bypass=draft.bypass)
         self._backlog.add(rule.trigger.name)
-        run = self._make_run(event, rule, origin, priority, (step,), due_at=due_at, throttled=keys.get("throttle", ""))
+        run = self._make_run(
+            event, rule, origin, priority, (step,), due_at=due_at, throttled=keys.get("throttle", ""),
+            limit_key=draft.limit_key,
+        )  # fmt: skip
         draft.add(run, event)
         return Outcome(trigger=run.trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -89,7 +88,7 @@ class Context:
         self._on_ready = on_ready
         self._mine: list[tuple[str, str]] = []
         self._closed = False
-        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._turns = anyio.Semaphore(CALLS_AT_ONCE)
 
     async def emit(
         self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
@@ -210,8 +209,14 @@ class Context:
                 raise StoreUnavailable(f"{MOST_CALLS:,} calls of source {state.id} wait already; await their answers")
             state.emitting += 1
             try:
-                async with self._turns:
+                try:
+                    self._turns.acquire_nowait()
+                except anyio.WouldBlock:
+                    await self._turns.acquire()
+                try:
                     answer = await call()
+                finally:
+                    self._turns.release()
             finally:
                 state.emitting -= 1
                 state.waited_s += self.clock.monotonic() - began_s

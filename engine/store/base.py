@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -17,9 +17,11 @@ from engine.backfills import Backfill
 from engine.decide.marks import Mark, Place
 from engine.errors import EngineError
 from engine.events import Accepted, Event, Outcome
-from engine.runs import Lane, Run, RunState, Step
+from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.changes import Change
+
+T = TypeVar("T")
 
 Result = list[Accepted] | None | EngineError
 """What came of one change: the answers of what it accepts, None where that is nothing, or why it had no effect."""
@@ -105,6 +107,57 @@ class Missed(Struct, frozen=True, kw_only=True):
     count: int
 
 
+class OldRun(Struct, frozen=True, kw_only=True):
+    """A run that ended long ago."""
+
+    id: str
+    job: str
+    trigger: str
+    origin: Origin
+    state: RunState
+
+
+class OldEvent(Struct, frozen=True, kw_only=True):
+    """An event that came long ago."""
+
+    id: str
+
+
+class Old(Struct, Generic[T], frozen=True, kw_only=True):
+    """A page of what is old, and the place from which the next one goes on; None where there is none."""
+
+    items: tuple[T, ...]
+    after: int | None
+
+
+class Purged(Struct, frozen=True, kw_only=True):
+    """What was removed after its time.
+
+    - `events`, `runs`, and `outcomes` by trigger: how many, ever.
+    - `last_event`, `last_run`: the greatest id that is gone; empty where none is.
+    - `before`: what came later than that is all there; None where nothing was removed.
+    """
+
+    events: int = 0
+    runs: int = 0
+    outcomes: Mapping[str, int] = {}
+    last_event: str = ""
+    last_run: str = ""
+    before: datetime | None = None
+
+
+class StoreSize(Struct, frozen=True, kw_only=True):
+    """How large the store is, in bytes: its files, and what of them is free for what comes.
+
+    `unused` is what of that could be given back to the disk, and `shrinks` whether that is done while it is open.
+    """
+
+    total: int
+    free: int
+    unused: int = 0
+    shrinks: bool = True
+
+
 class TriggerLedger(Struct, frozen=True, kw_only=True):
     """The sums of a `Ledger` for one trigger; for events that met none its name is empty."""
 
@@ -112,20 +165,23 @@ class TriggerLedger(Struct, frozen=True, kw_only=True):
     accepted: int
     ended: int
     waiting: int
+    purged: int = 0
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
     """The sum of all promises: each accepted event comes to one outcome for each trigger that it met.
 
     `accepted` counts pairs of event and trigger (and events that met none); `ended` those whose story is
-    over, `waiting` those whose run is yet to end. `missing` tells, in words, of the rows that break the rule: of each
-    kind the first hundred. `triggers` are the sums for each trigger, by name.
+    over, `waiting` those whose run is yet to end, `purged` those that were removed after their time. `missing` tells,
+    in words, of the rows that break the rule: of each kind the first hundred. `triggers` are the sums for each trigger,
+    by name.
     """
 
     accepted: int
     ended: int
     waiting: int
     missing: tuple[str, ...]
+    purged: int = 0
     triggers: tuple[TriggerLedger, ...] = ()
 
 
@@ -186,6 +242,9 @@ class Store(ABC):
     **Spans.** The spans of an `Accept` are noted in the same transaction as its events, in place of those of the same
     kind, name and beginning. Those that ended before its `forget_spans` are gone afterwards.
 
+    **Purging.** What an `Accept` purges is gone with all that it brought: an event with its outcomes, and a run. It is
+    counted in the same transaction. A run that has not ended stays, and so does an event of one.
+
     **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
     takes to commit.
     """
@@ -200,7 +259,10 @@ class Store(ABC):
 
     @abstractmethod
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
-        """Make changes durable in one transaction; return a result for each, in their order."""
+        """Make changes durable in one transaction; return a result for each, in their order.
+
+        Without any it only finds out whether the store can be written, and raises where it can't.
+        """
 
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to do
         """Start to tidy up; called when nothing waits to be written."""
@@ -414,6 +476,51 @@ class Store(ABC):
 
         `after` is when the last of the page before was received, and its place.
         """
+
+    @abstractmethod
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        """Return a page of the runs that ended before an instant, in the order in which they were stored.
+
+        At most `limit` runs are looked at. The newest run of all is never among them.
+        """
+
+    @abstractmethod
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:
+        """Return a page of the events that were received before an instant, in the order in which they were stored.
+
+        Those with a key were received before `keyed_before`, and all runs of each have ended. At most `limit` events
+        are looked at. The newest event of all is never among them.
+        """
+
+    @abstractmethod
+    async def oldest(self) -> datetime | None:
+        """Return when the first event or run that is there was stored, or None."""
+
+    @abstractmethod
+    async def latest_ends(self) -> frozenset[str]:
+        """Return the ids of the newest run of each job in each state that is an end. Reads all runs."""
+
+    @abstractmethod
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        """Return, of those runs that are there, when each ended; None for one that has not."""
+
+    @abstractmethod
+    async def purged(self) -> Purged:
+        """Return what was purged, ever."""
+
+    @abstractmethod
+    async def size(self) -> StoreSize:
+        """Return how large the store is."""
+
+    async def shrink(self) -> int:
+        """Give some free room back to the disk, in a short while; return how many bytes. Most stores have none."""
+        return 0
+
+    def lost(self) -> str | None:
+        """Say what became of the store where it is not the one any more that was opened, or None."""
+        return None
 
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:

@@ -96,6 +96,14 @@ class Shift(Struct, frozen=True, kw_only=True):
     until: datetime
 
 
+class Purge(Struct, frozen=True, kw_only=True):
+    """Events and runs, by id, are removed with all that they brought, as they are older than `before`."""
+
+    before: datetime
+    events: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+
+
 class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
     Its result is a list of `Accepted`.
@@ -103,7 +111,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
     those of further sources. `spans` are noted, or changed where they are there; those that ended before
     `forget_spans` are forgotten. Of the marks that have had no effect since `forget_marks`, the first thousand are
-    forgotten. `shift` moves runs at a throttle.
+    forgotten. `shift` moves runs at a throttle. `purge` removes what is old.
     """
 
     entries: tuple[Entry, ...]
@@ -116,6 +124,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
     spans: tuple[Span, ...] = ()
     forget_spans: datetime | None = None
+    purge: Purge | None = None
 
 
 class SetPriority(Struct, frozen=True, kw_only=True):

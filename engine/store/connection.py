@@ -20,6 +20,8 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 5.0
 """How long a write waits for another process that holds the file before it is refused as unavailable."""
 
+LONGEST_IDLE_LOG_BYTES = 32 * 2**20
+
 _PASSING = frozenset(
     {
         sqlite3.SQLITE_FULL,
@@ -107,6 +109,8 @@ def _set_up(raw: sqlite3.Connection, *, read_only: bool) -> None:
         raw.execute("pragma synchronous = full")
         # We checkpoint ourselves, when nobody waits.
         raw.execute("pragma wal_autocheckpoint = 0")
+        # A log that a long read had grow is cut when it is begun anew.
+        raw.execute(f"pragma journal_size_limit = {LONGEST_IDLE_LOG_BYTES}").fetchall()
     raw.execute("pragma temp_store = memory")
 
 

@@ -193,5 +193,33 @@ create index runs_expiring on runs (expires_at, id)
     where expires_at is not null and state in ('pending', 'queued', 'held');
 """
 
-MIGRATIONS: tuple[str, ...] = (_INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING)
+_LIMITS = """
+-- The value by which the limit of its job holds, as it was when the run came to be.
+alter table runs add column limit_key text;
+"""
+
+_PURGED = """
+-- What was removed after its time, so that all that was ever accepted still adds up: see engine/store/purging.py.
+create table purged (
+    what text not null,
+    trigger text not null,
+    count integer not null,
+    last text not null,
+    before integer not null,
+    primary key (what, trigger)
+) strict, without rowid;
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    _INITIAL,
+    _MEMORY,
+    _IN_THE_WAY,
+    _BACKFILLS,
+    _HINDSIGHT,
+    _HELD,
+    _LANES,
+    _SHAPING,
+    _LIMITS,
+    _PURGED,
+)
 """Migration n (from 1) brings a file from version n-1 to version n."""

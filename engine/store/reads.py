@@ -11,17 +11,15 @@ from typing import Any
 
 from engine.clock import from_microseconds, to_microseconds
 from engine.decide.marks import Mark, Place
-from engine.events import Accepted, Event, EventOutcome
-from engine.runs import ENDED, Lane, Run, RunState
+from engine.events import Accepted, Event
+from engine.runs import Lane, Run, RunState
 from engine.store.base import (
     EventFilter,
     HeldPlace,
-    Ledger,
     QueuePlace,
     RunFilter,
     StoredEvent,
     Throttled,
-    TriggerLedger,
     TriggerStats,
 )
 from engine.store.rows import (
@@ -36,7 +34,6 @@ from engine.store.rows import (
     read_run,
 )
 
-_ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _RUN = f"select {RUN_COLUMNS} from runs"
 
 _MARK = "trigger, gate, key, until, run, closes_at"
@@ -408,69 +405,6 @@ def why_not(raw: sqlite3.Connection, run_id: str) -> str:
     """Say why a change to a run had no effect."""
     row = raw.execute("select state from runs where id = ?", (run_id,)).fetchone()
     return f"there is no run {run_id}" if row is None else f"run {run_id} is {row[0]}"
-
-
-def ledger(raw: sqlite3.Connection) -> Ledger:
-    """Add up what was accepted against what came of it, in one snapshot."""
-    raw.execute("begin")
-    try:
-        (outcomes,) = raw.execute("select count(*) from outcomes").fetchone()
-        (without_run,) = raw.execute("select count(*) from outcomes where run is null").fetchone()
-        (ended,) = raw.execute(
-            f"select count(*) from outcomes o join runs r on r.id = o.run where r.state in ({_ENDED})"
-        ).fetchone()
-        (with_run,) = raw.execute("select count(*) from outcomes o join runs r on r.id = o.run").fetchone()
-        triggers = tuple(
-            TriggerLedger(trigger=name, accepted=count, ended=over, waiting=waits)
-            for name, count, over, waits in raw.execute(
-                "select o.trigger, count(*), "
-                f"sum(o.run is null or coalesce(r.state in ({_ENDED}), 0)), "
-                f"sum(coalesce(r.state not in ({_ENDED}), 0)) "
-                "from outcomes o left join runs r on r.id = o.run group by o.trigger order by o.trigger"
-            )
-        )
-        broken = [
-            f"event {row[0]} has no outcome"
-            for row in raw.execute(
-                "select id from events e where not exists (select 1 from outcomes o where o.event = e.id) limit 100"
-            )
-        ]
-        (silent,) = raw.execute(
-            "select count(*) from events e where not exists (select 1 from outcomes o where o.event = e.id)"
-        ).fetchone()
-        broken += [
-            f"event {row[0]} at trigger {row[1]} names run {row[2]}, which is not there"
-            for row in raw.execute(
-                "select event, trigger, run from outcomes o where run is not null "
-                "and not exists (select 1 from runs r where r.id = o.run) limit 100"
-            )
-        ]
-        broken += [
-            f"run {row[0]} has no event {row[1]}"
-            for row in raw.execute(
-                "select id, first_event from runs r where event_count > 0 "
-                "and not exists (select 1 from events e where e.id = r.first_event) limit 100"
-            )
-        ]
-        joined = EventOutcome.JOINED
-        broken += [
-            f"run {row[0]} counts {row[1]} events, its outcomes {row[2] + 1}"
-            for row in raw.execute(
-                "select r.id, r.event_count, count(o.event) from runs r left join outcomes o "
-                "on o.run = r.id and o.outcome = ? where r.event_count > 1 group by r.id "
-                "having r.event_count <> count(o.event) + 1 limit 100",
-                (joined,),
-            )
-        ]
-    finally:
-        raw.execute("commit")
-    return Ledger(
-        accepted=outcomes + silent,
-        ended=without_run + ended,
-        waiting=with_run - ended,
-        missing=tuple(broken),
-        triggers=triggers,
-    )
 
 
 def oldest_due(raw: sqlite3.Connection) -> datetime | None:

@@ -18,13 +18,13 @@ EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, da
 RUN_COLUMNS = (
     "id, job, trigger, origin, key, event, event_count, state, code, priority, rank, attempt, created_at, due_at, "
     "closes_at, window, scheduled_for, started_at, finished_at, exit_code, outputs, process, process_started, boot, "
-    "trace, attempts, expires_at, event_bytes, throttled"
+    "trace, attempts, expires_at, event_bytes, throttled, limit_key"
 )
 OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason, gates"
 NEW_RUN_COLUMNS = (
     "id, job, trigger, origin, key, first_event, event, event_count, state, code, priority, rank, attempt, "
     "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace, "
-    "expires_at, event_bytes, throttled"
+    "expires_at, event_bytes, throttled, limit_key"
 )
 
 _LATEST = 2**63 - 1
@@ -148,6 +148,7 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
         _micros(run.expires_at),
         run.event_bytes,
         run.throttled,
+        run.limit_key,
     )
 
 
@@ -218,6 +219,7 @@ def read_run(row: Sequence[Any]) -> Run:
         expires_at=_instant(row[26]),
         event_bytes=row[27],
         throttled=row[28],
+        limit_key=row[29],
     )
 
 

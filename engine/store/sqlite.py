@@ -19,24 +19,32 @@ from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, hindsight, line, reads, spans
+from engine.store import backfills, hindsight, line, purging, reads, spans
 from engine.store.base import (
     EventFilter,
     HeldPlace,
     Ledger,
     Met,
     Missed,
+    Old,
+    OldEvent,
+    OldRun,
+    Purged,
     QueuePlace,
     Result,
     RunFilter,
     Store,
     StoredEvent,
+    StoreSize,
     Throttled,
     TriggerStats,
 )
 from engine.store.changes import Accept, BeginBackfill, Change, End, Entry, Finish, Postpone, accept_of
 from engine.store.connection import Connection, connect
+from engine.store.ledger import ledger
 from engine.store.opening import Lock, prepare
+from engine.store.place import FilePlace, lost_text, refuse_network
+from engine.store.room import shrink, size_of
 from engine.store.writes import Wave, plan
 
 T = TypeVar("T")
@@ -63,18 +71,23 @@ class SqliteStore(Store):
         self._read_only = read_only
         self._lock: Lock | None = None
         self._writer: Connection | None = None
+        self._place: FilePlace | None = None
         self._readers: list[Connection] = []
         self._turn = 0
         self._log_pages = 0
 
     async def open(self) -> None:
         if not self._read_only:
+            refuse_network(self.path)
             self._lock = Lock(self.path.with_name(self.path.name + ".lock"), f"the store {self.path}")
         try:
             if not self._read_only:
                 self.checked = prepare(self.path)
                 self._writer = await connect(self.path, read_only=False)
             self._readers = [await connect(self.path, read_only=True) for _ in range(2)]
+            if self._writer is not None:
+                await self._writer.call(lambda raw: raw.execute("select count(*) from sqlite_schema").fetchone())
+                self._place = FilePlace(self.path)
         except BaseException:
             await self.close()
             raise
@@ -85,6 +98,11 @@ class SqliteStore(Store):
             await connection.close()
         if self._writer is not None:
             writer, self._writer = self._writer, None
+            if self.lost() is not None:
+                # SQLite would leave the log as it is, and it may have no name any more: what it holds goes into the
+                # file, wherever that is by now.
+                with contextlib.suppress(StoreUnavailable, StoreDamaged):
+                    await writer.call(lambda raw: raw.execute("pragma wal_checkpoint(full)").fetchall())
             await writer.close()
         if self._lock is not None:
             lock, self._lock = self._lock, None
@@ -95,6 +113,9 @@ class SqliteStore(Store):
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
+        if not changes:
+            await self._writer.call(_try_to_write)
+            return []
         waves = plan(changes, to_microseconds(self._clock.now()))
         keys = _keys_of(changes)
         self._log_pages += 8 + sum(len(wave.rows) * 2 + wave.size_bytes // 4096 for wave in waves) + len(changes)
@@ -102,8 +123,13 @@ class SqliteStore(Store):
         if full:
             self._log_pages = 0
 
+        place = self._place
+
         def write(raw: sqlite3.Connection) -> list[Result]:
             results = _apply(raw, waves, keys, changes, self._clock)
+            if place is not None and (lost := place.lost()) is not None:
+                # It is in a file that nobody will look for: nothing of it is acknowledged.
+                raise StoreDamaged(lost_text(lost))
             if full:
                 # The changes are durable; a log that can't be moved now is moved later.
                 with contextlib.suppress(sqlite3.Error):
@@ -111,6 +137,10 @@ class SqliteStore(Store):
             return results
 
         return await self._writer.call(write)
+
+    def lost(self) -> str | None:
+        """Say what became of the store's files where they are not those any more that were opened."""
+        return None if self._place is None else self._place.lost()
 
     def tidy(self) -> None:
         """Move the write-ahead log into the file while nothing waits, where it has grown."""
@@ -254,6 +284,36 @@ class SqliteStore(Store):
     ) -> list[Met]:
         return await self._read(lambda raw: hindsight.met(raw, trigger, start, end, after, limit), slow=True)
 
+    async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
+        return await self._read(lambda raw: purging.old_runs(raw, before, after, limit), slow=True)
+
+    async def old_events(
+        self, *, before: datetime, keyed_before: datetime, after: int = 0, limit: int
+    ) -> Old[OldEvent]:  # fmt: skip
+        return await self._read(lambda raw: purging.old_events(raw, before, keyed_before, after, limit), slow=True)
+
+    async def oldest(self) -> datetime | None:
+        return await self._read(purging.oldest, slow=True)
+
+    async def latest_ends(self) -> frozenset[str]:
+        return await self._read(purging.latest_ends, slow=True)
+
+    async def ends_of(self, runs: Collection[str]) -> dict[str, datetime | None]:
+        return await self._read(lambda raw: purging.ends_of(raw, tuple(runs)), slow=True)
+
+    async def purged(self) -> Purged:
+        return await self._read(purging.purged)
+
+    async def size(self) -> StoreSize:
+        return await self._read(lambda raw: size_of(raw, self.path))
+
+    async def shrink(self) -> int:
+        if self._writer is None:
+            raise StoreUnavailable("the store is closed")
+        freed, pages = await self._writer.call(shrink)
+        self._log_pages += 2 * pages
+        return freed
+
     async def counts(self) -> dict[RunState, int]:
         return await self._read(reads.counts, slow=True)
 
@@ -264,7 +324,7 @@ class SqliteStore(Store):
         return await self._read(lambda raw: reads.stats(raw, triggers), slow=True)
 
     async def ledger(self) -> Ledger:
-        return await self._read(reads.ledger, slow=True)
+        return await self._read(ledger, slow=True)
 
     async def check(self) -> list[str]:
         connection = await connect(self.path, read_only=True)
@@ -277,6 +337,19 @@ class SqliteStore(Store):
         finally:
             await connection.close()
         return [] if findings == ["ok"] else findings
+
+
+def _try_to_write(raw: sqlite3.Connection) -> None:
+    """Write what is there already, in a transaction."""
+    (version,) = raw.execute("pragma user_version").fetchone()
+    raw.execute("begin immediate")
+    try:
+        raw.execute(f"pragma user_version = {version}")
+        raw.execute("commit")
+    except BaseException:
+        if raw.in_transaction:
+            raw.execute("rollback")
+        raise
 
 
 def _checkpoint(raw: sqlite3.Connection) -> None:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from engine.clock import to_microseconds
 from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
-from engine.store import backfills, spans
+from engine.store import backfills, purging, spans
 from engine.store.changes import (
     ENQUEUEABLE,
     HOLDABLE,
@@ -71,9 +71,9 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
-    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 25),
+    "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", 26),
     # Store runs of due instants that were missed; those that are there already are left.
-    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 26),
+    "insert_missed": (f"insert or ignore into runs ({NEW_RUN_COLUMNS}, outputs) values {{rows}}", 27),
     # Remember how far sources have come.
     "move_cursors": (
         "insert into cursors (source, value, moved_at) values {rows} "
@@ -206,6 +206,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     ),
     **backfills.STATEMENTS,
     **spans.STATEMENTS,
+    **purging.STATEMENTS,
 }
 
 _ORDER = tuple(STATEMENTS)
@@ -380,6 +381,9 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("note_span", spans.span_row(span))
     if change.forget_spans is not None:
         wave.add("forget_spans", (to_microseconds(change.forget_spans),))
+    if change.purge is not None:
+        for name, row in purging.purge_rows(change.purge):
+            wave.add(name, row)
 
 
 def _add_transition(

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339, suspended_s
+from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339, sleep_or_wake, suspended_s
 from engine.decide.firing import Firing
 from engine.decide.misfire import Due
 from engine.decide.pacing import first_by, paced
@@ -290,15 +290,7 @@ class Timers:
         """Sleep, or until something comes that is earlier."""
         self._woken = anyio.Event()
         self._expected_s = self._clock.monotonic() + max(seconds, 0.0)
-        async with anyio.create_task_group() as group:
-
-            async def wake() -> None:
-                await self._woken.wait()
-                group.cancel_scope.cancel()
-
-            group.start_soon(wake)
-            await self._clock.sleep(seconds)
-            group.cancel_scope.cancel()
+        await sleep_or_wake(self._clock, seconds, self._woken)
 
     def _take_due(self, now: datetime) -> list[State]:
         """Take from the heaps what is due, at most a portion."""

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Literal
 
 import anyio
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from engine.plugin import (
     RESERVED_PREFIX,
@@ -26,7 +26,6 @@ from engine.plugin import (
     SourceContext,
     StoreUnavailable,
     Whereabouts,
-    parse_json,
 )
 
 LONGEST_PATH = 255
@@ -283,10 +282,6 @@ class Receiver:
             raise _refused(415, "The body is not JSON by its Content-Type. Send application/json.")
         if not request.body:
             raise _refused(400, "The body is empty. Send JSON, such as {}.")
-        try:
-            data = parse_json(request.body)
-        except InvalidEvent as error:
-            raise _refused(error.status, str(error)) from None
         kind, key = self._type, headers.get("Idempotency-Key")
         if self._vendor:
             kind = _event_name(headers.get("X-GitHub-Event"), kind)
@@ -296,7 +291,7 @@ class Receiver:
                 400,
                 f"The delivery id or Idempotency-Key is not 1 to {LONGEST_KEY} printable ASCII characters.",
             )
-        return Event(type=kind, subject=self._path, data=data, key=key, http=self._http(request))
+        return Event(type=kind, subject=self._path, data=Raw(request.body), key=key, http=self._http(request))
 
     def _http(self, request: Request) -> dict[str, Any]:
         shown: dict[str, str] = {}

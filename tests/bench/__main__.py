@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import depth, files, idle, instants, intake, latency, runs, shaping, simulate, spawn, timers
+from tests.bench import depth, files, idle, instants, intake, latency, purge, runs, shaping, simulate, spawn, timers
 from tests.bench.report import BenchFailed, Options, Report
 
 BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
@@ -17,6 +17,7 @@ BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
     "runs": (runs.measure, "durable runs of Python functions per second, against huey on SQLite"),
     "latency": (latency.measure, "from event to started process at 20 events per second"),
     "depth": (depth.measure, "the cost of an event and of a dispatch with a million waiting runs"),
+    "purge": (purge.measure, "accepting while a million finished runs are removed, against without that"),
     "files": (files.measure, "from a renamed file to its durable event, and 10,000 files at once"),
     "instants": (instants.measure, "one computed due instant, against cronsim; and 100,000 timers"),
     "timers": (timers.measure, "100,000 cron triggers: ready, memory, idling and lateness, against APScheduler 3"),

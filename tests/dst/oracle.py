@@ -20,9 +20,9 @@ from engine.errors import EngineError
 from engine.events import Accepted
 from engine.replays import REPLAY_KEY, RETRY_KEY
 from engine.runs import CANCELLING, ENDED, PRIORITY, TRANSITIONS, RunState
-from engine.store import reads
 from engine.store.base import Result
 from engine.store.changes import Accept, Change, accept_of
+from engine.store.ledger import ledger as ledger_of
 from tests.dst.disk import Disk
 from tests.dst.people import People
 from tests.dst.plan import Plan
@@ -197,7 +197,7 @@ class Oracle:
 
     def see_ledger(self) -> None:
         """Add up the ledger as the engine itself does, and as it says it must be."""
-        ledger = reads.ledger(self.disk.reader)
+        ledger = ledger_of(self.disk.reader)
         for line in ledger.missing:
             self.find(f"ledger: {line}")
         if ledger.accepted != ledger.ended + ledger.waiting:

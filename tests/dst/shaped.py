@@ -125,7 +125,7 @@ class Shaped:
             key = one.key(None if rate.key is None else str(rate.key))
             free = max(one.at, tats[key] - (rate.burst - 1) * _interval_us(rate))
             if (free > one.at) != (one.code == "rate_limited"):
-                yield f"event {one.event} at {trigger.name}, come at {one.at}, is {one.code}; the rate is free at {free}"
+                yield f"event {one.event} at {trigger.name}, come at {one.at}, is {one.code}; it is free at {free}"
             if one.code != "rate_limited":
                 tats[key] = max(tats[key], one.at) + _interval_us(rate)
 

@@ -20,6 +20,7 @@ from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
+from engine.testing.store_contract.purging import PurgingCases
 from engine.testing.store_contract.queueing import QueueingCases
 from engine.testing.store_contract.reading import ReadingCases
 
@@ -36,6 +37,7 @@ class StoreContract(
     BackfillCases,
     MarkingCases,
     HindsightCases,
+    PurgingCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 

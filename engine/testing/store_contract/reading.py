@@ -41,8 +41,7 @@ _CHEAP_S = 0.0003
 
 _LEDGER_COUNTS = (
     "Ledger: `accepted` counts pairs of event and trigger (and events that met none); `ended` those "
-    "whose story is "
-    "over, `waiting` those whose run is yet to end."
+    "whose story is over, `waiting` those whose run is yet to end, `purged` those that were removed after their time."
 )
 
 

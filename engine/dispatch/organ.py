@@ -1,22 +1,19 @@
-"""Dispatch: slots, starts, ends. It takes runs from the queue while slots are free, and records how they end."""
+"""The organ: it counts the slots, and moves runs from the queue through their attempts to their ends."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from datetime import datetime
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.backlog import Backlog
-from engine.clock import EPOCH, LONGEST_SLEEP_S, Clock
+from engine.clock import Clock, sleep_or_wake
 from engine.decide.attempts import (
     AttemptEnd,
     after_cancel,
@@ -28,77 +25,35 @@ from engine.decide.attempts import (
 )
 from engine.decide.expiry import expired, is_over
 from engine.decide.gates import bypassed
-from engine.decide.lanes import Room
-from engine.decide.limits import Slots
-from engine.decide.overlap import (
-    REPLACES,
-    START,
-    Action,
-    Decision,
-    has_begun,
-    said_of_place,
-    said_of_skip,
-)
-from engine.decide.priority import rank
-from engine.decide.shaping import Windows, after_window, said_of_turn
+from engine.decide.limits import Shortage, Slots
+from engine.decide.overlap import Decision
+from engine.decide.shaping import Windows
+from engine.dispatch.active import Active, Shaping
+from engine.dispatch.deadlines import Deadlines
+from engine.dispatch.hands import Places, RunHands
+from engine.dispatch.line import RETRY_READ_S, Line
+from engine.dispatch.moving import Moving
+from engine.dispatch.processes import ProcessNotes
+from engine.dispatch.timing import Timing, Ways
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.gates import Gates, Hands
 from engine.jobs import Job, RetryPolicy
 from engine.journal import Journal
-from engine.lanes import BackfillLane, Front
 from engine.overlaps import Overlaps
 from engine.plugin import Outcome
-from engine.processes import kernel_start
-from engine.queue import Queue, Timeline, Waiting
+from engine.queue import Timeline, Waiting
 from engine.runs import ENDED, Lane, Origin, Run, RunState, Step
-from engine.store.base import QueuePlace, Store
-from engine.store.changes import End, Enqueue, Finish, NoteProcess, Start
+from engine.store.base import Store
+from engine.store.changes import End, Finish, Start
 from engine.units import format_span
 
 log = logging.getLogger("engine.dispatch")
-
-RETRY_READ_S = 1.0
-
-MOST_MOVING = 2048
-"""While so many runs are on their way from one state to the next, no more of those that are due are taken up."""
-
-NOTE_AFTER_S = 0.05
-"""The process of a run that lasts longer is stored, so that its group is found after a crash."""
 
 Finished = Callable[[Run, Finish | End], Awaitable[Any]]
 """Hands in, before it returns, how an attempt or run ended; what it returns is done when that is durable."""
 
 Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
-
-
-class Active(Struct):
-    """A run that has a slot: it is about to start, or running.
-
-    `why` says why it is being cancelled, and `by` for whom or what: the run that takes its place, who asked for it, or
-    what it makes way for. Where there is one, it is not tried again.
-    """
-
-    run: Run
-    start: asyncio.Future[None] | None = None
-    scope: anyio.CancelScope | None = None
-    why: str | None = None
-    by: str = ""
-    process: int | None = None
-    cancelled_s: float = 0.0
-    """When it was, by the monotonic clock."""
-
-
-class Shaping(Protocol):
-    """What dispatch needs of the part of shaping that waits."""
-
-    def throttles(self, run: Run) -> bool:
-        """Take on a run whose window is over, where it has to meet a throttle; it comes back through `take_back`."""
-        ...
-
-    def note_expiry(self, at: datetime) -> None:
-        """Take note that a run that waits expires then."""
-        ...
 
 
 class Dispatch:
@@ -114,7 +69,8 @@ class Dispatch:
         Job], execute: Execute, finish: Finished, concurrency: int, ageing_s: float, on_change: Callable[[str], None],
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
         on_backfilled: Callable[[Run, Step], None], gates: Gates, shaper: Shaping,
-        reserve: Mapping[Lane, int] | None = None, backlog: Backlog | None = None,
+        reserve: Mapping[Lane, int] | None = None, pools: Mapping[str, int] | None = None,
+        backlog: Backlog | None = None,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -132,34 +88,35 @@ class Dispatch:
         self._shaper = shaper
         self._gates = gates
         self._backlog = backlog or Backlog()
-        self._slots = Slots(concurrency, reserve)
+        slots = Slots(concurrency, reserve, pools)
         for job in jobs.values():
-            self._slots.limit(job)
+            slots.limit(job)
         self._active: dict[str, Active] = {}
-        self._moving: set[str] = set()
-        self._fewer_moving = asyncio.Event()
-        self._queue = Front(self._queue_of(Lane.LIVE), self._queue_of(Lane.MANUAL))
-        self._backfills = BackfillLane(clock, self._queue_of(Lane.BACKFILL))
-        self._backfill_waits = asyncio.Event()
+        self._moving = Moving()
+        self._line = Line(
+            clock=clock, store=store, slots=slots, is_active=self._is_active, pump=self.pump, spawn=self._spawn
+        )  # fmt: skip
+        self._slots = slots
         self._timeline = Timeline(self._read_due, self._is_active)
         self._overlaps = Overlaps(
-            clock=clock, jobs=jobs.values(), queue=self._queue, timeline=self._timeline,
+            clock=clock, jobs=jobs.values(), queue=self._line.front, timeline=self._timeline,
             is_moving=lambda run_id: run_id in self._moving or gates.is_aside(run_id), cancel=self._give_way,
             end=self._end_waiting,
+        )  # fmt: skip
+        self._timing = Timing(
+            clock=clock, journal=journal, store=store, timeline=self._timeline, windows=windows, shaper=shaper,
+            gates=gates, overlaps=self._overlaps, moving=self._moving, ageing_s=ageing_s,
+            ways=Ways(start=self._start_due, offer=self.offer, end=self._end_waiting, spawn=self._spawn),
         )  # fmt: skip
         gates.serve(
             Hands(
                 offer=self.offer, wait=self.wait, wait_no_more=self._timeline.remove, moves=self._moving.add,
-                moved=self._moved, is_active=self._is_active, note_open=self._overlaps.add,
+                moved=self._moving.discard, is_active=self._is_active, note_open=self._overlaps.add,
                 was_replaced=self._overlaps.was_replaced, end_waiting=self._end_waiting, spawn=self._spawn,
             )
         )  # fmt: skip
-        self._timeline_changed = asyncio.Event()
-        self._timeline_until = EPOCH
-        self._deadlines: list[tuple[float, str, int]] = []
-        self._deadline_changed = asyncio.Event()
-        self._unnoted: deque[tuple[float, Active]] = deque()
-        self._note_wanted = asyncio.Event()
+        self._deadlines = Deadlines(clock, self._active, lambda active: self._cancel(active, "timed_out"))
+        self._process_notes = ProcessNotes(clock, journal, self._active)
         self._starting = False
         self._paused = False
         self._cancelled: dict[str, str] = {}
@@ -170,6 +127,15 @@ class Dispatch:
         self._new_scope: Callable[[], anyio.CancelScope] = anyio.CancelScope
         self._runs: asyncio.TaskGroup | None = None
         self._idle = asyncio.Event()
+        places = Places(
+            active=self._active, moving=self._moving, line=self._line, timeline=self._timeline, windows=windows,
+            gates=gates, overlaps=self._overlaps,
+        )  # fmt: skip
+        self.hands = RunHands(
+            places, offer=self.offer, wait=self.wait, cancel=self._cancel, cancelled=self._cancelled,
+            on_end=self._was_ended, on_change=on_change,
+        )  # fmt: skip
+        """What people ask of runs; see `Hands` in `engine.steering`."""
 
     # What others see
 
@@ -188,6 +154,20 @@ class Dispatch:
         """How many runs may have one."""
         return self._slots.most
 
+    @property
+    def slots(self) -> Slots:
+        """Who has slots, and how much of which pools; to look at."""
+        return self._slots
+
+    def shortage(self, run: Run) -> Shortage | None:
+        """Return the limit that a run that is ready waits for, or None."""
+        return self._line.shortage(run)
+
+    def job_of(self, run_id: str) -> str | None:
+        """Return the job of a run that has a slot."""
+        active = self._active.get(run_id)
+        return None if active is None else active.run.job
+
     def processes(self) -> list[int]:
         """Return the ids of the processes of all running runs."""
         return [active.process for active in self._active.values() if active.process is not None]
@@ -197,13 +177,16 @@ class Dispatch:
     def add_job(self, job: Job) -> None:
         """Take in a job, or another version of one: attempts that begin from now on are its."""
         self._jobs[job.name] = job
-        self._slots.limit(job)
+        self._line.limit(job)
         self._overlaps.limit(job)
         for active in self._active.values():
             if active.run.job == job.name:
                 self._overlaps.add(active.run)  # a job that had no limit begins to count with those that run
-        self._queue.unpark(job.name)
-        self._backfills.unpark(job.name)
+        self.pump()
+
+    def resize(self, *, concurrency: int | None = None, pools: Mapping[str, int] | None = None) -> None:
+        """Have other limits from now on; what runs goes on, be it more than that."""
+        self._line.resize(most=concurrency, pools=pools)
         self.pump()
 
     # The pause of the engine
@@ -213,30 +196,24 @@ class Dispatch:
         self._paused = paused
         if not paused:
             self._let_pass.clear()
-            self._backfills.count_anew()
+            self._line.count_anew()
             self.pump()
 
     # The starter that intake uses
 
-    def claim(self, job: str, lane: Lane, *, past_pause: bool = False) -> bool:
-        if (
-            not self._starting
-            or (self._paused and not past_pause)
-            or not self._slots.may_start(job)
-            or self._queue.has(job)
-            or not self._slots.may_take(lane)
-        ):
+    def claim(self, run_id: str, job: str, lane: Lane, *, key: str | None = None, past_pause: bool = False) -> bool:
+        if not self._starting or (self._paused and not past_pause):
             return False
-        self._slots.take(job, lane)
-        return True
+        return self._line.claim(run_id, job, lane, key)
 
     def concern(self, trigger: str) -> bool:
-        return bool(self._gates.gates) and self._gates.concern(trigger)
+        return self._gates.concern(trigger)
 
     def meet(
-        self, job: str, trigger: str, origin: Origin, *, caught_up: bool = False, without: Collection[str] = ()
-    ) -> Decision:
-        return self._overlaps.decide(job, trigger, origin, caught_up=caught_up, without=without)
+        self, job: str, trigger: str, origin: Origin, *, key: str | None = None, caught_up: bool = False,
+        without: Collection[str] = (),
+    ) -> Decision:  # fmt: skip
+        return self._overlaps.decide(job, trigger, origin, key=key, caught_up=caught_up, without=without)
 
     def expect(self, run: Run) -> None:
         self._overlaps.add(run)
@@ -256,11 +233,7 @@ class Dispatch:
             self._let_pass[run.id] = run.job
 
     def offer(self, run: Run, event: Event | None) -> None:
-        if run.origin is Origin.BACKFILL:
-            self._backfills.offer(run, event)
-            self._backfill_waits.set()
-        else:
-            self._queue.offer(run, event)
+        self._line.offer(run, event)
         if run.expires_at is not None:
             self._shaper.note_expiry(run.expires_at)
         if self._starting:
@@ -270,32 +243,14 @@ class Dispatch:
     def wait(self, run: Run) -> None:
         if run.expires_at is not None:
             self._shaper.note_expiry(run.expires_at)
-        if run.due_at is not None:
-            self._timeline.put(run, run.due_at)
-            if run.due_at < self._timeline_until:
-                self._timeline_changed.set()
+        self._timing.wait(run)
 
     def hasten(self, run_id: str, due_at: datetime) -> None:
-        if not self._timeline.move(run_id, due_at):
-            self._spawn(self._take_up, run_id)
-        elif due_at < self._timeline_until:
-            self._timeline_changed.set()
-
-    async def _take_up(self, run_id: str) -> None:
-        """Take in a pending run that lies beyond the window of the timeline and is due earlier now."""
-        while True:
-            try:
-                run = await self._store.run(run_id)
-            except StoreUnavailable:
-                await self._clock.sleep(RETRY_READ_S)
-                continue
-            if run is not None and run.state is RunState.PENDING:
-                self.wait(run)
-            return
+        self._timing.hasten(run_id, due_at)
 
     def take_back(self, run: Run, *, waits: bool) -> None:
         """Take back a run that the throttle took on; `waits` tells whether it does so still."""
-        self._moved(run.id)
+        self._moving.discard(run.id)
         if waits:
             self.wait(run)
 
@@ -304,80 +259,12 @@ class Dispatch:
         if self._is_active(run.id):
             return
         self._timeline.remove(run.id)
-        self._queue.remove(run.job, run.id)
+        self._line.remove(run)
         window = self._windows.of_run(run.id)
         if window is not None:
             self._windows.close(window)
         self._let_pass.pop(run.id, None)
         self._end_waiting(run, step)
-
-    # What people ask of runs; see `Hands` in `engine.steering`
-
-    async def settled(self, run_id: str) -> None:
-        """Return when a run is not on its way from one state to the next."""
-        while True:
-            active = self._active.get(run_id)
-            if active is not None and active.start is not None and not active.start.done():
-                await asyncio.wait([active.start])
-            elif run_id in self._moving:
-                self._fewer_moving.clear()
-                await self._fewer_moving.wait()
-            else:
-                return
-
-    def has_moved(self, run: Run) -> bool:
-        """Tell whether a run moves, or has, since it was read."""
-        return run.id in self._moving or (run.id in self._active and run.state is not RunState.RUNNING)
-
-    def take_out(self, run: Run, *, for_good: bool) -> None:
-        """Take a waiting run from where it waits: until `put_back` nothing starts it.
-
-        With `for_good` it does not gather events any more.
-        """
-        self._moving.add(run.id)
-        if for_good and (window := self._windows.of_run(run.id)) is not None:
-            self._windows.close(window)
-        if run.origin is Origin.BACKFILL:
-            self._backfills.remove(run)
-        else:
-            self._queue.remove(run.job, run.id)
-        self._timeline.remove(run.id)
-        self._gates.take_out(run.id)
-
-    def put_back(self, run: Run) -> None:
-        """Take in a run that was taken out, as it is stored now."""
-        self._moved(run.id)
-        replaced = self._overlaps.was_replaced(run.id)
-        if run.state in ENDED:
-            self._overlaps.remove(run)
-            self._let_pass.pop(run.id, None)
-            if run.origin is Origin.BACKFILL:
-                self._on_backfilled(run, run.trace[-1])
-        elif not replaced:
-            self._overlaps.add(run)
-            if (window := self._windows.of_run(run.id)) is not None:
-                window.priority = run.priority
-            if run.state is RunState.QUEUED:
-                self.offer(run, None)
-            else:
-                self.wait(run)
-        self._on_change(run.id)
-
-    def cut_off(self, run_id: str, said: str, *, at_launch: bool = False) -> bool:
-        """End the attempt of a run for good; `said` tells by whom. Return whether it has a slot.
-
-        With `at_launch` it is one that is stored as running, and has none yet.
-        """
-        active = self._active.get(run_id)
-        if active is None:
-            if at_launch:
-                self._cancelled[run_id] = said
-            return False
-        active.by = active.by or said
-        if active.why == "interrupted":
-            active.why = "cancelled"
-        self._cancel(active, "cancelled")
-        return True
 
     # Life
 
@@ -391,18 +278,13 @@ class Dispatch:
                 async with anyio.create_task_group() as group:
                     self._group, self._runs = group, runs
                     await self._overlaps.load(self._store)
-                    for lane in (Lane.LIVE, Lane.MANUAL):
-                        for job in await self._store.queued_jobs(lane):
-                            self._queue.of(lane).expect(job)
-                    for queue, job in self._queue.low():
-                        await queue.refill(job)
-                    await self._begin_backfills()
+                    await self._line.begin()
                     await self._timeline.refill()
                     self._starting = True
-                    group.start_soon(self._follow_timeline, name="dispatch: timeline")
-                    group.start_soon(self._follow_deadlines, name="dispatch: deadlines")
-                    group.start_soon(self._note_processes, name="dispatch: processes")
-                    group.start_soon(self._follow_backfills, name="dispatch: backfills")
+                    group.start_soon(self._timing.follow, name="dispatch: timeline")
+                    group.start_soon(self._deadlines.follow, name="dispatch: deadlines")
+                    group.start_soon(self._process_notes.follow, name="dispatch: processes")
+                    group.start_soon(self._line.follow_backfills, name="dispatch: backfills")
                     group.start_soon(self._gates.run, name="dispatch: gates")
                     self._overlaps.go_on()
                     task_status.started()
@@ -420,7 +302,7 @@ class Dispatch:
         ends_s = self._clock.monotonic() + grace_s
         while self._slots.taken and (left_s := ends_s - self._clock.monotonic()) > 0:
             self._idle.clear()
-            await self._sleep(left_s, self._idle)
+            await sleep_or_wake(self._clock, left_s, self._idle)
         if self._active:
             count = len(self._active)
             log.info("Interrupting %d %s", count, "run" if count == 1 else "runs", extra={"action": "interrupt"})
@@ -438,18 +320,9 @@ class Dispatch:
     # Slots
 
     def _give_slot(self, run: Run) -> None:
-        if run.origin is Origin.BACKFILL:
-            self._backfills.ended(run)
-        self._slots.give(run.job, run.lane)
+        self._line.give(run)
         if not self._slots.taken:
             self._idle.set()
-        self._queue.unpark(run.job)
-        if self._backfills.waiting:
-            self._backfills.unpark(run.job)
-
-    def _moved(self, run_id: str) -> None:
-        self._moving.discard(run_id)
-        self._fewer_moving.set()
 
     def _is_active(self, run_id: str) -> bool:
         return run_id in self._active or run_id in self._moving or self._gates.is_aside(run_id)
@@ -459,11 +332,9 @@ class Dispatch:
         if self._paused:
             self._start_past_pause()
             return
+        line = self._line
         while self._starting and self._slots.taken < self._slots.most:
-            if self._backfills.waiting:
-                waiting = self._take_beside_backfills()
-            else:
-                waiting = self._queue.take(self._slots.may_start, self._slots.may_take)
+            waiting = line.take()
             if waiting is None:
                 break
             run = waiting.run
@@ -472,53 +343,30 @@ class Dispatch:
                 continue
             seen = self._gates.passed(waiting) if self._gates.gates else ""
             if seen is None:
-                if run.origin is Origin.BACKFILL:
-                    self._backfills.ended(run)
+                line.turned_away(run)
                 continue
-            self._slots.take(run.job, run.lane)
+            line.count(run)
             self._start(waiting, seen)
-            queue = self._backfills if run.origin is Origin.BACKFILL else self._queue.of(run.lane)
-            if queue.is_low(run.job):
-                self._spawn(self._refill, queue, run.job)
+            line.refill_after(run)
         else:
             return
-        for queue, job in self._queue.low():
-            self._spawn(self._refill, queue, job)
-        for job in self._backfills.low() if self._backfills.waiting else ():
-            self._spawn(self._refill, self._backfills, job)
+        line.refill()
 
-    def _take_beside_backfills(self) -> Waiting | None:
-        """Take the next run of either lane, as `engine.decide.lanes` says."""
-        slots, engine = self._slots, Room(self._slots.taken, self._slots.most)
-        if slots.has_own(Lane.BACKFILL):
-            engine = Room(slots.taken, None)  # a free slot is kept for them: they need leave none
-        elif not slots.may_take(Lane.BACKFILL):
-            engine = Room(slots.most, slots.most)
-        return (
-            self._backfills.take_ahead(engine, self._room_of)
-            or self._queue.take(slots.may_start, slots.may_take)
-            or self._backfills.take_idle(engine, self._room_of)
-        )
+    def _start_past_pause(self) -> None:
+        for run_id, job in list(self._let_pass.items()) if self._starting else ():
+            if (waiting := self._line.pick(job, run_id)) is not None:
+                seen = self._gates.passed(waiting)
+                if seen is not None:
+                    self._line.count(waiting.run)
+                    self._start(waiting, seen)
 
-    def _room_of(self, job: str) -> Room:
-        return Room(self._slots.taken_by(job), self._slots.limit_of(job))
-
-    async def _begin_backfills(self) -> None:
-        """Take up the runs of backfills that wait in the store."""
-        for job in await self._store.queued_jobs(Lane.BACKFILL):
-            self._backfills.expect(job)
-            self._backfill_waits.set()
-        for job in self._backfills.low():
-            await self._backfills.refill(job)
-
-    async def _follow_backfills(self) -> None:
-        """Look again when live work may have kept a backfill from every slot for too long."""
-        while True:
-            await self._backfill_waits.wait()
-            self._backfill_waits.clear()
-            while self._backfills.waiting:
-                await self._clock.sleep(min(self._backfills.look_in_s(), LONGEST_SLEEP_S))
-                self.pump()
+    def _start_due(self, waiting: Waiting) -> bool:
+        """Start a run whose time has come where a slot is free; return whether one was."""
+        run = waiting.run
+        if not self.claim(run.id, run.job, run.lane, key=run.limit_key, past_pause=run.id in self._let_pass):
+            return False
+        self._start(waiting, "")
+        return True
 
     async def end_backfilled(self, run: Run, step: Step) -> bool:
         """End a run of a backfill that waits, durably; return False where it has started or ended meanwhile.
@@ -527,25 +375,23 @@ class Dispatch:
         """
         self._gates.take_out(run.id)
         self._timeline.remove(run.id)
-        self._backfills.remove(run)
+        self._line.remove(run)
         try:
             await self._finish(run, End(run=run.id, step=step))
         except Conflict:
             return False
         # It may have been on its way into the lane.
-        self._backfills.remove(run)
+        self._line.remove(run)
         self._on_change(run.id)
         return True
 
-    def _start_past_pause(self) -> None:
-        for run_id, job in list(self._let_pass.items()) if self._starting else ():
-            if not self._slots.may_start(job) or not self._slots.may_take(Lane.MANUAL):
-                continue
-            if (waiting := self._queue.pick(job, run_id)) is not None:
-                seen = self._gates.passed(waiting)
-                if seen is not None:
-                    self._slots.take(job, waiting.run.lane)
-                    self._start(waiting, seen)
+    def _was_ended(self, run: Run, step: Step) -> None:
+        """Take note that a run that waited has ended by hand."""
+        self._let_pass.pop(run.id, None)
+        if run.origin is Origin.BACKFILL:
+            self._on_backfilled(run, step)
+        if self._slots.kept_for:
+            self.pump()  # pools may have been kept for it
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if self._group is not None:
@@ -625,7 +471,7 @@ class Dispatch:
             self._on_end(run, end)
             if run.origin is Origin.BACKFILL:
                 self._on_backfilled(run, end.step)
-            self._moved(run.id)
+            self._moving.discard(run.id)
             if end.due_at is not None and not self._overlaps.was_replaced(run.id):
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
         except Conflict as error:
@@ -634,7 +480,7 @@ class Dispatch:
         except StoreError as error:
             log.error("Run %s: %s", run.id, error, extra={"action": "store_failed", "run": run.id})
         finally:
-            self._moved(run.id)
+            self._moving.discard(run.id)
             if not gave_back:
                 self._active.pop(run.id, None)
                 self._overlaps.remove(run)
@@ -653,9 +499,7 @@ class Dispatch:
             return Outcome.failed("job_missing", f"failed: there is no job {run.job} any more"), started_at
 
         def note(pid: int) -> None:
-            active.process = pid
-            self._unnoted.append((self._clock.monotonic() + NOTE_AFTER_S, active))
-            self._note_wanted.set()
+            self._process_notes.take(active, pid)
 
         outcome: Outcome | None = None
         with self._new_scope() as scope:
@@ -666,7 +510,7 @@ class Dispatch:
                 if events[-1].id != run.event:
                     # More joined while it was pending.
                     active.run = replace(run, event=events[-1].id)
-                self._set_deadline(run, job.timeout_s)
+                self._deadlines.add(run, job.timeout_s)
                 outcome = await self._execute(run, job, events, note)
             else:
                 outcome = Outcome.failed("event_missing", "failed: its events are gone from the store")
@@ -677,30 +521,6 @@ class Dispatch:
         """Return the job of a run under the limits that hold for its trigger; None where it is not there any more."""
         job = self._jobs.get(run.job)
         return None if job is None else self._limited(run.trigger, job)
-
-    async def _note_processes(self) -> None:
-        """Store the processes of runs that last; those of short ones would cost more than the runs.
-
-        A process is known by its environment from its start, whatever the store says; what is stored finds the
-        group of one that dropped its environment or is gone.
-        """
-        while True:
-            await self._note_wanted.wait()
-            self._note_wanted.clear()
-            while self._unnoted:
-                due, active = self._unnoted[0]
-                if active.run.id in self._active and (left_s := due - self._clock.monotonic()) > 0:
-                    await self._clock.sleep(left_s)
-                    continue
-                self._unnoted.popleft()
-                pid = active.process
-                if pid is None or self._active.get(active.run.id) is not active:
-                    continue
-                started = kernel_start(pid)
-                if started is not None:
-                    change = NoteProcess(run=active.run.id, pid=pid, started=started)
-                    # Not awaited: it comes before the end of this attempt in any case.
-                    self._journal.submit(change).add_done_callback(_looked)
 
     async def _events_of(self, run: Run) -> tuple[Event, ...]:
         while True:
@@ -760,8 +580,10 @@ class Dispatch:
         except (StoreError, Conflict) as error:
             log.warning("%s", error, extra={"action": "end_refused", "run": run.id})
         finally:
-            self._moved(run.id)
+            self._moving.discard(run.id)
             self._on_change(run.id)
+            if self._slots.kept_for:
+                self.pump()  # pools may have been kept for it
 
     def _give_way(self, run_id: str, by: str) -> bool:
         """End the attempt of a run, as another takes its place; return whether it has a slot."""
@@ -772,140 +594,7 @@ class Dispatch:
         self._cancel(active, "replaced")
         return True
 
-    # Deadlines: one heap and one task for all attempts
-
-    def _set_deadline(self, run: Run, timeout_s: float) -> None:
-        at = self._clock.monotonic() + timeout_s
-        if len(self._deadlines) > 64 + 4 * len(self._active):
-            self._deadlines = [item for item in self._deadlines if item[1] in self._active]
-            heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (at, run.id, run.attempt))
-        if self._deadlines[0][1] == run.id:
-            self._deadline_changed.set()
-
-    async def _follow_deadlines(self) -> None:
-        while True:
-            now = self._clock.monotonic()
-            while self._deadlines and self._deadlines[0][0] <= now:
-                _, run_id, attempt = heapq.heappop(self._deadlines)
-                active = self._active.get(run_id)
-                if active is not None and active.run.attempt == attempt:
-                    self._cancel(active, "timed_out")
-            self._deadline_changed.clear()
-            left_s = self._deadlines[0][0] - now if self._deadlines else LONGEST_SLEEP_S
-            await self._sleep(min(left_s, LONGEST_SLEEP_S), self._deadline_changed)
-
-    async def _sleep(self, seconds: float, until: asyncio.Event) -> None:
-        """Sleep by the clock, or until the event is set."""
-        async with anyio.create_task_group() as group:
-
-            async def wake() -> None:
-                await until.wait()
-                group.cancel_scope.cancel()
-
-            group.start_soon(wake)
-            await self._clock.sleep(seconds)
-            group.cancel_scope.cancel()
-
-    # What waits for its time
-
-    async def _follow_timeline(self) -> None:
-        while True:
-            if self._timeline.is_low:
-                try:
-                    await self._timeline.refill()
-                except StoreUnavailable:
-                    await self._clock.sleep(RETRY_READ_S)
-            now = self._clock.now()
-            for run in self._timeline.take_due(now):
-                self._promote(run, now)
-            if self._timeline.is_low:
-                # What is due may go on beyond the window; so may what is being moved, so it has to end at times.
-                while len(self._moving) >= MOST_MOVING:
-                    self._fewer_moving.clear()
-                    await self._fewer_moving.wait()
-                continue
-            self._timeline_changed.clear()
-            now, next_at = self._clock.now(), self._timeline.next_at()
-            latest = now + timedelta(seconds=LONGEST_SLEEP_S)
-            self._timeline_until = latest if next_at is None else min(next_at, latest)
-            if self._timeline_until > now:
-                await self._sleep((self._timeline_until - now).total_seconds(), self._timeline_changed)
-
-    def _promote(self, run: Run, now: datetime) -> None:
-        """Make a run whose time has come ready: running where a slot is free, else queued; ask about a held one."""
-        if run.state is RunState.HELD:
-            self._gates.ask_due(run)
-            return
-        window = self._windows.of_run(run.id)
-        if window is not None:
-            if window.due_at > now:
-                self._timeline.postpone(run, window.due_at)
-                return
-            self._windows.close(window)
-            run = after_window(run, window)
-            if self._shaper.throttles(run):
-                self._moving.add(run.id)
-                return
-        if run.expires_at is not None and is_over(run, now):
-            self._end_waiting(run, expired(run, now))
-            return
-        met = START if has_begun(run) else self._overlaps.decide(run.job, run.trigger, run.origin)
-        if met.action is Action.SKIP:
-            self._end_waiting(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
-            return
-        may_start = (
-            met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not self.concern(run.trigger)
-        )
-        if may_start and self.claim(run.job, run.lane, past_pause=run.id in self._let_pass):
-            self._start(Waiting(run, None), "")
-            return
-        code, text = said_of_turn(run)
-        code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")
-        step = Step(at=now, state=RunState.QUEUED, code=code, reason=f"{text}; {waits}")
-        ready = replace(
-            run, state=RunState.QUEUED, due_at=None, rank=rank(now, run.priority, self._ageing_s), code=code,
-            trace=(*run.trace, step),
-        )  # fmt: skip
-        self._overlaps.add(ready)
-        self._moving.add(run.id)
-        self._spawn(self._enqueue, ready, step)
-
-    async def _enqueue(self, run: Run, step: Step) -> None:
-        try:
-            await self._journal.submit(Enqueue(run=run.id, step=step, rank=run.rank))
-        except StoreError as error:
-            log.warning("%s", error, extra={"action": "enqueue_failed", "run": run.id})
-            return
-        except Conflict:
-            return
-        finally:
-            self._moved(run.id)
-        if not self._overlaps.was_replaced(run.id):
-            self.offer(run, None)
-
     # Reading
-
-    def _queue_of(self, lane: Lane) -> Queue:
-        async def read(job: str, after: QueuePlace | None, limit: int) -> Sequence[tuple[Run, Event]]:
-            return await self._store.queue_head(job, after=after, limit=limit, lane=lane)
-
-        return Queue(read, self._is_active)
 
     async def _read_due(self, after: tuple[datetime, str], limit: int) -> list[tuple[datetime, Run]]:
         return await self._store.due(after=after, limit=limit)
-
-    async def _refill(self, lane: Queue | BackfillLane, job: str) -> None:
-        while lane.is_low(job):
-            try:
-                await lane.refill(job)
-            except StoreUnavailable:
-                await self._clock.sleep(RETRY_READ_S)
-                continue
-            self.pump()
-
-
-def _looked(future: asyncio.Future[Any]) -> None:
-    """Take note of a result that nobody waits for."""
-    if not future.cancelled():
-        future.exception()

@@ -1,0 +1,41 @@
+"""What dispatch knows of a run that has a slot, and what it needs of the part of shaping that waits."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Protocol
+
+import anyio
+from msgspec import Struct
+
+from engine.runs import Run
+
+
+class Active(Struct):
+    """A run that has a slot: it is about to start, or running.
+
+    `why` says why it is being cancelled, and `by` for whom or what: the run that takes its place, who asked for it, or
+    what it makes way for. Where there is one, it is not tried again.
+    """
+
+    run: Run
+    start: asyncio.Future[None] | None = None
+    scope: anyio.CancelScope | None = None
+    why: str | None = None
+    by: str = ""
+    process: int | None = None
+    cancelled_s: float = 0.0
+    """When it was, by the monotonic clock."""
+
+
+class Shaping(Protocol):
+    """What dispatch needs of the part of shaping that waits."""
+
+    def throttles(self, run: Run) -> bool:
+        """Take on a run whose window is over, where it has to meet a throttle; it comes back through `take_back`."""
+        ...
+
+    def note_expiry(self, at: datetime) -> None:
+        """Take note that a run that waits expires then."""
+        ...
