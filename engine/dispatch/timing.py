@@ -34,7 +34,7 @@ log = logging.getLogger("engine.dispatch")
 class Ways(Struct, frozen=True, kw_only=True):
     """Where a run goes whose time has come.
 
-    - `start`: takes a slot for it and starts it, and tells whether there was one; `offer`: takes it in as queued;
+    - `start`: takes a slot for it and starts it, and tells whether it may, and there was one; `offer`: takes it in as queued;
       `end`: ends it.
     - `spawn`: runs something as part of dispatch.
     """
@@ -138,8 +138,7 @@ class Timing:
         if met.action is Action.SKIP:
             self._ways.end(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        gated = bool(self._gates.gates) and self._gates.concern(run.trigger)
-        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not gated
+        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
         if may_start and self._ways.start(Waiting(run, None)):
             return
         code, text = said_of_turn(run)
