@@ -134,8 +134,6 @@ class Gates:
 
         Nothing becomes of it for that.
         """
-        if not self.gates or not self.concern(run.trigger):
-            return ""
         verdict = self.look(run)
         return verdict.seen if isinstance(verdict, Pass) else None
 

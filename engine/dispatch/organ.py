@@ -240,10 +240,10 @@ class Dispatch:
             self._overlaps.make_room(run)
         self.pump()
 
-    def wait(self, run: Run) -> None:
+    def wait(self, run: Run, event: Event | None = None) -> None:
         if run.expires_at is not None:
             self._shaper.note_expiry(run.expires_at)
-        self._timing.wait(run)
+        self._timing.wait(run, event)
 
     def hasten(self, run_id: str, due_at: datetime) -> None:
         self._timing.hasten(run_id, due_at)
@@ -367,7 +367,9 @@ class Dispatch:
         """
         run = waiting.run
         seen = self._gates.seen(run)
-        if seen is None or not self.claim(run.id, run.job, run.lane, key=run.limit_key, past_pause=run.id in self._let_pass):
+        if seen is None or not self.claim(
+            run.id, run.job, run.lane, key=run.limit_key, past_pause=run.id in self._let_pass
+        ):
             return False
         self._start(waiting, seen)
         return True

@@ -30,6 +30,9 @@ from engine.store.changes import Enqueue
 
 log = logging.getLogger("engine.dispatch")
 
+MOST_KEPT = 512
+"""So many events of runs that wait are kept in memory, each of at most `engine.queue.KEPT_DATA_BYTES`."""
+
 
 class Ways(Struct, frozen=True, kw_only=True):
     """Where a run goes whose time has come.
@@ -65,9 +68,16 @@ class Timing:
         self._ways = ways
         self._changed = asyncio.Event()
         self._sleeps_until = EPOCH
+        self._kept: dict[str, Event] = {}
+        """The events of the latest runs that wait: what is due soon need not be read again. See `MOST_KEPT`."""
 
-    def wait(self, run: Run) -> None:
-        """Take in a run that waits in the store until its `due_at`."""
+    def wait(self, run: Run, event: Event | None) -> None:
+        """Take in a run that waits in the store until its `due_at`, with the event that brought it about, where that is
+        known."""
+        if event is not None:
+            if len(self._kept) >= MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[run.id] = event
         if run.due_at is not None:
             self._timeline.put(run, run.due_at)
             if run.due_at < self._sleeps_until:
@@ -89,7 +99,7 @@ class Timing:
                 await self._clock.sleep(RETRY_READ_S)
                 continue
             if run is not None and run.state is RunState.PENDING:
-                self.wait(run)
+                self.wait(run, None)
             return
 
     async def follow(self) -> None:
@@ -139,7 +149,8 @@ class Timing:
             self._ways.end(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
         may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
-        if may_start and self._ways.start(Waiting(run, None)):
+        event = self._kept.pop(run.id, None)
+        if may_start and self._ways.start(Waiting(run, event)):
             return
         code, text = said_of_turn(run)
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")
@@ -150,9 +161,9 @@ class Timing:
         )  # fmt: skip
         self._overlaps.add(ready)
         self._moving.add(run.id)
-        self._ways.spawn(self._enqueue, ready, step)
+        self._ways.spawn(self._enqueue, ready, step, event)
 
-    async def _enqueue(self, run: Run, step: Step) -> None:
+    async def _enqueue(self, run: Run, step: Step, event: Event | None) -> None:
         try:
             await self._journal.submit(Enqueue(run=run.id, step=step, rank=run.rank))
         except StoreError as error:
@@ -163,4 +174,4 @@ class Timing:
         finally:
             self._moving.discard(run.id)
         if not self._overlaps.was_replaced(run.id):
-            self._ways.offer(run, None)
+            self._ways.offer(run, event)
