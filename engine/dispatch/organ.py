@@ -366,10 +366,8 @@ class Dispatch:
         Else it has its turn in the queue, and is asked about then.
         """
         run = waiting.run
-        seen = self._gates.seen(run)
-        if seen is None or not self.claim(
-            run.id, run.job, run.lane, key=run.limit_key, past_pause=run.id in self._let_pass
-        ):
+        past_pause, seen = run.id in self._let_pass, self._gates.seen(run)
+        if seen is None or not self.claim(run.id, run.job, run.lane, key=run.limit_key, past_pause=past_pause):
             return False
         self._start(waiting, seen)
         return True

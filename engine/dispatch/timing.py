@@ -37,8 +37,8 @@ MOST_KEPT = 512
 class Ways(Struct, frozen=True, kw_only=True):
     """Where a run goes whose time has come.
 
-    - `start`: takes a slot for it and starts it, and tells whether it may, and there was one; `offer`: takes it in as queued;
-      `end`: ends it.
+    - `start`: takes a slot for it and starts it, and tells whether it may, and there was one; `offer`: takes it in as
+      queued; `end`: ends it.
     - `spawn`: runs something as part of dispatch.
     """
 

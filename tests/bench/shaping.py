@@ -1,5 +1,6 @@
-"""`shaping`: what an event costs that goes through a filter, a debounce, a dedupe and two conditions to its run, against
-one that meets no gate and runs at once.
+"""`shaping`: what an event costs that goes through a filter, a debounce, a dedupe and two conditions to its run.
+
+It is measured against one that meets no gate and runs at once.
 
 One engine has both triggers; events come in by `POST /api/v1/events`, each order a new one, in turns of one and of the
 other. Each becomes a run of an async function that does nothing. The cost is processor time of the event loop and the
