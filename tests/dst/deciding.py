@@ -59,6 +59,7 @@ class Deciding:
         self.days = days
         self.moment = moment
         self.skies: dict[str, Sky] = {}
+        self.pools = {f"p{number}": chances.randint(1, 3) for number in range(chances.choice([0, 0, 1, 2]))}
         self.calm = False
 
     def chance(self, likely: float) -> bool:
@@ -76,6 +77,16 @@ class Deciding:
         if concurrency > 2 and self.chance(0.25):
             lanes = self.random.sample(["live", "manual", "backfill"], self.random.randint(1, 2))
             fields["reserve"] = dict.fromkeys(lanes, 1)
+        return fields
+
+    def limits(self) -> dict[str, Any]:
+        """Return the limits of a job that are not its alone: by a key, and of pools."""
+        fields: dict[str, Any] = {}
+        if self.chance(0.25):
+            fields["concurrency_key"] = self.one("event.subject", NUMBERED)
+        if self.pools and self.chance(0.5):
+            pools = self.random.sample([*self.pools], self.random.randint(1, len(self.pools)))
+            fields["pools"] = {pool: self.random.randint(1, self.pools[pool]) for pool in pools}
         return fields
 
     # Shaping
@@ -241,6 +252,8 @@ class Deciding:
             return {"which": which, **asked}
         if kind == "test":
             return {"trigger": self.one(*triggers), "data": {"n": number}, "subject": f"s{number % 3}"}
+        if kind == "pool":
+            return {"pool": self.one(*self.pools, "p0"), "limit": self.one(1, 2, 3, None)}
         if kind == "condition":
             to: dict[str, Any] = self.one(
                 {"enabled": False}, {"enabled": True}, {"shadow": True}, {"shadow": False}, {"least": 0}, {"least": 10},
@@ -255,5 +268,5 @@ class Deciding:
         return {}
 
 
-CALLS = ("steer", "steer", "steer", "steer", "flush", "replay", "replay", "test", "condition", "window", "look")
+CALLS = ("steer", "steer", "steer", "steer", "flush", "replay", "replay", "test", "condition", "window", "look", "pool")
 """What is asked for beside the rest: `look` asks why each trigger ran or did not, for the proof, and for the queue."""

@@ -44,6 +44,9 @@ _STEERABLE = {
     "retry": f"state in ({', '.join(repr(str(state)) for state in sorted(ENDED - {RunState.MISSED}))})",
 }
 
+LARGEST_POOL = 3
+"""What a pool may be made larger to, by those who ask for that."""
+
 MOST_FINDINGS = 20
 
 
@@ -154,13 +157,20 @@ class Oracle:
 
     def _see_limits(self) -> None:
         rows = self._rows(
-            "select job, count(*) from runs where state in ('running', 'held') and state = 'running' group by job"
+            "select job, limit_key, count(*) from runs where state in ('running', 'held') and state = 'running' "
+            "group by job, limit_key"
         )
-        for job, count in rows:
+        running: Counter[str] = Counter()
+        for job, key, count in rows:
+            running[job] += count
             limit = self._limits.get(job)
             if limit is not None and count > limit:
-                self.find(f"the store shows {count} running runs of job {job}, its limit is {limit}")
-        total = sum(count for _, count in rows)
+                self.find(f"the store shows {count} running runs of job {job} (key {key}), its limit is {limit}")
+        for pool, most in self.config.pools.items():
+            taken = sum(self.config.jobs[job].pools.get(pool, 0) * count for job, count in running.items())
+            if taken > max(most, LARGEST_POOL):
+                self.find(f"running runs take {taken} of pool {pool}, it may be {most}, or {LARGEST_POOL}")
+        total = running.total()
         if total > self.config.engine.concurrency:
             self.find(f"the store shows {total} running runs, the limit is {self.config.engine.concurrency}")
 

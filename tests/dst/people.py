@@ -88,6 +88,11 @@ class People:
                 await turn(self.backfills[what["which"] % len(self.backfills)])
         elif call.kind == "steer":
             await self._steer(number, what, operations)
+        elif call.kind == "pool":
+            if what["limit"] is None:
+                await operations.pools.reset(what["pool"])
+            else:
+                await operations.pools.change(what["pool"], what["limit"], reason="so be it")
         elif call.kind == "look":
             await self.look(operations)
         else:

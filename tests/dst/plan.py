@@ -77,8 +77,8 @@ class Plan(Struct, kw_only=True):
         """The configuration, as its user would write it."""
         lines = []
         for table, content in self.tables.items():
-            if table == "engine":
-                lines += ["[engine]", *[f"{name} = {_toml(value)}" for name, value in content.items()], ""]
+            if table in ("engine", "pools"):
+                lines += [f"[{table}]", *[f"{name} = {_toml(value)}" for name, value in content.items()], ""]
                 continue
             for name, fields in content.items():
                 lines += [f"[{table}.{name}]", *[f"{key} = {_toml(value)}" for key, value in fields.items()], ""]
@@ -136,7 +136,7 @@ class _Drawing:
                 "conditions": always,
                 **self.deciding.engine(concurrency),
             },
-            "conditions": conditions, "jobs": jobs,
+            "pools": self.deciding.pools, "conditions": conditions, "jobs": jobs,
             "maintenance": self.deciding.maintenance([*triggers], [*jobs]), "triggers": triggers,
         }  # fmt: skip
         temper = {
@@ -173,6 +173,7 @@ class _Drawing:
                     "max_delay": "30m",
                     "jitter": self.random.choice([0.0, 0.3]),
                 }
+            fields |= self.deciding.limits()
             fields["on_crash"] = self.random.choice(["retry", "retry", "fail"])
             fields["tags"] = [f"g{self.random.randint(0, 1)}"]
             jobs[name] = fields

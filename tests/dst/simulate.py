@@ -35,7 +35,7 @@ LONGEST_REST_S = 14 * DAY_S
 """Once nothing goes wrong any more, all that is left must be over after so long."""
 
 LOOK_S = 120.0
-RESTART_S = 5.0
+RESTART_S = 60.0
 
 Tampers = Callable[[Runtime, SimulatedStore], None]
 
@@ -251,6 +251,8 @@ class Simulation:
             held = operations.pauses()
             for pause in held:
                 await operations.resume(pause.scope, pause.name)
+            for pool in self.plan.tables["pools"]:
+                await operations.pools.reset(pool)
             for run in self.oracle.held_by_hand():
                 await operations.queue.release(run)
             for backfill in self.people.backfills:

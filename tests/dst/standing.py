@@ -102,6 +102,8 @@ class Standing:
             "select id, trigger, job, code, trace from runs where state = 'queued' and origin <> 'backfill'"
         )
         for run, trigger, job, code, trace in rows:
+            if self._config.jobs[job].pools or self._config.jobs[job].concurrency_key is not None:
+                continue  # what it waits for may be taken by others
             limit = self._config.jobs[job].concurrency
             queued_us = int(trace.rpartition("[")[2].partition(",")[0])
             if (limit is None or running.get(job, 0) < limit) and queued_us < past_us:

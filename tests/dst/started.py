@@ -107,7 +107,8 @@ class Started:
     def _see_order(self, said: str, run: str, job: str, origin: str, rank: int, decided_s: float) -> None:
         """Nothing of its job that comes before it in its lane has stood in the queue for long."""
         lane = origin if origin in ("manual", "backfill") else "live"
-        if lane == "backfill":
+        limits = self._config.jobs[job]
+        if lane == "backfill" or limits.pools or limits.concurrency_key is not None:
             return
         of_lane = "origin = 'manual'" if lane == "manual" else "origin not in ('manual', 'backfill')"
         rows = self._disk.reader.execute(

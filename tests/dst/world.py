@@ -63,7 +63,10 @@ class World:
         self.cut_off: dict[str, int] = {}
         """The runs that a crash cut off first, with how often they had begun by then."""
         self.attempts = 0
-        self.limits = {name: fields.get("concurrency") for name, fields in plan.tables["jobs"].items()}
+        self.limits = {
+            name: None if "concurrency_key" in fields else fields.get("concurrency")
+            for name, fields in plan.tables["jobs"].items()
+        }
         self.most = plan.tables["engine"]["concurrency"]
         self._chance = random.Random(f"world {plan.seed}")
 
