@@ -5,6 +5,7 @@ It looks only where nothing has been in the way for a while: the engine is up, i
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -105,7 +106,7 @@ class Standing:
             if self._config.jobs[job].pools or self._config.jobs[job].concurrency_key is not None:
                 continue  # what it waits for may be taken by others
             limit = self._config.jobs[job].concurrency
-            queued_us = int(trace.rpartition("[")[2].partition(",")[0])
+            queued_us = _latest(trace)
             if (limit is None or running.get(job, 0) < limit) and queued_us < past_us:
                 yield f"run {run} of {trigger} is queued ({code}) since {queued_us}, and could start"
 
@@ -117,7 +118,7 @@ class Standing:
         past_us = to_microseconds(now) - round((self._rounds_s + SETTLES_S) * 1e6)
         rows = self._rows("select id, trigger, code, trace from runs where state = 'held' and code <> 'held_by_hand'")
         for run, trigger, code, trace in rows:
-            held_us = int(trace.rpartition("[")[2].partition(",")[0])
+            held_us = _latest(trace)
             rule = self._rules[trigger]
             if held_us > past_us:
                 continue
@@ -166,3 +167,8 @@ class Standing:
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         return self._disk.reader.execute(query, values).fetchall()
+
+
+def _latest(trace: str) -> int:
+    """Return when the latest step of a trace was."""
+    return int(json.loads(f"[{trace}]")[-1][0])
