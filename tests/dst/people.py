@@ -127,7 +127,8 @@ class People:
         elif to == "priority":
             run = await queue.set_priority(run_id, what["priority"], who="somebody")
             trigger = operations.config.triggers[run.trigger]
-            if run.priority > max(what["priority"], trigger.priority):
+            gathers = run.state == RunState.PENDING  # what joins it may be more urgent
+            if not gathers and run.priority > max(what["priority"], trigger.priority):
                 self.world.find(f"run {run_id} was given priority {what['priority']}, and has {run.priority}")
         else:
             answer = await queue.retry(run_id, request_id=what["request"])
