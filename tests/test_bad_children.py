@@ -80,7 +80,8 @@ def test_each_ends_as_recorded_and_memory_and_disk_stay_bounded(disk: Path) -> N
         daemons = [int(line) for line in (disk / "work" / "daemons").read_text().split()]
         wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in daemons), "no daemon is left", 20)
         assert "action=strays_ended" in engine.logged()
-        assert site.ask("GET", "/api/v1/doctor").body["ok"]
+        proof = site.ask("GET", "/api/v1/doctor").body
+        assert proof["ok"], proof
         logs = {name: site.ask_text(f"/api/v1/runs/{run['id']}/log") for name, run in ended.items()}
     assert {name: (run["state"], run["code"]) for name, run in ended.items()} == {
         name: (state, code) for name, (_, state, code) in BAD.items()

@@ -232,7 +232,7 @@ def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -
     told = ask(running, "why", "nightly").output
     assert "Trigger nightly is active and runs job import." in told
     assert f"run {run.id} succeeded: exit 0" in told
-    assert set(json.loads(ask(running, "why", run.id, "--json").output)) == {"run", "events"}
+    assert set(json.loads(ask(running, "why", run.id, "--json").output)) == {"run", "events", "gone"}
 
 
 def test_why_tells_that_an_attempt_was_interrupted_and_does_not_count(running: Running) -> None:

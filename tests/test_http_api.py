@@ -228,6 +228,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
             "priority": 8,
             "bypass": frozenset({"debounce"}),
             "request_id": "k 1",
+            "traceparent": None,
         }
     ]
 
