@@ -24,7 +24,9 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans"}),
+    frozenset(
+        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "previews", "replays", "spans"}
+    ),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",

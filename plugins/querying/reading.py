@@ -124,6 +124,12 @@ class Reader:
         if self._backend == "postgresql":
             # The server's own watch: it ends the statement also where our request to end it does not arrive.
             await connection.execute(text(f"set local statement_timeout = {int(self._timeout_s * 1000) + 1000}"))
+        elif self._backend in ("mysql", "mariadb"):
+            bound = (
+                f"max_statement_time = {self._timeout_s + 1}" if getattr(connection.dialect, "is_mariadb", False)
+                else f"max_execution_time = {int(self._timeout_s * 1000) + 1000}"
+            )  # fmt: skip
+            await connection.execute(text(f"set session {bound}"))
         return await work(connection)
 
     async def _give_up(self, connection: AsyncConnection) -> None:
@@ -170,10 +176,14 @@ class Reader:
         raise failures[0]
 
     def _sentence(self, error: Exception) -> str:
-        """Return what an error says, in one bounded line."""
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        said = " ".join(str(cause).split())[:LONGEST_SENTENCE] or type(cause).__name__
+        said = sentence_of(error)
         return f"{said}: {self._file}" if self._file is not None and "unable to open" in said else said
+
+
+def sentence_of(error: Exception) -> str:
+    """Return what an error says, in one bounded line."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split())[:LONGEST_SENTENCE] or type(cause).__name__
 
 
 def _check_names(names: Sequence[str]) -> None:
