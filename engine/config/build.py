@@ -32,14 +32,17 @@ from engine.config.model import (
     StoreTable,
     TriggerTable,
 )
+from engine.config.payloads import Payloads
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
+from engine.config.telling import CallbackTable, NotifyTable, notify_of
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.schedule import OF_INPUT, Schedule
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.errors import PluginError
-from engine.jobs import Job, Overlap
+from engine.jobs import Callback, Job, OnCrash, Overlap
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import (
     MISFIRE,
@@ -82,7 +85,8 @@ class Builder:
         self._always = always
         self._icals: set[Path] = set()
         self.readable: Collection[Path] | None = None
-        """The files that calendars may name; None: any."""
+        """The files that calendars and schemas may name; None: any."""
+        self._payloads = Payloads(root, self._at)
         self.pools: Mapping[str, int] = reader.sound.get(("pools",), {})
         """The pools that jobs may name."""
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
@@ -97,6 +101,11 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
+        security = self._tables["security"]
+        redaction = self._payloads.redaction(("security", "redact"), getattr(security, "redact", None))
+        receivers = self._receivers()
+        for name, job in self._reader.sound.get(("jobs",), {}).items():
+            self._callback(name, job.callback)
         self._check_loops(triggers)
         self.check_pools()
         self._check_retries(triggers)
@@ -114,9 +123,12 @@ class Builder:
             defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
             icals=frozenset(self._icals),
+            schemas=frozenset(self._payloads.schemas),
+            redaction=redaction,
             calendars=self._calendars,
             conditions=conditions,
             maintenance=maintenance,
+            receivers=receivers,
             pools=dict(self.pools),
         )
 
@@ -173,6 +185,12 @@ class Builder:
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:
+        if table.on_crash is OnCrash.ADOPT and not table.run.keeps:
+            self._at(
+                ("jobs", name, "on_crash"),
+                f'found "adopt", but attempts of the runner {table.run.name} end with the engine',
+                'write "retry" or "fail"',
+            )
         return Job(
             name=name,
             runner=table.run,
@@ -183,11 +201,41 @@ class Builder:
             overlap=table.overlap or Overlap.QUEUE,
             pools=weights_of(table.pools),
             on_crash=table.on_crash,
+            notify=notify_of(table.notify),
+            callback=self._callback(name, table.callback),
+            log_bytes=(table.log or defaults.log).max,
             description=table.description,
             tags=table.tags,
             enabled=table.enabled,
             defined_in=self._defined_in(("jobs", name)),
         )
+
+    def _callback(self, name: str, table: CallbackTable | None) -> Callback | None:
+        """Return who is called back of a job's runs; None where nobody is, or after telling why that can't be."""
+        if table is None:
+            return None
+        path: KeyPath = ("jobs", name, "callback")
+        try:
+            return table.callback(self._reader.registry)
+        except BadSetting as error:
+            self._reader.refuse(error, CallbackTable, self._root.nearest(path), path)
+        except PluginError as error:
+            self._at(path, str(error))
+        return None
+
+    def _receivers(self) -> dict[str, Receiver]:
+        """Return who is told of runs, but for those that are wrong."""
+        tables: Mapping[str, NotifyTable] = self._reader.sound.get(("notify",), {})
+        found: dict[str, Receiver] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("notify", name)
+            try:
+                found[name] = table.receiver(name, self._reader.registry, self._defined_in(path))
+            except BadSetting as error:
+                self._reader.refuse(error, NotifyTable, self._root.nearest(path), path)
+            except PluginError as error:
+                self._at(path, str(error))
+        return found
 
     def check_pools(self) -> None:
         """Tell of pools that jobs name and that are not there, or hold too little."""
@@ -265,11 +313,14 @@ class Builder:
         tables: Mapping[str, SourceTable] = self._reader.sound.get(("sources",), {})
         for name, table in tables.items():
             source_id = self._ids.of_shared(name, table.on) if isinstance(table.on, Source) else None
+            schema = self._payloads.schema(("sources", name, "schema"), table.schema, self.readable)
+            redaction = self._payloads.redaction(("sources", name, "redact"), table.redact)
             if source_id is None and isinstance(table.on, Source):
                 continue
             found[name] = SharedSource(
-                name=name, id=source_id, on=table.on, description=table.description, tags=table.tags,
-                enabled=table.enabled, defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
+                name=name, id=source_id, on=table.on, schema=schema, redaction=redaction,
+                description=table.description, tags=table.tags, enabled=table.enabled,
+                defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
             )  # fmt: skip
         return found
 
@@ -323,6 +374,7 @@ class Builder:
             inputs=inputs,
             join=None if table.join is None else as_join(table.join),
             preset=table.preset,
+            schema=self._payloads.schema(("triggers", name, "schema"), table.schema, self.readable),
             breaker=None if table.breaker is None else table.breaker.rule(),
             max_hops=table.max_hops,
             expect_s=table.expect,

@@ -22,13 +22,17 @@ from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
+from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.scalars import near
+from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
+from engine.logcap import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from engine.plugin.settings import (
     BadSetting,
     ConditionName,
@@ -40,6 +44,7 @@ from engine.plugin.settings import (
     TemplateText,
     TimeZone,
 )
+from engine.redaction import Redaction
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -228,6 +233,19 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
         )
 
 
+class LogTable(Struct, frozen=True, kw_only=True):
+    """What is kept of what runs print."""
+
+    max: Annotated[
+        Size,
+        Meta(
+            ge=LEAST_LOG_BYTES,
+            description="Of a log that is larger the beginning and the end are kept, half each; a line tells how much "
+            "is left out.",
+        ),
+    ] = DEFAULT_LOG_BYTES
+
+
 class DefaultsTable(Struct, frozen=True, kw_only=True):
     """What holds for every job that does not say otherwise."""
 
@@ -235,6 +253,7 @@ class DefaultsTable(Struct, frozen=True, kw_only=True):
     retry: Annotated[
         RetryTable, Meta(description="When failed attempts are tried again; jobs may change single keys.")
     ] = RetryTable()
+    log: Annotated[LogTable, Meta(description="What is kept of what runs print.")] = LogTable()
 
 
 class StoreTable(Struct, frozen=True, kw_only=True):
@@ -297,6 +316,14 @@ class JobTable(Struct, frozen=True, kw_only=True):
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
+    notify: Annotated[
+        tuple[NotifyName, ...] | JobNotifyTable | None,
+        Meta(description="Who is told when a run fails, and when one succeeds again; or a table that says more."),
+    ] = None
+    callback: Annotated[CallbackTable | None, Meta(description="A URL that is told of the ends of its runs.")] = None
+    log: Annotated[
+        LogTable | None, Meta(description="What is kept of what a run prints. Default: `[defaults] log`.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
@@ -512,6 +539,13 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
     on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    schema: Annotated[
+        SchemaTable | None, Meta(description="A JSON Schema that the data of its events fits, for each trigger on it.")
+    ] = None
+    redact: Annotated[
+        tuple[str, ...] | RedactTable | None,
+        Meta(description="Paths of values that are replaced in its events before anything else: see below."),
+    ] = None
     breaker: Annotated[
         BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
     ] = None
@@ -547,6 +581,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
     preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
+    schema: Annotated[
+        SchemaTable | None,
+        Meta(description="A JSON Schema: events whose data does not fit are recorded as rejected, not run."),
+    ] = None
     breaker: Annotated[
         BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
     ] = None
@@ -670,6 +708,9 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
+        SecurityTable()
+    )
     pools: Annotated[
         dict[Slug, Weight],
         Meta(description="Limits that jobs share, by name: how much each holds."),
@@ -687,6 +728,9 @@ class Root(Struct, frozen=True, kw_only=True):
         default_factory=dict
     )
     presets: Annotated[dict[Slug, PresetTable], Meta(description="Templates of triggers, by name.")] = field(
+        default_factory=dict
+    )
+    notify: Annotated[dict[Slug, NotifyTable], Meta(description="Who is told of runs, by name.")] = field(
         default_factory=dict
     )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
@@ -736,7 +780,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
     - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
-    - `icals`: the files that its calendars were read from.
+    - `icals`, `schemas`: the files that its calendars and its schemas were read from.
+    - `redaction`: what is replaced in every event.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -754,7 +799,10 @@ class Config(Struct, frozen=True, kw_only=True):
     calendars: dict[str, Calendar] = {}
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
+    schemas: frozenset[Path] = frozenset()
+    redaction: Redaction | None = None
     conditions: dict[str, Named] = {}
+    receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}
 
     def __repr__(self) -> str:
