@@ -20,6 +20,7 @@ from engine.testing.store_contract.hindsight import HindsightCases
 from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
+from engine.testing.store_contract.owning import OwningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
 from engine.testing.store_contract.purging import PurgingCases
 from engine.testing.store_contract.queueing import QueueingCases
@@ -39,6 +40,7 @@ class StoreContract(
     BackfillCases,
     MarkingCases,
     HindsightCases,
+    OwningCases,
     DeliveringCases,
     PurgingCases,
     ReceivingCases,
