@@ -24,6 +24,7 @@ from engine.cli.output import local, said_of_usage, say, say_json, say_table, se
 from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.previewing import preview
+from engine.cli.refusals import refusals
 from engine.cli.releasing import release
 from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
@@ -472,6 +473,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 app.command()(presets)
 app.command()(conditions)
 app.command()(pools)
+app.command()(refusals)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")
 

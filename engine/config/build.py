@@ -43,6 +43,7 @@ from engine.decide.windows import MaintenanceWindow
 from engine.deliveries import Receiver
 from engine.errors import PluginError
 from engine.jobs import Callback, Job, OnCrash, Overlap
+from engine.networks import Networks
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import (
     MISFIRE,
@@ -169,7 +170,10 @@ class Builder:
 
     def _http(self, table: HttpTable) -> HttpSettings:
         host, port = parse_listen(table.listen)
-        return HttpSettings(host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body)
+        proxies = Networks(table.trusted_proxies) if table.trusted_proxies else None
+        return HttpSettings(
+            host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, trusted_proxies=proxies
+        )
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:
         url, file = table.url, data / "engine.db"

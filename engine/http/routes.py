@@ -121,7 +121,9 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backup", housekeeping_routes.post_backup, _ADMIN, "Copy the store"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
-    _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
+    _route(
+        "GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source; …/refusals: what it refused"
+    ),
     _route(
         "POST",
         f"{API}/sources/{{name*}}",
