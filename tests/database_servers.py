@@ -198,7 +198,11 @@ class Proxy:
         self.taken += 1
         async with client:
             await self._open.wait()
-            async with await anyio.connect_tcp("127.0.0.1", self._target) as server, anyio.create_task_group() as both:
+            try:
+                connected = await anyio.connect_tcp("127.0.0.1", self._target)
+            except OSError:  # the server is down: so is the proxy, to who asks
+                return
+            async with connected as server, anyio.create_task_group() as both:
 
                 async def forward(one: anyio.abc.SocketStream, other: anyio.abc.SocketStream) -> None:
                     try:

@@ -13,6 +13,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from engine.plugin import BadSetting
+from engine.sources.supervisor import STOP_S
 from plugins.sources.database import listening
 from plugins.sources.database.polling import LONGEST_RETRY_S, Pace
 from plugins.sources.database.source import Database
@@ -184,6 +185,24 @@ async def test_a_server_that_falls_silent_is_told_of_and_polled_again_once_it_sp
             )
             proxy.speak()
             await until(lambda: names(context) == ["a", "b"] and context.warning is None)
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("pause_s", [0.01, NEVER])
+async def test_a_source_ends_soon_also_while_the_server_is_silent(
+    server: Postgres, orders: asyncpg.Connection, context: FakeSourceContext, pause_s: float
+) -> None:
+    async with anyio.create_task_group() as group:
+        proxy = Proxy(server.port)
+        await proxy.run(group)
+        polled = source(server.url(proxy.port, "?ssl=disable"), listen="orders", min=pause_s, every=pause_s)
+        with anyio.fail_after(STOP_S + 15):
+            async with context.running(polled):
+                await add(orders, "a")
+                await orders.execute("notify orders")
+                await until(lambda: names(context) == ["a"])
+                await until_it_listens(orders)
+                proxy.fall_silent()
         group.cancel_scope.cancel()
 
 
