@@ -404,7 +404,7 @@ class Store(ABC):
 
     @abstractmethod
     async def filled(self) -> list[Filled]:
-        """Return by which inputs the events of joins came that still wait, oldest first."""
+        """Return by which inputs the events of joins came that still wait, of each join the oldest first."""
 
     @abstractmethod
     async def expiring(self, *, limit: int) -> list[Run]:

@@ -17,6 +17,7 @@ from engine.testing.store_contract.backfilling import BackfillCases
 from engine.testing.store_contract.delivering import DeliveringCases
 from engine.testing.store_contract.following import FollowingCases
 from engine.testing.store_contract.hindsight import HindsightCases
+from engine.testing.store_contract.joining import JoiningCases
 from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
@@ -44,6 +45,7 @@ class StoreContract(
     DeliveringCases,
     PurgingCases,
     ReceivingCases,
+    JoiningCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 
