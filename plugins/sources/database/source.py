@@ -149,7 +149,7 @@ class Database(Source, frozen=True, kw_only=True):
         # SQLAlchemy takes a fifth of a second to import, which engines without such a source are spared.
         from plugins.sources.database import listening, polling
 
-        url, bell = self._place(), listening.Bell()
+        url, bell, failures = self._place(), listening.Bell(), list[Exception]()
         troubles = polling.Troubles(context, self._masker(url))
         async with self._reader(url, context) as reader, anyio.create_task_group() as group:
             rounds = self._rounds(context, reader, self.start)
@@ -160,7 +160,13 @@ class Database(Source, frozen=True, kw_only=True):
                 )  # fmt: skip
                 group.start_soon(listener.run)
             context.ready()
-            await polling.poll(context, rounds.round, polling.Pace(self.min, self.every), troubles, bell)
+            try:
+                await polling.poll(context, rounds.round, polling.Pace(self.min, self.every), troubles, bell)
+            except Exception as error:  # by itself, as the engine knows it: a group would wrap it
+                failures.append(error)
+                group.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
 
     async def preview(self, context: SourceContext, cursor: Any) -> None:
         from plugins.querying.reading import ReadFailed
