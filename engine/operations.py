@@ -45,12 +45,13 @@ from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Source
 from engine.pools import Pools
+from engine.previews import Preview
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.replays import Rehearsed
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
-from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
+from engine.sources import Previews, RefusedRequest, Routes, Sources, SourceState, Trouble
 from engine.store.base import RunFilter, Store, StoredEvent
 from engine.store.changes import Accept
 from engine.timers import SOURCE_PREFIX, Timers
@@ -177,6 +178,10 @@ class Operations:
         self.housekeeping = housekeeping
         self.guards = guards
         self._mask = Masker(config.secrets).mask
+        self._previews = Previews(
+            clock=clock, store=store, admit=intake.rehearsal.check, base=config.base,
+            max_data=config.http.max_body_bytes,
+        )  # fmt: skip
         self._started_at: datetime = clock.now()
         self.state = "starting"
         """`starting`, `running` or `stopping`."""
@@ -475,6 +480,12 @@ class Operations:
                 return view
         hint = near(name, [view["name"] for view in self.source_views()])
         raise NotFound(f"there is no source {name}" + (f"; {hint}" if hint else ""))
+
+    async def preview(self, name: str, *, cursor: Any, limit: int) -> Preview:
+        source_id = self.source_view(name)["name"]
+        state, shared = self._sources.state(source_id), self._shared_sources().get(source_id)
+        source = state.source if state is not None else None if shared is None else shared.on
+        return await self._previews.look(source_id, source, cursor=cursor, limit=limit)
 
     def _source_view(self, state: SourceState) -> dict[str, Any]:
         shown = {**state.view(), "problem": state.problem(self.clock)}

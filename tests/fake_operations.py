@@ -34,6 +34,7 @@ from engine.journal import Journal
 from engine.plugin import Handler, Runner, Secret
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
+from engine.previews import Found, Preview
 from engine.registry import Registry
 from engine.replays import REPLAY_KEY, Rehearsed
 from engine.runlogs import RunLogs
@@ -432,6 +433,7 @@ class FakeOperations:
         self.pools = FakePools()
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
+        self.previewed: list[tuple[str, Any, int]] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
         self.changed = asyncio.Condition()
@@ -655,6 +657,16 @@ class FakeOperations:
 
     def source_views(self) -> list[dict[str, Any]]:
         return [self.source_view(name) for name in self.sources]
+
+    async def preview(self, name: str, *, cursor: Any, limit: int) -> Preview:
+        self.previewed.append((name, cursor, limit))
+        if self.fault is not None:
+            raise self.fault
+        events = [Event(type="row", subject=str(n), key=str(n), data={"id": n}) for n in range(3)]
+        found = (
+            Found(event=events[0], duplicate=True), Found(event=events[1]), Found(event=events[2], refused="too large"),
+        )  # fmt: skip
+        return Preview(found=found[:limit], stored={"value": "1"}, cursor=None, more=True)
 
     def source_view(self, name: str) -> dict[str, Any]:
         if name not in self.sources:

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
-        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans", "deliveries",
-         "tallies", "redaction"}
+        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "previews", "replays", "spans",
+         "deliveries", "tallies", "redaction"}
     ),
     frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(

@@ -23,6 +23,7 @@ from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.pools import pools
 from engine.cli.presets import presets
+from engine.cli.previewing import preview
 from engine.cli.refusals import refusals
 from engine.cli.releasing import release
 from engine.cli.retrying import retry
@@ -392,6 +393,7 @@ def logs(
 app.command()(why)
 app.command("test")(rehearsing.try_event)
 app.command()(rehearsing.replay)
+app.command()(preview)
 
 
 @app.command()

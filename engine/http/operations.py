@@ -16,6 +16,7 @@ from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
 from engine.plugin import Explanation, Handler
+from engine.previews import Preview
 from engine.replays import Rehearsed
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
@@ -368,6 +369,10 @@ class Operations(Protocol):
 
     def source_view(self, name: str) -> dict[str, Any]:
         """Return one source as the API shows it; raise NotFound."""
+        ...
+
+    async def preview(self, name: str, *, cursor: Any, limit: int) -> Preview:
+        """Return what a source would emit now; raise NotFound, InvalidRequest, Conflict, PluginError."""
         ...
 
     def ready(self) -> tuple[bool, list[str]]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 from msgspec import Struct
 
 from engine.clock import Clock
+from engine.errors import PluginError
 from engine.events import Accepted, Event
 from engine.plugin.requests import Handler
 from engine.plugin.settings import Plugin
@@ -162,6 +163,7 @@ class Source(Plugin, frozen=True, kw_only=True):
     - `follows_runs`: whether ends of runs are events for its triggers; `follows` tells which.
     - `emits`: whether it emits events by itself. Those that come to its triggers in other ways (they are heard, follow
       runs or are fired) are not counted as its.
+    - `previews`: whether it can say what it would emit; see `preview`.
     - `ready_within_s`: how long it may take from its start, or from what it last emitted, until it says that it is
       ready; beyond it is cancelled, and started again after a pause.
     """
@@ -170,6 +172,7 @@ class Source(Plugin, frozen=True, kw_only=True):
     hears: ClassVar[bool] = False
     follows_runs: ClassVar[bool] = False
     emits: ClassVar[bool] = True
+    previews: ClassVar[bool] = False
     ready_within_s: ClassVar[float] = 60.0
 
     def identity(self) -> str | None:
@@ -206,6 +209,15 @@ class Source(Plugin, frozen=True, kw_only=True):
     def may_loop(self) -> bool:
         """Tell whether its author said that loops through its triggers are meant (where it `follows_runs`)."""
         return False
+
+    async def preview(self, context: SourceContext, cursor: Any) -> None:
+        """Look once, as `run` does from what was stored, and emit what is found (where it `previews`).
+
+        Of what is emitted, remembered and rejected nothing is kept: it is shown to who asked. When that is enough, the
+        call is cancelled. `cursor` is what they chose in the place of what was stored, as text or a number; None: that.
+        Raise BadSetting("cursor", …) for one that is of no use, and PluginError where nothing could be told.
+        """
+        raise PluginError(f"sources of the plugin {self.name} can't tell what they would emit")
 
     @abstractmethod
     async def run(self, context: SourceContext) -> None:
