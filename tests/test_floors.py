@@ -24,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans"}),
+    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
+               "replays", "spans"}),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
@@ -36,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = (
          "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance",
          "quarantine", "heartbeats"}
     ),
-    frozenset({"operations", "queueing", "guards", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -409,7 +409,8 @@ async def test_bad_events_are_422_and_none_is_heard(
         ([cloud()], {"Content-Type": "application/cloudevents+json"}, 422),
         ([{"type": "a"}] * 1001, {}, 422),
         ([{"type": "a"}], {"Idempotency-Key": "k"}, 422),
-        ({}, {"ce-specversion": "1.0"}, 415),
+        ({}, {"ce-specversion": "1.0"}, 422),
+        ({}, {"ce-specversion": "1.0", "Content-Type": "text/plain"}, 415),
         ({"type": "a"}, {"Content-Type": "text/plain"}, 415),
     ],
 )
