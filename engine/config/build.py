@@ -40,6 +40,7 @@ from engine.decide.schedule import OF_INPUT, Schedule
 from engine.decide.windows import MaintenanceWindow
 from engine.errors import PluginError
 from engine.jobs import Job, Overlap
+from engine.networks import Networks
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import (
     MISFIRE,
@@ -157,7 +158,10 @@ class Builder:
 
     def _http(self, table: HttpTable) -> HttpSettings:
         host, port = parse_listen(table.listen)
-        return HttpSettings(host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body)
+        proxies = Networks(table.trusted_proxies) if table.trusted_proxies else None
+        return HttpSettings(
+            host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, trusted_proxies=proxies
+        )
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:
         url, file = table.url, data / "engine.db"

@@ -29,6 +29,7 @@ from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
+from engine.networks import Networks
 from engine.plugin.settings import (
     BadSetting,
     ConditionName,
@@ -261,6 +262,19 @@ class HttpTable(Struct, frozen=True, kw_only=True):
         bool, Meta(description="Allow listening beyond loopback without encryption: tokens travel readable.")
     ] = False
     max_body: Annotated[Size, Meta(ge=1, description="The largest request body; more is refused (413).")] = 1024 * 1024
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks of reverse proxies, such as `10.0.0.0/8`: who a request comes from is what they say "
+            "in `X-Forwarded-For`. What anybody else says there counts for nothing."
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            Networks(self.trusted_proxies)
+        except ValueError as error:
+            raise BadSetting("trusted_proxies", str(error)) from None
 
 
 class JobTable(Struct, frozen=True, kw_only=True):
@@ -713,6 +727,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     port: int
     insecure: bool
     max_body_bytes: int
+    trusted_proxies: Networks | None = None
 
 
 class Preset(Struct, frozen=True, kw_only=True):

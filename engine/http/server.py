@@ -30,6 +30,7 @@ from engine.http.routes import Router, allowed
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
 from engine.ids import new_id
+from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
 
 HOOKS: Final = "/hooks/"
@@ -70,6 +71,7 @@ class HttpServer:
         settings = operations.config.http
         self._operations = operations
         self._max_body_bytes = settings.max_body_bytes
+        self._proxies = settings.trusted_proxies
         self.host = settings.host if host is None else host
         self._port = settings.port if port is None else port
         self._gate = Gate(admin, self.host)
@@ -145,7 +147,7 @@ class HttpServer:
         asked = request.headers.get("X-Request-ID")
         request_id = asked if asked is not None and _REQUEST_ID.match(asked) else new_id()
         target = request.raw_path
-        path, reason = "", None
+        path, reason, explain = "", None, None
         try:
             path, query_text = _split(request, target)
             if path.startswith(HOOKS):
@@ -153,7 +155,8 @@ class HttpServer:
             return await self._routed(request, path, query_text, request_id)
         except (EngineError, Refusal) as error:
             problem = problem_of(error)
-            reason = error.reason if isinstance(error, Refusal) else None
+            if isinstance(error, Refusal):
+                reason, explain = error.reason, error.explain
         except Problem as raised:
             problem = raised
         except ConnectionError:
@@ -170,10 +173,17 @@ class HttpServer:
             raise ConnectionResetError("the answer was begun and can't be finished")
         if path.startswith(HOOKS):
             self._operations.note_refused(
-                path, status=problem.status, reason=reason or problem.detail, remote=request.remote or "",
-                request_id=request_id,
+                path, status=problem.status, reason=reason or problem.detail, remote=self._client(request),
+                request_id=request_id, explain=explain,
             )  # fmt: skip
         return self._heads.problem(problem, target.partition("?")[0], request_id)
+
+    def _client(self, request: web.BaseRequest) -> str:
+        """Return the address of who asks: the peer's, or what trusted proxies say of it."""
+        peer = request.remote or ""
+        if self._proxies is None:
+            return peer
+        return client_of(peer, request.headers.getall("X-Forwarded-For", ()), self._proxies)
 
     async def _hook(self, request: web.BaseRequest, path: str, query_text: str) -> Response:
         method = request.method
@@ -186,7 +196,7 @@ class HttpServer:
             path=path,
             query=_query(query_text) if query_text else _NO_QUERY,
             headers=request.headers,
-            remote=request.remote or "",
+            remote=self._client(request),
             body=await read_body(request, self._max_body_bytes, lambda: self._operations.encodings(path)),
         )
         if WAIT in asked.query:
@@ -236,7 +246,7 @@ class HttpServer:
                 path=path,
                 query=_single(query_text),
                 headers=request.headers,
-                remote=request.remote or "",
+                remote=self._client(request),
                 body=await read_body(request, self._max_body_bytes),
             ),
             parameters=parameters,

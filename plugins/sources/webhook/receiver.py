@@ -19,21 +19,22 @@ from engine.plugin import (
     SourceContext,
     StoreUnavailable,
 )
-from plugins.sources.webhook.proofs import SignatureProof, TokenProof
+from plugins.sources.webhook.guard import guard_of, headers_of
 from plugins.sources.webhook.texts import to_unicode
-from plugins.sources.webhook.verify import Hmac, Verify
+from plugins.sources.webhook.vendors import answer_challenge, identify_by
+from plugins.sources.webhook.verify import Verify
 
 LONGEST_KEY = 255
 RETRY_AFTER_S = 5
 """What a sender is told to wait when the store can't take its event."""
 
-_EVENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
+_EVENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}\Z")
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?\Z")
 
 _CONFIDENTIAL = frozenset(
     "authorization proxy-authorization cookie x-api-key x-auth-token x-csrf-token x-webhook-token "
     "x-gitlab-token x-hub-signature x-hub-signature-256 x-signature x-webhook-signature webhook-signature "
-    "stripe-signature x-slack-signature x-twilio-signature x-shopify-hmac-sha256".split()
+    "svix-signature stripe-signature x-slack-signature x-twilio-signature x-shopify-hmac-sha256".split()
 )
 """Header fields that prove who sends, and so are kept from expressions."""
 
@@ -41,37 +42,25 @@ _CONFIDENTIAL = frozenset(
 class Receiver:
     """Answers the requests of one webhook. All that settings decide is decided when it is made."""
 
-    __slots__ = ("_context", "_hidden", "_path", "_proof", "_type", "_vendor")
+    __slots__ = ("_challenged", "_context", "_guard", "_hidden", "_identify", "_path", "_type")
 
-    def __init__(self, path: str, verify: Literal["none"] | Verify, context: SourceContext) -> None:
+    def __init__(
+        self, path: str, verify: Literal["none"] | Verify, allow: tuple[str, ...], context: SourceContext
+    ) -> None:
         self._context = context
         self._path = path
         self._type = f"webhook.{path.replace('/', '.')}"
-        self._hidden = _CONFIDENTIAL
-        self._proof: SignatureProof | TokenProof | None = None
-        self._vendor = False
-        if not isinstance(verify, Verify):
-            return
-        if verify.github is not None:
-            self._vendor = True
-            self._proof = SignatureProof(Hmac(secret=verify.github, header="X-Hub-Signature-256", prefix="sha256="))
-        elif verify.token is not None:
-            self._proof = TokenProof(verify.token)
-        elif verify.hmac is not None:
-            self._hidden = _CONFIDENTIAL | {verify.hmac.header.lower()}
-            self._proof = SignatureProof(verify.hmac)
+        self._hidden = _CONFIDENTIAL | headers_of(verify)
+        self._guard = guard_of(verify, allow, context.clock)
+        self._identify = identify_by(verify)
+        self._challenged = isinstance(verify, Verify) and verify.slack is not None
 
     async def __call__(self, request: Request) -> Response:
         """Take one request: prove, read, emit, answer. Raises Refusal for all that is not accepted."""
-        if self._proof is not None and (flaw := self._proof.flaw(request)) is not None:
-            # One text for all: which part was missing or wrong is the owner's business alone.
-            raise Refusal(
-                401,
-                "Unauthorized",
-                "The request does not prove that it comes from the sender.",
-                {"WWW-Authenticate": "Bearer"},
-                reason=flaw,
-            )
+        if self._guard is not None:
+            self._guard.check(request)
+        if self._challenged and (answer := answer_challenge(request)) is not None:
+            return answer
         event = self._event(request)
         try:
             (accepted,) = await self._context.emit(event)
@@ -99,10 +88,8 @@ class Receiver:
             raise _refused(415, "The body is not JSON by its Content-Type. Send application/json.")
         if not request.body:
             raise _refused(400, "The body is empty. Send JSON, such as {}.")
-        kind, key = self._type, headers.get("Idempotency-Key")
-        if self._vendor:
-            kind = _event_name(headers.get("X-GitHub-Event"), kind)
-            key = headers.get("X-GitHub-Delivery") or key
+        offered, key = self._identify(request)
+        kind = _event_name(offered, self._type)
         if key is not None and not _KEY.match(key):
             raise _refused(
                 400,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import anyio
 
-from engine.plugin import BadSetting, Source, SourceContext, Whereabouts
+from engine.plugin import BadSetting, Networks, Source, SourceContext, Whereabouts
 from plugins.sources.webhook.receiver import Receiver
 from plugins.sources.webhook.verify import Verify, check_verify
 
@@ -22,6 +22,8 @@ class Webhook(Source, frozen=True, kw_only=True):
     - `path`: segments of letters, digits, `_`, `.` and `-`, each beginning with a letter or digit, joined by
       `/`; at most 255 characters.
     - `verify`: how senders prove who they are; `"none"` lets everybody in who reaches the listener.
+    - `allow`: the networks that requests may come from, such as `10.0.0.0/8`; empty: from everywhere. Behind proxies
+      see `[http] trusted_proxies`.
 
     The body is JSON and becomes the event's data; the subject is the path; the type is `webhook.<path>` (with
     `.` for `/`), or the vendor's event name. The key is the vendor's delivery id, or the `Idempotency-Key` of
@@ -34,9 +36,14 @@ class Webhook(Source, frozen=True, kw_only=True):
 
     path: str
     verify: Literal["none"] | Verify
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_path(self.path)
+        try:
+            Networks(self.allow)
+        except ValueError as error:
+            raise BadSetting("allow", str(error)) from None
         if isinstance(self.verify, Verify):
             check_verify(self.verify)
 
@@ -48,15 +55,16 @@ class Webhook(Source, frozen=True, kw_only=True):
             return None
         proof = ""
         if isinstance(self.verify, Verify):
-            kind, _, file = self.verify.token.origin.partition(" ") if self.verify.token is not None else ("", "", "")
+            token = self.verify.token[0] if isinstance(self.verify.token, tuple) else self.verify.token
+            kind, _, file = token.origin.partition(" ") if token is not None else ("", "", "")
             if kind != "file":
                 return None
-            proof = f'-H "X-Webhook-Token: $(cat {here.path(file)})" '
+            proof = f'-H "{self.verify.header or "X-Webhook-Token"}: $(cat {here.path(file)})" '
         data = """-H 'Content-Type: application/json' -d '{"name": "Ada"}'"""
         return f"curl -sS {proof}{data} {here.url}/hooks/{self.path}"
 
     async def run(self, context: SourceContext) -> None:
-        context.route("POST", f"/hooks/{self.path}", Receiver(self.path, self.verify, context))
+        context.route("POST", f"/hooks/{self.path}", Receiver(self.path, self.verify, self.allow, context))
         context.ready()
         await anyio.sleep_forever()
 
