@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine.backfills import BackfillProgress, BackfillRequest, BackfillState
     from engine.decide.upcoming import Upcoming
+    from engine.deliveries import Delivery, DeliveryState
     from engine.embedding import Engine, RunContext, TriggerView
     from engine.errors import (
         ConfigError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from engine.events import Accepted, Event
     from engine.plugin import Outcome
     from engine.runs import Run, RunState
+    from engine.tallies import Statistics
     from engine.triggers import Pause
     from engine.waiting import Flushed, FlushRequest, QueuePage
 
@@ -38,6 +40,8 @@ __all__ = [
     "BackfillState",
     "ConfigError",
     "Conflict",
+    "Delivery",
+    "DeliveryState",
     "Engine",
     "EngineError",
     "Event",
@@ -52,6 +56,7 @@ __all__ = [
     "Run",
     "RunContext",
     "RunState",
+    "Statistics",
     "StoreDamaged",
     "StoreError",
     "StoreInUse",
@@ -63,10 +68,12 @@ __all__ = [
 _MODULES = {
     "engine.backfills": ("BackfillProgress", "BackfillRequest", "BackfillState"),
     "engine.decide.upcoming": ("Upcoming",),
+    "engine.deliveries": ("Delivery", "DeliveryState"),
     "engine.embedding": ("Engine", "RunContext", "TriggerView"),
     "engine.events": ("Accepted", "Event"),
     "engine.plugin": ("Outcome",),
     "engine.runs": ("Run", "RunState"),
+    "engine.tallies": ("Statistics",),
     "engine.triggers": ("Pause",),
     "engine.waiting": ("FlushRequest", "Flushed", "QueuePage"),
 }

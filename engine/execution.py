@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import anyio
 from msgspec.structs import replace
 
 from engine import cancellation
+from engine.attending import Attendant
 from engine.causing import CURRENT
 from engine.clock import Clock
 from engine.decide.rules import Rule
@@ -24,12 +25,14 @@ from engine.errors import ExpressionError, InvalidEvent
 from engine.events import Event
 from engine.expressions import Scope
 from engine.ids import is_slug
-from engine.jobs import Job
+from engine.jobs import Job, OnCrash
+from engine.logcap import DEFAULT_LOG_BYTES
 from engine.logs import IdLogger, Masker
 from engine.payload import encode_json, survey
 from engine.plugin import Outcome
 from engine.processes import end_leftovers
 from engine.runlogs import RunLogs
+from engine.runnotes import RunNotes
 from engine.runs import Run, RunState
 from engine.shared import Shared
 from engine.triggers import Take
@@ -69,13 +72,16 @@ class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_first", "_logging", "_make_scope", "_note", "_run_logs", "_scope", "_shared", "attempt", "base", "clock",
-        "event", "events", "job", "log", "marks", "run_id", "scheduled_for", "trigger",
+        "_adopted", "_attendant", "_first", "_interrupted", "_log_bytes", "_logging", "_make_scope", "_notes",
+        "_run_logs", "_scope", "_shared", "attempt", "base", "clock", "event", "events", "job", "keep_path", "log",
+        "marks", "run_id", "scheduled_for", "started", "trigger",
     )  # fmt: skip
 
     def __init__(
         self, *, run: Run, event: Event, events: tuple[Event, ...], make_scope: Callable[[], Scope], base: Path,
-        clock: Clock, run_logs: RunLogs, shared: Shared, note: Callable[[int], None],
+        clock: Clock, run_logs: RunLogs, shared: Shared, attendant: Attendant, notes: RunNotes,
+        interrupted: Callable[[str], bool], keeps: bool = False, adopted: bool = False,
+        log_bytes: int = DEFAULT_LOG_BYTES,
     ) -> None:  # fmt: skip
         self.run_id: str = run.id
         self.job: str = run.job
@@ -96,8 +102,14 @@ class Context:
         self.marks: Mapping[str, str] = {RUN_MARK: run.id}
         self._run_logs = run_logs
         self._shared = shared
-        self._note = note
-        self._logging = False
+        self._notes = notes
+        self._interrupted = interrupted
+        self._attendant = attendant
+        self._log_bytes = log_bytes
+        self.keep_path: str | None = run_logs.keep_path(run.id) if keeps else None
+        self._logging = self._adopted = adopted
+        self.started: bool = False
+        """Whether it has told of a process."""
 
     @property
     def scope(self) -> Scope:
@@ -106,9 +118,13 @@ class Context:
             self._scope = self._make_scope()
         return self._scope
 
+    @property
+    def let_go(self) -> bool:
+        return self._attendant.let_go
+
     def open_log(self) -> int:
         self._logging = True
-        return self._run_logs.open(self.run_id, new=self._first)
+        return self._run_logs.open(self.run_id, new=self._first, most_bytes=self._log_bytes)
 
     def close(self) -> None:
         """Take note that the attempt has ended."""
@@ -117,7 +133,7 @@ class Context:
 
     def output_path(self) -> str:
         path = self._run_logs.output_path(self.run_id)
-        if not self._first:
+        if not self._first and not self._adopted:
             with suppress(FileNotFoundError):
                 os.unlink(path)  # left by an attempt that the engine did not outlive
         return path
@@ -125,7 +141,24 @@ class Context:
     def process_started(self, pid: int) -> None:
         if type(pid) is not int or pid < 2:
             raise ValueError(f"{pid!r} is no process id of a run")
-        self._note(pid)
+        self.started = True
+        self._attendant.process(pid)
+
+    def used(
+        self, cpu_s: float | None, peak_bytes: int | None, *, ended_at: datetime | None = None
+    ) -> None:  # fmt: skip
+        self._attendant.used(cpu_s, peak_bytes, ended_at=ended_at)
+
+    @property
+    def interrupted(self) -> bool:
+        return self._interrupted(self.run_id)
+
+    @property
+    def noted(self) -> Any:
+        return self._notes.of(self.run_id, self.attempt)
+
+    async def note(self, value: Any) -> None:
+        await self._notes.note(self.run_id, self.attempt, value)
 
     async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         return await self._shared.get(key, make)
@@ -135,12 +168,16 @@ class Executor:
     """Executes attempts with the runners of the jobs.
 
     `retired` are triggers that were removed, but whose runs may still come. `secrets` are masked in reasons: what
-    raises often quotes the URL or the setting that it could not work with.
+    raises often quotes the URL or the setting that it could not work with. `interrupted` tells, by the id of a run,
+    whether its attempt is cancelled as the engine stops. `strays` hears of each run whose attempt had processes and has
+    ended.
     """
 
     def __init__(
         self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared,
         retired: Mapping[str, Rule] = MappingProxyType({}), secrets: Collection[str] = (),
+        notes: RunNotes | None = None, interrupted: Callable[[str], bool] = lambda _: False,
+        strays: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self._rules = rules
         self._retired = retired
@@ -148,7 +185,10 @@ class Executor:
         self._base = base
         self._run_logs = run_logs
         self._shared = shared
+        self._notes = notes or RunNotes()
+        self._interrupted = interrupted
         self._mask = Masker(secrets).mask
+        self._strays = strays
 
     async def prepare(self, jobs: Iterable[Job]) -> None:
         """Let the runners of all jobs make ready what their first runs would wait for; failures are logged."""
@@ -172,39 +212,49 @@ class Executor:
                 extra={"action": "prepare_failed", "job": job.name},
             )  # fmt: skip
 
-    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
+    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
-        outcome = await self._execute(run, job, events, note)
+        return self._masked(await self._execute(run, job, events, attendant))
+
+    def _masked(self, outcome: Outcome) -> Outcome:
         # Masked before it is cut: half of a secret would be known by nobody.
         reason = self._mask(outcome.reason)[:LONGEST_REASON]
         return outcome if reason == outcome.reason else replace(outcome, reason=reason)
 
-    async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
+    async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         # What its code hands in within this process comes from this run.
         before = CURRENT.set(run)
         try:
-            return await self._attempt(run, job, events, note)
+            return await self._attempt(run, job, events, attendant)
         finally:
             CURRENT.reset(before)
 
-    async def _attempt(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[[int], None]) -> Outcome:
+    async def _attempt(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         try:
             event, merged, make_scope = self._merge(run, job, events)
         except ExpressionError as error:
             return Outcome.failed("data_error", f"failed: {error}")
         context = Context(
             run=run, event=event, events=merged, make_scope=make_scope, base=self._base, clock=self._clock,
-            run_logs=self._run_logs, shared=self._shared, note=note,
+            run_logs=self._run_logs, shared=self._shared, attendant=attendant, notes=self._notes,
+            interrupted=self._interrupted, keeps=job.on_crash is OnCrash.ADOPT, log_bytes=job.log_bytes,
         )  # fmt: skip
         if run.attempt > 1:
             await self._end_strays(run)
+        return await self._follow(run, job, job.runner.run, context)
+
+    async def _follow(
+        self, run: Run, job: Job, begin: Callable[[Context], Awaitable[Any]], context: Context
+    ) -> Outcome:  # fmt: skip
+        """Await what a runner does for an attempt, whatever that is."""
         try:
-            outcome: Any = await job.runner.run(context)
+            outcome: Any = await begin(context)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except anyio.get_cancelled_exc_class() as error:
-            with anyio.CancelScope(shield=True):
-                await self._end_strays(run)
+            if not context.let_go:
+                with anyio.CancelScope(shield=True):
+                    await self._end_strays(run)
             if cancellation.is_wanted():
                 raise
             return _raised(run, job, error)
@@ -212,7 +262,45 @@ class Executor:
             return _raised(run, job, error)
         finally:
             context.close()
+            if context.started and self._strays is not None and not context.let_go:
+                self._strays(run.id)
         return _checked(outcome)
+
+    # Attempts that outlive the engine
+
+    def is_kept(self, run: Run, job: Job) -> bool:
+        """Tell whether an attempt that an earlier engine process began can be taken up."""
+        try:
+            return bool(job.runner.keeps and job.runner.kept(self._run_logs.keep_path(run.id), run.attempt))
+        except Exception:  # kept is plugin code
+            log.exception(
+                "The runner of job %s raised", job.name, extra={"action": "runner_raised", "run": run.id}
+            )  # fmt: skip
+            return False
+
+    async def take_up(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
+        """Follow an attempt that `is_kept` to its end, as `execute` does."""
+        try:
+            event, merged, make_scope = self._merge(run, job, events)
+        except ExpressionError:  # the triggers are others by now; it runs already
+            event, merged, make_scope = events[-1], events, lambda: Scope({})
+        context = Context(
+            run=run, event=event, events=merged, make_scope=make_scope, base=self._base, clock=self._clock,
+            run_logs=self._run_logs, shared=self._shared, attendant=attendant, notes=self._notes,
+            interrupted=self._interrupted, keeps=True, adopted=True,
+        )  # fmt: skip
+        self._run_logs.watch(run.id, most_bytes=job.log_bytes)
+        return self._masked(await self._follow(run, job, job.runner.take_up, context))
+
+    async def end(self, run: Run) -> None:
+        """End all processes of an attempt that an earlier engine process began."""
+        processes = {run.id: (run.process, run.process_started)}
+        with anyio.CancelScope(shield=True):
+            await end_leftovers(processes, mark=RUN_MARK, clock=self._clock)
+
+    def forget(self, run_id: str) -> None:
+        """Remove what an attempt was to be taken up by: how it ended is durable."""
+        self._run_logs.forget_kept(run_id)
 
     async def _end_strays(self, run: Run) -> None:
         """End what an attempt left outside of its group: no two attempts of a run are ever alive at once."""
@@ -269,6 +357,7 @@ def _checked(outcome: Any) -> Outcome:
         or not isinstance(outcome.reason, str)
         or not (outcome.exit_code is None or (type(outcome.exit_code) is int and abs(outcome.exit_code) < 2**63))
         or not _is_pause(outcome.retry_after_s)
+        or not isinstance(outcome.final, bool)
     ):
         text = _printable(_shown(outcome, repr))[:_LONGEST_REPR]
         return Outcome.failed("runner_broke_contract", f"failed: the runner returned {text}")

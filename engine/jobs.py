@@ -11,10 +11,14 @@ from msgspec.structs import asdict, replace
 
 
 class OnCrash(StrEnum):
-    """What becomes of a run that was running when the engine died: try it again, or fail it."""
+    """What becomes of a run that was running when the engine died: try it again, fail it, or have it go on.
+
+    One that goes on does so at a stop of the engine, too; where nothing of it is left, it is tried again.
+    """
 
     RETRY = "retry"
     FAIL = "fail"
+    ADOPT = "adopt"
 
 
 class Overlap(StrEnum):
@@ -54,13 +58,28 @@ class RetryChange(Struct, frozen=True, kw_only=True):
         return replace(policy, **given)
 
 
+class Callback(Struct, frozen=True, kw_only=True):
+    """What is told of a job's runs to a URL of its own: `channel` is the way, `on` the ends that are told."""
+
+    channel: Any
+    on: frozenset[str]
+
+
+class Notify(Struct, frozen=True, kw_only=True):
+    """Which receivers are told of a job's runs, by name, and of which ends, or that it has recovered."""
+
+    to: tuple[str, ...]
+    on: frozenset[str]
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """A runner with its settings, and the limits under which it works.
 
     `runner` is a plugin's settings (an `engine.plugin.Runner`); `concurrency` the most runs of this job at
     once, None for no limit of its own; with a `concurrency_key`, CEL or a function of the event, that holds for each of
     its values; `overlap` what becomes of a new run where that is reached; `pools` how much a run takes of which pools;
-    `timeout_s` bounds one attempt, from its start.
+    `timeout_s` bounds one attempt, from its start; `log_bytes` how much is kept of what a run
+    prints.
     """
 
     name: str
@@ -72,6 +91,9 @@ class Job(Struct, frozen=True, kw_only=True):
     overlap: Overlap = Overlap.QUEUE
     pools: Mapping[str, int] = {}
     on_crash: OnCrash = OnCrash.RETRY
+    notify: Notify | None = None
+    callback: Callback | None = None
+    log_bytes: int = 10 * 1024 * 1024
     description: str = ""
     tags: tuple[str, ...] = ()
     enabled: bool = True

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
+from engine.aftermath import Counting
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
@@ -72,7 +73,7 @@ class Operations:
         changes: Changes, settling: Settling, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation,
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
-        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping, guards: Guards,
+        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping, guards: Guards, counting: Counting,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -100,6 +101,7 @@ class Operations:
         self._loop_watch = loop_watch
         self.foresight = foresight
         self.conditions = conditions
+        self.counting = counting
         self.pools = pools
         self.housekeeping = housekeeping
         self.guards = guards

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -26,6 +27,14 @@ that of the parent) or none."""
 
 _LAST_WAIT_S = 5.0
 """How long what was killed may take to go; a kernel call that hangs can hold it for ever."""
+
+MOST_SAMPLED = 64
+"""So many processes of a run are looked at for what they use."""
+
+VICTIM_SCORE = 300
+"""By so much is a run's process more likely to be ended than the engine where memory runs out; 1000 is all memory."""
+
+_PEAK = re.compile(rb"VmHWM:\s*(\d+) kB")
 
 _GONE = frozenset("ZXx")
 """States of processes that have ended: zombies, which only wait to be reaped, and the dead."""
@@ -51,6 +60,61 @@ def kernel_start(pid: int) -> int | None:
     """
     process = _read_process(pid)
     return process.started if process else None
+
+
+def family_of(pid: int) -> list[int]:
+    """Return the ids of a process and of its descendants, as far as their parents live, at most `MOST_SAMPLED`."""
+    found = [pid]
+    for parent in found:
+        if len(found) >= MOST_SAMPLED:
+            break
+        try:
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{thread}/children", "rb", buffering=0) as file:
+                    found.extend(map(int, (file.readall() or b"").split()))
+        except OSError:
+            continue
+    return found[:MOST_SAMPLED]
+
+
+def peak_memory(pids: Iterable[int]) -> int | None:
+    """Return the most memory in bytes that one of the processes has had at once; None where none is there."""
+    peak = None
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+                found = _PEAK.search(file.readall() or b"")
+        except OSError:
+            continue
+        if found is not None:
+            peak = max(peak or 0, int(found[1]) * 1024)
+    return peak
+
+
+def make_likely_victims(pids: Iterable[int]) -> None:
+    """Let the kernel end these processes before this one where memory runs out, unless they say otherwise."""
+    own = _oom_score(os.getpid())
+    for pid in pids:
+        if own is not None and _oom_score(pid) == own:
+            try:
+                with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+                    file.write(str(min(own + VICTIM_SCORE, 1000)))
+            except OSError:
+                continue
+
+
+def _oom_score(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/oom_score_adj") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def age_s(started: int) -> float:
+    """Return how long ago the kernel started a process whose `kernel_start` is this, in seconds."""
+    with open("/proc/uptime") as file:
+        return float(file.read().split()[0]) - started / os.sysconf("SC_CLK_TCK")
 
 
 def find_marked(name: str, values: Collection[str] | None) -> dict[str, set[int]]:

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from engine.errors import PluginError
 from engine.ids import is_slug
-from engine.plugin import Condition, Plugin, Runner, Source, Timer
+from engine.plugin import Channel, Condition, Plugin, Runner, Source, Timer
 from engine.plugin.timers import TIMER_FIELDS
 
 GROUP = "engine.plugins"
@@ -34,13 +34,14 @@ SHARED_KEY = "source"
 SEVERAL_KEYS = ("all", "any")
 """`on.all` and `on.any` name several sources; nor can it have these."""
 
-Kind = Literal["source", "timer", "runner", "condition", "unknown"]
+Kind = Literal["source", "timer", "runner", "condition", "channel", "unknown"]
 
 _ABSTRACT: dict[Kind, tuple[type[Plugin], tuple[str, ...]]] = {
     "source": (Source, ("run",)),
     "timer": (Timer, ("next", "previous")),
     "runner": (Runner, ("run",)),
     "condition": (Condition, ("check",)),
+    "channel": (Channel, ("deliver",)),
 }
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Registry:
         self.timers: dict[str, type[Timer]] = {}
         self.runners: dict[str, type[Runner]] = {}
         self.conditions: dict[str, type[Condition]] = {}
+        self.channels: dict[str, type[Channel]] = {}
         self._entries: list[PluginEntry] = []
 
     @classmethod
@@ -107,6 +109,8 @@ class Registry:
             self.timers[name] = plugin
         elif issubclass(plugin, Condition):
             self.conditions[name] = plugin
+        elif issubclass(plugin, Channel):
+            self.channels[name] = plugin
         else:
             self.runners[name] = plugin
         self._entries.append(PluginEntry(kind=kind, name=name, cls=plugin, origin=origin, doc=_first_line(plugin)))
@@ -127,6 +131,8 @@ class Registry:
             return self.runners.get(name)
         if kind == "condition":
             return self.conditions.get(name)
+        if kind == "channel":
+            return self.channels.get(name)
         return self.sources.get(name) or self.timers.get(name)
 
     def _add_entry_point(self, point: importlib.metadata.EntryPoint, unloaded: dict[str, list[str]]) -> None:
@@ -195,10 +201,12 @@ def kind_of(plugin: type[Any] | None) -> Kind:
 def check_plugin(plugin: Any) -> Kind:
     """Return the kind of a plugin class; PluginError says what keeps it from being one."""
     if not inspect.isclass(plugin) or not issubclass(plugin, Plugin):
-        raise PluginError(f"{plugin!r:.80} is no plugin: it has to be a subclass of Source, Timer, Runner or Condition")
+        raise PluginError(
+            f"{plugin!r:.80} is no plugin: it has to be a subclass of Source, Timer, Runner, Condition or Channel"
+        )
     title, kind = _title(plugin), kind_of(plugin)
     if kind == "unknown":
-        kinds = "neither a Source nor a Timer nor a Runner nor a Condition"
+        kinds = "neither a Source nor a Timer nor a Runner nor a Condition nor a Channel"
         raise PluginError(f"{title} is {kinds}; derive it from one of them")
     name = getattr(plugin, "name", None)
     if not isinstance(name, str) or not is_slug(name):
@@ -305,6 +313,7 @@ def _way_out(error: BaseException, folder: Path) -> str:
 def _kind_named(group: str) -> Kind:
     named: dict[str, Kind] = {
         "sources": "source", "timers": "timer", "runners": "runner", "conditions": "condition",
+        "channels": "channel",
     }  # fmt: skip
     return named.get(group, "unknown")
 

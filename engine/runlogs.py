@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from engine.clock import EPOCH
+from engine.logcap import DEFAULT_LOG_BYTES, LogCap
 
 MOST_SPARE = 64
 """So many empty log files are kept for other runs."""
@@ -28,6 +29,7 @@ class RunLogs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._spare: dict[str, None] = {}
+        self._cap = LogCap()
 
     def path(self, run_id: str) -> Path:
         """Return the path of a run's log file, which may not be there; it follows from the id alone."""
@@ -37,9 +39,31 @@ class RunLogs:
         """Return the path of the file in which a run's attempt may leave its outputs."""
         return self._place(run_id, "out")
 
-    def open(self, run_id: str, *, new: bool = False) -> int:
-        """Open a run's log file to append to it, and return the descriptor. `new`: there is none yet."""
+    def keep_path(self, run_id: str) -> str:
+        """Return the path of the file by which an attempt is taken up that outlives the engine."""
+        return self._place(run_id, "kept")
+
+    def forget_kept(self, run_id: str) -> None:
+        """Remove what an attempt was to be taken up by, and what it left as outputs."""
+        path = self.keep_path(run_id)
+        for name in (path, f"{path}.new", f"{path}.end", self.output_path(run_id)):
+            with suppress(OSError):
+                os.unlink(name)
+
+    def open(self, run_id: str, *, new: bool = False, most_bytes: int = DEFAULT_LOG_BYTES) -> int:
+        """Open a run's log file to append to it, and return the descriptor. `new`: there is none yet.
+
+        Of what is more than `most_bytes` the beginning and the end are kept.
+        """
         path = self._place(run_id, "log")
+        self._cap.begin(path, most_bytes, new=new)
+        return self._open(path, new=new)
+
+    def watch(self, run_id: str, *, most_bytes: int) -> None:
+        """Keep the log of a run small that has it open already."""
+        self._cap.begin(self._place(run_id, "log"), most_bytes, new=True)
+
+    def _open(self, path: str, *, new: bool) -> int:
         self._spare.pop(path, None)
         if self._spare and (new or not os.path.exists(path)) and (descriptor := self._take_spare(path)) >= 0:
             return descriptor
@@ -51,12 +75,14 @@ class RunLogs:
 
     def ended(self, run_id: str) -> None:
         """Take note that nothing more is written to a run's log: where it is empty, another run may have it."""
-        if len(self._spare) >= MOST_SPARE:
-            return
         path = self._place(run_id, "log")
-        with suppress(OSError):
-            if os.stat(path).st_size == 0:
-                self._spare[path] = None
+        try:
+            size_bytes = os.stat(path).st_size
+        except OSError:
+            size_bytes = -1
+        self._cap.end(path, size_bytes)
+        if size_bytes == 0 and len(self._spare) < MOST_SPARE:
+            self._spare[path] = None
 
     def _take_spare(self, path: str) -> int:
         """Make an empty log that of another run, and open it; return -1 where that can't be.

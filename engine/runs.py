@@ -19,7 +19,7 @@ class RunState(StrEnum):
     - `queued`: intake, or the queue when its time has come. A crash keeps it, in its place.
     - `held`: a gate says not now. A crash keeps it; the gate is asked again.
     - `running`: dispatch, in a commit before anything is started. After a crash its processes are ended,
-      and it is queued again (`on_crash = "retry"`) or failed.
+      and it is queued again (`on_crash = "retry"`) or failed; or they go on, and so does it (`"adopt"`).
     - `retrying`: dispatch, when an attempt failed and another is due. A crash keeps attempt and time.
     - the others are ends, and nothing leaves them.
     """
@@ -66,6 +66,9 @@ HELD_BY_HAND = "held_by_hand"
 CANCELLING = "cancelling"
 """The code of a running run that somebody has asked to cancel."""
 
+ADOPTED = "adopted"
+"""The code of a running run whose attempt an earlier engine process began."""
+
 PRIORITY = "priority"
 """The code of a step that says that somebody gave the run another priority; it moves nothing."""
 
@@ -110,7 +113,11 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One ended attempt of a run. An attempt that a shutdown or crash interrupted has `counted` false."""
+    """One ended attempt of a run. An attempt that a shutdown or crash interrupted has `counted` false.
+
+    `cpu_s` is the processor time of its processes, `peak_bytes` the most memory that one had at once, as far as that
+    is known.
+    """
 
     number: int
     started_at: datetime
@@ -120,6 +127,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     reason: str
     exit_code: int | None = None
     counted: bool = True
+    cpu_s: float | None = None
+    peak_bytes: int | None = None
 
 
 class Run(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from engine import logs
 from engine.adaptive import Adaptation
+from engine.aftermath import Aftermath, Counting, Deliverer
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.causing import Causes
@@ -34,12 +35,12 @@ from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
-from engine.decide.attempts import AttemptEnd, after_crash
+from engine.decide.attempts import AttemptEnd
 from engine.decide.joins import windows_of
 from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
 from engine.decide.schedule import owner_of, timers_of
-from engine.dispatch import Dispatch, Finished
+from engine.dispatch import Dispatch
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Event
 from engine.execution import RUN_MARK, Executor
@@ -53,7 +54,7 @@ from engine.http.tokens import AdminToken
 from engine.http.views import shown
 from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
-from engine.jobs import Job, OnCrash
+from engine.jobs import Job
 from engine.journal import Journal
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
@@ -63,19 +64,21 @@ from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
 from engine.pools import Pools
-from engine.processes import end_leftovers
 from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
+from engine.runnotes import RunNotes
 from engine.runs import ENDED, Run
+from engine.settlement import settle
 from engine.settling import Changes, Settling
 from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.steering import Steering
-from engine.store.changes import Accept, Cursor, Finish, Memory
+from engine.store.changes import Accept, Cursor, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
+from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
@@ -90,9 +93,6 @@ GC_NEW_OBJECTS = 20_000
 
 ROUTES_S = 2.0
 """How long the listener waits, at the start, for the sources to have their routes."""
-
-MOST_NAMED = 5
-"""So many of the runs that a crash left running are named in the log."""
 
 STOP_HTTP_S = 5.0
 
@@ -213,32 +213,6 @@ class Runtime:
         if isinstance(journal.failure, StoreDamaged):
             raise journal.failure
 
-    async def _settle(self, store: SqliteStore, finish: Finished) -> None:
-        """End what a crash left running, and record it, before anything is started in its place."""
-        left = await store.running()
-        if not left:
-            return
-        processes = {run.id: (run.process, run.process_started) for run in left}
-        ended = await end_leftovers(processes, mark=RUN_MARK, clock=self.clock)
-        now = self.clock.now()
-        futures = []
-        named: list[str] = []
-        for run in left:
-            job = self.config.jobs.get(run.job)
-            on_crash = job.on_crash if job is not None else OnCrash.RETRY
-            count = len(ended.get(run.id, ()))
-            end = after_crash(run, on_crash, now, count, self.config.engine.ageing_s)
-            futures.append(finish(run, Finish.of(run.id, end)))
-            if len(named) < MOST_NAMED:
-                named.append(f"{run.id} of job {run.job} ({end.step.state})")
-        for future in futures:
-            await future
-        what = "1 run that was" if len(left) == 1 else f"{len(left)} runs that were"
-        more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
-        log.warning(
-            "Settled %s running when the engine died: %s%s", what, ", ".join(named), more, extra={"action": "settled"}
-        )
-
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
         config, clock = self.config, self.clock
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
@@ -258,9 +232,14 @@ class Runtime:
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
         outcomes = Outcomes(clock)
+        notes = RunNotes(journal.submit)
+        await notes.load(store)
+        counting = Counting(clock=clock, store=store, submit=journal.submit)
+        await counting.load()
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
-            secrets=config.secrets,
+            secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
+            strays=lambda run_id: strays.ended(run_id),
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -310,9 +289,21 @@ class Runtime:
             concurrency=pools.limit(ENGINE_POOL), ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
             reserve=config.engine.reserve.by_lane(), pools=pools.limits(), backlog=backlog, shaper=shaper,
+            keeping=executor,
         )  # fmt: skip
         pools.dispatch = dispatch
+        strays = Strays(clock=clock, mark=RUN_MARK, is_active=dispatch.has)
         maintenance.on_change, maintenance.cancel_running = gates.changed, dispatch.cut
+        deliverer = Deliverer(
+            clock=clock, store=store, submit=journal.submit, jobs=dispatch.jobs, receivers=config.receivers,
+            base=config.base, secrets=config.secrets,
+        )  # fmt: skip
+        await deliverer.load()
+        aftermath = Aftermath(
+            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=counting,
+            secrets=config.secrets,
+        )  # fmt: skip
+        await aftermath.load(store)
         await shaper.catch_up()
         await marks.load()
         used = self._used_sources()
@@ -332,9 +323,13 @@ class Runtime:
             backlog=backlog,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store),
+            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
         )  # fmt: skip
-        await self._settle(store, intake.finish)
+        await settle(
+            store, boot=self.boot, clock=clock, jobs=config.jobs, mark=RUN_MARK, ageing_s=config.engine.ageing_s,
+            journal=journal, finish=intake.finish, is_kept=executor.is_kept, adopt=dispatch.adopt,
+            ended=run_logs.ended,
+        )  # fmt: skip
         backfills = Backfills(
             clock=clock, store=store, rules=rules, pause_of=pauses.now, emit=intake.backfill, submit=journal.submit,
             end_waiting=dispatch.end_backfilled,
@@ -401,6 +396,7 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
+            counting=counting,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if self._listen:
@@ -422,6 +418,9 @@ class Runtime:
                     inner.start_soon(guards.run, name="guards")
                     inner.start_soon(maintenance.run, store, name="maintenance")
                     inner.start_soon(shaper.run, name="shaping")
+                    inner.start_soon(deliverer.run, name="deliveries")
+                    inner.start_soon(counting.run, name="counting")
+                    inner.start_soon(strays.run, store, name="strays")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
                     await inner.start(timers.run, await store.cursors(SOURCE_PREFIX), name="timers")
@@ -462,6 +461,7 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    await counting.end()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 

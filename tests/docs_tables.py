@@ -32,6 +32,7 @@ from engine.config.model import (
     EngineSettings,
     HttpTable,
     JobTable,
+    LogTable,
     MisfireTable,
     OtherwiseTable,
     PresetTable,
@@ -48,6 +49,7 @@ from engine.config.model import (
 )
 from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
+from engine.config.telling import CallbackTable, JobNotifyTable, NotifyTable
 from engine.http.routes import ROUTES
 from engine.plugin import Plugin, Timer
 from engine.plugin.timers import TIMER_FIELDS
@@ -59,16 +61,16 @@ DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, StoreTable, KeepTable, HttpTable,
-    CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, JobTable,
-    TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, ThrottleTable, RateLimitTable,
-    DedupeTable, MisfireTable, AdaptiveTable,
-    TriggerTable, PresetTable, RetryChangeTable, DebounceTable, BatchTable, InputTable, JoinTable, ThrottleTable,
-    RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable,
+    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
+    CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
+    JobTable, JobNotifyTable, CallbackTable,
+    TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, InputTable, JoinTable,
+    ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
     "preset": "name of a preset", "condition": "name of a condition",
+    "notify": "name of a `[notify.NAME]`",
     "calendar": "name of a calendar",
     "str": "text", "secret": "secret", "timezone": "time zone", "expression": "CEL", "template": "template",
     "listen": "address", "store_url": "URL", "int": "whole number", "float": "number", "bool": "true or false",
@@ -80,9 +82,13 @@ _EVERYWHERE = frozenset({"config", "as_json", "url", "token", "help"})
 
 
 def builtin_plugins() -> list[type[Plugin]]:
-    """Return the plugins that come with the engine, by kind and name."""
-    entries = Registry.discover().plugins()
-    return [entry.cls for entry in entries if entry.cls is not None and entry.cls.__module__.startswith("plugins.")]
+    """Return the plugins that come with the engine and that tables name, by kind and name."""
+    own = [
+        entry for entry in Registry.discover().plugins()
+        if entry.cls is not None and entry.cls.__module__.startswith("plugins.")
+    ]  # fmt: skip
+    # Channels are the engine's way to what `[notify.NAME]` and `callback` say.
+    return [entry.cls for entry in own if entry.cls is not None and entry.kind != "channel"]
 
 
 def definitions() -> dict[str, type[Struct]]:

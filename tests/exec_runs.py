@@ -59,6 +59,11 @@ class Context:
 
     held: Shared = field(default_factory=Shared)
     marks: Mapping[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    noted: Any = None
+    keep_path: str | None = None
+    let_go: bool = False
+    usage: list[tuple[float | None, int | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.marks = {"ENGINE_RUN_ID": self.run_id, "TEST_BOOT": "boot-1"}
@@ -71,6 +76,14 @@ class Context:
 
     def process_started(self, pid: int) -> None:
         self.started.append(pid)
+
+    async def note(self, value: Any) -> None:
+        self.noted = value
+
+    def used(
+        self, cpu_s: float | None, peak_bytes: int | None, *, ended_at: datetime | None = None
+    ) -> None:  # fmt: skip
+        self.usage.append((cpu_s, peak_bytes))
 
     async def shared(self, key: Hashable, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         return await self.held.get(key, make)

@@ -19,6 +19,7 @@ from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
@@ -59,6 +60,7 @@ from engine.store.base import (
     TriggerStats,
 )
 from engine.store.changes import Change
+from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
@@ -83,6 +85,16 @@ class Program(Runner, frozen=True, kw_only=True):
         return Ending.succeeded("it did nothing")
 
 
+class FakeCounting:
+    """Statistics of three runs."""
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        tally = Tally()
+        for state, seconds in ((RunState.SUCCEEDED, 1.0), (RunState.TIMED_OUT, 9.0), (RunState.SKIPPED, None)):
+            tally.add(state, seconds)
+        return sum_up([tally], AT - over, AT)
+
+
 class FakeStore(Store):
     """A store that reads from dictionaries."""
 
@@ -92,6 +104,7 @@ class FakeStore(Store):
         self.joined: dict[str, tuple[str, ...]] = {}
         self.missing: tuple[str, ...] = ()
         self.noted: list[Span] = []
+        self.told: list[Delivery] = []
         self.gone = Purged()
         self.purging = False
         self.fault: EngineError | Exception | None = None
@@ -101,6 +114,46 @@ class FakeStore(Store):
 
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         raise AssertionError("HTTP changes nothing by itself")
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        return next((one for one in self.told if one.id == delivery_id), None)
+
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        found = [
+            one
+            for one in self.told
+            if which.run in (None, one.run)
+            and which.target in (None, one.target)
+            and which.state in (None, one.state)
+            and (before is None or one.id < before)
+        ]
+        return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        return []
+
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        return []
+
+    async def waiting_deliveries(self) -> dict[str, int]:
+        return {}
+
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        return False
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        return []
+
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return []
+
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return None
+
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        return []
 
     async def find_event(self, source: str, key: str) -> Accepted | None:
         return None
@@ -429,6 +482,10 @@ class FakeOperations:
         )  # fmt: skip
         return Rehearsed(event=event, outcome=outcome, data=event.data)
 
+    @property
+    def counting(self) -> FakeCounting:
+        return FakeCounting()
+
     def replayable(self, stored: StoredEvent, trigger: str | None) -> list[str]:
         return [one.trigger for one in stored.outcomes if one.trigger is not None and trigger in (None, one.trigger)]
 
@@ -472,6 +529,20 @@ class FakeOperations:
         )
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
         return Accepted(event=run.event, runs=(run.id,))
+
+    def add_delivery(self, run: Run, **fields: Any) -> Delivery:
+        """Store that somebody is told of a run."""
+        message = {
+            "type": "engine.run.failed",
+            "title": "import failed",
+            "text": "exit 1",
+            "mood": "failure",
+            "data": {},
+        }
+        given = {"id": new_id(), "target": "notify:ops", "event": "failed", "created_at": AT, "message": message}
+        made = Delivery(run=run.id, job=run.job, **{**given, **fields})
+        self.memory.told.append(made)
+        return made
 
     def add_run(
         self, *, state: RunState = RunState.RUNNING, events: int = 1, data: Any = None, reason: str = "exit 0"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from engine.attending import Attendant
 from engine.backlog import DEFAULT_HIGH, Backlog
 from engine.causing import Causes
 from engine.decide.attempts import AttemptEnd
@@ -25,6 +26,7 @@ from engine.decide.joins import windows_of
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
 from engine.dispatch import Dispatch, Execute
+from engine.dispatch.attendance import Keeping
 from engine.events import Accepted, Event
 from engine.following import Followers
 from engine.gates import Gates
@@ -178,7 +180,7 @@ class Script:
     async def succeed(self, run: Run, job: Job) -> Outcome:
         return Outcome.succeeded("done")
 
-    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], note: Callable[..., None]) -> Outcome:
+    async def execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         if run.id in self.going:
             raise AssertionError(f"run {run.id} runs twice at once")
         self.begun.append((run.id, run.attempt, self.clock.now()))
@@ -286,10 +288,12 @@ async def bench(
     boot: str = "boot-1",
     most_marks: int = 1000,
     gates: Sequence[Gate] = (),
+    keeping: Keeping | None = None,
+    adopted: Sequence[Run] = (),
     held: Callable[[str], bool] = lambda name: False,
     max_hops: int = MAX_HOPS,
 ) -> AsyncIterator[Bench]:
-    """Run a small engine on the store at `path`, which may hold what an earlier one left."""
+    """Run a small engine on the store at `path`, which may hold what an earlier one left; it adopts `adopted`."""
     clock = clock or VirtualClock()
     store, script = InlineStore(path, clock), Script(clock)
     if act is not None:
@@ -315,8 +319,10 @@ async def bench(
         concurrency=concurrency, ageing_s=ageing_s, on_change=made.changed.append,
         on_end=made.note_end, on_backfilled=lambda run, step: None,
         limited=lambda name, job: rules[name].limited(job) if name in rules else job, gates=made.gates,
-        reserve=reserve, pools=pools, backlog=made.backlog, shaper=made.shaper,
+        reserve=reserve, pools=pools, backlog=made.backlog, shaper=made.shaper, keeping=keeping,
     )  # fmt: skip
+    for run in adopted:
+        made.dispatch.adopt(run)
 
     async def announce(event: Event, *, memory: Memory | None = None) -> Accepted:
         return await made.intake.announce(event, memory=memory)

@@ -181,6 +181,10 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
     assert json.loads(ask(running, "run", run.id, "--json").output)["id"] == run.id
     running.operations.memory.kept[run.id] = replace(run, outputs={"file": "Größe.csv", "ok": True})
     assert 'outputs        {"file": "Größe.csv", "ok": true}' in ask(running, "run", run.id).output
+    used = replace(run.attempts[0], cpu_s=1.25, peak_bytes=300 * 2**20)
+    running.operations.memory.kept[run.id] = replace(run, attempts=(used,))
+    shown = ask(running, "run", run.id).output
+    assert "attempt        1 used 1.2s of processor time, at most 300MiB of memory" in shown
 
 
 def test_events_are_listed_with_what_became_of_them(running: Running) -> None:

@@ -19,8 +19,7 @@ import pytest
 
 from engine.plugin import Event, Outcome, SystemClock
 from engine.runs import RunState
-from plugins.runners import exec as exec_module
-from plugins.runners import spawning
+from plugins.runners import spawning, surroundings
 from plugins.runners.exec import Exec
 from tests.exec_runs import AT, Context, FastClock, cancelled, context, lives, pids_in, program, run, until
 
@@ -82,11 +81,11 @@ async def test_a_program_gets_only_what_is_declared_and_what_the_engine_says(
     monkeypatch.setenv("DATABASE_PASSWORD", "canary")
     monkeypatch.setenv("ENGINE_ADMIN_TOKEN", "canary")
     monkeypatch.setenv("LC_TIME", "C")
-    exec_module._inherited.cache_clear()
+    surroundings.inherited.cache_clear()
     made = context(tmp_path, {"x": "from data"}, scheduled_for=AT, attempt=3)
     settings = {"LEVEL": "info", "VALUE": "<{{ data.x }}>", "TZ": "Europe/Berlin"}
     await Exec(command=program("print(json.dumps(dict(os.environ)))"), env=settings).run(made)
-    exec_module._inherited.cache_clear()
+    surroundings.inherited.cache_clear()
     seen = json.loads(made.logged())
     assert "canary" not in made.logged()
     assert {name: seen.pop(name) for name in settings} == {**settings, "VALUE": "<from data>"}

@@ -13,6 +13,7 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
+from engine.attending import Attendant
 from engine.decide.rules import Rule
 from engine.events import Event
 from engine.execution import LARGEST_OUTPUTS_BYTES, LONGEST_REASON, RUN_MARK, Executor
@@ -55,7 +56,7 @@ async def execute(
     executor = Executor(rules=rules, clock=clock, base=path, run_logs=logs, shared=Shared(), secrets=secrets)
     given = events or (an_event(),)
     one = run or a_run(given[0], trigger="on-grain")
-    executing = asyncio.ensure_future(executor.execute(replace(one, job="bake"), worker, given, lambda pid: None))
+    executing = asyncio.ensure_future(executor.execute(replace(one, job="bake"), worker, given, Attendant()))
     await asyncio.sleep(0)
     while not executing.done():
         await clock.advance(1)
@@ -325,7 +326,7 @@ async def test_a_cancellation_that_was_asked_for_passes_through(tmp_path: Path) 
     ended: list[Outcome] = []
 
     async def run() -> None:
-        ended.append(await executor.execute(a_run(one), acting(act), (one,), lambda pid: None))
+        ended.append(await executor.execute(a_run(one), acting(act), (one,), Attendant()))
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)

@@ -24,18 +24,22 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
-    frozenset({"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
-               "replays", "spans"}),
+    frozenset(
+        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
+         "replays", "spans", "deliveries", "tallies"}
+    ),
     frozenset({"plugin", "expressions", "decide"}),
     frozenset(
-        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "shared",
-         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks", "causing"}
+        {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
+         "shared",
+         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
+         "logtext", "strays", "causing"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
-        {"intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes", "pauses", "pools",
-         "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web", "maintenance",
-         "quarantine", "heartbeats"}
+        {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
+         "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
+         "maintenance", "pools", "quarantine", "heartbeats"}
     ),
     frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
@@ -50,7 +54,9 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SHARED_BY_PLUGINS = frozenset({"outgoing", "watching", "querying"})
 """Rooms of `plugins` that hold no plugin: all kinds may use them, and they use no kind."""
 
-NAMES_A_PLUGIN_MODULE = re.compile(r"plugins\.(timers|sources|runners|conditions|outgoing|watching|querying)\b")
+NAMES_A_PLUGIN_MODULE = re.compile(
+    r"plugins\.(timers|sources|runners|conditions|channels|outgoing|watching|querying)\b"
+)
 
 
 def modules_of(package: str) -> dict[str, Path]:

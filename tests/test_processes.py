@@ -17,7 +17,16 @@ import pytest
 from engine import processes
 from engine.clock import SystemClock
 from engine.ids import new_id
-from engine.processes import end_leftovers, find_marked, kernel_start
+from engine.processes import (
+    VICTIM_SCORE,
+    age_s,
+    end_leftovers,
+    family_of,
+    find_marked,
+    kernel_start,
+    make_likely_victims,
+    peak_memory,
+)
 
 MARK = "TEST_RUN_ID"
 CLOCK = SystemClock()
@@ -251,3 +260,30 @@ near.wait()
     process = start(sys.executable, "-c", script, MARK, run, run=run, PYTHONPATH=str(Path(__file__).parents[1]))
     await until(lambda: process.poll() is not None)
     assert process.returncode == 0
+
+
+async def test_what_a_process_and_its_descendants_use_is_seen_while_they_live(start: Started, tmp_path: Path) -> None:
+    hog = f"b = b'x' * 200_000_000; open({str(tmp_path / 'pids')!r}, 'a').write('1\\n'); import time; time.sleep(1000)"
+    process = start("sh", "-c", f'"{sys.executable}" -c "{hog}"; true', run=new_id())
+    await written(tmp_path / "pids")
+    family = family_of(process.pid)
+    assert len(family) == 2
+    peak = peak_memory(family)
+    assert peak is not None
+    assert 200_000_000 < peak < 400_000_000
+    started = kernel_start(process.pid)
+    assert started is not None
+    assert 0 <= age_s(started) < 60
+    assert peak_memory([2**22 + 1]) is None
+    assert family_of(2**22 + 1) == [2**22 + 1]
+
+
+def test_a_program_is_taken_before_the_engine_where_memory_runs_out_unless_it_says_otherwise(
+    start: Started,
+) -> None:
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    plain, says = start("sleep", "1000", run=new_id()), start("sleep", "1000", run=new_id())
+    Path(f"/proc/{says.pid}/oom_score_adj").write_text(str(own + 7))
+    make_likely_victims([plain.pid, says.pid, 2**22 + 1])
+    scores = [int(Path(f"/proc/{one.pid}/oom_score_adj").read_text()) for one in (plain, says)]
+    assert scores == [min(own + VICTIM_SCORE, 1000), own + 7]

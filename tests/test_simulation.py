@@ -18,7 +18,7 @@ from engine.decide.windows import After as AfterWindow
 from engine.decide.windows import Cut, MaintenanceWindow, Once, Opening, Scope, Timed
 from engine.foresight import Downtime, Durations, Forecast, Length, Question, TooMany, World
 from engine.foresight.durations import Origin
-from engine.jobs import Job, Overlap
+from engine.jobs import Job, OnCrash, Overlap
 from engine.maintenance import Maintenance
 from engine.plugin import Outcome, RunEnd, Source, SourceContext, Timer
 from engine.runs import Run
@@ -306,6 +306,14 @@ def test_what_a_stop_cuts_off_is_queued_again_and_runs_when_the_engine_is_back()
         ("interrupted", stamp(3600), stamp(3750)), ("succeeded", stamp(4000), stamp(4600)),
     ]  # fmt: skip
     assert (view["total"]["runs"], view["total"]["interrupted"]) == (1, 1)
+
+
+def test_what_outlives_the_engine_is_cut_off_by_no_stop() -> None:
+    down = Downtime(start=at(3700), end=at(4500))
+    known = world([job(on_crash=OnCrash.ADOPT)], [timed(on=Every(seconds=3600.0))], shutdown_grace_s=50.0)
+    view, items = foresee(known, 7000.0, start=at(1), durations={"bake": 600.0}, downtimes=(down,))
+    assert rows(items, "state", "started_at", "finished_at") == [("succeeded", stamp(3600), stamp(4200))]
+    assert (view["total"]["runs"], view["total"]["interrupted"]) == (1, 0)
 
 
 # What it says

@@ -11,29 +11,59 @@ from pathlib import Path
 import pytest
 
 from engine.backfills import Backfill
+from engine.deliveries import DeliveryFilter
 from engine.events import EventOutcome
 from engine.runs import Lane
 from engine.spans import SpanKind
-from engine.store import backfills, hindsight, line, purging, reads, receipts, spans
+from engine.store import backfills, deliveries, hindsight, line, purging, reads, receipts, spans, tallies
 from engine.store.base import EventFilter, HeldPlace, QueuePlace, Receipts, RunFilter
 from engine.store.opening import prepare
 from engine.store.writes import MOST_ROWS, STATEMENTS, statement
+from engine.tallies import Width
 
 SMALL = {
     "runs_queue", "runs_manual_queue", "runs_backfill_queue", "backfills_open", "runs_due", "runs_live",
     "runs_in_the_way", "runs_held", "outcomes_joined",
     "spans_open", "runs_throttled", "runs_expiring", "marks_until",
+    "deliveries_due",
 }  # fmt: skip
 """Indexes of part of a table: what waits or runs, not what is kept. They may be walked from end to end."""
 
 WALKED = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
-TABLES = {"events", "outcomes", "runs", "cursors", "memory", "backfills", "spans", "marks", "m", "e", "o", "r"}
-QUERIES = reads.QUERIES | backfills.QUERIES | line.QUERIES | spans.QUERIES | hindsight.QUERIES | purging.QUERIES
+TABLES = {
+    "events",
+    "outcomes",
+    "runs",
+    "cursors",
+    "memory",
+    "backfills",
+    "spans",
+    "marks",
+    "deliveries",
+    "d",
+    "tallies",
+    "m",
+    "e",
+    "o",
+    "r",
+}
+QUERIES = (
+    reads.QUERIES
+    | backfills.QUERIES
+    | line.QUERIES
+    | spans.QUERIES
+    | hindsight.QUERIES
+    | deliveries.QUERIES
+    | tallies.QUERIES
+    | purging.QUERIES
+)
 
 NOT_HOT = {
     "events": "a list walks events from the newest on by their id, and stops at its limit",
     "runs": "a list walks runs from the newest on by their id, and stops at its limit",
     "backfills": "a list walks backfills from the newest on by their id, and stops at its limit",
+    "deliveries": "a list walks deliveries from the newest on by their id, and stops at its limit",
+    "ledger": "it adds up the whole store, by name",
     "latest_ends": "it reads all runs, once for a round of housekeeping that finds something old",
 }
 """Reads that walk more, and why they may; none is between an event and its run."""
@@ -112,6 +142,17 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "counts": reads.counts,
     "waiting": reads.waiting,
     "stats": lambda raw: reads.stats(raw, ["bake"]),
+    "delivery": lambda raw: deliveries.delivery(raw, "d1"),
+    "deliveries_of_run": lambda raw: deliveries.deliveries(raw, DeliveryFilter(run="r1"), 9, None),
+    "delivery_heads": deliveries.heads,
+    "due_deliveries": lambda raw: deliveries.due(raw, "callback:oven", AT, 20),
+    "waiting_deliveries": deliveries.waiting,
+    "has_deliveries_before": lambda raw: deliveries.has_before(raw, AT),
+    "tallies_of_trigger": lambda raw: tallies.of_trigger(raw, "bake", Width.DAY, AT, AT),
+    "tallies_of_job": lambda raw: tallies.of_job(raw, "oven", Width.DAY, AT, AT),
+    "tallies_at": lambda raw: tallies.at(raw, Width.HOUR, AT),
+    "first_tally_at": lambda raw: tallies.first_at(raw, Width.HOUR),
+    "ended_since": lambda raw: tallies.ended_since(raw, AT, 512),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
     "old_runs": lambda raw: purging.old_runs(raw, AT, 0, 500),
     "old_events": lambda raw: purging.old_events(raw, AT, AT, 0, 500),
@@ -211,15 +252,44 @@ def test_a_list_of_backfills_is_read_in_its_order_without_sorting(raw: sqlite3.C
     assert any("INDEX backfills_id" in step for step in steps)
 
 
+@pytest.mark.parametrize("before", [None, "d1"])
+def test_a_list_of_deliveries_is_read_in_its_order_without_sorting(raw: sqlite3.Connection, before: str | None) -> None:
+    for which in (DeliveryFilter(), DeliveryFilter(target="callback:oven"), DeliveryFilter(run="r1")):
+        (text,) = statements_of(raw, lambda on, which=which: deliveries.deliveries(on, which, 50, before))  # type: ignore[misc]
+        steps = plan_of(raw, text)
+        assert not any("TEMP B-TREE" in step for step in steps), NOT_HOT["deliveries"]
+        assert any("INDEX deliveries_id" in step or "INDEX deliveries_run" in step for step in steps)
+
+
 def test_every_query_of_the_store_is_looked_at() -> None:
     asked = set(READS) | set(NOT_HOT)
     offered = {
         name
-        for module in (reads, backfills, line, hindsight, spans, purging)
+        for module in (reads, backfills, line, hindsight, spans, deliveries, tallies, purging)
         for name, each in vars(module).items()
         if callable(each) and getattr(each, "__module__", "") == module.__name__ and not name.startswith("_")
     }
-    assert offered - asked <= {"oldest_due", "change_row", "purge_rows", "span_row", "snapshot"}
+    helping = {
+        "oldest_due",
+        "change_row",
+        "span_row",
+        "snapshot",
+        "delivery_row",
+        "purge_rows",
+        "tried_row",
+        "tally_row",
+    }
+    named = {
+        "heads",
+        "due",
+        "waiting",
+        "has_before",
+        "of_trigger",
+        "of_job",
+        "at",
+        "first_at",
+    }  # as they are called in `READS`
+    assert offered - asked <= helping | named
 
 
 def test_a_plan_that_walks_or_sorts_is_noticed() -> None:

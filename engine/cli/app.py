@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from engine.cli import pausing, queueing, rehearsing
+from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
@@ -20,7 +20,7 @@ from engine.cli.importing import import_commands
 from engine.cli.joins import say_joins
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
-from engine.cli.output import local, say, say_json, say_table, sentence, terminal_safe
+from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.refusals import refusals
@@ -305,13 +305,20 @@ def run(
             value = local(value)
         if isinstance(value, dict):
             value = json.dumps(value, ensure_ascii=False)
-        if value is not None and name not in ("trace", "attempts", "events"):
+        if value is not None and name not in ("trace", "attempts", "events", "deliveries"):
             say(f"{name:14} {value}")
     say(f"{'events':14} {' '.join(found['events'])}")
+    for attempt in found["attempts"]:
+        if used := said_of_usage(attempt):
+            say(f"{'attempt':14} {attempt['number']} used {used}")
     for step in found["trace"]:
         say(f"  {local(step['at'])}  {sentence(step['state'], step['reason'])} [{step['code']}]")
+    for line in telling.sentences(found.get("deliveries", ())):
+        say(f"  {line}")
 
 
+app.command()(telling.deliveries)
+app.command()(telling.stats)
 app.command()(queueing.queue)
 app.command()(queueing.flush)
 app.command()(queueing.cancel)

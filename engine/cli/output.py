@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from engine.logs import printable
+from engine.units import format_size, format_span
 
 GAP = 2
 """Between the columns of a table that is drawn."""
@@ -106,3 +107,11 @@ def local(at: str | None) -> str | None:
 def terminal_safe(text: str) -> str:
     """Return text for a terminal: all control characters but line breaks and tabs are escaped."""
     return "".join(c if c in "\n\t" or c.isprintable() else printable(c) for c in text)
+
+
+def said_of_usage(attempt: Mapping[str, Any]) -> str:
+    """Say what the processes of an attempt used, as far as that is known."""
+    cpu_s, peak_bytes = attempt["cpu_s"], attempt["peak_bytes"]
+    said = [] if cpu_s is None else [f"{format_span(cpu_s)} of processor time"]
+    said += [] if peak_bytes is None else [f"at most {format_size(peak_bytes)} of memory"]
+    return ", ".join(said)

@@ -34,12 +34,14 @@ from engine.config.model import (
 )
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
+from engine.config.telling import CallbackTable, NotifyTable, notify_of
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.schedule import OF_INPUT, Schedule
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.errors import PluginError
-from engine.jobs import Job, Overlap
+from engine.jobs import Callback, Job, OnCrash, Overlap
 from engine.networks import Networks
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import (
@@ -98,6 +100,9 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
+        receivers = self._receivers()
+        for name, job in self._reader.sound.get(("jobs",), {}).items():
+            self._callback(name, job.callback)
         self._check_loops(triggers)
         self.check_pools()
         self._check_retries(triggers)
@@ -118,6 +123,7 @@ class Builder:
             calendars=self._calendars,
             conditions=conditions,
             maintenance=maintenance,
+            receivers=receivers,
             pools=dict(self.pools),
         )
 
@@ -177,6 +183,12 @@ class Builder:
         return {name: self._job(name, table, defaults) for name, table in tables.items()}
 
     def _job(self, name: str, table: JobTable, defaults: DefaultsTable) -> Job:
+        if table.on_crash is OnCrash.ADOPT and not table.run.keeps:
+            self._at(
+                ("jobs", name, "on_crash"),
+                f'found "adopt", but attempts of the runner {table.run.name} end with the engine',
+                'write "retry" or "fail"',
+            )
         return Job(
             name=name,
             runner=table.run,
@@ -187,11 +199,41 @@ class Builder:
             overlap=table.overlap or Overlap.QUEUE,
             pools=weights_of(table.pools),
             on_crash=table.on_crash,
+            notify=notify_of(table.notify),
+            callback=self._callback(name, table.callback),
+            log_bytes=(table.log or defaults.log).max,
             description=table.description,
             tags=table.tags,
             enabled=table.enabled,
             defined_in=self._defined_in(("jobs", name)),
         )
+
+    def _callback(self, name: str, table: CallbackTable | None) -> Callback | None:
+        """Return who is called back of a job's runs; None where nobody is, or after telling why that can't be."""
+        if table is None:
+            return None
+        path: KeyPath = ("jobs", name, "callback")
+        try:
+            return table.callback(self._reader.registry)
+        except BadSetting as error:
+            self._reader.refuse(error, CallbackTable, self._root.nearest(path), path)
+        except PluginError as error:
+            self._at(path, str(error))
+        return None
+
+    def _receivers(self) -> dict[str, Receiver]:
+        """Return who is told of runs, but for those that are wrong."""
+        tables: Mapping[str, NotifyTable] = self._reader.sound.get(("notify",), {})
+        found: dict[str, Receiver] = {}
+        for name, table in tables.items():
+            path: KeyPath = ("notify", name)
+            try:
+                found[name] = table.receiver(name, self._reader.registry, self._defined_in(path))
+            except BadSetting as error:
+                self._reader.refuse(error, NotifyTable, self._root.nearest(path), path)
+            except PluginError as error:
+                self._at(path, str(error))
+        return found
 
     def check_pools(self) -> None:
         """Tell of pools that jobs name and that are not there, or hold too little."""

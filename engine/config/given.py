@@ -212,6 +212,7 @@ class Given:
         reader.named["source_name"] = self._config.sources.keys()
         reader.named["calendar"] = self._config.calendars.keys()
         reader.named["condition"] = self._config.conditions.keys()
+        reader.named["notify"] = self._config.receivers.keys()
         reader.sound[("sources",)] = dict(self._config.sources)
         shape = next(field.shape for field in fields_of(Root) if field.key == table)
         tables = reader.read(shape, root.value[table], (table,))

@@ -23,12 +23,15 @@ from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.scalars import near
+from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
+from engine.deliveries import Receiver
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
+from engine.logcap import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from engine.networks import Networks
 from engine.plugin.settings import (
     BadSetting,
@@ -229,6 +232,19 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
         )
 
 
+class LogTable(Struct, frozen=True, kw_only=True):
+    """What is kept of what runs print."""
+
+    max: Annotated[
+        Size,
+        Meta(
+            ge=LEAST_LOG_BYTES,
+            description="Of a log that is larger the beginning and the end are kept, half each; a line tells how much "
+            "is left out.",
+        ),
+    ] = DEFAULT_LOG_BYTES
+
+
 class DefaultsTable(Struct, frozen=True, kw_only=True):
     """What holds for every job that does not say otherwise."""
 
@@ -236,6 +252,7 @@ class DefaultsTable(Struct, frozen=True, kw_only=True):
     retry: Annotated[
         RetryTable, Meta(description="When failed attempts are tried again; jobs may change single keys.")
     ] = RetryTable()
+    log: Annotated[LogTable, Meta(description="What is kept of what runs print.")] = LogTable()
 
 
 class StoreTable(Struct, frozen=True, kw_only=True):
@@ -311,6 +328,14 @@ class JobTable(Struct, frozen=True, kw_only=True):
     on_crash: Annotated[OnCrash, Meta(description="What becomes of a run that was running when the engine died.")] = (
         OnCrash.RETRY
     )
+    notify: Annotated[
+        tuple[NotifyName, ...] | JobNotifyTable | None,
+        Meta(description="Who is told when a run fails, and when one succeeds again; or a table that says more."),
+    ] = None
+    callback: Annotated[CallbackTable | None, Meta(description="A URL that is told of the ends of its runs.")] = None
+    log: Annotated[
+        LogTable | None, Meta(description="What is kept of what a run prints. Default: `[defaults] log`.")
+    ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
     tags: Annotated[tuple[str, ...], Meta(description="Words to find and group it by.")] = ()
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
@@ -703,6 +728,9 @@ class Root(Struct, frozen=True, kw_only=True):
     presets: Annotated[dict[Slug, PresetTable], Meta(description="Templates of triggers, by name.")] = field(
         default_factory=dict
     )
+    notify: Annotated[dict[Slug, NotifyTable], Meta(description="Who is told of runs, by name.")] = field(
+        default_factory=dict
+    )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
     triggers: Annotated[dict[Slug, TriggerTable], Meta(description="The triggers by name.")] = field(
         default_factory=dict
@@ -770,6 +798,7 @@ class Config(Struct, frozen=True, kw_only=True):
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
     conditions: dict[str, Named] = {}
+    receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}
 
     def __repr__(self) -> str:

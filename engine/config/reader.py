@@ -220,8 +220,8 @@ class Reader:
         if text in names:
             return
         table = NAME_KINDS[shape.kind]
-        noun = table.removesuffix("s")
-        hint = near(text, names) if names else f"there are no {table}: a {noun} is a table [{table}.NAME]"
+        noun = "receiver" if table == "notify" else table.removesuffix("s")
+        hint = near(text, names) if names else f"there are no {noun}s: a {noun} is a table [{table}.NAME]"
         raise Mismatch(f"but there is no such {noun}", hint)
 
     def _read_list(self, shape: Shape, node: Node, path: KeyPath) -> Any:

@@ -24,7 +24,7 @@ from engine.plugin.timers import TIMER_FIELDS, Timer
 
 NAME_KINDS: Mapping[str, str] = {
     "job": "jobs", "trigger": "triggers", "source_name": "sources", "calendar": "calendars",
-    "preset": "presets", "condition": "conditions",
+    "preset": "presets", "condition": "conditions", "notify": "notify",
 }  # fmt: skip
 """Kinds of texts that name something: with the table that must hold it."""
 

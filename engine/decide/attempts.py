@@ -42,7 +42,7 @@ def after_end(run: Run, outcome: Outcome, retry: RetryPolicy, started_at: dateti
     step = Step(at=now, state=state, code=code, reason=reason)
     attempt = _record(run, started_at, step, state, exit_code=outcome.exit_code)
     pause_s = None
-    if state in (RunState.FAILED, RunState.TIMED_OUT):
+    if state in (RunState.FAILED, RunState.TIMED_OUT) and not outcome.final:
         pause_s = delay_s(retry, run.attempt, run.id, outcome.retry_after_s or 0.0)
     if pause_s is None:
         return AttemptEnd(step=step, attempt=attempt, attempt_count=run.attempt, outputs=outputs)
@@ -105,7 +105,9 @@ def after_crash(run: Run, on_crash: OnCrash, now: datetime, ended: int, ageing_s
     if run.code == CANCELLING:
         asked = run.reason.removeprefix(f"{CANCELLING}: ")
         return after_cancel(run, f"cancelled: {asked}; the engine died meanwhile{found}", started_at, now)
-    if on_crash is OnCrash.RETRY and crashes < MOST_CRASHES:
+    if on_crash is OnCrash.ADOPT:
+        found += "; nothing was left of it that could be adopted"
+    if on_crash is not OnCrash.FAIL and crashes < MOST_CRASHES:
         step = Step(
             at=now, state=RunState.QUEUED, code="engine_died",
             reason=f"queued again: the engine died while it ran{found}; the attempt does not count",

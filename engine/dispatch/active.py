@@ -27,6 +27,13 @@ class Active(Struct):
     process: int | None = None
     cancelled_s: float = 0.0
     """When it was, by the monotonic clock."""
+    keeps: bool = False
+    """Whether its attempt is to go on when the engine stops or dies."""
+    adopted: bool = False
+    """Whether another engine process began its attempt."""
+    ended_at: datetime | None = None
+    cpu_s: float | None = None
+    peak_bytes: int | None = None
 
 
 class Shaping(Protocol):

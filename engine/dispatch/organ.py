@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
+from engine.attending import Attendant
 from engine.backlog import Backlog
 from engine.clock import Clock, sleep_or_wake
 from engine.decide.attempts import (
@@ -29,6 +30,7 @@ from engine.decide.limits import Shortage, Slots
 from engine.decide.overlap import Decision
 from engine.decide.shaping import Windows
 from engine.dispatch.active import Active, Shaping
+from engine.dispatch.attendance import LEFT, Attendance, Keeping, left_s, processes_to_end, with_usage
 from engine.dispatch.deadlines import Deadlines
 from engine.dispatch.hands import Places, RunHands
 from engine.dispatch.line import RETRY_READ_S, Line
@@ -38,7 +40,7 @@ from engine.dispatch.timing import Timing, Ways
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
 from engine.gates import Gates, Hands
-from engine.jobs import Job, RetryPolicy
+from engine.jobs import Job, OnCrash, RetryPolicy
 from engine.journal import Journal
 from engine.overlaps import Overlaps
 from engine.plugin import Outcome
@@ -53,7 +55,7 @@ log = logging.getLogger("engine.dispatch")
 Finished = Callable[[Run, Finish | End], Awaitable[Any]]
 """Hands in, before it returns, how an attempt or run ended; what it returns is done when that is durable."""
 
-Execute = Callable[[Run, Job, tuple[Event, ...], Callable[[int], None]], Awaitable[Outcome]]
+Execute = Callable[[Run, Job, tuple[Event, ...], Attendant], Awaitable[Outcome]]
 
 
 class Dispatch:
@@ -70,7 +72,7 @@ class Dispatch:
         on_end: Callable[[Run, AttemptEnd], None], limited: Callable[[str, Job], Job],
         on_backfilled: Callable[[Run, Step], None], gates: Gates, shaper: Shaping,
         reserve: Mapping[Lane, int] | None = None, pools: Mapping[str, int] | None = None,
-        backlog: Backlog | None = None,
+        backlog: Backlog | None = None, keeping: Keeping | None = None,
     ) -> None:  # fmt: skip
         self.boot = boot
         self._clock = clock
@@ -79,6 +81,8 @@ class Dispatch:
         self._windows = windows
         self._jobs = dict(jobs)
         self._execute = execute
+        self._keeping = keeping
+        self._adopted: list[Run] = []
         self._finish = finish
         self._ageing_s = ageing_s
         self._on_change = on_change
@@ -169,8 +173,22 @@ class Dispatch:
         return None if active is None else active.run.job
 
     def processes(self) -> list[int]:
-        """Return the ids of the processes of all running runs."""
-        return [active.process for active in self._active.values() if active.process is not None]
+        """Return the ids of the processes of all running runs, but for those that outlive the engine."""
+        return processes_to_end(self._active.values())
+
+    def has(self, run_id: str) -> bool:
+        """Tell whether a run has a slot, or is on its way to one or from it."""
+        return self._is_active(run_id)
+
+    def adopt(self, run: Run) -> None:
+        """Take in a run whose attempt another engine process began, before `run`: it has its slot from now on."""
+        self._line.count(run)
+        self._adopted.append(run)
+
+    def is_interrupted(self, run_id: str) -> bool:
+        """Tell whether the attempt of a run is cancelled as the engine stops."""
+        active = self._active.get(run_id)
+        return active is not None and active.why == "interrupted"
 
     # Jobs that come while it runs
 
@@ -284,8 +302,12 @@ class Dispatch:
                     group.start_soon(self._timing.follow, name="dispatch: timeline")
                     group.start_soon(self._deadlines.follow, name="dispatch: deadlines")
                     group.start_soon(self._process_notes.follow, name="dispatch: processes")
+                    group.start_soon(self._process_notes.sample, name="dispatch: memory")
                     group.start_soon(self._line.follow_backfills, name="dispatch: backfills")
                     group.start_soon(self._gates.run, name="dispatch: gates")
+                    for run in self._adopted:
+                        self._begin(run, None, started=True, adopted=True)
+                    self._adopted.clear()
                     self._overlaps.go_on()
                     task_status.started()
                     self.pump()
@@ -296,9 +318,12 @@ class Dispatch:
     async def drain(self, grace_s: float) -> None:
         """Start nothing more; let what runs end within `grace_s`, then interrupt it and wait for its end.
 
-        An interrupted run is queued again, and its attempt does not count.
+        An interrupted run is queued again, and its attempt does not count. What outlives the engine is let go at once.
         """
         self._starting = False
+        for active in list(self._active.values()):
+            if active.keeps and (active.adopted or active.process is not None):
+                self._cancel(active, LEFT)
         ends_s = self._clock.monotonic() + grace_s
         while self._slots.taken and (left_s := ends_s - self._clock.monotonic()) > 0:
             self._idle.clear()
@@ -418,12 +443,15 @@ class Dispatch:
             events = (waiting.event,)
         self._begin(run, events, started=False, step=step)
 
-    def _begin(self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None) -> None:
+    def _begin(
+        self, run: Run, events: tuple[Event, ...] | None, *, started: bool, step: Step | None = None,
+        adopted: bool = False,
+    ) -> None:  # fmt: skip
         if self._runs is None:
             # All has ended; what is stored as running is settled at the next start.
             self._give_slot(run)
             return
-        active = Active(run)
+        active = Active(run, adopted=adopted, keeps=adopted)
         if not self._starting:
             # It was stored as running while we began to stop.
             active.why = "interrupted"
@@ -456,7 +484,10 @@ class Dispatch:
                         raise
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
-            end = self._decide_end(active, outcome, started_at)
+            if outcome is None and active.why == LEFT:
+                log.info("A run of %s goes on without the engine", run.job, extra={"action": "left", "run": run.id})
+                return
+            end = with_usage(self._decide_end(active, outcome, started_at), active)
             if end.step.state in ENDED:
                 self._overlaps.remove(run)  # what follows from its end does not meet it any more
             else:
@@ -468,6 +499,8 @@ class Dispatch:
             gave_back = True
             self.pump()
             await recorded
+            if active.keeps and self._keeping is not None:
+                self._keeping.forget(run.id)
             self._on_end(run, end)
             if run.origin is Origin.BACKFILL:
                 self._on_backfilled(run, end.step)
@@ -493,14 +526,17 @@ class Dispatch:
         run = active.run
         started_at = self._clock.now()
         if active.why is not None:
+            await self._end_adopted(active)
             return None, started_at
         job = self._job_of(run)
         if job is None:
             return Outcome.failed("job_missing", f"failed: there is no job {run.job} any more"), started_at
-
-        def note(pid: int) -> None:
-            self._process_notes.take(active, pid)
-
+        execute, time_s = self._execute, job.timeout_s
+        if job.on_crash is OnCrash.ADOPT and self._keeping is not None:
+            active.keeps = True
+            if active.adopted:
+                execute, time_s = self._keeping.take_up, left_s(run, job.timeout_s, started_at)
+                started_at = run.started_at or started_at
         outcome: Outcome | None = None
         with self._new_scope() as scope:
             active.scope = scope
@@ -510,12 +546,19 @@ class Dispatch:
                 if events[-1].id != run.event:
                     # More joined while it was pending.
                     active.run = replace(run, event=events[-1].id)
-                self._deadlines.add(run, job.timeout_s)
-                outcome = await self._execute(run, job, events, note)
+                self._deadlines.add(run, time_s)
+                outcome = await execute(run, job, events, Attendance(active, self._process_notes))
             else:
                 outcome = Outcome.failed("event_missing", "failed: its events are gone from the store")
         active.scope = None
+        if scope.cancelled_caught:
+            await self._end_adopted(active)
         return (None if scope.cancelled_caught else outcome), started_at
+
+    async def _end_adopted(self, active: Active) -> None:
+        """End an adopted attempt that was cut off, maybe before it was taken up."""
+        if active.adopted and active.why != LEFT and self._keeping is not None:
+            await self._keeping.end(active.run)
 
     def _job_of(self, run: Run) -> Job | None:
         """Return the job of a run under the limits that hold for its trigger; None where it is not there any more."""

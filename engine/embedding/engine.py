@@ -20,6 +20,7 @@ from engine.clock import Clock, SystemClock
 from engine.config import Place
 from engine.config.scalars import near
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.deliveries import Delivery, DeliveryFilter
 from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
 from engine.embedding.places import caller
@@ -36,7 +37,9 @@ from engine.queueing import Queueing
 from engine.runs import Run, RunState
 from engine.runtime import Runtime, leave_stuck_sources, until_signalled
 from engine.store.base import RunFilter
+from engine.tallies import Statistics
 from engine.triggers import GATES, Judge, Pause, PauseScope
+from engine.units import parse_duration
 
 F = TypeVar("F", bound=JobFunction)
 
@@ -65,9 +68,10 @@ class Engine:
     - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
+    - `notify`: as in `[notify.NAME]`, by name; jobs name them in `notify=[…]`.
     - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
     - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
-    - `plugins`: classes of sources, timers, runners and conditions, and folders of plugin modules.
+    - `plugins`: classes of sources, timers, runners, conditions and channels, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
 
     Raises ConfigError with all that is wrong. It belongs to one event loop while it runs: from threads, use
@@ -84,6 +88,7 @@ class Engine:
         shutdown_grace: Span | None = None,
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
+        notify: Mapping[str, Mapping[str, Any]] | None = None,
         pools: Mapping[str, int] | None = None,
         store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
@@ -100,6 +105,8 @@ class Engine:
             settings["defaults"] = dict(defaults)
         if conditions is not None:
             settings["conditions"] = dict(conditions)
+        if notify is not None:
+            settings["notify"] = dict(notify)
         if pools is not None:
             settings["pools"] = dict(pools)
         if store is not None:
@@ -126,6 +133,8 @@ class Engine:
         pools: Sequence[str] | Mapping[str, int] | None = None,
         overlap: Literal["queue", "skip", "replace"] | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
+        notify: Sequence[str] | Mapping[str, Any] | None = None,
+        callback: Mapping[str, Any] | None = None,
         description: str | None = None,
         tags: Sequence[str] | None = None,
         enabled: bool | None = None,
@@ -436,6 +445,23 @@ class Engine:
         """
         return self._operations().queue
 
+    async def stats(self, *, trigger: str | None = None, job: str | None = None, over: Span = "1d") -> Statistics:
+        """Return how the runs of a trigger, or of a job, ended in the time up to now, and how long they took.
+
+        The time begins with an hour, or with a day (UTC) where it is longer than a week. Raises StoreUnavailable.
+        """
+        return await self._operations().counting.statistics(trigger=trigger, job=job, over=_span(over))
+
+    async def deliveries(
+        self, *, run: str | None = None, target: str | None = None, limit: int = 50
+    ) -> tuple[Delivery, ...]:
+        """Return who was told of the ends of runs, and how that went, the newest first; raises StoreUnavailable.
+
+        `target` is `callback:JOB` or `notify:NAME`.
+        """
+        which = DeliveryFilter(run=run, target=target)
+        return tuple(await self._operations().store.deliveries(which, limit=limit))
+
     @property
     def pools(self) -> Pools:
         """The limits that jobs share, and the engine's own; raises Conflict outside of the block.
@@ -600,6 +626,10 @@ class Engine:
         if operations is None:
             raise Conflict(_OUTSIDE)
         return operations
+
+
+def _span(over: Span) -> timedelta:
+    return over if isinstance(over, timedelta) else timedelta(seconds=parse_duration(over))
 
 
 def _state_of(life: Life) -> str:

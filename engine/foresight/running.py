@@ -16,7 +16,7 @@ from engine.foresight.agenda import Agenda, Phase
 from engine.foresight.line import Going, Lane, Line
 from engine.foresight.tally import Tally
 from engine.foresight.upkeep import Upkeep
-from engine.jobs import Job, Overlap
+from engine.jobs import Job, OnCrash, Overlap
 from engine.runs import RunState
 
 Ended = Callable[[Going, RunState, int], None]
@@ -203,8 +203,13 @@ class Running:
                 self._start(run, at_us)
 
     def cut_off(self, at_us: int) -> None:
-        """Queue again what did not end in time: the attempt does not count, and its place is that of its beginning."""
+        """Queue again what did not end in time: the attempt does not count, and its place is that of its beginning.
+
+        What outlives the engine goes on.
+        """
         for run in list(self._active.values()):
+            if run.course.job.on_crash is OnCrash.ADOPT:
+                continue
             self._tally.ended(run, at_us, "interrupted")
             self._leave(run)
             run.rank = rank(

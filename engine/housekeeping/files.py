@@ -14,7 +14,7 @@ from msgspec import Struct
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _FILE = re.compile(r"(?P<run>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.")
 _BLOCK_BYTES = 512
-SUFFIXES = ("log", "out")
+SUFFIXES = ("log", "out", "kept")
 
 
 class Found(Struct, frozen=True, kw_only=True):

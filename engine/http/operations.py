@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,7 @@ from engine.plugin import Explanation, Handler, Settled
 from engine.replays import Rehearsed
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
+from engine.tallies import Statistics
 from engine.triggers import Pause, PauseScope
 from engine.waiting import Flushed, FlushRequest, QueuePage
 
@@ -182,6 +183,14 @@ class MaintenanceOperations(Protocol):
         ...
 
 
+class StatisticsOperations(Protocol):
+    """What may be asked of the statistics."""
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        """Return how the runs of a trigger, or of a job, ended in the time up to now; raise StoreUnavailable."""
+        ...
+
+
 class BackupOperations(Protocol):
     """What may be asked of copies of the store."""
 
@@ -241,6 +250,9 @@ class Operations(Protocol):
 
     @property
     def queue(self) -> QueueOperations: ...
+
+    @property
+    def counting(self) -> StatisticsOperations: ...
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...

@@ -10,6 +10,7 @@ from engine.http import (
     adaptive_routes,
     backfill_routes,
     condition_routes,
+    delivery_routes,
     engine_routes,
     event_routes,
     foresight_routes,
@@ -25,6 +26,7 @@ from engine.http import (
     rehearsal_routes,
     run_routes,
     source_routes,
+    stats_routes,
     trigger_routes,
     why_routes,
 )
@@ -67,6 +69,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
     _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
+    _route("GET", f"{API}/triggers/{{name}}/stats", stats_routes.get_trigger_stats, _VIEWER, "How its runs ended"),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/test", rehearsal_routes.try_event, _OPERATOR, "Try an event on it"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
@@ -85,6 +88,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("GET", f"{API}/jobs/{{name}}/stats", stats_routes.get_job_stats, _VIEWER, "How its runs ended"),
     _route("POST", f"{API}/backfills", backfill_routes.post_backfill, _OPERATOR, "Run due instants that have passed"),
     _route("GET", f"{API}/backfills", backfill_routes.list_backfills, _VIEWER, "Backfills, the newest first"),
     _route("GET", f"{API}/backfills/{{id}}", backfill_routes.get_backfill, _VIEWER, "One backfill, and its progress"),
@@ -137,6 +141,8 @@ ROUTES: tuple[Route, ...] = (
     _route(
         "POST", f"{API}/runs/{{id}}/retry", queue_routes.retry_run, _OPERATOR, "Run it once more, when it has ended"
     ),
+    _route("GET", f"{API}/deliveries", delivery_routes.list_deliveries, _VIEWER, "Who was told of ends of runs"),
+    _route("GET", f"{API}/deliveries/{{id}}", delivery_routes.get_delivery, _VIEWER, "One of them, and what it tells"),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 

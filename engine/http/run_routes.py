@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from engine.http.calls import Call
+from engine.http.delivery_routes import deliveries_of
 from engine.http.fields import Fields, query
 from engine.http.gone import not_there
 from engine.http.views import list_view, run_summary, run_view
 from engine.members import near
 from engine.plugin import Response
-from engine.runs import Run, RunState
+from engine.runs import ENDED, Run, RunState
 from engine.store.base import RunFilter
 
 _STATES = frozenset(state.value for state in RunState)
@@ -40,6 +41,8 @@ async def get_run(call: Call) -> Response:
     if run is None:
         raise await not_there(call, "run", run_id)
     body = {**run_view(run, await event_ids(call, run)), "waits_for": call.operations.pools.waits_for(run)}
+    if run.state in ENDED:
+        body["deliveries"] = await deliveries_of(call, run_id)
     if run.state is RunState.HELD and run.trigger in call.operations.trigger_names():
         # Its trace tells what held it when it came here; this is how that is now.
         body["conditions"] = call.operations.trigger_view(run.trigger)["conditions"]

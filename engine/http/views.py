@@ -21,7 +21,7 @@ from engine.replays import replay_of
 from engine.runs import Attempt, Run, RunState, Step
 from engine.store.base import Ledger, StoredEvent, TriggerStats
 from engine.triggers import Pause, Trigger
-from engine.units import format_duration
+from engine.units import format_duration, format_size
 
 MASK = "***"
 _PASSWORD = re.compile(r"(://[^\s/?#@:]*:)[^\s/?#]+@")
@@ -127,6 +127,8 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
         "reason": attempt.reason,
         "exit_code": attempt.exit_code,
         "counted": attempt.counted,
+        "cpu_s": attempt.cpu_s,
+        "peak_bytes": attempt.peak_bytes,
     }
 
 
@@ -181,6 +183,9 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
         "pools": dict(job.pools),
         "overlap": job.overlap.value,
         "on_crash": job.on_crash.value,
+        "notify": job.notify and {"to": list(job.notify.to), "on": sorted(job.notify.on)},
+        "callback": job.callback and {**shown(job.callback.channel, secrets), "on": sorted(job.callback.on)},
+        "log": {"max": format_size(job.log_bytes)},
         "description": job.description,
         "tags": list(job.tags),
         "enabled": job.enabled,

@@ -26,6 +26,7 @@ from engine.errors import Conflict, InvalidEvent, NotFound, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Cause, Event, EventOutcome, Outcome
 from engine.following import JOB_SOURCE, Followers, end_event, end_sentence
 from engine.ids import new_id
+from engine.intake.after import After
 from engine.intake.again import Again
 from engine.intake.draft import Admitted, Draft
 from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
@@ -36,7 +37,7 @@ from engine.journal import Journal
 from engine.payload import encode_json, read_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
-from engine.runs import WAITING, Origin, Run, RunState
+from engine.runs import ENDED, WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
 from engine.triggers import SHAPING
 from engine.units import format_size
@@ -55,8 +56,8 @@ class Intake:
 
     `rules` are the triggers by name, for all to see: `add` and `remove` change them. `hearing` are the ids and
     settings of the sources that listen to events from the API; `followers` tells which triggers are on the ends of
-    runs; `pauses` what is paused; `own_sources` are the names that begin the ids of the engine's own
-    sources, which no sender may use.
+    runs, `after` what else goes with an end; `pauses` what is paused; `own_sources` are the names that begin the ids
+    of the engine's own sources, which no sender may use.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Intake:
         own_sources: frozenset[str] = frozenset(),
         guarding: Guarding | None = None,
         causes: Causes | None = None,
+        after: After | None = None,
     ) -> None:
         self._clock = clock
         self._journal = journal
@@ -97,6 +99,7 @@ class Intake:
         self._followers = followers
         self._own_sources = own_sources
         self._causes = causes
+        self._after = after
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
         for rule in sorted(rules.values(), key=_name_of):
@@ -181,10 +184,10 @@ class Intake:
             # They are written or refused all the same: their runs must not be left alone.
             with anyio.CancelScope(shield=True):
                 await asyncio.wait(waiting)
-            for draft, stored in begun:
-                self._end_due(draft, stored)
+            for firing, (draft, stored) in zip(firings, begun, strict=True):
+                self._end_due(firing, draft, stored)
             raise
-        errors = [self._end_due(draft, stored) for draft, stored in begun]
+        errors = [self._end_due(firing, *one) for firing, one in zip(firings, begun, strict=True)]
         for place, (firing, error) in enumerate(zip(firings, errors, strict=True)):
             if isinstance(error, Conflict):
                 errors[place] = await self._commit_due(firing, begun[place][0])
@@ -206,9 +209,13 @@ class Intake:
                 self._drafting.undo([draft])
             return None, error
 
-    def _end_due(self, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception) -> Exception | None:
+    def _end_due(
+        self, firing: Firing, draft: Draft | None, stored: asyncio.Future[list[Accepted]] | Exception
+    ) -> Exception | None:
         """Hand on what is durable, or take back what was reserved for it and return why it is not."""
         error = stored if isinstance(stored, Exception) else cast("Exception | None", stored.exception())
+        if error is None:
+            self._note_missed(firing.missed)
         if draft is not None and not isinstance(stored, Exception):
             if error is None:
                 self._hand_on(draft, stored.result()[0])
@@ -326,23 +333,31 @@ class Intake:
         It is handed in when this returns, and not refused: it waits for a store that is away. What is awaited raises
         Conflict where the run can't end so, and StoreError where the store has failed or the engine has stopped.
         """
+        after = None
+        if self._after is not None and end.step.state in ENDED:
+            after = self._after.of(run, end)
         rules = self._followers.of(run, end.step.state)
-        if not rules:
-            return self._submit_end(run, end, end)
-        return self._follow_up(run, end, rules, *self._hand_in(run, end, rules))
+        if rules:
+            return self._follow_up(run, end, rules, after, *self._hand_in(run, end, rules, after))
+        return self._submit_end(run, end, after)
 
     def _hand_in(
-        self, run: Run, end: Finish | End, rules: Sequence[Rule], *, apart: set[str] | None = None
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], after: Accept | None, *, apart: set[str] | None = None
     ) -> tuple[Draft, asyncio.Future[Any]]:
         draft = self._draft_end(run, end)
         draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
         self._drafting.decide(draft, rules, Origin.EVENT, end_sentence(run, end), frozenset())
-        return draft, self._submit_end(run, end, replace(end, then=Accept(entries=(draft.entry(),))))
+        return draft, self._submit_end(run, end, after, draft.entry())
 
-    def _submit_end(self, run: Run, end: Finish | End, change: Finish | End) -> asyncio.Future[Any]:
-        stored = self._journal.submit(change)
+    def _submit_end(
+        self, run: Run, end: Finish | End, after: Accept | None, entry: Entry | None = None
+    ) -> asyncio.Future[Any]:
+        then = after if entry is None else replace(after or Accept(entries=()), entries=(entry,))
+        stored = self._journal.submit(end if then is None else replace(end, then=then))
+        if after is not None and self._after is not None:
+            stored.add_done_callback(self._after.settled)
         if isinstance(end, End):
             stored.add_done_callback(self._backlog.removing(run.trigger))
         elif end.step.state in WAITING:
@@ -358,8 +373,9 @@ class Intake:
             return Draft(*self._admit(event, source, caused_by(run), any_size=True))
 
     async def _follow_up(
-        self, run: Run, end: Finish | End, rules: Sequence[Rule], draft: Draft, stored: asyncio.Future[Any]
-    ) -> None:
+        self, run: Run, end: Finish | End, rules: Sequence[Rule], after: Accept | None, draft: Draft,
+        stored: asyncio.Future[Any],
+    ) -> None:  # fmt: skip
         doubted: set[str] = set()
         while True:
             try:
@@ -371,7 +387,7 @@ class Intake:
                 with suppress(StoreUnavailable):  # it is decided anew once the store is back
                     await self._drafting.learn(draft)
                 doubted.update(draft.in_the_way)
-                draft, stored = self._hand_in(run, end, rules, apart=set(doubted) if doubted else None)
+                draft, stored = self._hand_in(run, end, rules, after, apart=set(doubted) if doubted else None)
             except BaseException:
                 self._drafting.undo([draft])
                 raise
@@ -472,6 +488,7 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
+            self._note_missed(missed)
             if self._hand_on_all(drafts, answers):
                 # What starts at once goes first: whoever emitted has the answer a turn of the event loop later.
                 await asyncio.sleep(0)
@@ -515,7 +532,14 @@ class Intake:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif run.state is RunState.PENDING:
                 self._starter.wait(run)
+            elif self._after is not None:
+                self._after.note(run)
         return launched
+
+    def _note_missed(self, missed: Sequence[Run]) -> None:
+        if missed and self._after is not None:
+            for run in missed:
+                self._after.note(run)
 
 
 def _name_of(rule: Rule) -> str:

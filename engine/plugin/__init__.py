@@ -6,7 +6,8 @@ checks them against the class, and calls the one method that its kind asks for:
 - `Source.run(context)` emits events for as long as it runs;
 - `Timer.next(after)` and `Timer.previous(before)` tell due instants, purely;
 - `Runner.run(context)` executes one attempt of a run and returns its `Outcome`;
-- `Condition.check(context)` says whether runs may pass, in a `Verdict`.
+- `Condition.check(context)` says whether runs may pass, in a `Verdict`;
+- `Channel.deliver(context, message)` tells somebody of the end of a run, and returns a `Receipt`.
 
 `FunctionContext` is for another reader: authors of functions that jobs call.
 
@@ -28,6 +29,7 @@ from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
 from engine.networks import Networks
 from engine.payload import encode_json, parse_json, survey
+from engine.plugin.channels import Channel, ChannelContext, Message, Mood, Receipt, Reception
 from engine.plugin.conditions import Answer, Condition, ConditionContext, LastRun, Verdict
 from engine.plugin.functions import FunctionContext, RunCancelled
 from engine.plugin.moments import instant_of
@@ -64,6 +66,8 @@ __all__ = [
     "Answer",
     "BadSetting",
     "CalendarName",
+    "Channel",
+    "ChannelContext",
     "Clock",
     "Condition",
     "ConditionContext",
@@ -80,12 +84,16 @@ __all__ = [
     "InvalidEvent",
     "JobName",
     "LastRun",
+    "Message",
     "Moment",
+    "Mood",
     "Networks",
     "Outcome",
     "Plugin",
     "PluginError",
     "PrepareContext",
+    "Receipt",
+    "Reception",
     "Refusal",
     "Request",
     "Response",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from msgspec import Struct
 
@@ -25,7 +25,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """How an attempt ended: `state` is `succeeded`, `failed` or `skipped`, with a stable code and a sentence.
 
     `retry_after_s`: the next attempt, where the job's retry policy has one, begins no sooner (a day at most);
-    for what others ask for, such as a server's `Retry-After`.
+    for what others ask for, such as a server's `Retry-After`. `final`: there is no next attempt, whatever that says.
     """
 
     state: RunState
@@ -34,6 +34,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     outputs: Mapping[str, Any] | None = None
     retry_after_s: float | None = None
+    final: bool = False
 
     @staticmethod
     def succeeded(reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None) -> Outcome:
@@ -43,12 +44,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
     @staticmethod
     def failed(
         code: str, reason: str, *, exit_code: int | None = None, outputs: Mapping[str, Any] | None = None,
-        retry_after_s: float | None = None,
+        retry_after_s: float | None = None, final: bool = False,
     ) -> Outcome:  # fmt: skip
         """Return the outcome of an attempt that did not; the job's retry policy says what follows."""
         return Outcome(
             state=RunState.FAILED, code=code, reason=reason, exit_code=exit_code, outputs=outputs,
-            retry_after_s=retry_after_s,
+            retry_after_s=retry_after_s, final=final,
         )  # fmt: skip
 
 
@@ -94,6 +95,16 @@ class RunContext(PrepareContext, Protocol):
     marks: Mapping[str, str]
     """Environment variables by which a process is known as this run's; every process of it must carry them."""
 
+    keep_path: str | None
+    """Where an attempt that is to outlive the engine (`on_crash = "adopt"`) leaves what it is taken up by: a file, and
+    others whose names begin with its name. The engine removes them when the end of the attempt is recorded. None: it is
+    to be ended with the engine."""
+
+    @property
+    def let_go(self) -> bool:
+        """Whether `run` is cancelled as the engine stops, and the attempt is to go on: what it started is not ended."""
+        ...
+
     def open_log(self) -> int:
         """Return a file descriptor to append the run's output to; the runner closes it."""
         ...
@@ -106,17 +117,61 @@ class RunContext(PrepareContext, Protocol):
         """Tell of a process, the leader of its own session, so that it can be found after a crash."""
         ...
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether this attempt is cancelled because the engine stops: it is made again at the next start.
+
+        What others do for it meanwhile may then go on; else (a time-out, somebody cancels it) it is to be ended.
+        """
+        ...
+
+    @property
+    def noted(self) -> Any:
+        """What this attempt noted, also before the engine was stopped or died; None for nothing."""
+        ...
+
+    async def note(self, value: Any) -> None:
+        """Note a JSON value for an attempt that has to be made again after a crash, durably when it returns.
+
+        It takes the place of what was noted before, is not seen by later attempts, and is gone when the run has
+        ended. Raises InvalidEvent for what is no JSON value, StoreUnavailable when it can't be stored now.
+        """
+        ...
+
+    def used(
+        self, cpu_s: float | None, peak_bytes: int | None, *, ended_at: datetime | None = None
+    ) -> None:  # fmt: skip
+        """Tell what the attempt's processes took: seconds of processor time, and their most memory at once.
+
+        What is told last counts; None is what is not known. `ended_at`: when they ended, where nobody was there to see.
+        """
+        ...
+
 
 class Runner(Plugin, frozen=True, kw_only=True):
     """Something that executes runs, such as a program.
 
     When an attempt is timed out or cancelled, `run` is cancelled: it must then end what it started before it
-    lets the cancellation go on.
+    lets the cancellation go on, unless `context.let_go` says that it is to go on by itself.
     """
+
+    keeps: ClassVar[bool] = False
+    """Whether its attempts can outlive the engine, as jobs with `on_crash = "adopt"` want it."""
 
     @abstractmethod
     async def run(self, context: RunContext) -> Outcome:
         """Execute one attempt and return how it ended. What it raises is a failed attempt (`runner_raised`)."""
+
+    def kept(self, path: str, attempt: int) -> bool:
+        """Tell whether the attempt of that number can be taken up, by what it left at its `RunContext.keep_path`.
+
+        It is running, or how it ended is known. Called at the start of the engine, where `keeps` is true.
+        """
+        return False
+
+    async def take_up(self, context: RunContext) -> Outcome:
+        """Follow an attempt that another engine process began to its end, as `run` does; where `kept` was true."""
+        raise NotImplementedError
 
     def check(self, names: Collection[str]) -> None:
         """Compile what the settings hold; raise BadSetting for what is wrong. Called once, at `check`."""

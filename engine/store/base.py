@@ -16,11 +16,13 @@ from msgspec import Struct
 from engine.backfills import Backfill
 from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import EngineError
 from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.changes import Change
+from engine.tallies import TallyRow, Width
 
 T = TypeVar("T")
 
@@ -232,7 +234,8 @@ class Store(ABC):
 
     **Priority.** A waiting run that gets another priority stays in its state, and its rank moves by the ageing for each
     step, so that it is as if it had had that priority from the start. What was asked of a running run stands in its
-    trace, and its code tells it, until its attempt ends.
+    trace, and its code tells it, until its attempt ends. A running run that goes on in another engine process is that
+    one's, and its trace tells it.
 
     **Follow-ups.** The events that follow from a run's end (`then` of `Finish` and `End`) are accepted in the same
     change as the end: neither is there without the other. The change's result is the answers of these events.
@@ -256,6 +259,13 @@ class Store(ABC):
 
     **Spans.** The spans of an `Accept` are noted in the same transaction as its events, in place of those of the same
     kind, name and beginning. Those that ended before its `forget_spans` are gone afterwards.
+
+    **Deliveries.** The `deliveries` of an `Accept` are stored in the same transaction as what it comes with: the end of
+    a run and what is told of it. What `tried` says of a delivery that does not wait, or is not there, has no effect.
+    Those that ended before `forget_deliveries` are gone afterwards, but for more than a thousand.
+
+    **Tallies.** The `tallies` of an `Accept` are stored in the place of those with the same key. Those of a width that
+    began before what `forget_tallies` says of it are gone afterwards, but for more than a thousand.
 
     **Purging.** What an `Accept` purges is gone with all that it brought: an event with its outcomes, and a run. It is
     counted in the same transaction. A run that has not ended stays, and so does an event of one.
@@ -495,6 +505,48 @@ class Store(ABC):
 
         `after` is when the last of the page before was received, and its place.
         """
+
+    @abstractmethod
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """Return a delivery, or None."""
+
+    @abstractmethod
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        """Return at most `limit` deliveries, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        """Return each target for which a delivery waits, and when the first is due; a step for each target."""
+
+    @abstractmethod
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        """Return at most `limit` deliveries to a target that wait and are due by then, the first due first."""
+
+    @abstractmethod
+    async def waiting_deliveries(self) -> dict[str, int]:
+        """Return how many deliveries wait, by target. Reads all of these."""
+
+    @abstractmethod
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        """Tell whether a delivery ended before an instant."""
+
+    @abstractmethod
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        """Return the tallies of a trigger, or of a job, that begin from `start` to before `end`, in that order."""
+
+    @abstractmethod
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        """Return all tallies that begin at an instant."""
+
+    @abstractmethod
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        """Return the runs that ended after an instant, of the latest `limit` made since an hour before it."""
+
+    @abstractmethod
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        """Return when the oldest tally of a width begins; None where there is none."""
 
     @abstractmethod
     async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:

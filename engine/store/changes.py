@@ -11,9 +11,11 @@ from msgspec import Struct
 from engine.backfills import Backfill, BackfillState
 from engine.decide.attempts import AttemptEnd
 from engine.decide.marks import Claim
+from engine.deliveries import Delivery, Tried
 from engine.events import Cause, Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
 from engine.spans import Span
+from engine.tallies import TallyRow, Width
 
 
 class Join(Struct, frozen=True, kw_only=True):
@@ -143,7 +145,10 @@ class Accept(Struct, frozen=True, kw_only=True):
     `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
     those of further sources. `spans` are noted, or changed where they are there; those that ended before
     `forget_spans` are forgotten. Of the marks that have had no effect since `forget_marks`, the first thousand are
-    forgotten. `shift` moves runs at a throttle. `purge` removes what is old.
+    forgotten. `shift` moves runs at a throttle. `deliveries` are stored, `tried` says how some of them went; of those
+    that ended before `forget_deliveries`, the first thousand are forgotten. `tallies` are stored in the place of those
+    of the same key; of each width in `forget_tallies`, the first thousand that began before that are forgotten.
+    `purge` removes what is old.
     """
 
     entries: tuple[Entry, ...]
@@ -156,6 +161,11 @@ class Accept(Struct, frozen=True, kw_only=True):
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None
     spans: tuple[Span, ...] = ()
     forget_spans: datetime | None = None
+    deliveries: tuple[Delivery, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    forget_deliveries: datetime | None = None
+    tallies: tuple[TallyRow, ...] = ()
+    forget_tallies: Mapping[Width, datetime] | None = None
     purge: Purge | None = None
 
 
@@ -176,6 +186,14 @@ class AskCancel(Struct, frozen=True, kw_only=True):
 
     run: str
     step: Step
+
+
+class Adopt(Struct, frozen=True, kw_only=True):
+    """The running run, which another engine process began, goes on in the engine process `boot`."""
+
+    run: str
+    step: Step
+    boot: str
 
 
 class Enqueue(Struct, frozen=True, kw_only=True):
@@ -255,7 +273,7 @@ class End(Struct, frozen=True, kw_only=True):
     then: Accept | None = None
 
 
-Change = Accept | Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
+Change = Accept | Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Adopt | Finish | End
 
 
 def accept_of(change: Change) -> Accept | None:

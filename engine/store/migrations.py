@@ -227,8 +227,47 @@ alter table events add column cause text;
 alter table runs add column cause text;
 """
 
+_AFTER_A_RUN = """
+-- Who is told of the ends of runs, and how that went.
+create table deliveries (
+    seq integer primary key,
+    id text not null,
+    target text not null,
+    run text not null,
+    job text not null,
+    event text not null,
+    created_at integer not null,
+    message text not null,
+    state text not null,
+    code text not null,
+    reason text not null,
+    attempts integer not null,
+    due_at integer,
+    finished_at integer
+) strict;
+create unique index deliveries_id on deliveries (id);
+create index deliveries_run on deliveries (run, id);
+-- What waits for its next try, receiver by receiver.
+create index deliveries_due on deliveries (target, due_at, seq) where state = 'waiting';
+-- What ended long ago.
+create index deliveries_finished on deliveries (finished_at) where finished_at is not null;
+
+-- How runs ended, hour by hour and day by day: see engine/tallies.py.
+create table tallies (
+    trigger text not null,
+    job text not null,
+    width text not null,
+    began_at integer not null,
+    detail text not null,
+    primary key (trigger, width, began_at, job)
+) strict, without rowid;
+create index tallies_job on tallies (job, width, began_at);
+-- What is going on, and what is old.
+create index tallies_began on tallies (width, began_at);
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
-    _LIMITS, _PURGED, _CAUSES, _INPUTS,
+    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN,
 )  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

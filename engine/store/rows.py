@@ -105,18 +105,20 @@ def step_fragment(step: Step) -> str:
 
 def attempt_fragment(attempt: Attempt) -> str:
     """Return one attempt as it is appended."""
-    return _encode(
-        (
-            attempt.number,
-            to_microseconds(attempt.started_at),
-            to_microseconds(attempt.finished_at),
-            attempt.state,
-            attempt.code,
-            attempt.reason,
-            attempt.exit_code,
-            attempt.counted,
-        )
-    ).decode()
+    values = (
+        attempt.number,
+        to_microseconds(attempt.started_at),
+        to_microseconds(attempt.finished_at),
+        attempt.state,
+        attempt.code,
+        attempt.reason,
+        attempt.exit_code,
+        attempt.counted,
+    )
+    if attempt.cpu_s is None and attempt.peak_bytes is None:
+        return _encode(values).decode()
+    cpu_us = None if attempt.cpu_s is None else round(attempt.cpu_s * 1e6)
+    return _encode((*values, cpu_us, attempt.peak_bytes)).decode()
 
 
 def encode_value(value: Any) -> str:
@@ -190,8 +192,10 @@ def read_attempts(fragments: str) -> tuple[Attempt, ...]:
             reason=reason,
             exit_code=exit_code,
             counted=counted,
+            cpu_s=used[0] / 1e6 if used and used[0] is not None else None,
+            peak_bytes=used[1] if used else None,
         )
-        for number, started, finished, state, code, reason, exit_code, counted in _decode(f"[{fragments}]")
+        for number, started, finished, state, code, reason, exit_code, counted, *used in _decode(f"[{fragments}]")
     )
 
 

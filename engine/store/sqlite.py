@@ -16,11 +16,12 @@ from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
 from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
+from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, hindsight, line, purging, reads, receipts, spans
+from engine.store import backfills, deliveries, hindsight, line, purging, reads, receipts, spans, tallies
 from engine.store.base import (
     EventFilter,
     HeldPlace,
@@ -48,6 +49,7 @@ from engine.store.opening import Lock, prepare
 from engine.store.place import FilePlace, lost_text, refuse_network
 from engine.store.room import shrink, size_of
 from engine.store.writes import Wave, plan
+from engine.tallies import TallyRow, Width
 
 T = TypeVar("T")
 
@@ -288,6 +290,40 @@ class SqliteStore(Store):
         self, trigger: str, *, start: datetime, end: datetime, after: tuple[datetime, int] | None = None, limit: int
     ) -> list[Met]:
         return await self._read(lambda raw: hindsight.met(raw, trigger, start, end, after, limit), slow=True)
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        return await self._read(lambda raw: deliveries.delivery(raw, delivery_id))
+
+    async def deliveries(self, which: DeliveryFilter, *, limit: int, before: str | None = None) -> list[Delivery]:
+        return await self._read(lambda raw: deliveries.deliveries(raw, which, limit, before), slow=True)
+
+    async def delivery_heads(self) -> list[DeliveryHead]:
+        return await self._read(deliveries.heads)
+
+    async def due_deliveries(self, target: str, *, before: datetime, limit: int) -> list[Delivery]:
+        return await self._read(lambda raw: deliveries.due(raw, target, before, limit))
+
+    async def waiting_deliveries(self) -> dict[str, int]:
+        return await self._read(deliveries.waiting, slow=True)
+
+    async def has_deliveries_before(self, at: datetime) -> bool:
+        return await self._read(lambda raw: deliveries.has_before(raw, at))
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        if trigger is not None:
+            return await self._read(lambda raw: tallies.of_trigger(raw, trigger, width, start, end), slow=True)
+        return await self._read(lambda raw: tallies.of_job(raw, job or "", width, start, end), slow=True)
+
+    async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
+        return await self._read(lambda raw: tallies.at(raw, width, began_at), slow=True)
+
+    async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
+        return await self._read(lambda raw: tallies.ended_since(raw, at, limit), slow=True)
+
+    async def first_tally_at(self, width: Width) -> datetime | None:
+        return await self._read(lambda raw: tallies.first_at(raw, width), slow=True)
 
     async def old_runs(self, *, before: datetime, after: int = 0, limit: int) -> Old[OldRun]:
         return await self._read(lambda raw: purging.old_runs(raw, before, after, limit), slow=True)

@@ -18,12 +18,13 @@ from msgspec.structs import replace
 from engine.clock import to_microseconds
 from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
-from engine.store import backfills, purging, spans
+from engine.store import backfills, deliveries, purging, spans, tallies
 from engine.store.changes import (
     ENQUEUEABLE,
     HOLDABLE,
     STARTABLE,
     Accept,
+    Adopt,
     AskCancel,
     Change,
     End,
@@ -212,6 +213,12 @@ STATEMENTS: dict[str, tuple[str, int]] = {
         "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'running'",
         3,
     ),
+    # Have running runs go on in another engine process.
+    "adopt": (
+        "update runs set code = v.column2, boot = v.column3, trace = trace || ',' || v.column4 "
+        "from (values {rows}) as v where runs.id = v.column1 and runs.state = 'running'",
+        4,
+    ),
     # End attempts of running runs.
     "finish": (
         "update runs set state = v.column2, code = v.column3, attempt = v.column4, due_at = v.column5, "
@@ -231,13 +238,15 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     ),
     **backfills.STATEMENTS,
     **spans.STATEMENTS,
+    **deliveries.STATEMENTS,
+    **tallies.STATEMENTS,
     **purging.STATEMENTS,
 }
 
 _ORDER = tuple(STATEMENTS)
 _GUARDED = frozenset(
     {"join", "supersede", "set_first", "in_the_way", "claim", "extend", "postpone", "hold", "set_priority", "enqueue",
-     "start", "note_process", "ask_cancel", "finish", "end", "move_backfill", "turn_backfill"}
+     "start", "note_process", "ask_cancel", "adopt", "finish", "end", "move_backfill", "turn_backfill"}
 )  # fmt: skip
 
 
@@ -301,7 +310,8 @@ class Wave:
 
 
 _PHASE = {
-    Postpone: 2, Enqueue: 2, Hold: 3, SetPriority: 4, Start: 5, NoteProcess: 6, AskCancel: 7, Finish: 8, End: 9,
+    Postpone: 2, Enqueue: 2, Hold: 3, SetPriority: 4, Start: 5, NoteProcess: 6, AskCancel: 7, Adopt: 8, Finish: 9,
+    End: 10,
 }  # fmt: skip
 _ACCEPT_PHASE, _JOIN_PHASE = 0, 1
 
@@ -409,6 +419,16 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("note_span", spans.span_row(span))
     if change.forget_spans is not None:
         wave.add("forget_spans", (to_microseconds(change.forget_spans),))
+    for delivery in change.deliveries:
+        wave.add("insert_deliveries", deliveries.delivery_row(delivery))
+    for tried in change.tried:
+        wave.add("tried", deliveries.tried_row(tried))
+    if change.forget_deliveries is not None:
+        wave.add("forget_deliveries", (to_microseconds(change.forget_deliveries),))
+    for tally in change.tallies:
+        wave.add("note_tally", tallies.tally_row(tally))
+    for width, before in (change.forget_tallies or {}).items():
+        wave.add("forget_tallies", (width._value_, to_microseconds(before)))
     if change.purge is not None:
         for name, row in purging.purge_rows(change.purge):
             wave.add(name, row)
@@ -436,7 +456,8 @@ def _add_fills(wave: Wave, entry: Entry) -> None:
 
 
 def _add_transition(
-    wave: Wave, change: Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Finish | End
+    wave: Wave,
+    change: Postpone | Hold | SetPriority | Enqueue | Start | NoteProcess | AskCancel | Adopt | Finish | End,
 ) -> None:
     if isinstance(change, Start):
         step = change.step
@@ -464,6 +485,8 @@ def _add_transition(
         wave.claim(change.claims)
     elif isinstance(change, AskCancel):
         wave.add("ask_cancel", (change.run, change.step.code, step_fragment(change.step)))
+    elif isinstance(change, Adopt):
+        wave.add("adopt", (change.run, change.step.code, change.boot, step_fragment(change.step)))
     elif isinstance(change, SetPriority):
         wave.add("set_priority", (change.run, change.priority, change.ageing_us, step_fragment(change.step)))
     elif isinstance(change, Enqueue):

@@ -12,6 +12,7 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.attending import Attendant
 from engine.clock import Clock, SystemClock
 from engine.decide.rules import Rule
 from engine.errors import PluginError
@@ -71,12 +72,24 @@ async def run_once(
         async with anyio.create_task_group() as group:
             await group.start(shared.run)
             try:
-                outcome = await executor.execute(run, rule.job, made, processes.append)
+                outcome = await executor.execute(run, rule.job, made, _Noting(processes))
             finally:
                 shared.close()
         path = logs.path(run.id)
         log = path.read_text("utf-8", "replace") if path.exists() else ""
     return RunResult(outcome=outcome, log=log, processes=tuple(processes))
+
+
+class _Noting(Attendant):
+    """Takes note of processes."""
+
+    __slots__ = ("_processes",)
+
+    def __init__(self, processes: list[int]) -> None:
+        self._processes = processes
+
+    def process(self, pid: int) -> None:
+        self._processes.append(pid)
 
 
 def _events(data: Any, event: Event | None, events: Sequence[Event], clock: Clock) -> tuple[Event, ...]:

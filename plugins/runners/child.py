@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import threading
 from contextlib import suppress
 
 from engine.plugin import Clock
+from plugins.runners.family import Family
 
 EXIT_UNKNOWN = 1 << 16
 """In place of an exit status that something else collected."""
+
+ROUGHLY_KIB = 1024
+"""So exact is what the kernel counts of memory."""
 
 SETTLE_S = 0.05
 """How long killed processes may take to leave their group before the run goes on without looking again."""
@@ -21,13 +26,19 @@ SETTLE_S = 0.05
 class Child:
     """A started program, the leader of its own session and process group; reaped as soon as it has ended."""
 
-    __slots__ = ("_loop", "_pidfd", "_popen", "ended", "exit_code", "pid")
+    __slots__ = ("_floor_kib", "_loop", "_pidfd", "_popen", "cpu_s", "ended", "exit_code", "peak_bytes", "pid")
 
     def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
         self.ended = asyncio.Event()
         self.exit_code = EXIT_UNKNOWN
         """The exit status, or the negative number of the signal that ended it."""
+        self.cpu_s: float | None = None
+        """The processor time that it took, with all that it waited for; None where that is not known."""
+        self.peak_bytes: int | None = None
+        """The most memory that it, or one that it waited for, had at once; None where that is not known."""
+        # The kernel counts what a process had before it became the program, which is what the engine has.
+        self._floor_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._popen = popen
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
@@ -47,19 +58,27 @@ class Child:
 
     def _reap(self) -> None:
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, used = os.wait4(self.pid, os.WNOHANG)
             if pid == 0:
                 return
             self.exit_code = os.waitstatus_to_exitcode(status)
+            self.cpu_s = used.ru_utime + used.ru_stime
+            if used.ru_maxrss > self._floor_kib + ROUGHLY_KIB:
+                self.peak_bytes = used.ru_maxrss * 1024
         except ChildProcessError:
             pass
         if self._popen is not None:
             # It would wait for it once more, and take an unknown status for 0.
             self._popen.returncode = self.exit_code
+        self.let_go()
+        self.ended.set()
+
+    def let_go(self) -> None:
+        """Wait for its end no more."""
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
-        self.ended.set()
+            self._pidfd = -1
 
     def group_lives(self) -> bool:
         """Tell whether the group has members; its number can't be used anew before all of them are gone."""
@@ -84,21 +103,31 @@ class Child:
             return
 
     async def end(self, clock: Clock, grace_s: float) -> None:
-        """End the group: SIGTERM, after `grace_s` SIGKILL. Returns when the program itself has ended."""
+        """End the group, and what descends from it: SIGTERM, after `grace_s` SIGKILL.
+
+        Returns when the program itself has ended.
+        """
+        family = Family(self.pid)
         try:
             self.signal_group(signal.SIGTERM)
             self.signal_group(signal.SIGCONT)  # what is stopped can't act on SIGTERM
-            if not await self._gone(clock, grace_s):
+            family.signal(signal.SIGTERM, signal.SIGCONT)
+            if not await self._gone(family, clock, grace_s):
+                family.look()
                 self.signal_group(signal.SIGKILL)
-                await self._gone(clock, SETTLE_S)
+                family.signal(signal.SIGKILL)
+                await self._gone(family, clock, SETTLE_S)
             await self.ended.wait()
         except BaseException:
             self.signal_group(signal.SIGKILL)
+            family.signal(signal.SIGKILL)
             raise
+        finally:
+            family.close()
 
-    async def _gone(self, clock: Clock, within_s: float) -> bool:
+    async def _gone(self, family: Family, clock: Clock, within_s: float) -> bool:
         deadline_s, pause_s = clock.monotonic() + within_s, 0.001
-        while self.group_lives():
+        while self.group_lives() or family.lives():
             left_s = deadline_s - clock.monotonic()
             if left_s <= 0:
                 return False

@@ -1,26 +1,21 @@
-"""Programs as runs: an argument list, no shell; the event on standard input; output straight to the log."""
+"""Programs as runs: an argument list, or a script for a shell that is named; output straight to the log."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
-import signal
-import stat
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import cache
-from io import FileIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from anyio import CancelScope
+from msgspec import Meta
 
 from engine.plugin import (
     BadSetting,
-    Event,
     ExpressionError,
     Outcome,
     RunContext,
@@ -28,11 +23,32 @@ from engine.plugin import (
     Scope,
     Template,
     TemplateText,
-    encode_json,
 )
 from plugins.runners.child import EXIT_UNKNOWN, Child
-from plugins.runners.command import CannotStart, check_variable, compile_command, refuse_data_as_code
+from plugins.runners.command import CannotStart, Command, check_variable, compile_command, refuse_data_as_code
+from plugins.runners.exitcodes import ExitCodes
+from plugins.runners.explaining import explain
+from plugins.runners.keeping import Foster, forget_record, machine_boot, read_record
+from plugins.runners.launching import (
+    LIKELY_VICTIM,
+    Launched,
+    Limits,
+    Person,
+    check_umask,
+    explain_stage,
+    find_person,
+    launch_program,
+)
+from plugins.runners.outputs import take_outputs
 from plugins.runners.spawning import start
+from plugins.runners.surroundings import (
+    inherited,
+    open_bytes,
+    open_input,
+    read_env_file,
+    run_variables,
+    shell_arguments,
+)
 
 _NOTHING = Scope({})
 
@@ -42,13 +58,7 @@ GRACE_S = 10.0
 LEFTOVER_GRACE_S = 0.05
 """Between SIGTERM and SIGKILL for what a program leaves in its group when it ends by itself."""
 
-MOST_OUTPUTS = 100
-LONGEST_OUTPUT_BYTES = 4096
-LARGEST_OUTPUT_FILE_BYTES = 512 * 1024
-
-_INHERITED = re.compile(r"PATH|HOME|LANG|LC_[A-Z]+|TZ|TMPDIR|USER|LOGNAME|SHELL")
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_OUTPUT_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,127})=(.*)", re.DOTALL)
+_SHELL = re.compile(r"(?:/.*/)?(?:ba|da|z|k|mk|a)?sh")
 
 
 class Exec(Runner, frozen=True, kw_only=True):
@@ -58,10 +68,22 @@ class Exec(Runner, frozen=True, kw_only=True):
       value. `{{ CEL }}` may stand in all but the first. A program without a slash is looked up in PATH. A
       value that begins with a dash could be taken for an option: an element that begins with `{{` then fails
       the attempt (`unsafe_argument`), unless a `"--"` stands before it.
+    - `shell`: a shell that runs `script` in the place of a command, such as `bash`.
+    - `script`: what the shell runs. It holds no `{{ CEL }}`, as data would be run as code: values come to it by
+      `env`, as `"$NAME"`.
     - `env`: further environment variables; values may hold `{{ CEL }}`, but for variables that steer
       programs, such as PATH. Of the engine's own environment a program gets PATH, HOME, LANG, LC_*, TZ,
       TMPDIR, USER, LOGNAME and SHELL only.
+    - `env_file`: a file of `NAME=value` lines with further variables, read at each start; `env` wins over it.
     - `cwd`: the working directory, relative to the configuration file; by default that file's directory.
+    - `stdin`: what the program finds on standard input: `event`, `none`, or a text with `{{ CEL }}`.
+    - `exit_codes`: what exit codes mean; by default 0 is success, and any other a failure.
+    - `user`: the user that it runs as, with that one's groups, HOME, USER, LOGNAME and SHELL. The engine has to be
+      root for it.
+    - `group`: its group; by default that of its `user`.
+    - `umask`: which permissions its new files do not get, in octal digits; by default as the engine.
+    - `nice`: how much it gives way to others for the processor, from -20 to 19.
+    - `limits`: what it may use at most.
 
     The program finds `{"event": last, "events": [all]}` on standard input, its run in ENGINE_RUN_ID,
     ENGINE_JOB, ENGINE_TRIGGER, ENGINE_ATTEMPT, ENGINE_SCHEDULED_FOR, ENGINE_EVENT_ID, ENGINE_EVENT_TYPE and
@@ -71,12 +93,55 @@ class Exec(Runner, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "exec"
     main: ClassVar[str | None] = "command"
+    keeps: ClassVar[bool] = True
 
-    command: tuple[TemplateText, ...]
+    command: tuple[TemplateText, ...] = ()
+    shell: str | None = None
+    script: str | None = None
     env: dict[str, TemplateText] = {}  # noqa: RUF012 - msgspec makes a new one for each
+    env_file: Path | None = None
     cwd: Path | None = None
+    stdin: TemplateText = "event"
+    exit_codes: ExitCodes = ExitCodes()
+    user: str | None = None
+    group: str | None = None
+    umask: str | None = None
+    nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
+        self._check_program()
+        for name, text in self.env.items():
+            check_variable(name, text)
+        if "{{" not in self.stdin and self.stdin not in ("event", "none"):
+            raise BadSetting(
+                "stdin", f"found {self.stdin!r}", 'write "event", "none", or a text with `{{ CEL }}` in it'
+            )
+        if self.umask is not None:
+            check_umask(self.umask)
+        for field in ("user", "group"):
+            if getattr(self, field) == "":
+                raise BadSetting(field, "names nobody", "leave it out to run as the engine does")
+
+    def _check_program(self) -> None:
+        if self.script is not None or self.shell is not None:
+            if self.command:
+                raise BadSetting("command", "stands beside `shell` and `script`", "write one of the two")
+            if self.script is None or not self.script.strip():
+                raise BadSetting("script", "says nothing for the shell to run", "write the script")
+            if self.shell is None:
+                raise BadSetting("shell", "is missing: a script runs in a shell that is named", 'shell = "bash"')
+            if not _SHELL.fullmatch(self.shell):
+                raise BadSetting("shell", f"{self.shell!r} is no shell that is known", "sh, bash, dash, zsh or ksh")
+            if "{{" in self.script:
+                raise BadSetting(
+                    "script",
+                    "holds a template: data would be run as code",
+                    'pass it in a variable: env = { FILE = "{{ data.path }}" }, and write "$FILE"',
+                )
+            if "\0" in self.script:
+                raise BadSetting("script", "holds a NUL character, which no argument can")
+            return
         if not self.command or not self.command[0]:
             raise BadSetting("command", "names no program", 'an argument list such as ["python", "import.py"]')
         if "{{" in self.command[0]:
@@ -87,8 +152,6 @@ class Exec(Runner, frozen=True, kw_only=True):
             )
         if any("\0" in text for text in self.command):
             raise BadSetting("command", "holds a NUL character, which no argument can")
-        for name, text in self.env.items():
-            check_variable(name, text)
 
     def check(self, names: Collection[str]) -> None:
         for number, text in enumerate(self.command, 1):
@@ -96,60 +159,82 @@ class Exec(Runner, frozen=True, kw_only=True):
                 Template(text, names)
             except ExpressionError as error:
                 raise BadSetting("command", f"element {number}: {error}") from None
-        for name, text in self.env.items():
+        for field, text in (*((f"env.{name}", text) for name, text in self.env.items()), ("stdin", self.stdin)):
             try:
                 Template(text, names)
             except ExpressionError as error:
-                raise BadSetting(f"env.{name}", str(error)) from None
+                raise BadSetting(field, str(error)) from None
         refuse_data_as_code(self.command)
 
+    # An attempt
+
     async def run(self, context: RunContext) -> Outcome:
-        output = context.output_path()
+        attempt = _Attempt(self, context)
         try:
-            child = self._start(context, output)
+            attempt.start()
         except CannotStart as refusal:
+            attempt.forget()
             return Outcome.failed(refusal.code, str(refusal))
+        child = attempt.child
         try:
             context.process_started(child.pid)
+            if attempt.launched is not None:
+                await attempt.under_way(attempt.launched)
             await child.ended.wait()
+        except CannotStart as refusal:
+            return Outcome.failed(refusal.code, str(refusal))
         finally:
-            if child.group_lives():
-                await self._end_group(child, context)
-            outputs = _take_outputs(output, context)
-        return _outcome(child.exit_code, outputs)
+            if not child.ended.is_set() or child.group_lives():
+                await self._end(context, child)
+            context.used(child.cpu_s, child.peak_bytes)
+            outputs = None
+            if child.ended.is_set():
+                outputs = take_outputs(attempt.outputs, context, remove=context.keep_path is None)
+                attempt.forget()
+        if context.keep_path is not None:
+            return self._recorded(context, outputs, child.exit_code)
+        return self._judge(child.exit_code, outputs)
 
-    def _start(self, context: RunContext, output: str) -> Child:
-        """Start the program; raise CannotStart, in words, where that fails."""
-        base = str(context.base)
-        cwd = base if self.cwd is None else os.path.join(base, self.cwd)
-        stdin = log = -1
-        try:
-            command = compile_command(tuple(self.command), tuple(self.env.items()))
-            scope = context.scope if command.has_templates else _NOTHING
-            arguments = command.arguments(scope)
-            environment = {
-                **_inherited(),
-                **command.environment(scope),
-                **_run_variables(context),
-                b"ENGINE_OUTPUT": os.fsencode(output),
-            }
-        except ExpressionError as error:
-            raise CannotStart("template_error", str(error)) from None
-        except ValueError as error:
-            raise CannotStart("template_error", f"a value can't be passed to a program: {error}") from None
-        try:
-            stdin = _open_input(context)
-            log = context.open_log()
-            pid, popen = start(arguments, stdin=stdin, output=log, cwd=cwd, environment=environment)
-        except OSError as error:
-            raise CannotStart("start_failed", _explain(error, arguments, environment, cwd)) from None
-        except ValueError as error:
-            raise CannotStart("template_error", f"a value can't be passed to a program: {error}") from None
-        finally:
-            for descriptor in (stdin, log):
-                if descriptor >= 0:
-                    os.close(descriptor)
-        return Child(pid, popen)
+    def kept(self, path: str, attempt: int) -> bool:
+        record = read_record(path, attempt)
+        return record is not None and (record.status is not None or record.lives())
+
+    async def take_up(self, context: RunContext) -> Outcome:
+        path = context.keep_path or ""
+        record = read_record(path, context.attempt)
+        if record is None:
+            return Outcome.failed("exit_unknown", "what was recorded of its process is gone")
+        if record.status is None:
+            child = Foster(record.pid)
+            try:
+                if record.lives():  # the number has not passed to another meanwhile
+                    context.process_started(child.pid)
+                    await child.ended.wait()
+            finally:
+                if not child.ended.is_set() or child.group_lives():
+                    await self._end(context, child)
+        outputs = take_outputs(context.output_path(), context, remove=False)
+        return self._recorded(context, outputs, EXIT_UNKNOWN)
+
+    async def _end(self, context: RunContext, child: Child) -> None:
+        """End what is left of a program, unless it is to go on."""
+        if context.let_go and not child.ended.is_set():
+            child.let_go()
+        else:
+            await self._end_group(child, context)
+
+    def _recorded(self, context: RunContext, outputs: dict[str, Any] | None, otherwise: int) -> Outcome:
+        """Return the outcome that was recorded; `otherwise` is how the launcher itself ended."""
+        record = read_record(context.keep_path or "", context.attempt)
+        if record is None or record.status is None:
+            # Its launcher was ended before it could record anything: by a signal, as it has no other end.
+            return self._judge(otherwise if otherwise < 0 else EXIT_UNKNOWN, outputs)
+        context.used(record.cpu_s, record.peak_bytes, ended_at=record.ended_at)
+        return self._judge(record.exit_code, outputs)
+
+    def _judge(self, exit_code: int, outputs: dict[str, Any] | None) -> Outcome:
+        has_cpu_limit = self.limits is not None and self.limits.cpu is not None
+        return self.exit_codes.judge(exit_code, outputs, has_cpu_limit=has_cpu_limit)
 
     async def _end_group(self, child: Child, context: RunContext) -> None:
         with CancelScope(shield=True):
@@ -162,206 +247,156 @@ class Exec(Runner, frozen=True, kw_only=True):
                 extra={"action": "leftovers_ended"},
             )
 
-
-@cache
-def _inherited() -> dict[bytes, bytes]:
-    """Return what every program gets of the engine's own environment, as it was at the first run."""
-    base = {b"PATH": _DEFAULT_PATH.encode()}
-    for name, value in os.environ.items():
-        if _INHERITED.fullmatch(name):
-            base[name.encode()] = os.fsencode(value)
-    return base
+    @property
+    def launches(self) -> bool:
+        """Whether a launcher has to stand between the engine and the program."""
+        return not (
+            self.limits is None and self.user is None and self.umask is None
+            and self.nice is None and self.group is None
+        )  # fmt: skip
 
 
-def _run_variables(context: RunContext) -> dict[bytes, bytes]:
-    event, due_at = context.event, context.scheduled_for
-    result = {
-        b"ENGINE_RUN_ID": context.run_id.encode(),
-        b"ENGINE_JOB": context.job.encode(),
-        b"ENGINE_TRIGGER": context.trigger.encode(),
-        b"ENGINE_ATTEMPT": b"%d" % context.attempt,
-        b"ENGINE_SCHEDULED_FOR": b"" if due_at is None else _instant(due_at),
-        b"ENGINE_EVENT_ID": event.id.encode(),
-        b"ENGINE_EVENT_TYPE": event.type.encode(),
-        b"TRACEPARENT": _traceparent(context.run_id, context.attempt),
-    }
-    if event.input is not None:
-        result[b"ENGINE_INPUT"] = event.input.encode()
-    for name, value in context.marks.items():
-        result[name.encode()] = value.encode()
-    return result
+class _Attempt:
+    """One attempt of a program, from its start."""
 
+    __slots__ = ("_context", "_private", "_settings", "_told", "child", "launched", "outputs")
 
-def _traceparent(run_id: str, attempt: int) -> bytes:
-    """Return a traceparent (https://www.w3.org/TR/trace-context/): one trace a run, one span an attempt."""
-    trace = run_id.replace("-", "")
-    if len(trace) != 32 or trace.strip("0123456789abcdef"):
-        trace = hashlib.blake2b(run_id.encode(), digest_size=16).hexdigest()
-    span = hashlib.blake2b(b"%s/%d" % (run_id.encode(), attempt), digest_size=8).hexdigest()
-    return f"00-{trace}-{span}-01".encode()
+    child: Child
 
+    def __init__(self, settings: Exec, context: RunContext) -> None:
+        self._settings = settings
+        self._context = context
+        self.outputs = context.output_path()
+        self.launched: Launched | None = None
+        self._private: str | None = None
+        """A folder of the program's user for its outputs: the engine's own is closed to it."""
+        self._told: tuple[Sequence[str], Mapping[bytes, bytes], str] = ((), {}, "")
 
-def _instant(at: datetime) -> bytes:
-    return encode_json(at.astimezone(UTC)).strip(b'"')
-
-
-def _open_input(context: RunContext) -> int:
-    """Return a descriptor to read the event from: in memory, as a pipe would have to be fed."""
-    body = _input(context)
-    try:
-        descriptor = os.memfd_create("event")
-    except (AttributeError, OSError):
-        descriptor, path = tempfile.mkstemp()
-        os.unlink(path)
-    try:
-        view = memoryview(body)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _input(context: RunContext) -> bytes:
-    last, events = _event_json(context.event), context.events
-    every = [last if event is context.event else _event_json(event) for event in events]
-    return b'{"event":%s,"events":[%s]}\n' % (last, b",".join(every))
-
-
-def _event_json(event: Event) -> bytes:
-    return encode_json(
-        {
-            "id": event.id,
-            "source": event.source,
-            "type": event.type,
-            "subject": event.subject,
-            "time": event.time and event.time.astimezone(UTC),
-            "received_at": event.received_at and event.received_at.astimezone(UTC),
-            "key": event.key,
-            "data": event.data,
-            "priority": event.priority,
-            **({} if event.input is None else {"input": event.input}),
-        }
-    )
-
-
-def _outcome(exit_code: int, outputs: dict[str, Any] | None) -> Outcome:
-    if exit_code == 0:
-        return Outcome.succeeded("exited with 0", exit_code=0, outputs=outputs)
-    if exit_code == EXIT_UNKNOWN:
-        reason = "ended, but its exit status was collected by something else in the engine's process"
-        return Outcome.failed("exit_unknown", reason, outputs=outputs)
-    if exit_code > 0:
-        return Outcome.failed("exit_code", f"exited with {exit_code}", exit_code=exit_code, outputs=outputs)
-    try:
-        name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = f"signal {-exit_code}"
-    return Outcome.failed("signal", f"ended by {name}", outputs=outputs)
-
-
-def _explain(error: OSError, arguments: Sequence[str], environment: Mapping[bytes, bytes], cwd: str) -> str:
-    """Say what kept a program from being started, and the way out."""
-    program = arguments[0]
-    text = error.strerror or str(error)
-    if error.filename == cwd and program != cwd:
-        return f"{program} can't be started: its working directory {cwd}: {text}; set `cwd` to one that is there"
-    if error.filename != program:
-        return f"{program} can't be started: {text}"
-    if error.errno == errno.E2BIG:
-        size = sum(map(len, arguments)) + sum(len(name) + len(value) for name, value in environment.items())
-        return (
-            f"{program} can't be started: its arguments and variables, {size} characters in all, are more "
-            "than the system allows; read large values from the event on standard input"
-        )
-    path = _find(program, environment[b"PATH"], cwd)
-    if path is None:
-        place = cwd if "/" in program else f"PATH ({os.fsdecode(environment[b'PATH'])})"
-        return f"{program} can't be started: there is no such program in {place}; give its whole path"
-    if os.path.isdir(path):
-        return f"{program} can't be started: {path} is a directory; name a program in it"
-    if error.errno == errno.EACCES and not os.access(path, os.X_OK):
-        return f"{program} can't be started: {path} is not executable; `chmod +x` it"
-    if error.errno == errno.ENOENT:
-        return f"{program} can't be started: {path} needs {_interpreter(path)}, which is not there; correct it"
-    if error.errno == errno.ENOEXEC:
-        return (
-            f"{program} can't be started: {path} is neither a program for this machine nor a script that "
-            "begins with a line such as #!/bin/sh; add that line"
-        )
-    return f"{program} can't be started: {path}: {text}"
-
-
-def _find(program: str, search: bytes, cwd: str) -> str | None:
-    """Return the path of a program's file as the system looks it up, whether or not it can be executed."""
-    folders = [""] if "/" in program else os.fsdecode(search).split(":")
-    paths = (os.path.join(cwd, folder, program) for folder in folders)
-    return next((path for path in paths if os.path.exists(path)), None)
-
-
-def _interpreter(path: str) -> str:
-    """Return what a file's first line says is to run it, as it stands there: a stray `\\r` is seen."""
-    try:
-        with open(path, "rb") as file:
-            line = file.read(128).split(b"\n", 1)[0]
-    except OSError:
-        line = b""
-    if line.startswith(b"#!"):
-        return repr(line[2:].decode(errors="replace").strip(" ").split(" ")[0])
-    return "a loader or library"
-
-
-def _take_outputs(path: str, context: RunContext) -> dict[str, Any] | None:
-    """Read the `name=value` lines that the program left, and remove the file; None where there is none.
-
-    A line that is none, a value that is too long, and what goes beyond `MOST_OUTPUTS` are left out, with a
-    note in the log. The last line of a name counts.
-    """
-    outputs: dict[str, Any] = {}
-    problems: list[str] = []
-    try:
-        # The program owns the path: a link there must not be followed, a FIFO must not be waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            outputs, problems = _read_outputs(file)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        problems.append(f"the file can't be read: {error.strerror}")
-    try:
-        os.unlink(path)
-    except OSError as error:
-        problems.append(f"the file can't be removed: {error.strerror}")
-    if problems:
-        context.log.warning("outputs left out: %s", "; ".join(problems[:5]), extra={"action": "outputs_left_out"})
-    return outputs or None
-
-
-def _read_outputs(file: FileIO) -> tuple[dict[str, Any], list[str]]:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return {}, ["it is no regular file"]
-    outputs: dict[str, Any] = {}
-    problems: list[str] = []
-    body = file.read(LARGEST_OUTPUT_FILE_BYTES + 1) or b""
-    if len(body) > LARGEST_OUTPUT_FILE_BYTES:
-        problems.append(f"what is beyond {LARGEST_OUTPUT_FILE_BYTES} bytes")
-        body = body[:LARGEST_OUTPUT_FILE_BYTES].rpartition(b"\n")[0]
-    for number, line in enumerate(body.split(b"\n"), 1):
-        line = line.removesuffix(b"\r")
-        if not line:
-            continue
+    def start(self) -> None:
+        """Start the program, or its launcher; raise CannotStart, in words, where that fails."""
+        settings, context = self._settings, self._context
+        base = str(context.base)
+        cwd = base if settings.cwd is None else os.path.join(base, settings.cwd)
+        launches = settings.launches or context.keep_path is not None
+        person = find_person(settings.user, settings.group) if launches else None
+        outputs = self.outputs if person is None or person.uid is None else self._make_private(person)
+        arguments, environment = self._render(person, outputs)
+        stdin = log = -1
         try:
-            match = _OUTPUT_LINE.fullmatch(line.decode())
-        except UnicodeDecodeError:
-            match = None
-        if match is None or "\0" in match[2]:
-            problems.append(f"line {number} is no name=value line of UTF-8 text")
-        elif len(match[2].encode()) > LONGEST_OUTPUT_BYTES:
-            problems.append(f"line {number} has a value of more than {LONGEST_OUTPUT_BYTES} bytes")
-        elif len(outputs) >= MOST_OUTPUTS and match[1] not in outputs:
-            problems.append(f"line {number} is beyond {MOST_OUTPUTS} outputs")
-        else:
-            outputs[match[1]] = match[2]
-    return outputs, problems
+            stdin = self._open_input()
+            log = context.open_log()
+            if person is None:
+                pid, popen = start(arguments, stdin=stdin, output=log, cwd=cwd, environment=environment)
+                self.child = Child(pid, popen)
+                return
+            if person.uid is not None:
+                os.fchown(log, person.uid, -1)  # `echo > /dev/stderr` opens it anew
+            order = self._order(person, cwd, outputs)
+            self._told = arguments, environment, cwd
+            self.launched = launch_program(order, arguments, stdin=stdin, output=log, environment=environment)
+            self.child = Child(self.launched.pid)
+        except OSError as error:
+            raise CannotStart("start_failed", explain(error, arguments, environment, cwd)) from None
+        except ExpressionError as error:
+            raise CannotStart("template_error", f"stdin: {error}") from None
+        except ValueError as error:
+            raise CannotStart("template_error", f"a value can't be passed to a program: {error}") from None
+        finally:
+            for descriptor in (stdin, log):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    async def under_way(self, launched: Launched) -> None:
+        """Return when the program runs; raise CannotStart, in words, where its launcher could not become it."""
+        try:
+            stage, number = await launched.heard()
+        finally:
+            launched.close()
+        if not stage:
+            return
+        arguments, environment, cwd = self._told
+        if stage in ("program", "cwd"):
+            where = arguments[0] if stage == "program" else cwd
+            error = OSError(number, os.strerror(number), where)
+            raise CannotStart("start_failed", explain(error, arguments, environment, cwd))
+        raise CannotStart("start_failed", explain_stage(arguments[0], stage, number))
+
+    def forget(self) -> None:
+        """Remove the folder that was made for the program's user."""
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
+
+    def _render(self, person: Person | None, outputs: str) -> tuple[list[str], dict[bytes, bytes]]:
+        settings, context = self._settings, self._context
+        try:
+            command = compile_command(tuple(settings.command), tuple(settings.env.items()))
+            scope = context.scope if command.has_templates else _NOTHING
+            if settings.shell is None or settings.script is None:
+                arguments = command.arguments(scope)
+            else:
+                arguments = list(shell_arguments(settings.shell, settings.script))
+            environment = {
+                **(inherited() if person is None else {**inherited(), **person.variables}),
+                **(command.environment(scope) if settings.env_file is None else self._variables(command, scope)),
+                **run_variables(context),
+                b"ENGINE_OUTPUT": os.fsencode(outputs),
+            }
+        except ExpressionError as error:
+            raise CannotStart("template_error", str(error)) from None
+        except ValueError as error:
+            raise CannotStart("template_error", f"a value can't be passed to a program: {error}") from None
+        return arguments, environment
+
+    def _variables(self, command: Command, scope: Scope) -> dict[bytes, bytes]:
+        path = os.path.join(self._context.base, self._settings.env_file or "")
+        return {**read_env_file(path), **command.environment(scope)}
+
+    def _open_input(self) -> int:
+        stdin = self._settings.stdin
+        if stdin == "event":
+            return open_input(self._context)
+        if stdin == "none":
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        return open_bytes(Template(stdin).render(self._context.scope).encode())
+
+    def _make_private(self, person: Person) -> str:
+        """Make a folder for the outputs of a program that runs as another user; return the path of the file."""
+        context = self._context
+        folder = os.path.join(tempfile.gettempdir(), f"engine-{context.run_id}")
+        try:
+            if os.path.isdir(folder) and not os.path.islink(folder) and os.stat(folder).st_uid == person.uid:
+                shutil.rmtree(folder)  # of an attempt that the engine did not outlive
+            os.mkdir(folder, 0o700)
+            self._private = folder
+            os.chown(folder, -1 if person.uid is None else person.uid, -1)
+        except OSError as error:
+            program = self._settings.command[0] if self._settings.command else self._settings.shell
+            hint = "; run the engine as root, or leave `user` out" if error.errno == errno.EPERM else ""
+            raise CannotStart(
+                "start_failed",
+                f"{program} can't be started: the folder {folder} for its outputs can't be made for its user: "
+                f"{error.strerror}{hint}",
+            ) from None
+        path = os.path.join(folder, "outputs")
+        if context.keep_path is None:
+            self.outputs = path
+        return path
+
+    def _order(self, person: Person, cwd: str, outputs: str) -> dict[str, Any]:
+        settings, keep = self._settings, self._context.keep_path
+        if keep is not None:
+            forget_record(keep)
+        return {
+            "cwd": cwd,
+            "limits": [] if settings.limits is None else settings.limits.orders(),
+            "nice": settings.nice,
+            "umask": None if settings.umask is None else int(settings.umask, 8),
+            "uid": person.uid,
+            "gid": person.gid,
+            "groups": person.groups,
+            "likely_victim": LIKELY_VICTIM,
+            "keep": keep or "",
+            "attempt": self._context.attempt,
+            "boot": machine_boot() if keep is not None else "",
+            "outputs": (outputs, self.outputs) if keep is not None and outputs != self.outputs else None,
+        }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from anyio.to_thread import run_sync
 from msgspec import Meta
+from yarl import URL
 
 from engine.plugin import (
     BadSetting,
@@ -18,20 +17,24 @@ from engine.plugin import (
     Outcome,
     RunContext,
     Runner,
-    Scope,
+    RunState,
     Secret,
     Size,
+    StoreUnavailable,
     Template,
     encode_json,
     parse_json,
-    plain,
 )
 from plugins.outgoing.answers import is_json, is_whole, kept_headers, read_body, retry_after_s
+from plugins.outgoing.bodies import compiled, rendered, template
 from plugins.outgoing.client import Answer, Call, CallFailed, open_client, origin_of
 from plugins.outgoing.headers import Headers, literal, read_headers
 from plugins.outgoing.masking import Masker, parts_of_url
 from plugins.outgoing.networks import Reach, read_reach
+from plugins.outgoing.signing import SIGNED_HEADERS, Signer
 from plugins.outgoing.urls import UnsafeUrl, UrlTemplate
+from plugins.runners.polling import Poll, PollFailed, Polling, status_call
+from plugins.runners.writing import write_log
 
 KEPT_BODY_BYTES = 32 * 1024
 """So much of the answer's body becomes an output of the run; its log holds up to `max_body`."""
@@ -56,6 +59,11 @@ class Http(Runner, frozen=True, kw_only=True):
       stands for its value: `json = "{{ data }}"` sends the event's data.
     - `success`: a list of statuses, or CEL over `status`, `headers` (names in lower case), `body` (parsed where it is
       JSON) and what the job's templates see. By default 200 to 299.
+    - `sign`: a secret with which the request is signed by Standard Webhooks, in the headers `webhook-id`,
+      `webhook-timestamp` and `webhook-signature`. The id is that of the run, the same over all attempts: to a receiver
+      another attempt is the same message again. `whsec_…` is the key in base64, any other text the key itself.
+    - `poll`: the answer begins a long job, whose status is asked until it is over; the run's outputs are then of the
+      last answer. An engine that is started anew goes on asking.
     - `timeout`: bound of the whole exchange, from looking up the name to the last byte.
     - `max_body`: so much of the answer's body is read, at most 16 MiB; what is beyond is cut off.
     - `redirects`: how many redirects are followed, at most 20. Headers that are secret stay with their origin.
@@ -74,6 +82,8 @@ class Http(Runner, frozen=True, kw_only=True):
     body: Secret | str | None = None
     json: Any = None
     success: tuple[int, ...] | str | None = None
+    sign: Secret | None = None
+    poll: Poll | None = None
     timeout: Annotated[Duration, Meta(gt=0)] = 30.0
     max_body: Annotated[Size, Meta(ge=0, le=LARGEST_BODY_BYTES)] = 64 * 1024
     redirects: Annotated[int, Meta(ge=0, le=20)] = 0
@@ -100,6 +110,8 @@ class Http(Runner, frozen=True, kw_only=True):
 
     async def run(self, context: RunContext) -> Outcome:
         plan = _plan_of(self, frozenset(context.scope.names))
+        if plan.polling is not None and (noted := context.noted) is not None:
+            return await self._follow(plan.polling, URL(noted["url"], encoded=True), plan, context, again=True)
         try:
             call = plan.call(self.method, context)
         except ExpressionError as error:
@@ -115,13 +127,55 @@ class Http(Runner, frozen=True, kw_only=True):
                 )
         except CallFailed as failure:
             reason = plan.masker.text(str(failure))
-            await _write_log(context, f"{first_line}! {reason}\n".encode())
+            await write_log(context, f"{first_line}! {reason}\n".encode())
             return Outcome.failed(failure.code, reason)
         body = read_body(answer)
         if answer.url != call.url:
             first_line += f"> redirected to {origin_of(answer.url)}\n"
-        await _write_log(context, first_line.encode() + _transcript(answer, plan.masker))
-        return self._judge(answer, body, plan, context)
+        await write_log(context, first_line.encode() + _transcript(answer, plan.masker))
+        outcome = self._judge(answer, body, plan, context)
+        if plan.polling is None or outcome.state is not RunState.SUCCEEDED:
+            return outcome
+        try:
+            url = plan.polling.target(call, answer, body, context.scope)
+        except PollFailed as failure:
+            return Outcome.failed(failure.code, plan.masker.text(str(failure)), outputs=outcome.outputs)
+        await _note(context, url, plan.masker)
+        asked_s = retry_after_s(answer.headers, context.clock.now()) or 0.0
+        first_s = max(plan.polling.every_s, min(asked_s, self.retry_after_max))
+        return await self._follow(plan.polling, url, plan, context, first_pause_s=first_s)
+
+    async def _follow(
+        self, polling: Polling, url: URL, plan: _Plan, context: RunContext, *, first_pause_s: float = 0.0,
+        again: bool = False,
+    ) -> Outcome:  # fmt: skip
+        """Ask for the status of the job that was begun until it is over; `again` after the engine was started anew."""
+        masker = plan.masker
+
+        async def tell(line: str) -> None:
+            await write_log(context, f"{masker.text(line)}\n".encode())
+
+        await tell(f"> GET {url}" + (" (goes on: the engine was started anew)" if again else ""))
+        try:
+            call = status_call(url, plan.url.origin, plan.headers, plan.headers.render(context.scope))
+            async with open_client(plan.reach, context.clock, keep_alive=False) as client:
+                answer = await polling.follow(
+                    client, call, clock=context.clock, timeout_s=self.timeout, max_body_bytes=self.max_body,
+                    most_pause_s=self.retry_after_max, scope=context.scope, told=tell, first_pause_s=first_pause_s,
+                )  # fmt: skip
+            outputs = _outputs(answer, read_body(answer), masker)
+            await write_log(context, _transcript(answer, masker))
+            succeeded = polling.succeeded(answer, context.scope)
+        except ExpressionError as error:
+            return Outcome.failed("template_error", masker.text(str(error)))
+        except PollFailed as failure:
+            return Outcome.failed(failure.code, masker.text(str(failure)))
+        line = masker.text(f"the job that {call.origin} began is over: {answer.line}")
+        if succeeded:
+            return Outcome.succeeded(line, outputs=outputs)
+        if answer.status >= 400 or polling.success is None:
+            return Outcome.failed("http_status", line, outputs=outputs)
+        return Outcome.failed("success_false", f"{line}, and `{polling.success.text}` is false", outputs=outputs)
 
     def _judge(self, answer: Answer, body: Any, plan: _Plan, context: RunContext) -> Outcome:
         """Return the outcome that an answer stands for."""
@@ -159,6 +213,8 @@ class _Plan(NamedTuple):
     body: Template | None
     json: Any
     success: Expression | None
+    signer: Signer | None
+    polling: Polling | None
     masker: Masker
 
     @classmethod
@@ -179,15 +235,21 @@ class _Plan(NamedTuple):
                 success = Expression(settings.success, names | ANSWER_NAMES)
             except ExpressionError as error:
                 raise BadSetting("success", str(error)) from None
+        signer = None if settings.sign is None else Signer(settings.sign, "sign")
+        polling = None if settings.poll is None else Polling.read(settings.poll, reach, names)
+        if signer is not None:
+            for field in headers.fields:
+                if field.name.lower() in SIGNED_HEADERS:
+                    raise BadSetting(f"headers.{field.name}", "is set where `sign` is given", "leave it out")
         text = None
         if body is not None:
-            text = literal(body.reveal()) if isinstance(body, Secret) else _template("body", body, names)
+            text = literal(body.reveal()) if isinstance(body, Secret) else template("body", body, names)
         secrets = [*headers.secrets()]
-        secrets += [item.reveal() for item in (body, settings.bearer) if isinstance(item, Secret)]
+        secrets += [item.reveal() for item in (body, settings.bearer, settings.sign) if isinstance(item, Secret)]
         if isinstance(settings.url, Secret):
             secrets += parts_of_url(url, target.origin)
-        content = _compiled("json", settings.json, names)
-        return cls(reach, target, headers, text, content, success, Masker(secrets))
+        content = compiled("json", settings.json, names)
+        return cls(reach, target, headers, text, content, success, signer, polling, Masker(secrets))
 
     def call(self, method: str, context: RunContext) -> Call:
         """Return the request of an attempt; raises ExpressionError and UnsafeUrl."""
@@ -204,12 +266,14 @@ class _Plan(NamedTuple):
             except ExpressionError as error:
                 raise ExpressionError(f"the body: {error}") from None
         elif self.json is not None:
-            body, kind = encode_json(_rendered(self.json, scope)), "application/json"
+            body, kind = encode_json(rendered(self.json, scope)), "application/json"
         given = {name.lower() for name in headers}
         if kind is not None and "content-type" not in given:
             headers["Content-Type"] = kind
         if method not in ("GET", "HEAD") and "idempotency-key" not in given:
             headers["Idempotency-Key"] = context.run_id
+        if self.signer is not None:
+            headers |= self.signer.headers(context.run_id, context.clock.now(), body or b"")
         return Call(method, url, headers, body, self.headers.confidential)
 
 
@@ -217,56 +281,23 @@ def _plan_of(settings: Http, names: frozenset[str]) -> _Plan:
     headers = tuple(settings.headers.items())
     content = None if settings.json is None else encode_json(settings.json)
     return _cached_plan(
-        settings.url, headers, settings.bearer, settings.body, content, settings.success, settings.allow_private, names
-    )
+        settings.url, headers, settings.bearer, settings.body, content, settings.success, settings.sign, settings.poll,
+        settings.allow_private, names,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def _cached_plan(
     url: Secret | str, headers: tuple[tuple[str, Secret | str], ...], bearer: Secret | None, body: Secret | str | None,
-    content: bytes | None, success: tuple[int, ...] | str | None, allow_private: bool | tuple[str, ...],
-    names: frozenset[str],
+    content: bytes | None, success: tuple[int, ...] | str | None, sign: Secret | None, poll: Poll | None,
+    allow_private: bool | tuple[str, ...], names: frozenset[str],
 ) -> _Plan:  # fmt: skip
     """Compile what a job's requests are made of once for all of its runs."""
     settings = Http(
         url=url, headers=dict(headers), bearer=bearer, body=body, json=None if content is None else parse_json(content),
-        success=success, allow_private=allow_private,
+        success=success, sign=sign, poll=poll, allow_private=allow_private,
     )  # fmt: skip
     return _Plan.read(settings, names)
-
-
-def _compiled(field: str, value: Any, names: Collection[str]) -> Any:
-    """Return a JSON value in which texts with expressions are compiled templates."""
-    if isinstance(value, str):
-        return _template(field, value, names) if "{{" in value else value
-    if isinstance(value, (list, tuple)):
-        return [_compiled(f"{field}[{index}]", item, names) for index, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        for name in value:
-            if "{{" in name:
-                raise BadSetting(field, f"has the member {name!r}, whose name is a template: data can't choose names")
-        return {name: _compiled(f"{field}.{name}", item, names) for name, item in value.items()}
-    return value
-
-
-def _rendered(value: Any, scope: Scope) -> Any:
-    if isinstance(value, Template):
-        try:
-            return plain(value.value(scope))
-        except ExpressionError as error:
-            raise ExpressionError(f"the JSON body: {error}") from None
-    if isinstance(value, list):
-        return [_rendered(item, scope) for item in value]
-    if isinstance(value, dict):
-        return {name: _rendered(item, scope) for name, item in value.items()}
-    return value
-
-
-def _template(field: str, text: str, names: Collection[str]) -> Template:
-    try:
-        return Template(text, names)
-    except ExpressionError as error:
-        raise BadSetting(field, str(error)) from None
 
 
 def _revealed(text: Secret | str) -> str:
@@ -312,19 +343,19 @@ def _transcript(answer: Answer, masker: Masker) -> bytes:
     return f"{head}\n\n".encode() + shown.encode("utf-8", "surrogateescape") + note.encode()
 
 
-async def _write_log(context: RunContext, text: bytes) -> None:
-    """Append to the run's log. That it can't be written changes nothing of what the request has done."""
+async def _note(context: RunContext, url: URL, masker: Masker) -> None:
+    """Note a status URL, so that it is still known after a crash; not one that repeats a secret."""
+    text = str(url)
+    if masker.text(text) != text:
+        context.log.warning(
+            "the status URL repeats a secret, so it is not noted: after a crash the request is sent again",
+            extra={"action": "poll_not_noted"},
+        )
+        return
     try:
-        await run_sync(_append, context, text)
-    except OSError as error:
-        context.log.warning("the answer can't be logged: %s", error.strerror, extra={"action": "answer_not_logged"})
-
-
-def _append(context: RunContext, text: bytes) -> None:
-    descriptor = context.open_log()
-    try:
-        view = memoryview(text)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    finally:
-        os.close(descriptor)
+        await context.note({"url": text})
+    except StoreUnavailable:
+        context.log.warning(
+            "the status URL can't be noted now: after a crash the request is sent again",
+            extra={"action": "poll_not_noted"},
+        )

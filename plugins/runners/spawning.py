@@ -47,6 +47,23 @@ def start(
     return popen.pid, popen
 
 
+def start_beside(
+    arguments: Sequence[str], *, stdin: int, output: int, third: int, environment: Mapping[bytes, bytes]
+) -> int:
+    """Start a program in a session of its own, in the engine's directory, with `third` as its descriptor 3.
+
+    The first argument is its whole path. Returns its process id; raises as `start` does.
+    """
+    _mark_descriptors()
+    actions = [
+        (os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2),
+        (os.POSIX_SPAWN_DUP2, third, 3),
+    ]  # fmt: skip
+    return os.posix_spawn(
+        arguments[0], list(arguments), environment, file_actions=actions, setsid=True, setsigdef=_RESET
+    )
+
+
 def _is_here(cwd: str) -> bool:
     """Tell whether a directory is the one that this process works in."""
     try:

@@ -186,6 +186,15 @@ class Site:
         finally:
             connection.close()
 
+    def ask_text(self, path: str) -> str:
+        """Return what the engine answers that is no JSON; raises OSError and HTTPException."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30.0)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
     def post(self, path: str, body: Any, *, key: str | None = None) -> Answer:
         """Post JSON once, with an Idempotency-Key where a key is given."""
         return self.ask("POST", path, body, {} if key is None else {"Idempotency-Key": key})

@@ -16,6 +16,8 @@ from msgspec import Struct
 
 import engine.execution
 import engine.runtime
+import engine.settlement
+import engine.strays
 from engine.config import load
 from engine.errors import EngineError
 from engine.operations import Operations
@@ -277,18 +279,26 @@ class _no_processes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._modules: tuple[Any, ...] = (engine.runtime, engine.execution)
+        self._modules: tuple[Any, ...] = (engine.settlement, engine.execution)
+        self._strays: Any = engine.strays
 
     def __enter__(self) -> None:
         async def end_leftovers(*_: Any, **__: Any) -> dict[str, list[int]]:
             await self._clock.sleep(0.05)
             return {}
 
+        async def look(*_: Any, **__: Any) -> dict[str, set[int]]:
+            return {}
+
+        # It is a thread's work, whose turns nobody could foretell.
+        self._look = self._strays.run_sync
+        self._strays.run_sync = look
         self._before = [module.end_leftovers for module in self._modules]
         for module in self._modules:
             module.end_leftovers = end_leftovers
 
     def __exit__(self, *_: object) -> None:
+        self._strays.run_sync = self._look
         for module, function in zip(self._modules, self._before, strict=True):
             module.end_leftovers = function
 

@@ -14,6 +14,7 @@ import pytest
 
 from engine.testing.store_contract.accepting import AcceptingCases
 from engine.testing.store_contract.backfilling import BackfillCases
+from engine.testing.store_contract.delivering import DeliveringCases
 from engine.testing.store_contract.following import FollowingCases
 from engine.testing.store_contract.hindsight import HindsightCases
 from engine.testing.store_contract.marking import MarkingCases
@@ -38,6 +39,7 @@ class StoreContract(
     BackfillCases,
     MarkingCases,
     HindsightCases,
+    DeliveringCases,
     PurgingCases,
     ReceivingCases,
 ):

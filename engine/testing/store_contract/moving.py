@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from engine.errors import Conflict, EngineError
 from engine.runs import ENDED, TRANSITIONS, WAITING, Run, RunState
 from engine.store.base import Store
-from engine.store.changes import ENQUEUEABLE, HOLDABLE, STARTABLE, AskCancel, Change, Finish, NoteProcess
+from engine.store.changes import ENQUEUEABLE, HOLDABLE, STARTABLE, Adopt, AskCancel, Change, Finish, NoteProcess
 from engine.testing.store_contract.material import (
     BOOT,
     a_join,
@@ -74,6 +74,7 @@ def changes_of(run: Run) -> list[tuple[Change, frozenset[RunState], RunState]]:
         (start(run), STARTABLE, RunState.RUNNING),
         (NoteProcess(run=run.id, pid=7, started=70), running, RunState.RUNNING),
         (AskCancel(run=run.id, step=step(RunState.RUNNING)), running, RunState.RUNNING),
+        (Adopt(run=run.id, step=step(RunState.RUNNING), boot="boot-2"), running, RunState.RUNNING),
         (set_priority(run, 9), WAITING, run.state),
     ]
     every += [(finish(run, state), running, state) for state in sorted(TRANSITIONS[RunState.RUNNING])]
@@ -213,6 +214,17 @@ class MovingCases(Place):
         found = await store.run(run.id)
         assert found is not None
         assert found.code == "case_cancelled"
+
+    @promise("Store: A running run that goes on in another engine process is that one's, and its trace tells it.")
+    async def test_an_adopted_run_is_of_the_engine_process_that_adopted_it(self, store: Store) -> None:
+        run = await run_in(store, RunState.RUNNING)
+        adopted = step(RunState.RUNNING, 2)
+        await make(store, NoteProcess(run=run.id, pid=7, started=70), Adopt(run=run.id, step=adopted, boot="boot-2"))
+        found = await store.run(run.id)
+        assert found is not None
+        assert (found.state, found.boot, found.started_at) == (RunState.RUNNING, "boot-2", run.started_at)
+        assert (found.process, found.process_started, found.trace) == (7, 70, (*run.trace, adopted))
+        assert [one.id for one in await store.running()] == [run.id]
 
     @pytest.mark.parametrize("state", sorted(HOLDABLE))
     @promise(_ORDER)

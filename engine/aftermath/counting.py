@@ -1,0 +1,205 @@
+"""Counting: how runs end, hour by hour and day by day, without a word to the store for each of them.
+
+What is counted is stored every few seconds: the end of a run costs a look into a dictionary. What an engine that was
+killed had counted since is counted anew by the next one, from the runs that ended after what was stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from engine.clock import EPOCH, Clock, rfc3339
+from engine.errors import EngineError, StoreUnavailable
+from engine.runs import OUTCOMES, Run, RunState
+from engine.store.base import Store
+from engine.store.changes import Accept, Memory
+from engine.tallies import Statistics, Tally, TallyKey, TallyRow, Width, sum_up
+
+log = logging.getLogger("engine.counting")
+
+FLUSH_S = 5.0
+ROWS_AT_ONCE = 200
+
+KEPT = {Width.HOUR: timedelta(days=8), Width.DAY: timedelta(days=400)}
+"""How long tallies are kept."""
+
+BY_HOURS = timedelta(days=7)
+"""Up to that statistics are added up by the hour, beyond by the day."""
+
+LONGEST = timedelta(days=366)
+
+TIDY_S = 3600.0
+TIDY_PAUSE_S = 0.05
+MOST_TIDIED = 1_000
+
+SOURCE, UNTIL = "engine:counting", "until"
+"""Under these the store remembers when the last run ended whose count is stored."""
+
+MOST_COUNTED_ANEW = 20_000
+"""So many of the latest runs are looked at after a crash, and where nothing was counted yet."""
+
+_TICK = timedelta(microseconds=1)
+
+Submit = Callable[[Accept], Awaitable[Any]]
+
+
+def _end_of(run: Run) -> datetime:
+    return run.finished_at or run.created_at
+
+
+class _Slot:
+    """What one trigger and job has counted: in its hour, in its day, and since it was last stored."""
+
+    __slots__ = ("day", "day_at", "fresh", "hour", "hour_at", "until")
+
+    def __init__(self) -> None:
+        self.until = self.hour_at = self.day_at = EPOCH
+        self.hour, self.day, self.fresh = Tally(), Tally(), Tally()
+
+    def turn(self, at: datetime) -> None:
+        """Begin the hour, and perhaps the day, of an instant."""
+        self.hour_at, self.hour = Width.HOUR.start_of(at), Tally()
+        self.until = self.hour_at + Width.HOUR.length
+        day_at = Width.DAY.start_of(at)
+        if day_at != self.day_at:
+            self.day_at, self.day = day_at, Tally()
+
+    def merge(self) -> None:
+        """Add what is fresh to hour and day."""
+        self.hour.take(self.fresh)
+        self.day.take(self.fresh)
+        self.fresh = Tally()
+
+
+class Counting:
+    """Counts ends, stores the sums, and says what they are. `submit` makes a change durable."""
+
+    def __init__(self, *, clock: Clock, store: Store, submit: Submit) -> None:
+        self._clock = clock
+        self._store = store
+        self._submit = submit
+        self._slots: dict[tuple[str, str], _Slot] = {}
+        self._unstored: dict[TallyKey, Tally] = {}
+        self._tidied = 0
+        self._counted = asyncio.Event()
+        self._last_at = EPOCH
+        """When the last run ended that was counted."""
+
+    async def load(self) -> None:
+        """Read what was counted in the hour and day of the last end, and count what ended later; raise StoreError."""
+        remembered = await self._store.memory(SOURCE, after=None, limit=1)
+        until = EPOCH if (text := remembered.get(UNTIL)) is None else datetime.fromisoformat(text)
+        for width in Width:
+            for row in await self._store.tallies_at(width, width.start_of(until)):
+                slot = self._slots.setdefault((row.key.trigger, row.key.job), _Slot())
+                if slot.until <= until:
+                    slot.turn(until)
+                if width is Width.HOUR:
+                    slot.hour = row.tally
+                else:
+                    slot.day = row.tally
+        await self._count_anew(until)
+
+    async def _count_anew(self, until: datetime) -> None:
+        """Count what ended after what was stored: the engine before this one died, or is the first that counts."""
+        for run in sorted(await self._store.ended_since(until, limit=MOST_COUNTED_ANEW), key=_end_of):
+            took_s = None
+            if run.state in OUTCOMES and run.attempts and run.started_at is not None:
+                took_s = (_end_of(run) - run.started_at).total_seconds()
+            count = int((run.outputs or {}).get("instants", 1)) if run.state is RunState.MISSED else 1
+            self.add(run.trigger, run.job, run.state, _end_of(run), took_s, count)
+
+    def add(
+        self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
+    ) -> None:
+        """Count an end, or `count` of them without a time."""
+        slot = self._slots.get((trigger, job))
+        if slot is None:
+            slot = self._slots[trigger, job] = _Slot()
+        if at >= slot.until:  # where the clock was set back, its hour goes on
+            self._put_aside(trigger, job, slot)
+            slot.turn(at)
+        slot.fresh.add(state, duration_s, count)
+        if at > self._last_at:
+            self._last_at = at
+        if not self._counted.is_set():
+            self._counted.set()
+
+    async def run(self) -> None:
+        """Store what was counted some seconds ago, until cancelled; an engine without work does nothing."""
+        while True:
+            await self._counted.wait()
+            await self._clock.sleep(FLUSH_S)
+            self._counted.clear()
+            try:
+                await self.flush()
+                if self._tidied != (hour := int(self._clock.now().timestamp() // TIDY_S)):
+                    self._tidied = hour
+                    await self._tidy()
+            except StoreUnavailable:
+                self._counted.set()
+
+    async def end(self) -> None:
+        """Store what was counted to the end."""
+        try:
+            await self.flush()
+        except EngineError as error:
+            log.info("The last counts are not stored: %s", error, extra={"action": "counts_not_stored"})
+
+    async def flush(self) -> None:
+        """Store what was counted; raise StoreUnavailable, and keep it, where that can't be now."""
+        for (trigger, job), slot in self._slots.items():
+            self._put_aside(trigger, job, slot)
+        until = Memory(source=SOURCE, values={UNTIL: rfc3339(self._last_at)})
+        while self._unstored:
+            taken = [(key, self._unstored[key]) for key in list(self._unstored)[:ROWS_AT_ONCE]]
+            rows = tuple(TallyRow(key=key, tally=tally) for key, tally in taken)
+            whole = len(taken) == len(self._unstored)
+            await self._submit(Accept(entries=(), tallies=rows, memory=until if whole else None))
+            for key, tally in taken:
+                if self._unstored.get(key) is tally:
+                    del self._unstored[key]
+
+    def _put_aside(self, trigger: str, job: str, slot: _Slot) -> None:
+        """Have what a slot counted stored next time."""
+        if not slot.fresh.ends:
+            return
+        slot.merge()
+        for width, at, tally in ((Width.HOUR, slot.hour_at, slot.hour), (Width.DAY, slot.day_at, slot.day)):
+            copy = Tally()
+            copy.take(tally)
+            self._unstored[TallyKey(trigger=trigger, job=job, width=width, began_at=at)] = copy
+
+    async def _tidy(self) -> None:
+        """Forget old tallies, and what has not run for a day."""
+        now = self._clock.now()
+        before = {width: width.start_of(now - kept) for width, kept in KEPT.items()}
+        for _ in range(MOST_TIDIED):
+            old = [await self._has_before(width, at) for width, at in before.items()]
+            if not any(old):
+                break
+            await self._submit(Accept(entries=(), forget_tallies=before))
+            await self._clock.sleep(TIDY_PAUSE_S)
+        idle = [key for key, slot in self._slots.items() if slot.until < now - Width.DAY.length]
+        for key in idle:
+            del self._slots[key]
+
+    async def _has_before(self, width: Width, at: datetime) -> bool:
+        first = await self._store.first_tally_at(width)
+        return first is not None and first < at
+
+    async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
+        """Return how the runs of a trigger, or of a job, ended in the time up to now.
+
+        The time begins with an hour, or with a day (UTC) where it is longer than a week. Raises StoreUnavailable.
+        """
+        await self.flush()
+        now = self._clock.now()
+        width = Width.HOUR if over <= BY_HOURS else Width.DAY
+        start = width.start_of(now - min(over, LONGEST))
+        rows = await self._store.tallies(trigger=trigger, job=job, width=width, start=start, end=now + _TICK)
+        return sum_up([row.tally for row in rows], start, now)
