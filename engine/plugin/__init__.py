@@ -54,6 +54,7 @@ from engine.plugin.sources import LONGEST_WAIT_S, RunEnd, Settled, Source, Sourc
 from engine.plugin.timers import Timer
 from engine.runs import OUTCOMES, RunState
 from engine.triggers import PRIORITIES
+from engine.units import parse_duration
 
 __all__ = [
     "BATCH_TYPE",
@@ -121,6 +122,7 @@ __all__ = [
     "encode_json",
     "instant_of",
     "is_binary",
+    "parse_duration",
     "parse_json",
     "permitted",
     "plain",

@@ -34,7 +34,7 @@ class Routes:
         methods[method] = handler
         if note is not None:
             self._notes[path] = note
-        self._encodings[path] = frozenset(encodings)
+        self._encodings[path] = self.encodings(path) | frozenset(encodings)
 
     def remove(self, method: str, path: str) -> None:
         """Remove a route."""
