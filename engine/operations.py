@@ -88,7 +88,7 @@ class Operations:
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
-        self._settling = settling
+        self.settling = settling
         self._pauses = pauses
         self.maintenance = maintenance
         self._adaptation = adaptation
@@ -552,7 +552,7 @@ class Operations:
         return self._routes.encodings(path)
 
     async def settled(self, run_ids: Sequence[str], within_s: float) -> tuple[Settled, ...]:
-        return await self._settling.settled(run_ids, within_s)
+        return await self.settling.settled(run_ids, within_s)
 
     async def wait_change(self, run_id: str, timeout_s: float) -> None:
         await self._changes.wait(run_id, timeout_s)

@@ -66,7 +66,8 @@ class Settling:
         self._changes = changes
         self._clock = clock
         self._stopping = stopping
-        self._waiting = 0
+        self.waiting = 0
+        """How many wait for a time."""
 
     async def cursor(self, source: str) -> Any:
         return await self._store.cursor(source)
@@ -87,12 +88,12 @@ class Settling:
 
         if within_s is None:
             await follow()
-        elif self._waiting < MOST_WAITING:
-            self._waiting += 1
+        elif self.waiting < MOST_WAITING:
+            self.waiting += 1
             try:
                 await first(follow, partial(self._clock.sleep, within_s), self._stopping.wait)
             finally:
-                self._waiting -= 1
+                self.waiting -= 1
         for run_id in run_ids:
             if run_id not in found:
                 found[run_id] = await self._store.run(run_id)
