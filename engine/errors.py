@@ -3,6 +3,7 @@
     EngineError
     ├── ConfigError             what is wrong with the configuration: all of it, with places
     ├── ExpressionError         a CEL expression or template that can't be compiled or evaluated
+    ├── SchemaError             a JSON Schema that is wrong, or that is not taken
     ├── InvalidEvent            what a sender or a plugin offered is not an event
     ├── NotFound                no trigger, job, event or run of that name
     ├── Conflict                the thing exists, but its state forbids what was asked
@@ -62,6 +63,15 @@ class ConfigError(EngineError):
 
 class ExpressionError(EngineError):
     """An expression or template is wrong (at `check`) or fails on the data that it met (at run time)."""
+
+
+class SchemaError(EngineError):
+    """A JSON Schema is wrong, or can't be taken: `pointer` says which part of it, `hint` what would be right."""
+
+    def __init__(self, pointer: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+        self.hint = hint
 
 
 class InvalidEvent(EngineError):

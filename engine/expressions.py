@@ -7,8 +7,8 @@ Evaluation is bounded: CEL has no loops but its macros (`all`, `exists`, `exists
 cost is the width of the data to the power of their nesting. Before an expression with macros is evaluated,
 that product is compared with `MOST_STEPS`; beyond it the expression fails instead of holding the engine.
 Patterns of `matches` take a time that is linear in the text but grows with the pattern, so an author writes
-them out: data can't bring one. So he does the networks of `ip_in`, which is a function of ours: CEL has none for
-addresses.
+them out, data can't bring one, and those that are too large are refused. So he does the networks of `ip_in`, which is
+a function of ours: CEL has none for addresses.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from engine.clock import rfc3339
 from engine.errors import ExpressionError, InvalidEvent
 from engine.networks import Networks, ip_in
 from engine.payload import encode_json, survey
+from engine.schemas.patterns import is_large
 
 # The package imports its own command line, with prompt_toolkit and rich: four fifths of the time and half of the
 # memory that importing this module takes. An empty module stands in for it.
@@ -92,6 +93,7 @@ _AS_IT_IS = frozenset({str, bool, float})
 _ABSENT = object()
 _MATCHES = re.compile(r"\bmatches\s*\(")
 _MATCHES_A_LITERAL = re.compile(r'\.\s*matches\s*\(\s*""\s*\)')
+_MATCHED = re.compile(rf"\bmatches\s*\(\s*({_TEXT})\s*\)", re.DOTALL | re.VERBOSE)
 _SEARCHED_BYTES = (("+", 512), ("matches(", 512), ("contains(", 16384))
 """What makes or searches texts, and how many bytes of text take it about as long as one step of a macro."""
 
@@ -236,6 +238,12 @@ class Expression:
                 f"`{text}`: the pattern of `matches` must be written out, as in `data.name.matches('^a')`: "
                 "one that is put together from data could take any time"
             )
+        for literal in _MATCHED.findall(text):
+            if is_large(pattern := str(cel.evaluate(literal))):
+                raise ExpressionError(
+                    f"`{text}`: the pattern {pattern!r:.80} could take long, as it repeats so much; begin it with `^`, "
+                    "and give it an end"
+                )
         self._ours = {name: _OURS[name] for name in self._program.functions() if name in _OURS}
         if self._ours:
             _check_networks(text)

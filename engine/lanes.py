@@ -6,7 +6,7 @@ they are asked about, kept up to date.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from engine.clock import Clock
 from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, is_kept_too_long, may_use_idle
@@ -76,6 +76,11 @@ class Front:
         if manual is not None and (live is None or manual < live):
             return self._manual.take(blocks)
         return None if live is None else self._live.take(blocks)
+
+    def waiting(self, job: str) -> Iterator[Run]:
+        """Yield the runs of a job at the heads of its queues, in no order."""
+        yield from self._live.waiting(job)
+        yield from self._manual.waiting(job)
 
     def unpark(self, job: str) -> None:
         """Let a job take part again, as one of its slots is free."""

@@ -11,7 +11,7 @@ reads on past what is aside, up to `MOST_ASIDE` runs of one job. Beyond that wha
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -183,6 +183,12 @@ class Queue:
         """Tell whether runs of the job wait."""
         lane = self._lanes.get(job)
         return lane is not None and (bool(lane.entries) or lane.edge is not None or bool(lane.arrived))
+
+    def waiting(self, job: str) -> Iterator[Run]:
+        """Yield the runs of a job that the window holds, in no order."""
+        lane = self._lanes.get(job)
+        if lane is not None:
+            yield from (waiting.run for waiting in (*lane.entries.values(), *lane.arrived))
 
     def has_ready(self, job: str) -> bool:
         """Tell whether runs of the job wait that are not aside."""

@@ -320,7 +320,7 @@ class Runtime:
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
-            backlog=backlog,
+            backlog=backlog, redaction=config.redaction,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,

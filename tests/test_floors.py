@@ -26,9 +26,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
-         "replays", "spans", "deliveries", "tallies"}
+         "replays", "spans", "deliveries", "tallies", "redaction"}
     ),
-    frozenset({"plugin", "expressions", "decide"}),
+    frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",

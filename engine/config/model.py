@@ -22,6 +22,7 @@ from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
+from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.scalars import near
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
@@ -44,6 +45,7 @@ from engine.plugin.settings import (
     TemplateText,
     TimeZone,
 )
+from engine.redaction import Redaction
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -551,6 +553,13 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
     on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    schema: Annotated[
+        SchemaTable | None, Meta(description="A JSON Schema that the data of its events fits, for each trigger on it.")
+    ] = None
+    redact: Annotated[
+        tuple[str, ...] | RedactTable | None,
+        Meta(description="Paths of values that are replaced in its events before anything else: see below."),
+    ] = None
     breaker: Annotated[
         BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
     ] = None
@@ -586,6 +595,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
     preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
+    schema: Annotated[
+        SchemaTable | None,
+        Meta(description="A JSON Schema: events whose data does not fit are recorded as rejected, not run."),
+    ] = None
     breaker: Annotated[
         BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
     ] = None
@@ -709,6 +722,9 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
+        SecurityTable()
+    )
     pools: Annotated[
         dict[Slug, Weight],
         Meta(description="Limits that jobs share, by name: how much each holds."),
@@ -779,7 +795,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
     - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
-    - `icals`: the files that its calendars were read from.
+    - `icals`, `schemas`: the files that its calendars and its schemas were read from.
+    - `redaction`: what is replaced in every event.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -797,6 +814,8 @@ class Config(Struct, frozen=True, kw_only=True):
     calendars: dict[str, Calendar] = {}
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
+    schemas: frozenset[Path] = frozenset()
+    redaction: Redaction | None = None
     conditions: dict[str, Named] = {}
     receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}

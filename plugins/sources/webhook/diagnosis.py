@@ -90,7 +90,8 @@ class _OfSignature:
         self._now_s = now_s
         self._whole = whole
         self._claim: Claim = scheme.claim(request)
-        self._offers = _offers_in(request.headers.get(scheme.header, ""))
+        self._header_name = self._claim.header or scheme.header
+        self._offers = _offers_in(request.headers.get(self._header_name, ""))
 
     def explanation(self, flaw: str, *, known: bool) -> Explanation:
         if not self._whole:
@@ -121,7 +122,7 @@ class _OfSignature:
 
     def _header(self) -> Explanation | None:
         """The header is missing: another has the signature, or looks as if it had."""
-        headers, wanted = self._request.headers, self._scheme.header
+        headers, wanted = self._request.headers, self._header_name
         if wanted in headers:
             return None
         for name, value in list(headers.items())[:MOST_HEADERS]:

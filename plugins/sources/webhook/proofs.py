@@ -56,7 +56,7 @@ class SignatureProof:
             return claim.fault
         if not right:
             whose = "the secret gives" if len(self._keyed) == 1 else "any of the secrets gives"
-            return f"the signature in {self._header} is not the one that {whose} for its body"
+            return f"the signature in {claim.header or self._header} is not the one that {whose} for its body"
         return None if self._tolerance_s is None else skew(claim.timestamp or "", now_s, self._tolerance_s)
 
 

@@ -35,6 +35,7 @@ class Claim(NamedTuple):
     - `before`, `after`: the bytes that are signed before and after the body.
     - `timestamp`, `id`: when it was sent, and which delivery it is, as they were written.
     - `fault`: why it proves nothing, whatever its signatures are, for the hook's owner.
+    - `header`: where its signatures are, where a scheme knows several such headers.
     """
 
     signatures: tuple[bytes, ...]
@@ -43,6 +44,7 @@ class Claim(NamedTuple):
     timestamp: str | None = None
     id: str | None = None
     fault: str | None = None
+    header: str = ""
 
 
 class Scheme(Struct, frozen=True, kw_only=True):
@@ -180,7 +182,8 @@ def _standard(texts: tuple[str, ...], tolerance_s: float, families: tuple[str, .
                 fault = f"its header {family}-signature has no signature of version 1 in it (`v1,…`)"
         if not delivery or timestamp is None:
             fault = fault or f"it has no header {family}-{'timestamp' if delivery else 'id'}"
-        return Claim(signatures, to_bytes(f"{delivery}.{timestamp}."), b"", timestamp, delivery, fault)
+        before = to_bytes(f"{delivery}.{timestamp}.")
+        return Claim(signatures, before, b"", timestamp, delivery, fault, f"{family}-signature")
 
     return Scheme(
         header=f"{families[0]}-signature", keys=tuple(standard_key(text) or b"" for text in texts), texts=texts,

@@ -124,9 +124,10 @@ def texts_of(secrets: Secrets) -> tuple[str, ...]:
 
 
 def standard_key(text: str) -> bytes | None:
-    """Return the key of a secret of Standard Webhooks; None where it is no base64."""
+    """Return the key of a secret of Standard Webhooks; None where it is no base64, with its padding or without."""
+    encoded = text.strip().removeprefix(STANDARD_PREFIX).rstrip("=")
     try:
-        return base64.b64decode(text.strip().removeprefix(STANDARD_PREFIX), validate=True)
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
 
