@@ -14,6 +14,7 @@
         │   └── QueueFull       too much waits: try again when there is less
         ├── StoreInUse          another engine owns this store
         ├── StoreDamaged        the file fails its integrity check
+        │   └── StoreLost       another engine has taken over: this one writes nothing more
         └── StoreVersion        the file was written by a newer engine
 
 An error's text names the thing, the place and the way out; it never holds a secret.
@@ -123,6 +124,10 @@ class StoreInUse(StoreError):
 
 class StoreDamaged(StoreError):
     """The store's file fails its integrity check; it is left as it is."""
+
+
+class StoreLost(StoreDamaged):
+    """Another engine has taken the store over while this one stood still; to this one it is lost for good."""
 
 
 class StoreVersion(StoreError):

@@ -50,9 +50,9 @@ class Front:
         """Tell whether a run waits in a window."""
         return self._live.holds(job, run_id) or self._manual.holds(job, run_id)
 
-    def offer(self, run: Run, event: Event | None) -> None:
-        """Take in a run that is queued in the store."""
-        self.of(run.lane).offer(run, event)
+    def offer(self, run: Run, event: Event | None) -> bool:
+        """Take in a run that is queued in the store; return whether more may be taken now, or has to be read."""
+        return self.of(run.lane).offer(run, event)
 
     def remove(self, job: str, run_id: str) -> None:
         """Forget a run that was taken out of the queue in the store."""

@@ -200,21 +200,24 @@ class Queue:
         lane = self._lanes.get(job)
         return lane is not None and run_id in lane.entries
 
-    def offer(self, run: Run, event: Event | None) -> None:
-        """Take in a run that is queued in the store; one that is known or active already is left."""
+    def offer(self, run: Run, event: Event | None) -> bool:
+        """Take in a run that is queued in the store; one that is known or active already is left.
+
+        Return whether more may be taken now, or has to be read: not where its job is parked or others stand before it.
+        """
         lane = self._lanes.get(run.job)
         if lane is None:
             lane = self._lanes[run.job] = _Lane()
         if run.id in lane.entries or self._is_active(run.id):
-            return
+            return False
         waiting = Waiting(run, event)
         if lane.edge is not None and QueuePlace(run.rank, run.id) > lane.edge:
             if lane.reading:
                 lane.arrived.append(waiting)
-            return
+            return lane.is_low
         lane.push(waiting)
         lane.trim()
-        self._announce(run.job, lane)
+        return self._announce(run.job, lane) or lane.is_low
 
     def expect(self, job: str) -> None:
         """Note, at the start, that the store may hold queued runs of a job."""
@@ -372,12 +375,16 @@ class Queue:
         lane.taken = {run_id for run_id in lane.taken if self._is_active(run_id)}
         lane.look_at = 2 * max(WINDOW, len(lane.taken))
 
-    def _announce(self, job: str, lane: _Lane) -> None:
-        """Put the job in line by its head, where that is better than what stands there."""
+    def _announce(self, job: str, lane: _Lane) -> bool:
+        """Put the job in line by its head, where that is better than what stands there; return whether it is."""
+        if lane.parked:
+            return False
         head = lane.head()
-        if head is not None and not lane.parked and (lane.announced is None or head < lane.announced):
-            lane.announced = head
-            heapq.heappush(self._heads, (head, job))
+        if head is None or (lane.announced is not None and head >= lane.announced):
+            return False
+        lane.announced = head
+        heapq.heappush(self._heads, (head, job))
+        return True
 
     def _reannounce(self, job: str, lane: _Lane) -> None:
         """Replace the job's place at the front of the line by its head."""

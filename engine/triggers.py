@@ -351,6 +351,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
     - `priority_from`: a template with CEL that gives it for each event; where that fails it is `priority`.
     - `max_waiting`: so many of its runs may wait; events that come then are dropped, and recorded. None: no limit.
+    - `pause_after`: where so many of its runs fail one after the other, it pauses itself.
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
@@ -389,6 +390,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     max_waiting: int | None = None
     timeout_s: float | None = None
     retry: RetryChange | None = None
+    pause_after: int | None = None
     data: Mapping[str, Any] | Judge | None = None
     defaults: dict[str, Any] | None = None
     description: str = ""

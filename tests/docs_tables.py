@@ -40,6 +40,7 @@ from engine.config.model import (
     RateLimitTable,
     ReserveTable,
     RetryChangeTable,
+    RetryOnTable,
     RetryTable,
     Shared,
     SourceTable,
@@ -65,8 +66,9 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
     JobTable, JobNotifyTable, CallbackTable,
-    TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, InputTable, JoinTable,
-    ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable, SchemaFile,
+    TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
+    JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,
+    SchemaFile,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

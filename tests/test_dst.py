@@ -109,7 +109,7 @@ def forgets_ends(runtime: Runtime, store: SimulatedStore) -> None:
 
 
 def breaks_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Slots, "may_start", lambda self, job: True)
+    monkeypatch.setattr(Slots, "blocks", lambda self, *asked: None)
 
 
 def hides_missed_instants(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,14 +32,14 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
-         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
+         "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
          "logtext", "strays", "causing"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
-         "maintenance", "pools", "quarantine", "heartbeats"}
+         "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
     frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

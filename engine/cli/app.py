@@ -25,6 +25,7 @@ from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.refusals import refusals
 from engine.cli.releasing import release
+from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
@@ -325,7 +326,7 @@ app.command()(queueing.cancel)
 app.command()(queueing.hold)
 app.command()(release)
 app.command()(queueing.priority)
-app.command()(queueing.retry)
+app.command()(retry)
 
 
 @app.command()

@@ -398,6 +398,7 @@ class Builder:
             max_waiting=table.max_waiting,
             timeout_s=table.timeout,
             retry=None if table.retry is None else table.retry.change(),
+            pause_after=table.pause_after,
             data=table.data,
             defaults=table.defaults,
             description=table.description,

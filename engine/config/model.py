@@ -31,7 +31,7 @@ from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.deliveries import Receiver
-from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
+from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryOn, RetryPolicy
 from engine.logcap import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from engine.networks import Networks
 from engine.plugin.settings import (
@@ -179,6 +179,30 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
             )
 
 
+class RetryOnTable(Struct, frozen=True, kw_only=True):
+    """Which failed attempts are tried again; all others are not."""
+
+    exit_codes: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=255)], ...],
+        Meta(description="Those of programs that ended with one of these."),
+    ] = ()
+    codes: Annotated[
+        tuple[str, ...],
+        Meta(description="Those with one of these codes, such as `timed_out` or `start_failed`: see docs/reasons.md."),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if not self.exit_codes and not self.codes:
+            raise BadSetting("codes", "names nothing, so that no attempt would be tried again", "or say attempts = 1")
+        for place, code in enumerate(self.codes):
+            if not code.isascii() or not code.replace("_", "").isalnum() or code != code.lower():
+                raise BadSetting(f"codes[{place}]", f'found "{code}", which is no code', 'write "timed_out"')
+
+    def filter(self) -> RetryOn:
+        """Return it as the jobs know it."""
+        return RetryOn(exit_codes=frozenset(self.exit_codes), codes=frozenset(self.codes))
+
+
 class RetryTable(Struct, frozen=True, kw_only=True):
     """When a failed or timed-out attempt is tried again."""
 
@@ -191,6 +215,9 @@ class RetryTable(Struct, frozen=True, kw_only=True):
     jitter: Annotated[
         float, Meta(ge=0, le=1, description="Waits vary at random by up to this fraction, both ways.")
     ] = _RETRY.jitter
+    on: Annotated[
+        RetryOnTable | None, Meta(description="Only such attempts are tried again. Default: all that failed.")
+    ] = None
 
     def __post_init__(self) -> None:
         if self.delay > self.max_delay:
@@ -209,6 +236,7 @@ class RetryTable(Struct, frozen=True, kw_only=True):
             factor=self.factor,
             max_delay_s=self.max_delay,
             jitter=self.jitter,
+            on=None if self.on is None else self.on.filter(),
         )
 
 
@@ -222,6 +250,7 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
     jitter: Annotated[
         float | None, Meta(ge=0, le=1, description="Waits vary at random by up to this fraction, both ways.")
     ] = None
+    on: Annotated[RetryOnTable | None, Meta(description="Only such attempts are tried again.")] = None
 
     def change(self) -> RetryChange:
         """Return it as the triggers know it."""
@@ -231,6 +260,7 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
             factor=self.factor,
             max_delay_s=self.max_delay,
             jitter=self.jitter,
+            on=None if self.on is None else self.on.filter(),
         )
 
 
@@ -671,6 +701,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     retry: Annotated[
         RetryChangeTable | None,
         Meta(description="When failed attempts of its runs are tried again; keys left out are as the job has them."),
+    ] = None
+    pause_after: Annotated[
+        int | None,
+        Meta(ge=1, description="Where so many of its runs fail one after the other, it pauses itself: see below."),
     ] = None
     data: Annotated[Data | None, Meta(description="Fixed values; they win over the event's data.")] = None
     defaults: Annotated[

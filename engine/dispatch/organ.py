@@ -251,12 +251,13 @@ class Dispatch:
             self._let_pass[run.id] = run.job
 
     def offer(self, run: Run, event: Event | None) -> None:
-        self._line.offer(run, event)
+        changed = self._line.offer(run, event)
         if run.expires_at is not None:
             self._shaper.note_expiry(run.expires_at)
         if self._starting:
             self._overlaps.make_room(run)
-        self.pump()
+        if changed or self._paused:
+            self.pump()
 
     def wait(self, run: Run) -> None:
         if run.expires_at is not None:

@@ -357,8 +357,12 @@ class Intake:
     def _submit_end(
         self, run: Run, end: Finish | End, after: Accept | None, entry: Entry | None = None
     ) -> asyncio.Future[Any]:
-        then = after if entry is None else replace(after or Accept(entries=()), entries=(entry,))
-        stored = self._journal.submit(end if then is None else replace(end, then=then))
+        then = end.then
+        if after is not None:
+            then = after if then is None else replace(after, memories=(*after.memories, *then.memories))
+        if entry is not None:
+            then = replace(then or Accept(entries=()), entries=(entry,))
+        stored = self._journal.submit(end if then is end.then else replace(end, then=then))
         if after is not None and self._after is not None:
             stored.add_done_callback(self._after.settled)
         if isinstance(end, End):
@@ -493,7 +497,8 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
-            self._note_missed(missed)
+            if missed:
+                self._note_missed(missed)
             if self._hand_on_all(drafts, answers):
                 # What starts at once goes first: whoever emitted has the answer a turn of the event loop later.
                 await asyncio.sleep(0)

@@ -294,7 +294,9 @@ class Drafting:
         now, trigger, job = event.received_at, rule.trigger.name, rule.job.name
         if (full := self._full(rule, origin)) is not None:
             return full
-        if origin is Origin.MANUAL:
+        if origin is Origin.EVENT and not draft.caught_up:
+            code, text = "matched", f"matched: {reason}" if reason else "matched"
+        elif origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif draft.caught_up:
             code, text = CAUGHT_UP, f"due: {reason}" if reason else "due"
@@ -304,10 +306,8 @@ class Drafting:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
         elif origin is Origin.REPLAY and event.key is not None and event.key.startswith(REPLAY_KEY):
             code, text = "replayed", f"replayed: {reason}"
-        elif origin is Origin.REPLAY:
-            code, text = "retried", f"retried: {reason}"
         else:
-            code, text = "matched", f"matched: {reason}" if reason else "matched"
+            code, text = "retried", f"retried: {reason}"
         text = draft.told(text)
         key, run_id = draft.limit_key, new_id()
         met = self._starter.meet(job, trigger, origin, key=key, caught_up=draft.caught_up, without=draft.apart or ())
