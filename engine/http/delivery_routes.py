@@ -7,11 +7,10 @@ from typing import Any
 from engine.clock import rfc3339
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryState
 from engine.http.calls import Call
-from engine.http.fields import Fields, query
+from engine.http.fields import Fields, near, query
 from engine.http.problems import Problem
 from engine.http.views import list_view
 from engine.ids import is_id
-from engine.members import near
 from engine.plugin import Response
 
 OF_A_RUN = 50

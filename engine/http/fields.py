@@ -9,6 +9,7 @@ from typing import Any
 from engine.http.problems import Problem
 from engine.ids import is_id, is_slug
 from engine.members import Members
+from engine.members import near as near  # for those who read fields
 from engine.payload import parse_json
 from engine.plugin import Headers, Request
 from engine.units import parse_duration

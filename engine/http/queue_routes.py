@@ -8,13 +8,12 @@ from typing import Any
 
 from engine.clock import rfc3339
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, idempotency_key, query
+from engine.http.fields import Fields, body, idempotency_key, near, query
 from engine.http.pause_routes import performer
 from engine.http.run_routes import event_ids
 from engine.http.trigger_routes import LONGEST_REASON
 from engine.http.views import accepted_view, list_view, run_summary, run_view
 from engine.ids import is_id
-from engine.members import near
 from engine.plugin import Response
 from engine.runs import ENDED, WAITING, Lane, Run, RunState
 from engine.store.base import QueuePlace

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from engine.http.calls import Call
 from engine.http.delivery_routes import deliveries_of
-from engine.http.fields import Fields, query
+from engine.http.fields import Fields, near, query
 from engine.http.gone import not_there
 from engine.http.views import list_view, run_summary, run_view
-from engine.members import near
 from engine.plugin import Response
 from engine.runs import ENDED, Run, RunState
 from engine.store.base import RunFilter

@@ -8,8 +8,7 @@ from typing import Any
 from engine.clock import rfc3339
 from engine.errors import NotFound
 from engine.http.calls import Call
-from engine.http.fields import query
-from engine.members import near
+from engine.http.fields import near, query
 from engine.plugin import Response
 from engine.runs import RunState
 from engine.tallies import Statistics

@@ -7,11 +7,10 @@ from typing import Any
 
 from engine.errors import NotFound
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, idempotency_key, query
+from engine.http.fields import Fields, body, idempotency_key, near, query
 from engine.http.run_routes import page_of_runs
 from engine.http.views import job_view, list_view, stats_view
 from engine.http.waits import WAIT, answer_for, wait_s
-from engine.members import near
 from engine.plugin import Response
 from engine.triggers import GATES
 
