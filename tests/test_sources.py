@@ -60,6 +60,9 @@ class FakeDoor:
         self.rejected.append((source, event, reason))
         return Accepted(event="rejected")
 
+    def as_stored(self, source: str, event: Event) -> Event:
+        return event
+
 
 class Yard:
     """Sources at work under a virtual clock."""

@@ -66,8 +66,8 @@ class Sender:
 
 
 @asynccontextmanager
-async def engine(path: Path) -> AsyncIterator[tuple[Runtime, Sender]]:
-    config = configured(path, CONFIG)
+async def engine(path: Path, more: str = "") -> AsyncIterator[tuple[Runtime, Sender]]:
+    config = configured(path, more + CONFIG)
     async with aiohttp.ClientSession() as session, running(config, listen=True) as started:
         assert started.server is not None
         yield started, Sender(session, started.server.url)
@@ -209,3 +209,16 @@ async def test_another_body_under_an_idempotency_key_is_422_also_after_a_restart
         other = await sender.ask("/hooks/plain", {"n": 2}, headers=key)
     assert (first[0], again[0], other[0]) == (202, 202, 422)
     assert again[1] == {**first[1], "duplicate": True}
+
+
+async def test_what_is_redacted_is_no_other_body(tmp_path: Path) -> None:
+    Gate.open.add("held")
+    key = {"Idempotency-Key": "k"}
+    async with engine(tmp_path, 'security.redact = ["data.card"]') as (started, sender):
+        first = await sender.ask("/hooks/plain", {"n": 1, "card": "4711"}, headers=key)
+        again = await sender.ask("/hooks/plain", {"n": 1, "card": "4711"}, headers=key)
+        other = await sender.ask("/hooks/plain", {"n": 2, "card": "4711"}, headers=key)
+        stored = await operations(started).store.event(first[1]["event"])
+    assert stored is not None
+    assert stored.event.data == {"n": 1, "card": "[redacted]"}
+    assert (first[0], again[0], other[0]) == (202, 202, 422)

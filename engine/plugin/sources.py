@@ -131,6 +131,13 @@ class SourceContext(Protocol):
         """
         ...
 
+    def as_stored(self, event: Event) -> Event:
+        """Return an event as it would be stored, such as to compare it with one that is; raise InvalidEvent.
+
+        What is redacted is replaced, and data that is `Raw` is read.
+        """
+        ...
+
     async def stored(self, accepted: Accepted) -> Event | None:
         """Return an event that was accepted as it is stored; None where it is not any more."""
         ...

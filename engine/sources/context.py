@@ -51,6 +51,8 @@ class Door(Protocol):
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted: ...
 
+    def as_stored(self, source: str, event: Event) -> Event: ...
+
 
 class Memory(Protocol):
     """What a source needs to read of what was stored for it."""
@@ -133,6 +135,9 @@ class Context:
             return await self._memory.settled(accepted.runs, within_s)
         finally:
             self._state.settling -= 1
+
+    def as_stored(self, event: Event) -> Event:
+        return self._door.as_stored(self.name, event)
 
     async def stored(self, accepted: Accepted) -> Event | None:
         return await self._memory.event(accepted.event)

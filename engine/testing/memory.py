@@ -201,6 +201,9 @@ class _Door:
         await anyio.lowlevel.checkpoint()
         return answer
 
+    def as_stored(self, source: str, event: Event) -> Event:
+        return self._context.intake.as_stored(source, event)
+
     def _fail_where_told(self) -> None:
         if self._context.failures > 0:
             self._context.failures -= 1

@@ -226,11 +226,19 @@ class Receiver:
         self._going.add(key)
         try:
             accepted = await self._emit(event)
-            if accepted.duplicate and not is_same(await self._context.stored(accepted), event):
+            if accepted.duplicate and not await self._is_same(accepted, event):
                 raise refused(422, "This Idempotency-Key was used for a request with another body.")
             return accepted
         finally:
             self._going.discard(key)
+
+    async def _is_same(self, accepted: Accepted, event: Event) -> bool:
+        """Tell whether an event says what the first one of its key said, or that is gone and nobody can tell."""
+        first = await self._context.stored(accepted)
+        if first is None:
+            return True
+        again = self._context.as_stored(event)
+        return encode_json(without_paths(first.data)) == encode_json(without_paths(again.data))
 
     async def _emit_with_files(self, event: Event, content: Content, *, once: bool) -> tuple[Event, Accepted]:
         try:
@@ -342,14 +350,6 @@ def _wait_s(text: str) -> float:
 
 def _away(detail: str) -> Refusal:
     return refused(503, detail, {"Retry-After": str(RETRY_AFTER_S)})
-
-
-def is_same(first: Event | None, again: Event) -> bool:
-    """Tell whether an event says what the first one of its key said; also where that is gone, so nobody can tell."""
-    if first is None:
-        return True
-    data = parse_json(bytes(again.data)) if isinstance(again.data, Raw) else again.data
-    return encode_json(without_paths(first.data)) == encode_json(without_paths(data))
 
 
 def _readable(query: Mapping[str, str]) -> dict[str, str]:
