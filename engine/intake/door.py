@@ -546,7 +546,7 @@ class Intake:
             elif run.state is RunState.QUEUED:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif run.state is RunState.PENDING:
-                self._starter.wait(run)
+                self._starter.wait(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif self._after is not None:
                 self._after.note(run)
         return launched

@@ -94,8 +94,8 @@ class Starter(Protocol):
         """Take in a run that was stored as queued."""
         ...
 
-    def wait(self, run: Run) -> None:
-        """Take in a run that was stored as pending, or was put off."""
+    def wait(self, run: Run, event: Event | None = None) -> None:
+        """Take in a run that was stored as pending, with its event where that is small, or was put off."""
         ...
 
 
