@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,18 +17,22 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from multidict import CIMultiDict
 
+from engine.config import load
 from engine.errors import InvalidEvent
-from engine.plugin import BadSetting, Refusal, Request, Response, RunState
+from engine.plugin import BadSetting, Refusal, Request, Response, RunState, Secret
 from engine.testing import VirtualClock
-from plugins.sources.webhook import Respond, Webhook
+from plugins.sources.webhook import Hmac, Respond, Verify, Webhook
 from plugins.sources.webhook.bodies import MOST_FILES, inflated
 from plugins.sources.webhook.files import MARK
 from plugins.sources.webhook.multipart import read_parts
+from tests.docs_tables import DOCS
 from tests.fake_operations import FakeOperations, serving
 from tests.fakes import FakeSourceContext
 from tests.http_client import asking
+from tests.test_docs import blocks
 
 FORM = "application/x-www-form-urlencoded"
 CLOUD = "application/cloudevents+json"
@@ -131,6 +136,27 @@ async def test_a_head_makes_no_event() -> None:
         await handler(head)
     assert caught.value.status == 405
     assert len(hook.context.emitted) == 1
+
+
+async def test_what_nobody_signed_is_no_data() -> None:
+    signed = Verify(hmac=Hmac(secret=Secret("k" * 32), header="X-Mac"))
+    with pytest.raises(BadSetting) as caught:
+        Webhook(path="in", verify=signed, methods=("GET",))
+    assert caught.value.field == "methods"
+    hook = Hook(verify=signed, methods=("DELETE",))
+    mac = hmac.new(b"k" * 32, b"", "sha256").hexdigest()
+    refusal = await hook.refusal(b"", method="DELETE", query={"all": "1"}, headers={"X-Mac": mac})
+    assert refusal.status == 400
+
+
+async def test_a_repeat_of_a_signed_request_is_a_duplicate_whatever_its_headers_say() -> None:
+    verify = Verify(hmac=Hmac(secret=Secret("k" * 32), header="X-Mac", signed="{timestamp}.{body}", timestamp="X-Time"))
+    hook = Hook(verify=verify)
+    time = str(int(hook.context.clock.now().timestamp()))
+    mac = hmac.new(b"k" * 32, f"{time}.{{}}".encode(), "sha256").hexdigest()
+    headers = {f"ce-{name}": value for name, value in cloud().items()} | {"X-Mac": mac, "X-Time": time}
+    assert (await hook.ask(b"{}", headers=headers)).body["duplicate"] is False
+    assert (await hook.ask(b"{}", headers={**headers, "ce-id": "another"})).body["duplicate"] is True
 
 
 # Files
@@ -632,3 +658,23 @@ async def test_a_client_that_leaves_ends_its_wait(operations: FakeOperations) ->
             group.cancel_scope.cancel()
         await until(lambda: hook.context.state.settling == 0)
         assert (await client.ask("POST", "/hooks/in", body={})).status == 202
+
+
+async def test_the_answers_that_the_page_on_webhooks_shows_are_made(tmp_path: Path) -> None:
+    text = blocks(DOCS / "webhooks.md", "toml")[1]
+    given_secrets = {"SLACK_SECRET": "8f742231b10e8888abcd99yyyzzz85a5", "CALL_TOKEN": "a-token-of-some-length"}
+    (tmp_path / "config.toml").write_text(text, "utf-8")
+    config = load([tmp_path / "config.toml"], environment=given_secrets)
+    shown = {}
+    for name, body in (("command", b"text=deploy"), ("call", b"CallerName=%3CAda%3E")):
+        on = config.triggers[name].on
+        assert isinstance(on, Webhook)
+        open_hook = structs.replace(on, verify="none", path="in")
+        hook = Hook(**structs.asdict(open_hook))
+        answer = await hook.ask(body, FORM)
+        shown[name] = (answer.status, answer.headers["Content-Type"], answer.body)
+        event = hook.context.emitted[0]
+    assert shown["command"][:2] == (200, "application/json")
+    assert shown["command"][2]["text"].startswith("deploy: on its way as ")
+    assert shown["call"] == (200, "text/xml", b"<Response><Say>Thank you, &lt;Ada&gt;.</Say></Response>")
+    assert event.data == {"CallerName": "<Ada>"}

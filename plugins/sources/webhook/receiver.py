@@ -24,6 +24,7 @@ from engine.plugin import (
     SourceContext,
     StoreUnavailable,
     encode_json,
+    is_binary,
     parse_duration,
     parse_json,
     permitted,
@@ -48,7 +49,7 @@ from plugins.sources.webhook.respond import Respond, Responder
 from plugins.sources.webhook.sites import is_from_another_site
 from plugins.sources.webhook.texts import to_unicode
 from plugins.sources.webhook.vendors import answer_challenge, identify_by
-from plugins.sources.webhook.verify import Verify
+from plugins.sources.webhook.verify import Verify, is_timed, signs_bodies
 
 WAIT = "wait"
 """The parameter of the query by which a sender asks to be answered when the runs have ended."""
@@ -130,6 +131,8 @@ class Receiver:
         "_path",
         "_quota",
         "_responder",
+        "_signed",
+        "_timed",
         "_type",
     )  # fmt: skip
 
@@ -142,6 +145,8 @@ class Receiver:
         self._identify = identify_by(hook.verify)
         self._challenged = isinstance(hook.verify, Verify) and hook.verify.slack is not None
         self._open = hook.verify == "none"
+        self._signed = signs_bodies(hook.verify)
+        self._timed = isinstance(hook.verify, Verify) and is_timed(hook.verify)
         self._methods = frozenset(hook.methods)
         self._kinds = frozenset(hook.bodies)
         self._json_field = hook.json_field
@@ -195,11 +200,14 @@ class Receiver:
         kind = kind_of(request)
         if kind == "cloudevents" and kind in self._kinds:
             events, batch = read_cloud_events(request, self._path, self._http(request))
+            if self._timed and is_binary(request.headers) and not batch:
+                # Its id is in a header, which nobody signed: a repeat is known by what was.
+                events = [replace(event, key=self._identify(request).key or event.key) for event in events]
             if (traceparent := request.headers.get("Traceparent")) is not None:
                 events = [replace(event, traceparent=traceparent) for event in events]
             answers = await self._context.emit(*events) if events else []
             return Taken(events=events, accepted=answers, batch=batch)
-        if kind == "json" and not request.body and request.method in FROM_QUERY:
+        if kind == "json" and not request.body and request.method in FROM_QUERY and not self._signed:
             content = Content(data=query_as_data(request.query, (WAIT,)))
         elif kind not in self._kinds:
             raise refused(

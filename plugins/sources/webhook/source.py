@@ -12,7 +12,7 @@ from plugins.sources.webhook.bodies import KINDS, Kind
 from plugins.sources.webhook.rate import read_rate
 from plugins.sources.webhook.receiver import GZIP, Receiver
 from plugins.sources.webhook.respond import Respond, check_respond
-from plugins.sources.webhook.verify import Verify, check_verify
+from plugins.sources.webhook.verify import Verify, check_verify, signs_bodies
 
 LONGEST_PATH = 255
 
@@ -68,6 +68,8 @@ class Webhook(Source, frozen=True, kw_only=True):
         for field in ("methods", "bodies"):
             if not getattr(self, field):
                 raise BadSetting(field, "is empty; then nothing could be received")
+        if "GET" in self.methods and signs_bodies(self.verify):
+            raise BadSetting("methods", "has GET, which has no body that could be signed", "a token proves it")
         if self.rate is not None:
             read_rate(self.rate)
         if self.respond is not None:
