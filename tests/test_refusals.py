@@ -15,9 +15,10 @@ from engine.config import load
 from engine.errors import ConfigError, NotFound
 from engine.plugin import Explanation
 from engine.sources.refusals import MOST_KINDS, Refusals, RefusedRequest
-from engine.testing.clock import START
+from engine.testing.clock import START, VirtualClock
 from tests.test_cli import VARIABLES, Running, ask
-from tests.test_runtime import configured, operations, running
+from tests.test_runtime import configured, free_port, operations, running
+from tests.test_webhook_vendors import by_slack
 
 CONFIG = """
 http.trusted_proxies = ["127.0.0.0/8"]
@@ -132,6 +133,9 @@ async def test_a_flood_of_one_kind_leaves_the_others_and_all_that_is_kept_is_bou
     assert [(one["reason"], one["count"]) for one in found] == [("a flood", 1000), ("the one that matters", 1)]
     assert found[1]["explanation"] == "ABOUT THE ONE THAT MATTERS"
     for number in range(1000):
+        refusals.note("webhook:x", request(f"its time of sending is 1,{number:03} s behind"), START)
+    assert [one["count"] for one in await refusals.explained(str)] == [1000, 1000, 1]
+    for number in range(1000):
         refusals.note("webhook:x", request("elsewhere", f"192.0.2.{number}"), START + timedelta(seconds=number))
     assert len(await refusals.explained(str)) == len(refusals.kept) == MOST_KINDS
 
@@ -171,3 +175,27 @@ def test_the_command_shows_what_a_source_refused(tmp_path: Path, monkeypatch: py
         assert "  wrong header: it is" in result.output
         assert json.loads(ask(engine, "refusals", source, "--json").output)["items"][0]["cause"] == "wrong_header"
         assert ask(engine, "refusals", "nowhere").exit_code != 0
+
+
+async def test_a_request_that_is_recorded_and_sent_again_after_a_restart_is_no_second_event(tmp_path: Path) -> None:
+    port, clock = free_port(), VirtualClock()
+    text = f"""
+[jobs.work]
+run.exec = ["true"]
+[triggers.paid]
+on.webhook = {{ path = "paid", verify = {{ slack = ["{SECRET}", "the-one-before"] }} }}
+job = "work"
+"""
+    config = configured(tmp_path, text, port=port)
+    sent = by_slack("the-one-before", BODY, int(clock.now().timestamp()))
+    answers = []
+    for more in ({}, {"Idempotency-Key": "another"}):
+        async with running(config, listen=True, clock=clock) as engine, aiohttp.ClientSession() as session:
+            assert engine.server is not None
+            headers = {**sent.headers, **more, "Content-Type": "application/json"}
+            async with session.post(f"{engine.server.url}/hooks/paid", data=BODY, headers=headers) as answer:
+                assert answer.status == 202
+                answers.append(await answer.json())
+            shown = json.dumps([operations(engine).trigger_view("paid"), operations(engine).source_views()])
+            assert not [secret for secret in (SECRET, "the-one-before") if secret in shown]
+    assert answers[1] == {**answers[0], "duplicate": True}

@@ -186,6 +186,13 @@ async def test_a_right_signature_that_is_written_in_another_way_is_told(offered:
     assert says in found.text
 
 
+@pytest.mark.parametrize("offered", ["", "sha256=", "sha256=" + "0" * 63, "sha1=" + "0" * 40, "none", "é"])
+async def test_what_is_no_signature_at_all_is_told_with_what_one_looks_like(offered: str) -> None:
+    found = await explained(github(), BODY, {HEADER: offered})
+    assert (found.cause, found.certain) == ("wrong_encoding", True)
+    assert "has 64 characters" in found.text
+
+
 async def test_a_signature_of_the_body_alone_is_told_where_more_should_be_signed() -> None:
     hook = Hook(Verify(slack=Secret(SECRET)))
     headers = {"X-Slack-Signature": f"v0={signed()}", "X-Slack-Request-Timestamp": str(hook.now_s)}
@@ -300,3 +307,24 @@ async def test_odd_bodies_and_headers_are_explained_without_a_fault() -> None:
     for body in (b"", b"\xff", b"[" * 50_000, b"\x1f\x8b\x08", gzip.compress(b"0" * 20_000_000)):
         for headers in ({}, {"X-Sig": "é" * 9000, "X-At": "\ud800"}, {"X-Sig": ",".join("=" * 900), "X-At": "1e9"}):
             assert (await explained(hook, body, headers)).text
+
+
+async def test_what_it_costs_to_explain_does_not_grow_with_what_a_sender_offers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+    for offered in ("sha256=" + "0" * 64, ",".join(f"{number:064x}" for number in range(200))):
+        made: list[int] = []
+
+        def digest(key: bytes, signed: bytes, algorithm: str, made: list[int] = made) -> bytes:
+            made.append(len(signed))
+            return b"\0"
+
+        hook = github()
+        refusal = await hook.refusal(BODY, {HEADER: offered})
+        with monkeypatch.context() as patched:
+            patched.setattr("plugins.sources.webhook.diagnosis.hmac.digest", digest)
+            assert refusal.explain is not None
+            assert refusal.explain().cause == "wrong_secret"
+        counts.append(len(made))
+    assert counts[0] == counts[1] < 60

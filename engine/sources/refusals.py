@@ -6,6 +6,7 @@ Kept in memory alone: the last ones of each kind, so that a flood of one kind do
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,8 @@ LOGGED, PERIOD_S = 5, 60.0
 
 MOST_KINDS = 20
 """Refusals of a source that are kept: the last one for each reason and address."""
+
+_NUMBER = re.compile(r"\d[\d.,]*")
 
 
 class RefusedRequest(Struct, frozen=True, kw_only=True):
@@ -85,7 +88,8 @@ class Refusals(Struct):
         )  # fmt: skip
 
     def _keep(self, request: RefusedRequest, now: datetime) -> None:
-        kind = (request.status, request.remote, request.reason)
+        # How late each of many was makes no kinds of its own.
+        kind = (request.status, request.remote, _NUMBER.sub("0", request.reason))
         before = self.kept.pop(kind, None)
         if before is None and len(self.kept) >= MOST_KINDS:
             del self.kept[next(iter(self.kept))]

@@ -2,7 +2,8 @@
 
 `source` is the plugin: its settings and its route. `verify` holds what the settings say of proofs, `schemes` how each
 sender signs, and `proofs` tries it on a request; `guard` lets that in or refuses it, and `diagnosis` says to the owner
-what was wrong. `vendors` knows what each sender calls its events. `receiver` does the rest: reads, emits, answers.
+what was wrong, by trying `likenesses`. `vendors` knows what each sender calls its events. `receiver` does the rest:
+reads, emits, answers.
 """
 
 from __future__ import annotations

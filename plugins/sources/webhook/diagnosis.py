@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
 import hashlib
 import hmac
-import json
-import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from collections.abc import Callable
 
 from engine.plugin import Explanation, Request
+from plugins.sources.webhook.likenesses import (
+    Offer,
+    bodies_like,
+    decoded,
+    digests_in,
+    from_base64,
+    from_percent,
+    keys_like,
+    offers_in,
+)
 from plugins.sources.webhook.proofs import BasicProof, EitherProof, Proof, SignatureProof, TokenProof, skew
-from plugins.sources.webhook.schemes import MOST_SIGNATURES, Claim, Scheme, seconds_of
+from plugins.sources.webhook.schemes import Claim, Scheme, seconds_of
 from plugins.sources.webhook.texts import to_bytes
-from plugins.sources.webhook.verify import STANDARD_PREFIX
 
 CLOCK_SKEW = "clock_skew"
 WRONG_SECRET = "wrong_secret"  # noqa: S105 - the name of a cause
@@ -34,9 +38,7 @@ WRONG_NETWORK = "wrong_network"
 UNKNOWN = "unknown"
 
 ALGORITHMS = ("sha256", "sha1", "sha512", "sha384", "md5")
-LONGEST_SIGNATURE = 512
 MOST_HEADERS = 64
-MOST_INFLATED_BYTES = 1024 * 1024
 
 _SIGNERS = frozenset(
     "x-hub-signature x-hub-signature-256 x-signature x-signature-256 x-webhook-signature webhook-signature "
@@ -44,13 +46,6 @@ _SIGNERS = frozenset(
     "x-webhook-token x-gitea-signature x-hook-signature signature authorization x-api-key x-auth-token".split()
 )
 """Headers in which senders prove who they are."""
-
-
-class _Offer(NamedTuple):
-    """A signature as bytes, and how it was written."""
-
-    digest: bytes
-    encoding: str
 
 
 def explain_network(remote: str, networks: tuple[str, ...]) -> Explanation:
@@ -91,7 +86,7 @@ class _OfSignature:
         self._whole = whole
         self._claim: Claim = scheme.claim(request)
         self._header_name = self._claim.header or scheme.header
-        self._offers = _offers_in(request.headers.get(self._header_name, ""))
+        self._offers = offers_in(request.headers.get(self._header_name, ""))
 
     def explanation(self, flaw: str, *, known: bool) -> Explanation:
         if not self._whole:
@@ -99,7 +94,9 @@ class _OfSignature:
                 return Explanation(cause=WRONG_HEADER, text=self._claim.fault)
             text = f"{flaw}; its body was too large to be kept, so that no more can be said"
             return Explanation(cause=UNKNOWN, text=text, certain=False)
-        searches = (self._time, self._header, self._encoding, self._parts, self._secret, self._body, self._digest)
+        searches = (
+            self._time, self._header, self._encoding, self._form, self._parts, self._secret, self._body, self._digest,
+        )  # fmt: skip
         for search in searches:
             if (found := search()) is not None:
                 return found
@@ -108,7 +105,8 @@ class _OfSignature:
     def _time(self) -> Explanation | None:
         """Where the signature is right, its time is not."""
         scheme, claim = self._scheme, self._claim
-        if scheme.tolerance_s is None or not self._right(self._request.body, offered=claim.signatures):
+        written = [Offer(one, "") for text in claim.signatures for one in decoded(text, scheme.encoding)]
+        if scheme.tolerance_s is None or not _meet(written, self._digests(self._request.body)):
             return None
         said = None if claim.timestamp is None else skew(claim.timestamp, self._now_s, scheme.tolerance_s)
         if said is None:
@@ -125,26 +123,27 @@ class _OfSignature:
         headers, wanted = self._request.headers, self._header_name
         if wanted in headers:
             return None
+        right = self._digests(self._request.body)
         for name, value in list(headers.items())[:MOST_HEADERS]:
-            if any(self._fits(offer) for offer in _offers_in(value)):
+            if _meet(offers_in(value), right):
                 return Explanation(
                     cause=WRONG_HEADER, text=f"the right signature is in {name}, and {wanted} should have it"
                 )
         there = sorted({name for name in headers if name.lower() in _SIGNERS})
         text = f"it has no header {wanted}, where its signature should be"
-        text += (
-            f"; it has {', '.join(there)}, which another kind of `verify` goes by"
-            if there
-            else (": the sender has no secret, or something on the way takes the header out")
-        )
+        if there:
+            text += f"; it has {', '.join(there)}, which another kind of `verify` goes by"
+        else:
+            text += ": the sender has no secret, or something on the way takes the header out"
         return Explanation(cause=WRONG_HEADER, text=text)
 
     def _encoding(self) -> Explanation | None:
         """The digest is right, and written in another way or made with another algorithm."""
         scheme = self._scheme
         for algorithm in ALGORITHMS:
+            right = self._digests(self._request.body, algorithm=algorithm)
             for offer in self._offers:
-                if not self._fits(offer, algorithm):
+                if not _meet([offer], right):
                     continue
                 if algorithm != scheme.algorithm:
                     said = f"made with {algorithm}, and {scheme.algorithm} is expected"
@@ -156,11 +155,23 @@ class _OfSignature:
                 return Explanation(cause=WRONG_ENCODING, text=f"the signature is right, but {said}")
         return None
 
+    def _form(self) -> Explanation | None:
+        """Nothing in the header is as long as a signature."""
+        size = hashlib.new(self._scheme.algorithm).digest_size
+        if any(len(offer.digest) == size for offer in self._offers):
+            return None
+        length = 2 * size if self._scheme.encoding == "hex" else len(base64.b64encode(bytes(size)))
+        return Explanation(
+            cause=WRONG_ENCODING,
+            text=f"its header {self._header_name} holds no signature: one of {self._scheme.algorithm}, in "
+            f"{self._scheme.encoding}, has {length} characters",
+        )  # fmt: skip
+
     def _parts(self) -> Explanation | None:
         """Of the body something else was signed than should have been."""
         claim, body = self._claim, self._request.body
         if claim.before or claim.after:
-            if self._any(body, before=b"", after=b""):
+            if _meet(self._offers, self._digests(body, before=b"", after=b"")):
                 text = "the signature is of the body alone, and should be of the id or time of sending as well"
                 return Explanation(cause=WRONG_ENCODING, text=text)
             if claim.fault is not None:
@@ -168,24 +179,21 @@ class _OfSignature:
         return None
 
     def _secret(self) -> Explanation | None:
-        for key, said in _keys_like(self._scheme.texts):
-            if any(
-                _same(offer, _mac(key, self._signed(self._request.body), self._scheme.algorithm))
-                for offer in self._offers
-            ):
+        for key, said in keys_like(self._scheme.texts):
+            if _meet(self._offers, self._digests(self._request.body, keys=(key,))):
                 return Explanation(cause=WRONG_SECRET, text=f"the sender's secret is that of the configuration {said}")
         return None
 
     def _body(self) -> Explanation | None:
-        for body, said in _bodies_like(self._request):
-            if self._any(body):
+        for body, said in bodies_like(self._request):
+            if _meet(self._offers, self._digests(body)):
                 text = f"the signature is of the body {said}: something on its way alters it, such as a proxy"
                 return Explanation(cause=ALTERED_BODY, text=text)
         return None
 
     def _digest(self) -> Explanation | None:
         """The sender told a digest of the body that it has not."""
-        for name, algorithm, encoded in _digests_in(self._request):
+        for name, algorithm, encoded in digests_in(self._request):
             try:
                 right = base64.b64decode(encoded, validate=True)
             except (binascii.Error, ValueError):
@@ -214,22 +222,15 @@ class _OfSignature:
             f"the engine started, and none of the usual alterations of a body explains it{late}",
         )  # fmt: skip
 
-    def _fits(self, offer: _Offer, algorithm: str | None = None) -> bool:
-        signed, chosen = self._signed(self._request.body), algorithm or self._scheme.algorithm
-        return any(_same(offer, _mac(key, signed, chosen)) for key in self._scheme.keys)
-
-    def _any(self, body: bytes, before: bytes | None = None, after: bytes | None = None) -> bool:
-        signed, algorithm = self._signed(body, before, after), self._scheme.algorithm
-        return any(_same(offer, _mac(key, signed, algorithm)) for key in self._scheme.keys for offer in self._offers)
-
-    def _right(self, body: bytes, offered: tuple[bytes, ...]) -> bool:
-        found = [_Offer(one, "") for text in offered for one in _decoded(text, self._scheme.encoding)]
-        signed, algorithm = self._signed(body), self._scheme.algorithm
-        return any(_same(offer, _mac(key, signed, algorithm)) for key in self._scheme.keys for offer in found)
-
-    def _signed(self, body: bytes, before: bytes | None = None, after: bytes | None = None) -> bytes:
-        claim = self._claim
-        return (claim.before if before is None else before) + body + (claim.after if after is None else after)
+    def _digests(
+        self, body: bytes, *, algorithm: str | None = None, keys: tuple[bytes, ...] | None = None,
+        before: bytes | None = None, after: bytes | None = None,
+    ) -> list[bytes]:  # fmt: skip
+        """Return the digests that each key gives for a body, with what is signed around it, as configured or else."""
+        claim, scheme = self._claim, self._scheme
+        signed = (claim.before if before is None else before) + body + (claim.after if after is None else after)
+        chosen = algorithm or scheme.algorithm
+        return [hmac.digest(key, signed, chosen) for key in (scheme.keys if keys is None else keys)]
 
 
 def _of_token(proof: TokenProof, request: Request) -> Explanation:
@@ -261,8 +262,8 @@ def _of_text(texts: tuple[str, ...], offered: str, what: str) -> Explanation:
     alike: tuple[tuple[Callable[[str], str], str], ...] = (
         (lambda text: text.strip().strip("\"'"), "in quotes, or with spaces around it"),
         (lambda text: text.strip().removeprefix("Bearer").strip(), "with a word before it"),
-        (_from_base64, "in base64"),
-        (_from_percent, "percent-encoded"),
+        (from_base64, "in base64"),
+        (from_percent, "percent-encoded"),
     )
     for read, said in alike:
         if any(_equal(text, read(offered)) for text in texts):
@@ -272,110 +273,10 @@ def _of_text(texts: tuple[str, ...], offered: str, what: str) -> Explanation:
     return Explanation(cause=WRONG_SECRET, text=f"its {what} is another than the one configured")
 
 
-def _keys_like(texts: tuple[str, ...]) -> Iterator[tuple[bytes, str]]:
-    """Give the keys that people make of a secret by mistake."""
-    for text in texts:
-        bare = text.strip().removeprefix(STANDARD_PREFIX)
-        yield to_bytes(text.strip()), "without the white space around it, or as plain text"
-        yield to_bytes(f"{text}\n"), "with a line feed at its end"
-        yield to_bytes(bare), "without whsec_, as plain text"
-        for decoded in _decoded(to_bytes(bare), "base64"):
-            yield decoded, "decoded from base64"
-        for decoded in _decoded(to_bytes(bare), "hex"):
-            yield decoded, "decoded from hex"
-        yield base64.b64encode(to_bytes(text)), "in base64 once more"
-        yield to_bytes(text.lower()), "in small letters"
-        yield to_bytes(text.upper()), "in capital letters"
-    yield b"", "left empty"
-
-
-def _bodies_like(request: Request) -> Iterator[tuple[bytes, str]]:
-    """Give the bodies that the one received is often made of."""
-    body = request.body
-    yield body.rstrip(b"\r\n"), "without the line feed at its end"
-    yield body + b"\n", "with a line feed at its end"
-    yield body.replace(b"\r\n", b"\n"), "with line feeds for its carriage returns"
-    yield body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"), "with carriage returns at its line feeds"
-    yield b"", "when it was empty"
-    yield gzip.compress(body, mtime=0), "when it was compressed"
-    if (inflated := _inflated(body)) is not None:
-        yield inflated, "before it was compressed"
-    try:
-        value: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return
-    for separators, said in (((",", ":"), "written without spaces"), ((", ", ": "), "written with spaces")):
-        for ascii_only, more in ((False, ""), (True, ", with its letters escaped")):
-            for in_order, order in ((False, ""), (True, ", with its members sorted")):
-                text = json.dumps(value, separators=separators, ensure_ascii=ascii_only, sort_keys=in_order)
-                yield to_bytes(text), f"as JSON {said}{more}{order}"
-    for indent in (2, 4):
-        yield to_bytes(json.dumps(value, indent=indent, ensure_ascii=False)), f"as JSON indented by {indent}"
-
-
-def _inflated(body: bytes) -> bytes | None:
-    for window in (31, 15):
-        try:
-            inflate = zlib.decompressobj(window)
-            found = inflate.decompress(body, MOST_INFLATED_BYTES)
-        except zlib.error:
-            continue
-        if inflate.eof:
-            return found
-    return None
-
-
-def _digests_in(request: Request) -> Iterator[tuple[str, str, str]]:
-    """Give digests of the body that a sender told (RFC 9530, RFC 3230, RFC 1864): header, algorithm, base64."""
-    names = {"sha-256": "sha256", "sha-512": "sha512", "sha": "sha1", "md5": "md5"}
-    for header in ("Content-Digest", "Digest"):
-        for part in request.headers.get(header, "").split(","):
-            name, _, value = part.strip().partition("=")
-            if (algorithm := names.get(name.lower())) is not None:
-                yield header, algorithm, value.strip().strip(":")
-    if (md5 := request.headers.get("Content-MD5")) is not None:
-        yield "Content-MD5", "md5", md5.strip()
-
-
-def _offers_in(value: str) -> list[_Offer]:
-    """Return all that could be a signature in a header, however it is written."""
-    found: list[_Offer] = []
-    parts = value.replace(",", " ").split()
-    for part in parts[: 2 * MOST_SIGNATURES]:
-        for text in {part, part.partition("=")[2], part.partition("=")[0], part.partition(":")[2]}:
-            bare = to_bytes(text.strip("\"'"))[:LONGEST_SIGNATURE]
-            for encoding in ("hex", "base64"):
-                found += [_Offer(digest, encoding) for digest in _decoded(bare, encoding)]
-    return found
-
-
-def _decoded(text: bytes, encoding: str) -> Iterator[bytes]:
-    """Give what a text stands for: nothing, where it is not of that encoding; in base64 of either alphabet."""
-    try:
-        if encoding == "hex":
-            yield binascii.unhexlify(text)
-        else:
-            padded = text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4)
-            yield base64.b64decode(padded.translate(bytes.maketrans(b"-_", b"+/")), validate=True)
-    except (binascii.Error, ValueError):
-        return
-
-
-def _mac(key: bytes, signed: bytes, algorithm: str = "sha256") -> bytes:
-    return hmac.digest(key, signed, algorithm)
-
-
-def _same(offer: _Offer, digest: bytes) -> bool:
-    return hmac.compare_digest(offer.digest, digest)
+def _meet(offers: list[Offer], right: list[bytes]) -> bool:
+    """Tell whether one of what was offered is one of the right digests."""
+    return any(hmac.compare_digest(offer.digest, digest) for offer in offers for digest in right)
 
 
 def _equal(one: str, other: str) -> bool:
     return bool(one) and hmac.compare_digest(to_bytes(one), to_bytes(other))
-
-
-def _from_base64(text: str) -> str:
-    return next((found.decode("utf-8", "replace") for found in _decoded(to_bytes(text.strip()), "base64")), "")
-
-
-def _from_percent(text: str) -> str:
-    return unquote(text.strip())
