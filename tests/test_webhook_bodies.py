@@ -21,7 +21,7 @@ from msgspec import structs
 from multidict import CIMultiDict
 
 from engine.config import load
-from engine.errors import InvalidEvent
+from engine.errors import InvalidEvent, StoreUnavailable
 from engine.plugin import BadSetting, Refusal, Request, Response, RunState, Secret
 from engine.testing import VirtualClock
 from plugins.sources.webhook import Hmac, Respond, Verify, Webhook
@@ -488,6 +488,19 @@ async def test_when_the_time_is_up_the_answer_is_202_with_states() -> None:
     answer = await Hook().ask(query={"wait": "10ms"})
     assert answer.status == 202
     assert answer.body["states"] == {"run-1": "running"}
+
+
+async def test_a_store_that_is_away_afterwards_does_not_take_back_that_the_event_was_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hook = Hook()
+
+    async def settled(run_ids: Any, within_s: float | None = None) -> Any:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(hook.context.store, "settled", settled)
+    answer = await hook.ask(query={"wait": "1s"})
+    assert (answer.status, answer.body["event"]) == (202, hook.context.emitted[0].id)
 
 
 @pytest.mark.parametrize("wait", ["", "soon", "-1s", "0s", "0"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from engine.errors import StoreUnavailable
 from engine.events import Accepted
 from engine.http.fields import Fields
 from engine.http.operations import Operations
@@ -41,4 +42,7 @@ async def answer_for_batch(operations: Operations, accepted: Sequence[Accepted],
 
 async def _waited(operations: Operations, accepted: Sequence[Accepted], within_s: float) -> tuple[int, dict[str, Any]]:
     runs = [run for one in accepted for run in one.runs]
-    return waited_view(await operations.settled(runs, within_s))
+    try:
+        return waited_view(await operations.settled(runs, within_s))
+    except StoreUnavailable:
+        return 202, {"states": {}, "ends": []}  # the event is durable, whatever can't be told of its runs

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from msgspec import Raw, Struct
@@ -163,9 +162,8 @@ class Receiver:
         if self._open and is_from_another_site(request.headers):
             raise refused(403, "The request was sent by a page of another site.")
         if request.method not in self._methods:
-            raise refused(
-                405, f"Send {' or '.join(sorted(self._methods))}.", {"Allow": ", ".join(sorted(self._methods))}
-            )
+            methods = sorted(self._methods)
+            raise refused(405, f"Send {' or '.join(methods)}.", {"Allow": ", ".join(methods)})
         if self._challenged and (answer := answer_challenge(request)) is not None:
             return answer
         if self._quota is not None and (wait_s := self._quota.take()):
@@ -210,9 +208,8 @@ class Receiver:
         if kind == "json" and not request.body and request.method in FROM_QUERY and not self._signed:
             content = Content(data=query_as_data(request.query, (WAIT,)))
         elif kind not in self._kinds:
-            raise refused(
-                415, f"The body is of a Content-Type that is not taken. Send {' or '.join(sorted(self._kinds))}."
-            )
+            kinds = " or ".join(sorted(self._kinds))
+            raise refused(415, f"The body is of a Content-Type that is not taken here. Send {kinds}.")
         else:
             content = read_content(request, kind, self._json_field)
         event = self._event(request, content.data)
@@ -258,22 +255,21 @@ class Receiver:
             raise _away("The files can't be stored now, and were not taken. Send them again later.") from None
         members = {id(part): member for part, member in zip(content.files, kept.members, strict=True)}
         event = replace(event, data=with_files(event.data, members))
-        accepted = None
         try:
             accepted = await (self._emit_once(event) if once else self._emit(event))
-        finally:
-            # An event that may be durable, as who emitted was cancelled, keeps its files.
-            refused_it = accepted is None and sys.exc_info()[0] is not asyncio.CancelledError
-            if refused_it or (accepted is not None and accepted.duplicate):
-                await kept.remove()
-        if not accepted.duplicate:
-            try:
-                await kept.settle(accepted.event)
-            except OSError as error:  # it is taken all the same
-                self._context.log.warning(
-                    "The files of event %s are not marked as its own: %s", accepted.event, error,
-                    extra={"action": "files_not_marked", "event": accepted.event},
-                )  # fmt: skip
+        except Exception:  # whatever it was, the event is not stored; where this is cancelled, it may be
+            await kept.remove()
+            raise
+        if accepted.duplicate:
+            await kept.remove()
+            return event, accepted
+        try:
+            await kept.settle(accepted.event)
+        except OSError as error:  # it is taken all the same
+            self._context.log.warning(
+                "The files of event %s are not marked as its own: %s", accepted.event, error,
+                extra={"action": "files_not_marked", "event": accepted.event},
+            )  # fmt: skip
         return event, accepted
 
     async def _answer(self, taken: Taken, within_s: float | None) -> Response:
@@ -283,7 +279,8 @@ class Receiver:
         if within_s is not None:
             runs = tuple(run for one in taken.accepted for run in one.runs)
             asked = Accepted(event=taken.accepted[0].event if taken.accepted else "", runs=runs)
-            status, told = waited_view(await self._context.settled(asked, within_s=within_s))
+            with suppress(StoreUnavailable):  # the event is durable, whatever can't be told of its runs
+                status, told = waited_view(await self._context.settled(asked, within_s=within_s))
         if taken.batch:
             return Response(status=status, body={"items": bodies, "next": None, **told})
         headers = {"Location": f"/api/v1/events/{taken.accepted[0].event}"}
