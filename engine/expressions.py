@@ -59,7 +59,7 @@ _MEMBERS: Mapping[str, frozenset[str]] = {
     "event": frozenset({"id", "source", "type", "subject", "time", "received_at", "key", "priority", "input"}),
     "trigger": frozenset({"name", "tags"}),
     "job": frozenset({"name", "tags"}),
-    "http": frozenset({"method", "headers", "query", "remote"}),
+    "http": frozenset({"method", "headers", "query", "remote", "cloudevent"}),
 }
 """What the names hold that hold the same for every event."""
 

@@ -31,7 +31,7 @@ from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.journal import Journal
-from engine.plugin import Handler, Runner, Secret
+from engine.plugin import Handler, Runner, Secret, Settled
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
 from engine.previews import Found, Preview
@@ -427,6 +427,9 @@ class FakeOperations:
         self.adapted: list[tuple[str, str, str]] = []
         self.routes: dict[str, dict[str, Handler]] = {}
         self.refused: list[dict[str, Any]] = []
+        self.encoded: dict[str, frozenset[str]] = {}
+        self.ends: dict[str, Settled] = {}
+        self.waited: list[float] = []
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
@@ -715,6 +718,13 @@ class FakeOperations:
         if methods is None:
             return None
         return methods.get(method) or tuple(methods)
+
+    def encodings(self, path: str) -> frozenset[str]:
+        return self.encoded.get(path, frozenset())
+
+    async def settled(self, run_ids: Sequence[str], within_s: float) -> tuple[Settled, ...]:
+        self.waited.append(within_s)
+        return tuple(self.ends[run_id] for run_id in run_ids)
 
     def log_path(self, run_id: str) -> Path:
         return self.base / f"{run_id}.log"

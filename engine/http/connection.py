@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -28,6 +29,8 @@ LEAST_CONNECTIONS = 8
 LEAST_RESERVE = 48
 """So many file descriptors, or a quarter of all, are not for connections: the store, runs and sources need theirs."""
 
+T = TypeVar("T")
+
 log = logging.getLogger("engine.http")
 
 
@@ -42,7 +45,7 @@ def most_connections() -> int | None:
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_header_timer", "_heads", "_listener")
+    __slots__ = ("_header_timer", "_heads", "_listener", "gone")
 
     def __init__(self, manager: Listener, heads: Heads, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -56,6 +59,8 @@ class Connection(web.RequestHandler):
         )
         self._heads = heads
         self._listener = manager
+        self.gone: asyncio.Future[None] | None = None
+        """Done when the client leaves; made by who waits for it."""
         self._header_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -75,6 +80,8 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()
+        if self.gone is not None and not self.gone.done():
+            self.gone.set_result(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -117,6 +124,31 @@ class Connection(web.RequestHandler):
                 400, "what was sent is not a valid HTTP/1.1 request", code="malformed_request", close=True
             )
         return self._heads.problem(problem, "", new_id())
+
+
+async def while_there(request: web.BaseRequest, answering: Awaitable[T]) -> T:
+    """Return what is answered; where the client leaves before, what answers is cancelled.
+
+    Raises ConnectionResetError where it left.
+    """
+
+    async def answer() -> T:
+        return await answering
+
+    connection = request.protocol
+    assert isinstance(connection, Connection)  # noqa: S101 - the listener makes no other
+    gone = connection.gone = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(answer(), name="answer for which a client waits")
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        connection.gone = None
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if task.cancelled():
+        raise ConnectionResetError("the client left")
+    return task.result()
 
 
 class Listener(web.Server):
