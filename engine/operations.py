@@ -112,7 +112,7 @@ class Operations:
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, admit=intake.rehearsal.check, base=config.base,
-            max_data=config.http.max_body_bytes,
+            files=config.engine.data / "files", max_data=config.http.max_body_bytes,
         )  # fmt: skip
         self._started_at: datetime = clock.now()
         self.state = "starting"

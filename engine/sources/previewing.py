@@ -51,12 +51,13 @@ class Previews:
 
     def __init__(
         self, *, clock: Clock, store: Known, admit: Callable[[Event, str], tuple[Event, bytes]], base: Path,
-        max_data: int,
+        files: Path, max_data: int,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._store = store
         self._admit = admit
         self._base = base
+        self._files = files
         self._max_data = max_data
         self._looking: set[str] = set()
 
@@ -82,7 +83,7 @@ class Previews:
         stage = _Stage(self._store, self._admit, limit, scope.cancel)
         context = Context(
             SourceState(id=source_id, source=source), door=stage, memory=stage, clock=self._clock, base=self._base,
-            max_data=self._max_data, routes=Routes(), on_ready=lambda: None,
+            files=self._files, max_data=self._max_data, routes=Routes(), on_ready=lambda: None,
         )  # fmt: skip
         stored = await self._store.cursor(source_id)
         failures: list[Exception] = []
@@ -158,8 +159,14 @@ class _Stage:
     async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
         return await self._store.memory(source, after=after, limit=limit)
 
-    async def settled(self, run_id: str) -> Settled | None:
+    async def settled(self, run_ids: Sequence[str], within_s: float | None = None) -> tuple[Settled, ...]:
+        return ()
+
+    async def event(self, event_id: str) -> Event | None:
         return None
+
+    def as_stored(self, source: str, event: Event) -> Event:
+        return self._admit(event, source)[0]
 
     async def _take(self, source: str, one: Admitted, refused: str | None = None) -> Accepted:
         event = one.event
