@@ -390,7 +390,7 @@ class Runtime:
         )  # fmt: skip
         housekeeping = Housekeeping(
             clock=clock, journal=journal, store=store, run_logs=run_logs, logs=config.engine.data / "logs",
-            settings=config.store,
+            received=config.engine.data / "files", settings=config.store,
         )  # fmt: skip
         housekeeping.room.look()
         operations = self.operations = Operations(

@@ -456,7 +456,8 @@ class FakeOperations:
         self.maintenance = fake_maintenance(self.config, self.clock)
         self.housekeeping = Housekeeping(
             clock=self.clock, journal=Journal(self.memory, self.clock), store=self.memory,
-            run_logs=RunLogs(base / "data" / "logs"), logs=base / "data" / "logs", settings=self.config.store,
+            run_logs=RunLogs(base / "data" / "logs"), logs=base / "data" / "logs",
+            received=base / "data" / "files", settings=self.config.store,
         )  # fmt: skip
         self.guards = FakeGuards()
 

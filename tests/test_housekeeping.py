@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,7 @@ class Home:
         self.store = InlineStore(path / "engine.db", self.clock)
         self.journal = Journal(self.store, self.clock)
         self.logs = path / "logs"
+        self.received = path / "files"
         self.run_logs = RunLogs(self.logs)
         self.settings = StoreSettings(url="", path=path / "engine.db", keep=keep, backups=path / "backups")
         self.keeping = self.anew()
@@ -55,7 +57,7 @@ class Home:
     def anew(self, **settings: Any) -> Housekeeping:
         return Housekeeping(
             clock=self.clock, journal=self.journal, store=self.store, run_logs=self.run_logs, logs=self.logs,
-            settings=replace(self.settings, **settings),
+            received=self.received, settings=replace(self.settings, **settings),
         )  # fmt: skip
 
     async def run(
@@ -176,6 +178,29 @@ async def test_files_that_a_crash_left_go_with_their_day(tmp_path: Path) -> None
         kept.unlink()
         await home.round()
         assert not orphan.parent.exists()
+
+
+async def test_files_that_came_with_events_go_with_them_and_those_of_no_event_in_their_time(tmp_path: Path) -> None:
+    def received(event: str | None, age: timedelta) -> Path:
+        directory = home.received / uuid.uuid4().hex
+        directory.mkdir(parents=True)
+        (directory / "1").write_text("a file")
+        if event is not None:
+            (directory / "event").write_text(event)
+        os.utime(directory, ((NOW - age).timestamp(),) * 2)
+        return directory
+
+    async with at_home(tmp_path) as home:
+        old, new = await home.run(200 * DAY), await home.run(HOUR)
+        still_open = await home.run(200 * DAY, state=RunState.QUEUED)
+        gone = [received(old.event, 200 * DAY), received(None, 200 * DAY)]
+        kept = [received(still_open.event, 200 * DAY), received(new.event, HOUR), received(None, HOUR)]
+        notes = home.received / "notes"
+        notes.mkdir()
+        os.utime(notes, ((NOW - 200 * DAY).timestamp(),) * 2)
+        assert (await home.keeping.rehearse())["files"] == 1, "the event of the other one is there still"
+        assert (await home.round())["files"] == 2
+        assert [path.exists() for path in (*gone, *kept, notes)] == [False] * 2 + [True] * 4
 
 
 async def test_a_rehearsal_says_what_would_go_and_leaves_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from engine.config import StoreSettings
 from engine.errors import EngineError
 from engine.housekeeping.backups import Backups
 from engine.housekeeping.files import RunFiles
+from engine.housekeeping.received import ReceivedFiles
 from engine.housekeeping.room import Room
 from engine.housekeeping.rounds import Round, Tally
 from engine.journal import Journal
@@ -50,11 +51,13 @@ class Past(Struct, frozen=True, kw_only=True):
 class Housekeeping:
     """Removes what is over after its time (see `engine.housekeeping.rounds`), beside a look at the disk.
 
-    `logs` is the directory of the files of runs. `room` and `backups` are its parts.
+    `logs` is the directory of the files of runs, `received` that of files which came with events. `room` and `backups`
+    are its parts.
     """
 
     def __init__(
-        self, *, clock: Clock, journal: Journal, store: Store, run_logs: RunLogs, logs: Path, settings: StoreSettings
+        self, *, clock: Clock, journal: Journal, store: Store, run_logs: RunLogs, logs: Path, received: Path,
+        settings: StoreSettings,
     ) -> None:  # fmt: skip
         self.keep = settings.keep
         self.room = Room(
@@ -67,6 +70,7 @@ class Housekeeping:
         self._store = store
         self._run_logs = run_logs
         self._files = RunFiles(logs)
+        self._received = ReceivedFiles(received)
         self._asked = anyio.Event()
         self._over = anyio.Event()
         self._done = 0
@@ -105,7 +109,7 @@ class Housekeeping:
     def _round(self, *, dry_run: bool = False) -> Round:
         return Round(
             clock=self._clock, journal=self._journal, store=self._store, run_logs=self._run_logs, files=self._files,
-            keep=self.keep, dry_run=dry_run,
+            received=self._received, keep=self.keep, dry_run=dry_run,
         )  # fmt: skip
 
     def _tell(self, tally: Tally, problem: str | None) -> None:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from engine.clock import Clock
 from engine.config.keeping import KEYS_KNOWN_S, SHORTEST_S, KeepTable
 from engine.housekeeping.files import SUFFIXES, Removed, RunFiles
+from engine.housekeeping.received import ReceivedFiles, removed
 from engine.journal import Journal
 from engine.runlogs import RunLogs
 from engine.runs import Origin
@@ -96,14 +97,15 @@ class Round:
     """Removes what is old. With `dry_run` it only looks and counts."""
 
     def __init__(
-        self, *, clock: Clock, journal: Journal, store: Store, run_logs: RunLogs, files: RunFiles, keep: KeepTable,
-        dry_run: bool = False,
+        self, *, clock: Clock, journal: Journal, store: Store, run_logs: RunLogs, files: RunFiles,
+        received: ReceivedFiles, keep: KeepTable, dry_run: bool = False,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._journal = journal
         self._store = store
         self._run_logs = run_logs
         self._files = files
+        self._received = received
         self._keep = keep
         self._size = FEWEST * 4
         self._spared: frozenset[str] | None = None
@@ -136,7 +138,8 @@ class Round:
 
     async def _used_bytes(self) -> int:
         size = await self._store.size()
-        return size.total - size.free + await run_sync(self._files.used_bytes)
+        files = await run_sync(self._files.used_bytes) + await run_sync(self._received.used_bytes)
+        return size.total - size.free + files
 
     async def _purge(self, cut: Cut) -> None:
         async for runs in self._old_runs(cut.runs):
@@ -144,6 +147,7 @@ class Round:
         async for events in self._old_events(cut):
             await self._remove_events(events, cut.events)
         await self._remove_files(cut.files)
+        await self._remove_received(cut.events)
 
     # What is old
 
@@ -221,6 +225,17 @@ class Round:
                     await self._clock.sleep(SHORTEST_PAUSE_S)
             if not self.tally.dry_run:
                 await run_sync(self._files.tidy, day)
+
+    async def _remove_received(self, before: datetime) -> None:
+        """Remove the files that came with events which are not there any more, or never were."""
+        for one in await run_sync(self._received.before, before):
+            if one.event is not None and await self._store.event(one.event) is not None:
+                continue
+            if self.tally.dry_run:
+                self.tally.add(removed(one))
+            else:
+                self.tally.add(await run_sync(self._received.remove, one))
+                await self._clock.sleep(SHORTEST_PAUSE_S)
 
     async def _shrink(self) -> None:
         """Give free room of the store's file back to the disk, but for some that is soon needed again."""
