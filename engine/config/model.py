@@ -17,6 +17,7 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.doors import Doors, DoorTable
 from engine.config.guards import BreakerTable
 from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
@@ -270,7 +271,7 @@ class StoreTable(Struct, frozen=True, kw_only=True):
     ] = None
 
 
-class HttpTable(Struct, frozen=True, kw_only=True):
+class HttpTable(DoorTable, frozen=True, kw_only=True):
     """The listener for webhooks and the API."""
 
     listen: Annotated[Listen, Meta(description="`host:port` or `[ipv6]:port`.")] = "127.0.0.1:8080"
@@ -741,6 +742,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     port: int
     insecure: bool
     max_body_bytes: int
+    doors: Doors = Doors()
 
 
 class Preset(Struct, frozen=True, kw_only=True):

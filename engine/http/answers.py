@@ -49,6 +49,10 @@ class Answer(web.StreamResponse):
         self._keep_alive = not close
         self._asked: web.BaseRequest | None = None
 
+    def add(self, headers: Mapping[str, str]) -> None:
+        """Add headers of ours, before it is sent."""
+        self._head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         self._asked = request
         return None
