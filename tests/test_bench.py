@@ -30,6 +30,17 @@ EXTRA = {
     "timers": {"ready_s", "resident_mb", "idle_percent", "p50_ms", "p99_ms", "baseline_p50_ms", "away_dealt_with_s"},
     "shaping": {"loop_us", "writer_us", "events_per_s"},
     "simulate": {"instants", "runs", "waited", "skipped", "instant_us"},
+    "hostile": {
+        "late_ms",
+        "grown_mb",
+        "peak_mb",
+        "posts",
+        "failed",
+        "slow_connected",
+        "chunked_bytes",
+        "bombs",
+        "flooded",
+    },
     "idle": {"seconds", "wakeups_per_s"},
 }
 

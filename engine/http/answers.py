@@ -7,7 +7,7 @@ is written from a prepared head in one piece. Its body is known, so it always ha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -66,6 +66,12 @@ class Answer(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         connection = ""
+        if not request.content.is_eof():
+            # What is left of the body is not worth the parsing; where the next request begins is not known then.
+            self._closes = True
+            linger: Callable[[], None] | None = getattr(request.protocol, "linger", None)
+            if linger is not None:
+                linger()
         if self._closes or not request.keep_alive:
             self._keep_alive = False
             connection = "Connection: close\r\n"

@@ -16,6 +16,10 @@ LEAST_RATE_BYTES = 16 * 1024
 """For so many bytes that have come a client is given a second more: it may be slow, but not as slow as it likes."""
 
 
+MOST_FRAMING_BYTES = 256 * 1024
+"""Sizes of chunks and their extensions may take so much, and as much as the body itself."""
+
+
 async def read_body(request: web.BaseRequest, max_bytes: int, *, timeout_s: float) -> bytes:
     """Return the raw body, exactly as it was sent.
 
@@ -57,6 +61,7 @@ async def read_body(request: web.BaseRequest, max_bytes: int, *, timeout_s: floa
 async def _receive(request: web.BaseRequest, content: StreamReader, max_bytes: int, timeout_s: float) -> bytes:
     connection = request.protocol
     assert isinstance(connection, Connection)  # noqa: S101 - the listener makes no other
+    connection.received_bytes = 0
     began_s = connection.receiving_since_s = asyncio.get_running_loop().time()
     body = bytearray()
     held = 0
@@ -70,6 +75,8 @@ async def _receive(request: web.BaseRequest, content: StreamReader, max_bytes: i
                     detail = "too many large bodies are on their way; send it again in a moment"
                     raise Problem(503, detail, code="too_busy", headers={"Retry-After": "2"}, close=True)
                 body += chunk
+                if connection.received_bytes > 2 * len(body) + MOST_FRAMING_BYTES:
+                    raise Problem(413, "the chunks are too small for so large a body", code="too_large", close=True)
                 bound.reschedule(began_s + timeout_s + len(body) / LEAST_RATE_BYTES)
     finally:
         connection.receiving_since_s = None

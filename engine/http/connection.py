@@ -30,7 +30,11 @@ ANSWER_TIMEOUT_S = 30.0
 """How long a client may leave an answer lying before it takes more of it."""
 
 LINGER_S = 2.0
-"""How long the rest of a refused body is read and thrown away, so that the sender can read the answer."""
+LINGER_BYTES = 4 * 2**20
+"""How long, and how much of it, the rest of a refused body is thrown away, so that the sender can read the answer."""
+
+READ_BYTES = 64 * 1024
+"""What is read of a connection at once: in chunks of a byte each even that takes milliseconds to parse."""
 
 log = logging.getLogger("engine.http")
 
@@ -42,7 +46,17 @@ class HeadTooLarge(HttpProcessingError):
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_answer_timer", "_doors", "_head_bytes", "_header_timer", "_heads", "crowd", "receiving_since_s")
+    __slots__ = (
+        "_answer_timer",
+        "_doors",
+        "_head_bytes",
+        "_header_timer",
+        "_heads",
+        "_linger_bytes",
+        "crowd",
+        "received_bytes",
+        "receiving_since_s",
+    )
 
     def __init__(
         self, manager: Listener, heads: Heads, doors: Doors, crowd: Crowd, loop: asyncio.AbstractEventLoop
@@ -60,6 +74,9 @@ class Connection(web.RequestHandler):
         self._doors = doors
         self.crowd = crowd
         self._head_bytes = 0
+        self._linger_bytes: int | None = None
+        self.received_bytes = 0
+        """What has come since a body is awaited, on the wire."""
         self._header_timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
         self.receiving_since_s: float | None = None
@@ -100,6 +117,8 @@ class Connection(web.RequestHandler):
         if own is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             # Of an answer that is left lying below the mark at which writing pauses only the kernel knows.
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(ANSWER_TIMEOUT_S * 1000))
+        if hasattr(transport, "max_size"):  # of asyncio's own transports
+            transport.max_size = READ_BYTES
         self._header_timer = self._loop.call_later(self._doors.header_timeout_s, self._header_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -108,7 +127,17 @@ class Connection(web.RequestHandler):
         self._stop_answer_timer()
         super().connection_lost(exc)
 
+    def linger(self) -> None:
+        """Throw away what still comes: there is an answer to a request whose body has not come whole."""
+        if self._linger_bytes is None:
+            self._linger_bytes = LINGER_BYTES
+
     def data_received(self, data: bytes) -> None:
+        if self._linger_bytes is not None:
+            self._linger_bytes -= len(data)
+            if self._linger_bytes < 0:
+                self.drop()
+            return
         super().data_received(data)
         if self._messages:
             if self._header_timer is not None:
@@ -119,6 +148,8 @@ class Connection(web.RequestHandler):
             self._head_bytes += len(data)
             if self._head_bytes > LARGEST_HEAD_BYTES:
                 self._refuse(HeadTooLarge(message="the head is too large"))
+        else:
+            self.received_bytes += len(data)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -20,6 +20,9 @@ LEAST_RESERVE = 48
 """So many file descriptors, or a quarter of all, are not for connections: the store, runs and sources need theirs."""
 
 SLOW_S = 2.0
+HASTY_S = 0.25
+"""Who is awaited for less is not slow, however full it is."""
+
 NO_ROOM_S = 0.1
 """How long it holds that nobody can go: else each newcomer would be paid for with a look at all others."""
 
@@ -137,16 +140,23 @@ class Crowd:
 
 
 def _who_goes(members: Iterable[Member], newcomer: Member, count: int) -> list[Member]:
-    """Return whom to close, `count` at most: the slow, or else the idle; each that is told of is there for longest."""
+    """Return whom to close, `count` at most, those who came first before others: the slow, else the idle, else one who
+    is awaited for longest: it has not been given `SLOW_S`, but there is no room for its time.
+    """
     slow: list[Member] = []
     idle: list[Member] = []
+    longest_s, latest = HASTY_S, None
     for each in members:
         if each is newcomer or each.is_closing:
             continue
-        if each.waits_s() > SLOW_S:
+        waits_s = each.waits_s()
+        if waits_s > SLOW_S:
             slow.append(each)
             if len(slow) >= count:
                 break
-        elif each.is_idle and len(idle) < count:
-            idle.append(each)
-    return slow or idle[: max(1, count // 4)]
+        elif each.is_idle:
+            if len(idle) < count:
+                idle.append(each)
+        elif waits_s > longest_s:
+            longest_s, latest = waits_s, each
+    return slow or idle[: max(1, count // 4)] or ([] if latest is None else [latest])
