@@ -3,6 +3,7 @@
     EngineError
     ├── ConfigError             what is wrong with the configuration: all of it, with places
     ├── ExpressionError         a CEL expression or template that can't be compiled or evaluated
+    ├── SchemaError             a JSON Schema that is wrong, or that is not taken
     ├── InvalidEvent            what a sender or a plugin offered is not an event
     ├── NotFound                no trigger, job, event or run of that name
     ├── Conflict                the thing exists, but its state forbids what was asked
@@ -13,6 +14,7 @@
         │   └── QueueFull       too much waits: try again when there is less
         ├── StoreInUse          another engine owns this store
         ├── StoreDamaged        the file fails its integrity check
+        │   └── StoreLost       another engine has taken over: this one writes nothing more
         └── StoreVersion        the file was written by a newer engine
 
 An error's text names the thing, the place and the way out; it never holds a secret.
@@ -64,6 +66,15 @@ class ExpressionError(EngineError):
     """An expression or template is wrong (at `check`) or fails on the data that it met (at run time)."""
 
 
+class SchemaError(EngineError):
+    """A JSON Schema is wrong, or can't be taken: `pointer` says which part of it, `hint` what would be right."""
+
+    def __init__(self, pointer: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+        self.hint = hint
+
+
 class InvalidEvent(EngineError):
     """What was offered at the door is not an event; nothing of it is stored.
 
@@ -113,6 +124,10 @@ class StoreInUse(StoreError):
 
 class StoreDamaged(StoreError):
     """The store's file fails its integrity check; it is left as it is."""
+
+
+class StoreLost(StoreDamaged):
+    """Another engine has taken the store over while this one stood still; to this one it is lost for good."""
 
 
 class StoreVersion(StoreError):

@@ -129,6 +129,14 @@ class Gates:
             return PASS
         return decided(gate.look(run, rule) for gate in self.gates if gate.concerns(rule))
 
+    def seen(self, run: Run) -> str | None:
+        """Return what the gates saw that let a run start now, empty for nothing; None where they do not, or not yet.
+
+        Nothing becomes of it for that.
+        """
+        verdict = self.look(run)
+        return verdict.seen if isinstance(verdict, Pass) else None
+
     def passed(self, waiting: Waiting) -> str | None:
         """Ask about a queued run that was taken to be started: return what was seen where it may, empty for nothing.
 

@@ -29,11 +29,22 @@ class Overlap(StrEnum):
     REPLACE = "replace"
 
 
+class RetryOn(Struct, frozen=True, kw_only=True):
+    """Which failed attempts are tried again: those with one of the exit codes, or of the codes of reasons."""
+
+    exit_codes: frozenset[int] = frozenset()
+    codes: frozenset[str] = frozenset()
+
+    def takes(self, code: str, exit_code: int | None) -> bool:
+        """Tell whether an attempt that ended so is one of them."""
+        return code in self.codes or (exit_code is not None and exit_code in self.exit_codes)
+
+
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """When a failed or timed-out attempt is tried again.
 
     The delay before attempt n+1 is `delay_s * factor ** (n-1)`, at most `max_delay_s`, varied by ±`jitter`
-    (a fraction, 0 to 1).
+    (a fraction, 0 to 1). With `on`, only those that it takes are tried again.
     """
 
     attempts: int = 1
@@ -41,6 +52,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     factor: float = 2.0
     max_delay_s: float = 300.0
     jitter: float = 0.1
+    on: RetryOn | None = None
 
 
 class RetryChange(Struct, frozen=True, kw_only=True):
@@ -51,6 +63,7 @@ class RetryChange(Struct, frozen=True, kw_only=True):
     factor: float | None = None
     max_delay_s: float | None = None
     jitter: float | None = None
+    on: RetryOn | None = None
 
     def applied(self, policy: RetryPolicy) -> RetryPolicy:
         """Return a policy with these changes."""

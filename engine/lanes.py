@@ -6,7 +6,7 @@ they are asked about, kept up to date.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from engine.clock import Clock
 from engine.decide.lanes import LONGEST_KEPT_S, Room, Waits, ahead, is_kept_too_long, may_use_idle
@@ -50,9 +50,9 @@ class Front:
         """Tell whether a run waits in a window."""
         return self._live.holds(job, run_id) or self._manual.holds(job, run_id)
 
-    def offer(self, run: Run, event: Event | None) -> None:
-        """Take in a run that is queued in the store."""
-        self.of(run.lane).offer(run, event)
+    def offer(self, run: Run, event: Event | None) -> bool:
+        """Take in a run that is queued in the store; return whether more may be taken now, or has to be read."""
+        return self.of(run.lane).offer(run, event)
 
     def remove(self, job: str, run_id: str) -> None:
         """Forget a run that was taken out of the queue in the store."""
@@ -76,6 +76,11 @@ class Front:
         if manual is not None and (live is None or manual < live):
             return self._manual.take(blocks)
         return None if live is None else self._live.take(blocks)
+
+    def waiting(self, job: str) -> Iterator[Run]:
+        """Yield the runs of a job at the heads of its queues, in no order."""
+        yield from self._live.waiting(job)
+        yield from self._manual.waiting(job)
 
     def unpark(self, job: str) -> None:
         """Let a job take part again, as one of its slots is free."""

@@ -37,6 +37,7 @@ from engine.http.views import limits_view, otherwise_view, pause_view, said_of_c
 from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.lease import Lease
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
@@ -142,7 +143,8 @@ class Operations:
         changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
         chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
-        conditions: ConditionDesk, pools: Pools, housekeeping: Housekeeping, guards: Guards, counting: Counting,
+        conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
+        counting: Counting,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -171,6 +173,7 @@ class Operations:
         self.conditions = conditions
         self.counting = counting
         self.pools = pools
+        self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
         self._mask = Masker(config.secrets).mask
@@ -224,6 +227,7 @@ class Operations:
             "conditions": self.conditions.summary(),
             **self.guards.status(),
             "loop": self._loop_watch.view(),
+            "lease": self._lease.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),
             "pauses": [pause_view(pause) for pause in self._pauses.all()],
             "maintenance": self.maintenance.open_views(),
@@ -586,6 +590,7 @@ class Operations:
             {"name": "store", "ok": failure is None, "detail": str(failure or "writes")},
             {"name": "sources", "ok": not sources, "detail": "; ".join(sources) or "all run"},
             {"name": "timers", "ok": not timers, "detail": "; ".join(timers) or "all run"},
+            self._lease.check(self.clock.now()),
             {"name": "loop", "ok": blocked is None, "detail": blocked or "turns"},
             # One that holds runs does what it is for.
             {"name": "conditions", "ok": True, "detail": said_of_conditions(self.conditions.summary())},

@@ -55,7 +55,10 @@ class Overlaps:
         without: Collection[str] = (),
     ) -> Decision:  # fmt: skip
         """Return what becomes of a new run with that `limit_key`; those in `without` do not count."""
-        return self._runs.decide(job, trigger, origin, key=key, caught_up=caught_up, without=without)
+        return self._runs.decide(
+            job, trigger, origin, key=key, caught_up=caught_up, without=without,
+            queued=lambda: self._queue.waiting(job),
+        )  # fmt: skip
 
     def add(self, run: Run) -> None:
         """Take in a run that is open, or how it stands now."""
@@ -81,15 +84,19 @@ class Overlaps:
             self.make_room(run)
 
     def make_room(self, run: Run) -> None:
-        """End the runs whose place a run takes, where it is one that does; it is durable and waits in the queue."""
-        if run.code != REPLACES:
+        """End the runs whose place a run takes, where it is one that does; it is durable and waits in the queue.
+
+        Once they have ended it takes no other's place, however often it comes back to the queue.
+        """
+        before = self._runs.before(run) if run.code == REPLACES else None
+        if before is None:
             return
         now = self._clock.now()
         later = self._runs.since(run.job, run.id)
         met = self._runs.decide(run.job, run.trigger, run.origin, key=run.limit_key, without=later)
         for run_id in met.drops:
             self._drop(run.job, run_id, RunState.SKIPPED, run.id, now)
-        if met.cancels is None:
+        if met.cancels is None or before.leaving:
             return
         known = self._runs.find(run.job, met.cancels)
         if self._cancel(met.cancels, run.id):

@@ -11,7 +11,7 @@ reads on past what is aside, up to `MOST_ASIDE` runs of one job. Beyond that wha
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -184,6 +184,12 @@ class Queue:
         lane = self._lanes.get(job)
         return lane is not None and (bool(lane.entries) or lane.edge is not None or bool(lane.arrived))
 
+    def waiting(self, job: str) -> Iterator[Run]:
+        """Yield the runs of a job that the window holds, in no order."""
+        lane = self._lanes.get(job)
+        if lane is not None:
+            yield from (waiting.run for waiting in (*lane.entries.values(), *lane.arrived))
+
     def has_ready(self, job: str) -> bool:
         """Tell whether runs of the job wait that are not aside."""
         lane = self._lanes.get(job)
@@ -194,21 +200,24 @@ class Queue:
         lane = self._lanes.get(job)
         return lane is not None and run_id in lane.entries
 
-    def offer(self, run: Run, event: Event | None) -> None:
-        """Take in a run that is queued in the store; one that is known or active already is left."""
+    def offer(self, run: Run, event: Event | None) -> bool:
+        """Take in a run that is queued in the store; one that is known or active already is left.
+
+        Return whether more may be taken now, or has to be read: not where its job is parked or others stand before it.
+        """
         lane = self._lanes.get(run.job)
         if lane is None:
             lane = self._lanes[run.job] = _Lane()
         if run.id in lane.entries or self._is_active(run.id):
-            return
+            return False
         waiting = Waiting(run, event)
         if lane.edge is not None and QueuePlace(run.rank, run.id) > lane.edge:
             if lane.reading:
                 lane.arrived.append(waiting)
-            return
+            return lane.is_low
         lane.push(waiting)
         lane.trim()
-        self._announce(run.job, lane)
+        return self._announce(run.job, lane) or lane.is_low
 
     def expect(self, job: str) -> None:
         """Note, at the start, that the store may hold queued runs of a job."""
@@ -366,12 +375,16 @@ class Queue:
         lane.taken = {run_id for run_id in lane.taken if self._is_active(run_id)}
         lane.look_at = 2 * max(WINDOW, len(lane.taken))
 
-    def _announce(self, job: str, lane: _Lane) -> None:
-        """Put the job in line by its head, where that is better than what stands there."""
+    def _announce(self, job: str, lane: _Lane) -> bool:
+        """Put the job in line by its head, where that is better than what stands there; return whether it is."""
+        if lane.parked:
+            return False
         head = lane.head()
-        if head is not None and not lane.parked and (lane.announced is None or head < lane.announced):
-            lane.announced = head
-            heapq.heappush(self._heads, (head, job))
+        if head is None or (lane.announced is not None and head >= lane.announced):
+            return False
+        lane.announced = head
+        heapq.heappush(self._heads, (head, job))
+        return True
 
     def _reannounce(self, job: str, lane: _Lane) -> None:
         """Replace the job's place at the front of the line by its head."""

@@ -12,15 +12,16 @@ from engine.decide.attempts import AttemptEnd
 from engine.decide.expected import Going, Lengths, Prospect
 from engine.decide.rules import Rule
 from engine.dispatch import Dispatch
-from engine.errors import Conflict, NotFound
+from engine.errors import Conflict, InvalidEvent, NotFound
 from engine.events import Accepted
 from engine.foresight import past_lengths
+from engine.ids import first_id_at
 from engine.intake import Intake
 from engine.pauses import Pauses
 from engine.runs import ENDED, Lane, Run, RunState
 from engine.steering import Steering
-from engine.store.base import QueuePlace, Store
-from engine.waiting import Flushed, FlushRequest, QueuePage, Standing
+from engine.store.base import QueuePlace, RunFilter, Store
+from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryRequest, Standing
 
 FRONT = frozenset(Lane) - {Lane.BACKFILL}
 """The lanes that stand in one line, by rank; backfills get the slots that these leave."""
@@ -51,10 +52,7 @@ class Queueing:
 
     async def flush(self, which: FlushRequest, *, reason: str, who: str = "", dry_run: bool = False) -> Flushed:
         """Cancel what waits and is meant; see `Steering.flush`. Raises NotFound for a name that is not there too."""
-        if which.trigger is not None and which.trigger not in self._rules:
-            raise NotFound(f"there is no trigger {which.trigger}")
-        if which.job is not None and which.job not in self._dispatch.jobs:
-            raise NotFound(f"there is no job {which.job}")
+        self._find(which.trigger, which.job)
         return await self._steering.flush(which, reason=reason, who=who, dry_run=dry_run)
 
     def status(self) -> dict[str, Any]:
@@ -92,6 +90,55 @@ class Queueing:
         said = f"run {run_id} once more, by {who or 'hand'}" + (f": {reason}" if reason else "")
         return await self._intake.again(run, events, reason=said, request_id=request_id)
 
+    async def retry_many(
+        self, which: RetryRequest, *, reason: str, who: str = "", dry_run: bool = False
+    ) -> Retried:  # fmt: skip
+        """Run once more what ended runs were for, the oldest of those that are meant first, at a bounded rate.
+
+        Each is durable for itself, and each ended run is retried so once: who asks again goes on where it was left.
+        Raises NotFound for a name that is not there, InvalidRequest and StoreUnavailable.
+        """
+        which.check()
+        self._find(which.trigger, which.job)
+        found = await self._ended(which)
+        made: dict[str, tuple[str, ...]] = {}
+        refused: dict[str, str] = {}
+        known: list[str] = []
+        for place, run in enumerate(reversed(found[: which.limit])):
+            if dry_run:
+                made[run.id] = ()
+                continue
+            if place:
+                await self._clock.sleep(1.0 / which.rate_per_s)
+            try:
+                answer = await self.retry(run.id, reason=reason, who=who, request_id=f"of {run.id}")
+            except (Conflict, NotFound, InvalidEvent) as error:
+                refused[run.id] = str(error)
+                continue
+            if answer.duplicate:
+                known.append(run.id)
+            else:
+                made[run.id] = answer.runs
+        more = len(found) > which.limit
+        return Retried(
+            made=made, refused=refused, known=tuple(known), following=found[which.limit - 1].id if more else None
+        )  # fmt: skip
+
+    async def _ended(self, which: RetryRequest) -> list[Run]:
+        """Return the runs that are meant, the newest first, and one more where there are more."""
+        before = which.before if which.end is None else min(which.before or "~", first_id_at(which.end))
+        triggers = None if which.trigger is None else frozenset({which.trigger})
+        found = RunFilter(states=which.states, job=which.job, triggers=triggers)
+        runs = await self._store.runs(found, limit=which.limit + 1, before=before)
+        since = "" if which.start is None else first_id_at(which.start)
+        return [run for run in runs if run.id >= since]
+
+    def _find(self, trigger: str | None, job: str | None) -> None:
+        if trigger is not None and trigger not in self._rules:
+            raise NotFound(f"there is no trigger {trigger}")
+        if job is not None and job not in self._dispatch.jobs:
+            raise NotFound(f"there is no job {job}")
+
     async def page(self, *, lane: Lane | None = None, after: QueuePlace | None = None, limit: int = 50) -> QueuePage:
         """Return a page of the line of what is ready: of one lane, or of all that stand in it by rank.
 
@@ -116,7 +163,11 @@ class Queueing:
         line = Prospect(
             lengths=self._lengths, ahead=ahead, slots=self._dispatch.concurrency,
             going=[Going(run.job, (now - (run.started_at or now)).total_seconds()) for run in going],
-            limits={name: job.concurrency for name, job in jobs.items() if job.concurrency is not None},
+            limits={
+                name: job.concurrency
+                for name, job in jobs.items()
+                if job.concurrency is not None and job.concurrency_key is None
+            },
         )  # fmt: skip
         halted, first = self._pauses.engine is not None, sum(ahead.values()) + 1
         standing = []

@@ -44,6 +44,7 @@ from engine.dispatch import Dispatch
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Event
 from engine.execution import RUN_MARK, Executor
+from engine.failures import Failures
 from engine.following import JOB_SOURCE, Followers
 from engine.foresight import Desk, World
 from engine.gates import Gates
@@ -56,6 +57,7 @@ from engine.ids import new_id
 from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.lease import Lease
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
@@ -74,7 +76,8 @@ from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
 from engine.steering import Steering
-from engine.store.changes import Accept, Cursor, Memory
+from engine.store.boots import this_process
+from engine.store.changes import Accept, Cursor, End, Finish, Memory
 from engine.store.opening import Lock
 from engine.store.sqlite import SqliteStore
 from engine.strays import Strays
@@ -189,6 +192,7 @@ class Runtime:
             store = SqliteStore(config.store.path, clock=self.clock)
             await store.open()
             try:
+                await store.take_over(this_process(self.boot))
                 await self._run_on(store)
             finally:
                 with anyio.CancelScope(shield=True):
@@ -230,6 +234,7 @@ class Runtime:
         backlog.load(await store.waiting())
         run_logs = RunLogs(config.engine.data / "logs")
         changes, routes, shared, loop_watch = Changes(), Routes(), Shared(), LoopWatch(clock)
+        lease = Lease(store, self.boot)
         outcomes = Outcomes(clock)
         notes = RunNotes(journal.submit)
         await notes.load(store)
@@ -282,9 +287,14 @@ class Runtime:
             clock=clock, store=store, journal=journal, marks=marks,
             rule_of=lambda name: rules.get(name) or retired.get(name),
         )  # fmt: skip
+        failures = Failures(clock, journal, rules, pauses, lambda event: intake.announce(event))
+
+        def finish(run: Run, end: Finish | End) -> Awaitable[Any]:
+            return intake.finish(run, failures.noting(run, end))
+
         dispatch = self._dispatch = shaper.dispatch = Dispatch(
             boot=self.boot, clock=clock, journal=journal, store=store, windows=windows, jobs=config.jobs,
-            execute=executor.execute, finish=lambda run, end: intake.finish(run, end),
+            execute=executor.execute, finish=finish,
             concurrency=pools.limit(ENGINE_POOL), ageing_s=config.engine.ageing_s, on_change=changes.tell,
             on_end=on_end, on_backfilled=lambda run, step: backfills.note_end(run, step), limited=limited, gates=gates,
             reserve=config.engine.reserve.by_lane(), pools=pools.limits(), backlog=backlog, shaper=shaper,
@@ -319,14 +329,15 @@ class Runtime:
         intake = Intake(
             clock=clock, journal=journal, starter=dispatch, windows=windows, marks=marks, rules=rules,
             hearing=[(name, source) for name, source in used if source.hears], pauses=pauses,
-            backlog=backlog,
+            backlog=backlog, redaction=config.redaction,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
         )  # fmt: skip
+        await failures.load(store)
         await settle(
             store, boot=self.boot, clock=clock, jobs=config.jobs, mark=RUN_MARK, ageing_s=config.engine.ageing_s,
-            journal=journal, finish=intake.finish, is_kept=executor.is_kept, adopt=dispatch.adopt,
+            journal=journal, finish=finish, is_kept=executor.is_kept, adopt=dispatch.adopt,
             ended=run_logs.ended,
         )  # fmt: skip
         backfills = Backfills(
@@ -348,6 +359,7 @@ class Runtime:
             named = [rules[name].trigger for name in names or () if name in rules]
             timers.look_again(None if names is None else [timer.name for one in named for timer in timers_of(one)])
             backfills.look_again()
+            failures.pauses_changed(names)
 
         pauses.on_change = pauses_changed
         dispatch.hold(pauses.engine is not None)
@@ -368,7 +380,7 @@ class Runtime:
             adaptation.add(trigger)
         steering = Steering(
             clock=clock, store=store, journal=journal, hands=dispatch.hands, rules=rules, retired=retired,
-            ageing_s=config.engine.ageing_s, finish=intake.finish,
+            ageing_s=config.engine.ageing_s, finish=finish,
         )  # fmt: skip
         queue = Queueing(
             clock=clock, store=store, dispatch=dispatch, intake=intake, steering=steering, pauses=pauses,
@@ -387,7 +399,7 @@ class Runtime:
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,
             guards=guards,
             prepare=lambda job: inner.start_soon(executor.prepare, [job], name="prepare"),
-            pools=pools,
+            pools=pools, lease=lease,
             foresight=self._desk(store, rules, dispatch.jobs, pauses, timers, maintenance, guards),
             conditions=ConditionDesk(
                 conditions, store=store, clock=clock, base=config.base,
@@ -407,10 +419,13 @@ class Runtime:
             grace_s = 0.0
             if self._watch_loop:
                 loop_watch.start()
+            if isinstance(clock, SystemClock):
+                lease.start()
             try:
                 async with anyio.create_task_group() as inner:
                     inner.start_soon(executor.prepare, list(config.jobs.values()), name="prepare")
                     inner.start_soon(pauses.run, name="pauses")
+                    inner.start_soon(failures.run, name="failures")
                     inner.start_soon(conditions.run, name="conditions")
                     inner.start_soon(guards.run, name="guards")
                     inner.start_soon(maintenance.run, store, name="maintenance")
@@ -458,6 +473,7 @@ class Runtime:
                     shared.close()
                     outcomes.close()
                     loop_watch.stop()
+                    lease.stop()
                     await counting.end()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})

@@ -39,7 +39,8 @@ async def settle(
 
     `is_kept` tells whether an attempt can be taken up, `adopt` takes it up, and `ended` is told of the others.
     """
-    running = await store.running()
+    # Those of the engines before, by their boots: this one has taken the store over from all of them.
+    running = [run for run in await store.running() if run.boot != boot]
     if not running:
         return
     kept = [run for run in running if (job := jobs.get(run.job)) is not None and _may_go_on(run, job, is_kept)]

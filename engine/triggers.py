@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from engine.events import Event
 from engine.jobs import RetryChange
+from engine.redaction import Redaction
 
 PRIORITIES = {"low": 2, "normal": 5, "high": 8, "critical": 9}
 """The named priorities; the others are the numbers 0 (least) to 9 (most urgent)."""
@@ -52,10 +53,18 @@ class Breaker(Struct, frozen=True, kw_only=True):
     per_s: float
 
 
+class PayloadSchema(Struct, frozen=True, kw_only=True):
+    """What an event's data has to look like: `text` is a JSON Schema, `name` that of its file, if it has one."""
+
+    text: str
+    name: str = ""
+
+
 class SharedSource(Struct, frozen=True, kw_only=True):
     """A source or timer with a name, for several triggers.
 
     `id` is that of the source, under which its keys and cursor are kept; None for a timer, of which each trigger
+    has its own. `schema` and `redaction` hold for all triggers on it.
     has its own. `breaker` counts its events, whatever triggers they meet, and one is
     expected every `expect_s`.
     """
@@ -63,6 +72,8 @@ class SharedSource(Struct, frozen=True, kw_only=True):
     name: str
     id: str | None
     on: Any
+    schema: PayloadSchema | None = None
+    redaction: Redaction | None = None
     breaker: Breaker | None = None
     expect_s: float | None = None
     description: str = ""
@@ -329,6 +340,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `inputs`: where it is on several sources, each of them; `source` and `on` then only say so. `join`: it is run when
     all of them have come; None: for each event.
     - `preset`: the preset that it names; all that it has from there stands in the other fields.
+    - `schema`: what an event's data has to look like; others are recorded as rejected. None: anything.
     - `breaker`: how many events may come before it is in quarantine; see docs/guards.md. None: any number.
     - `max_hops`: how long the chain of runs may be that caused an event; None: as the engine says.
     - `expect_s`: where no event comes for so long, people are told; None: they are not.
@@ -339,6 +351,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `priority`: what its runs have when the event asks for nothing; `priority_max` bounds what may be asked.
     - `priority_from`: a template with CEL that gives it for each event; where that fails it is `priority`.
     - `max_waiting`: so many of its runs may wait; events that come then are dropped, and recorded. None: no limit.
+    - `pause_after`: where so many of its runs fail one after the other, it pauses itself.
     - `timeout_s`, `retry`: what holds for its runs in the place of what its job says; None: as the job has it.
     - `data`: fixed values, or a function that gives them; they win over the event's; `defaults`: fill what the
       event's data lacks, text values may hold `{{ CEL }}`.
@@ -357,6 +370,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...] = ()
     join: Join | None = None
     preset: str | None = None
+    schema: PayloadSchema | None = None
     breaker: Breaker | None = None
     max_hops: int | None = None
     expect_s: float | None = None
@@ -376,6 +390,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     max_waiting: int | None = None
     timeout_s: float | None = None
     retry: RetryChange | None = None
+    pause_after: int | None = None
     data: Mapping[str, Any] | Judge | None = None
     defaults: dict[str, Any] | None = None
     description: str = ""

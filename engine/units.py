@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
@@ -61,7 +62,11 @@ def _parse_parts(text: str) -> float:
 
 def format_duration(seconds: float) -> str:
     """Write seconds the way `parse_duration` reads them: `5400` is `"1h30m"`, `0.25` is `"250ms"`."""
-    milliseconds = round(seconds * 1000)
+    return _written(round(seconds * 1000))
+
+
+@lru_cache(maxsize=1_024)
+def _written(milliseconds: int) -> str:
     if milliseconds == 0:
         return "0s"
     parts = []

@@ -40,6 +40,7 @@ from engine.config.model import (
     RateLimitTable,
     ReserveTable,
     RetryChangeTable,
+    RetryOnTable,
     RetryTable,
     Shared,
     SourceTable,
@@ -47,6 +48,7 @@ from engine.config.model import (
     ThrottleTable,
     TriggerTable,
 )
+from engine.config.payloads import RedactTable, SchemaFile, SecurityTable
 from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyTable
@@ -64,8 +66,9 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
     JobTable, JobNotifyTable, CallbackTable,
-    TriggerTable, PresetTable, RetryChangeTable, BreakerTable, DebounceTable, BatchTable, InputTable, JoinTable,
-    ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable,
+    TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
+    JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,
+    SchemaFile,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

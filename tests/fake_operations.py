@@ -41,6 +41,7 @@ from engine.runlogs import RunLogs
 from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
+    Boot,
     EventFilter,
     HeldPlace,
     Ledger,
@@ -112,6 +113,10 @@ class FakeStore(Store):
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
+    async def take_over(self, boot: Boot) -> None: ...
+    def renew(self) -> None: ...
+    def renewed_at(self) -> datetime | None:
+        return None
 
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         raise AssertionError("HTTP changes nothing by itself")

@@ -12,7 +12,7 @@ from engine.events import Accepted
 from engine.ids import new_id
 from engine.runs import CANCELLING, HELD_BY_HAND, Lane, Run, RunState, Step
 from engine.store.base import QueuePlace, Store
-from engine.waiting import Flushed, FlushRequest, QueuePage, Standing
+from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryRequest, Standing
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 
@@ -29,6 +29,7 @@ class FakeQueue:
         self.asked: list[tuple[str, Any, str, str]] = []
         self.lanes: list[Lane | None] = []
         self.flushes: list[tuple[FlushRequest, bool]] = []
+        self.retries: list[tuple[RetryRequest, str, str, bool]] = []
         self.request_ids: list[str | None] = []
         self.fault: Exception | None = None
 
@@ -70,6 +71,17 @@ class FakeQueue:
         self._take("retry", run_id, reason, who)
         self.request_ids.append(request_id)
         return Accepted(event=new_id(), runs=(new_id(),))
+
+    async def retry_many(
+        self, which: RetryRequest, *, reason: str, who: str = "", dry_run: bool = False
+    ) -> Retried:  # fmt: skip
+        which.check()
+        if self.fault is not None:
+            raise self.fault
+        self.retries.append((which, reason, who, dry_run))
+        run, other = new_id(), new_id()
+        following = None if which.before is not None else run
+        return Retried(made={run: (new_id(),)}, refused={}, known=(other,), following=following)
 
     def _take(self, what: str, run_id: str, reason: str, who: str) -> Run:
         if self.fault is not None:

@@ -36,6 +36,7 @@ from engine.jobs import Job
 from engine.journal import Journal
 from engine.marks import MarkKeeper
 from engine.plugin import Outcome, RunContext, Runner, Source, SourceContext
+from engine.redaction import Redaction
 from engine.runs import Lane, Run, Step
 from engine.shaping import Shaper
 from engine.store.base import Result
@@ -49,6 +50,8 @@ T = TypeVar("T")
 
 QUIET_TURNS = 25
 MOST_TURNS = 20_000
+
+AGEING_S = 60.0
 
 
 class InlineStore(SqliteStore):
@@ -274,7 +277,7 @@ async def bench(
     hearing: Collection[tuple[str, Source]] = (),
     following: Collection[tuple[str, Source]] = (),
     concurrency: int = 4,
-    ageing_s: float = 60.0,
+    ageing_s: float = AGEING_S,
     reserve: Mapping[Lane, int] | None = None,
     pools: Mapping[str, int] | None = None,
     high: int = DEFAULT_HIGH,
@@ -290,6 +293,7 @@ async def bench(
     gates: Sequence[Gate] = (),
     keeping: Keeping | None = None,
     adopted: Sequence[Run] = (),
+    redaction: Redaction | None = None,
     held: Callable[[str], bool] = lambda name: False,
     max_hops: int = MAX_HOPS,
 ) -> AsyncIterator[Bench]:
@@ -334,6 +338,7 @@ async def bench(
         clock=clock, journal=made.journal, starter=made.dispatch, windows=made.windows, marks=marks, rules=rules,
         hearing=list(hearing), followers=Followers(list(following), rules, made.dispatch.jobs),
         max_data_bytes=max_data_bytes, ageing_s=ageing_s, own_sources=own_sources, backlog=made.backlog,
+        redaction=redaction,
         guarding=made.guards.guarding, causes=Causes(store),
     )  # fmt: skip
 

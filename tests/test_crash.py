@@ -24,6 +24,7 @@ def test_a_few_kills_at_random_moments_lose_nothing_and_run_nothing_without_a_re
     assert result.findings == []
     assert result.counts["acknowledged"] > 0
     assert result.counts["cut off"] > 0
+    assert result.counts["killed"] > 0
 
 
 @needs_strace
@@ -39,6 +40,12 @@ def test_a_kill_at_a_step_loses_nothing(tmp_path: Path, call: str, number: int) 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_two_hundred_kills_at_random_moments_add_up_to_zero(tmp_path: Path, seed: int) -> None:
     assert storm(tmp_path, kills=200, seed=seed).findings == []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(7200)
+def test_an_hour_of_kills_of_engine_and_programs_exceeds_no_limit_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert storm(tmp_path, kills=1, minutes=60.0, seed=20261126).findings == []
 
 
 @needs_strace

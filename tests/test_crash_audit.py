@@ -168,5 +168,5 @@ def run(name: str, job: str) -> StoredRun:
     attempt = Attempt(number=1, started_s=0.0, finished_s=1.0, state="succeeded", code="succeeded")
     return StoredRun(
         id=name, job=job, trigger="any", origin="event", key=name, first_event="event", event_count=1,
-        state=RunState.SUCCEEDED, code="succeeded", scheduled_for=None, trace=[], attempts=[attempt],
+        state=RunState.SUCCEEDED, code="succeeded", scheduled_for=None, limit_key=None, trace=[], attempts=[attempt],
     )  # fmt: skip

@@ -493,6 +493,7 @@ async def test_a_run_whose_job_is_gone_fails_and_says_so(tmp_path: Path) -> None
 async def test_a_run_whose_events_are_gone_fails_and_says_so(tmp_path: Path) -> None:
     async with bench(tmp_path / "s.db", triggers=[trigger(debounce=Debounce(wait_s=5.0))]) as desk:
         answer = await desk.emit_one(event())
+        await desk.emit_one(event())  # of one event alone, that may be in memory
         with desk.store._writer._conn as raw:  # type: ignore[union-attr]
             raw.execute("delete from events")
         await desk.advance(5)
@@ -569,6 +570,7 @@ async def test_a_run_that_is_interrupted_while_its_events_are_read_is_not_starte
     # Found in review: the cancellation was lost, and the stop waited for the whole run.
     async with bench(tmp_path / "s.db", triggers=[trigger(debounce=Debounce(wait_s=5.0))]) as desk:
         answer = await desk.emit_one(event())
+        await desk.emit_one(event())  # of one event alone, that may be in memory
         desk.store.read_error = StoreUnavailable("away")
         await desk.advance(6)
         assert desk.dispatch.running == 1
@@ -647,6 +649,7 @@ async def test_the_end_of_a_run_is_recorded_once_the_store_is_back(tmp_path: Pat
 async def test_events_are_read_again_until_the_store_is_back(tmp_path: Path) -> None:
     async with bench(tmp_path / "s.db", triggers=[trigger(debounce=Debounce(wait_s=5.0))]) as desk:
         answer = await desk.emit_one(event())
+        await desk.emit_one(event())  # of one event alone, that may be in memory
         desk.store.read_error = StoreUnavailable("away")
         await desk.advance(60)
         assert desk.script.begun == []

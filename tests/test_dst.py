@@ -8,20 +8,33 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from itertools import count
 from typing import Any
 
+import anyio
 import pytest
 from msgspec.structs import replace
 
+from engine.backlog import Backlog
+from engine.conditions import Conditions
+from engine.decide import gcra, shaping
 from engine.decide.limits import Slots
+from engine.dispatch import organ as dispatch_organ
+from engine.dispatch import timing as dispatch_timing
 from engine.events import Event
+from engine.gates import Gates
 from engine.ids import new_id
+from engine.intake import shaping as intake_shaping
 from engine.intake.door import Intake
+from engine.maintenance import Maintenance
 from engine.runtime import Runtime
+from engine.shaping import Shaper
 from engine.store.base import Result
 from engine.store.changes import Accept, Change, Finish
 from engine.store.sqlite import _fresh
 from engine.timers import firings, organ
+from tests.dst.deciding import CALLS
 from tests.dst.disk import SimulatedStore
 from tests.dst.plan import plan_of
 from tests.dst.simulate import simulate
@@ -61,12 +74,17 @@ def test_a_seed_does_the_same_in_another_process_after_other_seeds() -> None:
 def test_seeds_differ_in_what_they_configure_and_bring() -> None:
     plans = [plan_of(seed) for seed in range(60)]
     configs = "\n".join(plan.config for plan in plans)
-    for word in ("cron", "interval", "at", "feed", "event", "run", "debounce", "overlap", "retry", "misfire", "jitter"):
+    for word in (
+        "cron", "interval", "at", "feed", "event", "run", "debounce", "overlap", "retry", "misfire", "jitter", "batch",
+        "throttle", "rate_limit", "dedupe", "expires", "max_waiting", "max_events", "bytes", "edge", "take",
+        "conditions", "otherwise", "shadow", "on_error", "maintenance", "latest", "drop", "cancel", "adaptive",
+        "reserve", "queue", "concurrency_key", "pools", "{{",
+    ):  # fmt: skip
         assert word in configs
     hazards = {hazard.kind for plan in plans for hazard in plan.hazards}
     assert hazards == {"crash", "ambush", "stop", "step", "weather"}
     calls = {call.kind for plan in plans for call in plan.calls}
-    assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn"}
+    assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn", *CALLS}
 
 
 # What is broken on purpose
@@ -109,7 +127,7 @@ def forgets_ends(runtime: Runtime, store: SimulatedStore) -> None:
 
 
 def breaks_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Slots, "may_start", lambda self, job: True)
+    monkeypatch.setattr(Slots, "blocks", lambda self, *asked: None)
 
 
 def hides_missed_instants(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +152,66 @@ def keeps_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Intake, "_admit", without_key)
 
 
+def knows_no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything pass, however much it is."""
+    monkeypatch.setattr(gcra, "free_at", lambda rate, tat_us, now_us: now_us)
+
+
+def gathers_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put windows off beyond their longest wait."""
+    monkeypatch.setattr(shaping, "next_due", lambda rule, at, closes_at: at + timedelta(seconds=rule.wait_s))
+    monkeypatch.setattr(intake_shaping, "next_due", shaping.next_due)
+
+
+def believes_old_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use what conditions answered for ever."""
+
+    def known(self: Conditions, name: str) -> Any:
+        state = self._states[name]
+        if state.reading is None:
+            state.owed = True
+            self._checks.begin(self._holding[name])
+        return state.reading
+
+    monkeypatch.setattr(Conditions, "_known", known)
+
+
+def forgets_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have maintenance windows concern every second trigger alone."""
+    concerns = Maintenance.concerns
+    monkeypatch.setattr(
+        Maintenance, "concerns", lambda self, rule: int(rule.trigger.name[1:]) % 2 == 0 and concerns(self, rule)
+    )
+
+
+def loses_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count every twentieth run among those that wait for ever."""
+    removing, left = Backlog.removing, count(1)
+
+    def forgetful(self: Backlog, trigger: str) -> Callable[[Any], None]:
+        return (lambda stored: None) if next(left) % 20 == 0 else removing(self, trigger)
+
+    monkeypatch.setattr(Backlog, "removing", forgetful)
+
+
+def expires_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs begin, and wait, however late."""
+    monkeypatch.setattr(dispatch_organ, "is_over", lambda run, now: False)
+    monkeypatch.setattr(dispatch_timing, "is_over", lambda run, now: False)
+    monkeypatch.setattr(Shaper, "_expire", lambda self: anyio.sleep_forever())
+
+
+def is_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Miss every fourth change that a gate tells of."""
+    changed, heard = Gates.changed, count(1)
+
+    def deaf(self: Gates, names: Any) -> None:
+        if next(heard) % 4:
+            changed(self, names)
+
+    monkeypatch.setattr(Gates, "changed", deaf)
+
+
 def findings(seeds: Sequence[int], tamper: Any = None, days: float = 3.0) -> str:
     """Return what is found first at one of the seeds."""
     for seed in seeds:
@@ -152,9 +230,16 @@ def test_a_store_that_loses_something_is_found_out(tamper: Any) -> None:
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (breaks_limits, "its limit is"),
+        (breaks_limits, "run"),
         (keeps_no_keys, "acknowledged"),
         (hides_missed_instants, "neither a run nor a reason"),
+        (knows_no_rates, " t"),
+        (gathers_without_end, "its window closes at"),
+        (believes_old_answers, "does not let it pass"),
+        (forgets_windows, "is open for it"),
+        (loses_count, "runs that wait, stored are"),
+        (expires_nothing, "expired at"),
+        (is_deaf, "run"),
     ],
 )
 @pytest.mark.timeout(180)

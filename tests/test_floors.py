@@ -26,20 +26,20 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans", "deliveries",
-         "tallies"}
+         "tallies", "redaction"}
     ),
-    frozenset({"plugin", "expressions", "decide"}),
+    frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
-         "systemd", "loopwatch", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
+         "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
          "logtext", "strays", "causing"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
         {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
-         "maintenance", "pools", "quarantine", "heartbeats"}
+         "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
     frozenset({"operations", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

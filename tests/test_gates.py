@@ -10,10 +10,12 @@ import pytest
 
 from engine.decide.gates import LATER, PASS, Hold, Pass, Skip, Verdict, bypassed, decided, held_since
 from engine.decide.rules import Rule
+from engine.events import Event
 from engine.runs import HELD_BY_HAND, Run, RunState, Step
 from engine.steering import Steering
 from engine.store.changes import Hold as HoldRun
 from engine.testing import VirtualClock
+from engine.triggers import Debounce
 from tests.organs import Bench, bench, event, job, trigger
 from tests.test_lanes import Lanes
 
@@ -62,6 +64,44 @@ async def test_a_run_that_passes_tells_what_its_gate_saw(tmp_path: Path) -> None
         assert run.state is RunState.SUCCEEDED
         assert run.trace[0].reason == "matched: event from a; waits for its turn" or "its turn" in run.trace[0].reason
         assert run.trace[1].reason.endswith("; ajar")
+
+
+async def test_a_run_that_waited_for_its_time_and_passes_starts_without_a_place_in_the_queue(tmp_path: Path) -> None:
+    door = Door("d", verdict=Pass(seen="ajar"))
+    gathering = trigger("d", source="d", debounce=Debounce(wait_s=10.0))
+    async with bench(tmp_path / "e.db", triggers=[*RULES, gathering], jobs=JOBS, gates=[door], concurrency=1) as desk:
+        (first,) = await made(desk, "d")
+        await desk.advance(10)
+        run = await desk.store.run(first)
+        assert run is not None
+        assert [step.state.value for step in run.trace] == ["pending", "running", "succeeded"]
+        assert run.trace[1].reason.endswith("; ajar")
+        door.verdict = SHUT
+        (second,) = await made(desk, "d")
+        await desk.advance(10)
+        assert (await state(desk, second))[:2] == (RunState.HELD, "shut")
+        assert desk.dispatch.running == 0
+
+
+async def test_the_event_of_a_run_that_waits_alone_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathering = trigger("d", source="d", debounce=Debounce(wait_s=10.0))
+    async with bench(tmp_path / "e.db", triggers=[gathering], jobs=JOBS) as desk:
+        read: list[str] = []
+        run_events = desk.store.run_events
+
+        async def counted(run_id: str) -> tuple[Event, ...]:
+            read.append(run_id)
+            return await run_events(run_id)
+
+        monkeypatch.setattr(desk.store, "run_events", counted)
+        (alone,) = await made(desk, "d")
+        await desk.advance(10)
+        both = (await made(desk, "d", 2))[0]
+        await desk.advance(10)
+        assert read == [both]
+        assert [len(desk.script.events[name]) for name in (alone, both)] == [1, 2]
 
 
 async def test_a_held_run_has_no_slot_and_is_in_nobodys_way(tmp_path: Path) -> None:

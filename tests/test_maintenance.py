@@ -272,3 +272,15 @@ def _retry(delay_s: float) -> Any:
     from engine.jobs import RetryChange
 
     return RetryChange(attempts=2, delay_s=delay_s, jitter=0.0)
+
+
+async def test_a_window_that_is_made_anew_while_it_is_open_lets_go_whom_it_holds_no_more(tmp_path: Path) -> None:
+    """Found by the machine of windows: as its name was open before and after, nobody was asked again."""
+    async with desk(tmp_path / "e.db") as made:
+        settings = {"opens_s": 0, "closes_s": 600}
+        await made.maintenance.define("x", {**settings, "triggers": ["a"]}, who="ann")
+        held = await made.emit("a")
+        assert await made.states(held) == ["held"]
+        await made.maintenance.define("x", {**settings, "triggers": ["b"]}, who="ann")
+        await made.bench.settle()
+        assert await made.states(held, await made.emit("b")) == ["succeeded", "held"]

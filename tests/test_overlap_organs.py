@@ -21,6 +21,7 @@ from engine.store.changes import Finish
 from engine.testing import VirtualClock
 from engine.triggers import Debounce
 from tests.organs import Bench, bench, event, job, trigger
+from tests.ticking import due_runs, ticking, timed
 
 S = RunState
 
@@ -418,3 +419,19 @@ async def test_a_run_may_be_replaced_before_it_is_launched(tmp_path: Path, monke
         await desk.settle()
         assert await states(desk) == {first: (S.CANCELLED, "replaced"), second: (S.RUNNING, "started")}
         assert [begun for begun, *_ in desk.script.begun] == [second]
+
+
+async def test_what_waits_counts_for_the_room_of_due_instants_also_where_the_engine_is_full(tmp_path: Path) -> None:
+    """Found by the machine of limits: events that waited were left out, so a second instant of a timer waited, too."""
+
+    async def go_on(run: Run, job: Job) -> Outcome:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    other = trigger("other", source="other")
+    jobs = [job(concurrency=3)]
+    async with ticking(tmp_path / "s.db", timed(), other, jobs=jobs, concurrency=1, act=go_on) as desk:
+        for _ in range(2):
+            await desk.emit_one(event(), source="other")
+        await desk.advance(120)
+        assert list((await due_runs(desk)).values()) == [S.QUEUED, S.SKIPPED]

@@ -240,3 +240,15 @@ def test_windows_that_come_go_or_open_otherwise_are_told(tmp_path: Path) -> None
     view = changed(tmp_path, BASE + timed, BASE + timed.replace("01-06", "01-07"))
     assert view["maintenance"] == [{"name": "weekly", "change": "changed", "keys": []}]
     assert not changed(tmp_path, BASE + timed, BASE + timed)["changes"]
+
+
+def test_pools_and_what_jobs_take_of_them_are_compared(tmp_path: Path) -> None:
+    old = "[pools]\nwarehouse = 2\nmail = 1\n[jobs.j]\nrun.exec = ['true']\npools = ['warehouse']\n"
+    new = (
+        "[pools]\nwarehouse = 3\n[jobs.j]\nrun.exec = ['true']\npools = { warehouse = 2 }\nconcurrency_key = 'data.a'\n"
+    )
+    view = compare(read(old, tmp_path), read(new, tmp_path))
+    keys = {change["key"]: (change["from"], change["to"]) for change in view["settings"]}
+    assert keys == {"pools.mail": (1, None), "pools.warehouse": (2, 3)}
+    (job,) = view["jobs"]
+    assert {change["key"] for change in job["keys"]} >= {"pools.warehouse", "concurrency_key", "concurrency"}

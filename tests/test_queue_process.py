@@ -80,3 +80,55 @@ def test_what_was_asked_of_the_queue_holds_after_a_kill_and_the_order_is_kept(tm
         doctor = site.ask("GET", "/api/v1/doctor").body
         assert doctor["ok"], doctor
         engine.kill()
+
+
+ORDERED = """
+[triggers.first]
+on.manual = true
+job = "blocker"
+[triggers.go]
+on.event = "go"
+job = "quick"
+priority_max = 9
+"""
+
+MANY = 1_000
+
+
+def whole_line(site: Site) -> list[str]:
+    """Return the whole line, page by page."""
+    runs: list[str] = []
+    cursor = ""
+    while True:
+        page = site.ask("GET", f"/api/v1/queue?limit=200{cursor}").body
+        runs += [one["id"] for one in page["items"]]
+        if page["next"] is None:
+            return runs
+        cursor = f"&cursor={page['next']}"
+
+
+def test_a_thousand_runs_of_mixed_priorities_start_in_the_same_order_after_a_kill(tmp_path: Path) -> None:
+    """Fault row A7."""
+    jobs = {"blocker": Job(seconds=60, on_crash="fail"), "quick": Job(runner="loop", seconds=0.0)}
+    site = Site(tmp_path, jobs=jobs, triggers=ORDERED, concurrency=1)
+    with started(site) as engine:
+        (blocker,) = site.post("/api/v1/triggers/first/fire", {}).body["runs"]
+        wait_for(lambda: run(site, blocker)["state"] == "running", "nothing else can run")
+        for first in range(0, MANY, 100):
+            events = [
+                {"type": "go", "source": "test", "priority": number * 7919 % 10, "data": {"n": number}}
+                for number in range(first, first + 100)
+            ]
+            assert site.post("/api/v1/events", events).status == 202
+        before = whole_line(site)
+        assert len(before) == MANY
+        assert before == [row[0] for row in site.rows("select id from runs where job = 'quick' order by rank, id")]
+        engine.kill()
+    with started(site) as engine:
+        left = "select 1 from runs where job = 'quick' and state <> 'succeeded' limit 1"
+        wait_for(lambda: not site.rows(left), "all have run", within_s=60.0, pause_s=0.1)
+        assert [
+            row[0] for row in site.rows("select id from runs where job = 'quick' order by started_at, id")
+        ] == before
+        assert run(site, blocker)["state"] == "failed"
+        engine.kill()

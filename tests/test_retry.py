@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from engine.decide.attempts import after_end
 from engine.decide.retry import delay_s
-from engine.jobs import RetryPolicy
+from engine.jobs import RetryOn, RetryPolicy
+from engine.plugin import Outcome
+from engine.runs import RunState
+from engine.testing.store_contract.material import a_run, an_event
 
 POLICIES = st.builds(
     RetryPolicy,
@@ -86,3 +92,23 @@ def test_what_is_asked_for_is_the_least_and_bounded_by_a_day(
     if alone is not None and delay is not None:
         assert delay >= max(alone, min(asked_s, 86_400))
         assert delay <= max(alone, 86_400 * (1 + policy.jitter))
+
+
+def test_only_attempts_that_the_policy_names_are_tried_again_and_the_reason_says_so() -> None:
+    policy = RetryPolicy(attempts=3, on=RetryOn(exit_codes=frozenset({75}), codes=frozenset({"timed_out"})))
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    run = a_run(an_event(), attempt=1, state=RunState.RUNNING)
+
+    def follows(outcome: Outcome) -> tuple[RunState, str]:
+        step = after_end(run, outcome, policy, now, now).step
+        return step.state, step.reason
+
+    busy = Outcome.failed("exit_code", "exited with 75", exit_code=75)
+    late = Outcome(state=RunState.TIMED_OUT, code="timed_out", reason="timed out after 1s")
+    wrong = Outcome.failed("exit_code", "exited with 2", exit_code=2)
+    assert follows(busy)[0] is follows(late)[0] is RunState.RETRYING
+    assert follows(wrong) == (RunState.FAILED, "exited with 2; not tried again, as `retry.on` does not name it")
+    assert follows(Outcome.failed("signal", "ended by SIGKILL"))[0] is RunState.FAILED
+    # The last attempt ends as it always did.
+    last = replace(run, attempt=3)
+    assert after_end(last, wrong, policy, now, now).step.reason == "exited with 2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +313,20 @@ async def test_a_batch_starts_when_it_is_full_or_its_time_is_over(tmp_path: Path
         await desk.advance(10)
         assert begun(desk) == [(run_id(answers[0]), 0), (run_id(answers[3]), 14)]
         assert [len(events) for events in desk.script.events.values()] == [3, 2]
+
+
+async def test_a_batch_that_fills_up_when_its_time_was_over_already_is_due_since_then(tmp_path: Path) -> None:
+    shaped = trigger(batch=Batch(size=2, wait_s=10.0), expires_s=60.0)
+    async with bench(tmp_path / "s.db", triggers=[shaped]) as desk:
+        first = await desk.emit_one(order(0))
+        opened = desk.clock.now()
+        desk.clock.step(15)  # nobody has noticed yet
+        assert run_id(await desk.emit_one(order(1))) == run_id(first)
+        run = await desk.store.run(run_id(first))
+        assert run is not None
+        assert run.expires_at == opened + timedelta(seconds=10 + 60)
+        await desk.settle()
+        assert [len(events) for events in desk.script.events.values()] == [2]
 
 
 async def test_a_batch_counts_its_bytes_also_after_a_restart(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.store import connection, migrations, opening, sqlite
-from engine.store.base import Store
+from engine.ids import new_id
+from engine.store import boots, connection, migrations, opening, sqlite
+from engine.store.base import Boot, Store
+from engine.store.boots import this_process
 from engine.store.sqlite import SqliteStore
 from engine.testing.clock import VirtualClock
 from engine.testing.store_contract import StoreContract, promise, sentences_kept_by, sentences_of_contract
@@ -59,6 +61,16 @@ class TestSqliteStore(StoreContract):
 
     def lose_power(self) -> None:
         self.path = copy_files(self.path, self.path.parent.with_name("found"))
+
+    def another(self) -> Boot | None:
+        return this_process(new_id())
+
+    async def succeed(self, boot: Boot) -> None:
+        other = sqlite3.connect(self.path, isolation_level=None)
+        other.execute("begin immediate")
+        boots.take_over(other, boot, VirtualClock())
+        other.execute("commit")
+        other.close()
 
     @asynccontextmanager
     async def refuse_writes(self, store: Store) -> AsyncIterator[None]:

@@ -24,6 +24,7 @@ from engine.cli.output import local, said_of_usage, say, say_json, say_table, se
 from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.releasing import release
+from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
@@ -324,7 +325,7 @@ app.command()(queueing.cancel)
 app.command()(queueing.hold)
 app.command()(release)
 app.command()(queueing.priority)
-app.command()(queueing.retry)
+app.command()(retry)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.client import Client
-from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.failures import USAGE, CommandFailed
 from engine.cli.output import local, say, say_json, say_table, sentence
 from engine.cli.pausing import claim
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
@@ -149,38 +149,6 @@ def priority(
         Session.of(ctx, config, as_json, url, token), runs,
         lambda client, run_id: client.patch("runs", run_id, body=body, headers=claim()),
     )  # fmt: skip
-
-
-def retry(
-    ctx: typer.Context,
-    runs: RunIds,
-    reason: Reason = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the new runs; fail where one does.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
-) -> None:
-    """Run once more what ended runs were for: new runs, with the same data."""
-    from engine.cli.sending import wait_for_runs
-
-    session = Session.of(ctx, config, as_json, url, token)
-    client = session.client()
-    answers = [client.post("runs", run_id, "retry", body=_body(reason), headers=claim()) for run_id in runs]
-    made = [run_id for answer in answers for run_id in answer["runs"]]
-    ended = wait_for_runs(client, made) if wait else []
-    if session.json:
-        say_json(
-            {"items": answers, "next": None, **({"states": {one["id"]: one["state"] for one in ended}} if wait else {})}
-        )
-    else:
-        for run_id, answer in zip(runs, answers, strict=True):
-            (outcome,) = answer.get("outcomes") or [{"outcome": "run", "reason": ""}]
-            say(f"Run {run_id} once more: run {', '.join(answer['runs']) or 'none'}; {outcome['reason']}")
-        for one in ended:
-            say(f"Run {one['id']} {sentence(one['state'], one['reason'])}")
-    if wait and not (ended and all(one["state"] == "succeeded" for one in ended)):
-        raise typer.Exit(FAILED)
 
 
 def _each(session: Session, runs: list[str], ask: Any) -> None:

@@ -33,6 +33,7 @@ from engine.config.model import (
     StoreTable,
     TriggerTable,
 )
+from engine.config.payloads import Payloads
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
 from engine.config.telling import CallbackTable, NotifyTable, notify_of
@@ -85,7 +86,8 @@ class Builder:
         self._always = always
         self._icals: set[Path] = set()
         self.readable: Collection[Path] | None = None
-        """The files that calendars may name; None: any."""
+        """The files that calendars and schemas may name; None: any."""
+        self._payloads = Payloads(root, self._at)
         self.pools: Mapping[str, int] = reader.sound.get(("pools",), {})
         """The pools that jobs may name."""
         self._ids = SourceIds(reader.references.origins, self._at, owners or Owners())
@@ -100,6 +102,8 @@ class Builder:
         sources = self._sources()
         triggers = self.triggers(sources)
         maintenance = self.maintenance()
+        security = self._tables["security"]
+        redaction = self._payloads.redaction(("security", "redact"), getattr(security, "redact", None))
         receivers = self._receivers()
         for name, job in self._reader.sound.get(("jobs",), {}).items():
             self._callback(name, job.callback)
@@ -120,6 +124,8 @@ class Builder:
             defaults=self._tables["defaults"],
             secrets=frozenset(self._reader.references.values),
             icals=frozenset(self._icals),
+            schemas=frozenset(self._payloads.schemas),
+            redaction=redaction,
             calendars=self._calendars,
             conditions=conditions,
             maintenance=maintenance,
@@ -310,11 +316,14 @@ class Builder:
         tables: Mapping[str, SourceTable] = self._reader.sound.get(("sources",), {})
         for name, table in tables.items():
             source_id = self._ids.of_shared(name, table.on) if isinstance(table.on, Source) else None
+            schema = self._payloads.schema(("sources", name, "schema"), table.schema, self.readable)
+            redaction = self._payloads.redaction(("sources", name, "redact"), table.redact)
             if source_id is None and isinstance(table.on, Source):
                 continue
             found[name] = SharedSource(
-                name=name, id=source_id, on=table.on, description=table.description, tags=table.tags,
-                enabled=table.enabled, defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
+                name=name, id=source_id, on=table.on, schema=schema, redaction=redaction,
+                description=table.description, tags=table.tags, enabled=table.enabled,
+                defined_in=self._defined_in(("sources", name)), **self._guards(name, table),
             )  # fmt: skip
         return found
 
@@ -368,6 +377,7 @@ class Builder:
             inputs=inputs,
             join=None if table.join is None else as_join(table.join),
             preset=table.preset,
+            schema=self._payloads.schema(("triggers", name, "schema"), table.schema, self.readable),
             breaker=None if table.breaker is None else table.breaker.rule(),
             max_hops=table.max_hops,
             expect_s=table.expect,
@@ -387,6 +397,7 @@ class Builder:
             max_waiting=table.max_waiting,
             timeout_s=table.timeout,
             retry=None if table.retry is None else table.retry.change(),
+            pause_after=table.pause_after,
             data=table.data,
             defaults=table.defaults,
             description=table.description,

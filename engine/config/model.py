@@ -23,6 +23,7 @@ from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
+from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.scalars import near
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
@@ -31,7 +32,7 @@ from engine.decide.lanes import starved
 from engine.decide.priority import DEFAULT_AGEING_S
 from engine.decide.windows import MaintenanceWindow
 from engine.deliveries import Receiver
-from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryPolicy
+from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryOn, RetryPolicy
 from engine.logcap import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from engine.plugin.settings import (
     BadSetting,
@@ -44,6 +45,7 @@ from engine.plugin.settings import (
     TemplateText,
     TimeZone,
 )
+from engine.redaction import Redaction
 from engine.registry import SHARED_KEY
 from engine.runs import Lane
 from engine.triggers import (
@@ -177,6 +179,30 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
             )
 
 
+class RetryOnTable(Struct, frozen=True, kw_only=True):
+    """Which failed attempts are tried again; all others are not."""
+
+    exit_codes: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=255)], ...],
+        Meta(description="Those of programs that ended with one of these."),
+    ] = ()
+    codes: Annotated[
+        tuple[str, ...],
+        Meta(description="Those with one of these codes, such as `timed_out` or `start_failed`: see docs/reasons.md."),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if not self.exit_codes and not self.codes:
+            raise BadSetting("codes", "names nothing, so that no attempt would be tried again", "or say attempts = 1")
+        for place, code in enumerate(self.codes):
+            if not code.isascii() or not code.replace("_", "").isalnum() or code != code.lower():
+                raise BadSetting(f"codes[{place}]", f'found "{code}", which is no code', 'write "timed_out"')
+
+    def filter(self) -> RetryOn:
+        """Return it as the jobs know it."""
+        return RetryOn(exit_codes=frozenset(self.exit_codes), codes=frozenset(self.codes))
+
+
 class RetryTable(Struct, frozen=True, kw_only=True):
     """When a failed or timed-out attempt is tried again."""
 
@@ -189,6 +215,9 @@ class RetryTable(Struct, frozen=True, kw_only=True):
     jitter: Annotated[
         float, Meta(ge=0, le=1, description="Waits vary at random by up to this fraction, both ways.")
     ] = _RETRY.jitter
+    on: Annotated[
+        RetryOnTable | None, Meta(description="Only such attempts are tried again. Default: all that failed.")
+    ] = None
 
     def __post_init__(self) -> None:
         if self.delay > self.max_delay:
@@ -207,6 +236,7 @@ class RetryTable(Struct, frozen=True, kw_only=True):
             factor=self.factor,
             max_delay_s=self.max_delay,
             jitter=self.jitter,
+            on=None if self.on is None else self.on.filter(),
         )
 
 
@@ -220,6 +250,7 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
     jitter: Annotated[
         float | None, Meta(ge=0, le=1, description="Waits vary at random by up to this fraction, both ways.")
     ] = None
+    on: Annotated[RetryOnTable | None, Meta(description="Only such attempts are tried again.")] = None
 
     def change(self) -> RetryChange:
         """Return it as the triggers know it."""
@@ -229,6 +260,7 @@ class RetryChangeTable(Struct, frozen=True, kw_only=True):
             factor=self.factor,
             max_delay_s=self.max_delay,
             jitter=self.jitter,
+            on=None if self.on is None else self.on.filter(),
         )
 
 
@@ -538,6 +570,13 @@ class SourceTable(Struct, frozen=True, kw_only=True):
     """A source with a name, which runs once for all triggers that name it."""
 
     on: Annotated[InlineSource, Meta(description="Exactly one source or timer, with its settings.")]
+    schema: Annotated[
+        SchemaTable | None, Meta(description="A JSON Schema that the data of its events fits, for each trigger on it.")
+    ] = None
+    redact: Annotated[
+        tuple[str, ...] | RedactTable | None,
+        Meta(description="Paths of values that are replaced in its events before anything else: see below."),
+    ] = None
     breaker: Annotated[
         BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
     ] = None
@@ -573,6 +612,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     on: Annotated[OnTable, Meta(description="Exactly one source or timer, with its settings.")]
     job: Annotated[JobName, Meta(description="The name of the job to run.")]
     preset: Annotated[PresetName | None, Meta(description="What is not said here is as this preset has it.")] = None
+    schema: Annotated[
+        SchemaTable | None,
+        Meta(description="A JSON Schema: events whose data does not fit are recorded as rejected, not run."),
+    ] = None
     breaker: Annotated[
         BreakerTable | None, Meta(description="How many events may come before nothing runs any more.")
     ] = None
@@ -646,6 +689,10 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
         RetryChangeTable | None,
         Meta(description="When failed attempts of its runs are tried again; keys left out are as the job has them."),
     ] = None
+    pause_after: Annotated[
+        int | None,
+        Meta(ge=1, description="Where so many of its runs fail one after the other, it pauses itself: see below."),
+    ] = None
     data: Annotated[Data | None, Meta(description="Fixed values; they win over the event's data.")] = None
     defaults: Annotated[
         DataTemplates | None,
@@ -696,6 +743,9 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
+        SecurityTable()
+    )
     pools: Annotated[
         dict[Slug, Weight],
         Meta(description="Limits that jobs share, by name: how much each holds."),
@@ -766,7 +816,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
     - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
-    - `icals`: the files that its calendars were read from.
+    - `icals`, `schemas`: the files that its calendars and its schemas were read from.
+    - `redaction`: what is replaced in every event.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -784,6 +835,8 @@ class Config(Struct, frozen=True, kw_only=True):
     calendars: dict[str, Calendar] = {}
     maintenance: dict[str, MaintenanceWindow] = {}
     icals: frozenset[Path] = frozenset()
+    schemas: frozenset[Path] = frozenset()
+    redaction: Redaction | None = None
     conditions: dict[str, Named] = {}
     receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}

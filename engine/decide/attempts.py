@@ -44,6 +44,9 @@ def after_end(run: Run, outcome: Outcome, retry: RetryPolicy, started_at: dateti
     pause_s = None
     if state in (RunState.FAILED, RunState.TIMED_OUT) and not outcome.final:
         pause_s = delay_s(retry, run.attempt, run.id, outcome.retry_after_s or 0.0)
+        if pause_s is not None and retry.on is not None and not retry.on.takes(code, outcome.exit_code):
+            pause_s = None
+            step = replace(step, reason=f"{reason}; not tried again, as `retry.on` does not name it")
     if pause_s is None:
         return AttemptEnd(step=step, attempt=attempt, attempt_count=run.attempt, outputs=outputs)
     text = f"attempt {run.attempt} of {retry.attempts} {reason}; next in {format_span(pause_s)}"

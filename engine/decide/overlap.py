@@ -16,7 +16,7 @@ CancelOther.)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -101,7 +101,9 @@ def _replace(limit: int, trigger: str, open_runs: Sequence[OpenRun]) -> Decision
         cancels = next((one.id for one in staying if one.begun and not one.exempt), None)
     if cancels is None and not drops:
         return QUEUE
-    return Decision(action=Action.REPLACE, run=cancels or drops[-1], cancels=cancels, drops=drops)
+    # It waits for the end of one that is being ended already, where there is such a one.
+    leaving = next((one.id for one in open_runs if one.leaving), None)
+    return Decision(action=Action.REPLACE, run=cancels or leaving or drops[-1], cancels=cancels, drops=drops)
 
 
 def said_of_skip(decision: Decision) -> str:
@@ -112,6 +114,11 @@ def said_of_skip(decision: Decision) -> str:
 def said_of_place(decision: Decision) -> str:
     """Say whose place a run takes."""
     return f"takes the place of run {decision.run}, and waits for its end"
+
+
+def takes_place_of(run: Run, other: str) -> bool:
+    """Tell whether a run that waits with the code `replaces` does so for the end of that other one."""
+    return any(f"takes the place of run {other}," in step.reason for step in run.trace if step.code == REPLACES)
 
 
 def is_exempt(run: Run) -> bool:
@@ -196,22 +203,43 @@ class OpenRuns:
 
     def decide(
         self, job: str, trigger: str, origin: Origin, *, key: str | None = None, caught_up: bool = False,
-        without: Collection[str] = (),
+        without: Collection[str] = (), queued: Callable[[], Iterable[Run]] = tuple,
     ) -> Decision:  # fmt: skip
-        """Return what becomes of a new run with that `limit_key`; those in `without` do not count."""
+        """Return what becomes of a new run with that `limit_key`; those in `without` do not count.
+
+        `queued` yields the runs of the job at the head of the queue, as far as they are known: where due instants wait
+        behind them, those that are left out here count, too.
+        """
         lane = self._lanes.get(job)
         if lane is None:
             return START
         scheduled, runs = origin is Origin.SCHEDULE, lane.runs(key)
-        if len(runs) < lane.limit:
+        if len(runs) < lane.limit and not (
+            lane.overlap is Overlap.QUEUE and scheduled and self._is_full(lane, key, trigger, queued)
+        ):
             return START
         if lane.overlap is Overlap.QUEUE and not scheduled:
             return QUEUE
         open_runs = [one for one, _ in runs.values() if one.id not in without]
         return decide(
-            lane.overlap, limit=lane.limit, trigger=trigger, scheduled=scheduled,
+            lane.overlap, limit=min(lane.limit, len(runs)), trigger=trigger, scheduled=scheduled,
             exempt=exempt(origin, caught_up=caught_up), open_runs=open_runs,
         )  # fmt: skip
+
+    @staticmethod
+    def _is_full(lane: _Lane, key: str | None, trigger: str, queued: Callable[[], Iterable[Run]]) -> bool:
+        """Tell whether a job has no room with what waits and is left out, where a due instant of the trigger waits."""
+        runs = lane.runs(key)
+        if not any(one.scheduled and not one.begun and one.trigger == trigger for one, _ in runs.values()):
+            return False
+        count = len(runs)
+        for run in queued():
+            counts = lane.keys is None or run.limit_key == key
+            if counts and run.id not in runs and not is_exempt(run) and not has_begun(run):
+                count += 1
+                if count >= lane.limit:
+                    return True
+        return False
 
     def add(self, run: Run) -> None:
         """Take in a run that is open, or how it stands now."""
@@ -250,6 +278,12 @@ class OpenRuns:
         lane = self._lanes.get(job)
         known = None if lane is None else lane.beside(run_id).get(run_id)
         return None if known is None else known[1]
+
+    def before(self, run: Run) -> OpenRun | None:
+        """Return the run whose place this one takes; None where that has ended."""
+        lane = self._lanes.get(run.job)
+        others = () if lane is None else [one for one, _ in lane.runs(run.limit_key).values()]
+        return next((one for one in others if takes_place_of(run, one.id)), None)
 
     def replacing(self) -> Iterator[Run]:
         """Yield the runs that wait to take the place of another one, the oldest first."""

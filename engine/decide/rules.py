@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import copy
 from hashlib import sha256
 from typing import Any
@@ -19,7 +19,8 @@ from engine.errors import ExpressionError
 from engine.events import Event
 from engine.expressions import JOB_NAMES, TRIGGER_NAMES, Expression, Scope, Template, plain, render
 from engine.jobs import Job
-from engine.triggers import SHAPING, Breaker, Judge, Trigger
+from engine.schemas import compiled
+from engine.triggers import SHAPING, Breaker, Judge, SharedSource, Trigger
 
 LONGEST_KEY = 1024
 """Characters of a gate's key that are kept; of longer ones the last are a hash of the whole."""
@@ -35,13 +36,15 @@ class Rule:
     are those that its events meet, its source's first; `heartbeats` how often they are expected.
     `joining` are its inputs, where it is on several sources; `candidates` are then those by which an event may have
     come, None where that is asked of no event, as it is fired by hand.
+    `schemas` are those that its events' data has to fit, with their names, the source's first; `redactions` are what
+    its sources replace.
 
     Raises ExpressionError where one of them is wrong; the configuration has checked them before.
     """
 
     __slots__ = (
         "_data", "_defaults", "breakers", "candidates", "disabled", "filter", "gathering", "heartbeats", "job",
-        "joining", "keys", "limit_key", "priority", "shaped", "trigger",
+        "joining", "keys", "limit_key", "priority", "redactions", "schemas", "shaped", "trigger",
     )  # fmt: skip
 
     def __init__(self, trigger: Trigger, job: Job) -> None:
@@ -50,6 +53,7 @@ class Rule:
         self.disabled = why_disabled(trigger, job)
         self.breakers: tuple[tuple[Place, Breaker], ...] = breakers_of(trigger)
         self.heartbeats: tuple[tuple[Place, float], ...] = heartbeats_of(trigger)
+        self._look_at_payloads(shared_of(trigger), [trigger.shared])
         self.filter = _compiled(trigger.filter)
         self.priority = None if trigger.priority_from is None else Template(trigger.priority_from, TRIGGER_NAMES)
         self.gathering: Gathering | None = gathering_of(trigger)
@@ -60,9 +64,9 @@ class Rule:
         gates = {name: getattr(trigger, name) for name in (*SHAPING, "join")}
         self.shaped = trigger.expires_s is not None or any(gate is not None for gate in gates.values())
         self.keys = {
-            name: compiled
+            name: key
             for name, gate in sorted(gates.items())
-            if gate is not None and (compiled := _compiled(gate.key)) is not None
+            if gate is not None and (key := _compiled(gate.key)) is not None
         }
         self.limit_key = _compiled(job.concurrency_key)
         self._data = Function(trigger.data) if callable(trigger.data) else None
@@ -79,7 +83,18 @@ class Rule:
             return self
         way = copy(self)
         way.candidates = tuple(one for name, one in self.joining.inputs.items() if name in inputs)
+        shared = [one.shared for one in self.trigger.inputs if one.name in inputs]
+        way._look_at_payloads(shared, shared)
         return way
+
+    def _look_at_payloads(
+        self, redacting: Iterable[SharedSource | None], judging: Iterable[SharedSource | None]
+    ) -> None:
+        """Take up what the sources with a name say of their events' data, and the trigger itself."""
+        redactions = [one.redaction for one in redacting if one is not None and one.redaction is not None]
+        self.redactions = tuple(dict.fromkeys(redactions))
+        given = [*dict.fromkeys([None if one is None else one.schema for one in judging]), self.trigger.schema]
+        self.schemas = tuple([(compiled(schema.text), schema.name) for schema in given if schema is not None])
 
     def by_source(self) -> dict[str, Rule]:
         """Return, for the id of each source that its events come from, the rule for those."""
@@ -227,6 +242,11 @@ def one_each(rules: Sequence[Rule]) -> Sequence[Rule]:
             rule = rule.through({one.name for one in (*before.candidates, *rule.candidates)})
         merged[rule.trigger.name] = rule
     return list(merged.values())
+
+
+def shared_of(trigger: Trigger) -> list[SharedSource | None]:
+    """Return the sources with a name that a trigger is on, None for each that has none."""
+    return [one.shared for one in trigger.inputs] if trigger.inputs else [trigger.shared]
 
 
 def why_disabled(trigger: Trigger, job: Job | None) -> str | None:

@@ -98,13 +98,13 @@ class Line:
 
     # Who waits
 
-    def offer(self, run: Run, event: Event | None) -> None:
-        """Take in a run that is queued in the store."""
-        if run.origin is Origin.BACKFILL:
-            self._backfills.offer(run, event)
-            self._backfill_waits.set()
-        else:
-            self.front.offer(run, event)
+    def offer(self, run: Run, event: Event | None) -> bool:
+        """Take in a run that is queued in the store; return whether there may be more to do for `pump` now."""
+        if run.origin is not Origin.BACKFILL:
+            return self.front.offer(run, event)
+        self._backfills.offer(run, event)
+        self._backfill_waits.set()
+        return True
 
     def remove(self, run: Run) -> None:
         """Forget a run that was taken out of the queue in the store."""

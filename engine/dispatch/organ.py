@@ -251,17 +251,18 @@ class Dispatch:
             self._let_pass[run.id] = run.job
 
     def offer(self, run: Run, event: Event | None) -> None:
-        self._line.offer(run, event)
+        changed = self._line.offer(run, event)
         if run.expires_at is not None:
             self._shaper.note_expiry(run.expires_at)
         if self._starting:
             self._overlaps.make_room(run)
-        self.pump()
+        if changed or self._paused:
+            self.pump()
 
-    def wait(self, run: Run) -> None:
+    def wait(self, run: Run, event: Event | None = None) -> None:
         if run.expires_at is not None:
             self._shaper.note_expiry(run.expires_at)
-        self._timing.wait(run)
+        self._timing.wait(run, event)
 
     def hasten(self, run_id: str, due_at: datetime) -> None:
         self._timing.hasten(run_id, due_at)
@@ -386,11 +387,15 @@ class Dispatch:
                     self._start(waiting, seen)
 
     def _start_due(self, waiting: Waiting) -> bool:
-        """Start a run whose time has come where a slot is free; return whether one was."""
+        """Start a run whose time has come where its gates let it pass and a slot is free; return whether that is so.
+
+        Else it has its turn in the queue, and is asked about then.
+        """
         run = waiting.run
-        if not self.claim(run.id, run.job, run.lane, key=run.limit_key, past_pause=run.id in self._let_pass):
+        past_pause, seen = run.id in self._let_pass, self._gates.seen(run)
+        if seen is None or not self.claim(run.id, run.job, run.lane, key=run.limit_key, past_pause=past_pause):
             return False
-        self._start(waiting, "")
+        self._start(waiting, seen)
         return True
 
     async def end_backfilled(self, run: Run, step: Step) -> bool:

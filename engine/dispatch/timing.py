@@ -33,12 +33,15 @@ log = logging.getLogger("engine.dispatch")
 SETTLES = timedelta(seconds=0.05)
 """A run whose time has come, but not the answer of the store on what it has, is looked at again so much later."""
 
+MOST_KEPT = 512
+"""So many events of runs that wait are kept in memory, each of at most `engine.queue.KEPT_DATA_BYTES`."""
+
 
 class Ways(Struct, frozen=True, kw_only=True):
     """Where a run goes whose time has come.
 
-    - `start`: takes a slot for it and starts it, and tells whether there was one; `offer`: takes it in as queued;
-      `end`: ends it.
+    - `start`: takes a slot for it and starts it, and tells whether it may, and there was one; `offer`: takes it in as
+      queued; `end`: ends it.
     - `spawn`: runs something as part of dispatch.
     """
 
@@ -68,9 +71,16 @@ class Timing:
         self._ways = ways
         self._changed = asyncio.Event()
         self._sleeps_until = EPOCH
+        self._kept: dict[str, Event] = {}
+        """The events of the latest runs that wait: what is due soon need not be read again. See `MOST_KEPT`."""
 
-    def wait(self, run: Run) -> None:
-        """Take in a run that waits in the store until its `due_at`."""
+    def wait(self, run: Run, event: Event | None) -> None:
+        """Take in a run that waits in the store until its `due_at`, with the event that brought it about, where that is
+        known."""
+        if event is not None:
+            if len(self._kept) >= MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[run.id] = event
         if run.due_at is not None:
             self._timeline.put(run, run.due_at)
             if run.due_at < self._sleeps_until:
@@ -92,7 +102,7 @@ class Timing:
                 await self._clock.sleep(RETRY_READ_S)
                 continue
             if run is not None and run.state is RunState.PENDING:
-                self.wait(run)
+                self.wait(run, None)
             return
 
     async def follow(self) -> None:
@@ -144,9 +154,9 @@ class Timing:
         if met.action is Action.SKIP:
             self._ways.end(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
-        gated = bool(self._gates.gates) and self._gates.concern(run.trigger)
-        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL and not gated
-        if may_start and self._ways.start(Waiting(run, None)):
+        may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
+        event = self._kept.pop(run.id, None)
+        if may_start and self._ways.start(Waiting(run, event)):
             return
         code, text = said_of_turn(run)
         code, waits = (REPLACES, said_of_place(met)) if met.action is Action.REPLACE else (code, "waits for a slot")
@@ -157,9 +167,9 @@ class Timing:
         )  # fmt: skip
         self._overlaps.add(ready)
         self._moving.add(run.id)
-        self._ways.spawn(self._enqueue, ready, step)
+        self._ways.spawn(self._enqueue, ready, step, event)
 
-    async def _enqueue(self, run: Run, step: Step) -> None:
+    async def _enqueue(self, run: Run, step: Step, event: Event | None) -> None:
         try:
             await self._journal.submit(Enqueue(run=run.id, step=step, rank=run.rank))
         except StoreError as error:
@@ -170,4 +180,4 @@ class Timing:
         finally:
             self._moving.discard(run.id)
         if not self._overlaps.was_replaced(run.id):
-            self._ways.offer(run, None)
+            self._ways.offer(run, event)

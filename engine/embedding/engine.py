@@ -68,6 +68,7 @@ class Engine:
     - `config`: a configuration file, or several, later ones over earlier ones. What is given here goes over them.
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
+    - `redact`: as in `[security]`: what of every event is replaced before it is stored, matched or shown.
     - `notify`: as in `[notify.NAME]`, by name; jobs name them in `notify=[…]`.
     - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
     - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
@@ -88,6 +89,7 @@ class Engine:
         shutdown_grace: Span | None = None,
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
+        redact: Sequence[str] | Mapping[str, Any] | None = None,
         notify: Mapping[str, Mapping[str, Any]] | None = None,
         pools: Mapping[str, int] | None = None,
         store: Mapping[str, Any] | None = None,
@@ -105,6 +107,8 @@ class Engine:
             settings["defaults"] = dict(defaults)
         if conditions is not None:
             settings["conditions"] = dict(conditions)
+        if redact is not None:
+            settings["security"] = {"redact": dict(redact) if isinstance(redact, Mapping) else list(redact)}
         if notify is not None:
             settings["notify"] = dict(notify)
         if pools is not None:

@@ -97,8 +97,8 @@ class Desk:
     async def plan(self, sent: bytes, *, days: int, count: int) -> dict[str, Any]:
         """Return what a configuration would change that somebody sent.
 
-        No file is read for it but the calendars that the engine reads too, so secrets that stand in files are not
-        compared. Raises ConfigError.
+        No file is read for it but the calendars and schemas that the engine reads too, so secrets that stand in files
+        are not compared. Raises ConfigError.
         """
         async with self._turn:
             new = await run_sync(self._read, sent)
@@ -110,5 +110,5 @@ class Desk:
     def _read(self, sent: bytes) -> Config:
         return load_sent(
             [(SENT_NAME, sent)], base=self._config.base, environment=self._environment, registry=self._registry,
-            readable=self._config.icals,
+            readable=self._config.icals | self._config.schemas,
         )  # fmt: skip

@@ -71,6 +71,7 @@ def plan(old: Config, new: Config, horizon: Horizon, *, show: Show, secrets_know
     for name in sorted(old.conditions.keys() | new.conditions.keys()):
         before, after = (_written(side.conditions.get(name)) for side in (old, new))
         settings += compare.changes(before, after, f"conditions.{name}")
+    settings += compare.changes(old.pools, new.pools, "pools")
     return {
         "from": rfc3339(horizon.start),
         "to": rfc3339(horizon.end),

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from engine.clock import from_microseconds, rfc3339, to_microseconds
 from engine.config import Config
+from engine.decide.payloads import misfit
 from engine.decide.priority import rank
 from engine.decide.rules import Rule
 from engine.decide.schedule import schedule_of
@@ -34,6 +35,7 @@ from engine.foresight.tally import Tally
 from engine.foresight.timetable import Timetable
 from engine.foresight.upkeep import Upkeep
 from engine.jobs import Job
+from engine.payload import encode_json
 from engine.plugin import Source
 from engine.runs import RunState
 from engine.triggers import MAX_HOPS, Pause, Trigger
@@ -186,6 +188,12 @@ class Simulation:
         if self._guards.hold_back(course, due_us, at_us):
             return
         keys: dict[str, str] = {}
+        if rule.schemas:
+            data = _due_event(course, due_us, at_us).data
+            why = misfit(rule, data, encode_json(data), [])
+            if why is not None:
+                self._tally.dropped(course, "filtered", due_us, at_us, f"rejected: {why}")
+                return
         if rule.filter is not None or rule.keys:
             try:
                 event = _due_event(course, due_us, at_us)

@@ -34,6 +34,7 @@ WAYS_OUT = {
     "source_quarantined": "release NAME of the source; with --replay what was held back is run, too",
     "loop": "break the chain; or raise max_hops where it is meant",
     "engine_paused": "resume --all; the event is not run later",
+    "schema": "correct the sender, or the trigger's schema; replay runs the event once that fits",
     "filter_false": "compare the values that the filter saw with the trigger's filter",
     "filter_error": "has(data.x) asks first whether there is a value",
     "source_trouble": "look at the timer's plugin: the engine's log has the traceback",

@@ -94,10 +94,10 @@ class Heads:
 
     def date(self) -> str:
         """Return the Date header's value, made anew once a second."""
-        now: datetime = self._clock.now()
-        second = int(now.timestamp())
+        second = int(self._clock.monotonic())
         if second != self._second:
             self._second = second
+            now: datetime = self._clock.now()
             self._date = format_datetime(now.replace(microsecond=0), usegmt=True)
         return self._date
 

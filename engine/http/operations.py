@@ -21,7 +21,7 @@ from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
 from engine.tallies import Statistics
 from engine.triggers import Pause, PauseScope
-from engine.waiting import Flushed, FlushRequest, QueuePage
+from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryRequest
 
 if TYPE_CHECKING:
     from engine.config import Config
@@ -118,6 +118,12 @@ class QueueOperations(Protocol):
 
     async def flush(self, which: FlushRequest, *, reason: str, who: str = "", dry_run: bool = False) -> Flushed:
         """Cancel all runs that wait and are meant; raise InvalidRequest where it is not said which."""
+        ...
+
+    async def retry_many(
+        self, which: RetryRequest, *, reason: str, who: str = "", dry_run: bool = False
+    ) -> Retried:  # fmt: skip
+        """Run once more what ended runs were for; raise InvalidRequest where it asks for what can't be."""
         ...
 
     async def cancel(self, run_id: str, *, reason: str = "", who: str = "") -> Run:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine.clock import rfc3339
 from engine.decide.functions import text_of
 from engine.events import Accepted, Cause, Outcome
-from engine.jobs import Job
+from engine.jobs import Job, RetryOn
 from engine.plugin import Plugin, Secret, Timer
 from engine.plugin.timers import TIMER_FIELDS
 from engine.replays import replay_of
@@ -177,6 +177,7 @@ def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
             "factor": retry.factor,
             "max_delay": format_duration(retry.max_delay_s),
             "jitter": retry.jitter,
+            "on": _retry_on(retry.on),
         },
         "concurrency": job.concurrency,
         "concurrency_key": job.concurrency_key if not callable(job.concurrency_key) else text_of(job.concurrency_key),
@@ -201,11 +202,17 @@ def limits_view(trigger: Trigger) -> dict[str, Any]:
         "factor": trigger.retry.factor,
         "max_delay": _span(trigger.retry.max_delay_s),
         "jitter": trigger.retry.jitter,
+        "on": _retry_on(trigger.retry.on),
     }
     return {
         "timeout": _span(trigger.timeout_s),
+        "pause_after": trigger.pause_after,
         "retry": retry and {key: value for key, value in retry.items() if value is not None},
     }
+
+
+def _retry_on(on: RetryOn | None) -> dict[str, Any] | None:
+    return None if on is None else {"exit_codes": sorted(on.exit_codes), "codes": sorted(on.codes)}
 
 
 def pause_view(pause: Pause) -> dict[str, Any]:

@@ -90,7 +90,9 @@ class Again:
             for place, event in enumerate(events)
         ]
         # All are looked at before anything is reserved.
-        first, *others = drafts = [Draft(copy, encode_json(copy.data)) for copy in copies]
+        first, *others = drafts = [
+            self._drafting.draft((copy, encode_json(copy.data)), (rule,), again=True) for copy in copies
+        ]
         first.apart = apart
         first.may_start = not others  # at once it would start with its first event alone
         self._drafting.again(first, rule, run, len(copies), reason)

@@ -37,6 +37,7 @@ from engine.journal import Journal
 from engine.payload import encode_json, read_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
+from engine.redaction import Redaction
 from engine.runs import ENDED, WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
 from engine.triggers import SHAPING
@@ -76,6 +77,7 @@ class Intake:
         max_data_bytes: int,
         ageing_s: float,
         own_sources: frozenset[str] = frozenset(),
+        redaction: Redaction | None = None,
         guarding: Guarding | None = None,
         causes: Causes | None = None,
         after: After | None = None,
@@ -87,7 +89,7 @@ class Intake:
         self._backlog = backlog or Backlog()
         self._drafting = Drafting(
             starter=starter, windows=windows, marks=marks, pauses=pauses, backlog=self._backlog,
-            ageing_s=ageing_s, guarding=guarding,
+            max_data_bytes=max_data_bytes, ageing_s=ageing_s, guarding=guarding, redaction=redaction,
         )  # fmt: skip
         self._max_data_bytes = max_data_bytes
         self._rules = rules
@@ -198,7 +200,7 @@ class Intake:
         draft, rules = None, self._by_source.get(firing.source, ())
         try:
             if firing.event is not None:
-                draft = Draft(*self._admit(firing.event, firing.source))
+                draft = self._drafting.draft(self._admit(firing.event, firing.source), rules)
                 draft.caught_up = firing.caught_up
                 self._drafting.decide(draft, rules, Origin.SCHEDULE, firing.reason, frozenset())
             cursor = Cursor(source=firing.source, value=firing.cursor)
@@ -269,6 +271,7 @@ class Intake:
 
     def _listeners(self, event: Event) -> Sequence[Rule]:
         found: list[Rule] = []
+        event = self._drafting.redacted(event)
         for source_id, source in self._hearing.items():
             try:
                 accepted = source.accepts(event)
@@ -344,7 +347,7 @@ class Intake:
     def _hand_in(
         self, run: Run, end: Finish | End, rules: Sequence[Rule], after: Accept | None, *, apart: set[str] | None = None
     ) -> tuple[Draft, asyncio.Future[Any]]:
-        draft = self._draft_end(run, end)
+        draft = self._draft_end(run, end, rules)
         draft.apart = apart
         # It waits for a store that is away, which a slot must not.
         draft.may_start = False
@@ -354,8 +357,12 @@ class Intake:
     def _submit_end(
         self, run: Run, end: Finish | End, after: Accept | None, entry: Entry | None = None
     ) -> asyncio.Future[Any]:
-        then = after if entry is None else replace(after or Accept(entries=()), entries=(entry,))
-        stored = self._journal.submit(end if then is None else replace(end, then=then))
+        then = end.then
+        if after is not None:
+            then = after if then is None else replace(after, memories=(*after.memories, *then.memories))
+        if entry is not None:
+            then = replace(then or Accept(entries=()), entries=(entry,))
+        stored = self._journal.submit(end if then is end.then else replace(end, then=then))
         if after is not None and self._after is not None:
             stored.add_done_callback(self._after.settled)
         if isinstance(end, End):
@@ -364,10 +371,10 @@ class Intake:
             stored.add_done_callback(self._backlog.adding(run.trigger))
         return stored
 
-    def _draft_end(self, run: Run, end: Finish | End) -> Draft:
+    def _draft_end(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
         try:
-            return Draft(*self._admit(end_event(run, end), source, caused_by(run)))
+            return self._drafting.draft(self._admit(end_event(run, end), source, caused_by(run)), rules)
         except InvalidEvent as error:
             event = end_event(run, end, without_outputs=str(error))
             return Draft(*self._admit(event, source, caused_by(run), any_size=True))
@@ -397,12 +404,13 @@ class Intake:
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted:
         """Record something that is not a valid event, for each trigger that it would have met."""
-        named, data = self._admit(event, source)
+        named = self._admit(event, source)
         code, text = "invalid", f"rejected: {reason}"
         rules = self._by_source.get(source, ())
+        draft = self._drafting.draft(named, rules)
         names: list[str | None] = [rule.trigger.name for rule in rules] or [None]
         outcomes = tuple(Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names)
-        entry = Entry(event=named, data=data, outcomes=outcomes)
+        entry = Entry(event=draft.event, data=draft.data, outcomes=outcomes)
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
@@ -460,11 +468,12 @@ class Intake:
             apart = doubted if attempt == _TRIES else None
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
-                for event, data in events:
-                    draft = Draft(event, data)
+                for admitted in events:
+                    met = rules_of(admitted[0])
+                    draft = self._drafting.draft(admitted, met, again=origin is Origin.REPLAY)
                     draft.apart, draft.caught_up = apart, caught_up
                     drafts.append(draft)
-                    self._drafting.decide(draft, rules_of(event), origin, reason, bypass)
+                    self._drafting.decide(draft, met, origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
                 change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory, backfill=backfill)
                 stored = self._journal.submit(change)
@@ -488,7 +497,8 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
-            self._note_missed(missed)
+            if missed:
+                self._note_missed(missed)
             if self._hand_on_all(drafts, answers):
                 # What starts at once goes first: whoever emitted has the answer a turn of the event loop later.
                 await asyncio.sleep(0)
@@ -531,7 +541,7 @@ class Intake:
             elif run.state is RunState.QUEUED:
                 self._starter.offer(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif run.state is RunState.PENDING:
-                self._starter.wait(run)
+                self._starter.wait(run, event if len(draft.data) <= KEPT_DATA_BYTES else None)
             elif self._after is not None:
                 self._after.note(run)
         return launched

@@ -13,19 +13,23 @@ from engine.backlog import Backlog
 from engine.clock import rfc3339
 from engine.decide.marks import Claim, Marks
 from engine.decide.overlap import CAUGHT_UP, REPLACES, Action, Decision, said_of_place, said_of_skip
+from engine.decide.payloads import misfit
 from engine.decide.priority import effective, rank
 from engine.decide.rules import Rule
 from engine.decide.shaping import Windows
-from engine.errors import ExpressionError
+from engine.errors import ExpressionError, InvalidEvent
 from engine.events import RESERVED_PREFIX, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
-from engine.intake.draft import Draft
+from engine.intake.draft import Admitted, Draft
 from engine.intake.guarding import Guarding
 from engine.intake.joining import Joinery, came_by
 from engine.intake.shaping import Shaping
+from engine.payload import encode_json
+from engine.redaction import Redaction
 from engine.replays import REPLAY_KEY
 from engine.runs import WAITING, Lane, Origin, Run, RunState, Step, lane_of
 from engine.triggers import STARTING_GATES, Edge, Pause
+from engine.units import format_size
 
 TIMER_TYPE = f"{RESERVED_PREFIX}timer"
 
@@ -90,8 +94,8 @@ class Starter(Protocol):
         """Take in a run that was stored as queued."""
         ...
 
-    def wait(self, run: Run) -> None:
-        """Take in a run that was stored as pending, or was put off."""
+    def wait(self, run: Run, event: Event | None = None) -> None:
+        """Take in a run that was stored as pending, with its event where that is small, or was put off."""
         ...
 
 
@@ -120,12 +124,12 @@ class MarkKeeping(Protocol):
 class Drafting:
     """Decides what events become. What it reserves for them meanwhile, slots and places in windows, `undo` gives back.
 
-    `pauses` tells what is paused; None: nothing ever is.
+    `pauses` tells what is paused; None: nothing ever is. `redaction` says what is replaced in every event.
     """
 
     def __init__(
         self, *, starter: Starter, windows: Windows, marks: MarkKeeping, pauses: Pausing | None, backlog: Backlog,
-        ageing_s: float, guarding: Guarding | None = None,
+        ageing_s: float, max_data_bytes: int, guarding: Guarding | None = None, redaction: Redaction | None = None,
     ) -> None:  # fmt: skip
         self.guarding = guarding or Guarding()
         self._starter = starter
@@ -136,6 +140,31 @@ class Drafting:
         self._pauses = pauses
         self._backlog = backlog
         self._ageing_s = ageing_s
+        self._max_data_bytes = max_data_bytes
+        self._redaction = redaction
+
+    def draft(self, admitted: Admitted, rules: Sequence[Rule], *, again: bool = False) -> Draft:
+        """Return an empty draft of an event that meets these triggers, with what is redacted replaced.
+
+        Nobody sees the event as it was from here on. `again`: it was stored before. Raises InvalidEvent where its data
+        has become too large by that.
+        """
+        event, data = admitted
+        found = self.redacted(event, rules, again=again)
+        if found is not event:
+            data = encode_json(found.data)
+            if len(data) > self._max_data_bytes:
+                limit = format_size(self._max_data_bytes)
+                raise InvalidEvent(f"an event's data is at most {limit} of JSON, also when redacted", status=413)
+        return Draft(found, data)
+
+    def redacted(self, event: Event, rules: Sequence[Rule] = (), *, again: bool = False) -> Event:
+        """Return an event with what the sources of these triggers redact, and what all do, replaced, in this order."""
+        for rule in rules:
+            for redaction in rule.redactions:
+                event = redaction.applied(event, again=again)
+                again = True  # two triggers on one source
+        return event if self._redaction is None else self._redaction.applied(event, again=again)
 
     def decide(self, draft: Draft, rules: Sequence[Rule], origin: Origin, reason: str, bypass: frozenset[str]) -> None:
         """Decide what an event becomes at each trigger that it meets."""
@@ -170,6 +199,10 @@ class Drafting:
             return looped
         if rule.breakers and (held := self.guarding.held_back(draft, event, rule, origin, bypass)) is not None:
             return held
+        if rule.schemas:
+            why = misfit(rule, event.data, draft.data, draft.seen)
+            if why is not None:
+                return _dropped(trigger.name, EventOutcome.REJECTED, "schema", why)
         draft.past_pause = "pause" in bypass
         draft.bypass = tuple(sorted(bypass & STARTING_GATES)) if bypass else ()
         # A backfill waits by itself while its trigger is paused; what it has begun is not lost.
@@ -261,7 +294,9 @@ class Drafting:
         now, trigger, job = event.received_at, rule.trigger.name, rule.job.name
         if (full := self._full(rule, origin)) is not None:
             return full
-        if origin is Origin.MANUAL:
+        if origin is Origin.EVENT and not draft.caught_up:
+            code, text = "matched", f"matched: {reason}" if reason else "matched"
+        elif origin is Origin.MANUAL:
             code, text = "fired", f"fired by hand: {reason}" if reason else "fired by hand"
         elif draft.caught_up:
             code, text = CAUGHT_UP, f"due: {reason}" if reason else "due"
@@ -271,10 +306,8 @@ class Drafting:
             code, text = "backfilled", f"backfilled: {reason}" if reason else "backfilled"
         elif origin is Origin.REPLAY and event.key is not None and event.key.startswith(REPLAY_KEY):
             code, text = "replayed", f"replayed: {reason}"
-        elif origin is Origin.REPLAY:
-            code, text = "retried", f"retried: {reason}"
         else:
-            code, text = "matched", f"matched: {reason}" if reason else "matched"
+            code, text = "retried", f"retried: {reason}"
         text = draft.told(text)
         key, run_id = draft.limit_key, new_id()
         met = self._starter.meet(job, trigger, origin, key=key, caught_up=draft.caught_up, without=draft.apart or ())

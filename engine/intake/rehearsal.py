@@ -15,7 +15,7 @@ from engine.decide.rules import Rule
 from engine.errors import Conflict, ExpressionError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.ids import new_id
-from engine.intake.draft import Admitted, Draft
+from engine.intake.draft import Admitted
 from engine.intake.drafts import Drafting
 from engine.plugin import Source
 from engine.replays import REPLAY_KEY, Rehearsed
@@ -55,7 +55,7 @@ class Rehearsal:
         elif rule.joining is not None:
             rule = rule.through(rule.joining.inputs)
         ways = [(one.source, one.on) for one in rule.candidates or ()] or [(rule.trigger.source, rule.trigger.on)]
-        draft = Draft(*self._admit(event, event.source or ways[0][0]))
+        draft = self._drafting.draft(self._admit(event, event.source or ways[0][0]), (rule,))
         named = bool(event.source) and rule.candidates is not None
         heard = [source for source, on in ways if _takes(source, on, draft.event, named=named)]
         if not heard:

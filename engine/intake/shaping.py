@@ -137,7 +137,7 @@ class Shaping:
         window.due_at = next_due(gathering, now, window.closes_at)
         text = f"joined: run {window.run} gathers events until {window.due_at:%H:%M:%S} UTC"
         if gathering.is_full(window.count, window.size_bytes):
-            window.due_at = now
+            window.due_at = min(now, window.due_at)  # its time may have been over already
             self._windows.seal(window)
             draft.filled.append((window.run, now))
             text = f"joined: run {window.run} has gathered enough with it, {window.count} events"

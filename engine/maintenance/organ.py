@@ -398,11 +398,12 @@ class Maintenance:
         self._told = now
         for name in before.keys() - now.keys():
             log.info("Maintenance %s is over", name, extra={"action": "maintenance_over", "window": name})
-        for name, one in now.items():
-            if name not in before:
-                self._begin(one)
+        # One that was made anew while it is open may hold others than before.
+        begun = [one for name, one in now.items() if before.get(name) is not one]
+        for one in begun:
+            self._begin(one)
         superseded = self._latest.take_superseded()
-        if before.keys() != now.keys():
+        if begun or before.keys() != now.keys():
             self.on_change(None)
         elif superseded:
             self.on_change(superseded)

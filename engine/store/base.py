@@ -37,6 +37,18 @@ class StoredEvent(Struct, frozen=True, kw_only=True):
     outcomes: tuple[Outcome, ...]
 
 
+class Boot(Struct, frozen=True, kw_only=True):
+    """An engine process as the owner of a store: its boot id, its process with the kernel's start time, its machine.
+
+    `started` is 0, and `machine` empty, where they are not known.
+    """
+
+    id: str
+    pid: int
+    started: int
+    machine: str
+
+
 class RunFilter(Struct, frozen=True, kw_only=True):
     """Which runs a list holds; what is None does not restrict."""
 
@@ -210,6 +222,10 @@ class Store(ABC):
     first copied beside itself, then migrated; interrupted migrations leave it as it was. A store that another
     engine has open is refused with StoreInUse, which names that engine's process.
 
+    **Owner.** The engine that took the store over last owns it. What another one writes is refused from then on with
+    StoreLost, however long it stood still, and nothing of it is stored. An owner that lives is not succeeded
+    (StoreInUse), whatever the age of its lease.
+
     **Durability.** When `apply` returns, its changes survive the death of the process and of the machine's
     power. When it raises StoreUnavailable, none of them was made, and the same call may be made again.
 
@@ -250,8 +266,9 @@ class Store(ABC):
     **Shift.** With `shift`, all pending runs at that clock of a throttle are due so much later, and its mark holds
     until then, in the same transaction.
 
-    **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events. A
-    key that is remembered again has the later value; one that is forgotten and was not there is no error.
+    **Memory.** What an `Accept` has a source remember or forget changes in the same transaction as its events.
+    So do the `memories` of further sources. A key that is remembered again has the later value; one that is forgotten
+    and was not there is no error.
 
     **Backfills.** What an `Accept` does to a backfill is made in the same transaction as its events. Where the
     backfill can't take it (its id or request is there already, or it is in another place or state), the whole `Accept`
@@ -281,6 +298,18 @@ class Store(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Close the store. What was applied is durable already; closing twice does nothing."""
+
+    @abstractmethod
+    async def take_over(self, boot: Boot) -> None:
+        """Own the store from now on; where that can't be written now, it is with the first change that can."""
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Renew the owner's lease, from whichever thread; what was lost is told with StoreLost from then on."""
+
+    @abstractmethod
+    def renewed_at(self) -> datetime | None:
+        """When the lease was renewed last; None where the store has no owner."""
 
     @abstractmethod
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
@@ -375,7 +404,7 @@ class Store(ABC):
 
     @abstractmethod
     async def filled(self) -> list[Filled]:
-        """Return by which inputs the events of joins came that still wait, oldest first."""
+        """Return by which inputs the events of joins came that still wait, of each join the oldest first."""
 
     @abstractmethod
     async def expiring(self, *, limit: int) -> list[Run]:

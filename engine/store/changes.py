@@ -142,8 +142,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     """Events are accepted, their source's cursor moves and its memory changes, and so does a backfill, all or nothing.
     Its result is a list of `Accepted`.
 
-    `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` are
-    those of further sources. `spans` are noted, or changed where they are there; those that ended before
+    `missed` are runs of due instants that were not run: they begin and end as missed, without an event. `cursors` and
+    `memories` are those of further sources. `spans` are noted, or changed where they are there; those that ended before
     `forget_spans` are forgotten. Of the marks that have had no effect since `forget_marks`, the first thousand are
     forgotten. `shift` moves runs at a throttle. `deliveries` are stored, `tried` says how some of them went; of those
     that ended before `forget_deliveries`, the first thousand are forgotten. `tallies` are stored in the place of those
@@ -156,6 +156,7 @@ class Accept(Struct, frozen=True, kw_only=True):
     cursor: Cursor | None = None
     cursors: tuple[Cursor, ...] = ()
     memory: Memory | None = None
+    memories: tuple[Memory, ...] = ()
     forget_marks: datetime | None = None
     shift: Shift | None = None
     backfill: BeginBackfill | MoveBackfill | TurnBackfill | None = None

@@ -55,6 +55,11 @@ class Connection(aiosqlite.Connection):
             self._tx.put_nowait((future, partial(_translating, function, self._conn)))
         return future
 
+    def run_aside(self, function: Callable[[sqlite3.Connection], None]) -> None:
+        """Put `function` in line for the connection's thread, from whichever thread; nobody hears how it ends."""
+        if self._running:
+            self._tx.put_nowait((None, partial(function, self._conn)))
+
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run `function` in the connection's thread and return its result; SQLite's errors become ours."""
         return await self.begin(function)

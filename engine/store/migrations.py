@@ -266,8 +266,21 @@ create index tallies_job on tallies (job, width, began_at);
 create index tallies_began on tallies (width, began_at);
 """
 
+_BOOTS = """
+-- The engines that have owned this store, and by whom each was succeeded; null for the one that owns it.
+create table boots (
+    id text primary key,
+    pid integer not null,
+    started integer not null,
+    machine text not null,
+    began_at integer not null,
+    renewed_at integer not null,
+    successor text
+) strict, without rowid;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
-    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN,
+    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS,
 )  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -17,12 +17,13 @@ from engine.clock import Clock, SystemClock, to_microseconds
 from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
-from engine.errors import Conflict, StoreDamaged, StoreUnavailable
+from engine.errors import Conflict, StoreDamaged, StoreLost, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, deliveries, hindsight, line, purging, reads, receipts, spans, tallies
+from engine.store import backfills, boots, deliveries, hindsight, line, purging, reads, receipts, spans, tallies
 from engine.store.base import (
+    Boot,
     EventFilter,
     HeldPlace,
     Ledger,
@@ -78,6 +79,11 @@ class SqliteStore(Store):
         self._place: FilePlace | None = None
         self._readers: list[Connection] = []
         self._turn = 0
+        self._boot: Boot | None = None
+        self._owned = False
+        """Whether its row is there."""
+        self._lost: StoreLost | None = None
+        self._renewed_at: datetime | None = None
         self._log_pages = 0
 
     async def open(self) -> None:
@@ -112,12 +118,48 @@ class SqliteStore(Store):
             lock, self._lock = self._lock, None
             lock.release()
 
+    # Owning
+
+    async def take_over(self, boot: Boot) -> None:
+        await self._read(lambda raw: boots.refuse_living(raw, self.path, boot))
+        self._boot = boot
+        with contextlib.suppress(StoreUnavailable):
+            await self.apply([])
+
+    def renew(self) -> None:
+        if self._lost is not None:
+            raise StoreLost(str(self._lost))
+        if self._writer is not None and self._owned:
+            # In the writer's thread, whatever holds up the event loop.
+            self._writer.run_aside(self._renew)
+
+    def _renew(self, raw: sqlite3.Connection) -> None:
+        boot = self._boot
+        assert boot is not None  # noqa: S101 - it is owned
+        if boots.renew(raw, boot, self._clock):
+            self._renewed_at = self._clock.now()
+        else:
+            self._lost = StoreLost(f"the lease on {self.path} is another engine's by now")
+
+    def renewed_at(self) -> datetime | None:
+        return self._renewed_at
+
+    def _own(self, raw: sqlite3.Connection) -> None:
+        """See, within a transaction, that the store is ours; or make it so with the first that can be written."""
+        boot = self._boot
+        if boot is None:
+            return
+        if self._owned:
+            boots.must_own(raw, self.path, boot)
+        else:
+            boots.take_over(raw, boot, self._clock)
+
     # Writing
 
     async def apply(self, changes: Sequence[Change]) -> list[Result]:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
-        if not changes:
+        if not changes and (self._owned or self._boot is None):
             await self._writer.call(_try_to_write)
             return []
         waves = plan(changes, to_microseconds(self._clock.now()))
@@ -130,7 +172,9 @@ class SqliteStore(Store):
         place = self._place
 
         def write(raw: sqlite3.Connection) -> list[Result]:
-            results = _apply(raw, waves, keys, changes, self._clock)
+            results = _apply(raw, waves, keys, changes, self._clock, self._own)
+            if self._boot is not None and not self._owned:
+                self._owned, self._renewed_at = True, self._clock.now()
             if place is not None and (lost := place.lost()) is not None:
                 # It is in a file that nobody will look for: nothing of it is acknowledged.
                 raise StoreDamaged(lost_text(lost))
@@ -423,15 +467,18 @@ def _apply(
     keys: Sequence[tuple[str, str]],
     changes: Sequence[Change],
     clock: Clock,
+    own: Callable[[sqlite3.Connection], None],
 ) -> list[Result]:
     """Make all changes in one transaction: together where nothing is in their way, else one by one."""
     raw.execute("begin immediate")
     try:
+        own(raw)
         if len(set(keys)) == len(keys) and not reads.known_keys(raw, keys) and _apply_waves(raw, waves):
             results = [_fresh(change) for change in changes]
         else:
             raw.execute("rollback")
             raw.execute("begin immediate")
+            own(raw)
             results = [_apply_one(raw, change, to_microseconds(clock.now())) for change in changes]
         raw.execute("commit")
     except BaseException:

@@ -347,7 +347,7 @@ def _fits(wave: Wave, change: Accept) -> bool:
     Nor where it records missed runs, which come after new ones in a wave and may be of the same instant.
     """
     touched, missed = wave.touched, "insert_missed" in wave.rows
-    if change.memory is not None and ("remember" in wave.rows or "forget" in wave.rows):
+    if (change.memory is not None or change.memories) and ("remember" in wave.rows or "forget" in wave.rows):
         # Remembering comes before forgetting in a wave, whatever the order was.
         return False
     if "forget" in wave.rows and any(entry.memory is not None for entry in change.entries):
@@ -407,6 +407,8 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("move_cursors", (cursor.source, encode_value(cursor.value), moved_at))
     if change.memory is not None:
         _remember(wave, change.memory)
+    for memory in change.memories:
+        _remember(wave, memory)
     if change.forget_marks is not None:
         wave.add("forget_marks", (to_microseconds(change.forget_marks),))
     if change.shift is not None:

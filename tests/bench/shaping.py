@@ -1,8 +1,10 @@
-"""`shaping`: what an event costs that goes through a filter, a debounce and a dedupe, against one that meets no gate.
+"""`shaping`: what an event costs that goes through a filter, a debounce, a dedupe and two conditions to its run.
+
+It is measured against one that meets no gate and runs at once.
 
 One engine has both triggers; events come in by `POST /api/v1/events`, each order a new one, in turns of one and of the
-other. The cost is processor time of the event loop and the writer for each event, from before the first is sent until
-the engine is quiet: what is done later than the answer is counted too.
+other. Each becomes a run of an async function that does nothing. The cost is processor time of the event loop and the
+writer for each event, from before the first is sent until the engine is quiet and all have run.
 
 It is the dear case: each event opens a window and leaves a mark, where most join one or are dropped and store less.
 """
@@ -24,23 +26,34 @@ from tests.bench.wire import Wire
 EVENTS, QUICK_EVENTS = 5_000, 200
 BATCH = 50
 
+FUNCTIONS = """\
+async def nothing(run):
+    pass
+"""
+
 CONFIG = """\
 [engine]
-shutdown_grace = "0s"
+concurrency = 256
 [http]
 listen = "127.0.0.1:{port}"
-[jobs.sleeper]
-concurrency = 1
-run.exec = ["/bin/sleep", "3600"]
+[conditions.open]
+check.window = {}
+every = "1h"
+[conditions.there]
+check.file = "functions.py"
+every = "1h"
+[jobs.nothing]
+run.python = "functions:nothing"
 [triggers.plain]
 on.event = "bench.plain"
-job = "sleeper"
+job = "nothing"
 [triggers.shaped]
 on.event = "bench.shaped"
-job = "sleeper"
+job = "nothing"
 filter = "data.total > 10.0 && data.paid"
-debounce = { wait = "1h", max_events = 100, key = "data.order" }
+debounce = { wait = "50ms", max_events = 100, key = "data.order" }
 dedupe = { key = "data.order", window = "1h" }
+conditions = ["open", "there"]
 """
 
 
@@ -56,6 +69,8 @@ def measure(options: Options) -> Report:
     """Send events of both kinds in turns."""
     count = QUICK_EVENTS if options.quick else EVENTS
     folder = options.folder / "engine"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "functions.py").write_text(FUNCTIONS)
     shaped: list[Turn] = []
     plain: list[Turn] = []
     sent = 0
@@ -69,7 +84,7 @@ def measure(options: Options) -> Report:
                 kept.append(_turn(engine, wire, kind, count, sent))
                 sent += count
     with closing(sqlite3.connect(f"{(folder / 'data' / 'engine.db').as_uri()}?mode=ro", uri=True)) as raw:
-        (runs,) = raw.execute("select count(*) from runs").fetchone()
+        (runs,) = raw.execute("select count(*) from runs where state = 'succeeded'").fetchone()
         (marks,) = raw.execute("select count(*) from marks").fetchone()
     if runs != sent or marks != BATCH + count * options.rounds:
         raise BenchFailed(f"{sent} events came to {runs} runs and {marks} marks")

@@ -27,16 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="kills at random moments (200; 0: none)")
+    parser.add_argument("--minutes", type=float, default=0.0, help="go on for so long at least (0)")
     parser.add_argument("--seed", type=int, default=None, help="of the random moments; a new one each time")
     parser.add_argument("--steps", action="store_true", help="also kill at every system call that matters")
     parser.add_argument("--call", choices=list(CALLS), action="append", help="only steps of this kind")
     parser.add_argument("--at", type=int, action="append", help="with --call: only at these numbers")
     given = parser.parse_args(arguments)
-    table = Table("what", "kills", "events", "runs", "attempts", "cut off", "done twice", "seconds", "wrong")
+    table = Table("what", "kills", "events", "runs", "attempts", "cut off", "killed", "done twice", "seconds", "wrong")
     wrong: list[str] = []
     path = Path(tempfile.mkdtemp(prefix="crash-"))
     if given.kills > 0 and not given.call:
-        wrong += _storm(path / "storm", given.kills, given.seed, table)
+        wrong += _storm(path / "storm", given.kills, given.seed, given.minutes, table)
     if given.steps or given.call:
         if not strace_is_there():
             console.print("strace is not installed: the steps need it (apt-get install strace)")
@@ -52,13 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def _storm(path: Path, kills: int, seed: int | None, table: Table) -> list[str]:
+def _storm(path: Path, kills: int, seed: int | None, minutes: float, table: Table) -> list[str]:
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     path.mkdir()
     begun_s = time.monotonic()
     with console.status("") as status:
-        result = storm(path, kills=kills, seed=seed, tell=lambda done: status.update(f"storm: {done} of {kills} kills"))
-    _add_row(table, f"storm, seed {seed}", kills, [result], time.monotonic() - begun_s)
+        done = 0
+
+        def tell(number: int) -> None:
+            nonlocal done
+            done = number
+            status.update(f"storm: {number} kills")
+
+        result = storm(path, kills=kills, seed=seed, minutes=minutes, tell=tell)
+    _add_row(table, f"storm, seed {seed}", done, [result], time.monotonic() - begun_s)
     return [f"storm, seed {seed}: {finding}" for finding in result.findings]
 
 
@@ -76,7 +84,7 @@ def _steps(path: Path, call: str, numbers: Sequence[int] | None, table: Table) -
 
 
 def _add_row(table: Table, what: str, kills: int, sums: Sequence[Sum], seconds: float) -> None:
-    names = ("events", "runs", "attempts", "cut off", "done twice")
+    names = ("events", "runs", "attempts", "cut off", "killed", "done twice")
     figures = [sum(one.counts.get(name, 0) for one in sums) for name in names]
     findings = sum(len(one.findings) for one in sums)
     table.add_row(what, str(kills), *map(str, figures), f"{seconds:.0f}", str(findings))

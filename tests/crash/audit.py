@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,9 @@ EXPECTED = {
     "timer:tick": {"tick"},
     "webhook:hook": {"hook"},
     "webhook:gather": {"gather"},
+    "webhook:keyed": {"keyed"},
+    "webhook:heavy": {"heavy"},
+    "webhook:light": {"light"},
     "manual": {"by-hand"},
     "api": {"heard", "heard-too"},
     "trigger_dir:": {"dropped"},
@@ -38,6 +41,9 @@ EXPECTED = {
 """The triggers that an event of each source meets; `after` is on the ends of the runs of FOLLOWED."""
 
 FOLLOWED = {"fragile", "awaited"}
+
+MOST_ATTEMPTS = 4
+"""A run whose program is killed again and again is given up after so many."""
 
 _GAP = re.compile(r"missed: (more than )?([\d,]+) due instants from (\S+) to ([^\s,]+)")
 _OUTCOMES = {"run", "joined", "filtered"}
@@ -68,6 +74,7 @@ class StoredRun(Struct, frozen=True, kw_only=True):
     state: str
     code: str
     scheduled_for: int | None
+    limit_key: str | None
     trace: list[Any]
     attempts: list[Attempt]
 
@@ -81,7 +88,10 @@ class Sum(Struct, kw_only=True):
 
 def read_runs(site: Site) -> dict[str, StoredRun]:
     """Return all runs of a site's store by id."""
-    columns = "id, job, trigger, origin, key, first_event, event_count, state, code, scheduled_for, trace, attempts"
+    columns = (
+        "id, job, trigger, origin, key, first_event, event_count, state, code, scheduled_for, trace, "
+        "attempts, limit_key"
+    )
     found = {}
     for row in site.rows(f"select {columns} from runs order by id"):
         attempts = [
@@ -90,21 +100,24 @@ def read_runs(site: Site) -> dict[str, StoredRun]:
         ]
         found[row[0]] = StoredRun(
             id=row[0], job=row[1], trigger=row[2], origin=row[3], key=row[4], first_event=row[5],
-            event_count=row[6], state=row[7], code=row[8], scheduled_for=row[9],
+            event_count=row[6], state=row[7], code=row[8], scheduled_for=row[9], limit_key=row[12],
             trace=json.loads(f"[{row[10]}]"), attempts=attempts,
         )  # fmt: skip
     return found
 
 
-def add_up(site: Site, load: Load | None = None) -> Sum:
-    """Add up a site whose engine has stopped; every finding is a broken promise, in words."""
+def add_up(site: Site, load: Load | None = None, *, killed: Collection[tuple[str, int]] = ()) -> Sum:
+    """Add up a site whose engine has stopped; every finding is a broken promise, in words.
+
+    `killed` are the attempts, by run and number, whose programs were killed.
+    """
     runs = read_runs(site)
     witnessed = site.witnessed()
     checks: list[Iterable[str]] = [
         _store(site),
         _events(site),
         _outcomes(site, runs),
-        _ends(runs),
+        _ends(runs, killed),
         _due_seconds(runs),
         _followed(site, runs),
         _starts(site, runs, witnessed),
@@ -192,19 +205,21 @@ def _outcomes(site: Site, runs: Mapping[str, StoredRun]) -> Iterator[str]:
             yield f"run {run.id} of {run.trigger} is not the outcome of its event {run.first_event}"
 
 
-def _ends(runs: Mapping[str, StoredRun]) -> Iterator[str]:
+def _ends(runs: Mapping[str, StoredRun], killed: Collection[tuple[str, int]]) -> Iterator[str]:
     """No run is in limbo (I5), and none failed for a reason that is not known here."""
     for run in runs.values():
         if run.state not in ENDED:
             yield f"run {run.id} of {run.trigger} is still {run.state}"
         elif run.code == "overlap":
             yield from _skip(run, runs)
+        elif run.code == "signal" and run.attempts and len(run.attempts) >= MOST_ATTEMPTS:
+            pass  # each of its attempts was killed, which is looked at below
         elif run.state not in ("succeeded", "missed") and run.code not in ("engine_died", "crash_loop"):
             yield f"run {run.id} of {run.trigger} is {run.state}: {run.trace[-1][3]}"
         if run.state == "missed" and run.origin != "schedule":
             yield f"run {run.id} of {run.trigger} is missed, and was never due"
         for attempt in run.attempts:
-            if attempt.code not in _ATTEMPTS:
+            if attempt.code not in _ATTEMPTS and not (attempt.code == "signal" and (run.id, attempt.number) in killed):
                 yield f"run {run.id} of {run.trigger}: an attempt ended as {attempt.state} ({attempt.code})"
 
 
@@ -270,7 +285,8 @@ def _starts(site: Site, runs: Mapping[str, StoredRun], witnessed: Sequence[Witne
         if run is None:
             yield f"run {run_id} was started and is not stored"
             continue
-        if site.jobs[run.job].on_crash == "fail" and numbers.total() > 1:
+        retries = sum(attempt.code == "signal" for attempt in run.attempts)
+        if site.jobs[run.job].on_crash == "fail" and numbers.total() > 1 + retries:
             yield f"run {run_id} was started {numbers.total()} times, and its job says to fail it at a crash"
         told = Counter(attempt.number for attempt in run.attempts)
         for number, count in numbers.items():
@@ -287,19 +303,32 @@ def _limits(site: Site, runs: Mapping[str, StoredRun], witnessed: Sequence[Witne
         if line.what not in ("start", "stop", "fail"):
             yield f"{line.what}: run {line.run} of job {line.job}, attempt {line.attempt}, at {line.at_s:.2f}"
     for name, job in site.jobs.items():
-        most = _most_at_once(run for run in runs.values() if run.job == name)
-        if job.limit is not None and most > job.limit:
-            yield f"job {name} had {most} runs at once by the store, its limit is {job.limit}"
+        by_key: dict[str | None, list[StoredRun]] = defaultdict(list)
+        for run in runs.values():
+            if run.job == name:
+                by_key[run.limit_key].append(run)
+                if (run.limit_key is None) == (job.key is not None):
+                    yield f"run {run.id} of job {name} has the key {run.limit_key}"
+        for key, mine in by_key.items():
+            most = _most_at_once(mine)
+            if job.limit is not None and most > job.limit:
+                yield f"job {name} had {most} runs of key {key} at once by the store, its limit is {job.limit}"
+    for pool, limit in site.pools.items():
+        weights = {name: job.weight for name, job in site.jobs.items() if job.pool == pool}
+        most = _most_at_once((run for run in runs.values() if run.job in weights), weights)
+        if most > limit:
+            yield f"of pool {pool} {most} were taken at once by the store, it holds {limit}"
     most = _most_at_once(runs.values())
     if most > site.concurrency:
         yield f"the engine had {most} runs at once by the store, its limit is {site.concurrency}"
 
 
-def _most_at_once(runs: Iterable[StoredRun]) -> int:
+def _most_at_once(runs: Iterable[StoredRun], weights: Mapping[str, int] | None = None) -> int:
     changes = []
     for run in runs:
+        weight = 1 if weights is None else weights[run.job]
         for attempt in run.attempts:
-            changes += [(attempt.started_s, 1), (attempt.finished_s, -1)]
+            changes += [(attempt.started_s, weight), (attempt.finished_s, -weight)]
     most = now = 0
     for _, change in sorted(changes):
         now += change
@@ -325,6 +354,7 @@ def _counts(
         "failed": sum(run.state == "failed" for run in runs.values()),
         "attempts": len(attempts),
         "cut off": sum(attempt.code == "engine_died" for attempt in attempts),
+        "killed": sum(attempt.code == "signal" for attempt in attempts),
         "interrupted": sum(attempt.code == "interrupted" for attempt in attempts),
         "done twice": sum(count > 1 for count in stops.values()),
     }

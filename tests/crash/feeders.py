@@ -159,6 +159,9 @@ class Load:
             feeder("twin", _twin, 2.0),
             feeder("twin", _twin, 2.0),
             feeder("gather", _gather, 8.0),
+            feeder("keyed", _to("keyed"), 3.0),
+            feeder("heavy", _to("heavy"), 1.5),
+            feeder("light", _to("light"), 3.0),
             feeder("api", _api, 4.0),
             feeder("fire", _fire, 1.0),
         )
@@ -200,6 +203,16 @@ def _hook(number: int) -> Offer:
         body={"feeder": "hook", "n": number},
         headers={"Idempotency-Key": f"hook-{number}"},
     )
+
+
+def _to(name: str) -> Callable[[int], Offer]:
+    """Return what makes offers for the hook of a name."""
+
+    def make(number: int) -> Offer:
+        key = f"{name}-{number}"
+        return Offer(path=f"/hooks/{name}", body={"feeder": name, "n": number}, headers={"Idempotency-Key": key})
+
+    return make
 
 
 def _twin(number: int) -> Offer:

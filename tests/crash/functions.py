@@ -84,5 +84,8 @@ def lock(name: str, locks: ExitStack) -> bool:
     except BlockingIOError:
         os.close(file)
         return False
+    # A program that the engine starts just now has all its files for a moment more, after exec let the engine go on:
+    # closing alone would leave the lock to that.
     locks.callback(os.close, file)
+    locks.callback(fcntl.flock, file, fcntl.LOCK_UN)
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import py_compile
 import re
 import shutil
@@ -23,6 +24,7 @@ JOB = """\
 # job.sh JOB LIMIT LIMIT_IN_ALL SECONDS [FAILING_ATTEMPTS [SECONDS_OF_DAEMON]]
 # The locks belong to the living processes of a run; the kernel gives them back when the last one has ended.
 # So two attempts of one run at the same time, or more runs than slots, are seen from outside of the engine.
+# CRASH_KEY is the value of the job's key, CRASH_POOL a pool, which holds CRASH_POOL_LIMIT; a run takes CRASH_WEIGHT.
 job=$1 limit=$2 in_all=$3 seconds=$4 failing=${5:-0} daemon=${6:-}
 say() {
     read -r up _ </proc/uptime
@@ -31,7 +33,7 @@ say() {
 exec 7>"witness/run.$ENGINE_RUN_ID"
 flock -n 7 || say overlap
 number=1
-while exec 8>"witness/slot.$job.$number"; ! flock -n 8; do
+while exec 8>"witness/slot.$job${CRASH_KEY:+.$CRASH_KEY}.$number"; ! flock -n 8; do
     number=$((number + 1))
     [ "$number" -le "$limit" ] || { say over_limit; break; }
 done
@@ -40,13 +42,27 @@ while exec 9>"witness/slot.$number"; ! flock -n 9; do
     number=$((number + 1))
     [ "$number" -le "$in_all" ] || { say over_limit_in_all; break; }
 done
+if [ -n "$CRASH_POOL" ]; then
+    number=1
+    while exec 6>"witness/pool.$CRASH_POOL.$number"; ! flock -n 6; do
+        number=$((number + 1))
+        [ "$number" -le "$CRASH_POOL_LIMIT" ] || { say over_pool; break; }
+    done
+    [ "$CRASH_WEIGHT" = 1 ] || while exec 5>"witness/pool.$CRASH_POOL.$number"; ! flock -n 5; do
+        number=$((number + 1))
+        [ "$number" -le "$CRASH_POOL_LIMIT" ] || { say over_pool; break; }
+    done
+fi
 say start
-[ -z "$daemon" ] || setsid sh -c 'echo "daemon $$" >>witness/daemons; exec sleep "$0"' "$daemon" 8>&- 9>&- &
+[ -z "$daemon" ] || setsid sh -c 'echo "daemon $$" >>witness/daemons; exec sleep "$0"' "$daemon" 5>&- 6>&- 8>&- 9>&- &
 sleep "$seconds"
 [ "$ENGINE_ATTEMPT" -gt "$failing" ] || { say fail; exit 3; }
 say stop
 """
 
+
+LONGEST_LINE = 120
+"""No line that a job writes has more bytes."""
 
 FUNCTIONS = Path(__file__).with_name("functions.py")
 
@@ -55,11 +71,15 @@ class Job(Struct, frozen=True, kw_only=True):
     """A job of the site: how long it takes, and what limits and policies it has.
 
     `runner`: a program, or a Python function in a worker process or on the event loop. `failing`: how many attempts
-    fail; `daemon_s`: how long a process lives that a program starts in a session of its own.
+    fail; `key` is CEL by which the limit holds; of its `pool` a run takes `weight` (1 or 2); `daemon_s`: how long a
+    process lives that a program starts in a session of its own.
     """
 
     runner: Literal["exec", "process", "loop"] = "exec"
     limit: int | None = None
+    key: str | None = None
+    pool: str | None = None
+    weight: int = 1
     overlap: str | None = None
     seconds: float = 0.05
     failing: int = 0
@@ -96,10 +116,11 @@ class Site:
 
     def __init__(
         self, path: Path, *, jobs: Mapping[str, Job], triggers: str, concurrency: int = 6, grace: str = "20s",
-        plugins: Path | None = None,
+        plugins: Path | None = None, pools: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         self.path = path
         self.jobs = dict(jobs)
+        self.pools = dict(pools or {})
         self.triggers = frozenset(re.findall(r"^\[triggers\.([\w-]+)\]", triggers, re.MULTILINE))
         self.concurrency = concurrency
         self.port, self.outside_port = _free_port(), _free_port()
@@ -118,7 +139,7 @@ class Site:
             f'[engine]\nconcurrency = {concurrency}\nshutdown_grace = "{grace}"\n'
             f"plugins = {json.dumps([] if plugins is None else [str(plugins)])}\n"
             f'[http]\nlisten = "127.0.0.1:{self.port}"\n'
-            f"{tables}\n"
+            "[pools]\n" + "".join(f"{name} = {limit}\n" for name, limit in self.pools.items()) + f"{tables}\n"
             f"{triggers.replace('{port}', str(self.outside_port))}\n"
         )
 
@@ -130,6 +151,8 @@ class Site:
             f'timeout = "{job.timeout}"',
         ]
         lines += [f"concurrency = {job.limit}"] if job.limit else []
+        lines += [f"concurrency_key = {json.dumps(job.key)}"] if job.key else []
+        lines += [f"pools = {{ {job.pool} = {job.weight} }}"] if job.pool else []
         lines += [f'overlap = "{job.overlap}"'] if job.overlap else []
         lines += [f"retry = {job.retry}"] if job.retry else []
         return "\n".join(lines)
@@ -139,7 +162,14 @@ class Site:
             "sh", "job.sh", name, str(job.limit or self.concurrency), str(self.concurrency), str(job.seconds),
             str(job.failing), *([str(job.daemon_s)] if job.daemon_s else []),
         ]  # fmt: skip
-        return f"run.exec = {json.dumps(command)}"
+        known = {}
+        if job.key:
+            known["CRASH_KEY"] = f"{{{{ {job.key} }}}}"
+        if job.pool:
+            limit = str(self.pools[job.pool])
+            known |= {"CRASH_POOL": job.pool, "CRASH_POOL_LIMIT": limit, "CRASH_WEIGHT": str(job.weight)}
+        env = ", ".join(f"{name} = {json.dumps(value)}" for name, value in known.items())
+        return f"run.exec = {{ command = {json.dumps(command)}, env = {{ {env} }} }}"
 
     def _function(self, job: Job) -> str:
         name = "work" if job.runner == "process" else "work_on_loop"
@@ -149,13 +179,17 @@ class Site:
 
     # What the jobs saw
 
-    def witnessed(self) -> list[Witnessed]:
-        """Return what the jobs wrote, in the order in which it happened."""
+    def witnessed(self, *, last: int | None = None) -> list[Witnessed]:
+        """Return what the jobs wrote, in the order in which it happened; with `last` only the newest lines."""
         try:
-            text = (self.path / "witness" / "log").read_text()
+            with (self.path / "witness" / "log").open("rb") as file:
+                if last is not None:
+                    file.seek(max(file.seek(0, os.SEEK_END) - last * LONGEST_LINE, 0))
+                text = file.read().decode()
         except FileNotFoundError:
             return []
-        lines = (line.split() for line in text.splitlines())
+        written = text.splitlines() if last is None else text.splitlines()[1:][-last:]
+        lines = (line.split() for line in written)
         return [
             Witnessed(what=what, job=job, run=run, attempt=int(attempt), pid=int(pid), at_s=float(at))
             for what, job, run, attempt, pid, at in lines

@@ -11,7 +11,13 @@ from tests.crash.audit import Sum, add_up
 from tests.crash.feeders import Load
 from tests.crash.outside import LOOK_S
 from tests.crash.process import EngineProcess, NotInTime, started, wait_for
+from tests.crash.reaper import Reaper
 from tests.crash.site import Job, Site
+
+AGAIN = '{ attempts = 4, delay = "100ms", on = { codes = ["signal"] } }'
+"""What is killed is tried again, and nothing else is."""
+
+POOLS = {"warehouse": 3}
 
 JOBS = {
     "single": Job(limit=1, seconds=0.03),
@@ -22,6 +28,9 @@ JOBS = {
     "fragile": Job(limit=2, seconds=1.0, on_crash="fail"),
     "called": Job(runner="process", limit=3, seconds=0.03),
     "awaited": Job(runner="loop", limit=3, seconds=0.4, on_crash="fail"),
+    "keyed": Job(limit=1, key="string(data.n % 3)", seconds=0.15, retry=AGAIN),
+    "heavy": Job(pool="warehouse", weight=2, seconds=0.2, retry=AGAIN),
+    "light": Job(pool="warehouse", limit=2, key="string(data.n % 2)", seconds=0.1, on_crash="fail", retry=AGAIN),
     "reawaited": Job(runner="loop", seconds=0.05, failing=1, retry='{ attempts = 2, delay = "100ms" }'),
 }
 TRIGGERS = """
@@ -48,6 +57,15 @@ job = "plain"
 [triggers.by-hand]
 on.manual = true
 job = "fragile"
+[triggers.keyed]
+on.webhook = { path = "keyed", verify = "none" }
+job = "keyed"
+[triggers.heavy]
+on.webhook = { path = "heavy", verify = "none" }
+job = "heavy"
+[triggers.light]
+on.webhook = { path = "light", verify = "none" }
+job = "light"
 [sources.watched.files]
 path = "watched"
 complete = "rename"
@@ -115,19 +133,26 @@ DRAIN_S = 300.0
 
 def make_site(path: Path) -> Site:
     """Make a site with every kind of source and runner, and jobs with limits, retries and both crash policies."""
-    return Site(path, jobs=JOBS, triggers=TRIGGERS, concurrency=8)
+    return Site(path, jobs=JOBS, triggers=TRIGGERS, concurrency=8, pools=POOLS)
 
 
-def storm(path: Path, *, kills: int, seed: int, tell: Callable[[int], None] = lambda _: None) -> Sum:
-    """Kill an engine under load `kills` times, let it drain, and add up. `tell` hears of each kill."""
+def storm(
+    path: Path, *, kills: int, seed: int, minutes: float = 0.0, tell: Callable[[int], None] = lambda _: None
+) -> Sum:
+    """Kill an engine under load `kills` times, and for so many minutes at least, and programs that it runs all the
+    while; let it drain, and add up. `tell` hears of each kill of the engine."""
     chance = random.Random(seed)
     site = make_site(path)
     load = Load(site, seed=seed)
+    reaper = Reaper(site, seed=seed)
     engine = started(site)
     load.start()
+    reaper.start()
     findings: list[str] = []
+    until_s = time.monotonic() + 60.0 * minutes
+    number = -1
     try:
-        for number in range(kills):
+        while (number := number + 1) < kills or time.monotonic() < until_s:
             time.sleep(chance.uniform(EARLIEST_S, LATEST_S))
             if chance.random() < STOPS:
                 engine.terminate()
@@ -143,15 +168,17 @@ def storm(path: Path, *, kills: int, seed: int, tell: Callable[[int], None] = la
                 time.sleep(AWAY_S)
             engine = started(site)
             tell(number + 1)
-        result = settle(site, load, engine)
+        reaper.finish()
+        result = settle(site, load, engine, reaper)
     except BaseException:
+        reaper.finish()
         engine.kill()
         raise
     result.findings[:0] = findings
     return result
 
 
-def settle(site: Site, load: Load, engine: EngineProcess) -> Sum:
+def settle(site: Site, load: Load, engine: EngineProcess, reaper: Reaper | None = None) -> Sum:
     """Let the senders finish and the engine drain, stop it, and add up."""
     load.finish()
     findings = []
@@ -168,7 +195,7 @@ def settle(site: Site, load: Load, engine: EngineProcess) -> Sum:
         engine = started(site)
     engine.stop()
     load.close()
-    result = add_up(site, load)
+    result = add_up(site, load, killed=frozenset() if reaper is None else reaper.killed)
     result.findings[:0] = findings + _tracebacks(site)
     return result
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
+import signal
 import sys
 import time
 import traceback
 
 import msgspec
 
+from engine.registry import Registry
 from tests.dst.plan import plan_of
 from tests.dst.simulate import Verdict, simulate
+
+PATIENCE_S = 60.0
+"""A seed that takes more of the processor turns round without end: it says where, and is given up."""
 
 
 def main() -> int:
@@ -37,6 +43,7 @@ def main() -> int:
         import logging
 
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    Registry.discover()  # once for all: each seed begins with what is imported now
     began_s, failed, done = time.monotonic(), [], 0
     for seed in seeds:
         if options.minutes is not None and time.monotonic() - began_s > options.minutes * 60:
@@ -64,6 +71,8 @@ def apart(seed: int, days: float, *, log: bool) -> Verdict:
         code = 1
         try:
             os.close(reading)
+            faulthandler.register(signal.SIGPROF, all_threads=False, chain=True)
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE_S)
             verdict = simulate(seed, days=days, log=log)
             sys.stdout.flush()
             with open(writing, "wb") as pipe:

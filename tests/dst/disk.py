@@ -82,6 +82,11 @@ class Disk:
     def weather(self, weather: Weather) -> None:
         self._weather = weather
 
+    @property
+    def foul_until_s(self) -> float:
+        """Until when it was not fair last."""
+        return self._weather.until_s
+
     def connect(self, *, read_only: bool) -> sqlite3.Connection:
         raw = connector(self.path, read_only=read_only)()
         raw.execute("pragma synchronous = off")

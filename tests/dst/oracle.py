@@ -12,17 +12,23 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
+from engine.adaptive import ADAPTIVE_SOURCE
 from engine.clock import from_microseconds
 from engine.config import Config
 from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import EngineError
 from engine.events import Accepted
-from engine.runs import ENDED, TRANSITIONS, RunState
+from engine.replays import REPLAY_KEY, RETRY_KEY
+from engine.runs import CANCELLING, ENDED, PRIORITY, TRANSITIONS, RunState
 from engine.store.base import Result
 from engine.store.changes import Accept, Change, accept_of
 from engine.store.ledger import ledger as ledger_of
 from tests.dst.disk import Disk
+from tests.dst.people import People
 from tests.dst.plan import Plan
+from tests.dst.shaped import Shaped
+from tests.dst.started import Started
+from tests.dst.turns import Clock
 from tests.dst.world import World
 
 BEGINNINGS = frozenset(
@@ -30,19 +36,31 @@ BEGINNINGS = frozenset(
 )
 """The states that a run may begin in."""
 
+_STEERABLE = {
+    "cancel": "state in ('pending', 'queued', 'held', 'retrying', 'running')",
+    "hold": "state in ('pending', 'queued', 'held', 'retrying')",
+    "release": "state = 'held' and code = 'held_by_hand'",
+    "priority": "state in ('pending', 'queued', 'held', 'retrying')",
+    "retry": f"state in ({', '.join(repr(str(state)) for state in sorted(ENDED - {RunState.MISSED}))})",
+}
+
+LARGEST_POOL = 3
+"""What a pool may be made larger to, by those who ask for that."""
+
 MOST_FINDINGS = 20
 
 
 class Oracle:
     """Judges one simulation; `findings` holds what is wrong, in words."""
 
-    def __init__(self, plan: Plan, config: Config, disk: Disk) -> None:
+    def __init__(self, plan: Plan, config: Config, disk: Disk, clock: Clock) -> None:
+        self.started = Started(config, disk, clock, self.find)
+        self.clock = clock
         self.plan = plan
         self.config = config
         self.disk = disk
         self.findings: list[str] = []
         self.commits = 0
-        self.clock_now: Any = None
         self._digest = blake2b(digest_size=8)
         self._traces: dict[str, list[Any]] = {}
         self._first_cursor: dict[str, datetime] = {}
@@ -56,7 +74,7 @@ class Oracle:
 
     def find(self, what: str) -> None:
         if len(self.findings) < MOST_FINDINGS:
-            self.findings.append(f"{self.clock_now()}: {what}")
+            self.findings.append(f"{self.clock.now()}: {what}")
 
     # After each commit
 
@@ -80,6 +98,7 @@ class Oracle:
         self._see_limits()
 
     def _see_accept(self, accept: Accept, answers: Sequence[Accepted]) -> None:
+        self.started.see_accept(accept)
         cursors = [*accept.cursors, *([accept.cursor] if accept.cursor is not None else [])]
         for cursor in cursors:
             if cursor.source.startswith("timer:") and isinstance(cursor.value, str):
@@ -96,43 +115,62 @@ class Oracle:
 
     def _see_run(self, run_id: str) -> None:
         rows = self._rows(
-            "select state, trace, attempts, attempt, job, trigger, finished_at from runs where id = ?", run_id
+            "select state, trace, attempts, attempt, due_at, closes_at, finished_at, code from runs where id = ?",
+            run_id,
         )
         if not rows:
             return  # the change had no effect, or the run was there already under another id
-        state, trace_text, attempts_text, attempt, _, _, finished_at = rows[0]
+        state, trace_text, attempts_text, attempt, due_at, closes_at, finished_at, code = rows[0]
         trace = json.loads(f"[{trace_text}]")
-        states = [RunState(step[1]) for step in trace]
         before = self._traces.get(run_id)
         if before is not None and trace[: len(before)] != before:
             self.find(f"the trace of run {run_id} was {before} and is {trace}")
+        self._traces[run_id] = trace
+        told = len(trace)
+        trace = [step for step in trace if step[2] not in (PRIORITY, CANCELLING)]
+        states = [RunState(step[1]) for step in trace]
         if states[0] not in BEGINNINGS:
             self.find(f"run {run_id} begins as {states[0]}")
-        start = 1 if before is None else len(before)
-        for earlier, later in zip(states[start - 1 :], states[start:], strict=False):
-            if later not in TRANSITIONS[earlier]:
+        start = 1 if before is None else max(len(before) - (told - len(trace)), 1)
+        for place, (earlier, later) in enumerate(zip(states[start - 1 :], states[start:], strict=False), start):
+            if later is RunState.QUEUED:
+                self.started.see_queued(run_id)
+            throttled = earlier is later is RunState.PENDING and trace[place][2] == "throttle"
+            if later not in TRANSITIONS[earlier] and not throttled:
                 self.find(f"run {run_id} went from {earlier} to {later}")
+        if before is None and states[0] is RunState.QUEUED:
+            self.started.see_queued(run_id)
+        if state == RunState.RUNNING and (before is None or len(before) < told) and trace[-1][1] == "running":
+            self.started.see_start(run_id, trace[-1][0])
         if states[-1] != state:
             self.find(f"run {run_id} is {state}, its trace ends with {states[-1]}")
         if (state in ENDED) != (finished_at is not None):
             self.find(f"run {run_id} is {state}, and finished at {finished_at}")
+        if state == RunState.PENDING and code in ("debounce", "batch") and closes_at is not None and due_at > closes_at:
+            self.find(f"run {run_id} gathers until {due_at}, its window closes at {closes_at}")
         attempts = json.loads(f"[{attempts_text}]")
         started = states.count(RunState.RUNNING)
         if len(attempts) + (state == RunState.RUNNING) != started:
             self.find(f"run {run_id} was started {started} times, and tells of {len(attempts)} attempts as {state}")
         if attempt > started:
             self.find(f"run {run_id} counts {attempt} attempts, and was started {started} times")
-        self._traces[run_id] = trace
 
     def _see_limits(self) -> None:
         rows = self._rows(
-            "select job, count(*) from runs where state in ('running', 'held') and state = 'running' group by job"
+            "select job, limit_key, count(*) from runs where state in ('running', 'held') and state = 'running' "
+            "group by job, limit_key"
         )
-        for job, count in rows:
+        running: Counter[str] = Counter()
+        for job, key, count in rows:
+            running[job] += count
             limit = self._limits.get(job)
             if limit is not None and count > limit:
-                self.find(f"the store shows {count} running runs of job {job}, its limit is {limit}")
-        total = sum(count for _, count in rows)
+                self.find(f"the store shows {count} running runs of job {job} (key {key}), its limit is {limit}")
+        for pool, most in self.config.pools.items():
+            taken = sum(self.config.jobs[job].pools.get(pool, 0) * count for job, count in running.items())
+            if taken > max(most, LARGEST_POOL):
+                self.find(f"running runs take {taken} of pool {pool}, it may be {most}, or {LARGEST_POOL}")
+        total = running.total()
         if total > self.config.engine.concurrency:
             self.find(f"the store shows {total} running runs, the limit is {self.config.engine.concurrency}")
 
@@ -142,6 +180,23 @@ class Oracle:
         if not rows:
             return "it is not stored"
         return "" if rows[0] == ("running", attempt) else f"it is stored as {rows[0][0]}, attempt {rows[0][1]}"
+
+    def choose(self, what: str, which: int) -> str | None:
+        """Name a run that something may be asked of, or an event that may be replayed; None where there is none."""
+        if what == "replay":
+            found = self._rows("select id from events where source not like 'engine:%' order by seq")
+        else:
+            found = self._rows(f"select id from runs where {_STEERABLE[what]} order by seq")
+        return str(found[which % len(found)][0]) if found else None
+
+    def held_by_hand(self) -> list[str]:
+        """Return the runs that somebody holds."""
+        return [run for (run,) in self._rows("select id from runs where state = 'held' and code = 'held_by_hand'")]
+
+    def keys_of(self, source: str) -> list[str]:
+        """Return the keys of the events of a source, in their order, but for those that were run again."""
+        rows = self._rows("select key from events where source = ? order by seq", source)
+        return [key for (key,) in rows if not _is_again(key)]
 
     # Whenever nothing is going on
 
@@ -158,12 +213,16 @@ class Oracle:
         if ledger.accepted != ledger.ended + ledger.waiting:
             self.find(f"ledger: {ledger.accepted} accepted, {ledger.ended} ended, {ledger.waiting} waiting")
 
-    def see_end(self, world: World, now: datetime) -> None:
+    def see_end(self, world: World, people: People, now: datetime) -> None:
         """Judge the whole story, once nothing is left to do."""
         self.see_ledger()
         checks = (
             self._integrity(), self._unique(), self._outcomes(), self._receipts(world), self._runs(world),
-            self._feeds(), self._instants(now), self._backfills(world),
+            self._feeds(), self._instants(now), self._backfills(people), self._cancelled(world, people),
+            Shaped(self.plan, self.config, self.disk).findings(
+                stepped=any(seconds for _, seconds in world.steps),
+                stepped_back=any(seconds < 0 for _, seconds in world.steps),
+            ),
         )  # fmt: skip
         for check in checks:
             for finding in check:
@@ -189,13 +248,17 @@ class Oracle:
         outcomes: dict[str, set[str]] = defaultdict(set)
         for event, trigger in self._rows("select event, trigger from outcomes"):
             outcomes[event].add(trigger)
-        for event, source, type_, subject in self._rows("select id, source, type, subject from events"):
+        for event, source, type_, subject, key in self._rows("select id, source, type, subject, key from events"):
+            if _is_again(key):
+                continue
             expected = self._expected(source, type_, subject) or {""}
             if {trigger or "" for trigger in outcomes[event]} != expected:
                 yield f"event {event} of {source} has outcomes at {sorted(outcomes[event])}, not at {sorted(expected)}"
 
     def _expected(self, source: str, type_: str, subject: str | None) -> set[str]:
         met = self.plan.met
+        if source == ADAPTIVE_SOURCE:
+            return set()
         if source == "manual" or source.startswith("backfill:"):
             return {str(subject)}
         if source.startswith("timer:"):
@@ -215,8 +278,12 @@ class Oracle:
         runs: dict[str, set[str]] = defaultdict(set)
         for event, run in self._rows("select event, run from outcomes where run is not null"):
             runs[event].add(run)
+        known = set(stored.values())
         for receipt in world.receipts:
-            if stored.get((receipt.source, receipt.key)) != receipt.event:
+            if receipt.source is None:
+                if receipt.event not in known or not set(receipt.runs) <= runs[receipt.event]:
+                    yield f"{receipt.key} was answered with event {receipt.event}, which is not there, or not so"
+            elif stored.get((receipt.source, receipt.key)) != receipt.event:
                 yield f"{receipt.key} of {receipt.source} was acknowledged as event {receipt.event}, and is not stored"
             elif set(receipt.runs) != runs[receipt.event]:
                 yield f"{receipt.key} of {receipt.source} was answered with {receipt.runs}, not {runs[receipt.event]}"
@@ -229,7 +296,7 @@ class Oracle:
                 if met.kind == "feed" and met.of == label
             }
             for source in sources:
-                keys = [key for (key,) in self._rows("select key from events where source = ? order by seq", source)]
+                keys = self.keys_of(source)
                 if keys != [item.key for item in items]:
                     yield f"feed {label} has {len(items)} items, stored are {len(keys)}, or in another order"
 
@@ -260,7 +327,7 @@ class Oracle:
         for trigger in self.config.triggers.values():
             schedule = schedule_of(trigger)
             since = self._first_cursor.get(f"timer:{trigger.name}")
-            if schedule is None:
+            if schedule is None or trigger.adaptive is not None:
                 continue
             if since is None:
                 yield f"timer {trigger.name} never had a cursor"
@@ -268,9 +335,8 @@ class Oracle:
             yield from self._instants_of(trigger.name, schedule, since, now)
 
     def _instants_of(self, name: str, schedule: Schedule, since: datetime, now: datetime) -> Iterator[str]:
-        events = Counter(
-            from_microseconds(at) for (at,) in self._rows("select time from events where source = ?", f"timer:{name}")
-        )
+        rows = self._rows("select time, key from events where source = ?", f"timer:{name}")
+        events = Counter(from_microseconds(at) for at, key in rows if not _is_again(key))
         missed: set[datetime] = set()
         spans: list[tuple[datetime, datetime]] = []
         rows = self._rows("select scheduled_for, outputs from runs where trigger = ? and state = 'missed'", name)
@@ -288,13 +354,18 @@ class Oracle:
                 yield f"instant {due} of {name} has neither a run nor a reason"
             due = schedule.next(due)
 
-    def _backfills(self, world: World) -> Iterator[str]:
+    def _cancelled(self, world: World, people: People) -> Iterator[str]:
+        for run, begun in people.cancelled.items():
+            if len(world.begun.get(run, ())) > begun:
+                yield f"run {run} was said to be cancelled, and began again"
+
+    def _backfills(self, people: People) -> Iterator[str]:
         """Each backfill that was begun has come to its end, and each of its instants to one event."""
         rows = self._rows("select id, state, total, position from backfills")
         known = {row[0] for row in rows}
-        yield from (f"backfill {one} was begun, and is not stored" for one in set(world.backfills) - known)
+        yield from (f"backfill {one} was begun, and is not stored" for one in set(people.backfills) - known)
         for backfill, state, total, position in rows:
-            (count,) = self._rows("select count(*) from events where source = ?", f"backfill:{backfill}")[0]
+            count = len(self.keys_of(f"backfill:{backfill}"))
             if state not in ("completed", "cancelled"):
                 yield f"backfill {backfill} is still {state}"
             if count != position or (state == "completed" and count != total):
@@ -306,3 +377,8 @@ class Oracle:
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         return self.disk.reader.execute(query, values).fetchall()
+
+
+def _is_again(key: str | None) -> bool:
+    """Tell whether an event is one that somebody had run again."""
+    return key is not None and key.startswith((REPLAY_KEY, RETRY_KEY))

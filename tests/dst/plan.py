@@ -11,6 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 from engine.clock import rfc3339
+from engine.triggers import GATES
+from tests.dst.deciding import CALLS, Deciding, Sky
 from tests.dst.turns import BEGINNING
 
 DAY_S = 86_400.0
@@ -28,7 +30,7 @@ class Item(Struct, frozen=True, kw_only=True):
 class Call(Struct, frozen=True, kw_only=True):
     """Something that somebody asks of the engine, again and again until he has an answer.
 
-    `kind`: `emit`, `fire`, `pause`, `resume`, `backfill`, `turn` (of a backfill).
+    `kind`: `emit`, `fire`, `pause`, `resume`, `backfill`, `turn` (of a backfill); and `CALLS` of `tests.dst.deciding`.
     """
 
     at_s: float
@@ -65,6 +67,8 @@ class Plan(Struct, kw_only=True):
     """How likely what a runner does is, by its name; see `Act`."""
     duration_s: dict[str, float]
     """How long a run of a job takes, on average."""
+    skies: dict[str, Sky]
+    """What the conditions that are `sky` look at, by their names."""
     source_fails: float
     longest_sleep_s: float
 
@@ -73,8 +77,8 @@ class Plan(Struct, kw_only=True):
         """The configuration, as its user would write it."""
         lines = []
         for table, content in self.tables.items():
-            if table == "engine":
-                lines += ["[engine]", *[f"{name} = {_toml(value)}" for name, value in content.items()], ""]
+            if table in ("engine", "pools"):
+                lines += [f"[{table}]", *[f"{name} = {_toml(value)}" for name, value in content.items()], ""]
                 continue
             for name, fields in content.items():
                 lines += [f"[{table}.{name}]", *[f"{key} = {_toml(value)}" for key, value in fields.items()], ""]
@@ -103,6 +107,7 @@ class _Drawing:
         self.durations: dict[str, float] = {}
         self.hot = [self.random.uniform(60, days * DAY_S) for _ in range(self.random.choice([0, 2, 5]))]
         """Moments at which many things happen at once: there the races are."""
+        self.deciding = Deciding(self.random, days, self.some_time_s)
 
     def chance(self, likely: float) -> bool:
         return self.random.random() < likely
@@ -115,11 +120,25 @@ class _Drawing:
         return round(self.random.uniform(60, self.days * DAY_S), 3)
 
     def plan(self) -> Plan:
-        calm = self.chance(0.1)
+        calm = self.deciding.calm = self.chance(0.1)
         jobs, triggers = self.jobs(), {}
+        conditions = self.deciding.conditions([*jobs])
+        always = [self.random.choice([*conditions])] if conditions and self.chance(0.1) else []
         for number in range(self.random.randint(3, 7)):
             name = f"t{number}"
-            triggers[name] = self.trigger(name, jobs)
+            triggers[name] = self.trigger(name, jobs) | self.deciding.gates(conditions, always=bool(always))
+        concurrency = self.random.randint(1, 5)
+        tables = {
+            "engine": {
+                "concurrency": concurrency,
+                "ageing": self.random.choice(["10s", "1m", "10m"]),
+                "shutdown_grace": self.random.choice(["0s", "5s", "30s"]),
+                "conditions": always,
+                **self.deciding.engine(concurrency),
+            },
+            "pools": self.deciding.pools, "conditions": conditions, "jobs": jobs,
+            "maintenance": self.deciding.maintenance([*triggers], [*jobs]), "triggers": triggers,
+        }  # fmt: skip
         temper = {
             name: 0.0 if calm or not self.chance(0.6) else self.random.uniform(0.0, most)
             for name, most in (
@@ -130,17 +149,10 @@ class _Drawing:
         feeds = {met.of: self.items() for met in self.met.values() if met.kind == "feed"}
         return Plan(
             seed=self.seed, days=self.days, met=self.met, feeds=feeds, temper=temper, duration_s=self.durations,
-            tables={
-                "engine": {
-                    "concurrency": self.random.randint(1, 5),
-                    "ageing": self.random.choice(["10s", "1m", "10m"]),
-                    "shutdown_grace": self.random.choice(["0s", "5s", "30s"]),
-                },
-                "jobs": jobs, "triggers": triggers,
-            },
-            calls=self.calls(triggers), hazards=[] if calm else self.hazards(),
+            tables=tables, calls=self.calls(tables), hazards=[] if calm else self.hazards(),
+            skies=self.deciding.skies,
             source_fails=0.0 if calm or self.chance(0.5) else 0.02,
-            longest_sleep_s=self.random.choice([30.0, *[300.0] * 5, *[900.0] * 7, *[3600.0] * 7]),
+            longest_sleep_s=self.random.choice([120.0, *[300.0] * 5, *[900.0] * 7, *[3600.0] * 7]),
         )  # fmt: skip
 
     # The configuration
@@ -161,6 +173,7 @@ class _Drawing:
                     "max_delay": "30m",
                     "jitter": self.random.choice([0.0, 0.3]),
                 }
+            fields |= self.deciding.limits()
             fields["on_crash"] = self.random.choice(["retry", "retry", "fail"])
             fields["tags"] = [f"g{self.random.randint(0, 1)}"]
             jobs[name] = fields
@@ -169,7 +182,7 @@ class _Drawing:
     def trigger(self, name: str, jobs: Mapping[str, Any]) -> dict[str, Any]:
         kind = self.random.choice(["timer", "timer", "timer", "feed", "feed", "heard", "ends", "manual"])
         job = self.random.choice(list(jobs))
-        fields: dict[str, Any] = {"job": job, "priority": self.random.randint(0, 9), "priority_max": 9}
+        fields: dict[str, Any] = {"job": job, **self.deciding.priority()}
         if kind == "timer":
             fields["on"] = self.timer()
             if self.chance(0.8):
@@ -195,12 +208,9 @@ class _Drawing:
         else:
             fields["on"] = {"manual": True}
             self.met[name] = Met(kind="manual")
-        if kind != "timer" and self.chance(0.5):
-            fields["debounce"] = {"wait": f"{self.random.choice([0, 5, 300, 7200])}s"}
-            if self.chance(0.5):
-                fields["debounce"]["max_wait"] = f"{self.random.choice([7200, 40000])}s"
-            if self.chance(0.5):
-                fields["debounce"]["key"] = "event.subject"
+        fields |= self.deciding.shaping(kind)
+        if kind == "timer" and "interval" in fields["on"] and self.chance(0.3):
+            fields |= self.adaptive(fields["on"]["interval"])
         if self.chance(0.2):
             fields["filter"] = "!has(data.n) || int(data.n) % 3 != 0"
         if self.chance(0.2):
@@ -231,6 +241,17 @@ class _Drawing:
         )
         return {"cron": {"expression": expression, **common}}
 
+    def adaptive(self, interval: dict[str, Any]) -> dict[str, Any]:
+        """Return an interval that follows its runs."""
+        every_s = int(interval["every"].removesuffix("s"))
+        law: dict[str, Any] = {"min": f"{every_s // 3}s", "max": f"{every_s * 4}s", "hold": self.random.randint(1, 3)}
+        law["duration_max"] = f"{self.random.choice([1, 100, 1000])}s"
+        if self.chance(0.5):
+            law["success_rate_min"] = 0.9
+        if self.chance(0.2):
+            law["mode"] = "shadow"
+        return {"on": {"interval": {name: interval[name] for name in ("every", "end")}}, "adaptive": law}
+
     def misfire(self) -> dict[str, Any]:
         fields: dict[str, Any] = {"catch_up": self.random.choice(["latest", "all", "none"])}
         if self.chance(0.4):
@@ -257,11 +278,16 @@ class _Drawing:
             for at_s, key in items
         ]
 
-    def calls(self, triggers: Mapping[str, Any]) -> list[Call]:
-        calls = []
-        for number in range(self.random.randint(10, 60)):
-            kind = self.random.choice(["emit", "emit", "fire", "fire", "pause", "resume", "backfill", "turn"])
-            calls.append(Call(at_s=self.some_time_s(), kind=kind, what=self.call(kind, number, list(triggers))))
+    def calls(self, tables: Mapping[str, Any]) -> list[Call]:
+        calls, triggers = [], [*tables["triggers"]]
+        for number in range(self.random.randint(15, 100)):
+            if self.chance(0.5):
+                kind = self.random.choice(CALLS)
+                what = self.deciding.call(kind, number, tables)
+            else:
+                kind = self.random.choice(["emit", "emit", "fire", "fire", "pause", "resume", "backfill", "turn"])
+                what = self.call(kind, number, triggers)
+            calls.append(Call(at_s=self.some_time_s(), kind=kind, what=what))
         return sorted(calls, key=lambda call: call.at_s)
 
     def call(self, kind: str, number: int, triggers: list[str]) -> dict[str, Any]:
@@ -272,8 +298,11 @@ class _Drawing:
                 "priority": self.random.choice([None, 0, 9]), "data": {"n": number}, "twice": self.chance(0.2),
             }  # fmt: skip
         if kind == "fire":
-            bypass = [gate for gate in ("debounce", "pause") if self.chance(0.3)]
-            return {"trigger": self.random.choice(triggers), "request": f"c{number}", "bypass": bypass}
+            bypass = [gate for gate in sorted(GATES) if self.chance(0.2)]
+            return {
+                "trigger": self.random.choice(triggers), "request": f"c{number}", "bypass": bypass,
+                "priority": self.random.choice([None, None, 0, 9]), "data": self.random.choice([None, {"n": number}]),
+            }  # fmt: skip
         if kind == "pause":
             scope = self.random.choice(["engine", "tag", "trigger", "trigger"])
             name = {"engine": "", "tag": f"g{self.random.randint(0, 1)}"}.get(scope, self.random.choice(triggers))

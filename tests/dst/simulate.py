@@ -27,15 +27,18 @@ from engine.store.base import Result
 from engine.store.changes import Change
 from tests.dst.disk import FAIR, Disk, SimulatedStore, Weather
 from tests.dst.oracle import Oracle
+from tests.dst.people import People
 from tests.dst.plan import DAY_S, Hazard, Plan, plan_of
+from tests.dst.standing import Standing
 from tests.dst.turns import BEGINNING, Clock, Crashed, Graveyard, Ids, Loop, Stuck, determined, live
-from tests.dst.world import Act, Feed, World
+from tests.dst.world import Act, Feed, SkyCheck, World
 
-LONGEST_REST_S = 14 * DAY_S
-"""Once nothing goes wrong any more, all that is left must be over after so long."""
+LONGEST_REST_S = 60 * DAY_S
+"""Once nothing goes wrong any more, all that is left must be over after so long: a throttle may let a week of a timer's
+runs wait for a month."""
 
 LOOK_S = 120.0
-RESTART_S = 5.0
+RESTART_S = 60.0
 
 Tampers = Callable[[Runtime, SimulatedStore], None]
 
@@ -72,14 +75,17 @@ class Simulation:
         registry = Registry.discover()
         registry.add(Act)
         registry.add(Feed)
+        registry.add(SkyCheck)
         self._registry = registry
         file = folder / "config.toml"
         file.write_text(plan.config)
         self.config = load([file], environment={}, registry=registry)
         self.disk = Disk(folder / "engine.db", self.clock, f"disk {plan.seed}")
-        self.oracle = Oracle(plan, self.config, self.disk)
-        self.oracle.clock_now = self.clock.now
+        self.oracle = Oracle(plan, self.config, self.disk, self.clock)
         self.world = World(plan, self.clock, self.oracle.find, self.oracle.why_not_running)
+        self.oracle.started.world = self.world
+        self.people = People(self.world, self.oracle.choose)
+        self.standing = Standing(self.world, self.config, self.disk, self.clock, self.oracle.started)
         self._tamper = tamper
         self._log = log
         self._met: set[int] = set()
@@ -120,11 +126,11 @@ class Simulation:
                     self.clock.at_s += self._down_s
                     self._down_s = RESTART_S
                 if not self.oracle.findings:
-                    self.oracle.see_end(world, self.clock.now())
+                    self.oracle.see_end(world, self.people, self.clock.now())
             return Verdict(
                 seed=self.plan.seed, findings=self.oracle.findings, digest=self.oracle.digest, lives=world.life,
                 crashes=crashes, commits=self.oracle.commits, attempts=world.attempts,
-                runs=dict(self.oracle.counts()), refused=dict(world.refused),
+                runs=dict(self.oracle.counts()), refused=dict(self.people.refused),
             )  # fmt: skip
         finally:
             logging.disable(level)
@@ -148,6 +154,8 @@ class Simulation:
             self._tamper(runtime, store)
         fate = asyncio.get_running_loop().create_task(self._be_fate(loop, runtime), name="fate")
         people = asyncio.get_running_loop().create_task(self._be_people(runtime, ready), name="people")
+        for task in (fate, people):
+            task.add_done_callback(lambda done: self._see_ended(loop, done))
         try:
             await runtime._run_on(store)
         except (EngineError, BaseExceptionGroup) as error:
@@ -165,6 +173,12 @@ class Simulation:
             await asyncio.gather(fate, people, return_exceptions=True)
         for context in loop.failed:
             self.oracle.find(f"the loop was told: {context.get('message')} {context.get('exception')!r}")
+
+    def _see_ended(self, loop: Loop, task: asyncio.Task[None]) -> None:
+        """Take note that one of those around the engine fell over: that is a fault of the simulation."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.oracle.find(f"the {task.get_name()} of the simulation raised {_shown(error)}")
+            loop.die_soon(0)
 
     def _see(self, loop: Loop, changes: Sequence[Change], results: Sequence[Result]) -> None:
         self.oracle.see_commit(changes, results)
@@ -204,6 +218,7 @@ class Simulation:
             runtime.stop()
         elif hazard.kind == "step":
             self.clock.step(what["seconds"])
+            self.world.steps.append((self.clock.monotonic(), what["seconds"]))
         else:
             self.disk.weather = Weather(
                 slow_s=what["slow_s"], fails_writes=what["fails_writes"], fails_reads=what["fails_reads"],
@@ -217,13 +232,15 @@ class Simulation:
         operations = runtime.operations
         assert operations is not None
         async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self.standing.watch(operations))
             for number, call in enumerate(self.plan.calls):
-                if number in self.world.answered:
+                if number in self.people.answered:
                     continue
                 await self.clock.sleep(call.at_s - self.clock.monotonic())
                 self._say(f"call {number}: {call.kind} {dict(call.what)}")
-                group.create_task(self.world.ask(number, call, operations))
+                group.create_task(self.people.ask(number, call, operations))
             await self._see_it_end(runtime, operations)
+            watch.cancel()
 
     async def _see_it_end(self, runtime: Runtime, operations: Operations) -> None:
         """Wait until the days are over and all that was left is done; then stop the engine for good."""
@@ -237,10 +254,15 @@ class Simulation:
             held = operations.pauses()
             for pause in held:
                 await operations.resume(pause.scope, pause.name)
-            for backfill in self.world.backfills:
+            for pool in self.plan.tables["pools"]:
+                await operations.pools.reset(pool)
+            for run in self.oracle.held_by_hand():
+                await operations.queue.release(run)
+            for backfill in self.people.backfills:
                 if (await operations.backfills.get(backfill)).backfill.state == "paused":
                     await operations.backfills.resume(backfill)
             if self.clock.now() > end_at and not held and not self._left(operations):
+                await self.people.look(operations)
                 break
             if self.clock.monotonic() - self._rest_began_s > LONGEST_REST_S:
                 self.oracle.find(f"it never comes to its end: {self._left(operations)}")
@@ -253,7 +275,7 @@ class Simulation:
         left = []
         if count := self.oracle.open_runs():
             left.append(f"{count} runs are open")
-        if len(self.world.answered) < len(self.plan.calls):
+        if len(self.people.answered) < len(self.plan.calls):
             left.append("somebody waits for an answer")
         if operations.backfills.status()["open"]:
             left.append("a backfill is open")
@@ -263,9 +285,7 @@ class Simulation:
             for trigger, met in self.plan.met.items():
                 if met.kind == "feed" and met.of == label:
                     source = self.config.triggers[trigger].source
-                    if self.disk.reader.execute("select count(*) from events where source = ?", (source,)).fetchone()[
-                        0
-                    ] < len(items):
+                    if len(self.oracle.keys_of(source)) < len(items):
                         left.append(f"feed {label} is not read")
         return ", ".join(left)
 

@@ -12,7 +12,7 @@ import random
 import selectors
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, MutableSet
+from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableSet
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ import anyio
 from anyio._backends import _asyncio as anyio_backend
 
 import engine.clock
+import engine.hindsight.inquiry
+import engine.hindsight.proof
 import engine.ids
 import engine.sources.supervisor
 
@@ -29,7 +31,7 @@ T = TypeVar("T")
 BEGINNING = datetime(2026, 3, 25, 11, 7, 3, tzinfo=UTC)
 """When every simulation begins: some days before summer time does in Europe."""
 
-_ROUNDS = frozenset({"LONGEST_SLEEP_S", "BEAT_S", "STOOD_S"})
+_ROUNDS = frozenset({"LONGEST_SLEEP_S", "BEAT_S", "STOOD_S", "FORGET_EVERY_S", "HOLD_S"})
 """How often organs look round, and what counts as late then."""
 
 COLLECT_EACH = 50_000
@@ -37,6 +39,8 @@ COLLECT_EACH = 50_000
 MOST_TURNS_AT_ONCE = 50_000
 """So many turns of the loop at one instant are a circle in which something turns for ever."""
 
+
+_deliver_cancellation = anyio_backend.CancelScope._deliver_cancellation
 
 TURN_S = 1e-6
 """How long a turn of the loop takes: no machine does anything in no time."""
@@ -107,6 +111,8 @@ class Loop(asyncio.SelectorEventLoop):
         if timeout is None:
             raise Stuck("everybody waits, and nobody for the time")
         self._time_s += TURN_S
+        if timeout == 0 and self._only_cancels():
+            timeout = max(self._next_s() - self._time_s, 0.0)
         if timeout > 0:
             self._time_s += timeout
             self._at_once = 0
@@ -115,6 +121,22 @@ class Loop(asyncio.SelectorEventLoop):
             if self._at_once > MOST_TURNS_AT_ONCE:
                 names = sorted(task.get_name() for task in asyncio.all_tasks(self))
                 raise Stuck(f"{MOST_TURNS_AT_ONCE} turns without time: {', '.join(names)}")
+
+    def _only_cancels(self) -> bool:
+        """Tell whether nobody has anything to do but anyio, which asks with each turn whether what it cancelled ended.
+
+        That goes on for as long as something shields itself, which may be long.
+        """
+        ready: Iterable[asyncio.Handle] = getattr(self, "_ready")  # noqa: B009 - nothing public tells
+        for handle in ready:
+            callback = getattr(handle, "_callback", None)
+            if getattr(callback, "__func__", None) is not _deliver_cancellation and not handle.cancelled():
+                return False
+        return True
+
+    def _next_s(self) -> float:
+        timers: list[asyncio.TimerHandle] = getattr(self, "_scheduled")  # noqa: B009
+        return timers[0].when() if timers else self._time_s
 
     def die_soon(self, turns: int) -> None:
         """Be dead after so many further turns."""
@@ -224,6 +246,11 @@ class _Chance:
         return random.Random(self._seeds.random())
 
 
+async def _run_at_once(function: Callable[[], T], **_: Any) -> T:
+    """Stand for a worker thread."""
+    return function()
+
+
 @contextlib.contextmanager
 def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]:
     """Exchange what would come by chance: ids, and the order in which scopes cancel.
@@ -245,6 +272,8 @@ def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]
         exchange(anyio_backend.CancelScope, "__init__", ordered_init)
         exchange(engine.ids, "uuid_utils", ids)
         exchange(engine.sources.supervisor, "random", _Chance(seed))
+        for module in (engine.hindsight.inquiry, engine.hindsight.proof):
+            exchange(module, "run_sync", _run_at_once)
         exchange(_Numbered, "numbers", count())
         for module in [module for name, module in sys.modules.items() if name.startswith("engine.")]:
             for name in _ROUNDS & vars(module).keys():

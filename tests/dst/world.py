@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import anyio
 from msgspec import Struct
 
-from engine.backfills import BackfillRequest, Order
-from engine.errors import Conflict, EngineError, NotFound, StoreUnavailable
-from engine.operations import Operations
-from engine.plugin import Accepted, Event, Outcome, RunContext, Runner, Source, SourceContext
+from engine.errors import StoreUnavailable
+from engine.plugin import (
+    Accepted,
+    Condition,
+    ConditionContext,
+    Event,
+    Outcome,
+    RunContext,
+    Runner,
+    Source,
+    SourceContext,
+    Verdict,
+)
 from engine.runs import RunState
-from engine.triggers import PauseScope
-from tests.dst.plan import Call, Plan
-from tests.dst.turns import BEGINNING, Clock
-
-PATIENCE_S = 20.0
-"""Who asks for something asks again after so long without an answer."""
+from tests.dst.plan import Plan
+from tests.dst.turns import Clock
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
     """What somebody was told about an event, or a request: it was acknowledged."""
 
-    source: str
+    source: str | None
     key: str
     event: str
     runs: tuple[str, ...]
@@ -47,9 +51,10 @@ class World:
         self.calm = False
         """Whether the end has come: nothing goes wrong any more."""
         self.receipts: list[Receipt] = []
-        self.backfills: list[str] = []
-        self.answered: set[int] = set()
-        self.refused: Counter[str] = Counter()
+        self.looks: dict[str, list[tuple[float, int | None]]] = {}
+        """What conditions were told in this life, and when: a number, None for no answer."""
+        self.steps: list[tuple[float, float]] = []
+        """When the wall clock was set, and by how much."""
         self.going: dict[str, str] = {}
         self.begun: dict[str, list[int]] = {}
         """The numbers of a run's attempts, as they began."""
@@ -58,7 +63,10 @@ class World:
         self.cut_off: dict[str, int] = {}
         """The runs that a crash cut off first, with how often they had begun by then."""
         self.attempts = 0
-        self.limits = {name: fields.get("concurrency") for name, fields in plan.tables["jobs"].items()}
+        self.limits = {
+            name: None if "concurrency_key" in fields else fields.get("concurrency")
+            for name, fields in plan.tables["jobs"].items()
+        }
         self.most = plan.tables["engine"]["concurrency"]
         self._chance = random.Random(f"world {plan.seed}")
 
@@ -70,6 +78,7 @@ class World:
         elif self.going:
             self.find(f"the engine has stopped, and runs go on: {sorted(self.going)}")
         self.going.clear()
+        self.looks.clear()
         self.life += 1
 
     # Programs
@@ -128,6 +137,37 @@ class World:
             return Outcome(state=RunState.SKIPPED, code="nothing_to_do", reason="skipped: there was nothing to do")
         return Outcome.succeeded("done", outputs={"n": chance.randint(0, 9)} if chance.random() < 0.2 else None)
 
+    # Conditions
+
+    async def look(self, name: str, label: str) -> int:
+        """Be one look at the sky; raise where it fails."""
+        sky, seen = self.plan.skies[label], self.looks.setdefault(name, [])
+        if self.calm:
+            seen.append((self.clock.monotonic(), 9))
+            return 9
+        chance, found = random.Random(f"{sky.seed} {self.clock.monotonic()}"), None
+        try:
+            drawn = chance.random()
+            if sky.slow_s and chance.random() < 0.5:
+                await self.clock.sleep(chance.uniform(0, sky.slow_s))
+            if drawn < sky.hangs:
+                await anyio.sleep_forever()
+            if drawn < sky.hangs + sky.fails:
+                raise RuntimeError("there is fog")
+            found = sky.at(self.clock.monotonic())
+            return -1 if drawn < sky.hangs + sky.fails + sky.lies else found
+        except asyncio.CancelledError:
+            found = None
+            seen.append((self.clock.monotonic(), None))
+            if sky.stubborn:
+                with anyio.CancelScope(shield=True):
+                    await self.clock.sleep(chance.uniform(0, 900))
+            raise
+        finally:
+            if not seen or seen[-1][0] != self.clock.monotonic():
+                lied = found is not None and drawn < sky.hangs + sky.fails + sky.lies
+                seen.append((self.clock.monotonic(), None if lied else found))
+
     # Feeds
 
     async def feed(self, label: str, context: SourceContext) -> None:
@@ -159,64 +199,9 @@ class World:
             position += len(batch)
         await anyio.sleep_forever()
 
-    def take(self, source: str, key: str, answer: Accepted) -> None:
-        """Take note of an acknowledgement."""
+    def take(self, source: str | None, key: str, answer: Accepted) -> None:
+        """Take note of an acknowledgement; without a source, of a request that made an event like an earlier one."""
         self.receipts.append(Receipt(source=source, key=key, event=answer.event, runs=answer.runs))
-
-    # People
-
-    async def ask(self, number: int, call: Call, operations: Operations) -> None:
-        """Ask for something until there is an answer."""
-        while number not in self.answered:
-            try:
-                await self._ask_once(call, operations)
-            except StoreUnavailable:
-                await self.clock.sleep(self._chance.uniform(0.1, PATIENCE_S))
-            except (Conflict, NotFound) as error:
-                if operations.state != "running":
-                    return
-                self.refused[str(error)[:40]] += 1
-                self.answered.add(number)
-            except EngineError as error:
-                self.refused[f"{type(error).__name__}: {error}"[:60]] += 1
-                self.answered.add(number)
-            else:
-                self.answered.add(number)
-
-    async def _ask_once(self, call: Call, operations: Operations) -> None:
-        what = call.what
-        if call.kind == "emit":
-            event = Event(
-                type=what["type"], key=what["key"], subject=what["subject"], priority=what["priority"],
-                data=what["data"], source="shop",
-            )  # fmt: skip
-            for answer in await operations.hear([event, event] if what["twice"] else [event]):
-                self.take("shop", what["key"], answer)
-        elif call.kind == "fire":
-            answer = await operations.fire(
-                what["trigger"], data=None, reason="", priority=None, bypass=frozenset(what["bypass"]),
-                request_id=what["request"],
-            )  # fmt: skip
-            self.take("manual", what["request"], answer)
-        elif call.kind == "pause":
-            until = None if what["for_s"] is None else self.clock.now() + timedelta(seconds=what["for_s"])
-            await operations.pause(PauseScope(what["scope"]), what["name"], reason="so be it", until=until)
-        elif call.kind == "resume":
-            held = operations.pauses()
-            chosen = held if what["all"] or not held else [held[what["which"] % len(held)]]
-            for pause in chosen:
-                await operations.resume(pause.scope, pause.name)
-        elif call.kind == "backfill":
-            end = max(self.clock.now() - timedelta(seconds=what["back_s"]), BEGINNING)
-            request = BackfillRequest(
-                trigger=what["trigger"], start=end - timedelta(seconds=what["length_s"]), end=end,
-                max_parallel=what["max_parallel"], order=Order(what["order"]), only_missing=what["only_missing"],
-            )  # fmt: skip
-            begun = await operations.backfills.begin(request, request_id=what["request"])
-            self.backfills.append(begun.backfill.id)
-        elif self.backfills:
-            turn = getattr(operations.backfills, what["to"])
-            await turn(self.backfills[what["which"] % len(self.backfills)])
 
 
 def _world() -> World:
@@ -246,3 +231,23 @@ class Feed(Source, frozen=True, kw_only=True):
 
     async def run(self, context: SourceContext) -> None:
         await _world().feed(self.label, context)
+
+
+class SkyCheck(Condition, frozen=True, kw_only=True):
+    """A check of how something in the world is; it can't tell at times, takes its time, or never answers."""
+
+    name: ClassVar[str] = "sky"
+    main: ClassVar[str | None] = "label"
+    thresholds: ClassVar[frozenset[str]] = frozenset({"least"})
+
+    label: str
+    least: int = 5
+    below: Literal["hold", "skip"] = "hold"
+
+    async def check(self, context: ConditionContext) -> Verdict:
+        found = await _world().look(context.name, self.label)
+        if found < 0:
+            return "fine"  # type: ignore[return-value]
+        if found >= self.least:
+            return Verdict.passes(f"it is {found}", found)
+        return (Verdict.skips if self.below == "skip" else Verdict.holds)(f"it is {found}", found)

@@ -17,9 +17,11 @@ from engine.testing.store_contract.backfilling import BackfillCases
 from engine.testing.store_contract.delivering import DeliveringCases
 from engine.testing.store_contract.following import FollowingCases
 from engine.testing.store_contract.hindsight import HindsightCases
+from engine.testing.store_contract.joining import JoiningCases
 from engine.testing.store_contract.marking import MarkingCases
 from engine.testing.store_contract.moving import MovingCases
 from engine.testing.store_contract.opening import OpeningCases
+from engine.testing.store_contract.owning import OwningCases
 from engine.testing.store_contract.promises import promise, sentences_kept_by, sentences_of_contract
 from engine.testing.store_contract.purging import PurgingCases
 from engine.testing.store_contract.queueing import QueueingCases
@@ -39,9 +41,11 @@ class StoreContract(
     BackfillCases,
     MarkingCases,
     HindsightCases,
+    OwningCases,
     DeliveringCases,
     PurgingCases,
     ReceivingCases,
+    JoiningCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 

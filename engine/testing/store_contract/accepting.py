@@ -244,6 +244,16 @@ class AcceptingCases(Place):
                 assert seen % 5 == 0
                 assert seen >= cursor
 
+    @promise("Store: So do the `memories` of further sources.")
+    async def test_the_memory_of_further_sources_changes_along(self, store: Store) -> None:
+        others = (Memory(source="one", values={"a": 1}), Memory(source="two", values={"a": 2}))
+        event = an_event("db")
+        await make(store, replace(accept(an_entry(event), memory=_memory(a=0)), memories=others))
+        forgets = replace(accept(), memories=(Memory(source="one", values={"a": None}), others[1]))
+        await make(store, forgets)
+        found = [await store.memory(source, after=None, limit=9) for source in ("db", "one", "two")]
+        assert found == [{"a": 0}, {}, {"a": 2}]
+
     @promise(_MEMORY)
     async def test_memory_changes_with_its_events_and_stays_where_they_could_not_be_stored(self, store: Store) -> None:
         event = an_event("db", "1")

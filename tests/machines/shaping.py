@@ -5,19 +5,14 @@ The model counts tokens in fractions and looks at everything at each step; it kn
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import AsyncExitStack
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
-import anyio
-import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
 
 from engine.testing import VirtualClock
 from engine.triggers import Batch, Debounce, Dedupe, Edge, Rate, Trigger
+from tests.machines.driven import Driven, Machine
 from tests.organs import Bench, bench, event, trigger
 
 KEY = "data.k"
@@ -172,37 +167,6 @@ class Model:
         self.starts.append((self.now, run.number, tuple(run.events)))
 
 
-class Real:
-    """The engine's organs, with the same words."""
-
-    def __init__(self, path: Path, rule: Trigger, most_marks: int) -> None:
-        self.path, self.rule, self.most_marks = path, rule, most_marks
-        self.clock = VirtualClock()
-        self.began = self.clock.now()
-        self.numbers: dict[str, int] = {}
-        self.outcomes: list[tuple[str, int | None]] = []
-        self.starts: list[tuple[Fraction, int, tuple[int, ...]]] = []
-
-    async def up(self, stack: AsyncExitStack) -> Bench:
-        desk = bench(
-            self.path, triggers=[self.rule], clock=self.clock, concurrency=1000, most_marks=self.most_marks
-        )  # fmt: skip
-        return await stack.enter_async_context(desk)
-
-    async def emit(self, desk: Bench, events: list[tuple[int, str]]) -> None:
-        for answer in await desk.emit(*(event(data={"n": n, "k": key}) for n, key in events)):
-            (outcome,) = answer.outcomes
-            run = outcome.run
-            number = None if run is None else self.numbers.setdefault(run, len(self.numbers))
-            self.outcomes.append((outcome.outcome.value, number))
-
-    def note_starts(self, desk: Bench) -> None:
-        for run, _, at in desk.script.begun:
-            numbers = tuple(one.data["n"] for one in desk.script.events[run])
-            micros = round((at - self.began).total_seconds() * 1e6)
-            self.starts.append((Fraction(micros, 10**6), self.numbers[run], numbers))
-
-
 SECONDS = (st.integers(0, 12) | st.integers(0, 60)).map(lambda half: Fraction(half, 2))
 RATES = st.builds(
     lambda limit, interval, burst: Rate(limit=limit, per_s=float(limit * interval), burst=burst, key=KEY),
@@ -224,59 +188,86 @@ TRIGGERS = st.builds(
     ),
     st.none() | DEBOUNCES | BATCHES, st.none() | RATES, st.none() | RATES, st.none() | st.integers(1, 20),
 )  # fmt: skip
-STEPS = st.lists(
-    st.tuples(st.just("events"), st.lists(st.sampled_from("aaab"), min_size=1, max_size=4))
-    | st.tuples(st.just("wait"), SECONDS)
-    | st.tuples(st.just("restart"), SECONDS),
-    max_size=25,
-)
 
 
-async def compare(rule: Trigger, steps: list[tuple[str, Any]], most_marks: int) -> None:
-    model = Model(rule)
-    if rule.dedupe is not None and rule.rate_limit is not None:
-        # What a rate limit drops claims nothing: that it is a repeat, too, may not be known. It runs neither way.
-        most_marks = 1000
-    with tempfile.TemporaryDirectory() as folder:
-        real, n = Real(Path(folder) / "s.db", rule, most_marks), 0
-        stack = AsyncExitStack()
-        desk = await real.up(stack)
-        for what, given_ in [*steps, ("wait", Fraction(500))]:
-            if what == "events":
-                events = list(enumerate(given_, start=n))
-                n += len(events)
-                for number, key in events:
-                    model.event(number, key)
-                await real.emit(desk, events)
-                await desk.settle()
-            elif what == "wait":
-                model.go_to(model.now + given_)
-                await desk.advance(float(given_))
-            else:
-                real.note_starts(desk)
-                await stack.aclose()
-                await real.clock.advance(float(given_))
-                model.be_away(given_)
-                desk = await real.up(stack)
-                await desk.settle()
-        real.note_starts(desk)
-        assert (await desk.store.ledger()).missing == ()
-        await stack.aclose()
-    assert real.outcomes == model.outcomes
-    assert sorted(real.starts) == sorted(model.starts)
+class ShapingMachine(Machine):
+    """A trigger that shapes its events in any way, and a source that emits; runs succeed at once."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.driven: Driven[Bench] = Driven()
+        self.n = 0
+        self.numbers: dict[str, int] = {}
+        self.outcomes: list[tuple[str, int | None]] = []
+        self.starts: list[tuple[Fraction, int, tuple[int, ...]]] = []
 
-@settings(max_examples=150, deadline=None)
-@given(rule=TRIGGERS, steps=STEPS, most_marks=st.sampled_from([1, 1000]))
-def test_shaping_is_that_of_the_obvious_model(rule: Trigger, steps: list[tuple[str, Any]], most_marks: int) -> None:
-    anyio.run(compare, rule, steps, most_marks)
+    @initialize(rule=TRIGGERS, most_marks=st.sampled_from([1, 1000]))
+    def begin(self, rule: Trigger, most_marks: int) -> None:
+        if rule.dedupe is not None and rule.rate_limit is not None:
+            # What a rate limit drops claims nothing: that it is a repeat, too, may not be known. It runs neither way.
+            most_marks = 1000
+        self.rule, self.most_marks = rule, most_marks
+        self.clock = VirtualClock()
+        self.began = self.clock.now()
+        self.model = Model(rule)
+        self.enter()
 
+    def enter(self) -> None:
+        self.driven.enter(
+            bench(
+                self.driven.path, triggers=[self.rule], clock=self.clock, concurrency=1000, most_marks=self.most_marks
+            )
+        )  # fmt: skip
+        self.driven.do(self.driven.desk.settle())
 
-@pytest.mark.full
-@pytest.mark.timeout(3600)
-@settings(max_examples=4000, deadline=None)
-@given(rule=TRIGGERS, steps=STEPS, most_marks=st.sampled_from([1, 1000]))
-def test_shaping_is_that_of_the_obvious_model_for_long(
-    rule: Trigger, steps: list[tuple[str, Any]], most_marks: int
-) -> None:
-    anyio.run(compare, rule, steps, most_marks)
+    @rule(keys=st.lists(st.sampled_from("aaab"), min_size=1, max_size=4))
+    def emit(self, keys: list[str]) -> None:
+        events = list(enumerate(keys, start=self.n))
+        self.n += len(events)
+        for number, key in events:
+            self.model.event(number, key)
+        self.driven.do(self._emit(events))
+
+    async def _emit(self, events: list[tuple[int, str]]) -> None:
+        desk = self.driven.desk
+        for answer in await desk.emit(*(event(data={"n": n, "k": key}) for n, key in events)):
+            (outcome,) = answer.outcomes
+            run = outcome.run
+            number = None if run is None else self.numbers.setdefault(run, len(self.numbers))
+            self.outcomes.append((outcome.outcome.value, number))
+        await desk.settle()
+
+    @rule(seconds=SECONDS)
+    def wait(self, seconds: Fraction) -> None:
+        self.model.go_to(self.model.now + seconds)
+        self.driven.do(self.driven.desk.advance(float(seconds)))
+
+    @rule(seconds=SECONDS, killed=st.booleans())
+    def be_away(self, seconds: Fraction, killed: bool) -> None:
+        self.starts += self.begun()
+        self.driven.kill() if killed else self.driven.leave()
+        self.driven.do(self.clock.advance(float(seconds)))
+        self.model.be_away(seconds)
+        self.enter()
+
+    def begun(self) -> list[tuple[Fraction, int, tuple[int, ...]]]:
+        """Return what has started in this life of the engine."""
+        script, found = self.driven.desk.script, []
+        for run, _, at in script.begun:
+            numbers = tuple(one.data["n"] for one in script.events[run])
+            micros = round((at - self.began).total_seconds() * 1e6)
+            found.append((Fraction(micros, 10**6), self.numbers[run], numbers))
+        return found
+
+    def compare(self) -> None:
+        assert self.outcomes == self.model.outcomes
+        assert sorted(self.starts + self.begun()) == sorted(self.model.starts)
+
+    def teardown(self) -> None:
+        try:
+            if self.n:
+                self.wait(Fraction(500))
+                self.compare()
+                assert self.driven.do(self.driven.desk.store.ledger()).missing == ()
+        finally:
+            self.driven.close()
