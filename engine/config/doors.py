@@ -15,44 +15,33 @@ _RATE = re.compile(r"([1-9][0-9]{0,8}) ?/ ?(s|m|h)\Z")
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class DoorTable(Struct, frozen=True, kw_only=True):
-    """What clients may take, of time, of connections, and of the engine's work."""
-
-    header_timeout: Annotated[
-        Duration, Meta(gt=0, description="A connection without a whole head of a request for so long is closed.")
-    ] = 10.0
-    body_timeout: Annotated[
-        Duration,
-        Meta(gt=0, description="So long may a body take, and a second more for every 16KiB that have come (408)."),
-    ] = 30.0
-    keepalive_timeout: Annotated[
-        Duration, Meta(gt=0, description="A connection on which nothing is asked for so long is closed.")
-    ] = 75.0
-    max_connections: Annotated[
-        int,
-        Meta(
-            ge=LEAST_CONNECTIONS,
-            description="Connections at once; fewer where the limit of open files is lower. For one more, one that "
-            "is slow or idle is closed.",
-        ),
-    ] = 4096
-    max_connections_per_client: Annotated[
-        int,
-        Meta(
-            ge=1,
-            description="Connections of one address (of IPv6: of one /64). From loopback seven eighths of all.",
-        ),
-    ] = 256
-    rate_limit: Annotated[
-        str,
-        Meta(
-            description='Requests of one client, such as `"100/s"` (or `/m`, `/h`); more are refused (429). '
-            "A client is a valid token, else an address. `/live` and `/ready` are always answered."
-        ),
-    ] = "none"
-
-    def __post_init__(self) -> None:
-        parse_quota(self.rate_limit)
+HeaderTimeout = Annotated[
+    Duration, Meta(gt=0, description="A connection without a whole head of a request for so long is closed.")
+]
+BodyTimeout = Annotated[
+    Duration, Meta(gt=0, description="So long may a body take, and a second more for every 16KiB that have come (408).")
+]
+KeepaliveTimeout = Annotated[
+    Duration, Meta(gt=0, description="A connection on which nothing is asked for so long is closed.")
+]
+MostConnections = Annotated[
+    int,
+    Meta(
+        ge=LEAST_CONNECTIONS,
+        description="Connections at once; fewer where the limit of open files is lower. For one more, one that is slow "
+        "or idle is closed.",
+    ),
+]
+MostOfClient = Annotated[
+    int, Meta(ge=1, description="Connections of one address (of IPv6: of one /64). From loopback: 7/8 of all.")
+]
+RateLimit = Annotated[
+    str,
+    Meta(
+        description='Requests of one client, such as `"100/s"` (or `/m`, `/h`); more are refused (429). A client is a '
+        "valid token, else an address. `/live` and `/ready` are always answered."
+    ),
+]
 
 
 class Doors(Struct, frozen=True, kw_only=True):
@@ -64,18 +53,6 @@ class Doors(Struct, frozen=True, kw_only=True):
     max_connections: int = 4096
     max_connections_per_client: int = 256
     rate: Rate | None = None
-
-
-def doors_of(table: DoorTable) -> Doors:
-    """Return the limits that a table says."""
-    return Doors(
-        header_timeout_s=table.header_timeout,
-        body_timeout_s=table.body_timeout,
-        keepalive_timeout_s=table.keepalive_timeout,
-        max_connections=table.max_connections,
-        max_connections_per_client=table.max_connections_per_client,
-        rate=parse_quota(table.rate_limit),
-    )
 
 
 def parse_quota(text: str) -> Rate | None:

@@ -17,7 +17,16 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
-from engine.config.doors import Doors, DoorTable
+from engine.config.doors import (
+    BodyTimeout,
+    Doors,
+    HeaderTimeout,
+    KeepaliveTimeout,
+    MostConnections,
+    MostOfClient,
+    RateLimit,
+    parse_quota,
+)
 from engine.config.guards import BreakerTable
 from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
@@ -303,7 +312,7 @@ class StoreTable(Struct, frozen=True, kw_only=True):
     ] = None
 
 
-class HttpTable(DoorTable, frozen=True, kw_only=True):
+class HttpTable(Struct, frozen=True, kw_only=True):
     """The listener for webhooks and the API."""
 
     listen: Annotated[Listen, Meta(description="`host:port` or `[ipv6]:port`.")] = "127.0.0.1:8080"
@@ -311,6 +320,15 @@ class HttpTable(DoorTable, frozen=True, kw_only=True):
         bool, Meta(description="Allow listening beyond loopback without encryption: tokens travel readable.")
     ] = False
     max_body: Annotated[Size, Meta(ge=1, description="The largest request body; more is refused (413).")] = 1024 * 1024
+    header_timeout: HeaderTimeout = 10.0
+    body_timeout: BodyTimeout = 30.0
+    keepalive_timeout: KeepaliveTimeout = 75.0
+    max_connections: MostConnections = 4096
+    max_connections_per_client: MostOfClient = 256
+    rate_limit: RateLimit = "none"
+
+    def __post_init__(self) -> None:
+        parse_quota(self.rate_limit)
 
 
 class JobTable(Struct, frozen=True, kw_only=True):
