@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine.config.doors import Doors, parse_quota
+from engine.errors import ConfigError
 from engine.http import bodies, connection, crowd
 from engine.http.clients import client_of
 from engine.http.crowd import Crowd
@@ -23,6 +24,7 @@ from engine.plugin import BadSetting
 from engine.triggers import Rate
 from tests.fake_operations import TOKEN, FakeOperations, serving
 from tests.http_client import Client, asking, raw
+from tests.test_config_plugins import load_text
 from tests.test_http_server import problem_of, receive
 
 WRONG = "a-wrong-token-that-somebody-made-up"
@@ -358,26 +360,53 @@ async def test_a_transfer_coding_that_is_not_undone_is_501(
     assert (status, received) == (501, [])
 
 
-async def test_bodies_on_their_way_have_a_bound_together(
-    operations: FakeOperations, server: HttpServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    receive(operations)
+async def test_bodies_on_their_way_have_a_bound_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crowd, "MOST_HELD_BYTES", 300_000)
+    operations = FakeOperations(tmp_path, max_body_bytes=200_000)
+    receive(operations)
+    async with serving(operations) as server:
+        assert b"HTTP/1.1 202 " in await first_of_several_bodies(server, 3)  # four of the largest have room
+        assert b"HTTP/1.1 503 " in await first_of_several_bodies(server, 9)
+
+
+async def first_of_several_bodies(server: HttpServer, count: int) -> bytes:
+    """Begin so many bodies at once, then end them; return the answer that comes first."""
     opened = []
-    for _ in range(3):
+    for _ in range(count):
         reader, writer = await asyncio.open_connection(server.host, server.port)
-        writer.write(b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + b"1" * 150_000)
-        await writer.drain()
+        writer.write(b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 150000\r\n\r\n" + b"1" * 149_999)
         opened.append((reader, writer))
-    async with asyncio.timeout(10):
-        answers = [asyncio.ensure_future(reader.readuntil(b"}")) for reader, _ in opened]
-        done, pending = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
-        status, _ = problem_of(next(iter(done)).result())
-        assert status == 503
-    for each in pending:
-        each.cancel()
-    for _, writer in opened:
-        writer.transport.abort()
+    answers = {asyncio.ensure_future(reader.readuntil(b"}")) for reader, _ in opened}
+    try:
+        # Where there is no room for all of them one is answered before any is whole.
+        early, _ = await asyncio.wait(answers, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        if not early:
+            for _, writer in opened:
+                writer.write(b"1")
+            async with asyncio.timeout(10):
+                early, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        return early.pop().result()
+    finally:
+        for each in answers:
+            each.cancel()
+        await asyncio.gather(*answers, return_exceptions=True)
+        for _, writer in opened:
+            writer.transport.abort()
+
+
+def test_the_limits_are_read_from_http(tmp_path: Path) -> None:
+    text = (
+        "[http]\nheader_timeout = '5s'\nbody_timeout = '1m'\nkeepalive_timeout = '2m'\n"
+        "max_connections = 50\nmax_connections_per_client = 7\nrate_limit = '600/m'\n"
+    )
+    assert load_text(tmp_path, text).http.doors == Doors(
+        header_timeout_s=5.0, body_timeout_s=60.0, keepalive_timeout_s=120.0, max_connections=50,
+        max_connections_per_client=7, rate=Rate(limit=600, per_s=60.0, burst=600),
+    )  # fmt: skip
+    assert load_text(tmp_path, "").http.doors == Doors()
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, "[http]\nrate_limit = 'fast'\n")
+    assert [one.path for one in caught.value.problems] == ["http.rate_limit"]
 
 
 async def test_a_page_of_another_site_may_not_use_a_hook(operations: FakeOperations, client: Client) -> None:

@@ -71,7 +71,7 @@ async def _receive(request: web.BaseRequest, content: StreamReader, max_bytes: i
                 if len(body) + len(chunk) > max_bytes:
                     raise _too_large(max_bytes)
                 held += len(chunk)
-                if not connection.crowd.hold(len(chunk)):
+                if not connection.crowd.hold(len(chunk), max_bytes):
                     detail = "too many large bodies are on their way; send it again in a moment"
                     raise Problem(503, detail, code="too_busy", headers={"Retry-After": "2"}, close=True)
                 body += chunk
@@ -80,7 +80,7 @@ async def _receive(request: web.BaseRequest, content: StreamReader, max_bytes: i
                 bound.reschedule(began_s + timeout_s + len(body) / LEAST_RATE_BYTES)
     finally:
         connection.receiving_since_s = None
-        connection.crowd.hold(-held)
+        connection.crowd.hold(-held, max_bytes)
     return bytes(body)
 
 

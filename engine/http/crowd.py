@@ -111,13 +111,14 @@ class Crowd:
             del self._by_client[client]
             self._full_until_s.pop(client, None)
 
-    def hold(self, size_bytes: int) -> bool:
+    def hold(self, size_bytes: int, largest_bytes: int) -> bool:
         """Count what has come of a body, or, negative, what is done with; tell whether there is room for it.
 
-        Where there is none the slow are dropped, so that there is in a moment.
+        There is for `MOST_HELD_BYTES`, or for four bodies of `largest_bytes` where that is more. Where there is none
+        the slow are dropped, so that there is in a moment.
         """
         self._held_bytes += size_bytes
-        if size_bytes <= 0 or self._held_bytes <= MOST_HELD_BYTES:
+        if size_bytes <= 0 or self._held_bytes <= max(MOST_HELD_BYTES, 4 * largest_bytes):
             return True
         for each in list(self._all):
             if each.waits_s() > SLOW_S:
@@ -140,8 +141,10 @@ class Crowd:
 
 
 def _who_goes(members: Iterable[Member], newcomer: Member, count: int) -> list[Member]:
-    """Return whom to close, `count` at most, those who came first before others: the slow, else the idle, else one who
-    is awaited for longest: it has not been given `SLOW_S`, but there is no room for its time.
+    """Return whom to close: up to `count` that are slow, else some that are idle, else who is awaited for longest.
+
+    Of those that are alike it is who connected first. Who is awaited for longest has not been given all of `SLOW_S`,
+    but there is no room for more.
     """
     slow: list[Member] = []
     idle: list[Member] = []
