@@ -127,7 +127,8 @@ class Gates:
         """Ask all gates about a run."""
         if not self.gates or (rule := self._rule_of(run.trigger)) is None:
             return PASS
-        return decided(gate.look(run, rule) for gate in self.gates if gate.concerns(rule))
+        asked = [gate for gate in self.gates if gate.concerns(rule)]
+        return asked[0].look(run, rule) if len(asked) == 1 else decided(gate.look(run, rule) for gate in asked)
 
     def seen(self, run: Run) -> str | None:
         """Return what the gates saw that let a run start now, empty for nothing; None where they do not, or not yet.

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.clock import LONGEST_SLEEP_S, Clock, sleep_or_wake
@@ -59,6 +60,14 @@ class _State:
         self.changes: tuple[Change, ...] = ()
 
 
+class _LettingPass(Struct, frozen=True):
+    """That runs of a trigger may pass, until an instant of the monotonic clock."""
+
+    rule: Rule
+    verdict: Pass
+    until_s: float
+
+
 class Conditions:
     """All conditions: a gate (`engine.decide.gates.Gate`), and what faces may ask of them.
 
@@ -81,6 +90,8 @@ class Conditions:
         self._checks = make_checks(self._take)
         self.changed: Callable[[Collection[str] | None], None] = lambda names: None
         self.anyone_waits: Callable[[Collection[str] | None], Awaitable[bool]]
+        self._letting_pass: dict[str, _LettingPass] = {}
+        """What is known to let runs of triggers pass, for as long as no answer is another one."""
         self._wake = asyncio.Event()
         self._again: dict[str, float] = {}
         """When checks that have not let pass are made again, where somebody waits (monotonic)."""
@@ -113,11 +124,18 @@ class Conditions:
         """Decide whether a run may start; what is not known is found out, and `changed` tells of it."""
         if CONDITIONS in bypassed(run):
             return Pass(seen="conditions are passed by, as whoever fired it said")
-        now = self._clock.now()
-        found = [
-            (self._holding[name], look(name, self._holding, self._known, now)) for name in self.names_of(rule)
-        ]  # fmt: skip
-        return judge(run, found, hold_s=rule.trigger.hold_s, now=now)
+        let = self._letting_pass.get(rule.trigger.name)
+        if let is not None and let.rule is rule and self._clock.monotonic() < let.until_s:
+            return let.verdict
+        now, names = self._clock.now(), self.names_of(rule)
+        found = [(self._holding[name], look(name, self._holding, self._known, now)) for name in names]
+        verdict = judge(run, found, hold_s=rule.trigger.hold_s, now=now)
+        if isinstance(verdict, Pass) and names:
+            until_s = min(
+                self._states[check].fresh_until_s for name in names for check in checks_of(name, self._holding)
+            )
+            self._letting_pass[rule.trigger.name] = _LettingPass(rule, verdict, until_s)
+        return verdict
 
     def names_of(self, rule: Rule) -> list[str]:
         """Return the conditions that a trigger obeys, those of all triggers first."""
@@ -188,6 +206,7 @@ class Conditions:
 
     def _take(self, one: Named, found: Found | NoAnswer, took_s: float) -> None:
         """Take in what a check found, and tell of it where somebody waits for that or it is another answer."""
+        self._letting_pass.clear()
         state = self._states[one.name]
         before, state.reading = state.reading, self._read(one, found, state)
         after = state.reading
@@ -235,6 +254,7 @@ class Conditions:
 
     def _doubt(self, name: str) -> None:
         """Use what is known of a condition no more, and find it out anew where somebody waits."""
+        self._letting_pass.clear()
         for check in checks_of(name, self._holding):
             self._states[check].fresh_until_s = 0.0
             self._states[check].doubted = self._checks.is_going(check)

@@ -18,11 +18,10 @@ from itertools import count
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 from anyio._backends import _asyncio as anyio_backend
 
 import engine.clock
-import engine.hindsight.inquiry
-import engine.hindsight.proof
 import engine.ids
 import engine.sources.supervisor
 
@@ -31,7 +30,7 @@ T = TypeVar("T")
 BEGINNING = datetime(2026, 3, 25, 11, 7, 3, tzinfo=UTC)
 """When every simulation begins: some days before summer time does in Europe."""
 
-_ROUNDS = frozenset({"LONGEST_SLEEP_S", "BEAT_S", "STOOD_S", "FORGET_EVERY_S", "HOLD_S"})
+_ROUNDS = frozenset({"LONGEST_SLEEP_S", "BEAT_S", "STOOD_S", "FORGET_EVERY_S", "HOLD_S", "LOOK_S"})
 """How often organs look round, and what counts as late then."""
 
 COLLECT_EACH = 50_000
@@ -246,9 +245,9 @@ class _Chance:
         return random.Random(self._seeds.random())
 
 
-async def _run_at_once(function: Callable[[], T], **_: Any) -> T:
+async def _run_at_once(function: Callable[..., T], *args: Any, **_: Any) -> T:
     """Stand for a worker thread."""
-    return function()
+    return function(*args)
 
 
 @contextlib.contextmanager
@@ -272,10 +271,12 @@ def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]
         exchange(anyio_backend.CancelScope, "__init__", ordered_init)
         exchange(engine.ids, "uuid_utils", ids)
         exchange(engine.sources.supervisor, "random", _Chance(seed))
-        for module in (engine.hindsight.inquiry, engine.hindsight.proof):
-            exchange(module, "run_sync", _run_at_once)
+        exchange(anyio.to_thread, "run_sync", _run_at_once)
+        exchange(asyncio, "to_thread", _run_at_once)
         exchange(_Numbered, "numbers", count())
-        for module in [module for name, module in sys.modules.items() if name.startswith("engine.")]:
+        for module in [module for name, module in sys.modules.items() if name.startswith(("engine.", "plugins."))]:
+            if "run_sync" in vars(module):
+                exchange(module, "run_sync", _run_at_once)
             for name in _ROUNDS & vars(module).keys():
                 exchange(module, name, longest_sleep_s)
         if gc.isenabled():
