@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.config.doors import Doors, parse_quota
 from engine.errors import ConfigError
 from engine.http import bodies, connection, crowd
-from engine.http.clients import client_of
+from engine.http.clients import counted_as
 from engine.http.crowd import Crowd
 from engine.http.doorlog import DoorLog
 from engine.http.quotas import GUESSES, Guesses, Quota
@@ -118,7 +118,7 @@ def test_clients_without_number_take_no_memory(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_addresses_of_one_host_are_one_client(address: str, client: str) -> None:
-    assert client_of(address) == client
+    assert counted_as(address) == client
 
 
 @pytest.mark.parametrize("text", ["", "100", "100/d", "0/s", "-1/s", "1.5/s", "100/s/s", "٣/s"])

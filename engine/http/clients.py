@@ -10,7 +10,7 @@ _OF_ONE_HOST = 64
 
 
 @lru_cache(MOST_KNOWN)
-def client_of(address: str) -> str:
+def counted_as(address: str) -> str:
     """Return the name by which an address is counted.
 
     Of IPv6 it is the first 64 bits, as one host has all the addresses below (RFC 6177); of an IPv4 address that is

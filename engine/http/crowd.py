@@ -13,7 +13,7 @@ from typing import Protocol
 
 from engine.config.addresses import is_loopback
 from engine.config.doors import LEAST_CONNECTIONS, Doors
-from engine.http.clients import client_of
+from engine.http.clients import counted_as
 from engine.http.doorlog import DoorLog
 
 LEAST_RESERVE = 48
@@ -86,7 +86,7 @@ class Crowd:
 
     def enter(self, newcomer: Member, address: str, now_s: float) -> bool:
         """Count a connection; tell whether it may stay. Others are dropped where they have to make room for it."""
-        client = client_of(address)
+        client = counted_as(address)
         self._all[newcomer] = client
         own = self._by_client.setdefault(client, {})
         own[newcomer] = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from engine.decide import gcra
-from engine.http.clients import client_of
+from engine.http.clients import counted_as
 from engine.http.doorlog import DoorLog
 from engine.http.problems import Problem
 from engine.triggers import Rate
@@ -128,7 +128,7 @@ class Guesses:
         """Raise Problem 429 where a token is not to be looked at."""
         if not self._any or self.knows(address, token):
             return
-        client = client_of(address)
+        client = counted_as(address)
         wait_s = max(self._by_client.wait_s(client), self._by_prefix.wait_s(token[:PREFIX]))
         if wait_s <= 0:
             return
@@ -141,7 +141,7 @@ class Guesses:
     def failed(self, address: str, token: str) -> None:
         """Count a token that was wrong."""
         self._any = True
-        client = client_of(address)
+        client = counted_as(address)
         self._told.note(WRONG_TOKEN, client)
         self._by_client.take(client)
         self._by_prefix.take(token[:PREFIX])

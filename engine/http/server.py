@@ -23,7 +23,7 @@ from engine.http.access import Gate, offered
 from engine.http.answers import Answer, Heads, stream_headers
 from engine.http.bodies import read_body
 from engine.http.calls import Call, Stream
-from engine.http.clients import client_of
+from engine.http.clients import counted_as
 from engine.http.connection import Listener
 from engine.http.crowd import CROWDED, CROWDED_CLIENT
 from engine.http.doorlog import DoorLog
@@ -180,7 +180,7 @@ class HttpServer:
         token = offered(request.headers) if target.startswith(API) else None
         if token and self._guesses.knows(address, token):
             return f"token {sha256(token.encode('utf-8', 'surrogateescape')).hexdigest()}"
-        return client_of(address)
+        return counted_as(address)
 
     def _client(self, request: web.BaseRequest) -> str:
         """Return the address of who asks."""
