@@ -7,7 +7,8 @@ Evaluation is bounded: CEL has no loops but its macros (`all`, `exists`, `exists
 cost is the width of the data to the power of their nesting. Before an expression with macros is evaluated,
 that product is compared with `MOST_STEPS`; beyond it the expression fails instead of holding the engine.
 Patterns of `matches` take a time that is linear in the text but grows with the pattern, so an author writes
-them out, data can't bring one, and those that are too large are refused.
+them out, data can't bring one, and those that are too large are refused. So he does the networks of `ip_in`, which is
+a function of ours: CEL has none for addresses.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any
 
 from engine.clock import rfc3339
 from engine.errors import ExpressionError, InvalidEvent
+from engine.networks import Networks, ip_in
 from engine.payload import encode_json, survey
 from engine.schemas.patterns import is_large
 
@@ -74,8 +76,13 @@ _MACRO_OPEN = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\($")
 _FUNCTIONS = frozenset(
     "size contains startsWith endsWith matches int uint double string bytes bool duration timestamp type dyn has "
     "all exists exists_one map filter max min getFullYear getMonth getDate getDayOfMonth getDayOfWeek getDayOfYear "
-    "getHours getMinutes getSeconds getMilliseconds".split()
+    "getHours getMinutes getSeconds getMilliseconds ip_in".split()
 )
+_OURS: Mapping[str, Callable[..., Any]] = {"ip_in": ip_in}
+_IP_IN = re.compile(r"\bip_in\s*\(")
+_NETWORKS = re.compile(r'\s*(?:"\d+"|\[\s*"\d+"(?:\s*,\s*"\d+")*\s*,?\s*\])\s*')
+_CALL_STEPS = 16
+"""Steps of macros that take as long as a call of a function of our own."""
 _TEMPLATE = re.compile(rf"\{{\{{((?:(?>{_TEXT})|[^'\"}}]|\}}(?!\}}))*+)\}}\}}", re.DOTALL | re.VERBOSE)
 _ASSIGNMENT = re.compile(r"(?<![=!<>])=(?!=)")
 _PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\b(?!\()")
@@ -94,6 +101,36 @@ _SEARCHED_BYTES = (("+", 512), ("matches(", 512), ("contains(", 16384))
 def _bare(text: str) -> str:
     """Return an expression with its texts emptied and its comments gone: what is left is code."""
     return _TEXT_OR_COMMENT.sub(lambda match: " " if match["comment"] else '""', text)
+
+
+def _check_networks(text: str) -> None:
+    """Raise ExpressionError where a network of `ip_in` is none, or is not written out in the expression."""
+    literals: list[str] = []
+
+    def numbered(match: re.Match[str]) -> str:
+        if match["comment"]:
+            return " "
+        literals.append(match[0].strip("\"'"))
+        return f'"{len(literals) - 1}"'
+
+    code = _TEXT_OR_COMMENT.sub(numbered, text)
+    for call in _IP_IN.finditer(code):
+        depth, begins, end = 1, [call.end()], call.end()
+        while depth and end < len(code):
+            depth += (code[end] in "([{") - (code[end] in ")]}")
+            if code[end] == "," and depth == 1:
+                begins.append(end + 1)
+            end += 1
+        networks = code[begins[-1] : end - 1]
+        if len(begins) > 2 or not _NETWORKS.fullmatch(networks):
+            raise ExpressionError(
+                f"`{text}`: the networks of `ip_in` must be written out, as in `ip_in(http.remote, '10.0.0.0/8')` or "
+                "`ip_in(http.remote, ['10.0.0.0/8', '192.0.2.1'])`"
+            )
+        try:
+            Networks(literals[int(number)] for number in re.findall(r"\d+", networks))
+        except ValueError as error:
+            raise ExpressionError(f"`{text}`: {error}") from None
 
 
 def _measure(bare: str) -> tuple[int, int]:
@@ -167,7 +204,9 @@ class Expression:
     `names`, an unknown function, a `matches` whose pattern is not written out, and text of more than 4,096 characters.
     """
 
-    __slots__ = ("_members", "_named", "_nesting", "_path", "_program", "_searched_bytes", "_written_out", "text")
+    __slots__ = (
+        "_members", "_named", "_nesting", "_ours", "_path", "_program", "_searched_bytes", "_written_out", "text",
+    )  # fmt: skip
 
     def __init__(self, text: str, names: Collection[str] = TRIGGER_NAMES) -> None:
         if len(text) > LONGEST_EXPRESSION:
@@ -205,6 +244,9 @@ class Expression:
                     f"`{text}`: the pattern {pattern!r:.80} could take long, as it repeats so much; begin it with `^`, "
                     "and give it an end"
                 )
+        self._ours = {name: _OURS[name] for name in self._program.functions() if name in _OURS}
+        if self._ours:
+            _check_networks(text)
         self._path = text.strip().split(".") if _PLAIN_PATH.fullmatch(text.strip()) else None
         self._members = {name: _members_of(name, bare, bound) for name in self._program.variables() if name in names}
         self._nesting, self._written_out = _measure(bare)
@@ -222,6 +264,7 @@ class Expression:
             widest, size_bytes = scope.extent()
             widest = max(widest, self._written_out)
             steps = widest**self._nesting * (1 + size_bytes // self._searched_bytes if self._searched_bytes else 1)
+            steps *= _CALL_STEPS if self._ours else 1
             if steps > MOST_STEPS:
                 raise ExpressionError(
                     f"`{self.text}` could take {steps:,} steps on this data (a list or object of {widest:,}), "
@@ -244,14 +287,14 @@ class Expression:
         To convert a whole event costs many times what most expressions do.
         """
         if self._members.get("data", _ABSENT) is None or not self._members.keys() <= scope.names.keys():
-            return scope.context
+            return cel.Context(variables=scope.names, functions=self._ours) if self._ours else scope.context
         seen: dict[str, Any] = {}
         for name, members in self._members.items():
             value = scope.names[name]
             if members is not None and isinstance(value, Mapping):
                 value = {member: value[member] for member in members if member in value}
             seen[name] = value
-        return cel.Context(variables=seen)
+        return cel.Context(variables=seen, functions=self._ours) if self._ours else cel.Context(variables=seen)
 
     def _paths(self) -> dict[str, list[str]]:
         """Return the values that it names, such as `data.order.total`, with their parts, in their order."""

@@ -608,9 +608,12 @@ class Operations:
         )
         return {"status": status, "checks": checks}
 
-    def note_refused(self, path: str, *, status: int, reason: str, remote: str, request_id: str) -> None:
-        request = RefusedRequest(status=status, reason=self._mask(reason), remote=remote, request_id=request_id)
-        self._routes.note_refused(path, request)
+    def note_refused(self, path: str, *, reason: str, **said: Any) -> None:
+        self._routes.note_refused(path, RefusedRequest(reason=self._mask(reason), **said))
+
+    async def refusals(self, name: str) -> list[dict[str, Any]]:
+        state = self._sources.state(self.source_view(name)["name"])
+        return [] if state is None else await state.refusals.explained(self._mask)
 
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
         return self._routes.find(method, path)

@@ -697,6 +697,10 @@ class FakeOperations:
     def note_refused(self, path: str, **refused: Any) -> None:
         self.refused.append({"path": path, **refused})
 
+    async def refusals(self, name: str) -> list[dict[str, Any]]:
+        self.source_view(name)
+        return [one for one in self.refused if one["path"].endswith(name)]
+
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:
         methods = self.routes.get(path)
         if methods is None:

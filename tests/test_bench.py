@@ -20,7 +20,16 @@ from tests.bench.report import Figure, Report, percentile
 SHAPE = {"bench", "value", "unit", "baseline", "ratio", "spread", "rounds"}
 
 EXTRA = {
-    "intake": {"single_median_ms", "single_p99_ms", "p99_ms", "cpu_loop_us", "cpu_writer_us", "stored", "refused"},
+    "intake": {
+        "single_median_ms",
+        "single_p99_ms",
+        "p99_ms",
+        "cpu_loop_us",
+        "cpu_writer_us",
+        "stored",
+        "refused",
+        "verified_ratio",
+    },
     "spawn": {"runs", "cpu_ms", "baseline_cpu_ms"},
     "runs": {"runs", "loop_us", "writer_us", "plain_runs_per_s", "started_median_ms", "started_p99_ms"},
     "latency": {"p99", "baseline_p99", "start_up_ms"},

@@ -563,7 +563,8 @@ def test_a_trigger_whose_source_is_broken_says_so(running: Running, monkeypatch:
     said = "ts source database:orders: the file app.db is not there (since 2026-11-22 02:00:00+00:00)"
     told = ask(running, "why", "nightly").output
     assert f"  I{said}." in told
-    assert "  3 requests were refused, the last at 2026-11-22 02:00:00+00:00 from ::1 with 401: no." in told
+    refusals = "  3 requests were refused, the last at 2026-11-22 02:00:00+00:00 from ::1 with 401: no."
+    assert f"{refusals} `refusals nightly` says more." in told
     assert f"nightly: i{said}" in ask(running, "triggers").output
 
 

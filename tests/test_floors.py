@@ -23,7 +23,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "clock", "units", "ids", "logs", "cancellation"}),
+    frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans", "deliveries",
          "tallies", "redaction"}

@@ -20,6 +20,7 @@ from engine.http.crowd import Crowd
 from engine.http.doorlog import DoorLog
 from engine.http.quotas import GUESSES, Guesses, Quota
 from engine.http.server import TOLD, HttpServer
+from engine.networks import Networks
 from engine.plugin import BadSetting
 from engine.triggers import Rate
 from tests.fake_operations import TOKEN, FakeOperations, serving
@@ -266,6 +267,12 @@ async def test_loopback_may_have_nearly_all() -> None:
     own = [Someone() for _ in range(71)]
     entered = [crowd.enter(each, "127.0.0.1", 0.0) for each in own]
     assert entered == [True] * 70 + [False]
+
+
+async def test_a_trusted_proxy_may_have_nearly_all() -> None:
+    crowd = Crowd(Doors(max_connections=80, max_connections_per_client=4), DoorLog(TOLD), Networks(["10.0.0.0/8"]))
+    assert [crowd.enter(Someone(), "10.1.2.3", 0.0) for _ in range(71)] == [True] * 70 + [False]
+    assert [crowd.enter(Someone(), "192.0.2.1", 0.0) for _ in range(5)] == [True] * 4 + [False]
 
 
 async def test_what_left_is_not_counted() -> None:

@@ -23,6 +23,7 @@ from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.pools import pools
 from engine.cli.presets import presets
+from engine.cli.refusals import refusals
 from engine.cli.releasing import release
 from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
@@ -470,6 +471,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 app.command()(presets)
 app.command()(conditions)
 app.command()(pools)
+app.command()(refusals)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")
 

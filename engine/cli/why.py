@@ -180,7 +180,7 @@ def _trigger(known: dict[str, Any]) -> Iterator[str]:
     if (trouble := trouble_of(trigger)) is not None:
         yield f"  {trouble[:1].upper()}{trouble[1:]}."
     if trigger.get("refused_requests"):
-        yield f"  {_refused(trigger['refused_requests'])}."
+        yield f"  {_refused(trigger['refused_requests'])}. `refusals {trigger['name']}` says more."
     yield "Its last runs:" if runs else "It has had no run."
     for run in runs:
         yield f"  {local(run['created_at'])}  run {run['id']} {sentence(run['state'], run['reason'])} [{run['code']}]"

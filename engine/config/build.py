@@ -44,6 +44,7 @@ from engine.decide.windows import MaintenanceWindow
 from engine.deliveries import Receiver
 from engine.errors import PluginError
 from engine.jobs import Callback, Job, OnCrash, Overlap
+from engine.networks import Networks
 from engine.plugin import BadSetting, Source, Timer
 from engine.triggers import (
     MISFIRE,
@@ -170,12 +171,16 @@ class Builder:
 
     def _http(self, table: HttpTable) -> HttpSettings:
         host, port = parse_listen(table.listen)
+        proxies = Networks(table.trusted_proxies) if table.trusted_proxies else None
         doors = Doors(
             header_timeout_s=table.header_timeout, body_timeout_s=table.body_timeout,
             keepalive_timeout_s=table.keepalive_timeout, max_connections=table.max_connections,
             max_connections_per_client=table.max_connections_per_client, rate=parse_quota(table.rate_limit),
         )  # fmt: skip
-        return HttpSettings(host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, doors=doors)
+        return HttpSettings(
+            host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, trusted_proxies=proxies,
+            doors=doors,
+        )  # fmt: skip
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:
         url, file = table.url, data / "engine.db"

@@ -33,7 +33,11 @@ MostConnections = Annotated[
     ),
 ]
 MostOfClient = Annotated[
-    int, Meta(ge=1, description="Connections of one address (of IPv6: of one /64). From loopback: 7/8 of all.")
+    int,
+    Meta(
+        ge=1,
+        description="Connections of one address (of IPv6: of one /64). From loopback and `trusted_proxies`: 7/8 of all.",
+    ),
 ]
 RateLimit = Annotated[
     str,

@@ -43,6 +43,7 @@ from engine.decide.windows import MaintenanceWindow
 from engine.deliveries import Receiver
 from engine.jobs import Job, OnCrash, Overlap, RetryChange, RetryOn, RetryPolicy
 from engine.logcap import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
+from engine.networks import Networks
 from engine.plugin.settings import (
     BadSetting,
     ConditionName,
@@ -326,9 +327,20 @@ class HttpTable(Struct, frozen=True, kw_only=True):
     max_connections: MostConnections = 4096
     max_connections_per_client: MostOfClient = 256
     rate_limit: RateLimit = "none"
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks of reverse proxies, such as `10.0.0.0/8`: who a request comes from is what they say "
+            "in `X-Forwarded-For`. What anybody else says there counts for nothing."
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         parse_quota(self.rate_limit)
+        try:
+            Networks(self.trusted_proxies)
+        except ValueError as error:
+            raise BadSetting("trusted_proxies", str(error)) from None
 
 
 class JobTable(Struct, frozen=True, kw_only=True):
@@ -811,6 +823,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     insecure: bool
     max_body_bytes: int
     doors: Doors = Doors()
+    trusted_proxies: Networks | None = None
 
 
 class Preset(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from engine.http.crowd import Crowd
 from engine.http.doorlog import DoorLog
 from engine.http.problems import Problem
 from engine.ids import new_id
+from engine.networks import Networks
 
 LARGEST_HEAD_BYTES = 64 * 1024
 """A head that comes in pieces may not be larger; each of its lines is bounded by aiohttp, at 8190 bytes."""
@@ -218,11 +219,13 @@ class Connection(web.RequestHandler):
 class Listener(web.Server):
     """Makes a `Connection` for each client."""
 
-    def __init__(self, handler: Any, heads: Heads, doors: Doors, told: DoorLog) -> None:
+    def __init__(
+        self, handler: Any, heads: Heads, doors: Doors, told: DoorLog, proxies: Networks | None = None
+    ) -> None:
         super().__init__(handler)
         self._heads = heads
         self._doors = doors
-        self._crowd = Crowd(doors, told)
+        self._crowd = Crowd(doors, told, proxies)
 
     def __call__(self) -> Connection:
         return Connection(self, self._heads, self._doors, self._crowd, self._loop)

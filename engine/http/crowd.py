@@ -15,6 +15,7 @@ from engine.config.addresses import is_loopback
 from engine.config.doors import LEAST_CONNECTIONS, Doors
 from engine.http.clients import counted_as
 from engine.http.doorlog import DoorLog
+from engine.networks import Networks
 
 LEAST_RESERVE = 48
 """So many file descriptors, or a quarter of all, are not for connections: the store, runs and sources need theirs."""
@@ -65,9 +66,10 @@ def most_by_descriptors() -> int | None:
 class Crowd:
     """All connections, by client."""
 
-    def __init__(self, doors: Doors, told: DoorLog) -> None:
+    def __init__(self, doors: Doors, told: DoorLog, proxies: Networks | None = None) -> None:
         self._doors = doors
         self._told = told
+        self._proxies = proxies
         self._all: dict[Member, str] = {}
         self._by_client: dict[str, dict[Member, None]] = {}
         self._full_until_s: dict[str | None, float] = {}
@@ -81,8 +83,10 @@ class Crowd:
         return most if by_descriptors is None else min(most, by_descriptors)
 
     def most_of(self, client: str, most: int) -> int:
-        """Return how many of `most` one client may have: from loopback, where proxies are, nearly all."""
-        return most - most // 8 if is_loopback(client) else min(self._doors.max_connections_per_client, most)
+        """Return how many of `most` one client may have: from where proxies are, loopback among it, nearly all."""
+        if is_loopback(client) or (self._proxies is not None and client in self._proxies):
+            return most - most // 8
+        return min(self._doors.max_connections_per_client, most)
 
     def enter(self, newcomer: Member, address: str, now_s: float) -> bool:
         """Count a connection; tell whether it may stay. Others are dropped where they have to make room for it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +15,7 @@ from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
-from engine.plugin import Handler
+from engine.plugin import Explanation, Handler
 from engine.replays import Rehearsed
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
@@ -378,8 +378,15 @@ class Operations(Protocol):
         """Return `{"status": "ok" | "degraded" | "failing", "checks": [{"name", "ok", "detail"}]}`."""
         ...
 
-    def note_refused(self, path: str, *, status: int, reason: str, remote: str, request_id: str) -> None:
-        """Note that a request to a source's path was refused; `reason` is for the source's owner."""
+    def note_refused(
+        self, path: str, *, status: int, reason: str, remote: str, request_id: str,
+        explain: Callable[[], Explanation] | None,
+    ) -> None:  # fmt: skip
+        """Note that a request to a source's path was refused; `reason` and `explain` are for the source's owner."""
+        ...
+
+    async def refusals(self, name: str) -> list[dict[str, Any]]:
+        """Return the last requests that a source refused, with what was wrong with each; raise NotFound."""
         ...
 
     def route(self, method: str, path: str) -> Handler | tuple[str, ...] | None:

@@ -120,7 +120,9 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backup", housekeeping_routes.post_backup, _ADMIN, "Copy the store"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
-    _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
+    _route(
+        "GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source; …/refusals: what it refused"
+    ),
     _route("POST", f"{API}/sources/{{name*}}", guard_routes.release_source, _OPERATOR, "…/release: end its quarantine"),
     _route("POST", f"{API}/simulate", foresight_routes.post_simulate, _OPERATOR, "What would run, wait or be skipped"),
     _route("POST", f"{API}/plan", foresight_routes.post_plan, _OPERATOR, "What another configuration would change"),

@@ -33,6 +33,7 @@ from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimi
 from engine.http.routes import Router, allowed
 from engine.http.tokens import AdminToken
 from engine.ids import new_id
+from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
 
 HOOKS: Final = "/hooks/"
@@ -82,6 +83,7 @@ class HttpServer:
         settings = operations.config.http
         self._operations = operations
         self._max_body_bytes = settings.max_body_bytes
+        self._proxies = settings.trusted_proxies
         self.host = settings.host if host is None else host
         self._port = settings.port if port is None else port
         self._doors = settings.doors
@@ -126,7 +128,7 @@ class HttpServer:
         listening = self._socket or self.bind()
         self._socket = None
         answer = self._answer if self._rates is None else self._limited
-        self._listener = Listener(answer, self._heads, self._doors, self._told)
+        self._listener = Listener(answer, self._heads, self._doors, self._told, self._proxies)
         loop = asyncio.get_running_loop()
         # asyncio accepts as many at a time as it has the kernel keep: few, so that there is room for each.
         self._server = await loop.create_server(self._listener, sock=listening, backlog=ACCEPTED_AT_ONCE)
@@ -182,14 +184,10 @@ class HttpServer:
             return f"token {sha256(token.encode('utf-8', 'surrogateescape')).hexdigest()}"
         return counted_as(address)
 
-    def _client(self, request: web.BaseRequest) -> str:
-        """Return the address of who asks."""
-        return request.remote or ""
-
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         request_id = _request_id(request)
         target = request.raw_path
-        path, reason = "", None
+        path, reason, explain = "", None, None
         try:
             path, query_text = _split(request, target)
             if path.startswith(HOOKS):
@@ -197,7 +195,8 @@ class HttpServer:
             return await self._routed(request, path, query_text, request_id)
         except (EngineError, Refusal) as error:
             problem = problem_of(error)
-            reason = error.reason if isinstance(error, Refusal) else None
+            if isinstance(error, Refusal):
+                reason, explain = error.reason, error.explain
         except Problem as raised:
             problem = raised
         except ConnectionError:
@@ -215,9 +214,16 @@ class HttpServer:
         if path.startswith(HOOKS):
             self._operations.note_refused(
                 path, status=problem.status, reason=reason or problem.detail, remote=self._client(request),
-                request_id=request_id,
+                request_id=request_id, explain=explain,
             )  # fmt: skip
         return self._heads.problem(problem, target.partition("?")[0], request_id)
+
+    def _client(self, request: web.BaseRequest) -> str:
+        """Return the address of who asks: the peer's, or what trusted proxies say of it."""
+        peer = request.remote or ""
+        if self._proxies is None:
+            return peer
+        return client_of(peer, request.headers.getall("X-Forwarded-For", ()), self._proxies)
 
     async def _hook(self, request: web.BaseRequest, path: str, query_text: str) -> Response:
         method = request.method

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from engine.errors import NotFound
 from engine.http.calls import Call
 from engine.http.fields import query
 from engine.http.views import list_view
 from engine.plugin import Response
+
+_REFUSALS = "/refusals"
 
 LONGEST_NAME = 2048
 """Characters of a source's name: a plugin's name and what it is on, such as a path."""
@@ -25,6 +28,12 @@ async def list_sources(call: Call) -> Response:
 
 
 async def get_source(call: Call) -> Response:
-    """Answer with one source. Its name may hold slashes."""
+    """Answer with one source, or with what it refused. Its name may hold slashes; after it may come /refusals."""
     query(call.request).finish()
-    return Response(body=call.operations.source_view(call.parameters["name"]))
+    name = call.parameters["name"]
+    try:
+        return Response(body=call.operations.source_view(name))
+    except NotFound:
+        if not name.endswith(_REFUSALS):
+            raise
+    return Response(body=list_view(await call.operations.refusals(name.removesuffix(_REFUSALS)), None))

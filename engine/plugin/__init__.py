@@ -19,12 +19,13 @@ from engine.clock import Clock, SystemClock
 from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
+from engine.networks import Networks
 from engine.payload import encode_json, parse_json, survey
 from engine.plugin.channels import Channel, ChannelContext, Message, Mood, Receipt, Reception
 from engine.plugin.conditions import Answer, Condition, ConditionContext, LastRun, Verdict
 from engine.plugin.functions import FunctionContext, RunCancelled
 from engine.plugin.moments import instant_of
-from engine.plugin.requests import Handler, Headers, Refusal, Request, Response
+from engine.plugin.requests import Explanation, Handler, Headers, Refusal, Request, Response
 from engine.plugin.runners import Outcome, PrepareContext, RunContext, Runner
 from engine.plugin.settings import (
     BadSetting,
@@ -62,6 +63,7 @@ __all__ = [
     "ConditionName",
     "Duration",
     "Event",
+    "Explanation",
     "Expression",
     "ExpressionError",
     "ExpressionText",
@@ -74,6 +76,7 @@ __all__ = [
     "Message",
     "Moment",
     "Mood",
+    "Networks",
     "Outcome",
     "Plugin",
     "PluginError",

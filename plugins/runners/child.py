@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from contextlib import suppress
+from typing import ClassVar
 
 from engine.plugin import Clock
 from plugins.runners.family import Family
@@ -26,7 +27,10 @@ SETTLE_S = 0.05
 class Child:
     """A started program, the leader of its own session and process group; reaped as soon as it has ended."""
 
-    __slots__ = ("_floor_kib", "_loop", "_pidfd", "_popen", "cpu_s", "ended", "exit_code", "peak_bytes", "pid")
+    engine_kib: ClassVar[int] = 0
+    """The most memory that the engine is known to have had at once."""
+
+    __slots__ = ("_loop", "_pidfd", "_popen", "cpu_s", "ended", "exit_code", "peak_bytes", "pid")
 
     def __init__(self, pid: int, popen: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
@@ -37,8 +41,6 @@ class Child:
         """The processor time that it took, with all that it waited for; None where that is not known."""
         self.peak_bytes: int | None = None
         """The most memory that it, or one that it waited for, had at once; None where that is not known."""
-        # The kernel counts what a process had before it became the program, which is what the engine has.
-        self._floor_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._popen = popen
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
@@ -63,8 +65,7 @@ class Child:
                 return
             self.exit_code = os.waitstatus_to_exitcode(status)
             self.cpu_s = used.ru_utime + used.ru_stime
-            if used.ru_maxrss > self._floor_kib + ROUGHLY_KIB:
-                self.peak_bytes = used.ru_maxrss * 1024
+            self.peak_bytes = self._peak_of(used.ru_maxrss)
         except ChildProcessError:
             pass
         if self._popen is not None:
@@ -72,6 +73,16 @@ class Child:
             self._popen.returncode = self.exit_code
         self.let_go()
         self.ended.set()
+
+    @staticmethod
+    def _peak_of(used_kib: int) -> int | None:
+        """Return what the program had; None where it may have been what the engine has.
+
+        The kernel counts what a process had before it became the program, which is what the engine had by then.
+        """
+        if used_kib > Child.engine_kib + ROUGHLY_KIB:
+            Child.engine_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used_kib * 1024 if used_kib > Child.engine_kib + ROUGHLY_KIB else None
 
     def let_go(self) -> None:
         """Wait for its end no more."""

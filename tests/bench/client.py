@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,8 +19,8 @@ from tests.bench.wire import HOST, request, split_answer
 class Sender(asyncio.Protocol):
     """One connection: sends the next request when the answer to the last one is there."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, requests: Iterator[bytes]) -> None:
+        self._requests = requests
         self._received = b""
         self._sent_s = 0.0
         self._transport: asyncio.Transport | None = None
@@ -54,16 +56,32 @@ class Sender(asyncio.Protocol):
     def _send(self) -> None:
         assert self._transport is not None
         self._sent_s = time.perf_counter()
-        self._transport.write(self._data)
+        self._transport.write(next(self._requests))
 
 
-async def load(port: int, path: str, body: bytes, connections: int, seconds: float) -> dict[str, float]:
+def requests_of(path: str, body: bytes, signatures: Path | None) -> Iterator[bytes]:
+    """Return the requests to send, without end: one and the same, or each with the next line of `signatures`."""
+    plain = request("POST", path, body)
+    if signatures is None:
+        return itertools.repeat(plain)
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    first, _, rest = plain.partition(b"\r\n")
+    heads = [
+        "".join(f"\r\n{name}: {value}" for name, value in zip(names, line.split(), strict=True)).encode()
+        for line in signatures.read_text().splitlines()
+    ]
+    return itertools.cycle(first + head + b"\r\n" + rest for head in heads)
+
+
+async def load(
+    port: int, path: str, body: bytes, connections: int, seconds: float, signatures: Path | None = None
+) -> dict[str, float]:
     """Keep `connections` busy for so long and return the fields of a `tests.bench.load.Load`."""
-    loop, data = asyncio.get_running_loop(), request("POST", path, body)
+    loop, requests = asyncio.get_running_loop(), requests_of(path, body, signatures)
     senders = []
     begun_s = time.perf_counter()
     for _ in range(connections):
-        _, sender = await loop.create_connection(lambda: Sender(data), HOST, port)
+        _, sender = await loop.create_connection(lambda: Sender(requests), HOST, port)
         senders.append(sender)
     await asyncio.sleep(seconds)
     ended_s = time.perf_counter()
@@ -81,10 +99,11 @@ async def load(port: int, path: str, body: bytes, connections: int, seconds: flo
 
 
 def main() -> None:
-    """Load as the arguments say: core, port, path, file of the body, connections, seconds."""
-    core, port, path, body, connections, seconds = sys.argv[1:]
+    """Load as the arguments say: core, port, path, file of the body, connections, seconds, file of signatures."""
+    core, port, path, body, connections, seconds, *more = sys.argv[1:]
     os.sched_setaffinity(0, {int(core)})
-    found = asyncio.run(load(int(port), path, Path(body).read_bytes(), int(connections), float(seconds)))
+    signatures = Path(more[0]) if more else None
+    found = asyncio.run(load(int(port), path, Path(body).read_bytes(), int(connections), float(seconds), signatures))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
 
 

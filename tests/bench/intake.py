@@ -2,7 +2,7 @@
 
 A request goes the whole way: it is parsed, matched, stored with its outcome and its run, and answered after the
 commit. The job takes one run at a time and its first run sleeps, so that all others queue. When it is over, the
-rows in the store must be as many as the 202s.
+rows in the store must be as many as the 202s. `verified` tells what a signature costs of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tests.bench import load
+from tests.bench import load, verified
 from tests.bench.load import Load
 from tests.bench.material import order_json
 from tests.bench.processes import Cpu, Server, start_bare, start_engine
@@ -37,6 +37,7 @@ run.exec = ["/bin/sleep", "3600"]
 on.webhook = { path = "bench", verify = "none" }
 job = "sleeper"
 """
+CONFIG += verified.CONFIG
 
 
 class Slice(Struct, frozen=True, kw_only=True):
@@ -73,12 +74,14 @@ def measure(options: Options) -> Report:
                     for one, other in zip(zip(*many, strict=True), zip(*single, strict=True), strict=True)
                 ]
             )
+        signed, signed_accepted = verified.compare(engine, body, options, connections=CONNECTIONS, slices=slices)
     ours, bare = [turn for turn, _ in rounds], [turn for _, turn in rounds]
     accepted = warm_up[0].accepted + sum(turn.many.accepted + turn.single.accepted for turn in ours)
+    accepted += signed_accepted
     stored = _stored(folder / "data" / "engine.db")
     if stored < accepted:
         raise BenchFailed(f"{accepted} events were answered with 202, but the store holds {stored} of them")
-    return _report(ours, bare, stored)
+    return _report(ours, bare, signed, stored)
 
 
 def _slice(server: Server, body: Path, connections: int) -> Slice:
@@ -106,7 +109,7 @@ def _stored(database: Path) -> int:
     return int(min(counts))
 
 
-def _report(ours: list[Round], bare: list[Round], stored: int) -> Report:
+def _report(ours: list[Round], bare: list[Round], signed: list[Figure], stored: int) -> Report:
     rate = Figure(
         title="accepted", unit="requests/s", values=[turn.many.rate for turn in ours],
         baselines=[turn.many.rate for turn in bare], target="ratio 0.40 or more",
@@ -130,7 +133,7 @@ def _report(ours: list[Round], bare: list[Round], stored: int) -> Report:
     total, loop, writer = (_cpu_figure(ours, bare, part) for part in ("total", "loop", "writer"))
     return Report(
         bench="intake",
-        figures=[rate, single, single_p99, p50, p99, total, loop, writer],
+        figures=[rate, single, single_p99, p50, p99, total, loop, writer, *signed],
         extra={
             "median_ms": p50.value,
             "p99_ms": p99.value,
@@ -147,6 +150,8 @@ def _report(ours: list[Round], bare: list[Round], stored: int) -> Report:
             "cpu_ratio": total.ratio,
             "refused": sum(turn.many.refused + turn.single.refused for turn in ours),
             "broken": sum(turn.many.broken + turn.single.broken for turn in ours),
+            "verified_ratio": signed[0].ratio,
+            "verified_cpu_ratio": signed[1].ratio,
             "stored": stored,
             "client": "wrk" if load.has_wrk() else "own",
         },

@@ -37,6 +37,24 @@ end
 """
 
 
+_HEADS = """
+local requests, turn = {{}}, 0
+init = function(args)
+    for line in io.lines("{heads}") do
+        requests[#requests + 1] = wrk.format(nil, "{path}", {{
+            ["Content-Type"] = "application/json", ["webhook-id"] = line:match("^(%S+)"),
+            ["webhook-timestamp"] = line:match("^%S+ (%S+)"), ["webhook-signature"] = line:match("^%S+ %S+ (%S+)"),
+        }})
+    end
+end
+request = function()
+    turn = turn % #requests + 1
+    return requests[turn]
+end
+"""
+"""Requests that differ: each has the id, the time and the signature of a line of a file."""
+
+
 class Load(Struct, frozen=True, kw_only=True):
     """What a load came to: `requests` answered, of which `refused` with an error status; `broken` connections."""
 
@@ -75,14 +93,21 @@ def has_wrk() -> bool:
     return shutil.which("wrk") is not None and shutil.which("taskset") is not None
 
 
-def post(port: int, path: str, body: Path, *, connections: int, seconds: float) -> Load:
-    """Post the content of the file `body` as fast as answers come, on so many connections; whole seconds for wrk."""
-    return (_post_by_wrk if has_wrk() else post_by_ours)(port, path, body, connections=connections, seconds=seconds)
+def post(port: int, path: str, body: Path, *, connections: int, seconds: float, signatures: Path | None = None) -> Load:
+    """Post the content of the file `body` as fast as answers come, on so many connections; whole seconds for wrk.
+
+    `signatures` is a file with a line for each request, in turn: the id, time and signature of Standard Webhooks.
+    """
+    how = _post_by_wrk if has_wrk() else post_by_ours
+    return how(port, path, body, connections=connections, seconds=seconds, signatures=signatures)
 
 
-def _post_by_wrk(port: int, path: str, body: Path, *, connections: int, seconds: float) -> Load:
+def _post_by_wrk(
+    port: int, path: str, body: Path, *, connections: int, seconds: float, signatures: Path | None = None
+) -> Load:
     script = body.with_suffix(".lua")
-    script.write_text(_SCRIPT.format(body=body))
+    more = "" if signatures is None else _HEADS.format(heads=signatures, path=path)
+    script.write_text(_SCRIPT.format(body=body) + more)
     duration = max(round(seconds), 1)
     return _run(
         ["taskset", "-c", str(_core()), "wrk", "-t1", f"-c{connections}", f"-d{duration}s", "-s", str(script),
@@ -90,11 +115,13 @@ def _post_by_wrk(port: int, path: str, body: Path, *, connections: int, seconds:
     )  # fmt: skip
 
 
-def post_by_ours(port: int, path: str, body: Path, *, connections: int, seconds: float) -> Load:
+def post_by_ours(
+    port: int, path: str, body: Path, *, connections: int, seconds: float, signatures: Path | None = None
+) -> Load:
     """Do what `post` does, without wrk."""
     return _run(
         [sys.executable, "-m", "tests.bench.client", str(_core()), str(port), path, str(body), str(connections),
-         str(seconds)]
+         str(seconds), *([] if signatures is None else [str(signatures)])]
     )  # fmt: skip
 
 
