@@ -36,7 +36,7 @@ MostOfClient = Annotated[
     int,
     Meta(
         ge=1,
-        description="Connections of one address (of IPv6: of one /64). From loopback and `trusted_proxies`: 7/8 of all.",
+        description="Connections of one address (of IPv6: of one /64); of loopback and `trusted_proxies` 7/8 of all.",
     ),
 ]
 RateLimit = Annotated[
