@@ -59,7 +59,7 @@ _MEMBERS: Mapping[str, frozenset[str]] = {
     "event": frozenset({"id", "source", "type", "subject", "time", "received_at", "key", "priority", "input"}),
     "trigger": frozenset({"name", "tags"}),
     "job": frozenset({"name", "tags"}),
-    "http": frozenset({"method", "headers", "query", "remote"}),
+    "http": frozenset({"method", "headers", "query", "remote", "cloudevent"}),
 }
 """What the names hold that hold the same for every event."""
 
@@ -86,6 +86,9 @@ _CALL_STEPS = 16
 _TEMPLATE = re.compile(rf"\{{\{{((?:(?>{_TEXT})|[^'\"}}]|\}}(?!\}}))*+)\}}\}}", re.DOTALL | re.VERBOSE)
 _ASSIGNMENT = re.compile(r"(?<![=!<>])=(?!=)")
 _PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\b(?!\()")
+_JOINT = re.compile(r"\s*([.(])\s*")
+"""What holds a path together, or makes a name a call, with the spaces that may stand around it."""
+
 _PLAIN_PATH = re.compile(r"(?:event|data)(?:\.(?!(?:true|false|null|in)\b)[A-Za-z_]\w*)+")
 _AS_IT_IS = frozenset({str, bool, float})
 """Values that CEL gives back as they are; a member that is null is left to it."""
@@ -298,7 +301,7 @@ class Expression:
 
     def _paths(self) -> dict[str, list[str]]:
         """Return the values that it names, such as `data.order.total`, with their parts, in their order."""
-        return {path: path.split(".") for path in _PATH.findall("".join(_bare(self.text).split()))}
+        return {path: path.split(".") for path in _PATH.findall(_JOINT.sub(r"\1", _bare(self.text)))}
 
     def seen(self, scope: Scope) -> dict[str, Any]:
         """Return the values that it names, kept small, for the record: long texts are cut, lists and objects counted.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
-from engine.dispatch import RETRY_READ_S, Dispatch
+from engine.dispatch import Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.foresight import Desk
@@ -45,12 +45,14 @@ from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Source
 from engine.pools import Pools
+from engine.previews import Preview
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.replays import Rehearsed
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
-from engine.sources import RefusedRequest, Routes, Sources, SourceState, Trouble
+from engine.settling import Changes, Settling, ended
+from engine.sources import Previews, RefusedRequest, Routes, Sources, SourceState, Trouble
 from engine.store.base import RunFilter, Store, StoredEvent
 from engine.store.changes import Accept
 from engine.timers import SOURCE_PREFIX, Timers
@@ -58,76 +60,6 @@ from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerSta
 
 OPEN = frozenset(RunState) - ENDED
 RETIRED_LOOKED_AT = 16
-
-LOOK_AGAIN_S = 30.0
-"""Who waits for a run's end looks at the store at least so often."""
-
-
-class Changes:
-    """Lets those wait who want to know when a run's state changes."""
-
-    def __init__(self) -> None:
-        self._watched: dict[str, list[anyio.Event]] = {}
-
-    def tell(self, run_id: str) -> None:
-        """Wake all that wait for the run."""
-        for event in self._watched.pop(run_id, ()):
-            event.set()
-
-    @contextmanager
-    def watch(self, run_id: str) -> Iterator[anyio.Event]:
-        """Give an event that is set at the run's next change, also one before it is waited for."""
-        event = anyio.Event()
-        self._watched.setdefault(run_id, []).append(event)
-        try:
-            yield event
-        finally:
-            events = self._watched.get(run_id)
-            if events is not None and event in events:
-                events.remove(event)
-                if not events:
-                    del self._watched[run_id]
-
-    async def wait(self, run_id: str, timeout_s: float) -> None:
-        """Return when the run has changed, or after `timeout_s`."""
-        with self.watch(run_id) as event, anyio.move_on_after(timeout_s):
-            await event.wait()
-
-
-class SourceMemory:
-    """What sources may read of what is stored for them: see `engine.sources.Memory`."""
-
-    def __init__(self, store: Store, changes: Changes, clock: Clock) -> None:
-        self._store = store
-        self._changes = changes
-        self._clock = clock
-
-    async def cursor(self, source: str) -> Any:
-        return await self._store.cursor(source)
-
-    async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]:
-        return await self._store.memory(source, after=after, limit=limit)
-
-    async def settled(self, run_id: str) -> Settled | None:
-        run = await ended(run_id, store=self._store, changes=self._changes, clock=self._clock)
-        if run is None:
-            return None
-        return Settled(run=run.id, job=run.job, trigger=run.trigger, state=run.state, code=run.code, reason=run.reason)
-
-
-async def ended(run_id: str, *, store: Store, changes: Changes, clock: Clock) -> Run | None:
-    """Wait until a run has ended, and return it; None where there is no such run any more."""
-    while True:
-        with changes.watch(run_id) as changed:
-            try:
-                run = await store.run(run_id)
-            except StoreUnavailable:
-                await clock.sleep(RETRY_READ_S)
-                continue
-            if run is None or run.state in ENDED:
-                return run
-            with anyio.move_on_after(LOOK_AGAIN_S):
-                await changed.wait()
 
 
 class Operations:
@@ -140,8 +72,8 @@ class Operations:
     def __init__(
         self, *, config: Config, clock: Clock, store: Store, journal: Journal, intake: Intake, dispatch:
         Dispatch, timers: Timers, sources: Sources, backfills: Backfills, routes: Routes, run_logs: RunLogs,
-        changes: Changes, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation, queue: Queueing,
-        chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
+        changes: Changes, settling: Settling, pauses: Pauses, maintenance: Maintenance, adaptation: Adaptation,
+        queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
         counting: Counting,
@@ -159,6 +91,7 @@ class Operations:
         self._routes = routes
         self._run_logs = run_logs
         self._changes = changes
+        self.settling = settling
         self._pauses = pauses
         self.maintenance = maintenance
         self._adaptation = adaptation
@@ -177,6 +110,10 @@ class Operations:
         self.housekeeping = housekeeping
         self.guards = guards
         self._mask = Masker(config.secrets).mask
+        self._previews = Previews(
+            clock=clock, store=store, admit=intake.rehearsal.check, base=config.base,
+            files=config.engine.data / "files", max_data=config.http.max_body_bytes,
+        )  # fmt: skip
         self._started_at: datetime = clock.now()
         self.state = "starting"
         """`starting`, `running` or `stopping`."""
@@ -320,9 +257,9 @@ class Operations:
             elif name not in self._rules:
                 self._retired.pop(name, None)
                 self._take_in(rule)
-        for ended in over:
-            if ended is not None:
-                await ended.wait()
+        for stopped in over:
+            if stopped is not None:
+                await stopped.wait()
         await self._forget_retired(name)
 
     async def _forget_retired(self, latest: str) -> None:
@@ -476,6 +413,12 @@ class Operations:
         hint = near(name, [view["name"] for view in self.source_views()])
         raise NotFound(f"there is no source {name}" + (f"; {hint}" if hint else ""))
 
+    async def preview(self, name: str, *, cursor: Any, limit: int) -> Preview:
+        source_id = self.source_view(name)["name"]
+        state, shared = self._sources.state(source_id), self._shared_sources().get(source_id)
+        source = state.source if state is not None else None if shared is None else shared.on
+        return await self._previews.look(source_id, source, cursor=cursor, limit=limit)
+
     def _source_view(self, state: SourceState) -> dict[str, Any]:
         shown = {**state.view(), "problem": state.problem(self.clock)}
         named = self._shared_sources().get(state.id)
@@ -620,6 +563,12 @@ class Operations:
 
     def log_path(self, run_id: str) -> Path:
         return self._run_logs.path(run_id)
+
+    def encodings(self, path: str) -> frozenset[str]:
+        return self._routes.encodings(path)
+
+    async def settled(self, run_ids: Sequence[str], within_s: float) -> tuple[Settled, ...]:
+        return await self.settling.settled(run_ids, within_s)
 
     async def wait_change(self, run_id: str, timeout_s: float) -> None:
         await self._changes.wait(run_id, timeout_s)

@@ -61,7 +61,7 @@ from engine.lease import Lease
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
-from engine.operations import Changes, Operations, SourceMemory, on_text
+from engine.operations import Operations, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
 from engine.plugin import Source
@@ -72,6 +72,7 @@ from engine.runlogs import RunLogs
 from engine.runnotes import RunNotes
 from engine.runs import ENDED, Run
 from engine.settlement import settle
+from engine.settling import Changes, Settling
 from engine.shaping import Shaper
 from engine.shared import Shared
 from engine.sources import Routes, Sources
@@ -369,9 +370,10 @@ class Runtime:
 
         zone_data = ZoneData(clock, store.memory, remember_zones)
         routes_ready = anyio.Event()
+        settling = Settling(store, changes, clock, self.stopping)
         sources = self._sources = Sources(
-            clock=clock, sources=used, door=intake, memory=SourceMemory(store, changes, clock), base=config.base,
-            max_data=config.http.max_body_bytes, routes=routes,
+            clock=clock, sources=used, door=intake, memory=settling, base=config.base,
+            files=config.engine.data / "files", max_data=config.http.max_body_bytes, routes=routes,
             on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
         )  # fmt: skip
         adaptation = Adaptation(clock=clock, door=intake, store=store, timers=timers, sources=sources)
@@ -394,6 +396,7 @@ class Runtime:
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
+            settling=settling,
             pauses=pauses, maintenance=maintenance, adaptation=adaptation, queue=queue, chronicle=chronicle,
             housekeeping=housekeeping,
             rules=rules, retired=retired, version=distribution_version(), boot=self.boot, loop_watch=loop_watch,

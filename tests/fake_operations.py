@@ -32,9 +32,10 @@ from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.journal import Journal
-from engine.plugin import Handler, Runner, Secret
+from engine.plugin import Handler, Runner, Secret, Settled
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
+from engine.previews import Found, Preview
 from engine.registry import Registry
 from engine.replays import REPLAY_KEY, Rehearsed
 from engine.runlogs import RunLogs
@@ -429,12 +430,16 @@ class FakeOperations:
         self.adapted: list[tuple[str, str, str]] = []
         self.routes: dict[str, dict[str, Handler]] = {}
         self.refused: list[dict[str, Any]] = []
+        self.encoded: dict[str, frozenset[str]] = {}
+        self.ends: dict[str, Settled] = {}
+        self.waited: list[float] = []
         self.fault: Exception | None = None
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
         self.pools = FakePools()
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
+        self.previewed: list[tuple[str, Any, int]] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
         self.changed = asyncio.Condition()
@@ -659,6 +664,16 @@ class FakeOperations:
     def source_views(self) -> list[dict[str, Any]]:
         return [self.source_view(name) for name in self.sources]
 
+    async def preview(self, name: str, *, cursor: Any, limit: int) -> Preview:
+        self.previewed.append((name, cursor, limit))
+        if self.fault is not None:
+            raise self.fault
+        events = [Event(type="row", subject=str(n), key=str(n), data={"id": n}) for n in range(3)]
+        found = (
+            Found(event=events[0], duplicate=True), Found(event=events[1]), Found(event=events[2], refused="too large"),
+        )  # fmt: skip
+        return Preview(found=found[:limit], stored={"value": "1"}, cursor=None, more=True)
+
     def source_view(self, name: str) -> dict[str, Any]:
         if name not in self.sources:
             raise NotFound(f"there is no source {name}")
@@ -706,6 +721,13 @@ class FakeOperations:
         if methods is None:
             return None
         return methods.get(method) or tuple(methods)
+
+    def encodings(self, path: str) -> frozenset[str]:
+        return self.encoded.get(path, frozenset())
+
+    async def settled(self, run_ids: Sequence[str], within_s: float) -> tuple[Settled, ...]:
+        self.waited.append(within_s)
+        return tuple(self.ends[run_id] for run_id in run_ids)
 
     def log_path(self, run_id: str) -> Path:
         return self.base / f"{run_id}.log"

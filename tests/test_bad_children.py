@@ -22,7 +22,7 @@ DISK_MIB = 400
 FILL = "dd if=/dev/zero of=filling bs=1M 2>/dev/null; sleep 0.5; rm filling; exit 4"
 DAEMONS = (
     'setsid sh -c "echo \\$\\$ >>daemons; exec sleep 300" & (setsid sh -c "echo \\$\\$ >>daemons; exec sleep 300" &) ; '
-    "sh -c 'exec sleep 300' & exit 0"
+    "sh -c 'exec sleep 300' & while [ \"$(cat daemons 2>/dev/null | wc -l)\" -lt 2 ]; do sleep 0.05; done; exit 0"
 )
 BAD: dict[str, tuple[list[str], str, str]] = {
     "deaf": (["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], "timed_out", "timed_out"),
@@ -80,7 +80,8 @@ def test_each_ends_as_recorded_and_memory_and_disk_stay_bounded(disk: Path) -> N
         daemons = [int(line) for line in (disk / "work" / "daemons").read_text().split()]
         wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in daemons), "no daemon is left", 20)
         assert "action=strays_ended" in engine.logged()
-        assert site.ask("GET", "/api/v1/doctor").body["ok"]
+        # That the disk has room again is noticed at the next look at it.
+        wait_for(lambda: site.ask("GET", "/api/v1/doctor").body["ok"], "doctor finds all well", 30)
         logs = {name: site.ask_text(f"/api/v1/runs/{run['id']}/log") for name, run in ended.items()}
     assert {name: (run["state"], run["code"]) for name, run in ended.items()} == {
         name: (state, code) for name, (_, state, code) in BAD.items()

@@ -37,6 +37,7 @@ EXTRA = {
     "files": {"p99", "baseline_p99", "burst_files", "burst_s", "baseline_burst_s"},
     "instants": {"croniter_us", "made_us", "made_distinct_us", "bytes", "bytes_distinct"},
     "timers": {"ready_s", "resident_mb", "idle_percent", "p50_ms", "p99_ms", "baseline_p50_ms", "away_dealt_with_s"},
+    "purge": {"runs", "max_ms", "removed", "per_second"},
     "shaping": {"loop_us", "writer_us", "events_per_s"},
     "simulate": {"instants", "runs", "waited", "skipped", "instant_us"},
     "hostile": {

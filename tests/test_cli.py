@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from engine.cli.app import app
 from engine.cli.output import say_table, terminal_safe
 from engine.cli.upcoming import local_text
-from engine.events import Event
+from engine.events import Accepted, Event
 from engine.http.server import HttpServer
 from engine.http.tokens import token_path
 from engine.ids import new_id
@@ -131,6 +131,22 @@ def test_fire_wait_tells_how_the_run_ended(
     assert json.loads(result.output)["states"] == {run: state.value}
 
 
+@pytest.mark.parametrize(("state", "code"), [(RunState.SUCCEEDED, 0), (RunState.FAILED, 1)])
+def test_emit_wait_tells_how_the_run_ended(
+    running: Running, monkeypatch: pytest.MonkeyPatch, state: RunState, code: int
+) -> None:
+    run = running.operations.add_run(state=state)
+    accepted = Accepted(event=run.event, runs=(run.id,))
+
+    async def hear(events: Sequence[Event]) -> list[Accepted]:
+        return [accepted]
+
+    monkeypatch.setattr(running.operations, "hear", hear)
+    result = ask(running, "emit", "order.created", "--wait", "--json")
+    assert (result.exit_code, json.loads(result.output)["states"]) == (code, {run.id: state.value})
+    assert run.reason in ask(running, "emit", "order.created", "--wait").output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -232,7 +248,7 @@ def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -
     told = ask(running, "why", "nightly").output
     assert "Trigger nightly is active and runs job import." in told
     assert f"run {run.id} succeeded: exit 0" in told
-    assert set(json.loads(ask(running, "why", run.id, "--json").output)) == {"run", "events"}
+    assert set(json.loads(ask(running, "why", run.id, "--json").output)) == {"run", "events", "gone"}
 
 
 def test_why_tells_that_an_attempt_was_interrupted_and_does_not_count(running: Running) -> None:

@@ -51,7 +51,7 @@ def test_the_example_of_the_contract_is_right_and_errors_name_the_key(tmp_path: 
         ({"url": "junk"}, "url", "no URL of a database"),
         ({"url": "foo://x"}, "url", "SQLAlchemy does not know"),
         ({"url": "sqlite:///app.db"}, "url", "names the driver pysqlite"),
-        ({"url": "mysql+asyncmy://host/x"}, "url", "needs the package asyncmy"),
+        ({"url": "mysql+aiomysql://host/x"}, "url", "needs the package aiomysql"),
         ({"url": "sqlite+aiosqlite://"}, "url", "in memory"),
         ({"url": "sqlite+aiosqlite:///:memory:"}, "url", "in memory"),
         ({"url": "sqlite+aiosqlite:///file:x?mode=memory&uri=true"}, "url", "in memory"),

@@ -465,3 +465,10 @@ def test_an_expression_sees_of_its_values_all_that_it_can_reach(data: dict[str, 
         return type(found).__name__, found
 
     assert value(whole=False) == value(whole=True)
+
+
+@pytest.mark.parametrize("text", ["event.type in ['a', 'b']", "event.type in data.known", "event . type in\n ['a']"])
+def test_a_member_before_a_word_is_not_taken_for_one_name_with_it(text: str) -> None:
+    scope = Scope({"event": {"type": "a"}, "data": {"known": ["a"]}})
+    assert Expression(text).holds(scope)
+    assert "event.type" in Expression(text).seen(scope)

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
-        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "replays", "spans", "deliveries",
-         "tallies", "redaction"}
+        {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
+         "previews", "replays", "spans", "deliveries", "tallies", "redaction"}
     ),
     frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
@@ -41,7 +41,7 @@ FLOORS: tuple[frozenset[str], ...] = (
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
          "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
-    frozenset({"operations", "queueing", "guards", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -142,7 +142,7 @@ async def test_a_source_is_released_whatever_its_name(operations: FakeOperations
         ("triggers/nightly/release", {"reason": 7}, 422),
         ("sources/none/release", {}, 404),
         ("sources/webhook:team/release", {}, 404),
-        ("sources/webhook:team/release/preview", {}, 404),
+        ("sources/webhook:team/release/nothing", {}, 404),
         ("sources/webhook:team/release/release", {"limit": 9}, 422),
     ],
 )
@@ -205,7 +205,7 @@ def test_why_tells_of_the_chain_and_of_guards() -> None:
         "cause": {"run": "q", "hops": 7, "via": ["b", "a"]},
     }  # fmt: skip
     assert "  It was caused by run q, after 7 runs in a chain: … → b → a." in list(
-        sentences({"run": run, "events": []})
+        sentences({"run": run, "events": [], "gone": []})
     )
     view = {"quarantine": {"reason": "it is ill"}, "expected": {"reason": None}}
     assert list(guards_of(view)) == ["it is ill"]

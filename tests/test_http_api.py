@@ -100,10 +100,8 @@ async def test_sources_are_listed_and_found_by_names_with_slashes(client: Client
     assert (await client.ask("GET", f"{V1}/sources?cursor=%01")).status == 422
 
 
-@pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES}))
-async def test_every_path_answers_options_head_and_405(
-    operations: FakeOperations, client: Client, pattern: str
-) -> None:
+async def path_of(operations: FakeOperations, pattern: str) -> str:
+    """Return a path of a pattern at which there is something."""
     run = operations.add_run(state=RunState.SUCCEEDED)
     one = run.event if "/events/" in pattern else run.id
     if "/maintenance/" in pattern:
@@ -114,7 +112,31 @@ async def test_every_path_answers_options_head_and_405(
         one = operations.add_delivery(run).id
     names = {"/jobs/": "import", "/conditions/": "warehouse-up", "/pools/": "warehouse"}
     name = next((name for part, name in names.items() if part in pattern), "nightly")
-    path = pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
+    return pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
+
+
+HOSTILE = ("callback=alert", "format=html&callback=%3Cscript%3E", "jsonp=x", "content_type=text/html", "%3Cscript%3E=1")
+
+
+@pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES if route.method == "GET"}))
+async def test_no_query_chooses_what_kind_of_answer_comes(
+    operations: FakeOperations, client: Client, pattern: str
+) -> None:
+    path = await path_of(operations, pattern)
+    kinds = {(await client.ask("GET", path)).headers["Content-Type"], "application/problem+json"}
+    assert not [kind for kind in kinds if "script" in kind]
+    for query in HOSTILE:
+        got = await client.ask("GET", f"{path}?{query}")
+        assert got.headers["Content-Type"] in kinds
+        assert got.headers["X-Content-Type-Options"] == "nosniff"
+        assert b"alert(" not in got.body
+
+
+@pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES}))
+async def test_every_path_answers_options_head_and_405(
+    operations: FakeOperations, client: Client, pattern: str
+) -> None:
+    path = await path_of(operations, pattern)
     methods = {route.method for route in ROUTES if route.pattern == pattern}
     options = await client.ask("OPTIONS", path)
     assert (options.status, options.headers["Allow"], options.body) == (204, allowed(methods), b"")
@@ -228,6 +250,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
             "priority": 8,
             "bypass": frozenset({"debounce"}),
             "request_id": "k 1",
+            "traceparent": None,
         }
     ]
 
@@ -412,7 +435,8 @@ async def test_bad_events_are_422_and_none_is_heard(
         ([cloud()], {"Content-Type": "application/cloudevents+json"}, 422),
         ([{"type": "a"}] * 1001, {}, 422),
         ([{"type": "a"}], {"Idempotency-Key": "k"}, 422),
-        ({}, {"ce-specversion": "1.0"}, 415),
+        ({}, {"ce-specversion": "1.0"}, 422),
+        ({}, {"ce-specversion": "1.0", "Content-Type": "text/plain"}, 415),
         ({"type": "a"}, {"Content-Type": "text/plain"}, 415),
     ],
 )

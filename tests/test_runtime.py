@@ -26,11 +26,12 @@ from engine.config import Config, load
 from engine.errors import Conflict, EngineError, NotFound, StoreDamaged, StoreInUse, StoreUnavailable
 from engine.execution import RUN_MARK
 from engine.jobs import Job
-from engine.operations import Changes, Operations
+from engine.operations import Operations
 from engine.plugin import Event, Outcome, PrepareContext, RunContext, Runner, Source, SourceContext
 from engine.registry import Registry
 from engine.runs import Lane, Run, RunState
 from engine.runtime import Runtime
+from engine.settling import Changes
 from engine.store.base import RunFilter
 from engine.store.sqlite import SqliteStore
 from engine.testing import VirtualClock

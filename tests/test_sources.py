@@ -17,9 +17,9 @@ import pytest
 from engine.errors import Conflict, InvalidEvent, PluginError, StoreDamaged, StoreUnavailable
 from engine.events import Accepted, Event
 from engine.jobs import Job
-from engine.operations import Changes, SourceMemory
 from engine.plugin import Outcome, Request, Response, Settled, Source, SourceContext
 from engine.runs import Run
+from engine.settling import Changes, Settling
 from engine.sources import Routes, Sources, SourceState, Trouble
 from engine.sources.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S
 from engine.testing import VirtualClock
@@ -60,6 +60,9 @@ class FakeDoor:
         self.rejected.append((source, event, reason))
         return Accepted(event="rejected")
 
+    def as_stored(self, source: str, event: Event) -> Event:
+        return event
+
 
 class Yard:
     """Sources at work under a virtual clock."""
@@ -74,7 +77,7 @@ class Yard:
         self.readiness: list[list[str]] = []
         self.sources = Sources(
             clock=self.clock, sources=[(name, Acts(act=act)) for name, act in acts.items()], door=self.door,
-            memory=self, base=path, max_data=1000, routes=self.routes,
+            memory=self, base=path, files=path / "files", max_data=1000, routes=self.routes,
             on_ready=lambda: self.readiness.append(self.sources.not_ready()),
         )  # fmt: skip
         self.ended = False
@@ -86,8 +89,11 @@ class Yard:
         values = sorted(self.remembered.get(source, {}).items())
         return dict([item for item in values if after is None or item[0] > after][:limit])
 
-    async def settled(self, run_id: str) -> Settled | None:
-        return self.ends.get(run_id)
+    async def settled(self, run_ids: Sequence[str], within_s: float | None = None) -> tuple[Settled, ...]:
+        return tuple(self.ends[run_id] for run_id in run_ids if run_id in self.ends)
+
+    async def event(self, event_id: str) -> Event | None:
+        return None
 
     async def run(self) -> None:
         await self.sources.run()
@@ -457,7 +463,8 @@ def sources_of(desk: Bench, path: Path, act: Act, changes: Changes) -> Sources:
     """Make a source at the real door."""
     return Sources(
         clock=desk.clock, sources=[("mill", Acts(act=act))], door=desk.intake,
-        memory=SourceMemory(desk.store, changes, desk.clock), base=path, max_data=1000, routes=Routes(),
+        memory=Settling(desk.store, changes, desk.clock, anyio.Event()), base=path, files=path / "files",
+        max_data=1000, routes=Routes(),
         on_ready=lambda: None,
     )  # fmt: skip
 

@@ -22,8 +22,8 @@ from engine.following import Followers
 from engine.intake import Intake
 from engine.journal import Journal
 from engine.marks import MarkKeeper
-from engine.operations import Changes, SourceMemory
 from engine.plugin import Source, SourceContext
+from engine.settling import Changes, Settling
 from engine.sources import Routes, Sources
 from engine.sources import context as context_module
 from engine.sources.context import MOST_EVENTS
@@ -387,7 +387,8 @@ async def test_a_source_that_emits_as_fast_as_it_can_delays_no_other(tmp_path: P
         )  # fmt: skip
         made = Sources(
             clock=SystemClock(), sources=[("flood", Acts(act=flood)), ("good", Acts(act=good))], door=intake,
-            memory=SourceMemory(store, Changes(), SystemClock()), base=tmp_path, max_data=1000, routes=Routes(),
+            memory=Settling(store, Changes(), SystemClock(), anyio.Event()), base=tmp_path,
+            files=tmp_path / "files", max_data=1000, routes=Routes(),
             on_ready=lambda: None,
         )  # fmt: skip
         async with anyio.create_task_group() as group:

@@ -286,7 +286,13 @@ async def test_no_header_and_no_body_is_a_fault(offered: str, body: bytes) -> No
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"],
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        "application/vnd.api+json",
+        "text/json",
+    ],
 )
 async def test_every_json_type_is_read(content_type: str) -> None:
     assert (await Hook().post(headers={"Content-Type": content_type})).status == 202
@@ -295,13 +301,11 @@ async def test_every_json_type_is_read(content_type: str) -> None:
 @pytest.mark.parametrize(
     "content_type",
     [
-        "text/plain",
-        "application/x-www-form-urlencoded",
+        "application/octet-stream",
         "application/jsonp",
         "",
         "json",
         "+json",
-        "text/json",
     ],
 )
 async def test_other_types_are_415(content_type: str) -> None:

@@ -38,7 +38,7 @@ def hook_of(config: Config, name: str) -> Webhook:
 
 
 def test_the_lines_for_each_sender_are_right_and_ask_for_what_they_say(tmp_path: Path) -> None:
-    (text,) = blocks(PAGE, "toml")
+    text = blocks(PAGE, "toml")[0]
     config = read(tmp_path, text)
     ways = {
         name: hook_of(config, name).verify.way  # type: ignore[union-attr]
@@ -59,7 +59,7 @@ def test_the_lines_for_each_sender_are_right_and_ask_for_what_they_say(tmp_path:
 def test_a_secret_that_is_unset_empty_or_known_to_all_is_told_by_check(
     tmp_path: Path, name: str, value: str | None
 ) -> None:
-    (text,) = blocks(PAGE, "toml")
+    text = blocks(PAGE, "toml")[0]
     environment = {key: known for key, known in ENVIRONMENT.items() if key != name}
     with pytest.raises(ConfigError) as error:
         read(tmp_path, text, environment if value is None else {**environment, name: value})

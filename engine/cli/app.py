@@ -23,6 +23,7 @@ from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.pools import pools
 from engine.cli.presets import presets
+from engine.cli.previewing import preview
 from engine.cli.refusals import refusals
 from engine.cli.releasing import release
 from engine.cli.retrying import retry
@@ -138,15 +139,7 @@ def fire(
     session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     accepted = fire_trigger(client, name, data=data, reason=reason, priority=priority, bypass=bypass or [])
-    runs = wait_for_runs(client, accepted["runs"]) if wait else []
-    if session.json:
-        say_json({**accepted, "states": {run["id"]: run["state"] for run in runs}} if wait else accepted)
-    else:
-        _say_accepted(accepted)
-        for run in runs:
-            say(f"Run {run['id']} {sentence(run['state'], run['reason'])}")
-    if wait and not (runs and all(run["state"] == "succeeded" for run in runs)):
-        raise typer.Exit(FAILED)
+    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
 
 
 app.command()(pausing.pause)
@@ -189,20 +182,34 @@ def emit(
     subject: Annotated[str | None, typer.Option(help="What it happened to.")] = None,
     key: Annotated[str | None, typer.Option(help="The same key is the same event.")] = None,
     source: Annotated[str | None, typer.Option(help="Who sends it.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its runs; fail where one does, or there is none.")
+    ] = False,
     config: ConfigFiles = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Send an event."""
-    from engine.cli.sending import emit_event
+    from engine.cli.sending import emit_event, wait_for_runs
 
     session = Session.of(ctx, config, as_json, url, token)
-    accepted = emit_event(session.client(), kind, data=data, subject=subject, key=key, source=source)
+    client = session.client()
+    accepted = emit_event(client, kind, data=data, subject=subject, key=key, source=source)
+    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+
+
+def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]] | None) -> None:
+    """Tell what was accepted, and how its runs ended, where that was waited for; fail where one did not succeed."""
     if session.json:
-        say_json(accepted)
+        waited = runs is not None
+        say_json({**accepted, "states": {run["id"]: run["state"] for run in runs or ()}} if waited else accepted)
     else:
         _say_accepted(accepted)
+        for run in runs or ():
+            say(f"Run {run['id']} {sentence(run['state'], run['reason'])}")
+    if runs is not None and not (runs and all(run["state"] == "succeeded" for run in runs)):
+        raise typer.Exit(FAILED)
 
 
 def _say_accepted(accepted: dict[str, Any]) -> None:
@@ -392,6 +399,7 @@ def logs(
 app.command()(why)
 app.command("test")(rehearsing.try_event)
 app.command()(rehearsing.replay)
+app.command()(preview)
 
 
 @app.command()

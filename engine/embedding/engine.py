@@ -33,6 +33,7 @@ from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
 from engine.pools import Pools
+from engine.previews import Preview
 from engine.queueing import Queueing
 from engine.runs import Run, RunState
 from engine.runtime import Runtime, leave_stuck_sources, until_signalled
@@ -448,6 +449,14 @@ class Engine:
         `release`, `set_priority` and `retry` take the id of a run; a request says what `flush` cancels of what waits.
         """
         return self._operations().queue
+
+    async def preview(self, source: str, *, cursor: float | str | None = None, limit: int = 20) -> Preview:
+        """Have a source look once, and return at most `limit` events that it would emit; nothing is stored or run.
+
+        `cursor`: from where, in the place of the stored one. Raises NotFound; InvalidRequest where the source can't
+        tell or the cursor is of no use to it; PluginError where its look fails; Conflict outside of the block.
+        """
+        return await self._operations().preview(source, cursor=cursor, limit=limit)
 
     async def stats(self, *, trigger: str | None = None, job: str | None = None, over: Span = "1d") -> Statistics:
         """Return how the runs of a trigger, or of a job, ended in the time up to now, and how long they took.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -20,24 +21,32 @@ MOST_FRAMING_BYTES = 256 * 1024
 """Sizes of chunks and their extensions may take so much, and as much as the body itself."""
 
 
-async def read_body(request: web.BaseRequest, max_bytes: int, *, timeout_s: float) -> bytes:
+async def read_body(
+    request: web.BaseRequest, max_bytes: int, encodings: Callable[[], Collection[str]] = tuple, *, timeout_s: float
+) -> bytes:
     """Return the raw body, exactly as it was sent.
 
     Raises Problem: 413 before more than `max_bytes` (and a buffer) were read, whatever Content-Length says;
-    415 for a Content-Encoding, since a signature is over what was sent and inflating has no bound; 408 where it
-    takes longer than `timeout_s`, and a second for each `LEAST_RATE_BYTES`; 400 where the transfer coding is broken,
-    and 501 where it is another than chunked.
+    415 for a Content-Encoding that is none of `encodings`, which whoever asks undoes (a signature is over what was
+    sent, and inflating has no bound); 408 where it takes longer than `timeout_s`, and a second for each
+    `LEAST_RATE_BYTES`; 400 where the transfer coding is broken, and 501 where it is another than chunked.
     """
     content = request.content
     if request._message.chunked:
         _check_coding(request)
     encoding = request.headers.get("Content-Encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
+    if (
+        encoding is not None
+        and (coding := encoding.strip().lower()) != "identity"
+        and coding not in (taken := encodings())
+    ):
         raise Problem(
             415,
-            "a body with a Content-Encoding is not taken: send it as it is",
+            "a body with a Content-Encoding is not taken: send it as it is"
+            if not taken
+            else f"a body may have the Content-Encoding {' or '.join(sorted(taken))}, and no other",
             code="content_encoding",
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": ", ".join(sorted(taken)) or "identity"},
             close=True,
         )
     try:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any, cast
+from collections.abc import Awaitable
+from typing import Any, TypeVar, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -37,6 +38,8 @@ LINGER_BYTES = 4 * 2**20
 READ_BYTES = 64 * 1024
 """What is read of a connection at once: in chunks of a byte each even that takes milliseconds to parse."""
 
+T = TypeVar("T")
+
 log = logging.getLogger("engine.http")
 
 
@@ -55,6 +58,7 @@ class Connection(web.RequestHandler):
         "_heads",
         "_linger_bytes",
         "crowd",
+        "gone",
         "received_bytes",
         "receiving_since_s",
     )
@@ -78,6 +82,8 @@ class Connection(web.RequestHandler):
         self._linger_bytes: int | None = None
         self.received_bytes = 0
         """What has come since a body is awaited, on the wire."""
+        self.gone: asyncio.Future[None] | None = None
+        """Done when the client leaves; made by who waits for it."""
         self._header_timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
         self.receiving_since_s: float | None = None
@@ -126,6 +132,8 @@ class Connection(web.RequestHandler):
         self.crowd.leave(self)
         self._stop_header_timer()
         self._stop_answer_timer()
+        if self.gone is not None and not self.gone.done():
+            self.gone.set_result(None)
         super().connection_lost(exc)
 
     def linger(self) -> None:
@@ -214,6 +222,31 @@ class Connection(web.RequestHandler):
                 400, "what was sent is not a valid HTTP/1.1 request", code="malformed_request", close=True
             )
         return self._heads.problem(problem, "", new_id())
+
+
+async def while_there(request: web.BaseRequest, answering: Awaitable[T]) -> T:
+    """Return what is answered; where the client leaves before, what answers is cancelled.
+
+    Raises ConnectionResetError where it left.
+    """
+
+    async def answer() -> T:
+        return await answering
+
+    connection = request.protocol
+    assert isinstance(connection, Connection)  # noqa: S101 - the listener makes no other
+    gone = connection.gone = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(answer(), name="answer for which a client waits")
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        connection.gone = None
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if task.cancelled():
+        raise ConnectionResetError("the client left")
+    return task.result()
 
 
 class Listener(web.Server):

@@ -6,23 +6,22 @@ from engine.http.calls import Call
 from engine.http.fields import query
 from engine.http.gone import not_there
 from engine.http.received import read_events
-from engine.http.views import accepted_view, event_view, list_view
+from engine.http.views import event_view, list_view
+from engine.http.waits import WAIT, answer_for, answer_for_batch, wait_s
 from engine.plugin import Response
 from engine.store.base import EventFilter
 
 
 async def post_events(call: Call) -> Response:
     """Accept one event, or a batch, all or none. The answer comes when they are durable."""
-    query(call.request).finish()
+    fields = query(call.request, WAIT)
+    within_s = wait_s(fields)
+    fields.finish()
     events, batch = read_events(call.request)
     accepted = await call.operations.hear(events) if events else []
     if batch:
-        return Response(status=202, body=list_view([accepted_view(one) for one in accepted], None))
-    return Response(
-        status=202,
-        body=accepted_view(accepted[0]),
-        headers={"Location": f"/api/v1/events/{accepted[0].event}"},
-    )
+        return await answer_for_batch(call.operations, accepted, within_s)
+    return await answer_for(call.operations, accepted[0], within_s)
 
 
 async def list_events(call: Call) -> Response:

@@ -2,76 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
-from datetime import datetime
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from engine.http.problems import Problem
 from engine.ids import is_id, is_slug
+from engine.members import Members
+from engine.members import near as near  # for those who read fields
 from engine.payload import parse_json
 from engine.plugin import Headers, Request
-from engine.triggers import HIGHEST_PRIORITY, LOWEST_PRIORITY, PRIORITIES
 from engine.units import parse_duration
 
 LARGEST_LIMIT = 1000
 DEFAULT_LIMIT = 50
 LONGEST_KEY = 255
 
-_INSTANT = Annotated[datetime, msgspec.Meta(tz=True)]
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEY = re.compile(r"[\x20-\x7e]{1,255}\Z")
 
 
-class Fields:
-    """Members of one object, or parameters of one query.
-
-    The reading methods note what is wrong and go on; `finish` raises Problem 422 with all of it. `place` is
-    the pointer of the object itself; None means that it is a query.
-    """
-
-    def __init__(self, values: Mapping[str, Any], known: Collection[str], place: str | None = "") -> None:
-        self._values = values
-        self._place = place
-        self.errors: list[dict[str, Any]] = []
-        noun = "query parameter" if place is None else "member"
-        for name in values:
-            if name not in known:
-                self.fault(name, f"unknown {noun} {name!r}{near(name, known)}")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._values
-
-    def fault(self, name: str, detail: str) -> None:
-        """Note that a member is wrong."""
-        if self._place is None:
-            self.errors.append({"parameter": name, "detail": detail})
-        else:
-            escaped = name.replace("~", "~0").replace("/", "~1")
-            self.errors.append({"pointer": f"#{self._place}/{escaped}", "detail": detail})
+class Fields(Members):
+    """Members of one object, or parameters of one query; `finish` raises Problem 422 with all that is wrong."""
 
     def finish(self) -> None:
         """Raise Problem 422 where anything was wrong."""
         refuse(self.errors)
-
-    def value(self, name: str) -> Any:
-        """Return a member of any type, or None."""
-        return self._values.get(name)
-
-    def text(self, name: str, *, longest: int = 1024, required: bool = False) -> str | None:
-        """Return a member that is text of one line, not empty."""
-        value = self._values.get(name)
-        if value is None:
-            if required:
-                self.fault(name, f"{name} is required")
-            return None
-        if not isinstance(value, str) or not value or len(value) > longest or _CONTROL.search(value):
-            self.fault(name, f"{name} must be text of 1 to {longest} characters without control characters")
-            return None
-        return value
 
     def slug(self, name: str) -> str | None:
         """Return a member that names a job or a trigger."""
@@ -82,31 +37,6 @@ class Fields:
             self.fault(name, f"{name} must be a name: letters, digits, '_', '.' and '-', at most 128")
             return None
         return value
-
-    def priority(self, name: str = "priority") -> int | None:
-        """Return a priority: 0 to 9, or one of the names."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        if isinstance(value, str) and value in PRIORITIES:
-            return PRIORITIES[value]
-        if type(value) is int and LOWEST_PRIORITY <= value <= HIGHEST_PRIORITY:
-            return value
-        self.fault(name, f"{name} must be 0 to 9, or one of {', '.join(PRIORITIES)}")
-        return None
-
-    def instant(self, name: str) -> datetime | None:
-        """Return an instant, written in RFC 3339 with its offset."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        try:
-            if isinstance(value, str):
-                return msgspec.convert(value, _INSTANT)
-        except msgspec.ValidationError:
-            pass
-        self.fault(name, f"{name} must be a time in RFC 3339 with its offset, such as 2026-11-21T09:30:00Z")
-        return None
 
     def duration(self, name: str) -> float | None:
         """Return a duration in seconds, written as in the configuration; it is longer than nothing."""
@@ -202,10 +132,3 @@ def refuse(errors: Collection[Mapping[str, Any]]) -> None:
         first = next(iter(errors))["detail"]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise Problem(422, f"{first}{more}", code="invalid_fields", errors=tuple(errors))
-
-
-def near(name: str, known: Collection[str]) -> str:
-    """Return a clause with the known name that is meant, or all of them where it is none."""
-    if close := difflib.get_close_matches(name, sorted(known), n=1):
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else "; there are none here"

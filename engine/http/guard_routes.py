@@ -9,11 +9,8 @@ from engine.decide.breakers import Released
 from engine.http.calls import Call
 from engine.http.fields import body, query
 from engine.http.pause_routes import performer
-from engine.http.problems import Problem
 from engine.http.trigger_routes import LONGEST_REASON
 from engine.plugin import Response
-
-_RELEASE = "/release"
 
 
 async def release_trigger(call: Call) -> Response:
@@ -26,12 +23,9 @@ async def release_trigger(call: Call) -> Response:
 
 
 async def release_source(call: Call) -> Response:
-    """Release a source from quarantine. Its name may hold slashes; after it comes /release."""
-    name = call.parameters["name"]
-    if not name.endswith(_RELEASE):
-        raise Problem(404, "there is nothing to ask of a source but its release: end the path with /release")
+    """Release a source from quarantine."""
     reason = _reason(call)
-    found = call.operations.source_view(name.removesuffix(_RELEASE))
+    found = call.operations.source_view(call.parameters["name"])
     released = await call.operations.guards.release_source(found["name"], who=performer(call), reason=reason)
     return _answer("source", found["shared"] or found["name"], released)
 

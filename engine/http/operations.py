@@ -15,7 +15,8 @@ from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
-from engine.plugin import Explanation, Handler
+from engine.plugin import Explanation, Handler, Settled
+from engine.previews import Preview
 from engine.replays import Rehearsed
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
@@ -370,6 +371,10 @@ class Operations(Protocol):
         """Return one source as the API shows it; raise NotFound."""
         ...
 
+    async def preview(self, name: str, *, cursor: Any, limit: int) -> Preview:
+        """Return what a source would emit now; raise NotFound, InvalidRequest, Conflict, PluginError."""
+        ...
+
     def ready(self) -> tuple[bool, list[str]]:
         """Tell whether the engine takes events, and what is not ready, in words."""
         ...
@@ -395,6 +400,14 @@ class Operations(Protocol):
 
     def log_path(self, run_id: str) -> Path:
         """Return the path of a run's log file, which need not be there."""
+        ...
+
+    def encodings(self, path: str) -> frozenset[str]:
+        """Return the content codings of bodies that a source undoes itself at its path."""
+        ...
+
+    async def settled(self, run_ids: Sequence[str], within_s: float) -> tuple[Settled, ...]:
+        """Return how runs stand when all have ended, or when the time is up; raise StoreUnavailable."""
         ...
 
     async def wait_change(self, run_id: str, timeout_s: float) -> None:

@@ -1,20 +1,13 @@
-"""Events as callers send them: CloudEvents in the structured JSON mode, or our own plain form.
-
-CloudEvents 1.0.2 (https://github.com/cloudevents/spec): `id`, `source`, `type` and `specversion` are
-required; the `id` is the event's key. Extension attributes are taken and not kept, but for `priority`; one
-whose name is nearly that of an attribute is refused as a mistake.
-"""
+"""Events as callers send them: CloudEvents (structured, batched or binary), or our own plain form."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import difflib
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from engine.errors import InvalidEvent
+from msgspec.structs import replace
+
+from engine.cloudevents import BATCH_TYPE, EVENT_TYPE, binary_attributes, is_binary, read_cloud_event
 from engine.events import RESERVED_PREFIX, Event
 from engine.http.fields import LONGEST_KEY, Fields, idempotency_key, media_type, refuse
 from engine.http.problems import Problem
@@ -25,15 +18,8 @@ MOST_EVENTS = 1000
 """Events in one batch."""
 
 PLAIN_TYPE = "application/json"
-EVENT_TYPE = "application/cloudevents+json"
-BATCH_TYPE = "application/cloudevents-batch+json"
 
 _PLAIN = frozenset({"type", "subject", "data", "id", "key", "time", "source", "priority"})
-_ATTRIBUTES = frozenset(
-    "specversion id source type subject time datacontenttype dataschema data data_base64 priority".split()
-)
-_EXTENSION = re.compile(r"[a-z0-9]{1,64}\Z")
-_JSON_CONTENT = re.compile(r"[\w.!#$&^-]+/(?:[\w.!#$&^-]+\+)?json\s*(?:;|\Z)", re.IGNORECASE)
 
 
 def read_events(request: Request) -> tuple[list[Event], bool]:
@@ -42,10 +28,7 @@ def read_events(request: Request) -> tuple[list[Event], bool]:
     A single event without a key of its own takes the Idempotency-Key. Raises InvalidEvent for what is no
     JSON, and Problem: 415 for other content types, 422 with every mistake of every event.
     """
-    kind = media_type(request.headers, (PLAIN_TYPE, EVENT_TYPE, BATCH_TYPE))
-    if kind == PLAIN_TYPE and "ce-specversion" in request.headers:
-        raise Problem(415, f"CloudEvents in binary mode are not taken: send them structured, as {EVENT_TYPE}")
-    value = parse_json(request.body)
+    kind, value = _content(request)
     batch = isinstance(value, list)
     if kind == BATCH_TYPE and not batch:
         raise Problem(422, f"{BATCH_TYPE} must be an array", code="invalid_event")
@@ -66,6 +49,14 @@ def read_events(request: Request) -> tuple[list[Event], bool]:
     return events, batch
 
 
+def _content(request: Request) -> tuple[str, Any]:
+    """Return the media type and the value of a body, or those that a CloudEvent in binary mode has in structured."""
+    structured = request.headers.get("Content-Type", "").partition(";")[0].strip().lower() in (EVENT_TYPE, BATCH_TYPE)
+    if is_binary(request.headers) and not structured:
+        return EVENT_TYPE, _binary(request)
+    return media_type(request.headers, (PLAIN_TYPE, EVENT_TYPE, BATCH_TYPE)), parse_json(request.body)
+
+
 def _read_event(
     entry: Any, place: str, cloud: bool, key: str | None, traceparent: str | None, events: list[Event],
     errors: list[dict[str, Any]],
@@ -73,65 +64,35 @@ def _read_event(
     if not isinstance(entry, dict):
         errors.append({"pointer": f"#{place}", "detail": "an event must be a JSON object"})
         return
-    cloud = cloud or "specversion" in entry
-    fields = Fields(entry, _known(entry) if cloud else _PLAIN, place)
+    read = read_cloud_event if cloud or "specversion" in entry else _read_plain
+    event, wrong = read(entry, place)
+    errors.extend(wrong)
+    events.append(replace(event, key=event.key or key, traceparent=traceparent))
+
+
+def _read_plain(entry: Mapping[str, Any], place: str) -> tuple[Event, list[dict[str, Any]]]:
+    fields = Fields(entry, _PLAIN, place)
     kind = fields.text("type", longest=255, required=True)
     if kind is not None and kind.startswith(RESERVED_PREFIX):
         fields.fault("type", f"types that begin with {RESERVED_PREFIX!r} can't be sent from outside")
-    own_key = _read_cloud(fields) if cloud else _read_plain(fields)
+    if "id" in fields and "key" in fields:
+        fields.fault("key", "id and key are two names for the same; give one")
     event = Event(
         type=kind or "",
         subject=fields.text("subject"),
-        data=_data(fields) if cloud else fields.value("data"),
-        key=own_key or key,
+        data=fields.value("data"),
+        key=fields.text("key" if "key" in fields else "id", longest=LONGEST_KEY),
         time=fields.instant("time"),
         priority=fields.priority(),
-        source=fields.text("source", required=cloud) or "",
-        traceparent=traceparent,
+        source=fields.text("source") or "",
     )
-    errors.extend(fields.errors)
-    events.append(event)
+    return event, fields.errors
 
 
-def _read_plain(fields: Fields) -> str | None:
-    if "id" in fields and "key" in fields:
-        fields.fault("key", "id and key are two names for the same; give one")
-    name = "key" if "key" in fields else "id"
-    return fields.text(name, longest=LONGEST_KEY)
-
-
-def _read_cloud(fields: Fields) -> str | None:
-    if fields.value("specversion") != "1.0":
-        fields.fault("specversion", "specversion must be '1.0'")
-    fields.text("dataschema")
-    return fields.text("id", longest=LONGEST_KEY, required=True)
-
-
-def _known(entry: Mapping[str, Any]) -> frozenset[str]:
-    extensions = {
-        name
-        for name in entry
-        if name not in _ATTRIBUTES
-        and _EXTENSION.match(name)
-        and not difflib.get_close_matches(name, _ATTRIBUTES, n=1, cutoff=0.8)
-    }
-    return _ATTRIBUTES | extensions
-
-
-def _data(fields: Fields) -> Any:
-    content = fields.text("datacontenttype")
-    encoded = fields.value("data_base64")
-    if encoded is None:
-        return fields.value("data")
-    if "data" in fields:
-        fields.fault("data_base64", "an event has data or data_base64, not both")
-    elif content is not None and not _JSON_CONTENT.match(content):
-        fields.fault("data_base64", f"data of the type {content!r} is not taken: send JSON")
-    else:
-        try:
-            return parse_json(base64.b64decode(encoded, validate=True))
-        except (binascii.Error, TypeError, ValueError):
-            fields.fault("data_base64", "data_base64 must be text in base64")
-        except InvalidEvent as error:
-            fields.fault("data_base64", str(error).replace("the body", "its content", 1))
-    return None
+def _binary(request: Request) -> dict[str, Any]:
+    """Return a CloudEvent in binary mode as its members in the structured one."""
+    attributes = binary_attributes(request.headers)
+    if request.body:
+        media_type(request.headers, (PLAIN_TYPE,))
+        attributes["data"] = parse_json(request.body)
+    return attributes

@@ -22,6 +22,7 @@ from engine.http import (
     pause_routes,
     pool_routes,
     preset_routes,
+    preview_routes,
     queue_routes,
     rehearsal_routes,
     retry_routes,
@@ -123,7 +124,13 @@ ROUTES: tuple[Route, ...] = (
     _route(
         "GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source; …/refusals: what it refused"
     ),
-    _route("POST", f"{API}/sources/{{name*}}", guard_routes.release_source, _OPERATOR, "…/release: end its quarantine"),
+    _route(
+        "POST",
+        f"{API}/sources/{{name*}}",
+        preview_routes.ask_source,
+        _OPERATOR,
+        "…/release: end its quarantine; …/preview: what it would emit",
+    ),
     _route("POST", f"{API}/simulate", foresight_routes.post_simulate, _OPERATOR, "What would run, wait or be skipped"),
     _route("POST", f"{API}/plan", foresight_routes.post_plan, _OPERATOR, "What another configuration would change"),
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),

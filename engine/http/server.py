@@ -18,13 +18,14 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
+from engine.cloudevents import permitted
 from engine.errors import EngineError
 from engine.http.access import Gate, offered
 from engine.http.answers import Answer, Heads, stream_headers
 from engine.http.bodies import read_body
 from engine.http.calls import Call, Stream
 from engine.http.clients import counted_as
-from engine.http.connection import Listener
+from engine.http.connection import Listener, while_there
 from engine.http.crowd import CROWDED, CROWDED_CLIENT
 from engine.http.doorlog import DoorLog
 from engine.http.operations import Operations
@@ -32,12 +33,14 @@ from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
 from engine.http.routes import Router, allowed
 from engine.http.tokens import AdminToken
+from engine.http.waits import WAIT
 from engine.ids import new_id
 from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
 
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
+EVENTS: Final = "/api/v1/events"
 PROBES: Final = frozenset({"/live", "/ready"})
 """Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
 
@@ -232,16 +235,22 @@ class HttpServer:
         handler = found if callable(found) else self._other_method(found, method, path)
         if isinstance(handler, Response):
             return handler
-        return await handler(
-            Request(
-                method=method,
-                path=path,
-                query=_query(query_text) if query_text else _NO_QUERY,
-                headers=request.headers,
-                remote=self._client(request),
-                body=await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s),
-            )
+        asked = Request(
+            method=method,
+            path=path,
+            query=_query(query_text) if query_text else _NO_QUERY,
+            headers=request.headers,
+            remote=self._client(request),
+            body=await read_body(
+                request,
+                self._max_body_bytes,
+                lambda: self._operations.encodings(path),
+                timeout_s=self._doors.body_timeout_s,
+            ),
         )
+        if WAIT in asked.query:
+            return await while_there(request, handler(asked))
+        return await handler(asked)
 
     def _other_method(self, methods: tuple[str, ...] | None, method: str, path: str) -> Handler | Response:
         if not methods:
@@ -270,7 +279,9 @@ class HttpServer:
             raise Problem(404, "there is nothing here")
         methods, parameters = found
         if method == "OPTIONS":
-            return self._heads.answer(Response(status=204, headers={"Allow": allowed(methods)}), request_id)
+            permission = permitted(request.headers) if path == EVENTS else {}
+            options = Response(status=204, headers={"Allow": allowed(methods), **permission})
+            return self._heads.answer(options, request_id)
         route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
             names = allowed(methods)
@@ -291,7 +302,8 @@ class HttpServer:
             role=role,
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
-        answer = await route.handler(call)
+        answering = route.handler(call)
+        answer = await (while_there(request, answering) if WAIT in call.request.query else answering)
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)
         return self._heads.answer(answer, request_id)

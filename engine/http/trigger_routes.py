@@ -9,7 +9,8 @@ from engine.errors import NotFound
 from engine.http.calls import Call
 from engine.http.fields import Fields, body, idempotency_key, near, query
 from engine.http.run_routes import page_of_runs
-from engine.http.views import accepted_view, job_view, list_view, stats_view
+from engine.http.views import job_view, list_view, stats_view
+from engine.http.waits import WAIT, answer_for, wait_s
 from engine.plugin import Response
 from engine.triggers import GATES
 
@@ -56,7 +57,9 @@ async def list_trigger_runs(call: Call) -> Response:
 async def fire_trigger(call: Call) -> Response:
     """Fire a trigger by hand. Its answer comes when the event is durable."""
     name = call.name("trigger")
-    query(call.request).finish()
+    asked = query(call.request, WAIT)
+    within_s = wait_s(asked)
+    asked.finish()
     call.operations.trigger_view(name)
     fields = body(call.request, ("data", "reason", "priority", "bypass"), optional=True)
     reason, priority = fields.text("reason", longest=LONGEST_REASON), fields.priority()
@@ -71,11 +74,7 @@ async def fire_trigger(call: Call) -> Response:
         request_id=idempotency_key(call.request.headers),
         traceparent=call.request.headers.get("Traceparent"),
     )
-    return Response(
-        status=202,
-        body=accepted_view(accepted),
-        headers={"Location": f"/api/v1/events/{accepted.event}"},
-    )
+    return await answer_for(call.operations, accepted, within_s)
 
 
 async def list_jobs(call: Call) -> Response:

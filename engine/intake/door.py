@@ -414,6 +414,11 @@ class Intake:
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
         return answers[0]
 
+    def as_stored(self, source: str, event: Event) -> Event:
+        """Return an event of a source as it would be stored, without what is redacted; raise InvalidEvent."""
+        named, _ = self._admit(event, source)
+        return self._drafting.redacted(named, self._by_source.get(source, ()))
+
     async def _cause(self, traceparent: str | None) -> Cause | None:
         """Return what caused an event that is handed in now; raise StoreUnavailable."""
         return None if self._causes is None else await self._causes.find(traceparent)

@@ -16,6 +16,14 @@ names.
 """
 
 from engine.clock import Clock, SystemClock
+from engine.cloudevents import (
+    BATCH_TYPE,
+    EVENT_TYPE,
+    binary_attributes,
+    is_binary,
+    permitted,
+    read_cloud_event,
+)
 from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
@@ -42,12 +50,16 @@ from engine.plugin.settings import (
     TimeZone,
     TriggerName,
 )
-from engine.plugin.sources import RunEnd, Settled, Source, SourceContext, Whereabouts
+from engine.plugin.sources import LONGEST_WAIT_S, RunEnd, Settled, Source, SourceContext, Whereabouts, waited_view
 from engine.plugin.timers import Timer
 from engine.runs import OUTCOMES, RunState
 from engine.triggers import PRIORITIES
+from engine.units import parse_duration
 
 __all__ = [
+    "BATCH_TYPE",
+    "EVENT_TYPE",
+    "LONGEST_WAIT_S",
     "OUTCOMES",
     "PRIORITIES",
     "RESERVED_PREFIX",
@@ -106,10 +118,16 @@ __all__ = [
     "TriggerName",
     "Verdict",
     "Whereabouts",
+    "binary_attributes",
     "encode_json",
     "instant_of",
+    "is_binary",
+    "parse_duration",
     "parse_json",
+    "permitted",
     "plain",
+    "read_cloud_event",
     "render",
     "survey",
+    "waited_view",
 ]

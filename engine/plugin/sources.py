@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import shlex
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
 from engine.clock import Clock
+from engine.errors import PluginError
 from engine.events import Accepted, Event
 from engine.plugin.requests import Handler
 from engine.plugin.settings import Plugin
-from engine.runs import RunState
+from engine.runs import ENDED, RunState
 
 
 class Settled(Struct, frozen=True, kw_only=True):
-    """How a run of an event ended; see `SourceContext.settled`."""
+    """How a run of an event ended, or stands; see `SourceContext.settled`."""
 
     run: str
     job: str
@@ -27,6 +28,16 @@ class Settled(Struct, frozen=True, kw_only=True):
     state: RunState
     code: str
     reason: str
+
+
+LONGEST_WAIT_S = 60.0
+"""How long an answer may wait for the ends of runs, where it is asked to: proxies on the way give up then."""
+
+
+def waited_view(settled: Sequence[Settled]) -> tuple[int, dict[str, Any]]:
+    """Return the status of an answer that waited, and what it tells: 200 where all runs have ended, 202 where not."""
+    status = 200 if all(one.state in ENDED for one in settled) else 202
+    return status, {"states": {one.run: one.state for one in settled}, "ends": list(settled)}
 
 
 class Whereabouts(Struct, frozen=True, kw_only=True):
@@ -80,6 +91,9 @@ class SourceContext(Protocol):
     base: Path
     """The directory of the configuration file: relative paths in settings are relative to it."""
 
+    files: Path
+    """A directory, below the engine's own, for files that belong to events; it need not be there yet."""
+
     async def emit(
         self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
     ) -> list[Accepted]:
@@ -108,12 +122,25 @@ class SourceContext(Protocol):
         """Return all that `emit` was told to remember and not to forget, by key, in the order of the keys."""
         ...
 
-    async def settled(self, accepted: Accepted) -> tuple[Settled, ...]:
+    async def settled(self, accepted: Accepted, *, within_s: float | None = None) -> tuple[Settled, ...]:
         """Wait until all runs of an event have ended, however long it takes, and return how, in their order.
+
+        With `within_s` it returns when so many seconds have passed, or the engine stops, with how each run stands then.
 
         `accepted` is what `emit` answered for the event: after a restart emit it again, under its key, to have the
         answer again. An event without runs is settled at once, with an empty answer.
         """
+        ...
+
+    def as_stored(self, event: Event) -> Event:
+        """Return an event as it would be stored, such as to compare it with one that is; raise InvalidEvent.
+
+        What is redacted is replaced, and data that is `Raw` is read.
+        """
+        ...
+
+    async def stored(self, accepted: Accepted) -> Event | None:
+        """Return an event that was accepted as it is stored; None where it is not any more."""
         ...
 
     def ready(self) -> None:
@@ -147,8 +174,11 @@ class SourceContext(Protocol):
         """Return how long a period or pause is now, by that factor, where it waits for other things as well."""
         ...
 
-    def route(self, method: str, path: str, handler: Handler) -> None:
-        """Answer requests for `path` (below `/hooks/`) on the engine's listener for as long as the source runs."""
+    def route(self, method: str, path: str, handler: Handler, *, encodings: Collection[str] = ()) -> None:
+        """Answer requests for `path` (below `/hooks/`) on the engine's listener for as long as the source runs.
+
+        A body with a Content-Encoding is refused, but for the `encodings` that the handler undoes itself, in bounds.
+        """
         ...
 
 
@@ -162,6 +192,7 @@ class Source(Plugin, frozen=True, kw_only=True):
     - `follows_runs`: whether ends of runs are events for its triggers; `follows` tells which.
     - `emits`: whether it emits events by itself. Those that come to its triggers in other ways (they are heard, follow
       runs or are fired) are not counted as its.
+    - `previews`: whether it can say what it would emit; see `preview`.
     - `ready_within_s`: how long it may take from its start, or from what it last emitted, until it says that it is
       ready; beyond it is cancelled, and started again after a pause.
     """
@@ -170,6 +201,7 @@ class Source(Plugin, frozen=True, kw_only=True):
     hears: ClassVar[bool] = False
     follows_runs: ClassVar[bool] = False
     emits: ClassVar[bool] = True
+    previews: ClassVar[bool] = False
     ready_within_s: ClassVar[float] = 60.0
 
     def identity(self) -> str | None:
@@ -206,6 +238,15 @@ class Source(Plugin, frozen=True, kw_only=True):
     def may_loop(self) -> bool:
         """Tell whether its author said that loops through its triggers are meant (where it `follows_runs`)."""
         return False
+
+    async def preview(self, context: SourceContext, cursor: Any) -> None:
+        """Look once, as `run` does from what was stored, and emit what is found (where it `previews`).
+
+        Of what is emitted, remembered and rejected nothing is kept: it is shown to who asked. When that is enough, the
+        call is cancelled. `cursor` is what they chose in the place of what was stored, as text or a number; None: that.
+        Raise BadSetting("cursor", …) for one that is of no use, and PluginError where nothing could be told.
+        """
+        raise PluginError(f"sources of the plugin {self.name} can't tell what they would emit")
 
     @abstractmethod
     async def run(self, context: SourceContext) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -51,6 +51,8 @@ class Door(Protocol):
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted: ...
 
+    def as_stored(self, source: str, event: Event) -> Event: ...
+
 
 class Memory(Protocol):
     """What a source needs to read of what was stored for it."""
@@ -59,8 +61,12 @@ class Memory(Protocol):
 
     async def memory(self, source: str, *, after: str | None, limit: int) -> dict[str, Any]: ...
 
-    async def settled(self, run_id: str) -> Settled | None:
-        """Wait until a run has ended, and return how; None where there is no such run any more."""
+    async def settled(self, run_ids: Sequence[str], within_s: float | None = None) -> tuple[Settled, ...]:
+        """Wait until runs have ended, or for so long, and return how they stand; without those that are gone."""
+        ...
+
+    async def event(self, event_id: str) -> Event | None:
+        """Return an event as it is stored; None where it is not, any more."""
         ...
 
 
@@ -71,12 +77,13 @@ class Context:
     """
 
     def __init__(
-        self, state: SourceState, *, door: Door, memory: Memory, clock: Clock, base: Path, max_data: int, routes:
-        Routes, on_ready: Callable[[], None],
+        self, state: SourceState, *, door: Door, memory: Memory, clock: Clock, base: Path, files: Path,
+        max_data: int, routes: Routes, on_ready: Callable[[], None],
     ) -> None:  # fmt: skip
         self.name = state.id
         self.clock = clock
         self.base = base
+        self.files = files
         self.max_data = max_data
         self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(logging.getLogger("plugins"), {"source": state.id})
         self.last_sign_s = clock.monotonic()
@@ -122,13 +129,18 @@ class Context:
             after = next(reversed(page))
         return found
 
-    async def settled(self, accepted: Accepted) -> tuple[Settled, ...]:
+    async def settled(self, accepted: Accepted, *, within_s: float | None = None) -> tuple[Settled, ...]:
         self._state.settling += 1
         try:
-            ends = [await self._memory.settled(run_id) for run_id in dict.fromkeys(accepted.runs)]
+            return await self._memory.settled(accepted.runs, within_s)
         finally:
             self._state.settling -= 1
-        return tuple(end for end in ends if end is not None)
+
+    def as_stored(self, event: Event) -> Event:
+        return self._door.as_stored(self.name, event)
+
+    async def stored(self, accepted: Accepted) -> Event | None:
+        return await self._memory.event(accepted.event)
 
     def ready(self) -> None:
         state = self._state
@@ -185,9 +197,9 @@ class Context:
             if not changed.is_set():
                 return period_s
 
-    def route(self, method: str, path: str, handler: Handler) -> None:
+    def route(self, method: str, path: str, handler: Handler, *, encodings: Collection[str] = ()) -> None:
         self._stand_open()
-        self._routes.add(method, path, handler, self._note_refused)
+        self._routes.add(method, path, handler, self._note_refused, encodings=encodings)
         self._mine.append((method, path))
 
     def _note_refused(self, request: RefusedRequest) -> None:

@@ -47,7 +47,7 @@ class Sources:
 
     def __init__(
         self, *, clock: Clock, sources: Sequence[tuple[str, Source]], door: Door, memory: Memory, base: Path,
-        max_data: int, routes: Routes, on_ready: Callable[[], None],
+        files: Path, max_data: int, routes: Routes, on_ready: Callable[[], None],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._watched = {source_id: self._new(source_id, source) for source_id, source in sources}
@@ -57,6 +57,7 @@ class Sources:
         self._door = door
         self._memory = memory
         self._base = base
+        self._files = files
         self._max_data = max_data
         self._routes = routes
         self._on_ready = on_ready
@@ -196,7 +197,7 @@ class Sources:
 
             return Context(
                 state, door=self._door, memory=self._memory, clock=self._clock, base=self._base,
-                max_data=self._max_data, routes=self._routes, on_ready=on_ready,
+                files=self._files, max_data=self._max_data, routes=self._routes, on_ready=on_ready,
             )  # fmt: skip
 
         started = Started(state.source, make_context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,18 +70,19 @@ class MemoryStore:
         found = [item for item in sorted(self.values.items()) if after is None or item[0] > after]
         return dict(found[:limit])
 
-    async def settled(self, run_id: str) -> Settled | None:
-        while run_id not in self._ends:
-            changed = self._changed
-            await changed.wait()
-        return self._ends[run_id]
+    async def settled(self, run_ids: Sequence[str], within_s: float | None = None) -> tuple[Settled, ...]:
+        with anyio.move_on_after(within_s):
+            while not self._ends.keys() >= set(run_ids):
+                await self._changed.wait()
+        return tuple(self._ends.get(run_id) or _settled(run_id, RunState.RUNNING) for run_id in run_ids)
+
+    async def event(self, event_id: str) -> Event | None:
+        return next((event for event in self.events if event.id == event_id), None)
 
     def settle(self, accepted: Accepted, *states: RunState) -> None:
         """Let the runs of an event end in these states; each event has one run."""
         for run, state in zip(accepted.runs, states, strict=True):
-            self._ends[run] = Settled(
-                run=run, job="job", trigger="trigger", state=state, code=state.value, reason=f"{state}: it said so"
-            )
+            self._ends[run] = _settled(run, state)
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -108,6 +109,12 @@ class MemoryStore:
         if event.key is not None:
             self._answers[event.key] = answer
         return answer
+
+
+def _settled(run: str, state: RunState) -> Settled:
+    return Settled(
+        run=run, job="job", trigger="trigger", state=state, code=state.value, reason=f"{state}: it said so"
+    )  # fmt: skip
 
 
 def _is_rejection(entries: Sequence[Entry]) -> bool:
@@ -138,7 +145,8 @@ class MemoryContext(Context):
         self.is_ready = anyio.Event()
         super().__init__(
             SourceState(id=name, source=cast("Source", source)), door=_Door(self), memory=self.store,
-            clock=clock or VirtualClock(), base=base, max_data=max_data, routes=Routes(), on_ready=self.is_ready.set,
+            clock=clock or VirtualClock(), base=base, files=base / "files", max_data=max_data, routes=Routes(),
+            on_ready=self.is_ready.set,
         )  # fmt: skip
 
     @property
@@ -150,8 +158,8 @@ class MemoryContext(Context):
         self.warnings.append(text)
         super().warn(text)
 
-    def route(self, method: str, path: str, handler: Handler) -> None:
-        super().route(method, path, handler)
+    def route(self, method: str, path: str, handler: Handler, *, encodings: Collection[str] = ()) -> None:
+        super().route(method, path, handler, encodings=encodings)
         self.routes[method, path] = handler
 
     def close(self) -> None:
@@ -192,6 +200,9 @@ class _Door:
         answer = await self._context.intake.reject(source, event, reason)
         await anyio.lowlevel.checkpoint()
         return answer
+
+    def as_stored(self, source: str, event: Event) -> Event:
+        return self._context.intake.as_stored(source, event)
 
     def _fail_where_told(self) -> None:
         if self._context.failures > 0:

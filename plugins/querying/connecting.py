@@ -19,6 +19,9 @@ LONGEST_BUSY_S = 5.0
 PROGRESS_STEPS = 100_000
 """Every so many steps of its machine, some milliseconds, SQLite asks whether it has to end."""
 
+LONGEST_CHANNEL = 63
+"""PostgreSQL would cut longer names off."""
+
 READ_ONLY = "set transaction read only"
 READ_ONLY_BACKENDS = frozenset({"postgresql", "mysql", "mariadb", "oracle"})
 
@@ -30,6 +33,9 @@ _ASYNC_DRIVERS = {
     "oracle": "oracle+oracledb_async://user@host",
     "mssql": "mssql+aioodbc://user@host/name",
 }
+
+_EXTRAS = {"asyncpg": "postgres", "asyncmy": "mysql"}
+"""The extra by which a driver is installed; drivers that are no part of one are installed by their own names."""
 
 
 class Halt:
@@ -60,13 +66,23 @@ def read_url(text: str) -> URL:
         dialect.import_dbapi()
     except ImportError as error:
         package = getattr(error, "name", None) or dialect.driver
-        raise BadSetting(
-            "url", f"needs the package {package}, which is not installed", f"pip install {package}"
-        ) from None
+        extra = _EXTRAS.get(package)
+        way_out = f"pip install 'trigger-engine[{extra}]'" if extra else f"pip install {package}"
+        raise BadSetting("url", f"needs the package {package}, which is not installed", way_out) from None
     if url.get_backend_name() == "sqlite" and _is_in_memory(url):
         message = "names a database in memory, which is empty for everybody but who made it"
         raise BadSetting("url", message, f'name a file: "{example}"')
     return url
+
+
+def check_listening(url: URL, channel: str) -> None:
+    """Refuse a channel that can't be listened on; its name is taken as it is, in quotes."""
+    if url.get_backend_name() != "postgresql" or url.get_driver_name() != "asyncpg":
+        message = "is for PostgreSQL by asyncpg: other databases and drivers have no notifications"
+        raise BadSetting("listen", message, f'leave it out, or url = "{_ASYNC_DRIVERS["postgresql"]}"')
+    if len(channel.encode()) > LONGEST_CHANNEL or "\0" in channel:
+        message = f"is no name of a channel: it has {LONGEST_CHANNEL} bytes at most, and no NUL"
+        raise BadSetting("listen", message, 'such as listen = "orders_changed"')
 
 
 def place_of(url: URL) -> list[str | int | None]:

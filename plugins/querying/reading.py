@@ -28,6 +28,9 @@ CHUNK = 50
 
 LONGEST_SENTENCE = 300
 
+CLOSE_S = 1.0
+"""A server has so long to take leave of us."""
+
 T = TypeVar("T")
 Take = Callable[[Sequence[Mapping[str, Any]]], bool]
 """Takes some rows, and says whether more are wanted."""
@@ -63,9 +66,15 @@ class Reader:
         self._engine = open_engine(url, base, self._halt, connect_timeout_s=connect_timeout_s)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; one whose server says nothing to that is dropped."""
         with anyio.CancelScope(shield=True):
-            await self._engine.dispose()
+            if self._file is not None:
+                await self._engine.dispose()
+                return
+            try:
+                await self._within(CLOSE_S, "close", self._engine.dispose)
+            except Exception:  # drivers raise what they like
+                _log.debug("A connection could not be closed", exc_info=True, extra={"action": "database_failed"})
 
     async def read(self, ask: Ask, take: Take) -> bool:
         """Hand the rows of a query to `take`, some at a time; return false where that wanted no more of them.
@@ -124,6 +133,12 @@ class Reader:
         if self._backend == "postgresql":
             # The server's own watch: it ends the statement also where our request to end it does not arrive.
             await connection.execute(text(f"set local statement_timeout = {int(self._timeout_s * 1000) + 1000}"))
+        elif self._backend in ("mysql", "mariadb"):
+            bound = (
+                f"max_statement_time = {self._timeout_s + 1}" if getattr(connection.dialect, "is_mariadb", False)
+                else f"max_execution_time = {int(self._timeout_s * 1000) + 1000}"
+            )  # fmt: skip
+            await connection.execute(text(f"set session {bound}"))
         return await work(connection)
 
     async def _give_up(self, connection: AsyncConnection) -> None:
@@ -170,10 +185,14 @@ class Reader:
         raise failures[0]
 
     def _sentence(self, error: Exception) -> str:
-        """Return what an error says, in one bounded line."""
-        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        said = " ".join(str(cause).split())[:LONGEST_SENTENCE] or type(cause).__name__
+        said = sentence_of(error)
         return f"{said}: {self._file}" if self._file is not None and "unable to open" in said else said
+
+
+def sentence_of(error: Exception) -> str:
+    """Return what an error says, in one bounded line."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split())[:LONGEST_SENTENCE] or type(cause).__name__
 
 
 def _check_names(names: Sequence[str]) -> None:

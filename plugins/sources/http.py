@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, to_builtins
+from msgspec.structs import replace
 from yarl import URL
 
 from engine.plugin import (
@@ -17,6 +18,7 @@ from engine.plugin import (
     Expression,
     ExpressionError,
     InvalidEvent,
+    PluginError,
     Scope,
     Secret,
     Size,
@@ -44,6 +46,7 @@ MOST_DOUBLINGS = 16
 ANSWER_NAMES = frozenset({"status", "headers", "body"})
 """What `changed` sees."""
 
+_VERSION = re.compile(r"(etag|modified|sha256|value):.")
 _VALIDATOR = re.compile(r"[!-~ ]{1,1024}")
 
 
@@ -71,6 +74,7 @@ class Poll(Source, frozen=True, kw_only=True):
     """
 
     name: ClassVar[str] = "http"
+    previews: ClassVar[bool] = True
     main: ClassVar[str | None] = "url"
 
     url: Secret | str
@@ -141,6 +145,19 @@ class Poll(Source, frozen=True, kw_only=True):
                 pause_s = await watch.look(client)
                 await context.pause(pause_s, since_s=begun)
 
+    async def preview(self, context: SourceContext, cursor: Any) -> None:
+        seen, poll = _Seen.read(await context.cursor()), self
+        if cursor in ("beginning", "now"):
+            seen, poll = _Seen(sequence=seen.sequence), replace(self, start=cursor)
+        elif cursor is not None:
+            if not isinstance(cursor, str) or not _VERSION.match(cursor):
+                message = "has to be a version as it stands in the keys of events, after their number"
+                raise BadSetting("cursor", message, 'such as "etag:…" or "sha256:…", or "beginning"')
+            seen = _Seen(sequence=seen.sequence, version=cursor)
+        watch = _Watch(poll, context, seen)
+        async with open_client(read_reach(self.allow_private), context.clock, keep_alive=False) as client:
+            await watch.preview(client)
+
 
 class _Seen(Struct, frozen=True, kw_only=True):
     """What was last seen, as the cursor holds it: `sequence` counts the events that were made of it."""
@@ -196,6 +213,13 @@ class _Watch:
         context.warn(None)
         self._failures = 0
         return poll.every
+
+    async def preview(self, client: Client) -> None:
+        """Ask once, and emit what changed; raise PluginError where nothing can be told."""
+        try:
+            await self._look(client)
+        except (CallFailed, _PollFailed, ExpressionError, InvalidEvent) as error:
+            raise PluginError(self._masker.text(str(error))) from None
 
     async def _look(self, client: Client) -> None:
         poll, seen = self._poll, self._seen

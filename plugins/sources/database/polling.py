@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from itertools import islice
 from typing import Any, TypeVar
 
+import anyio
+
 from engine.plugin import Accepted, SourceContext, StoreUnavailable
 from plugins.outgoing.masking import Masker
 from plugins.querying.reading import Ask, Reader, ReadFailed
@@ -13,6 +15,7 @@ from plugins.querying.rows import BadRows
 from plugins.querying.statement import Statement
 from plugins.sources.database.comparison import Change, Comparison
 from plugins.sources.database.events import Told, events_of
+from plugins.sources.database.listening import Bell
 from plugins.sources.database.rows import Row, row_by_cursor, row_by_key
 from plugins.sources.database.walk import Plan, Question, Step, Walk
 
@@ -25,22 +28,56 @@ PAGE_BYTES = 8 * 1024 * 1024
 HELD_BYTES = 64 * 1024 * 1024
 """A comparison whose changes are larger is made in several looks."""
 
+LONGEST_RETRY_S = 8.0
+"""A database that fails is asked again after this at the latest, so that one that is back is noticed soon."""
+
+SHORTEST_GAP_S = 0.1
+"""Notifications bring on ten polls in a second at most."""
+
 T = TypeVar("T")
 
 
 class Pace:
-    """The pause after a round: the shortest when something came, else twice the one before, up to the longest."""
+    """The pause after a round: the shortest when something came, else twice the one before, up to the longest.
+
+    After errors it grows from the shortest anew, and to `LONGEST_RETRY_S` at most.
+    """
 
     def __init__(self, shortest_s: float, longest_s: float) -> None:
         self._shortest_s = shortest_s
         self._longest_s = longest_s
         self._next_s = shortest_s
+        self._retry_s = shortest_s
 
     def after(self, *, found: bool) -> float:
         """Return the pause after a round, in seconds."""
+        self._retry_s = self._shortest_s
         pause_s = self._shortest_s if found else self._next_s
         self._next_s = min(pause_s * 2, self._longest_s)
         return pause_s
+
+    def after_error(self) -> float:
+        """Return the pause after a round that failed, in seconds."""
+        pause_s = self._retry_s
+        self._retry_s = min(pause_s * 2, max(LONGEST_RETRY_S, self._shortest_s), self._longest_s)
+        return pause_s
+
+
+class Troubles:
+    """What is wrong with the parts of a source, told as one warning, without secrets."""
+
+    def __init__(self, context: SourceContext, masker: Masker) -> None:
+        self._context = context
+        self._masker = masker
+        self._told: dict[str, str] = {}
+
+    def tell(self, part: str, text: str | None) -> None:
+        """Say what is wrong with a part; None: nothing is."""
+        if text is None:
+            self._told.pop(part, None)
+        else:
+            self._told[part] = f"{part}: {self._masker.text(text)}"
+        self._context.warn("; ".join(self._told[part] for part in sorted(self._told, reverse=True)) or None)
 
 
 class Outlet:
@@ -73,15 +110,16 @@ class Outlet:
 
 
 class Following:
-    """Rounds along a cursor."""
+    """Rounds along a cursor; `anew`: from where the plan starts, whatever was stored."""
 
     def __init__(
         self, context: SourceContext, reader: Reader, outlet: Outlet, statement: Statement, plan: Plan, *,
-        key: Sequence[str], type: str,
+        key: Sequence[str], type: str, anew: bool = False,
     ) -> None:  # fmt: skip
         self._context = context
         self._reader = reader
         self._outlet = outlet
+        self._anew = anew
         self._plan = plan
         self._key = tuple(key)
         self._type = type
@@ -148,6 +186,8 @@ class Following:
     async def _load(self) -> Walk:
         """Return the walk as it was stored; one along another column has no place here."""
         context = self._context
+        if self._anew:
+            return Walk(self._plan, None, {})
         stored, memory = await context.cursor(), await context.remembered()
         if stored is not None and stored.get("column") != self._plan.column:
             await _begin_anew(context, memory)
@@ -156,12 +196,13 @@ class Following:
 
 
 class Comparing:
-    """Rounds over all rows, which are compared by their hashes."""
+    """Rounds over all rows, which are compared by their hashes; `anew`: as if none were known, whatever was stored."""
 
     def __init__(
         self, context: SourceContext, reader: Reader, outlet: Outlet, statement: Statement, *, key: Sequence[str],
-        type: str, page: int, baseline: bool,
+        type: str, page: int, baseline: bool, anew: bool = False,
     ) -> None:  # fmt: skip
+        self._anew = anew
         self._context = context
         self._reader = reader
         self._outlet = outlet
@@ -214,7 +255,7 @@ class Comparing:
 
     async def _load(self) -> Comparison:
         context = self._context
-        stored, memory = await context.cursor(), await context.remembered()
+        stored, memory = (None, {}) if self._anew else (await context.cursor(), await context.remembered())
         if stored is not None and "sequence" not in stored:
             await _begin_anew(context, memory)
             stored, memory = None, {}
@@ -222,18 +263,36 @@ class Comparing:
 
 
 async def poll(
-    context: SourceContext, one_round: Callable[[], Awaitable[bool]], pace: Pace, masker: Masker
-) -> None:  # fmt: skip
-    """Poll until cancelled; what a database refuses is told, and asked again."""
+    context: SourceContext, one_round: Callable[[], Awaitable[bool]], pace: Pace, troubles: Troubles, bell: Bell
+) -> None:
+    """Poll until cancelled, also whenever the bell rings; what a database refuses is told, and asked again."""
     while True:
+        bell.hush()
         try:
             found = await one_round()
         except (ReadFailed, BadRows) as error:
-            found = False
-            context.warn(f"polls have no result: {masker.text(str(error))}")
+            troubles.tell("polls have no result", str(error))
+            # A bell that rings on does not make a database well that fails.
+            await context.pause(pace.after_error())
         else:
-            context.warn(None)
-        await context.pause(pace.after(found=found))
+            troubles.tell("polls have no result", None)
+            await _rest(context, pace.after(found=found), bell)
+
+
+async def _rest(context: SourceContext, pause_s: float, bell: Bell) -> None:
+    """Pause, until the bell rings."""
+    began_s = context.clock.monotonic()
+    async with anyio.create_task_group() as group:
+
+        async def wait() -> None:
+            await context.pause(pause_s, since_s=began_s)
+            group.cancel_scope.cancel()
+
+        group.start_soon(wait)
+        await bell.heard()
+        await context.pause(min(SHORTEST_GAP_S, pause_s), since_s=began_s)
+        group.cancel_scope.cancel()
+    await anyio.lowlevel.checkpoint_if_cancelled()
 
 
 async def _begin_anew(context: SourceContext, memory: Mapping[str, Any]) -> None:

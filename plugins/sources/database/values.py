@@ -82,6 +82,23 @@ def unpack(stored: Mapping[str, Any]) -> Any:
     return read(stored["value"])
 
 
+def chosen(value: float | str, stored: Mapping[str, Any] | None, *, has_stamps: bool) -> Any:
+    """Return the cursor value that somebody wrote as a number or text: of the kind that is stored.
+
+    Where none is stored, texts that are time stamps are taken for such where the database `has_stamps`. Raises
+    ValueError for what is none of that kind.
+    """
+    kind = None if stored is None else stored["kind"]
+    if kind is not None:
+        try:
+            return unpack({"kind": kind, "value": str(value) if kind != "float" else value})
+        except (ValueError, ArithmeticError):
+            raise ValueError(f"{value!r:.80} is no {kind}, as the column's values are") from None
+    if has_stamps and isinstance(value, str) and (found := _STAMP.fullmatch(value)) is not None:
+        return datetime.fromisoformat(value) if found["time"] else date.fromisoformat(value)
+    return value
+
+
 def order(one: Any, other: Any) -> int | None:
     """Compare cursor values as every database does: -1, 0, 1; None where that depends on the database.
 

@@ -8,7 +8,8 @@ reads, emits, answers.
 
 from __future__ import annotations
 
+from plugins.sources.webhook.respond import Respond
 from plugins.sources.webhook.source import Webhook
 from plugins.sources.webhook.verify import Basic, Hmac, Verify
 
-__all__ = ["Basic", "Hmac", "Verify", "Webhook"]
+__all__ = ["Basic", "Hmac", "Respond", "Verify", "Webhook"]

@@ -8,8 +8,11 @@ from typing import ClassVar, Literal
 import anyio
 
 from engine.plugin import BadSetting, Networks, Source, SourceContext, Whereabouts
-from plugins.sources.webhook.receiver import Receiver
-from plugins.sources.webhook.verify import Verify, check_verify
+from plugins.sources.webhook.bodies import KINDS, Kind
+from plugins.sources.webhook.rate import read_rate
+from plugins.sources.webhook.receiver import GZIP, Receiver
+from plugins.sources.webhook.respond import Respond, check_respond
+from plugins.sources.webhook.verify import Verify, check_verify, signs_bodies
 
 LONGEST_PATH = 255
 
@@ -25,7 +28,16 @@ class Webhook(Source, frozen=True, kw_only=True):
     - `allow`: the networks that requests may come from, such as `10.0.0.0/8`; empty: from everywhere. Behind proxies
       see `[http] trusted_proxies`.
 
-    The body is JSON and becomes the event's data; the subject is the path; the type is `webhook.<path>` (with
+    - `methods`: those that are taken. Where a `GET` or `DELETE` has no body, its query is the data.
+    - `bodies`: what is taken: `json`, `form` (its fields become an object), `multipart` (a form whose files are kept
+      beside the event), `text`, and `cloudevents`, which have a type, subject, time and key of their own.
+    - `json_field`: the field of a form that holds JSON, such as GitHub's `payload`; that is the data then.
+    - `gzip`: whether bodies may be packed; the proof is over what was sent, and the size when unpacked is bounded.
+    - `rate`: how many requests are taken, such as `100/s` or `600/m`; further ones are answered 429.
+    - `respond`: what is answered in place of the ids.
+    - `origins`: who may deliver CloudEvents here, by the names that senders give in the handshake; `*`: everybody.
+
+    The body becomes the event's data; the subject is the path; the type is `webhook.<path>` (with
     `.` for `/`), or the vendor's event name. The key is the vendor's delivery id, or the `Idempotency-Key` of
     the request. 202 is answered once the event is durable, with its id and those of its runs.
     """
@@ -37,6 +49,13 @@ class Webhook(Source, frozen=True, kw_only=True):
     path: str
     verify: Literal["none"] | Verify
     allow: tuple[str, ...] = ()
+    methods: tuple[Literal["POST", "PUT", "PATCH", "GET", "DELETE"], ...] = ("POST",)
+    bodies: tuple[Kind, ...] = KINDS
+    json_field: str | None = None
+    gzip: bool = False
+    rate: str | None = None
+    respond: Respond | None = None
+    origins: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         _check_path(self.path)
@@ -46,6 +65,15 @@ class Webhook(Source, frozen=True, kw_only=True):
             raise BadSetting("allow", str(error)) from None
         if isinstance(self.verify, Verify):
             check_verify(self.verify)
+        for field in ("methods", "bodies"):
+            if not getattr(self, field):
+                raise BadSetting(field, "is empty; then nothing could be received")
+        if "GET" in self.methods and signs_bodies(self.verify):
+            raise BadSetting("methods", "has GET, which has no body that could be signed", "a token proves it")
+        if self.rate is not None:
+            read_rate(self.rate)
+        if self.respond is not None:
+            check_respond(self.respond)
 
     def identity(self) -> str:
         return self.path
@@ -64,7 +92,10 @@ class Webhook(Source, frozen=True, kw_only=True):
         return f"curl -sS {proof}{data} {here.url}/hooks/{self.path}"
 
     async def run(self, context: SourceContext) -> None:
-        context.route("POST", f"/hooks/{self.path}", Receiver(self.path, self.verify, self.allow, context))
+        path, receiver = f"/hooks/{self.path}", Receiver(self, context)
+        for method in dict.fromkeys(self.methods):
+            context.route(method, path, receiver, encodings=GZIP if self.gzip else ())
+        context.route("OPTIONS", path, receiver.permit)
         context.ready()
         await anyio.sleep_forever()
 

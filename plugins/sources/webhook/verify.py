@@ -132,6 +132,11 @@ def standard_key(text: str) -> bytes | None:
         return None
 
 
+def signs_bodies(verify: Literal["none"] | Verify) -> bool:
+    """Tell whether the body is what is proved, so that nothing else of a request says what the event is."""
+    return isinstance(verify, Verify) and verify.way not in ("token", "basic")
+
+
 def is_timed(verify: Verify) -> bool:
     """Tell whether requests prove when they were sent."""
     if verify.gitlab is not None:

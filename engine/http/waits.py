@@ -1,0 +1,48 @@
+"""Answers that wait for the ends of runs: `?wait=30s`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.errors import StoreUnavailable
+from engine.events import Accepted
+from engine.http.fields import Fields
+from engine.http.operations import Operations
+from engine.http.views import accepted_view, list_view
+from engine.plugin import LONGEST_WAIT_S, Response, waited_view
+
+WAIT = "wait"
+"""The parameter of the query."""
+
+
+def wait_s(fields: Fields) -> float | None:
+    """Return for how many seconds to wait, `LONGEST_WAIT_S` at most; None: not at all."""
+    seconds = fields.duration(WAIT)
+    return None if seconds is None else min(seconds, LONGEST_WAIT_S)
+
+
+async def answer_for(operations: Operations, accepted: Accepted, within_s: float | None) -> Response:
+    """Answer for an event: 202 at once; or 200 when its runs have ended, and 202 when the time is up."""
+    body, status = accepted_view(accepted), 202
+    if within_s is not None:
+        status, told = await _waited(operations, (accepted,), within_s)
+        body |= told
+    return Response(status=status, body=body, headers={"Location": f"/api/v1/events/{accepted.event}"})
+
+
+async def answer_for_batch(operations: Operations, accepted: Sequence[Accepted], within_s: float | None) -> Response:
+    """Answer for a batch, as for an event."""
+    body, status = list_view([accepted_view(one) for one in accepted], None), 202
+    if within_s is not None:
+        status, told = await _waited(operations, accepted, within_s)
+        body |= told
+    return Response(status=status, body=body)
+
+
+async def _waited(operations: Operations, accepted: Sequence[Accepted], within_s: float) -> tuple[int, dict[str, Any]]:
+    runs = [run for one in accepted for run in one.runs]
+    try:
+        return waited_view(await operations.settled(runs, within_s))
+    except StoreUnavailable:
+        return 202, {"states": {}, "ends": []}  # the event is durable, whatever can't be told of its runs
