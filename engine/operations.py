@@ -111,7 +111,7 @@ class Operations:
         self.guards = guards
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
-            clock=clock, store=store, admit=intake.rehearsal.check, base=config.base,
+            clock=clock, store=store, as_stored=intake.as_stored, base=config.base,
             files=config.engine.data / "files", max_data=config.http.max_body_bytes,
         )  # fmt: skip
         self._started_at: datetime = clock.now()

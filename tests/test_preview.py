@@ -27,9 +27,11 @@ from tests.test_cli import VARIABLES, Running, ask
 
 NEVER = "1h"
 CONFIG = f"""
+[sources.orders]
+redact = ["data.secret"]
 [sources.orders.database]
 url = "sqlite+aiosqlite:///app.db"
-query = "select id, name from orders where id > :cursor order by id limit 3"
+query = "select id, name, name as secret from orders where id > :cursor order by id limit 3"
 cursor = "id"
 start = "beginning"
 min = "{NEVER}"
@@ -101,6 +103,12 @@ async def test_a_preview_shows_what_the_next_poll_would_emit_and_changes_nothing
 def is_idle(path: Path) -> bool:
     with closing(sqlite3.connect(path / "data" / "engine.db")) as raw:
         return not raw.execute("select count(*) from runs where state in ('queued', 'running')").fetchone()[0]
+
+
+async def test_what_is_redacted_is_not_shown_beforehand_either(engine: Engine) -> None:
+    found = (await engine.preview("orders")).found
+    assert found
+    assert all(one.event.data["secret"] != one.event.data["name"] for one in found)
 
 
 async def test_a_chosen_cursor_is_looked_from_and_what_came_before_is_told_apart(engine: Engine) -> None:

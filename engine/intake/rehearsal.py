@@ -42,10 +42,6 @@ class Rehearsal:
         self._admit = admit
         self._commit = commit
 
-    def check(self, event: Event, source: str) -> Admitted:
-        """Return an event as it would be stored from a source, and its data as JSON; raise InvalidEvent."""
-        return self._admit(event, source)
-
     def test(self, trigger: str, event: Event) -> Rehearsed:
         """Return what an event would become now; nothing is stored or started, and nothing is different afterwards.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import anyio
 
 from engine.clock import Clock
-from engine.errors import Conflict, EngineError, InvalidRequest, PluginError, said
+from engine.errors import Conflict, EngineError, InvalidEvent, InvalidRequest, PluginError, said
 from engine.events import Accepted, Event
 from engine.plugin import BadSetting, Settled, Source, encode_json
 from engine.previews import Found, Preview
@@ -47,15 +48,16 @@ class Known(Protocol):
 
 
 class Previews:
-    """Has sources look, one look of each at a time. `admit` checks an event as it is when it is emitted."""
+    """Has sources look, one look of each at a time. `as_stored` checks an event as it is when it is emitted, and
+    redacts it."""
 
     def __init__(
-        self, *, clock: Clock, store: Known, admit: Callable[[Event, str], tuple[Event, bytes]], base: Path,
+        self, *, clock: Clock, store: Known, as_stored: Callable[[str, Event], Event], base: Path,
         files: Path, max_data: int,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._store = store
-        self._admit = admit
+        self._as_stored = as_stored
         self._base = base
         self._files = files
         self._max_data = max_data
@@ -80,7 +82,7 @@ class Previews:
 
     async def _look(self, source_id: str, source: Source, cursor: Any, limit: int) -> Preview:
         scope = anyio.CancelScope()
-        stage = _Stage(self._store, self._admit, limit, scope.cancel)
+        stage = _Stage(self._store, self._as_stored, limit, scope.cancel)
         context = Context(
             SourceState(id=source_id, source=source), door=stage, memory=stage, clock=self._clock, base=self._base,
             files=self._files, max_data=self._max_data, routes=Routes(), on_ready=lambda: None,
@@ -127,10 +129,10 @@ class _Stage:
     """What stands in the place of intake and of the source's memory: it keeps what it is given to itself."""
 
     def __init__(
-        self, store: Known, admit: Callable[[Event, str], tuple[Event, bytes]], limit: int, stop: Callable[[], None]
+        self, store: Known, as_stored: Callable[[str, Event], Event], limit: int, stop: Callable[[], None]
     ) -> None:
         self._store = store
-        self._admit = admit
+        self._as_stored = as_stored
         self._limit = limit
         self._stop = stop
         self._bytes = 0
@@ -141,15 +143,17 @@ class _Stage:
     async def accept(
         self, source: str, events: Sequence[Event], *, cursor: Any = None, remember: Mapping[str, Any] | None = None
     ) -> list[Accepted]:
-        admitted = [Admitted(*self._admit(event, source)) for event in events]
+        admitted = [_admitted(self._as_stored(source, event)) for event in events]
         answers = [await self._take(source, one) for one in admitted]
         await self._stop_where_enough()
         self.moved = self.moved if cursor is None else cursor
         return answers
 
     async def reject(self, source: str, event: Event, reason: str) -> Accepted:
-        # What is refused is kept whatever it is: it is shown as it came.
-        answer = await self._take(source, Admitted(event, encode_json(event.data)), refused=reason)
+        # What is refused is kept whatever it is: it is shown as it came, but for what is redacted.
+        with suppress(InvalidEvent):
+            event = self._as_stored(source, event)
+        answer = await self._take(source, _admitted(event), refused=reason)
         await self._stop_where_enough()
         return answer
 
@@ -166,7 +170,7 @@ class _Stage:
         return None
 
     def as_stored(self, source: str, event: Event) -> Event:
-        return self._admit(event, source)[0]
+        return self._as_stored(source, event)
 
     async def _take(self, source: str, one: Admitted, refused: str | None = None) -> Accepted:
         event = one.event
@@ -182,3 +186,7 @@ class _Stage:
         if self.more:
             self._stop()
             await anyio.lowlevel.checkpoint()
+
+
+def _admitted(event: Event) -> Admitted:
+    return Admitted(event, encode_json(event.data))
