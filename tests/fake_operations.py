@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
+from engine.config.doors import Doors
 from engine.decide.breakers import Quarantine, Released
 from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
@@ -415,7 +416,9 @@ class FakeGuards:
 class FakeOperations:
     """An engine that accepts everything, and remembers what it was asked for."""
 
-    def __init__(self, base: Path, *, max_body_bytes: int = 1 << 20, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, base: Path, *, max_body_bytes: int = 1 << 20, host: str = "127.0.0.1", doors: Doors | None = None
+    ) -> None:
         self.memory = FakeStore()
         self.store = self.memory
         self.clock = SystemClock()
@@ -445,7 +448,7 @@ class FakeOperations:
         self.config = Config(
             engine=EngineSettings(data=base / "data"),
             store=StoreSettings(url="sqlite:///data/engine.db", path=base / "data/engine.db", backups=base / "backups"),
-            http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes),
+            http=HttpSettings(host=host, port=0, insecure=False, max_body_bytes=max_body_bytes, doors=doors or Doors()),
             sources={},
             jobs={"import": job},
             triggers={"nightly": trigger},

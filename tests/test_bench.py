@@ -40,6 +40,17 @@ EXTRA = {
     "purge": {"runs", "max_ms", "removed", "per_second"},
     "shaping": {"loop_us", "writer_us", "events_per_s"},
     "simulate": {"instants", "runs", "waited", "skipped", "instant_us"},
+    "hostile": {
+        "late_ms",
+        "grown_mb",
+        "peak_mb",
+        "posts",
+        "failed",
+        "slow_connected",
+        "chunked_bytes",
+        "bombs",
+        "flooded",
+    },
     "idle": {"seconds", "wakeups_per_s"},
 }
 

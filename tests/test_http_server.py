@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from engine.config.doors import Doors
 from engine.errors import EngineError, StoreUnavailable
-from engine.http import bodies, connection
+from engine.http import connection
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.plugin import Refusal, Request, Response
@@ -226,20 +227,22 @@ async def test_expect_100_continue_is_answered_before_the_body_comes(
     writer.close()
 
 
-async def test_a_body_that_does_not_come_is_timed_out(
-    operations: FakeOperations, server: HttpServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_body_that_does_not_come_is_timed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    operations = FakeOperations(tmp_path, doors=Doors(body_timeout_s=0.05))
     receive(operations)
-    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(connection, "LINGER_S", 0.05)
-    status, _ = problem_of(await raw(server, b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"))
+    async with serving(operations) as server:
+        sent = b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"
+        status, _ = problem_of(await raw(server, sent))
     assert status == 408
 
 
-async def test_a_head_that_does_not_come_closes_the_connection(
-    server: HttpServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "HEADER_TIMEOUT_S", 0.05)
+async def test_a_head_that_does_not_come_closes_the_connection(tmp_path: Path) -> None:
+    async with serving(FakeOperations(tmp_path, doors=Doors(header_timeout_s=0.05))) as server:
+        await _without_heads(server)
+
+
+async def _without_heads(server: HttpServer) -> None:
     assert await raw(server, b"GET /live HTTP/1.1\r\nHost: loc") == b""
     assert await raw(server, b"") == b""
     reader, writer = await asyncio.open_connection(server.host, server.port)
@@ -266,6 +269,34 @@ MALFORMED = {
     "unknown coding": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: lzw\r\n\r\n",
     "bad chunk size": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
     "old version": b"GET /live HTTP/9.9\r\n\r\n",
+    "no version": b"GET /live\r\n\r\n",
+    "one length twice": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+    "list of lengths": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2, 2\r\n\r\nab",
+    "endless length": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551617\r\n\r\na",
+    "bare LF": b"GET /live HTTP/1.1\nHost: x\n\n",
+    "bare LF within": b"GET /live HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n",
+    "chunked twice": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked not last": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "nearly chunked": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "chunked in 1.0": b"POST /hooks/x HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunk size with underscore": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n",
+    "chunk size with sign": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"+1\r\na\r\n0\r\n\r\n",
+    "chunk size beyond all": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"ffffffffffffffffff\r\na\r\n0\r\n\r\n",
+    "chunk longer than its size": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1\r\nabc\r\n0\r\n\r\n",
+    "chunk with bare LF": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
+    "LF in a chunk extension": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1;a\nb\r\na\r\n0\r\n\r\n",
+    "length in a trailer": b"POST /hooks/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1\r\na\r\n0\r\nContent-Length: 5\r\n\r\n",
+    "two hosts": b"GET /live HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
+    "header without a name": b"GET /live HTTP/1.1\r\nHost: x\r\n: b\r\n\r\n",
+    "space before the first header": b"GET /live HTTP/1.1\r\n Host: x\r\n\r\n",
 }
 
 

@@ -12,6 +12,7 @@ from engine.config.addresses import is_loopback, parse_listen, parse_store_url, 
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
+from engine.config.doors import Doors, parse_quota
 from engine.config.joins import JoinTable, Several, as_join, check_inputs, check_joins
 from engine.config.limits import mistakes_in_pools, mistakes_in_weights, weights_of
 from engine.config.loops import find_loops, said_of_loop
@@ -171,9 +172,15 @@ class Builder:
     def _http(self, table: HttpTable) -> HttpSettings:
         host, port = parse_listen(table.listen)
         proxies = Networks(table.trusted_proxies) if table.trusted_proxies else None
+        doors = Doors(
+            header_timeout_s=table.header_timeout, body_timeout_s=table.body_timeout,
+            keepalive_timeout_s=table.keepalive_timeout, max_connections=table.max_connections,
+            max_connections_per_client=table.max_connections_per_client, rate=parse_quota(table.rate_limit),
+        )  # fmt: skip
         return HttpSettings(
-            host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, trusted_proxies=proxies
-        )
+            host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, trusted_proxies=proxies,
+            doors=doors,
+        )  # fmt: skip
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:
         url, file = table.url, data / "engine.db"

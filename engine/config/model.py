@@ -17,6 +17,16 @@ from engine.backlog import DEFAULT_HIGH
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
+from engine.config.doors import (
+    BodyTimeout,
+    Doors,
+    HeaderTimeout,
+    KeepaliveTimeout,
+    MostConnections,
+    MostOfClient,
+    RateLimit,
+    parse_quota,
+)
 from engine.config.guards import BreakerTable
 from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
@@ -311,6 +321,12 @@ class HttpTable(Struct, frozen=True, kw_only=True):
         bool, Meta(description="Allow listening beyond loopback without encryption: tokens travel readable.")
     ] = False
     max_body: Annotated[Size, Meta(ge=1, description="The largest request body; more is refused (413).")] = 1024 * 1024
+    header_timeout: HeaderTimeout = 10.0
+    body_timeout: BodyTimeout = 30.0
+    keepalive_timeout: KeepaliveTimeout = 75.0
+    max_connections: MostConnections = 4096
+    max_connections_per_client: MostOfClient = 256
+    rate_limit: RateLimit = "none"
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
@@ -320,6 +336,7 @@ class HttpTable(Struct, frozen=True, kw_only=True):
     ] = ()
 
     def __post_init__(self) -> None:
+        parse_quota(self.rate_limit)
         try:
             Networks(self.trusted_proxies)
         except ValueError as error:
@@ -805,6 +822,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     port: int
     insecure: bool
     max_body_bytes: int
+    doors: Doors = Doors()
     trusted_proxies: Networks | None = None
 
 

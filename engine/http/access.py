@@ -7,6 +7,7 @@ from enum import IntEnum
 from urllib.parse import urlsplit
 
 from engine.http.problems import Problem
+from engine.http.quotas import Guesses
 from engine.http.tokens import AdminToken
 from engine.plugin import Headers
 
@@ -26,8 +27,9 @@ class Gate:
     it is how DNS rebinding makes a browser speak to local services.
     """
 
-    def __init__(self, admin: AdminToken, host: str) -> None:
+    def __init__(self, admin: AdminToken, host: str, guesses: Guesses) -> None:
         self._admin = admin
+        self._guesses = guesses
         self._host = host.lower()
         self._on_loopback = is_loopback(host)
 
@@ -51,23 +53,45 @@ class Gate:
         if origin is not None and not _same_site(origin, host):
             raise Problem(403, "web pages of other sites may not use the API", code="wrong_origin")
 
-    def role_of(self, headers: Headers) -> Role:
-        """Return the role of the token in `Authorization: Bearer` or `X-API-Key`, or raise Problem 401."""
-        scheme, _, credential = headers.get("Authorization", "").partition(" ")
-        token = credential.strip() if scheme.lower() == "bearer" else headers.get("X-API-Key")
+    def check_page(self, headers: Headers) -> None:
+        """Refuse requests to hooks that a web page of another site made; programs send none of these headers.
+
+        A hook without a proof would else be open to every page that a browser on this machine, or behind the same
+        firewall, shows. The `Host` alone proves nothing against a program: tunnels and proxies change it.
+        """
+        if "Origin" in headers:
+            self.check_site(headers)
+        elif headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate":
+            raise Problem(403, "web pages of other sites may not use hooks", code="wrong_origin")
+
+    def role_of(self, headers: Headers, address: str) -> Role:
+        """Return the role of the token in `Authorization: Bearer` or `X-API-Key`.
+
+        Raises Problem 401, or 429 where so many wrong ones came from the address that it is not looked at.
+        """
+        token = offered(headers)
         if not token:
             raise Problem(
                 401,
                 "give a token: Authorization: Bearer …, or X-API-Key: …",
                 headers={"WWW-Authenticate": 'Bearer realm="trigger-engine"'},
             )
+        self._guesses.check(address, token)
         if not self._admin.matches(token.encode("utf-8", "surrogateescape")):
+            self._guesses.failed(address, token)
             raise Problem(
                 401,
                 "the token is not valid",
                 headers={"WWW-Authenticate": 'Bearer realm="trigger-engine", error="invalid_token"'},
             )
+        self._guesses.passed(address, token)
         return Role.ADMIN
+
+
+def offered(headers: Headers) -> str | None:
+    """Return the token that a request offers, whatever it is worth."""
+    scheme, _, credential = headers.get("Authorization", "").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else headers.get("X-API-Key")
 
 
 def is_loopback(host: str) -> bool:

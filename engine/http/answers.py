@@ -7,7 +7,7 @@ is written from a prepared head in one piece. Its body is known, so it always ha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -49,6 +49,10 @@ class Answer(web.StreamResponse):
         self._keep_alive = not close
         self._asked: web.BaseRequest | None = None
 
+    def add(self, headers: Mapping[str, str]) -> None:
+        """Add headers of ours, before it is sent."""
+        self._head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         self._asked = request
         return None
@@ -62,6 +66,12 @@ class Answer(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         connection = ""
+        if not request.content.is_eof():
+            # What is left of the body is not worth the parsing; where the next request begins is not known then.
+            self._closes = True
+            linger: Callable[[], None] | None = getattr(request.protocol, "linger", None)
+            if linger is not None:
+                linger()
         if self._closes or not request.keep_alive:
             self._keep_alive = False
             connection = "Connection: close\r\n"

@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Mapping
+from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -19,13 +20,17 @@ from aiohttp import web
 
 from engine.cloudevents import permitted
 from engine.errors import EngineError
-from engine.http.access import Gate
-from engine.http.answers import Heads, stream_headers
+from engine.http.access import Gate, offered
+from engine.http.answers import Answer, Heads, stream_headers
 from engine.http.bodies import read_body
 from engine.http.calls import Call, Stream
+from engine.http.clients import counted_as
 from engine.http.connection import Listener, while_there
+from engine.http.crowd import CROWDED, CROWDED_CLIENT
+from engine.http.doorlog import DoorLog
 from engine.http.operations import Operations
 from engine.http.problems import Problem, problem_of
+from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
 from engine.http.routes import Router, allowed
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
@@ -36,6 +41,16 @@ from engine.plugin import Handler, Refusal, Request, Response
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
 EVENTS: Final = "/api/v1/events"
+PROBES: Final = frozenset({"/live", "/ready"})
+"""Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
+
+TOLD: Final = {
+    CROWDED: "connections were more than there may be: slow or idle ones were closed, or the new one",
+    CROWDED_CLIENT: "connections were more than one client may have: slow or idle ones were closed, or the new one",
+    LIMITED: "requests were refused by [http] rate_limit",
+    WRONG_TOKEN: "requests had a wrong token",
+    GUESSING: "requests had a token that was not looked at, after too many wrong ones",
+}
 BACKLOG = 1024
 """Connections that the kernel keeps while the engine is busy."""
 
@@ -74,7 +89,12 @@ class HttpServer:
         self._proxies = settings.trusted_proxies
         self.host = settings.host if host is None else host
         self._port = settings.port if port is None else port
-        self._gate = Gate(admin, self.host)
+        self._doors = settings.doors
+        self._told = DoorLog(TOLD)
+        monotonic = operations.clock.monotonic
+        self._guesses = Guesses(monotonic, self._told)
+        self._rates = None if self._doors.rate is None else RateLimit(self._doors.rate, monotonic, self._told)
+        self._gate = Gate(admin, self.host, self._guesses)
         self._router = router or Router()
         self._heads = Heads(operations.clock)
         self._listener: Listener | None = None
@@ -110,7 +130,8 @@ class HttpServer:
         """Answer requests, on the address that `bind` took or takes now."""
         listening = self._socket or self.bind()
         self._socket = None
-        self._listener = Listener(self._answer, self._heads)
+        answer = self._answer if self._rates is None else self._limited
+        self._listener = Listener(answer, self._heads, self._doors, self._told, self._proxies)
         loop = asyncio.get_running_loop()
         # asyncio accepts as many at a time as it has the kernel keep: few, so that there is room for each.
         self._server = await loop.create_server(self._listener, sock=listening, backlog=ACCEPTED_AT_ONCE)
@@ -127,6 +148,7 @@ class HttpServer:
         if server is None or listener is None:
             return
         self._server = None
+        self._told.tell()
         server.close()
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
@@ -142,10 +164,31 @@ class HttpServer:
                 connection.transport.abort()
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)  # a transport closes a turn after it was told to
+        self._told.tell()
+
+    async def _limited(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request where there is a limit to how often a client may ask."""
+        target = request.raw_path.partition("?")[0]
+        if self._rates is None or target in PROBES:
+            return await self._answer(request)
+        try:
+            said = self._rates.take(self._counted_by(request, target))
+        except Problem as problem:
+            return self._heads.problem(problem, target, _request_id(request))
+        answer = await self._answer(request)
+        if isinstance(answer, Answer):
+            answer.add(said)
+        return answer
+
+    def _counted_by(self, request: web.BaseRequest, target: str) -> str:
+        address = self._client(request)
+        token = offered(request.headers) if target.startswith(API) else None
+        if token and self._guesses.knows(address, token):
+            return f"token {sha256(token.encode('utf-8', 'surrogateescape')).hexdigest()}"
+        return counted_as(address)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        asked = request.headers.get("X-Request-ID")
-        request_id = asked if asked is not None and _REQUEST_ID.match(asked) else new_id()
+        request_id = _request_id(request)
         target = request.raw_path
         path, reason, explain = "", None, None
         try:
@@ -187,6 +230,7 @@ class HttpServer:
 
     async def _hook(self, request: web.BaseRequest, path: str, query_text: str) -> Response:
         method = request.method
+        self._gate.check_page(request.headers)
         found = self._operations.route(method, path)
         handler = found if callable(found) else self._other_method(found, method, path)
         if isinstance(handler, Response):
@@ -197,7 +241,12 @@ class HttpServer:
             query=_query(query_text) if query_text else _NO_QUERY,
             headers=request.headers,
             remote=self._client(request),
-            body=await read_body(request, self._max_body_bytes, lambda: self._operations.encodings(path)),
+            body=await read_body(
+                request,
+                self._max_body_bytes,
+                lambda: self._operations.encodings(path),
+                timeout_s=self._doors.body_timeout_s,
+            ),
         )
         if WAIT in asked.query:
             return await while_there(request, handler(asked))
@@ -224,7 +273,7 @@ class HttpServer:
         if path.startswith(API):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
             if method != "OPTIONS":
-                role = self._gate.role_of(request.headers)
+                role = self._gate.role_of(request.headers, self._client(request))
         found = self._router.find(path)
         if found is None:
             raise Problem(404, "there is nothing here")
@@ -247,7 +296,7 @@ class HttpServer:
                 query=_single(query_text),
                 headers=request.headers,
                 remote=self._client(request),
-                body=await read_body(request, self._max_body_bytes),
+                body=await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s),
             ),
             parameters=parameters,
             role=role,
@@ -278,6 +327,11 @@ class HttpServer:
         raise ConnectionResetError("the engine stops")
 
 
+def _request_id(request: web.BaseRequest) -> str:
+    asked = request.headers.get("X-Request-ID")
+    return asked if asked is not None and _REQUEST_ID.match(asked) else new_id()
+
+
 async def _close(chunks: AsyncIterator[bytes]) -> None:
     close: Any = getattr(chunks, "aclose", None)
     if close is not None:
@@ -286,6 +340,8 @@ async def _close(chunks: AsyncIterator[bytes]) -> None:
 
 def _split(request: web.BaseRequest, target: str) -> tuple[str, str]:
     """Return the decoded path of a request and its query, still encoded."""
+    if request.version < (1, 0):
+        raise Problem(400, "HTTP/0.9 is not spoken", code="malformed_request", close=True)
     if not target.startswith("/"):
         if "://" not in target:
             raise Problem(400, "the target of the request is no path", code="malformed_request", close=True)

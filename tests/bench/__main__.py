@@ -8,7 +8,21 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import depth, files, idle, instants, intake, latency, purge, runs, shaping, simulate, spawn, timers
+from tests.bench import (
+    depth,
+    files,
+    hostile,
+    idle,
+    instants,
+    intake,
+    latency,
+    purge,
+    runs,
+    shaping,
+    simulate,
+    spawn,
+    timers,
+)
 from tests.bench.report import BenchFailed, Options, Report
 
 BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
@@ -23,6 +37,7 @@ BENCHES: dict[str, tuple[Callable[[Options], Report], str]] = {
     "timers": (timers.measure, "100,000 cron triggers: ready, memory, idling and lateness, against APScheduler 3"),
     "shaping": (shaping.measure, "the cost of an event through filter, debounce and dedupe, against one without"),
     "simulate": (simulate.measure, "a million due instants through all deciders, against the bare schedules"),
+    "hostile": (hostile.measure, "an ordinary sender and a timer beside slow clients, endless bodies and a flood"),
     "idle": (idle.measure, "processor time of an engine that has nothing to do"),
 }
 
