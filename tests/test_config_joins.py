@@ -81,7 +81,7 @@ def test_equal_settings_are_one_source_wherever_they_stand(tmp_path: Path, regis
     made = read(tmp_path, text, registry).triggers
     assert made["t"].inputs[0].source == made["u"].source
     with pytest.raises(ConfigError) as caught:
-        read(tmp_path, text.replace('verify = "none" }\n', 'verify = { token = "secret" } }\n'), registry)
+        read(tmp_path, text.replace('verify = "none" }\n', 'verify = { token = "4pLh-oK92-xc7Q" } }\n'), registry)
     assert "other settings by input a of trigger t" in str(caught.value)
 
 

@@ -121,7 +121,8 @@ class Feeder(threading.Thread):
         if answer.status == 202:
             body = answer.body
             return Receipt(event=body["event"], runs=tuple(body["runs"]), duplicate=body["duplicate"])
-        if answer.status != 503:
+        # The same key may be on its way by another connection just now.
+        if answer.status != 503 and not (answer.status == 409 and offer.keyed):
             self.problems.append(f"{self.name}: {offer.path} answered {answer.status}: {answer.body}")
         return None
 
