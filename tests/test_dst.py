@@ -145,8 +145,8 @@ def keeps_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Store events of feeds under keys of their own, so that a second delivery is a second event."""
     admit = Intake._admit
 
-    def without_key(self: Intake, event: Event, source: str, **options: Any) -> tuple[Event, bytes]:
-        admitted, data = admit(self, event, source, **options)
+    def without_key(self: Intake, event: Event, source: str, *given: Any, **options: Any) -> tuple[Event, bytes]:
+        admitted, data = admit(self, event, source, *given, **options)
         return (replace(admitted, key=new_id()) if source.startswith("feed") else admitted), data
 
     monkeypatch.setattr(Intake, "_admit", without_key)
@@ -232,7 +232,7 @@ def test_a_store_that_loses_something_is_found_out(tamper: Any) -> None:
     [
         (breaks_limits, "run"),
         (keeps_no_keys, "acknowledged"),
-        (hides_missed_instants, "neither a run nor a reason"),
+        (hides_missed_instants, "nothing is recorded of it"),
         (knows_no_rates, " t"),
         (gathers_without_end, "its window closes at"),
         (believes_old_answers, "does not let it pass"),

@@ -220,6 +220,7 @@ class Simulation:
             self.clock.step(what["seconds"])
             self.world.steps.append((self.clock.monotonic(), what["seconds"]))
         else:
+            self._was_foul = True
             self.disk.weather = Weather(
                 slow_s=what["slow_s"], fails_writes=what["fails_writes"], fails_reads=what["fails_reads"],
                 until_s=self.clock.monotonic() + what["for_s"],
