@@ -26,6 +26,7 @@ job = "work"
 """
 SPAN = {"from": "2026-01-05T10:00:00Z", "to": "2026-01-05T12:00:00Z"}
 INSTANTS = 120
+SPAN_OF_SECONDS = ["--from", SPAN["from"], "--to", "2026-01-05T15:00:00Z", "--max-parallel", "1"]
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_the_command_follows_a_backfill_in_lines_and_leaves_it_to_the_engine_whe
         found = json.loads(again.stdout)
         assert (found["total"], found["skipped"], found["state"]) == (0, 20, "completed")
         followed = subprocess.Popen(
-            [*command, "backfill", "minutely", "--from", SPAN["from"], "--to", SPAN["to"]], cwd=ROOT,
+            [*command, "backfill", "minutely", *SPAN_OF_SECONDS], cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert followed.stdout is not None

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from engine.config.doors import Doors
-from engine.errors import EngineError, StoreUnavailable
+from engine.errors import EngineError, StoreDamaged, StoreUnavailable
 from engine.http import connection
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
@@ -115,14 +115,26 @@ async def test_what_a_handler_refuses_is_a_problem_with_its_words_and_headers(
     async def away(request: Request) -> Response:
         raise StoreUnavailable("the disk is full")
 
+    async def lost(request: Request) -> Response:
+        raise StoreDamaged("the file /srv/data/engine.db is not the one any more that was opened")
+
     operations.routes["/hooks/x"] = {"POST": refuse}
     operations.routes["/hooks/y"] = {"POST": away}
+    operations.routes["/hooks/z"] = {"POST": lost}
     got = await client.ask("POST", "/hooks/x", token=None)
     assert (got.status, got.json["detail"]) == (401, "the proof is not valid")
     assert got.headers["WWW-Authenticate"] == "Hook"
     got = await client.ask("POST", "/hooks/y", token=None)
     assert (got.status, got.json["code"], got.headers["Retry-After"]) == (503, "store_unavailable", "2")
-    assert [(one["path"], one["status"], one["reason"]) for one in operations.refused] == [
+    got = await client.ask("POST", "/hooks/z", token=None)
+    assert (got.status, got.json["code"], got.headers["Retry-After"]) == (503, "store_unavailable", "2")
+    assert b"/srv" not in got.body
+    (*others, told) = operations.refused
+    assert (told["status"], told["reason"]) == (
+        503,
+        "the file /srv/data/engine.db is not the one any more that was opened",
+    )
+    assert [(one["path"], one["status"], one["reason"]) for one in others] == [
         ("/hooks/x", 401, "for the owner alone"), ("/hooks/y", 503, "the disk is full"),
     ]  # fmt: skip
 

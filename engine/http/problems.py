@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from engine.errors import Conflict, EngineError, InvalidEvent, InvalidRequest, NotFound, QueueFull, StoreUnavailable
+from engine.errors import (
+    Conflict,
+    EngineError,
+    InvalidEvent,
+    InvalidRequest,
+    NotFound,
+    QueueFull,
+    StoreDamaged,
+    StoreUnavailable,
+)
 from engine.plugin import Refusal, encode_json
 
 PROBLEM_TYPE = "application/problem+json"
@@ -72,7 +81,8 @@ def problem_of(error: EngineError | Refusal) -> Problem:
         return Problem(409, str(error))
     if isinstance(error, InvalidRequest):
         return Problem(422, str(error), code="invalid_request")
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, (StoreUnavailable, StoreDamaged)):
+        # A damaged store takes nothing any more: who sends again finds the engine that is started with a sound one.
         code = "queue_full" if isinstance(error, QueueFull) else "store_unavailable"
         return Problem(503, str(error), code=code, headers={"Retry-After": str(RETRY_AFTER_S)})
     return Problem(500, str(error))

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from engine.cloudevents import permitted
-from engine.errors import EngineError
+from engine.errors import EngineError, StoreDamaged
 from engine.http.access import Gate, offered
 from engine.http.answers import Answer, Heads, stream_headers
 from engine.http.bodies import read_body
@@ -200,6 +200,9 @@ class HttpServer:
             problem = problem_of(error)
             if isinstance(error, Refusal):
                 reason, explain = error.reason, error.explain
+            elif isinstance(error, StoreDamaged) and path.startswith(HOOKS):
+                # What became of it is the owner's business alone.
+                reason, problem.detail = problem.detail, "The event can't be stored now, and was not taken."
         except Problem as raised:
             problem = raised
         except ConnectionError:
