@@ -415,6 +415,17 @@ async def test_more_windows_come_due_at_once_than_memory_holds_and_none_waits_fo
         assert len(desk.windows) == 0
 
 
+async def test_a_window_that_is_joined_after_the_clock_was_set_back_is_over_when_it_says(tmp_path: Path) -> None:
+    # Found by the simulation: its run waited until the clock had come to where it was before.
+    async with bench(tmp_path / "s.db", triggers=[trigger(debounce=Debounce(wait_s=300.0))]) as desk:
+        answer = await desk.emit_one(event())
+        desk.clock.step(-15_000)
+        await desk.emit_one(event())
+        assert desk.script.begun == []
+        await desk.advance(301)
+        assert [run for run, _, _ in desk.script.begun] == list(answer.runs)
+
+
 async def test_what_is_moved_at_once_is_bounded_however_much_is_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ class Draft(Struct):
     fills: list[Fill] = field(default_factory=list)
     supersedes: list[Supersede] = field(default_factory=list)
     filled: list[tuple[str, datetime]] = field(default_factory=list)
-    """The runs whose windows are full with it, and since when."""
+    """The runs that are due earlier with it, as their windows are full or the clock was set back, and since when."""
     claims: list[Claim] = field(default_factory=list)
     may_start: bool = True
     """Whether a run of it may take a free slot at once."""

@@ -141,6 +141,9 @@ class Shaping:
             self._windows.seal(window)
             draft.filled.append((window.run, now))
             text = f"joined: run {window.run} has gathered enough with it, {window.count} events"
+        elif window.due_at < before:
+            # The wall clock was set back: it is due earlier than whoever waits for it knows.
+            draft.filled.append((window.run, window.due_at))
         text = draft.told(text)
         draft.joined.append((window, before, window.due_at, size_bytes))
         draft.saw(gathering.gate, "join", key=window.key, until=rfc3339(window.due_at), events=window.count)
