@@ -14,6 +14,7 @@ import anyio
 
 from engine.adaptive import Adaptation
 from engine.aftermath import Counting
+from engine.alerts import Alerts
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
@@ -76,7 +77,7 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting,
+        counting: Counting, alerts: Alerts,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -105,6 +106,7 @@ class Operations:
         self.foresight = foresight
         self.conditions = conditions
         self.counting = counting
+        self.alerts = alerts
         self.pools = pools
         self._lease = lease
         self.housekeeping = housekeeping
@@ -163,6 +165,7 @@ class Operations:
             "queue": self.queue.status(),
             "conditions": self.conditions.summary(),
             **self.guards.status(),
+            "alerts": self.alerts.status(),
             "loop": self._loop_watch.view(),
             "lease": self._lease.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),

@@ -28,6 +28,8 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.aftermath import Aftermath, Counting, Deliverer
+from engine.alerting import facts_of
+from engine.alerts import Alerts
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.causing import Causes
@@ -309,8 +311,14 @@ class Runtime:
             base=config.base, secrets=config.secrets,
         )  # fmt: skip
         await deliverer.load()
+        alerts = Alerts(
+            clock=clock, store=store, submit=journal.submit, line=deliverer, counts=counting,
+            configured=lambda: self.config.alerts, receivers=lambda: self.config.receivers, secrets=config.secrets,
+        )  # fmt: skip
+        await alerts.load()
+        deliverer.on_given_up = alerts.note_given_up
         aftermath = Aftermath(
-            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=counting,
+            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=alerts,
             secrets=config.secrets,
         )  # fmt: skip
         await aftermath.load(store)
@@ -408,7 +416,11 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
-            counting=counting,
+            counting=counting, alerts=alerts,
+        )  # fmt: skip
+        alerts.facts = facts_of(
+            operations, clock=clock, rules=rules, timers=timers, conditions=conditions, guards=guards,
+            counting=counting, lease=lease, loop_watch=loop_watch,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if self._listen:
@@ -448,6 +460,7 @@ class Runtime:
                     operations.state = "running"
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(chronicle.run, name="chronicle")
+                    inner.start_soon(alerts.run, name="alerts")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     inner.start_soon(housekeeping.run, name="housekeeping")
                     if not store.checked:
@@ -478,6 +491,7 @@ class Runtime:
                     loop_watch.stop()
                     lease.stop()
                     await counting.end()
+                    await alerts.end()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 

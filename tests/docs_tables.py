@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.cli.app import app
 from engine.config import schema as schema_of
+from engine.config.alerts import AlertScopeTable, AlertTable, WhenTable
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.guards import BreakerTable
@@ -65,6 +66,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
+    AlertTable, WhenTable, AlertScopeTable,
     JobTable, JobNotifyTable, CallbackTable,
     TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
     JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,

@@ -66,6 +66,7 @@ from engine.store.changes import Change
 from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
+from tests.fake_alerts import FakeAlerts
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
 from tests.fake_maintenance import fake_maintenance
@@ -437,6 +438,7 @@ class FakeOperations:
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
         self.pools = FakePools()
+        self.alerts = FakeAlerts()
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.previewed: list[tuple[str, Any, int]] = []

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
+from engine.cli.alerting import alert_commands
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
 from engine.cli.failures import FAILED, USAGE, CommandFailed
@@ -481,6 +482,7 @@ app.command()(conditions)
 app.command()(pools)
 app.command()(refusals)
 app.add_typer(import_commands, name="import")
+app.add_typer(alert_commands, name="alert")
 app.add_typer(maintenance_commands, name="maintenance")
 
 

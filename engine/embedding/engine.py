@@ -14,13 +14,14 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
 
+from engine.alerts import Alerts
 from engine.backfill import Backfills
 from engine.backfills import BackfillProgress, BackfillRequest, Order
 from engine.clock import Clock, SystemClock
 from engine.config import Place
 from engine.config.scalars import near
 from engine.decide.upcoming import Upcoming, upcoming
-from engine.deliveries import Delivery, DeliveryFilter
+from engine.deliveries import Delivery, DeliveryFilter, of_alert
 from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
 from engine.embedding.places import caller
@@ -70,7 +71,8 @@ class Engine:
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
     - `redact`: as in `[security]`: what of every event is replaced before it is stored, matched or shown.
-    - `notify`: as in `[notify.NAME]`, by name; jobs name them in `notify=[…]`.
+    - `notify`: as in `[notify.NAME]`, by name; jobs and alerts name them in `notify=[…]`.
+    - `alerts`: as in `[alerts.NAME]`, by name.
     - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
     - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
     - `plugins`: classes of sources, timers, runners, conditions and channels, and folders of plugin modules.
@@ -92,6 +94,7 @@ class Engine:
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
         redact: Sequence[str] | Mapping[str, Any] | None = None,
         notify: Mapping[str, Mapping[str, Any]] | None = None,
+        alerts: Mapping[str, Mapping[str, Any]] | None = None,
         pools: Mapping[str, int] | None = None,
         store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
@@ -112,6 +115,8 @@ class Engine:
             settings["security"] = {"redact": dict(redact) if isinstance(redact, Mapping) else list(redact)}
         if notify is not None:
             settings["notify"] = dict(notify)
+        if alerts is not None:
+            settings["alerts"] = dict(alerts)
         if pools is not None:
             settings["pools"] = dict(pools)
         if store is not None:
@@ -466,14 +471,22 @@ class Engine:
         return await self._operations().counting.statistics(trigger=trigger, job=job, over=_span(over))
 
     async def deliveries(
-        self, *, run: str | None = None, target: str | None = None, limit: int = 50
+        self, *, run: str | None = None, alert: str | None = None, target: str | None = None, limit: int = 50
     ) -> tuple[Delivery, ...]:
-        """Return who was told of the ends of runs, and how that went, the newest first; raises StoreUnavailable.
+        """Return who was told of the end of a run or of an alert, and how that went, the newest first.
 
-        `target` is `callback:JOB` or `notify:NAME`.
+        `target` is `callback:JOB` or `notify:NAME`. Raises StoreUnavailable.
         """
-        which = DeliveryFilter(run=run, target=target)
+        which = DeliveryFilter(run=run if alert is None else of_alert(alert), target=target)
         return tuple(await self._operations().store.deliveries(which, limit=limit))
+
+    @property
+    def alerts(self) -> Alerts:
+        """The alerts of the running engine; raises Conflict outside of the block.
+
+        `views()` shows which are open and for whom; `mute`, `unmute`, `acknowledge` and `test` take the name of one.
+        """
+        return self._operations().alerts
 
     @property
     def pools(self) -> Pools:

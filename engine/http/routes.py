@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from engine.http import (
     adaptive_routes,
+    alert_routes,
     backfill_routes,
     condition_routes,
     delivery_routes,
@@ -150,6 +151,14 @@ ROUTES: tuple[Route, ...] = (
     _route(
         "POST", f"{API}/runs/{{id}}/retry", queue_routes.retry_run, _OPERATOR, "Run it once more, when it has ended"
     ),
+    _route("GET", f"{API}/alerts", alert_routes.list_alerts, _VIEWER, "All alerts, those that are open first"),
+    _route("GET", f"{API}/alerts/{{name}}", alert_routes.get_alert, _VIEWER, "One alert, and who was told of it"),
+    _route("POST", f"{API}/alerts/{{name}}/mute", alert_routes.mute_alert, _OPERATOR, "Tell nobody of it for a time"),
+    _route("POST", f"{API}/alerts/{{name}}/unmute", alert_routes.unmute_alert, _OPERATOR, "End that"),
+    _route(
+        "POST", f"{API}/alerts/{{name}}/acknowledge", alert_routes.acknowledge_alert, _OPERATOR, "Take on what is open"
+    ),
+    _route("POST", f"{API}/alerts/{{name}}/test", alert_routes.test_alert, _OPERATOR, "Try whether people are reached"),
     _route("GET", f"{API}/deliveries", delivery_routes.list_deliveries, _VIEWER, "Who was told of ends of runs"),
     _route("GET", f"{API}/deliveries/{{id}}", delivery_routes.get_delivery, _VIEWER, "One of them, and what it tells"),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
