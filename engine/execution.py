@@ -27,6 +27,7 @@ from engine.expressions import Scope
 from engine.ids import is_slug
 from engine.jobs import Job, OnCrash
 from engine.logcap import DEFAULT_LOG_BYTES
+from engine.logids import IDS
 from engine.logs import IdLogger, Masker
 from engine.payload import encode_json, survey
 from engine.plugin import Outcome
@@ -224,6 +225,9 @@ class Executor:
     async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         # What its code hands in within this process comes from this run.
         before = CURRENT.set(run)
+        IDS.set({"run": run.id, "job": run.job, "trigger": run.trigger, "event": run.event, "attempt": run.attempt})
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("Attempt %d of a run of %s begins", run.attempt, run.job, extra={"action": "run_begins"})
         try:
             return await self._attempt(run, job, events, attendant)
         finally:

@@ -39,6 +39,7 @@ from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.lease import Lease
+from engine.loglevels import LogLevels
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
@@ -77,7 +78,7 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting, alerts: Alerts,
+        counting: Counting, alerts: Alerts, log_levels: LogLevels,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -107,6 +108,7 @@ class Operations:
         self.conditions = conditions
         self.counting = counting
         self.alerts = alerts
+        self.log_levels = log_levels
         self.pools = pools
         self._lease = lease
         self.housekeeping = housekeeping

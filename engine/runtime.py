@@ -60,6 +60,7 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.lease import Lease
+from engine.loglevels import LogLevels
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
@@ -401,6 +402,9 @@ class Runtime:
             received=config.engine.data / "files", settings=config.store,
         )  # fmt: skip
         housekeeping.room.look()
+        log_levels = LogLevels(clock, level=config.logs.level, levels=config.logs.levels)
+        if self._listen:  # in a program, what is logged is the program's
+            log_levels.apply()
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
@@ -416,7 +420,7 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
-            counting=counting, alerts=alerts,
+            counting=counting, alerts=alerts, log_levels=log_levels,
         )  # fmt: skip
         alerts.facts = facts_of(
             operations, clock=clock, rules=rules, timers=timers, conditions=conditions, guards=guards,
@@ -461,6 +465,7 @@ class Runtime:
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(alerts.run, name="alerts")
+                    inner.start_soon(log_levels.run, name="log levels")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     inner.start_soon(housekeeping.run, name="housekeeping")
                     if not store.checked:
@@ -552,6 +557,7 @@ async def _follow_signals(runtime: Runtime, *, task_status: TaskStatus[None] = a
             if asked:
                 log.warning("Second signal: ending at once", extra={"action": "ended"})
                 runtime.kill()
+                logs.flush()
                 os._exit(128 + number)
             asked = True
             runtime.stop()
@@ -567,6 +573,7 @@ async def _limit_stop(runtime: Runtime) -> None:
         extra={"action": "stop_overdue"},
     )  # fmt: skip
     runtime.kill()
+    logs.flush()
     os._exit(1)
 
 
@@ -604,6 +611,7 @@ def leave_stuck_sources(runtime: Runtime, code: int) -> None:
         "Ending without source %s, which did not stop; all else has, and is recorded", ", ".join(stuck),
         exc_info=sys.exception(), extra={"action": "ended_without"},
     )  # fmt: skip
+    logs.flush()
     os._exit(code)
 
 
@@ -613,6 +621,7 @@ def _limit_exit(code: int) -> threading.Timer:
     def end() -> None:
         names = ", ".join(thread.name for thread in _left_threads())
         log.error("Ending without threads that did not stop: %s", names, extra={"action": "ended_without"})
+        logs.flush()
         os._exit(code)
 
     limit = threading.Timer(STOP_THREADS_S, end)
@@ -644,7 +653,7 @@ def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | Non
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
-    logs.configure(config.secrets)
+    logs.configure(config.secrets, style=config.logs.format)
     log.info(
         "Read %s: triggers %d, jobs %d", ", ".join(map(str, config.files)), len(config.triggers), len(config.jobs),
         extra={"action": "config_read"},

@@ -23,6 +23,7 @@ from engine.config.conditions import ConditionTable
 from engine.config.guards import BreakerTable
 from engine.config.joins import InputTable, JoinTable
 from engine.config.keeping import KeepTable
+from engine.config.logs import LogsTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.model import (
     AdaptiveTable,
@@ -58,15 +59,16 @@ from engine.plugin import Plugin, Timer
 from engine.plugin.timers import TIMER_FIELDS
 from engine.registry import Registry, kind_of
 from engine.units import format_duration, format_size
+from tests.log_actions import actions_table
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
-    CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
-    AlertTable, WhenTable, AlertScopeTable,
+    EngineSettings, LogsTable, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable,
+    HttpTable, CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared,
+    NotifyTable, AlertTable, WhenTable, AlertScopeTable,
     JobTable, JobNotifyTable, CallbackTable,
     TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
     JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,
@@ -111,7 +113,7 @@ def tables() -> dict[str, str]:
     described = schema_of(Registry.discover())["$defs"]
     made = {name: settings_table(cls, described[name]) for name, cls in definitions().items()}
     every_timer = settings_table(Timer, described["timer.interval"])
-    more = {"every-timer": every_timer, "presets": presets_table()}
+    more = {"every-timer": every_timer, "presets": presets_table(), "log-actions": actions_table()}
     return {**made, **more, "routes": routes_table(), "commands": commands_table()}
 
 

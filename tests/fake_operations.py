@@ -32,6 +32,7 @@ from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.loglevels import LogLevels
 from engine.plugin import Handler, Runner, Secret, Settled
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
@@ -439,6 +440,7 @@ class FakeOperations:
         self.conditions = FakeConditions()
         self.pools = FakePools()
         self.alerts = FakeAlerts()
+        self.log_levels = LogLevels(SystemClock())
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.unready: list[str] = []
         self.previewed: list[tuple[str, Any, int]] = []

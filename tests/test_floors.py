@@ -23,7 +23,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
+    frozenset(
+        {"errors", "clock", "units", "ids", "logs", "logids", "loglevels", "logsink", "cancellation", "networks"}
+    ),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
          "previews", "replays", "spans", "deliveries", "tallies", "redaction"}

@@ -19,6 +19,7 @@ from engine.cli.foresight import plan, simulate
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.joins import say_joins
+from engine.cli.loglevel import log_level
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
@@ -479,6 +480,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 app.command()(presets)
 app.command()(conditions)
+app.command("log-level")(log_level)
 app.command()(pools)
 app.command()(refusals)
 app.add_typer(import_commands, name="import")

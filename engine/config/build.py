@@ -136,6 +136,7 @@ class Builder:
             maintenance=maintenance,
             receivers=receivers,
             alerts=alerts,
+            logs=self._tables["logs"],
             pools=dict(self.pools),
         )
 

@@ -32,6 +32,7 @@ from engine.config.guards import BreakerTable
 from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
+from engine.config.logs import LogsTable
 from engine.config.maintenance import MaintenanceTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.scalars import near
@@ -784,6 +785,7 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    logs: Annotated[LogsTable, Meta(description="The engine's own log.")] = LogsTable()
     security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
         SecurityTable()
     )
@@ -885,6 +887,7 @@ class Config(Struct, frozen=True, kw_only=True):
     conditions: dict[str, Named] = {}
     receivers: dict[str, Receiver] = {}
     alerts: dict[str, Alert] = {}
+    logs: LogsTable = LogsTable()
     pools: dict[str, int] = {}
 
     def __repr__(self) -> str:

@@ -77,7 +77,7 @@ class RunContext:
         """Note in the run's log how far it is, from 0 to 1. Raises ValueError for what is not between them."""
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress goes from 0 to 1; {fraction!r} is not between them")
-        self.log.info("%.0f %%%s", fraction * 100, f": {text}" if text else "")
+        self.log.info("%.0f %%%s", fraction * 100, f": {text}" if text else "", extra={"action": "run_progress"})
 
 
 class Function(Runner, frozen=True, kw_only=True):

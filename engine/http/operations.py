@@ -15,6 +15,7 @@ from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
+from engine.loglevels import LogLevels
 from engine.plugin import Explanation, Handler, Settled
 from engine.previews import Preview
 from engine.replays import Rehearsed
@@ -291,6 +292,11 @@ class Operations(Protocol):
 
     @property
     def alerts(self) -> AlertOperations: ...
+
+    @property
+    def log_levels(self) -> LogLevels:
+        """How much the log tells."""
+        ...
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...

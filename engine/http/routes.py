@@ -17,6 +17,7 @@ from engine.http import (
     foresight_routes,
     guard_routes,
     housekeeping_routes,
+    log_level_routes,
     logs,
     maintenance_routes,
     next_routes,
@@ -159,6 +160,8 @@ ROUTES: tuple[Route, ...] = (
         "POST", f"{API}/alerts/{{name}}/acknowledge", alert_routes.acknowledge_alert, _OPERATOR, "Take on what is open"
     ),
     _route("POST", f"{API}/alerts/{{name}}/test", alert_routes.test_alert, _OPERATOR, "Try whether people are reached"),
+    _route("GET", f"{API}/logs/levels", log_level_routes.get_levels, _VIEWER, "How much the engine's log tells"),
+    _route("PATCH", f"{API}/logs/levels", log_level_routes.patch_levels, _ADMIN, "Change that, maybe for a time"),
     _route("GET", f"{API}/deliveries", delivery_routes.list_deliveries, _VIEWER, "Who was told of ends of runs"),
     _route("GET", f"{API}/deliveries/{{id}}", delivery_routes.get_delivery, _VIEWER, "One of them, and what it tells"),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),

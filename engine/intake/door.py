@@ -32,6 +32,7 @@ from engine.intake.draft import Admitted, Draft
 from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
 from engine.intake.guarding import Guarding
 from engine.intake.rehearsal import Rehearsal
+from engine.intake.telling import tell_accepted
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.payload import encode_json, read_json, survey
@@ -502,6 +503,8 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
+            if log.isEnabledFor(logging.DEBUG):
+                tell_accepted(events, answers)
             if missed:
                 self._note_missed(missed)
             if self._hand_on_all(drafts, answers):
