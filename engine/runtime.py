@@ -37,6 +37,7 @@ from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
+from engine.config.tracing import TracingTable
 from engine.decide.attempts import AttemptEnd
 from engine.decide.joins import windows_of
 from engine.decide.limits import ENGINE_POOL
@@ -87,6 +88,7 @@ from engine.store.sqlite import SqliteStore
 from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
+from engine.traces import Tracing
 from engine.units import format_span
 
 log = logging.getLogger("engine")
@@ -115,6 +117,18 @@ def distribution_version() -> str:
         return version("trigger-engine")
     except PackageNotFoundError:
         return "unknown"
+
+
+def tracing_of(settings: TracingTable) -> Tracing | None:
+    """Return what traces, by the configuration; None where nothing is traced, and OpenTelemetry is not imported."""
+    if settings.endpoint is None:
+        return None
+    from engine.traces.spans import SpanTracing, exporter_of
+
+    exporter = exporter_of(settings.endpoint, settings.plain_headers())
+    return SpanTracing(
+        exporter, service=settings.service, version=distribution_version(), sample=settings.sample
+    )  # fmt: skip
 
 
 class Runtime:
@@ -244,10 +258,11 @@ class Runtime:
         await notes.load(store)
         counting = Counting(clock=clock, store=store, submit=journal.submit)
         await counting.load()
+        tracing = tracing_of(config.tracing)
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
-            strays=lambda run_id: strays.ended(run_id),
+            strays=lambda run_id: strays.ended(run_id), tracing=tracing,
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -342,7 +357,8 @@ class Runtime:
             backlog=backlog, redaction=config.redaction,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
+            own_sources=self._own_sources, guarding=guards.guarding, after=aftermath,
+            causes=Causes(store, None if tracing is None else tracing.run_of), tracing=tracing,
         )  # fmt: skip
         await failures.load(store)
         await settle(
@@ -497,6 +513,8 @@ class Runtime:
                     lease.stop()
                     await counting.end()
                     await alerts.end()
+                    if tracing is not None:
+                        await tracing.close()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 

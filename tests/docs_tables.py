@@ -54,6 +54,7 @@ from engine.config.payloads import RedactTable, SchemaFile, SecurityTable
 from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyTable
+from engine.config.tracing import TracingTable
 from engine.http.routes import ROUTES
 from engine.plugin import Plugin, Timer
 from engine.plugin.timers import TIMER_FIELDS
@@ -68,7 +69,7 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, LogsTable, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable,
     HttpTable, CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared,
-    NotifyTable, AlertTable, WhenTable, AlertScopeTable,
+    NotifyTable, TracingTable, AlertTable, WhenTable, AlertScopeTable,
     JobTable, JobNotifyTable, CallbackTable,
     TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
     JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,

@@ -137,6 +137,7 @@ class Builder:
             receivers=receivers,
             alerts=alerts,
             logs=self._tables["logs"],
+            tracing=self._tables["tracing"],
             pools=dict(self.pools),
         )
 

@@ -37,6 +37,7 @@ from engine.config.maintenance import MaintenanceTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.scalars import near
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
+from engine.config.tracing import TracingTable
 from engine.decide.alerts import Alert
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
@@ -786,6 +787,7 @@ class Root(Struct, frozen=True, kw_only=True):
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
     logs: Annotated[LogsTable, Meta(description="The engine's own log.")] = LogsTable()
+    tracing: Annotated[TracingTable, Meta(description="Where traces go.")] = TracingTable()
     security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
         SecurityTable()
     )
@@ -888,6 +890,7 @@ class Config(Struct, frozen=True, kw_only=True):
     receivers: dict[str, Receiver] = {}
     alerts: dict[str, Alert] = {}
     logs: LogsTable = LogsTable()
+    tracing: TracingTable = TracingTable()
     pools: dict[str, int] = {}
 
     def __repr__(self) -> str:

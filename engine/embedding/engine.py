@@ -74,6 +74,7 @@ class Engine:
     - `notify`: as in `[notify.NAME]`, by name; jobs and alerts name them in `notify=[…]`.
     - `alerts`: as in `[alerts.NAME]`, by name.
     - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
+    - `tracing`: as in `[tracing]`: where traces go.
     - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
     - `plugins`: classes of sources, timers, runners, conditions and channels, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
@@ -96,6 +97,7 @@ class Engine:
         notify: Mapping[str, Mapping[str, Any]] | None = None,
         alerts: Mapping[str, Mapping[str, Any]] | None = None,
         pools: Mapping[str, int] | None = None,
+        tracing: Mapping[str, Any] | None = None,
         store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
@@ -117,6 +119,8 @@ class Engine:
             settings["notify"] = dict(notify)
         if alerts is not None:
             settings["alerts"] = dict(alerts)
+        if tracing is not None:
+            settings["tracing"] = dict(tracing)
         if pools is not None:
             settings["pools"] = dict(pools)
         if store is not None:

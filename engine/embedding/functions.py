@@ -36,6 +36,7 @@ class RunContext:
       the attempt's own: what it changes, nobody else sees.
     - `run_id`, `job`, `trigger`; `attempt` is the number of this attempt, from 1.
     - `scheduled_for`: the due instant of a timer, else None.
+    - `traceparent`: to be sent along with requests to others (https://www.w3.org/TR/trace-context/).
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -44,6 +45,7 @@ class RunContext:
         self.trigger: str = attempt.trigger
         self.attempt: int = attempt.attempt
         self.scheduled_for: datetime | None = attempt.scheduled_for
+        self.traceparent: str = attempt.traceparent
         self.events: tuple[Event, ...] = tuple(_own(event) for event in attempt.events)
         self.event: Event = self.events[-1] if attempt.event is attempt.events[-1] else _own(attempt.event)
         self.data: Any = self.event.data

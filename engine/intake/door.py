@@ -41,6 +41,7 @@ from engine.queue import KEPT_DATA_BYTES
 from engine.redaction import Redaction
 from engine.runs import ENDED, WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
+from engine.traces import Tracing
 from engine.triggers import SHAPING
 from engine.units import format_size
 
@@ -82,6 +83,7 @@ class Intake:
         guarding: Guarding | None = None,
         causes: Causes | None = None,
         after: After | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._clock = clock
         self._journal = journal
@@ -102,6 +104,7 @@ class Intake:
         self._followers = followers
         self._own_sources = own_sources
         self._causes = causes
+        self._tracing = tracing
         self._after = after
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
@@ -299,7 +302,9 @@ class Intake:
             raise NotFound(f"there is no trigger {trigger}")
         if rule.disabled is not None:
             raise Conflict(rule.disabled)
-        event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
+        event = Event(
+            type="manual", subject=trigger, data=data, key=request_id, priority=priority, traceparent=traceparent
+        )  # fmt: skip
         named = self._admit(event, MANUAL_SOURCE, await self._cause(traceparent))
         answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
         answer = answers[0]
@@ -374,8 +379,11 @@ class Intake:
 
     def _draft_end(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
+        event = end_event(run, end)
+        if self._tracing is not None:
+            event = replace(event, traceparent=self._tracing.of_run(run.id))
         try:
-            return self._drafting.draft(self._admit(end_event(run, end), source, caused_by(run)), rules)
+            return self._drafting.draft(self._admit(event, source, caused_by(run)), rules)
         except InvalidEvent as error:
             event = end_event(run, end, without_outputs=str(error))
             return Draft(*self._admit(event, source, caused_by(run), any_size=True))
@@ -452,7 +460,7 @@ class Intake:
         named = Event(
             id=new_id(), source=source, type=event.type, subject=event.subject, data=data,
             key=event.key, time=time, priority=priority, http=event.http, received_at=now,
-            cause=cause,
+            cause=cause, trace=None if self._tracing is None else self._tracing.origin(event.traceparent),
         )  # fmt: skip
         return named, encoded
 
@@ -519,6 +527,8 @@ class Intake:
         Return whether a run starts with it.
         """
         launched = False
+        if self._tracing is not None:
+            self._tracing.accepted(draft.event, answer)
         if answer.duplicate:
             self.duplicates += 1
             self._drafting.undo([draft])

@@ -279,8 +279,13 @@ create table boots (
 ) strict, without rowid;
 """
 
+_TRACES = """
+-- The traceparent with which an event came, where traces are made.
+alter table events add column trace text;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
-    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS,
+    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS, _TRACES,
 )  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""
