@@ -76,8 +76,8 @@ class Context:
 
     __slots__ = (
         "_adopted", "_attendant", "_first", "_interrupted", "_log_bytes", "_logging", "_make_scope", "_notes",
-        "_run_logs", "_scope", "_shared", "attempt", "base", "clock", "event", "events", "job", "keep_path", "log",
-        "marks", "run_id", "scheduled_for", "started", "traceparent", "trigger",
+        "_run_logs", "_scope", "_shared", "_traceparent", "attempt", "base", "clock", "event", "events", "job",
+        "keep_path", "log", "marks", "run_id", "scheduled_for", "started", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,7 @@ class Context:
         interrupted: Callable[[str], bool], keeps: bool = False, adopted: bool = False,
         log_bytes: int = DEFAULT_LOG_BYTES, traceparent: str | None = None,
     ) -> None:  # fmt: skip
-        self.traceparent: str = traceparent or plain_traceparent(run.id, run.attempt)
+        self._traceparent = traceparent
         self.run_id: str = run.id
         self.job: str = run.job
         self.trigger: str = run.trigger
@@ -121,6 +121,10 @@ class Context:
         if self._scope is None:
             self._scope = self._make_scope()
         return self._scope
+
+    @property
+    def traceparent(self) -> str:
+        return self._traceparent or plain_traceparent(self.run_id, self.attempt)
 
     @property
     def let_go(self) -> bool:

@@ -95,7 +95,7 @@ class LogLevels:
             logging.getLogger(part).setLevel(LEVELS[level])
             log.info(
                 "The level of %s is %s%s", part, level, "" if until is None else f" until {rfc3339(until)}",
-                extra={"action": "log_level", "part": part, "who": who},
+                extra={"action": "log_level", "logger": part, "who": who},
             )  # fmt: skip
         self._wake.set()
 
@@ -123,4 +123,4 @@ class LogLevels:
         level = self._configured.get(part)
         logging.getLogger(part).setLevel(logging.NOTSET if level is None else LEVELS[level])
         said = level or "that of what it is a part of"
-        log.info("The level of %s is %s again", part, said, extra={"action": "log_level_over", "part": part})
+        log.info("The level of %s is %s again", part, said, extra={"action": "log_level_over", "logger": part})
