@@ -160,6 +160,16 @@ async def test_what_begins_and_is_over_is_told_once_each(tmp_path: Path) -> None
         assert room.alerts.view("failing")["state"] == "ok"
 
 
+async def test_what_changed_is_told_as_soon_as_it_was_gathered_and_not_at_the_next_look(tmp_path: Path) -> None:
+    async with world(tmp_path, an_alert(gather_s=2.0)) as room:
+        room.end(RunState.FAILED, 3)
+        await room.clock.advance(10)
+        assert not Ear.heard
+        await room.clock.advance(2)
+        await clock_turn(room)
+        assert len(room.titles) == 1
+
+
 async def test_an_engine_that_was_killed_tells_nothing_twice_and_what_was_over_meanwhile(tmp_path: Path) -> None:
     clock = VirtualClock()
     async with world(tmp_path, an_alert(), clock=clock) as room:

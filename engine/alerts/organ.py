@@ -50,6 +50,9 @@ log = logging.getLogger("engine.alerts")
 LOOK_S = 10.0
 """How often it is looked for all of them."""
 
+LEAST_S = 0.5
+"""It is not looked again any sooner."""
+
 RETRY_S = 5.0
 PAGE = 1_000
 
@@ -169,12 +172,22 @@ class Alerts:
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
         while True:
-            await sleep_or_wake(self._clock, LOOK_S, self._wake)
+            await sleep_or_wake(self._clock, self._pause_s(), self._wake)
             self._wake.clear()
             try:
                 await self.look()
             except StoreUnavailable:  # what is to be told waits; what is open, is open
                 continue
+
+    def _pause_s(self) -> float:
+        """Return when to look again: in ten seconds, or when what changed is to be told."""
+        configured, now_s = self._configured(), self._clock.monotonic()
+        due = [
+            course.due_in_s(configured[name], now_s)
+            for name, course in self._courses.items()
+            if name in configured and name not in self._mutes
+        ]
+        return min([LOOK_S, *(max(due_s, LEAST_S) for due_s in due if due_s is not None)])
 
     async def end(self) -> None:
         """Remember what was counted to the end."""

@@ -249,6 +249,10 @@ class Course:
         told_s = now_s if self._told_s is None else self._told_s
         return Round(still=tuple(still)) if now_s - told_s >= alert.repeat_s else None
 
+    def due_in_s(self, alert: Alert, now_s: float) -> float | None:
+        """Return in how many seconds what changed is to be told; None where nothing waits for that."""
+        return None if self._changed_s is None else max(self._changed_s + alert.gather_s - now_s, 0.0)
+
     def told(self, told: Round, now: datetime, now_s: float) -> None:
         """Take note that a round was made durable."""
         for one in told.over:
