@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine import ConfigError, Engine
@@ -155,3 +156,90 @@ async def test_a_program_is_told_of_names_in_a_scope_that_are_of_nothing(tmp_pat
     with pytest.raises(ConfigError, match=r"alerts\.failing\.scope\.triggers: found \"goo\", but there is no"):
         async with engine:
             pass
+
+
+async def opened(engine: Engine, clock: VirtualClock, name: str, *, looks: int = 200) -> list[str]:
+    """Turn the clock until an alert is open, and return for whom."""
+    for _ in range(looks):
+        await clock.advance(5)
+        view = engine.alerts.view(name)
+        if view["open"]:
+            return [one["subject"] for one in view["subjects"] if one["state"] == "open"]
+    return []
+
+
+async def test_what_ended_before_a_start_counts_and_failures_in_a_row_are_of_each_trigger(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    def an_engine() -> Engine:
+        rate = {"when": {"failure_rate": 0.5, "over": "1h", "min_runs": 2}, "gather": "0s"}
+        engine = Engine(tmp_path / "data", clock=clock, alerts={"rate": rate})
+
+        @engine.job
+        async def work(run: RunContext) -> None:
+            raise ValueError("no")
+
+        engine.add_trigger("go", job=work, manual=True)
+        return engine
+
+    async with an_engine() as engine:
+        await engine.wait(await engine.fire("go"))
+        await engine.wait(await engine.fire("go"))
+    async with an_engine() as engine:
+        assert await opened(engine, clock, "rate") == ["trigger go"]
+        assert not engine.alerts.view("failing")["open"]
+        await engine.wait(await engine.fire("go"))
+        assert await opened(engine, clock, "failing") == ["trigger go"]
+
+
+async def test_a_trigger_that_did_not_succeed_by_its_deadline_is_late_until_it_does(tmp_path: Path) -> None:
+    clock = VirtualClock()  # Monday, noon
+    works: list[bool] = []
+    engine = Engine(tmp_path / "data", clock=clock, timezone="UTC")
+
+    @engine.job
+    async def work(run: RunContext) -> None:
+        if not works:
+            raise ValueError("no")
+
+    engine.add_trigger("nightly", job=work, cron="0 13 * * *", deadline="13:30")
+    engine.add_trigger("lazy", job=work, cron="0 13 * * *")
+    async with engine:
+        await clock.advance(3600 + 60)
+        assert not engine.alerts.view("late")["open"]
+        await clock.advance(29 * 60)
+        assert await opened(engine, clock, "late") == ["trigger nightly"]
+        assert "did not succeed by" in engine.alerts.view("late")["subjects"][0]["text"]
+        works.append(True)
+        await engine.wait(await engine.fire("nightly"))
+        for _ in range(100):
+            await clock.advance(5)
+            if not engine.alerts.view("late")["open"]:
+                break
+        assert not engine.alerts.view("late")["open"]
+
+
+async def test_runs_that_take_long_and_a_queue_that_does_not_move_are_seen(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    engine = Engine(
+        tmp_path / "data", clock=clock, shutdown_grace="0s",
+        alerts={
+            "long": {"when": {"duration": "30m"}}, "stuck": {"when": {"queue_age": "20m"}},
+            "many": {"when": {"queue_depth": 2}},
+        },
+    )  # fmt: skip
+
+    @engine.job(concurrency=1, timeout="1d")
+    async def work(run: RunContext) -> None:
+        await enough.wait()
+
+    enough = anyio.Event()
+    engine.add_trigger("go", job=work, manual=True)
+    async with engine:
+        for _ in range(3):
+            await engine.fire("go")
+        assert await opened(engine, clock, "many") == ["engine"]
+        assert await opened(engine, clock, "stuck", looks=400) == ["engine"]
+        assert not engine.alerts.view("long")["open"]
+        assert await opened(engine, clock, "long", looks=400) == ["trigger go"]
+        enough.set()

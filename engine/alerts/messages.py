@@ -74,7 +74,7 @@ def _section(title: str, standings: Iterable[Standing], now: datetime, *, over: 
     lines = ([title] if title else []) + [
         f"{one.subject}: {one.text} (for {format_span(max((now - one.since).total_seconds(), 0.0))})"
         if not over
-        else f"{one.subject}: it was {one.text}, since {rfc3339(one.since.replace(microsecond=0))}"
+        else f"{one.subject}: over after {format_span(max((now - one.since).total_seconds(), 0.0))}; it was: {one.text}"
         for one in shown[:MOST_NAMED]
     ]
     return lines + ([f"and {len(shown) - MOST_NAMED} more"] if len(shown) > MOST_NAMED else [])

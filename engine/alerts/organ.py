@@ -206,7 +206,7 @@ class Alerts:
         early, self._early = self._early or [], None
         for run in sorted(runs, key=_end_of):
             at = _end_of(run)
-            if at >= self._began_at:
+            if at > self._began_at:
                 continue
             for windows in (self._ends.windows, self._ends.misses if run.state is RunState.MISSED else {}):
                 for window in windows.values():
