@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from msgspec import Struct
 
-from engine.http.access import Role
+from engine.http.access import Gate, Role
 from engine.http.operations import Operations
 from engine.http.problems import Problem
 from engine.ids import is_id, is_slug
 from engine.plugin import Request, Response
+from engine.tokens import Who
 
 
 class Call(Struct, frozen=True, kw_only=True):
     """One request to a route.
 
     - `parameters`: what stands in the path for the pattern's `{names}`.
-    - `role`: None on public routes.
+    - `role`: None on public routes where nobody is known.
+    - `who`: who asks, as far as it is proved; on public routes by a session alone, and else None.
+    - `gate`: what lets callers in, for those who begin and end sessions.
     - `gone`: tells whether the client has left or the engine is stopping; streams end then.
     """
 
@@ -25,6 +28,8 @@ class Call(Struct, frozen=True, kw_only=True):
     request: Request
     parameters: Mapping[str, str]
     role: Role | None
+    who: Who | None
+    gate: Gate
     gone: Callable[[], bool]
 
     def id(self, what: str) -> str:

@@ -28,10 +28,12 @@ from engine.http.clients import counted_as
 from engine.http.connection import Listener, while_there
 from engine.http.crowd import CROWDED, CROWDED_CLIENT
 from engine.http.doorlog import DoorLog
+from engine.http.keyring import Keyring
 from engine.http.operations import Operations
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
 from engine.http.routes import Router, allowed
+from engine.http.sessions import Sessions
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
 from engine.ids import new_id
@@ -41,6 +43,7 @@ from engine.plugin import Handler, Refusal, Request, Response
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
 EVENTS: Final = "/api/v1/events"
+SESSION: Final = "/session"
 PROBES: Final = frozenset({"/live", "/ready"})
 """Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
 
@@ -71,7 +74,8 @@ log = logging.getLogger("engine.http")
 class HttpServer:
     """Serves HTTP on one address.
 
-    `host` and `port` are those of the configuration unless they are given; port 0 takes a free one.
+    `host` and `port` are those of the configuration unless they are given; port 0 takes a free one. `keyring` holds the
+    tokens; without one the admin's is all there is.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class HttpServer:
         host: str | None = None,
         port: int | None = None,
         router: Router | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         settings = operations.config.http
         self._operations = operations
@@ -94,7 +99,7 @@ class HttpServer:
         monotonic = operations.clock.monotonic
         self._guesses = Guesses(monotonic, self._told)
         self._rates = None if self._doors.rate is None else RateLimit(self._doors.rate, monotonic, self._told)
-        self._gate = Gate(admin, self.host, self._guesses)
+        self._gate = Gate(keyring or Keyring(admin), self.host, self._guesses, Sessions(monotonic))
         self._router = router or Router()
         self._heads = Heads(operations.clock)
         self._listener: Listener | None = None
@@ -271,12 +276,15 @@ class HttpServer:
     async def _routed(
         self, request: web.BaseRequest, path: str, query_text: str, request_id: str
     ) -> web.StreamResponse:
-        role = None
+        who = None
         method = request.method
-        if path.startswith(API):
+        if path.startswith((API, SESSION)):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
-            if method != "OPTIONS":
-                role = self._gate.role_of(request.headers, self._client(request))
+        if method != "OPTIONS":
+            if path.startswith(API):
+                who = self._gate.who(request.headers, method, self._client(request))
+            elif "Cookie" in request.headers:
+                who = self._gate.guest(request.headers, method, self._client(request))
         found = self._router.find(path)
         if found is None:
             raise Problem(404, "there is nothing here")
@@ -289,7 +297,7 @@ class HttpServer:
         if route is None:
             names = allowed(methods)
             raise Problem(405, f"{method} is not allowed here; {names} are", headers={"Allow": names})
-        if route.role is not None and (role is None or role < route.role):
+        if route.role is not None and (who is None or who.role < route.role):
             raise Problem(403, f"this takes the role {route.role.name.lower()}", code="role_needed")
         call = Call(
             operations=self._operations,
@@ -302,7 +310,9 @@ class HttpServer:
                 body=await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s),
             ),
             parameters=parameters,
-            role=role,
+            role=None if who is None else who.role,
+            who=who,
+            gate=self._gate,
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
         answering = route.handler(call)
