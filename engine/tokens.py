@@ -79,6 +79,14 @@ class Token(Struct, frozen=True, kw_only=True):
         return self.expires_at is not None and self.expires_at <= now
 
 
+class TokenUse(Struct, frozen=True, kw_only=True):
+    """When and from which address a token, by its id, was used last."""
+
+    token: str
+    at: datetime
+    address: str
+
+
 class Who(Struct, frozen=True, kw_only=True):
     """Who asks: as far as it is proved, and by which means.
 

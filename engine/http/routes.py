@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from engine.http import (
     adaptive_routes,
+    audit_routes,
     backfill_routes,
     condition_routes,
     delivery_routes,
@@ -30,6 +31,7 @@ from engine.http import (
     session_routes,
     source_routes,
     stats_routes,
+    token_routes,
     trigger_routes,
     why_routes,
 )
@@ -157,6 +159,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     _route("GET", f"{API}/deliveries", delivery_routes.list_deliveries, _VIEWER, "Who was told of ends of runs"),
     _route("GET", f"{API}/deliveries/{{id}}", delivery_routes.get_delivery, _VIEWER, "One of them, and what it tells"),
+    _route("GET", f"{API}/tokens", token_routes.list_tokens, _ADMIN, "All tokens; no secret is shown"),
+    _route("POST", f"{API}/tokens", token_routes.post_token, _ADMIN, "Make one; its secret is told this once"),
+    _route("GET", f"{API}/tokens/{{name}}", token_routes.get_token, _ADMIN, "One token"),
+    _route("POST", f"{API}/tokens/{{name}}/rotate", token_routes.rotate_token, _ADMIN, "Give it another secret"),
+    _route("DELETE", f"{API}/tokens/{{name}}", token_routes.delete_token, _ADMIN, "Revoke it"),
+    _route("GET", f"{API}/audit", audit_routes.list_audit, _ADMIN, "Who had what changed, or was refused"),
+    _route("GET", f"{API}/audit/export", audit_routes.export_audit, _ADMIN, "The same as JSON lines"),
+    _route("GET", f"{API}/audit/chain", audit_routes.get_chain, _ADMIN, "Whether anything in it was changed since"),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 

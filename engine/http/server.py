@@ -36,6 +36,7 @@ from engine.http.routes import Router, allowed
 from engine.http.sessions import Sessions
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
+from engine.http.witness import Asking, Witness
 from engine.ids import new_id
 from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
@@ -100,6 +101,7 @@ class HttpServer:
         self._guesses = Guesses(monotonic, self._told)
         self._rates = None if self._doors.rate is None else RateLimit(self._doors.rate, monotonic, self._told)
         self._gate = Gate(keyring or Keyring(admin), self.host, self._guesses, Sessions(monotonic))
+        self._witness = Witness(operations.audit_log, lambda: operations.config.secrets)
         self._router = router or Router()
         self._heads = Heads(operations.clock)
         self._listener: Listener | None = None
@@ -276,16 +278,28 @@ class HttpServer:
     async def _routed(
         self, request: web.BaseRequest, path: str, query_text: str, request_id: str
     ) -> web.StreamResponse:
-        who = None
-        method = request.method
+        asking = Asking(request.method, request.headers, self._client(request), request_id)
+        try:
+            return await self._asked(request, path, query_text, asking)
+        except Exception as error:  # it is answered by who called; here it is written down
+            await self._witness.not_done(asking, error)
+            raise
+
+    async def _asked(self, request: web.BaseRequest, path: str, query_text: str, asking: Asking) -> web.StreamResponse:
+        method, request_id = asking.method, asking.request_id
+        found = self._router.find(path)
+        if found is not None:
+            asking.parameters = found[1]
+            known = found[0].get("GET" if method == "HEAD" else method)
+            asking.pattern = path if known is None else known.pattern
         if path.startswith((API, SESSION)):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
         if method != "OPTIONS":
-            if path.startswith(API):
-                who = self._gate.who(request.headers, method, self._client(request))
+            if path.startswith(API) or (path.startswith(SESSION) and offered(request.headers)):
+                asking.who = self._gate.who(request.headers, method, asking.address)
             elif "Cookie" in request.headers:
-                who = self._gate.guest(request.headers, method, self._client(request))
-        found = self._router.find(path)
+                asking.who = self._gate.guest(request.headers, method, asking.address)
+        who = asking.who
         if found is None:
             raise Problem(404, "there is nothing here")
         methods, parameters = found
@@ -299,6 +313,8 @@ class HttpServer:
             raise Problem(405, f"{method} is not allowed here; {names} are", headers={"Allow": names})
         if route.role is not None and (who is None or who.role < route.role):
             raise Problem(403, f"this takes the role {route.role.name.lower()}", code="role_needed")
+        asking.body = await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s)
+        note = self._witness.begin(asking)
         call = Call(
             operations=self._operations,
             request=Request(
@@ -306,16 +322,17 @@ class HttpServer:
                 path=path,
                 query=_single(query_text),
                 headers=request.headers,
-                remote=self._client(request),
-                body=await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s),
+                remote=asking.address,
+                body=asking.body,
             ),
             parameters=parameters,
             role=None if who is None else who.role,
             who=who,
             gate=self._gate,
+            note=note,
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
-        answering = route.handler(call)
+        answering = route.handler(call) if note is None else self._witness.noting(note, route.handler(call))
         answer = await (while_there(request, answering) if WAIT in call.request.query else answering)
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)

@@ -27,6 +27,7 @@ async def post_session(call: Call) -> Response:
     following = _next(fields)
     fields.finish()
     who, secret = call.gate.enter(token or "", call.request.remote)
+    call.audit(who=who)
     headers = {"Set-Cookie": _set(call, call.gate.sessions.begin(secret))}
     if is_form:
         return Response(status=303, headers={**headers, "Location": following or "/"})
