@@ -59,7 +59,7 @@ class AuditLog:
         except EngineError as error:
             self.lost += 1
             log.error(
-                "A row of the audit log was not stored: %s", error, extra={"action": "audit_lost", **told(audit)}
+                "A row of the audit log was not stored: %s", error, extra={**told(audit), "action": "audit_lost"}
             )  # fmt: skip
         else:
             self.tell(audit)
