@@ -38,7 +38,6 @@ from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
 from engine.config import Config, find_files, load, window_reader
-from engine.config.tracing import TracingTable
 from engine.decide.attempts import AttemptEnd
 from engine.decide.joins import windows_of
 from engine.decide.limits import ENGINE_POOL
@@ -90,7 +89,7 @@ from engine.store.sqlite import SqliteStore
 from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
-from engine.traces import Tracing
+from engine.tracing import tracing_of
 from engine.units import format_span
 
 log = logging.getLogger("engine")
@@ -119,18 +118,6 @@ def distribution_version() -> str:
         return version("trigger-engine")
     except PackageNotFoundError:
         return "unknown"
-
-
-def tracing_of(settings: TracingTable) -> Tracing | None:
-    """Return what traces, by the configuration; None where nothing is traced, and OpenTelemetry is not imported."""
-    if settings.endpoint is None:
-        return None
-    from engine.traces.spans import SpanTracing, exporter_of
-
-    exporter = exporter_of(settings.endpoint, settings.plain_headers())
-    return SpanTracing(
-        exporter, service=settings.service, version=distribution_version(), sample=settings.sample
-    )  # fmt: skip
 
 
 class Runtime:
@@ -260,7 +247,7 @@ class Runtime:
         await notes.load(store)
         counting = Counting(clock=clock, store=store, submit=journal.submit)
         await counting.load()
-        tracing = tracing_of(config.tracing)
+        tracing = tracing_of(config.tracing, distribution_version())
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
@@ -445,7 +432,7 @@ class Runtime:
         )  # fmt: skip
         alerts.facts = facts_of(
             operations, clock=clock, rules=rules, timers=timers, conditions=conditions, guards=guards,
-            counting=counting, lease=lease, loop_watch=loop_watch,
+            counting=counting, lease=lease, loop_watch=loop_watch, backlog=backlog,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if admin is not None:

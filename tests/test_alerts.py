@@ -92,7 +92,8 @@ class World:
         self.alerts.facts = Facts(
             rules=self.rules, zone="UTC", usual_s=self._usual, troubles=lambda: self.troubles,
             silent=lambda: self.silent, unchecked=lambda: self.unchecked,
-            state_of=lambda name: self.states.get(name, ("active", None)), schedule_of=lambda name: None,
+            in_state=lambda states: [(name, *found) for name, found in self.states.items() if found[0] in states],
+            is_paused=lambda name: False, waiting=lambda: 1, schedule_of=lambda name: None,
             disks=(store.path.parent,), lease_age_s=lambda: self.lease_s, held_up=lambda: self.held_up,
         )  # fmt: skip
 

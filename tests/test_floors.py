@@ -43,7 +43,9 @@ FLOORS: tuple[frozenset[str], ...] = (
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
          "auditing", "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
-    frozenset({"operations", "settling", "queueing", "guards", "alerting", "runtime", "embedding", "__init__"}),
+    frozenset(
+        {"operations", "settling", "queueing", "guards", "alerting", "tracing", "runtime", "embedding", "__init__"}
+    ),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

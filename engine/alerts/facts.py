@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     - `usual_s`: how long half of a job's runs took in a week; None where too few ran.
     - `troubles`: what is wrong with sources and timers, by their ids; `silent`: of whom no event came for too long.
     - `unchecked`: the conditions that can't be checked, and why.
-    - `state_of`: where a trigger stands, and why; `schedule_of`: when it comes due.
+    - `in_state`: the triggers that are in one of some states, with the state and why; `is_paused`: whether one is
+      paused; `schedule_of`: when one comes due. `waiting`: how many runs wait, in all.
     - `disks`: the directories of the store and of the logs.
     - `lease_age_s`: how long ago the lease was renewed; None where there is none. `held_up`: for how long the event
       loop was held up of late, and by whom.
@@ -34,7 +35,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     troubles: Troubles
     silent: Callable[[], Iterable[tuple[Place, str]]]
     unchecked: Callable[[], Iterable[tuple[str, str]]]
-    state_of: Callable[[str], tuple[str, str | None]]
+    in_state: Callable[[Collection[str]], Iterable[tuple[str, str, str | None]]]
+    is_paused: Callable[[str], bool]
+    waiting: Callable[[], int]
     schedule_of: Callable[[str], Schedule | None]
     disks: Sequence[Path]
     lease_age_s: Callable[[], float | None]

@@ -89,9 +89,12 @@ class Look:
                 yield Finding(subject=f"trigger {trigger}", value=streak.count, text=said)
 
     async def _deadline(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
-        for name, rule in self._scoped(alert):
+        promised = [item for item in self._facts.rules.items() if item[1].trigger.deadline is not None]
+        for name, rule in promised:
             trigger = rule.trigger
-            if trigger.deadline is None or rule.disabled is not None or self._facts.state_of(name)[0] == "paused":
+            if trigger.deadline is None or rule.disabled is not None or self._facts.is_paused(name):
+                continue
+            if not alert.scope.holds(rule):
                 continue
             zone = trigger.on.timezone if isinstance(trigger.on, Timer) else None
             promise = promise_of(trigger.deadline, self._facts.schedule_of(name), zone or self._facts.zone, now)
@@ -108,7 +111,9 @@ class Look:
         known = self._known_since.get(trigger)
         if known is None:
             span = await self._store.first_span(SpanKind.TRIGGER, trigger)
-            known = self._known_since[trigger] = now if span is None else span.began_at
+            if span is None:  # it is about to be noted
+                return now
+            known = self._known_since[trigger] = span.began_at
         return known
 
     async def _last_success(self, trigger: str) -> datetime:
@@ -155,9 +160,8 @@ class Look:
     # Of triggers, sources and conditions
 
     async def _trigger_state(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
-        for name, _ in self._scoped(alert):
-            state, why = self._facts.state_of(name)
-            if state in alert.states:
+        for name, state, why in self._facts.in_state(alert.states):
+            if alert.scope.holds(self._facts.rules[name]):
                 yield Finding(subject=f"trigger {name}", value=1.0, text=f"is {state}" + (f": {why}" if why else ""))
 
     async def _silent(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
@@ -181,9 +185,6 @@ class Look:
         for name, text in self._facts.unchecked():
             yield Finding(subject=f"condition {name}", value=1.0, text=text)
 
-    def _scoped(self, alert: Alert) -> Iterator[tuple[str, Rule]]:
-        return (item for item in list(self._facts.rules.items()) if alert.scope.holds(item[1]))
-
     def _on(self, source: str) -> list[Rule]:
         """Return the triggers on a source."""
         if source.startswith(_TIMER):
@@ -194,6 +195,8 @@ class Look:
     # Of the engine
 
     async def _queue_age(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
+        if not self._facts.waiting():
+            return
         runs = await self._store.line(lanes=frozenset(Lane), limit=LOOKED_AT)
         ready = [(run.trace[-1].at if run.trace else run.created_at, run.id) for run in runs]
         if not ready:

@@ -10,40 +10,37 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from engine.alerts.counted import Counted, Counts
 from engine.alerts.facts import Facts
 from engine.alerts.kept import (
     ACKNOWLEDGED,
     ALERTS_SOURCE,
-    FAILURES,
     MUTE,
     OPEN,
-    UNTIL,
     Acknowledgement,
     Kept,
     Mute,
     open_key,
     open_value,
-    streak_values,
 )
 from engine.alerts.looking import Look
-from engine.alerts.messages import OPENED, RECOVERED, REPEATED, TEST, event_of, test_of, told_of
+from engine.alerts.messages import RECOVERED, TEST, event_of, test_of, told_of
+from engine.alerts.telling import Line, Teller
 from engine.alerts.view import alert_view
 from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config.scalars import near
 from engine.decide.alerts import COUNTED, Alert, Course, Round, Severity, Turn, What
-from engine.decide.delivering import given_up
-from engine.decide.ends import Ends, Streak, watch
-from engine.deliveries import Delivery, DeliveryFilter, DeliveryState, Receiver, Tried, of_alert
-from engine.errors import Conflict, EngineError, NotFound, StoreUnavailable
-from engine.ids import new_id
+from engine.decide.ends import watch
+from engine.deliveries import Delivery, Receiver
+from engine.errors import Conflict, EngineError, NotFound, StoreError, StoreUnavailable
 from engine.logs import Masker
-from engine.runs import Run, RunState
+from engine.runs import RunState
 from engine.store.base import Store
-from engine.store.changes import Accept, Memory
+from engine.store.changes import Accept
 
 log = logging.getLogger("engine.alerts")
 
@@ -56,36 +53,7 @@ LEAST_S = 0.5
 RETRY_S = 5.0
 PAGE = 1_000
 
-RECALLED = 5_000
-"""So many of the latest runs are counted anew at a start."""
-
-MOST_SUPERSEDED = 100
-LONGEST_RECALLED = timedelta(days=1)
-NOTIFY = "notify:"
-
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
-
-
-class Line(Protocol):
-    """What delivers; see `engine.aftermath.organ.Line`."""
-
-    def join(self, target: str) -> str | None:
-        """Take note of one more that waits for a target; say why it can't where too many do."""
-        ...
-
-    def stored(self, *, well: bool) -> None:
-        """Take note that what joined is durable, or was refused."""
-        ...
-
-
-class Counts(Protocol):
-    """What counts the ends of runs, besides this."""
-
-    def add(
-        self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
-    ) -> None:
-        """Count an end, or `count` of them."""
-        ...
 
 
 class Alerts:
@@ -103,17 +71,10 @@ class Alerts:
     ) -> None:  # fmt: skip
         self._clock = clock
         self._store = store
-        self._submit = submit
-        self._line = line
-        self._counts = counts
         self._configured = configured
-        self._receivers = receivers
+        self._teller = Teller(store=store, submit=submit, line=line, receivers=receivers)
+        self._counted = Counted(clock=clock, store=store, counts=counts, remember=self._teller.remember)
         self._mask = Masker(secrets).mask
-        self._ends = Ends()
-        self._early: list[tuple[str, str, RunState, datetime, int]] | None = []
-        """What ended before it was recalled what had ended before."""
-        self._began_at = clock.now()
-        self._until: datetime | None = None
         self._courses: dict[str, Course] = {}
         self._mutes: dict[str, Mute] = {}
         self._acknowledged: dict[str, Acknowledgement] = {}
@@ -130,11 +91,7 @@ class Alerts:
         self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
     ) -> None:
         """Count an end, or `count` of them, and have it counted elsewhere, too."""
-        self._counts.add(trigger, job, state, at, duration_s, count)
-        if self._early is not None:
-            self._early.append((trigger, job, state, at, count))
-        else:
-            self._ends.add(trigger, job, state, at, count)
+        self._counted.add(trigger, job, state, at, duration_s, count)
 
     def note_given_up(self, delivery: Delivery) -> None:
         """Take note that somebody could not be told of something."""
@@ -144,31 +101,29 @@ class Alerts:
 
     async def load(self) -> None:
         """Take up what is stored; raise StoreError."""
-        self._began_at, now_s = self._clock.now(), self._clock.monotonic()
+        now, now_s = self._clock.now(), self._clock.monotonic()
         after: str | None = None
         while page := await self._store.memory(ALERTS_SOURCE, after=after, limit=PAGE):
             for key, value in page.items():
                 if key.startswith(OPEN):
                     kept = msgspec.convert(value, Kept)
-                    ago_s = max((self._began_at - kept.told_at).total_seconds(), 0.0)
+                    ago_s = max((now - kept.told_at).total_seconds(), 0.0)
                     self._course(kept.alert).restore(kept.standing(now_s), told_ago_s=ago_s)
                 elif key.startswith(MUTE):
                     self._mutes[key.removeprefix(MUTE)] = msgspec.convert(value, Mute)
                 elif key.startswith(ACKNOWLEDGED):
                     self._acknowledged[key.removeprefix(ACKNOWLEDGED)] = msgspec.convert(value, Acknowledgement)
-                elif key.startswith(FAILURES):
-                    self._ends.streaks[key.removeprefix(FAILURES)] = msgspec.convert(value, Streak)
-                elif key == UNTIL:
-                    self._until = datetime.fromisoformat(value)
+                else:
+                    self._counted.take_up(key, value)
             after = max(page)
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        self._look = Look(self._store, self.facts, self._ends)
+        self._look = Look(self._store, self.facts, self._counted.ends)
         self._watch()
-        while self._early is not None:
+        while not self._counted.is_recalled:
             try:
-                await self._recall()
+                await self._counted.recall()
             except StoreUnavailable:
                 await self._clock.sleep(RETRY_S)
         while True:
@@ -178,6 +133,8 @@ class Alerts:
                 await self.look()
             except StoreUnavailable:  # what is to be told waits; what is open, is open
                 continue
+            except EngineError:
+                log.exception("Alerts can't be looked for", extra={"action": "alerts_failed"})
 
     def _pause_s(self) -> float:
         """Return when to look again: in ten seconds, or when what changed is to be told."""
@@ -192,35 +149,15 @@ class Alerts:
     async def end(self) -> None:
         """Remember what was counted to the end."""
         try:
-            await self._remember_failures()
+            await self._counted.remember()
         except EngineError as error:
             log.info("The last failures in a row are not stored: %s", error, extra={"action": "alerts_not_stored"})
-
-    async def _recall(self) -> None:
-        """Count what ended before this start, as far as alerts look back."""
-        lengths = [timedelta(seconds=over_s) for over_s in (*self._ends.windows, *self._ends.misses)]
-        longest = min(max(lengths, default=timedelta()), LONGEST_RECALLED)
-        until = self._until or self._began_at - LONGEST_RECALLED
-        since = max(min(until, self._began_at - longest), self._began_at - LONGEST_RECALLED)
-        runs = await self._store.ended_since(since, limit=RECALLED)
-        early, self._early = self._early or [], None
-        for run in sorted(runs, key=_end_of):
-            at = _end_of(run)
-            if at > self._began_at:
-                continue
-            for windows in (self._ends.windows, self._ends.misses if run.state is RunState.MISSED else {}):
-                for window in windows.values():
-                    window.add(run.trigger, run.job, run.state, at, _count_of(run))
-            if at > until:
-                self._ends.note(run.trigger, run.state, at)
-        for trigger, job, state, at, count in early:
-            self._ends.add(trigger, job, state, at, count)
 
     def _watch(self) -> None:
         """Count over the times that the alerts want."""
         alerts = [one for one in self._configured().values() if one.enabled]
         rates = {one.over_s for one in alerts if one.what in COUNTED and one.what is not What.MISSED}
-        self._ends.watch(rates, {one.over_s for one in alerts if one.what is What.MISSED})
+        self._counted.watch(rates, {one.over_s for one in alerts if one.what is What.MISSED})
         if self._look is not None:
             watch(self._look.undelivered, {one.over_s for one in alerts if one.what is What.UNDELIVERED})
 
@@ -242,15 +179,16 @@ class Alerts:
             for alert in configured.values():
                 if alert.enabled:
                     await self._look_for(alert)
+                    await asyncio.sleep(0)
             self._looked_at = self._clock.now()
-            await self._remember_failures()
+            await self._counted.remember()
 
     async def _look_for(self, alert: Alert) -> None:
         assert self._look is not None  # noqa: S101 - it runs
         now, now_s = self._clock.now(), self._clock.monotonic()
         try:
             findings = await self._look.findings(alert, now)
-        except EngineError:
+        except StoreError:
             raise
         except Exception as error:  # a timer's
             if self._problems.get(alert.name) != str(error):
@@ -276,7 +214,7 @@ class Alerts:
         if not course.standings:
             del self._courses[alert.name]
             if self._acknowledged.pop(alert.name, None) is not None:
-                await self._remember({f"{ACKNOWLEDGED}{alert.name}": None})
+                await self._teller.remember({f"{ACKNOWLEDGED}{alert.name}": None})
 
     async def _tell(self, alert: Alert, course: Course, told: Round, now: datetime, now_s: float) -> None:
         """Have a round delivered and remembered, in one commit."""
@@ -285,60 +223,16 @@ class Alerts:
             open_key(alert.name, one.subject): open_value(alert.name, one, now) for one in (*told.began, *told.still)
         }  # fmt: skip
         silent = alert.name in self._mutes or (event_of(told) == RECOVERED and not alert.recovery)
-        deliveries = () if silent else self._deliveries(alert, event_of(told), told_of(alert, told, now), now)
-        superseded = await self._superseded(alert, {one.target for one in deliveries}, now) if deliveries else ()
-        await self._commit(values, deliveries, superseded)
+        deliveries = () if silent else self._teller.deliveries(alert, event_of(told), told_of(alert, told, now), now)
+        superseded = await self._teller.superseded(alert, {one.target for one in deliveries}, now) if deliveries else ()
+        await self._teller.commit(values, deliveries, superseded)
         course.told(told, now, now_s)
-
-    async def _superseded(self, alert: Alert, targets: Collection[str], now: datetime) -> tuple[Tried, ...]:
-        """Give up what still waits and is told by a later message, too: nobody hears of a beginning after its end."""
-        which = DeliveryFilter(run=of_alert(alert.name), state=DeliveryState.WAITING)
-        waiting = await self._store.deliveries(which, limit=MOST_SUPERSEDED)
-        return tuple(
-            given_up(one, "superseded", "a later message of the alert tells of it, too", now)
-            for one in waiting
-            if one.target in targets and one.event in (OPENED, REPEATED)
-        )
-
-    async def _commit(
-        self, values: Mapping[str, Any], deliveries: tuple[Delivery, ...], superseded: tuple[Tried, ...] = ()
-    ) -> None:
-        memory = Memory(source=ALERTS_SOURCE, values=values) if values else None
-        try:
-            await self._submit(Accept(entries=(), memory=memory, deliveries=deliveries, tried=superseded))
-        except BaseException:
-            self._line.stored(well=False)
-            raise
-        if deliveries:
-            # What was given up here waits no more: how much does is counted anew.
-            self._line.stored(well=not superseded)
-
-    def _deliveries(self, alert: Alert, event: str, message: Mapping[str, Any], now: datetime) -> tuple[Delivery, ...]:
-        receivers, made = self._receivers(), []
-        for name in alert.notify:
-            receiver = receivers.get(name)
-            if receiver is None or not receiver.enabled:
-                continue
-            full = self._line.join(target := f"{NOTIFY}{name}")
-            made.append(
-                Delivery(
-                    id=new_id(), target=target, run=of_alert(alert.name), job="", event=event, created_at=now,
-                    message=message, due_at=now,
-                )
-                if full is None
-                else Delivery(
-                    id=new_id(), target=target, run=of_alert(alert.name), job="", event=event, created_at=now,
-                    message=message, state=DeliveryState.FAILED, code="line_full", reason=f"not tried: {full}",
-                    finished_at=now,
-                )
-            )  # fmt: skip
-        return tuple(made)
 
     async def _forget(self, name: str) -> None:
         """Forget how an alert stood that is not there any more, or not looked at: nobody is told that it is over."""
         keys = [open_key(name, one.subject) for one in self._courses[name].standings.values() if one.told_at]
         self._acknowledged.pop(name, None)
-        await self._remember(dict.fromkeys([*keys, f"{ACKNOWLEDGED}{name}"]))
+        await self._teller.remember(dict.fromkeys([*keys, f"{ACKNOWLEDGED}{name}"]))
         del self._courses[name]
         log.info("Alert %s is not looked at any more", name, extra={"action": "alert_gone", "alert": name})
 
@@ -346,25 +240,9 @@ class Alerts:
         now = self._clock.now()
         over = [name for name, mute in self._mutes.items() if mute.until <= now or name not in configured]
         if over:
-            await self._remember({f"{MUTE}{name}": None for name in over})
+            await self._teller.remember({f"{MUTE}{name}": None for name in over})
             for name in over:
                 del self._mutes[name]
-
-    async def _remember_failures(self) -> None:
-        if not self._ends.changed:
-            return
-        changed, self._ends.changed = self._ends.changed, set()
-        values = streak_values(self._ends.streaks, changed)
-        if self._ends.last_at is not None:
-            values[UNTIL] = rfc3339(self._ends.last_at)
-        try:
-            await self._remember(values)
-        except BaseException:
-            self._ends.changed |= changed
-            raise
-
-    async def _remember(self, values: Mapping[str, Any]) -> None:
-        await self._submit(Accept(entries=(), memory=Memory(source=ALERTS_SOURCE, values=values)))
 
     def _course(self, name: str) -> Course:
         return self._courses.setdefault(name, Course())
@@ -406,7 +284,7 @@ class Alerts:
         """
         alert, now = self._named(name), self._clock.now()
         made = Mute(since=now, until=now + timedelta(seconds=duration_s), who=who, reason=reason)
-        await self._remember({f"{MUTE}{name}": msgspec.to_builtins(made)})
+        await self._teller.remember({f"{MUTE}{name}": msgspec.to_builtins(made)})
         self._mutes[name] = made
         log.info(
             "Alert %s is muted until %s: %s", name, rfc3339(made.until), reason,
@@ -418,7 +296,7 @@ class Alerts:
         """End a mute, durably; raise NotFound and StoreUnavailable."""
         alert = self._named(name)
         if name in self._mutes:
-            await self._remember({f"{MUTE}{name}": None})
+            await self._teller.remember({f"{MUTE}{name}": None})
             self._mutes.pop(name, None)
             log.info(
                 "Alert %s is not muted any more", name, extra={"action": "alert_unmuted", "alert": name, "who": who}
@@ -435,7 +313,7 @@ class Alerts:
         if name not in self._courses or not self._courses[name].open:
             raise Conflict(f"alert {name} is not open")
         made = Acknowledgement(at=self._clock.now(), who=who, reason=reason)
-        await self._remember({f"{ACKNOWLEDGED}{name}": msgspec.to_builtins(made)})
+        await self._teller.remember({f"{ACKNOWLEDGED}{name}": msgspec.to_builtins(made)})
         self._acknowledged[name] = made
         return self._view(alert)
 
@@ -445,10 +323,10 @@ class Alerts:
         Raises NotFound, Conflict where nobody is told of it, and StoreUnavailable.
         """
         alert, now = self._named(name), self._clock.now()
-        deliveries = self._deliveries(alert, TEST, test_of(alert, who), now)
+        deliveries = self._teller.deliveries(alert, TEST, test_of(alert, who), now)
         if not deliveries:
             raise Conflict(f"nobody is told of alert {name}: its notify names no [notify.NAME] that is enabled")
-        await self._commit({}, deliveries)
+        await self._teller.commit({}, deliveries)
         return tuple(one.id for one in deliveries)
 
     def _view(self, alert: Alert) -> dict[str, Any]:
@@ -464,11 +342,3 @@ class Alerts:
             hint = near(name, configured)
             raise NotFound(f"there is no alert {name}" + (f"; {hint}" if hint else ""))
         return configured[name]
-
-
-def _end_of(run: Run) -> datetime:
-    return run.finished_at or run.created_at
-
-
-def _count_of(run: Run) -> int:
-    return int((run.outputs or {}).get("instants", 1)) if run.state is RunState.MISSED else 1
