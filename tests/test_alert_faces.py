@@ -9,12 +9,14 @@ import anyio
 import pytest
 
 from engine import ConfigError, Engine
+from engine import runtime as runtime_module
 from engine.config import load
 from engine.embedding import RunContext
 from engine.testing import VirtualClock
 from tests.fake_alerts import DELIVERY
 from tests.fake_operations import FakeOperations
 from tests.http_client import Client
+from tests.organs import InlineStore
 from tests.test_cli import Running, ask, here, running  # noqa: F401 - fixtures
 from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 
@@ -121,6 +123,7 @@ def test_the_commands_show_and_change_them(running: Running) -> None:  # noqa: F
     assert ask(running, "alert", "show", "nope").exit_code == 1
 
 
+@pytest.mark.usefixtures("inline")
 async def test_a_program_has_them_too_and_what_fails_is_seen_without_configuration(tmp_path: Path) -> None:
     clock = VirtualClock()
     engine = Engine(
@@ -158,6 +161,12 @@ async def test_a_program_is_told_of_names_in_a_scope_that_are_of_nothing(tmp_pat
             pass
 
 
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing happen behind the back of the clock that the test turns."""
+    monkeypatch.setattr(runtime_module, "SqliteStore", InlineStore)
+
+
 async def opened(engine: Engine, clock: VirtualClock, name: str, *, looks: int = 200) -> list[str]:
     """Turn the clock until an alert is open, and return for whom."""
     for _ in range(looks):
@@ -168,6 +177,7 @@ async def opened(engine: Engine, clock: VirtualClock, name: str, *, looks: int =
     return []
 
 
+@pytest.mark.usefixtures("inline")
 async def test_what_ended_before_a_start_counts_and_failures_in_a_row_are_of_each_trigger(tmp_path: Path) -> None:
     clock = VirtualClock()
 
@@ -192,6 +202,7 @@ async def test_what_ended_before_a_start_counts_and_failures_in_a_row_are_of_eac
         assert await opened(engine, clock, "failing") == ["trigger go"]
 
 
+@pytest.mark.usefixtures("inline")
 async def test_a_trigger_that_did_not_succeed_by_its_deadline_is_late_until_it_does(tmp_path: Path) -> None:
     clock = VirtualClock()  # Monday, noon
     works: list[bool] = []
@@ -219,6 +230,7 @@ async def test_a_trigger_that_did_not_succeed_by_its_deadline_is_late_until_it_d
         assert not engine.alerts.view("late")["open"]
 
 
+@pytest.mark.usefixtures("inline")
 async def test_runs_that_take_long_and_a_queue_that_does_not_move_are_seen(tmp_path: Path) -> None:
     clock = VirtualClock()
     engine = Engine(
