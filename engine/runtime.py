@@ -417,6 +417,7 @@ class Runtime:
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if admin is not None:
+            admin.on_change = lambda: audit_log.note("admin token changed", means="file", target="admin")
             self.server = HttpServer(operations, admin, keyring=tokens)
             self.server.bind()
         notifier = Notifier(self._environment)

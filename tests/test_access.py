@@ -606,3 +606,31 @@ async def test_how_it_was_before_is_in_the_audit_log(tmp_path: Path) -> None:
     assert cancelled["before"]["state"] in ("queued", "running")
     assert (made["before"], made["target"]) == (None, "week")
     assert remade["before"]["name"] == removed["before"]["name"] == "week"
+
+
+async def test_another_admin_token_in_the_file_is_in_the_audit_log(tmp_path: Path) -> None:
+    from engine.http.tokens import AdminToken, rotate_admin_token, token_path
+
+    AdminToken.open(tmp_path / "data", {})
+    config = configured(tmp_path, CONFIG)
+    async with aiohttp.ClientSession() as session:
+        from tests.test_runtime import a_registry
+
+        ready = anyio.Event()
+        started = Runtime(config, registry=a_registry(), environment={}, on_ready=lambda _: ready.set())
+        async with anyio.create_task_group() as group:
+            group.start_soon(started.run)
+            await ready.wait()
+            assert started.server is not None
+            asker = Asker(session, started.server.url)
+            first = token_path(config.engine.data).read_text().strip()
+            assert (await asker.ask("GET", "/status", token=first)).status == 200
+            rotate_admin_token(config.engine.data)
+            assert (await asker.ask("GET", "/status", token=first)).status == 401
+            log = operations(started).audit_log
+            while len(rows := await log.page(AuditFilter(), limit=9)) < 2:  # noqa: ASYNC110 - nothing is set then
+                await anyio.sleep(0.005)
+            started.stop()
+    assert {(row.audit.action, row.audit.means) for row in rows} == {
+        ("admin token changed", "file"), ("GET /api/v1/status", ""),
+    }  # fmt: skip
