@@ -41,6 +41,7 @@ from engine.lease import Lease
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
+from engine.measuring import Measuring
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Source
@@ -109,6 +110,8 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.metrics: Measuring
+        """It is put here before anything is asked."""
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, as_stored=intake.as_stored, base=config.base,

@@ -32,6 +32,8 @@ from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.metrics import FAMILIES
+from engine.metrics.exposition import Exposed, expose
 from engine.plugin import Handler, Runner, Secret, Settled
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
@@ -43,6 +45,7 @@ from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
     Boot,
+    Depth,
     EventFilter,
     HeldPlace,
     Ledger,
@@ -96,6 +99,15 @@ class FakeCounting:
         for state, seconds in ((RunState.SUCCEEDED, 1.0), (RunState.TIMED_OUT, 9.0), (RunState.SKIPPED, None)):
             tally.add(state, seconds)
         return sum_up([tally], AT - over, AT)
+
+
+class FakeMetrics:
+    """One figure."""
+
+    async def scrape(self, *, accept: str = "", accept_encoding: str = "") -> Exposed:
+        return expose(
+            FAMILIES, {"trigger_engine_jobs": {(): 1.0}}, accept=accept, accept_encoding=accept_encoding
+        )  # fmt: skip
 
 
 class FakeStore(Store):
@@ -158,6 +170,12 @@ class FakeStore(Store):
 
     async def first_tally_at(self, width: Width) -> datetime | None:
         return None
+
+    async def last_tallies(self, triggers: Collection[str]) -> list[TallyRow]:
+        return []
+
+    async def queue_depths(self) -> dict[Lane, Depth]:
+        return {lane: Depth(count=0) for lane in Lane}
 
     async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
         return []
@@ -492,6 +510,10 @@ class FakeOperations:
             trigger=trigger, outcome=EventOutcome.FILTERED, code="filter_false", reason="filtered: no", gates=gates
         )  # fmt: skip
         return Rehearsed(event=event, outcome=outcome, data=event.data)
+
+    @property
+    def metrics(self) -> FakeMetrics:
+        return FakeMetrics()
 
     @property
     def counting(self) -> FakeCounting:

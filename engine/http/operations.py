@@ -26,6 +26,7 @@ from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryReque
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.metrics.exposition import Exposed
 
 
 class BackfillOperations(Protocol):
@@ -198,6 +199,14 @@ class StatisticsOperations(Protocol):
         ...
 
 
+class MetricsOperations(Protocol):
+    """What Prometheus may ask."""
+
+    async def scrape(self, *, accept: str = "", accept_encoding: str = "") -> Exposed:
+        """Return all metrics as they are now, in the form and the coding that are asked for."""
+        ...
+
+
 class BackupOperations(Protocol):
     """What may be asked of copies of the store."""
 
@@ -260,6 +269,9 @@ class Operations(Protocol):
 
     @property
     def counting(self) -> StatisticsOperations: ...
+
+    @property
+    def metrics(self) -> MetricsOperations: ...
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...

@@ -18,6 +18,7 @@ from engine.http import (
     housekeeping_routes,
     logs,
     maintenance_routes,
+    metrics_routes,
     next_routes,
     pause_routes,
     pool_routes,
@@ -36,6 +37,7 @@ from engine.http.access import Role
 from engine.http.calls import RouteHandler
 
 API = "/api/v1"
+METRICS = "/metrics"
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -62,6 +64,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/live", engine_routes.get_live, None, "Whether the process answers"),
     _route("GET", "/ready", engine_routes.get_ready, None, "Whether it takes events"),
     _route("GET", "/health", engine_routes.get_health, None, "The engine's checks"),
+    _route("GET", METRICS, metrics_routes.get_metrics, _VIEWER, "The metrics; for all with `[metrics] public`"),
     _route("GET", f"{API}/status", engine_routes.get_status, _VIEWER, "State, counts, sources, uptime"),
     _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
     _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),

@@ -31,7 +31,7 @@ from engine.http.doorlog import DoorLog
 from engine.http.operations import Operations
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
-from engine.http.routes import Router, allowed
+from engine.http.routes import METRICS, Router, allowed
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
 from engine.ids import new_id
@@ -41,6 +41,9 @@ from engine.plugin import Handler, Refusal, Request, Response
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
 EVENTS: Final = "/api/v1/events"
+GUARDED: Final = frozenset({METRICS})
+"""Paths outside of the API that take a token as it does."""
+
 PROBES: Final = frozenset({"/live", "/ready"})
 """Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
 
@@ -273,7 +276,7 @@ class HttpServer:
     ) -> web.StreamResponse:
         role = None
         method = request.method
-        if path.startswith(API):
+        if path.startswith(API) or (path in GUARDED and not self._is_public(path)):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
             if method != "OPTIONS":
                 role = self._gate.role_of(request.headers, self._client(request))
@@ -289,7 +292,7 @@ class HttpServer:
         if route is None:
             names = allowed(methods)
             raise Problem(405, f"{method} is not allowed here; {names} are", headers={"Allow": names})
-        if route.role is not None and (role is None or role < route.role):
+        if route.role is not None and (role is None or role < route.role) and not self._is_public(path):
             raise Problem(403, f"this takes the role {route.role.name.lower()}", code="role_needed")
         call = Call(
             operations=self._operations,
@@ -310,6 +313,9 @@ class HttpServer:
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)
         return self._heads.answer(answer, request_id)
+
+    def _is_public(self, path: str) -> bool:
+        return path == METRICS and self._operations.config.metrics.public
 
     async def _stream(self, request: web.BaseRequest, stream: Stream, request_id: str) -> web.StreamResponse:
         headers = {"Date": self._heads.date(), "Server": "trigger-engine"}
