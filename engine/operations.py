@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
-from engine.aftermath import Counting
+from engine.aftermath import Counting, Reports
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
@@ -58,6 +58,7 @@ from engine.store.base import RunFilter, Store, StoredEvent
 from engine.store.changes import Accept
 from engine.timers import SOURCE_PREFIX, Timers
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerState, merged
+from engine.vitals import Vitals
 
 OPEN = frozenset(RunState) - ENDED
 RETIRED_LOOKED_AT = 16
@@ -112,6 +113,9 @@ class Operations:
         self.guards = guards
         self.metrics: Measuring
         """It is put here before anything is asked."""
+        self.vitals: Vitals
+        """So is this."""
+        self.reports = Reports(counting=counting, store=store, clock=clock, rules=rules)
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, as_stored=intake.as_stored, base=config.base,

@@ -87,6 +87,7 @@ from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
+from engine.vitals import Vitals
 
 log = logging.getLogger("engine")
 
@@ -425,6 +426,12 @@ class Runtime:
             maintenance=maintenance, conditions=conditions, pools=pools, sources=sources, timers=timers,
             adaptation=adaptation, guards=guards, counting=counting, housekeeping=housekeeping,
             windows=lambda: len(windows), backlog=backlog, health=operations.health, ready=operations.ready,
+        )  # fmt: skip
+        operations.vitals = Vitals(
+            clock=clock, store=store, journal=journal, loop_watch=loop_watch, lease=lease,
+            housekeeping=housekeeping, conditions=operations.conditions, counting=counting, reports=operations.reports,
+            health=operations.health, source_views=operations.source_views, names=operations.trigger_names,
+            trigger_view=operations.trigger_view,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
         if self._listen:

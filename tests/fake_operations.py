@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.adherence import Adherence, adherence_of
 from engine.backfills import Backfill
 from engine.clock import SystemClock
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
@@ -108,6 +109,42 @@ class FakeMetrics:
         return expose(
             FAMILIES, {"trigger_engine_jobs": {(): 1.0}}, accept=accept, accept_encoding=accept_encoding
         )  # fmt: skip
+
+
+class FakeVitals:
+    """Vitals of an engine whose triggers all fail."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self._operations = operations
+
+    async def detailed(self, *, triggers: Sequence[str]) -> dict[str, Any]:
+        return {
+            **self._operations.health(),
+            "triggers": [{"name": name, "ok": False, "troubles": ["its last run failed (exit)"]} for name in triggers],
+        }
+
+    async def trigger(self, name: str) -> dict[str, Any]:
+        self._operations.subject(name)
+        return {"name": name, "ok": False, "troubles": ["its last run failed (exit)"], "failures_in_a_row": 1}
+
+
+class FakeReports:
+    """Reports on ten due instants of each trigger: eight ran, one of them badly."""
+
+    def __init__(self, triggers: list[str]) -> None:
+        self._triggers = sorted(triggers)
+
+    def names(self) -> list[str]:
+        return self._triggers
+
+    async def adherence(self, triggers: Sequence[str], *, start: datetime, end: datetime) -> list[Adherence]:
+        tally = Tally()
+        for number in range(8):
+            tally.plan.end(RunState.FAILED if number == 7 else RunState.SUCCEEDED, "exit")
+            tally.plan.begin(0.5 * number)
+        tally.plan.end(RunState.MISSED, "down")
+        tally.plan.pass_by("=cmd()")
+        return [adherence_of(name, [tally], start, end) for name in triggers]
 
 
 class FakeStore(Store):
@@ -514,6 +551,14 @@ class FakeOperations:
     @property
     def metrics(self) -> FakeMetrics:
         return FakeMetrics()
+
+    @property
+    def vitals(self) -> FakeVitals:
+        return FakeVitals(self)
+
+    @property
+    def reports(self) -> FakeReports:
+        return FakeReports(list(self.config.triggers))
 
     @property
     def counting(self) -> FakeCounting:

@@ -31,7 +31,7 @@ from engine.http.doorlog import DoorLog
 from engine.http.operations import Operations
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
-from engine.http.routes import METRICS, Router, allowed
+from engine.http.routes import DETAILED, METRICS, Router, allowed
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
 from engine.ids import new_id
@@ -41,10 +41,10 @@ from engine.plugin import Handler, Refusal, Request, Response
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
 EVENTS: Final = "/api/v1/events"
-GUARDED: Final = frozenset({METRICS})
+GUARDED: Final = frozenset({METRICS, DETAILED})
 """Paths outside of the API that take a token as it does."""
 
-PROBES: Final = frozenset({"/live", "/ready"})
+PROBES: Final = frozenset({"/live", "/ready", "/livez", "/readyz"})
 """Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
 
 TOLD: Final = {
