@@ -34,12 +34,12 @@ _DAY = timedelta(days=1)
 WARM_HOURS = 2
 
 MOST_GROWTH_BYTES = 12 * 2**20
-"""Of the resident memory. Each connection caches 2 MiB of the store, which grows all day; the allocator keeps what a busy
-minute took; and a hundred triggers have some KiB of tallies each. A leak of 300 bytes a run would be 15 MB."""
+"""Of the resident memory. Each connection caches 2 MiB of the store, which grows all day; the allocator keeps what a
+busy minute took; a hundred triggers have some KiB of tallies each. A leak of 300 bytes a run would be 15 MB."""
 
 MOST_OBJECTS = 20_000
-"""That the collector knows: bins and codes that are seen for the first time, and what is under way. A leak of one object
-a run would be 50,000."""
+"""That the collector knows: bins and codes that are seen for the first time, and what is under way. A leak of one
+object a run would be 50,000."""
 
 
 class Taken(Struct, frozen=True, kw_only=True):

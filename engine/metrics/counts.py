@@ -23,6 +23,9 @@ SENDERS = "api"
 
 TIMERS = "timer"
 
+MOST_KNOWN = 1_000
+"""Sources whose kinds are remembered; those of the others are found anew each time."""
+
 MOST_CODES = 100
 """Codes of one state that are told apart; the engine's own are fewer, a plugin may make up any number."""
 
@@ -58,6 +61,8 @@ class Counts:
     def __init__(self, *, most_names: int, kinds: frozenset[str]) -> None:
         self.triggers, self.jobs, self.sources = Names(most_names), Names(most_names), Names(most_names)
         self._kinds = kinds
+        self._kind_of: dict[str, str] = {}
+        """Of the first sources that came."""
         self.on_due: Callable[[Sequence[Outcome]], None] = lambda _: None
         """Hears what became of the event of a due instant."""
         self.events: Counter[tuple[str, str]] = Counter()
@@ -77,13 +82,19 @@ class Counts:
 
     def met(self, source: str, outcomes: Sequence[Outcome]) -> None:
         """Count an event that is durable now, with what became of it at each trigger."""
-        kind, colon, rest = source.partition(":")
-        if kind not in self._kinds or (colon and rest.startswith("//")):
-            kind = SENDERS
+        kind = self._kind_of.get(source) or self._look_up(source)
         for outcome in outcomes:
             self.events[kind, outcome.outcome._value_] += 1
         if kind == TIMERS:
             self.on_due(outcomes)
+
+    def _look_up(self, source: str) -> str:
+        kind, colon, rest = source.partition(":")
+        if kind not in self._kinds or (colon and rest.startswith("//")):
+            return SENDERS
+        if len(self._kind_of) < MOST_KNOWN:
+            self._kind_of[source] = kind
+        return kind
 
     def ended(
         self, job: str, state: RunState, code: str, origin: Origin, duration_s: float | None, count: int = 1
