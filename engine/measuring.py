@@ -51,7 +51,7 @@ from engine.store.base import Store
 from engine.timers import Timers
 from engine.triggers import TriggerState
 
-SLICE = 500
+SLICE = 200
 """So many triggers are looked at in one turn of the event loop."""
 
 Reading = dict[str, dict[Labels, float | Histogram]]

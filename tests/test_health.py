@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine import runtime as runtime_module
+from engine.config import load
 from engine.errors import StoreUnavailable
 from engine.runs import RunState
 from engine.testing import VirtualClock
@@ -22,7 +23,7 @@ from tests.test_adherence import running as quiet_end
 from tests.test_cli import Running, ask, here  # noqa: F401 - a fixture
 from tests.test_cli import running as served  # noqa: F401 - a fixture
 from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
-from tests.test_runtime import Gate, _fresh, configured, fire  # noqa: F401 - a fixture
+from tests.test_runtime import Gate, _fresh, a_registry, configured, fire  # noqa: F401 - a fixture
 from tests.test_runtime import operations as of
 
 V1 = "/api/v1"
@@ -180,3 +181,33 @@ def test_the_command_ends_with_1_where_something_is_not_well(served: Running, mo
     assert shown.exit_code == 1
     assert "Trigger nightly: its last run failed (exit)" in shown.stdout
     assert json.loads(ask(served, "--json", "health").stdout)["next"] is None
+
+
+async def test_no_secret_stands_in_metrics_or_details(tmp_path: Path) -> None:
+    text = """
+[jobs.work]
+run.gate = "open"
+[sources.shop.http]
+url = "http://127.0.0.1:9/orders"
+allow_private = true
+headers = { Authorization = { env = "CANARY" } }
+every = "1s"
+[triggers.poll]
+on.source = "shop"
+job = "work"
+[triggers.hook]
+on.webhook = { path = "in", verify = { token = { env = "CANARY" } } }
+job = "work"
+"""
+    file = tmp_path / "config.toml"
+    file.write_text(text, "utf-8")
+    canary = "canary-sesame-4711"
+    config = load([file], environment={"CANARY": canary}, registry=a_registry(), create_secrets=True)
+    clock = VirtualClock()
+    async with quiet_end(config, clock) as engine:
+        await until(lambda: any(one["warning"] for one in of(engine).source_views()))
+        told = await of(engine).vitals.detailed(triggers=of(engine).trigger_names())
+        exposed = (await of(engine).metrics.scrape()).body.decode()
+        assert 'source="http:shop"' in exposed
+        for text in (json.dumps(told), exposed):
+            assert canary not in text
