@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
-         "previews", "replays", "spans", "deliveries", "tallies", "redaction", "tokens", "audits"}
+         "previews", "replays", "spans", "deliveries", "tallies", "adherence", "redaction", "tokens", "audits"}
     ),
     frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
@@ -41,7 +41,9 @@ FLOORS: tuple[frozenset[str], ...] = (
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
          "auditing", "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
-    frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
+    frozenset(
+        {"operations", "settling", "queueing", "guards", "measuring", "vitals", "runtime", "embedding", "__init__"}
+    ),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -132,6 +132,7 @@ class Builder:
             maintenance=maintenance,
             receivers=receivers,
             pools=dict(self.pools),
+            metrics=self._tables["metrics"],
         )
 
     def _at(self, path: KeyPath, message: str, hint: str | None = None) -> None:
