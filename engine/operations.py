@@ -25,6 +25,7 @@ from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.definitions import Definitions
 from engine.dispatch import Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
@@ -76,7 +77,7 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting,
+        counting: Counting, definitions: Definitions,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -109,6 +110,7 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.definitions = definitions
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, as_stored=intake.as_stored, base=config.base,
@@ -176,6 +178,11 @@ class Operations:
                 "waiting": self._journal.depth,
             },
         }
+
+    def take_config(self, config: Config) -> None:
+        """Go by another configuration from now on; what it changes is changed by whoever calls this."""
+        self.config = config
+        self.foresight.take_config(config)
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -541,6 +548,7 @@ class Operations:
             self.maintenance.check(),
             *self.housekeeping.checks(),
             *self.guards.checks(),
+            self.definitions.check(),
         ]
         status = (
             "failing"

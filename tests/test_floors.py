@@ -39,9 +39,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
-         "maintenance", "pools", "quarantine", "heartbeats", "failures"}
+         "maintenance", "pools", "quarantine", "heartbeats", "failures", "definitions"}
     ),
-    frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "changeover", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

@@ -8,6 +8,7 @@ descriptions that reading, environment overrides and the JSON Schema all use. A 
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -178,6 +179,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
         ReserveTable()
     )
     queue: Annotated[QueueTable, Meta(description="When the engine pushes back: see below.")] = QueueTable()
+    watch: Annotated[bool, Meta(description="Whether configuration files that change are read anew by themselves.")] = (
+        True
+    )
 
     def __post_init__(self) -> None:
         lanes = starved(self.concurrency, self.reserve.by_lane())
@@ -860,7 +864,7 @@ class Config(Struct, frozen=True, kw_only=True):
     triggers: dict[str, Trigger]
     base: Path
     files: tuple[Path, ...]
-    secrets: frozenset[str]
+    secrets: Set[str]
     defaults: DefaultsTable = DefaultsTable()
     presets: dict[str, Preset] = {}
     calendars: dict[str, Calendar] = {}

@@ -81,6 +81,10 @@ class Desk:
         self._turn = anyio.Lock()
         self.world = world
 
+    def take_config(self, config: Config) -> None:
+        """Compare with another configuration from now on."""
+        self._config = config
+
     async def simulate(self, question: Question, world: World, page: Page) -> dict[str, Any]:
         """Return what would happen, and the items of a page.
 

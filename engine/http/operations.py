@@ -190,6 +190,26 @@ class MaintenanceOperations(Protocol):
         ...
 
 
+class Shown(Protocol):
+    """What the API shows as an object."""
+
+    def view(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        ...
+
+
+class DefinitionOperations(Protocol):
+    """What may be asked of the configuration as a whole."""
+
+    def view(self) -> dict[str, Any]:
+        """Return where it comes from, and how the last reload went."""
+        ...
+
+    async def reload(self, who: str) -> Shown:
+        """Read it anew, and take it up; raise ConfigError, Conflict or StoreUnavailable."""
+        ...
+
+
 class StatisticsOperations(Protocol):
     """What may be asked of the statistics."""
 
@@ -269,6 +289,9 @@ class Operations(Protocol):
 
     @property
     def guards(self) -> GuardOperations: ...
+
+    @property
+    def definitions(self) -> DefinitionOperations: ...
 
     @property
     def foresight(self) -> Desk:

@@ -10,6 +10,7 @@ from engine.http import (
     adaptive_routes,
     backfill_routes,
     condition_routes,
+    config_routes,
     delivery_routes,
     engine_routes,
     event_routes,
@@ -119,6 +120,8 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/housekeeping", housekeeping_routes.post_housekeeping, _OPERATOR, "Remove what is old now"),
     _route("GET", f"{API}/backups", housekeeping_routes.list_backups, _VIEWER, "Copies of the store"),
     _route("POST", f"{API}/backup", housekeeping_routes.post_backup, _ADMIN, "Copy the store"),
+    _route("GET", f"{API}/config", config_routes.get_config, _VIEWER, "Where it comes from, and how reloads went"),
+    _route("POST", f"{API}/config/reload", config_routes.post_reload, _ADMIN, "Read the configuration anew"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route(
