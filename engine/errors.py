@@ -101,6 +101,10 @@ class Conflict(EngineError):
     """The thing is there, but its state forbids what was asked; the text says which state."""
 
 
+class Changed(Conflict):
+    """The thing is there, but another one than whoever asked took it for; the text says which."""
+
+
 class InvalidRequest(EngineError):
     """What was asked for makes no sense, whatever the state of things; the text says what would."""
 

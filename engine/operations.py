@@ -25,6 +25,7 @@ from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.defined import Key, Kind
 from engine.definitions import Definitions
 from engine.dispatch import Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
@@ -33,6 +34,7 @@ from engine.foresight import Desk
 from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
+from engine.http.definition_views import invalid_trigger
 from engine.http.join_views import joins_view, settings_view
 from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, title_of
 from engine.intake import Intake
@@ -338,7 +340,7 @@ class Operations:
         await self._adaptation.act(name, action, reason)
 
     async def reset_trigger(self, name: str, reason: str) -> None:
-        """Drop what overrides a trigger's configuration: its adapted interval. Raises NotFound and StoreUnavailable."""
+        """Drop what it has learnt: its adapted interval. Raises NotFound and StoreUnavailable."""
         self._rule(name)
         if self._adaptation.view(name) is not None:
             await self._adaptation.act(name, "reset", reason)
@@ -481,9 +483,11 @@ class Operations:
         return {source.id or source.name: source for source in self.config.sources.values()}
 
     def trigger_names(self) -> list[str]:
-        return list(self._rules)
+        return [*self._rules, *(name for name in self.definitions.invalid(Kind.TRIGGER) if name not in self._rules)]
 
     def trigger_view(self, name: str) -> dict[str, Any]:
+        if name not in self._rules and (problem := self.definitions.invalid(Kind.TRIGGER).get(name)) is not None:
+            return invalid_trigger(name, self.definitions.about(Key(Kind.TRIGGER, name))["settings"], problem)
         rule = self._rule(name)
         trigger = rule.trigger
         source = self._sources.state(trigger.source)
@@ -517,8 +521,6 @@ class Operations:
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,
-            "created_at": None,
-            "updated_at": None,
             "next_at": None if next_at is None else rfc3339(next_at),
             "adaptive": self._adaptation.view(name),
         }

@@ -140,7 +140,6 @@ class Runtime:
         """All that is to be masked; what a reload brings is added."""
         self.config = config = replace(config, secrets=self.secrets, receivers=dict(config.receivers))
         self.clock = clock or SystemClock()
-        self.definitions = Definitions(config, clock=self.clock, read=read)
         self.boot = new_id()
         self._listen = listen
         self._watch_loop = watch_loop
@@ -152,6 +151,7 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = self._registry = registry or Registry.discover(config.engine.plugins)
+        self.definitions = Definitions(config, clock=self.clock, registry=known, read=read)
         self._own_sources = frozenset(
             {"engine", "timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers}
         )
@@ -229,7 +229,8 @@ class Runtime:
             raise journal.failure
 
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
-        config, clock = self.config, self.clock
+        config, clock = await self.definitions.load(store), self.clock
+        self.config = config
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
         chronicle = Chronicle(
@@ -437,6 +438,7 @@ class Runtime:
                 self.config = operations.config
 
         self.definitions.apply, self.definitions.announce = apply, intake.announce
+        self.definitions.submit = journal.submit
         chronicle.watch(operations.troubles)
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))

@@ -18,6 +18,7 @@ from engine.registry import Registry
 from engine.runs import RunState
 from engine.runtime import Runtime
 from engine.store.base import RunFilter
+from tests.fake_operations import TOKEN
 from tests.fakes import until
 from tests.test_runtime import Tap, a_registry
 
@@ -52,7 +53,7 @@ class Site:
         ready = anyio.Event()
         self.runtime = runtime = Runtime(
             self.read(), registry=self.registry, clock=clock, listen=listen, read=self.read,
-            environment={"ENGINE_ADMIN_TOKEN": "t" * 43}, on_ready=lambda _: ready.set(),
+            environment={"ENGINE_ADMIN_TOKEN": TOKEN}, on_ready=lambda _: ready.set(),
         )  # fmt: skip
         with anyio.fail_after(IN_TIME_S):
             async with anyio.create_task_group() as group:

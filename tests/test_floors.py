@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
-         "previews", "replays", "spans", "deliveries", "tallies", "redaction"}
+         "previews", "replays", "spans", "deliveries", "tallies", "redaction", "defined"}
     ),
     frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(

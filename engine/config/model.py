@@ -34,6 +34,7 @@ from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
+from engine.config.permits import LimitsTable, Permits
 from engine.config.scalars import near
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
@@ -780,6 +781,7 @@ class Root(Struct, frozen=True, kw_only=True):
     security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
         SecurityTable()
     )
+    limits: Annotated[LimitsTable, Meta(description="Limits to what the API defines.")] = LimitsTable()
     pools: Annotated[
         dict[Slug, Weight],
         Meta(description="Limits that jobs share, by name: how much each holds."),
@@ -852,7 +854,7 @@ class Config(Struct, frozen=True, kw_only=True):
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
     - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
     - `icals`, `schemas`: the files that its calendars and its schemas were read from.
-    - `redaction`: what is replaced in every event.
+    - `redaction`: what is replaced in every event. `permits`: what the API may define.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -875,6 +877,7 @@ class Config(Struct, frozen=True, kw_only=True):
     conditions: dict[str, Named] = {}
     receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}
+    permits: Permits = Permits()
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

@@ -111,6 +111,14 @@ class Desk:
             show = partial(self._show, secrets=self._config.secrets | new.secrets)
             return await run_sync(partial(plan, self._config, new, horizon, show=show, secrets_known=False))
 
+    async def compare(self, old: Config, new: Config, *, days: int = 7, count: int = 20) -> dict[str, Any]:
+        """Return what a configuration changes of another one, and which due instants in so many days."""
+        async with self._turn:
+            now = self._clock.now()
+            horizon = Horizon(start=now, end=now + timedelta(days=days), count=count)
+            show = partial(self._show, secrets=old.secrets | new.secrets)
+            return await run_sync(partial(plan, old, new, horizon, show=show, secrets_known=True))
+
     def _read(self, sent: bytes) -> Config:
         return load_sent(
             [(SENT_NAME, sent)], base=self._config.base, environment=self._environment, registry=self._registry,

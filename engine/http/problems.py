@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from engine.errors import (
+    Changed,
     ConfigError,
     Conflict,
     EngineError,
@@ -81,6 +82,8 @@ def problem_of(error: EngineError | Refusal) -> Problem:
         return Problem(422, "the configuration has mistakes", code="invalid_config", errors=errors)
     if isinstance(error, NotFound):
         return Problem(404, str(error))
+    if isinstance(error, Changed):
+        return Problem(412, str(error))
     if isinstance(error, Conflict):
         return Problem(409, str(error))
     if isinstance(error, InvalidRequest):
