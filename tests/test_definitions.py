@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from engine.config.overriding import AdaptiveChange, JobChange, TriggerChange
+from engine.config.shapes import fields_of
 from engine.errors import StoreUnavailable
 from engine.runs import RunState
 from engine.store.base import EventFilter
@@ -443,3 +445,11 @@ async def test_a_timer_that_is_defined_comes_due(site: Site) -> None:
                 break
             await asyncio.sleep(0.01)
         assert (await site.counts())[RunState.SUCCEEDED] == 1
+
+
+def test_the_documentation_names_all_that_may_be_overridden() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "http.md").read_text("utf-8")
+    said = text[text.index("Of a trigger may be overridden") : text.index("## Limits at the door")]
+    for cls in (TriggerChange, AdaptiveChange, JobChange):
+        for field in fields_of(cls):
+            assert f"`{field.key}`" in said

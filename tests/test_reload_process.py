@@ -63,3 +63,39 @@ def test_sighup_while_events_come_loses_none(tmp_path: Path) -> None:
             "all that was taken is run",
         )
         assert engine.stop() == 0
+
+
+DEFINED = """
+[jobs.by-api]
+run.exec = ["/bin/true"]
+
+[triggers.by-api]
+on.manual = true
+job = "by-api"
+description = "defined by a command"
+"""
+
+
+def test_definitions_are_imported_exported_and_outlive_a_kill(tmp_path: Path) -> None:
+    site = Site(tmp_path, jobs={"quick": Job(seconds=0.01)}, triggers=TRIGGERS)
+    file = site.path / "config.toml"
+    opened = 'api_runners = ["exec"]\napi_commands = ["/bin/true"]\napi_sources = ["manual"]\n'
+    file.write_text(file.read_text("utf-8") + f"\n[security]\n{opened}", "utf-8")
+    (site.path / "defined.toml").write_text(DEFINED, "utf-8")
+    with started(site) as engine:
+        trial = command(site, "import", "defined.toml", "--dry-run")
+        assert "added: jobs.by-api, triggers.by-api\nNothing is changed" in trial
+        assert "Trigger by-api is added" in trial
+        assert command(site, "import", "defined.toml") == "added: jobs.by-api, triggers.by-api\n"
+        first = command(site, "export")
+        engine.kill()
+    with started(site) as engine:
+        fired = site.post("/api/v1/triggers/by-api/fire", {}).body["runs"][0]
+        wait_for(lambda: site.ask("GET", f"/api/v1/runs/{fired}").body["state"] == "succeeded", "it runs")
+        assert command(site, "export", "-o", "out.toml") == "out.toml: written\n"
+        (site.path / "empty.toml").write_text("", "utf-8")
+        assert "removed: jobs.by-api, triggers.by-api" in command(site, "import", "empty.toml", "--replace")
+        command(site, "import", "out.toml")
+        assert command(site, "export") == first == (site.path / "out.toml").read_text("utf-8")
+        assert command(site, "import", "definitions", "out.toml") == "Nothing differs\n"
+        assert engine.stop() == 0

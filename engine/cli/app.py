@@ -13,7 +13,7 @@ from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
-from engine.cli.configuring import reload
+from engine.cli.configuring import export, reload
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.housekeeping_commands import backup, housekeeping
@@ -481,6 +481,7 @@ app.command()(presets)
 app.command()(conditions)
 app.command()(pools)
 app.command()(reload)
+app.command()(export)
 app.command()(refusals)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")
