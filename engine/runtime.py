@@ -229,7 +229,7 @@ class Runtime:
             raise journal.failure
 
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
-        config, clock = await self.definitions.load(store), self.clock
+        config, clock = await self.definitions.force.load(store), self.clock
         self.config = config
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
@@ -437,8 +437,8 @@ class Runtime:
             finally:
                 self.config = operations.config
 
-        self.definitions.apply, self.definitions.announce = apply, intake.announce
-        self.definitions.submit = journal.submit
+        self.definitions.announce = intake.announce
+        self.definitions.force.apply, self.definitions.force.submit = apply, journal.submit
         chronicle.watch(operations.troubles)
         if self._listen:
             self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))

@@ -339,7 +339,7 @@ async def test_nothing_changes_where_the_store_can_not_take_it(site: Site, monke
             raise StoreUnavailable("the disk is full")
 
         with monkeypatch.context() as patched:
-            patched.setattr(site.runtime.definitions, "submit", refuse)
+            patched.setattr(site.runtime.definitions.force, "submit", refuse)
             got = await client.ask("POST", f"{V1}/jobs", body=JOB)
             assert (got.status, got.headers["Retry-After"]) == (503, "2")
         assert (await client.ask("GET", f"{V1}/jobs/work")).status == 404
@@ -353,7 +353,7 @@ async def test_what_is_durable_is_taken_up_once_the_store_can(site: Site, monkey
             raise StoreUnavailable("the disk is full")
 
         with monkeypatch.context() as patched:
-            patched.setattr(site.runtime.definitions, "apply", refuse)
+            patched.setattr(site.runtime.definitions.force, "apply", refuse)
             assert (await client.ask("POST", f"{V1}/jobs", body=JOB)).status == 503
         site.runtime.definitions.ask("")
         await until(lambda: "work" in site.operations.jobs)

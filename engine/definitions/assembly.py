@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from engine.definitions.kept import Kept, Shelf
 from engine.definitions.text import has_no_form
 from engine.errors import ConfigError, ConfigProblem
 from engine.jobs import Job
+from engine.plugin import BadSetting, Runner
 from engine.registry import Registry
 from engine.triggers import Trigger
 
@@ -40,6 +41,11 @@ class Assembled(Struct, frozen=True, kw_only=True):
     config: Config
     invalid: Mapping[Key, tuple[ConfigProblem, ...]] = {}
     dropped: Mapping[Key, tuple[ConfigProblem, ...]] = {}
+
+    @property
+    def wrong(self) -> dict[Key, tuple[ConfigProblem, ...]]:
+        """Return all that is wrong, definitions and overrides."""
+        return {**self.invalid, **self.dropped}
 
 
 class Assembler:
@@ -117,6 +123,29 @@ class Assembler:
         if refused:
             raise ConfigError([problem(place, show_path((*path, *at)), message, hint) for at, message, hint in refused])
         return replace(one, defined_in=API)
+
+    def examined(self, config: Config, keys: Iterable[Key]) -> dict[Key, tuple[ConfigProblem, ...]]:
+        """Let the runners of jobs look at what their settings name outside of them; return what is wrong.
+
+        It may take its time.
+        """
+        by_kind: dict[type[Runner], dict[str, Any]] = {}
+        for key in keys:
+            if key.kind is Kind.JOB and (job := config.jobs.get(key.name)) is not None:
+                by_kind.setdefault(type(job.runner), {})[key.name] = job.runner
+        place = Place(file=API, line=0, base=config.base, order=0)
+        wrong: dict[Key, tuple[ConfigProblem, ...]] = {}
+        for cls, runners in by_kind.items():
+            try:
+                found = dict(cls.examine(runners, config.base))
+            except Exception as error:  # examine is plugin code
+                log.warning("%s: examine failed", cls.name, exc_info=True, extra={"action": "plugin.examine"})
+                said = f"looking at what it names failed with {type(error).__name__}: {error}"
+                found = {next(iter(runners)): BadSetting("", said)}
+            for name, bad in found.items():
+                path = show_path(("jobs", name, "run", cls.name, *([bad.field] if bad.field else [])))
+                wrong[Key(Kind.JOB, name)] = (problem(place, path, str(bad), bad.hint),)
+        return wrong
 
     def _check_names(
         self, given: Given, shelf: Shelf, triggers: dict[str, Trigger], invalid: dict[Key, tuple[ConfigProblem, ...]]

@@ -7,10 +7,8 @@ all is read and checked as a whole, and then applied as a diff by the changeover
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
 import anyio
@@ -20,17 +18,17 @@ from msgspec import Struct
 from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config import Config, Place
 from engine.defined import Key, Kind
-from engine.definitions.assembly import Assembled, Assembler
+from engine.definitions.assembly import Assembler
 from engine.definitions.change import Change
-from engine.definitions.kept import DEFINITIONS_SOURCE, Kept, Override, Shelf
+from engine.definitions.force import InForce
+from engine.definitions.kept import Kept, Override, Shelf
+from engine.definitions.patching import difference_of, patched
 from engine.definitions.text import read, written
 from engine.definitions.watch import Signature, signature_of
-from engine.errors import Changed, ConfigError, ConfigProblem, Conflict, EngineError, NotFound, StoreUnavailable
+from engine.errors import ConfigError, ConfigProblem, Conflict, EngineError, NotFound, StoreUnavailable
 from engine.events import Event
 from engine.ids import new_id
 from engine.registry import Registry
-from engine.store.base import Store
-from engine.store.changes import Accept, Memory
 
 log = logging.getLogger("engine.config")
 
@@ -71,8 +69,8 @@ class Reload(Struct, frozen=True, kw_only=True):
 class Definitions:
     """Where jobs and triggers come from.
 
-    `read` reads the configuration anew, where it comes from files. `apply` has the engine take up another one, `submit`
-    makes a change durable, `announce` an event of the engine's own: these are put here before `run`.
+    `read` reads the configuration anew, where it comes from files. `announce` makes an event of the engine's own
+    durable; it is put here, and what `force` needs is put there, before `run`.
     """
 
     def __init__(
@@ -80,33 +78,14 @@ class Definitions:
     ) -> None:
         self._clock = clock
         self._read = read
-        self._base = config
-        self._assembler = Assembler(registry=registry or Registry(), clock=clock)
-        self._shelf = Shelf()
-        self._assembled = Assembled(config=config)
-        self._unapplied = False
-        """Whether something is durable that the engine has yet to take up."""
-        self._turn = anyio.Lock()
+        self.force = InForce(config, Assembler(registry=registry or Registry(), clock=clock))
         self._asked = anyio.Event()
         self._asked_by = ""
-        self._untold: set[Key] = set()
         self._loaded_at = clock.now()
         self._signature: Signature = ()
         self._note_files()
-        self._restart: tuple[str, ...] = ()
         self.last: Reload | None = None
-        self.apply: Callable[[Config], Awaitable[Change]]
         self.announce: Callable[[Event], Awaitable[Any]]
-        self.submit: Callable[[Accept], Awaitable[Any]]
-
-    async def load(self, store: Store) -> Config:
-        """Take up what is stored, and return the configuration with it. What no longer fits is left out, and told.
-
-        Raises StoreError.
-        """
-        self._shelf = await Shelf.load(store)
-        self._note(self._assembler.assemble(self._base, self._shelf))
-        return self._assembled.config
 
     # Reading anew
 
@@ -123,11 +102,11 @@ class Definitions:
         """
         if self._read is None:
             raise Conflict("the configuration is that of a program: there are no files to read anew")
-        async with self._turn:
+        async with self.force.turn:
             signature = await run_sync(self._look)
             try:
                 base = await run_sync(self._read)
-                change = await self._take(base)
+                change = await self.force.take(base)
             except ConfigError as error:
                 self._signature = signature
                 await self._note_refused(who, error)
@@ -145,41 +124,17 @@ class Definitions:
             await self._tell(RELOADED, {"who": who, **change.view()})
             return change
 
-    async def _take(self, base: Config) -> Change:
-        assembled = await run_sync(self._assembler.assemble, base, self._shelf)
-        with anyio.CancelScope(shield=True):
-            change = await self.apply(assembled.config)
-            self._base, self._restart, self._unapplied = base, change.restart, False
-            self._note(assembled)
-        return change
-
-    def _note(self, assembled: Assembled) -> None:
-        """Take note of what is there now, and tell of what has come to be wrong."""
-        before, self._assembled = self._assembled, assembled
-        for key in assembled.invalid.keys() - before.invalid.keys():
-            said = "; ".join(map(str, assembled.invalid[key]))
-            log.error(
-                "The %s %s of the API does not fit any more, and does not work: %s", key.kind, key.name, said,
-                extra={"action": "definition_invalid", key.kind: key.name},
-            )  # fmt: skip
-        for key in assembled.dropped.keys() - before.dropped.keys():
-            log.error(
-                "What overrides the %s %s does not fit it any more, and does not hold: %s", key.kind, key.name,
-                "; ".join(map(str, assembled.dropped[key])), extra={"action": "override_dropped", key.kind: key.name},
-            )  # fmt: skip
-        self._untold |= assembled.invalid.keys() - before.invalid.keys()
-
     # Defining
 
     @property
     def shelf(self) -> Shelf:
         """All that the API defines and overrides."""
-        return self._shelf
+        return self.force.shelf
 
     @property
     def config(self) -> Config:
         """The configuration with all that the API defines and overrides."""
-        return self._assembled.config
+        return self.force.assembled.config
 
     async def define(
         self, key: Key, settings: Mapping[str, Any], *, who: str, match: Collection[str] | None = None,
@@ -192,16 +147,16 @@ class Definitions:
         Raises ConfigError with all that is wrong, Conflict where files define it or its creator has too many, Changed
         where it is another version, NotFound, and StoreUnavailable: then all is as it was.
         """
-        async with self._turn:
-            before = self._shelf.kept.get(key)
-            self._check(key, match)
+        async with self.force.turn:
+            before = self.force.shelf.kept.get(key)
+            self.force.check(key, match)
             if before is not None and new:
                 raise Conflict(f"there is a {key.kind} {key.name} already")
             if before is None and new is False:
                 raise NotFound(f"there is no {key.kind} {key.name}")
-            if before is None and (there := self._configured(key)) is not None:
+            if before is None and (there := self.force.configured(key)) is not None:
                 raise Conflict(f"{key.kind} {key.name} is defined in {there.defined_in}, and can't be defined here")
-            await self._commit(self._shelf.with_kept({key: self._kept(before, settings, who)}), [key])
+            await self.force.commit(self.force.shelf.with_kept({key: self._kept(before, settings, who)}), [key])
         log.info(
             "The %s %s is %s by %s", key.kind, key.name, "defined" if before is None else "another one", who or "hand",
             extra={"action": "defined", key.kind: key.name, "by": who},
@@ -213,13 +168,13 @@ class Definitions:
 
         Raises NotFound, Conflict where files define it or another one needs it, Changed, and StoreUnavailable.
         """
-        async with self._turn:
-            if key not in self._shelf.kept:
-                if (there := self._configured(key)) is not None:
+        async with self.force.turn:
+            if key not in self.force.shelf.kept:
+                if (there := self.force.configured(key)) is not None:
                     raise Conflict(f"{key.kind} {key.name} is defined in {there.defined_in}: take it out there")
                 raise NotFound(f"there is no {key.kind} {key.name}")
-            self._check(key, match)
-            await self._commit(self._shelf.with_kept({key: None}), [key])
+            self.force.check(key, match)
+            await self.force.commit(self.force.shelf.with_kept({key: None}), [key])
         log.info("The %s %s is removed by %s", key.kind, key.name, who or "hand",
                  extra={"action": "definition_removed", key.kind: key.name, "by": who})  # fmt: skip
 
@@ -231,34 +186,34 @@ class Definitions:
         Those of what the API defines are changed for good; what files define has others until it is reset, which may be
         those of `engine.config.overriding`. Raises ConfigError, NotFound, Conflict, Changed and StoreUnavailable.
         """
-        async with self._turn:
-            self._check(key, match)
-            if (kept := self._shelf.kept.get(key)) is not None:
-                shelf = self._shelf.with_kept({key: self._kept(kept, patched(kept.settings, changes), who)})
-            elif self._configured(key) is not None:
-                known = self._shelf.overrides.get(key)
+        async with self.force.turn:
+            self.force.check(key, match)
+            if (kept := self.force.shelf.kept.get(key)) is not None:
+                shelf = self.force.shelf.with_kept({key: self._kept(kept, patched(kept.settings, changes), who)})
+            elif self.force.configured(key) is not None:
+                known = self.force.shelf.overrides.get(key)
                 merged = patched({} if known is None else known.changes, changes)
                 override = Override(changes=merged, at=self._clock.now(), who=who, reason=reason) if merged else None
-                shelf = self._shelf.with_override(key, override)
+                shelf = self.force.shelf.with_override(key, override)
             else:
                 raise NotFound(f"there is no {key.kind} {key.name}")
-            await self._commit(shelf, [key])
+            await self.force.commit(shelf, [key])
         log.info("The %s %s has other settings (by %s): %s", key.kind, key.name, who or "hand",
                  reason or "no reason given", extra={"action": "patched", key.kind: key.name, "by": who})  # fmt: skip
 
     async def reset(self, key: Key, *, who: str) -> bool:
         """Have what files say hold again, durably; return whether something overrode it. Raises StoreUnavailable."""
-        async with self._turn:
-            if key not in self._shelf.overrides:
+        async with self.force.turn:
+            if key not in self.force.shelf.overrides:
                 return False
-            await self._commit(self._shelf.with_override(key, None), [key])
+            await self.force.commit(self.force.shelf.with_override(key, None), [key])
         log.info("The %s %s is as it is configured again (by %s)", key.kind, key.name, who or "hand",
                  extra={"action": "override_reset", key.kind: key.name, "by": who})  # fmt: skip
         return True
 
     def export(self) -> str:
         """Return all jobs and triggers of the API as TOML: imported and exported again, it is the same."""
-        return written(self._shelf.kept)
+        return written(self.force.shelf.kept)
 
     async def import_text(
         self, content: bytes, *, who: str, replace: bool = False, dry_run: bool = False
@@ -269,22 +224,22 @@ class Definitions:
         judged. Raises ConfigError with all that is wrong, Conflict where files define one of them, and
         StoreUnavailable.
         """
-        found = read(content, Place(file=IMPORTED, line=1, base=self._base.base, order=0))
-        async with self._turn:
-            before = self._shelf
+        found = read(content, Place(file=IMPORTED, line=1, base=self.force.base.base, order=0))
+        async with self.force.turn:
+            before = self.force.shelf
             changes: dict[Key, Kept | None] = dict.fromkeys(before.kept.keys() - found.keys()) if replace else {}
             for key, settings in found.items():
                 old = before.kept.get(key)
-                if old is None and (there := self._configured(key)) is not None:
+                if old is None and (there := self.force.configured(key)) is not None:
                     raise Conflict(f"{key.kind} {key.name} is defined in {there.defined_in}, and can't be defined here")
                 if old is None or old.settings != settings:
                     changes[key] = self._kept(old, settings, who)
-            shelf, assembled = before.with_kept(changes), self._assembled
+            shelf, assembled = before.with_kept(changes), self.force.assembled
             if dry_run:
-                assembled = await self._judged(shelf, changes)
+                assembled = await self.force.judged(shelf, changes)
             elif changes:
-                await self._commit(shelf, changes)
-                assembled = self._assembled
+                await self.force.commit(shelf, changes)
+                assembled = self.force.assembled
         said = difference_of(before.kept, shelf.kept)
         if changes and not dry_run:
             log.info("Definitions are imported by %s: %s", who or "hand", said, extra={"action": "imported", "by": who})
@@ -297,60 +252,17 @@ class Definitions:
             created_by=who if before is None else before.created_by, updated_by=who,
         )  # fmt: skip
 
-    async def _commit(self, shelf: Shelf, touched: Collection[Key]) -> None:
-        assembled = await self._judged(shelf, touched)
-        with anyio.CancelScope(shield=True):  # what is durable is taken up, also where who asked is gone
-            values = self._shelf.differing(shelf)
-            await self.submit(Accept(entries=(), memory=Memory(source=DEFINITIONS_SOURCE, values=values)))
-            self._shelf, self._unapplied = shelf, True
-            self._note(assembled)
-            change = await self.apply(assembled.config)
-            self._unapplied, self._restart = False, change.restart
-
-    async def _judged(self, shelf: Shelf, touched: Collection[Key]) -> Assembled:
-        """Return what definitions come to; raise ConfigError where one that is touched is wrong, and Conflict where
-        another one would be by that, or a creator has too many."""
-        self._count(shelf)
-        assembled = await run_sync(self._assembler.assemble, self._base, shelf)
-        wrong = [
-            problem for key in touched for problem in (*assembled.invalid.get(key, ()), *assembled.dropped.get(key, ()))
-        ]
-        if wrong:
-            raise ConfigError(wrong)
-        for key in assembled.invalid.keys() - self._assembled.invalid.keys():
-            raise Conflict(f"{key.kind} {key.name} of the API would not work any more: {assembled.invalid[key][0]}")
-        return assembled
-
-    def _count(self, shelf: Shelf) -> None:
-        most, counted = self._base.permits.limits.per_creator, Counter(one.created_by for one in shelf.kept.values())
-        before = Counter(one.created_by for one in self._shelf.kept.values())
-        for who, count in counted.items():
-            if count > most and count > before[who]:
-                raise Conflict(f"{who} may define {most:,} jobs and triggers ([limits] per_creator)")
-
-    def _check(self, key: Key, match: Collection[str] | None) -> None:
-        if match is not None and "*" not in match and (version := self.version(key)) not in match:
-            raise Changed(f"the {key.kind} {key.name} is another version by now ({version}): read it, and ask again")
-
-    def _configured(self, key: Key) -> Any:
-        """Return what files, or a program, define under a name."""
-        return (self._base.jobs if key.kind is Kind.JOB else self._base.triggers).get(key.name)
-
     # What is told of one
 
     def version(self, key: Key) -> str | None:
         """Return what tells a job or trigger from every other version of it; None where there is none."""
-        if (kept := self._shelf.kept.get(key)) is not None:
-            return kept.version
-        config = self._assembled.config
-        there = (config.jobs if key.kind is Kind.JOB else config.triggers).get(key.name)
-        return None if there is None else sha256(repr(there).encode()).hexdigest()[:32]
+        return self.force.version(key)
 
     def about(self, key: Key) -> dict[str, Any]:
         """Return what is known of where a job or trigger comes from, as the API shows it."""
-        kept, override = self._shelf.kept.get(key), self._shelf.overrides.get(key)
-        if override is not None and key in self._assembled.dropped:
-            problem: str | None = "; ".join(map(str, self._assembled.dropped[key]))
+        kept, override = self.force.shelf.kept.get(key), self.force.shelf.overrides.get(key)
+        if override is not None and key in self.force.assembled.dropped:
+            problem: str | None = "; ".join(map(str, self.force.assembled.dropped[key]))
         else:
             problem = None
         return {
@@ -366,8 +278,8 @@ class Definitions:
         """Return what is wrong with the definitions of the API that do not work, by name."""
         return {
             key.name: "; ".join(map(str, problems))
-            for key, problems in self._assembled.invalid.items()
-            if key.kind is kind and self._configured(key) is None
+            for key, problems in self.force.assembled.invalid.items()
+            if key.kind is kind and self.force.configured(key) is None
         }
 
     async def _note_refused(self, who: str, error: ConfigError) -> None:
@@ -392,9 +304,9 @@ class Definitions:
         before = self._signature
         while True:
             await self._tell_invalid()
-            await self._make_up()
-            watches = self._read is not None and self._base.engine.watch
-            if watches or self._unapplied:
+            await self.force.make_up()
+            watches = self._read is not None and self.force.base.engine.watch
+            if watches or self.force.unapplied:
                 await sleep_or_wake(self._clock, LOOK_S, self._asked)
             else:
                 await self._asked.wait()
@@ -411,29 +323,21 @@ class Definitions:
                 continue  # it is told; a store that can't now is asked again at the next look
             except Conflict as error:
                 log.warning("%s", error, extra={"action": "config_not_reloaded"})
-
-    async def _make_up(self) -> None:
-        """Take up what is durable and could not be taken up when it was defined."""
-        if not self._unapplied:
-            return
-        async with self._turn:
-            try:
-                change = await self.apply(self._assembled.config)
-            except StoreUnavailable:
-                return  # it is tried again at the next look
-            self._unapplied, self._restart = False, change.restart
+            except Exception as error:  # plugins are asked much when a configuration is read
+                self._signature = before
+                await self._note_refused(asked_by, _unexpected(error))
 
     async def _tell_invalid(self) -> None:
         """Tell by events what of the API's definitions has come to be wrong."""
-        while self._untold:
-            key = self._untold.pop()
-            problems = self._assembled.invalid.get(key, ())
+        while self.force.untold:
+            key = self.force.untold.pop()
+            problems = self.force.assembled.invalid.get(key, ())
             await self._tell(INVALID, {
                 "kind": key.kind.value, "name": key.name, "errors": [problem.view() for problem in problems],
             })  # fmt: skip
 
     def _look(self) -> Signature:
-        base = self._base
+        base = self.force.base
         return signature_of((*base.files, *sorted(base.icals), *sorted(base.schemas)))
 
     def _note_files(self, signature: Signature | None = None) -> None:
@@ -445,27 +349,29 @@ class Definitions:
 
     def view(self) -> dict[str, Any]:
         """Return how it is as the API shows it."""
-        base, last = self._base, self.last
+        base, last = self.force.base, self.last
         return {
             "files": [str(file) for file in base.files],
             "loaded_at": rfc3339(self._loaded_at),
             "watched": self._read is not None and base.engine.watch,
             "reload": None if last is None else last.view(),
-            "restart_needed": list(self._restart),
-            "defined": {kind.table: sum(key.kind is kind for key in self._shelf.kept) for kind in Kind},
+            "restart_needed": list(self.force.restart),
+            "defined": {kind.table: sum(key.kind is kind for key in self.force.shelf.kept) for kind in Kind},
             "overridden": {
-                kind.table: sorted(key.name for key in self._shelf.overrides if key.kind is kind) for kind in Kind
+                kind.table: sorted(key.name for key in self.force.shelf.overrides if key.kind is kind) for kind in Kind
             },
             "invalid": [
                 {"kind": key.kind.value, "name": key.name, "errors": [problem.view() for problem in problems]}
-                for key, problems in sorted({**self._assembled.invalid, **self._assembled.dropped}.items())
+                for key, problems in sorted(self.force.assembled.wrong.items())
             ],
         }
 
     def check(self) -> dict[str, Any]:
         """Return how it is as a check of the engine's health."""
         last, detail = self.last, f"read at {rfc3339(self._loaded_at)}"
-        wrong = [f"{key.kind} {key.name}" for key in sorted({**self._assembled.invalid, **self._assembled.dropped})]
+        wrong = [
+            f"{key.kind} {key.name}" for key in sorted({**self.force.assembled.invalid, **self.force.assembled.dropped})
+        ]
         if last is None or not last.problems:
             detail += f"; these of the API do not fit, and do not hold: {', '.join(wrong)}" if wrong else ""
             return {"name": "configuration", "ok": not wrong, "detail": detail}
@@ -475,28 +381,7 @@ class Definitions:
         return {"name": "configuration", "ok": False, "detail": said}
 
 
-def difference_of(old: Mapping[Key, Kept], new: Mapping[Key, Kept]) -> dict[str, list[str]]:
-    """Return what was added, changed and removed, each as `jobs.NAME` or `triggers.NAME`."""
-    return {
-        "added": _names(key for key in new if key not in old),
-        "changed": _names(key for key in new if key in old and new[key] is not old[key]),
-        "removed": _names(key for key in old if key not in new),
-    }
-
-
-def _names(keys: Iterable[Key]) -> list[str]:
-    return [f"{key.kind.table}.{key.name}" for key in sorted(keys)]
-
-
-def patched(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object as a merge patch makes it (RFC 7396): null takes a member away."""
-    merged = dict(old)
-    for name, value in new.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, Mapping):
-            before = merged.get(name)
-            merged[name] = patched(before if isinstance(before, Mapping) else {}, value)
-        else:
-            merged[name] = value
-    return merged
+def _unexpected(error: Exception) -> ConfigError:
+    log.exception("Reading the configuration anew failed", extra={"action": "config_failed"})
+    said = f"reading it failed with {type(error).__name__}: {error}"
+    return ConfigError([ConfigProblem(file="", line=0, path="", message=said)])
