@@ -388,6 +388,10 @@ class Operations:
         """Wait until a run has ended, and return it; None where there is no such run any more."""
         return await ended(run_id, store=self.store, changes=self._changes, clock=self.clock)
 
+    def trigger(self, name: str) -> Trigger:
+        """Return a trigger as it is now; raise NotFound."""
+        return self._rule(name).trigger
+
     def has_trigger(self, name: str) -> bool:
         """Tell whether there is a trigger of that name."""
         return name in self._rules

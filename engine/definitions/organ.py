@@ -86,6 +86,8 @@ class Definitions:
         self._note_files()
         self.last: Reload | None = None
         self.announce: Callable[[Event], Awaitable[Any]]
+        self.on_taken: Callable[[], None] = lambda: None
+        """Called when what was read anew is in force."""
 
     # Reading anew
 
@@ -107,6 +109,7 @@ class Definitions:
             try:
                 base = await run_sync(self._read)
                 change = await self.force.take(base)
+                self.on_taken()
             except ConfigError as error:
                 self._signature = signature
                 await self._note_refused(who, error)
@@ -200,6 +203,10 @@ class Definitions:
             await self.force.commit(shelf, [key])
         log.info("The %s %s has other settings (by %s): %s", key.kind, key.name, who or "hand",
                  reason or "no reason given", extra={"action": "patched", key.kind: key.name, "by": who})  # fmt: skip
+
+    def rebase(self, base: Config) -> None:
+        """Take in what a program has defined meanwhile, which the engine has taken up already."""
+        self.force.base = base
 
     async def reset(self, key: Key, *, who: str) -> bool:
         """Have what files say hold again, durably; return whether something overrode it. Raises StoreUnavailable."""
