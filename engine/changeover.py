@@ -9,8 +9,7 @@ pauses, open windows, quarantines and learnt intervals are kept under the names 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -43,7 +42,8 @@ from engine.store.changes import Accept, Cursor
 from engine.timers import Timers
 from engine.triggers import Trigger
 
-log = logging.getLogger("engine.config")
+REMOVED_AT_ONCE = 64
+"""So many triggers are removed at once: as many changes as the journal writes together."""
 
 
 class Organs(Struct, frozen=True, kw_only=True):
@@ -203,14 +203,21 @@ class Changeover:
 
     # What goes
 
-    async def _remove(self, names: tuple[str, ...]) -> list[str]:
+    async def _remove(self, names: Sequence[str]) -> list[str]:
+        """Remove triggers, many at once, as each waits for the store."""
         left = []
-        for name in names:
+
+        async def remove(name: str) -> None:
             try:
                 await self._organs.operations.remove_trigger(name)
             except StoreUnavailable as error:
                 left.append(f"trigger {name} could not be removed: {error}")
-        return left
+
+        for start in range(0, len(names), REMOVED_AT_ONCE):
+            async with anyio.create_task_group() as group:
+                for name in names[start : start + REMOVED_AT_ONCE]:
+                    group.start_soon(remove, name)
+        return sorted(left)
 
     async def _forget_jobs(self, new: Config) -> list[str]:
         """Forget jobs that are gone, once no run of theirs is open."""

@@ -355,7 +355,6 @@ async def test_what_is_durable_is_taken_up_once_the_store_can(site: Site, monkey
         with monkeypatch.context() as patched:
             patched.setattr(site.runtime.definitions.force, "apply", refuse)
             assert (await client.ask("POST", f"{V1}/jobs", body=JOB)).status == 503
-        site.runtime.definitions.ask("")
         await until(lambda: "work" in site.operations.jobs)
 
 

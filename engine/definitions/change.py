@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
 
+from engine.clock import rfc3339
 from engine.config.difference import Difference
+from engine.errors import ConfigProblem
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -54,3 +57,22 @@ class Change(Struct, frozen=True, kw_only=True):
             ("jobs", self.jobs), ("triggers", self.triggers), ("conditions", self.conditions),
             ("maintenance", self.maintenance),
         )  # fmt: skip
+
+
+class Reload(Struct, frozen=True, kw_only=True):
+    """How the last reload went: `problems` are what was wrong, `change` what was taken up where nothing was."""
+
+    at: datetime
+    who: str
+    problems: tuple[ConfigProblem, ...] = ()
+    change: Change | None = None
+
+    def view(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        return {
+            "at": rfc3339(self.at),
+            "who": self.who,
+            "ok": self.change is not None,
+            "errors": [problem.view() for problem in self.problems],
+            "change": None if self.change is None else self.change.view(),
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -27,7 +28,8 @@ class InForce:
     """The configuration that holds. Whoever changes it has the `turn`.
 
     - `base`: what files, or a program, say; `shelf`: what the API defines and overrides; `assembled`: both.
-    - `restart`: keys that only a restart changes; `untold`: definitions that have come to be wrong since that was told.
+    - `restart`: keys that only a restart changes; `left`: what is to go and could not yet, in words.
+    - `untold`: definitions that have come to be wrong since that was told.
     - `apply` has the engine take up a configuration, `submit` makes a change durable: they are put here before use.
     """
 
@@ -39,8 +41,11 @@ class InForce:
         self.unapplied = False
         """Whether something is durable that the engine has yet to take up."""
         self.restart: tuple[str, ...] = ()
+        self.left: tuple[str, ...] = ()
         self.untold: set[Key] = set()
         self.turn = anyio.Lock()
+        self.wake: Callable[[], None] = lambda: None
+        """Called where something could not be taken up, for who sees to it."""
         self.apply: Callable[[Config], Awaitable[Change]]
         self.submit: Callable[[Accept], Awaitable[Any]]
 
@@ -58,8 +63,9 @@ class InForce:
         assembled = await run_sync(self._assembler.assemble, base, self.shelf)
         with anyio.CancelScope(shield=True):
             change = await self.apply(assembled.config)
-            self.base, self.restart, self.unapplied = base, change.restart, False
+            self.base = base
             self._note(assembled)
+            self._note_applied(change)
         return change
 
     def _note(self, assembled: Assembled) -> None:
@@ -86,8 +92,11 @@ class InForce:
             await self.submit(Accept(entries=(), memory=Memory(source=DEFINITIONS_SOURCE, values=values)))
             self.shelf, self.unapplied = shelf, True
             self._note(assembled)
-            change = await self.apply(assembled.config)
-            self.unapplied, self.restart = False, change.restart
+            try:
+                self._note_applied(await self.apply(assembled.config))
+            except BaseException:
+                self.wake()
+                raise
 
     async def judged(self, shelf: Shelf, touched: Collection[Key]) -> Assembled:
         """Return what definitions come to; raise ConfigError where one that is touched is wrong, and Conflict where
@@ -123,15 +132,17 @@ class InForce:
         return (self.base.jobs if key.kind is Kind.JOB else self.base.triggers).get(key.name)
 
     async def make_up(self) -> None:
-        """Take up what is durable and could not be taken up when it was defined."""
-        if not self.unapplied:
-            return
+        """Take up what could not be taken up when it was read or defined."""
         async with self.turn:
-            try:
-                change = await self.apply(self.assembled.config)
-            except StoreUnavailable:
-                return  # it is tried again at the next look
-            self.unapplied, self.restart = False, change.restart
+            if not self.unapplied and not self.left:
+                return
+            with suppress(StoreUnavailable):  # it is tried again
+                self._note_applied(await self.apply(self.assembled.config))
+
+    def _note_applied(self, change: Change) -> None:
+        self.unapplied, self.restart, self.left = False, change.restart, change.left
+        if change.left:
+            self.wake()
 
     # What is there
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime
 from typing import Any
 
 import anyio
 from anyio.to_thread import run_sync
-from msgspec import Struct
 
 from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config import Config, Place
 from engine.defined import Key, Kind
 from engine.definitions.assembly import Assembler
-from engine.definitions.change import Change
+from engine.definitions.change import Change, Reload
 from engine.definitions.force import InForce
 from engine.definitions.kept import Kept, Override, Shelf
 from engine.definitions.patching import difference_of, patched
@@ -43,27 +41,11 @@ LOOK_S = 1.0
 """How often the files are looked at. What was changed is read when two looks have found the same: whoever writes has
 ended by then."""
 
+AGAIN_S = 30.0
+"""How often it is tried to let go what is gone from the configuration: a job, once its runs have ended."""
+
 Read = Callable[[], Config]
 """Reads the files anew; raises ConfigError. It may take its time, and is called in a thread."""
-
-
-class Reload(Struct, frozen=True, kw_only=True):
-    """How the last reload went: `problems` are what was wrong, `change` what was taken up where nothing was."""
-
-    at: datetime
-    who: str
-    problems: tuple[ConfigProblem, ...] = ()
-    change: Change | None = None
-
-    def view(self) -> dict[str, Any]:
-        """Return it as the API shows it."""
-        return {
-            "at": rfc3339(self.at),
-            "who": self.who,
-            "ok": self.change is not None,
-            "errors": [problem.view() for problem in self.problems],
-            "change": None if self.change is None else self.change.view(),
-        }
 
 
 class Definitions:
@@ -79,8 +61,10 @@ class Definitions:
         self._clock = clock
         self._read = read
         self.force = InForce(config, Assembler(registry=registry or Registry(), clock=clock))
+        self.force.wake = self._wake
         self._asked = anyio.Event()
         self._asked_by = ""
+        self._again_s = 0.0
         self._loaded_at = clock.now()
         self._signature: Signature = ()
         self._note_files()
@@ -94,6 +78,9 @@ class Definitions:
     def ask(self, who: str) -> None:
         """Have the configuration read anew soon; `run` does it, and logs what comes of it."""
         self._asked_by = who
+        self._wake()
+
+    def _wake(self) -> None:
         self._asked.set()
 
     async def reload(self, who: str) -> Change:
@@ -125,6 +112,7 @@ class Definitions:
             self.last = Reload(at=self._loaded_at, who=who, change=change)
             log.info("The configuration is read anew (%s): %s", who, change.said(), extra={"action": "config_reloaded"})
             await self._tell(RELOADED, {"who": who, **change.view()})
+            await self._tell_invalid()
             return change
 
     # Defining
@@ -268,17 +256,19 @@ class Definitions:
     def about(self, key: Key) -> dict[str, Any]:
         """Return what is known of where a job or trigger comes from, as the API shows it."""
         kept, override = self.force.shelf.kept.get(key), self.force.shelf.overrides.get(key)
-        if override is not None and key in self.force.assembled.dropped:
-            problem: str | None = "; ".join(map(str, self.force.assembled.dropped[key]))
-        else:
-            problem = None
+        problems = self.force.assembled.dropped.get(key, ())
         return {
             "settings": None if kept is None else kept.settings,
             "created_at": None if kept is None else rfc3339(kept.created_at),
             "updated_at": None if kept is None else rfc3339(kept.updated_at),
             "created_by": None if kept is None else kept.created_by,
             "updated_by": None if kept is None else kept.updated_by,
-            "overrides": None if override is None else {**override.view(), "problem": problem},
+            "overrides": None
+            if override is None
+            else {
+                **override.view(),
+                "problem": "; ".join(map(str, problems)) or None,
+            },
         }
 
     def invalid(self, kind: Kind) -> dict[str, str]:
@@ -311,14 +301,16 @@ class Definitions:
         before = self._signature
         while True:
             await self._tell_invalid()
-            await self.force.make_up()
+            await self._make_up()
             watches = self._read is not None and self.force.base.engine.watch
-            if watches or self.force.unapplied:
+            if watches or self.force.unapplied or self.force.left:
                 await sleep_or_wake(self._clock, LOOK_S, self._asked)
             else:
                 await self._asked.wait()
             asked_by, self._asked_by, self._asked = self._asked_by, "", anyio.Event()
             if not asked_by:
+                if not watches:
+                    continue
                 found = await run_sync(self._look)
                 settled, before = found == before, found
                 if found == self._signature or not settled:
@@ -333,6 +325,13 @@ class Definitions:
             except Exception as error:  # plugins are asked much when a configuration is read
                 self._signature = before
                 await self._note_refused(asked_by, _unexpected(error))
+
+    async def _make_up(self) -> None:
+        """Have the engine take up what it could not before, where there is something."""
+        now_s = self._clock.monotonic()
+        if self.force.unapplied or (self.force.left and now_s >= self._again_s):
+            self._again_s = now_s + AGAIN_S
+            await self.force.make_up()
 
     async def _tell_invalid(self) -> None:
         """Tell by events what of the API's definitions has come to be wrong."""
@@ -363,6 +362,7 @@ class Definitions:
             "watched": self._read is not None and base.engine.watch,
             "reload": None if last is None else last.view(),
             "restart_needed": list(self.force.restart),
+            "left": list(self.force.left),
             "defined": {kind.table: sum(key.kind is kind for key in self.force.shelf.kept) for kind in Kind},
             "overridden": {
                 kind.table: sorted(key.name for key in self.force.shelf.overrides if key.kind is kind) for kind in Kind
@@ -376,9 +376,7 @@ class Definitions:
     def check(self) -> dict[str, Any]:
         """Return how it is as a check of the engine's health."""
         last, detail = self.last, f"read at {rfc3339(self._loaded_at)}"
-        wrong = [
-            f"{key.kind} {key.name}" for key in sorted({**self.force.assembled.invalid, **self.force.assembled.dropped})
-        ]
+        wrong = [f"{key.kind} {key.name}" for key in sorted(self.force.assembled.wrong)]
         if last is None or not last.problems:
             detail += f"; these of the API do not fit, and do not hold: {', '.join(wrong)}" if wrong else ""
             return {"name": "configuration", "ok": not wrong, "detail": detail}
