@@ -110,6 +110,8 @@ class Changeover:
         self._take_jobs(new)
         self._take_triggers(triggers, new)
         anew = self._take_sources(used, _sources(new.triggers))
+        for name in triggers.changed:  # by now their timers and sources are those whose interval is adapted
+            organs.adaptation.renew(new.triggers[name])
         organs.operations.take_config(new)
         organs.gates.changed(None)
         left = await self._remove(triggers.removed)
@@ -180,7 +182,6 @@ class Changeover:
         for name, timer in new.items():
             if name not in old or _keeps_other_time(old[name], timer):
                 organs.timers.add(timer)
-        organs.adaptation.renew(trigger)
         if trigger.adaptive is None and before.trigger.adaptive is not None:
             forgetting = organs.adaptation.forgetting(trigger.name)
             if forgetting is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from engine.decide.adaptive import Decision, Pace
 from engine.errors import ConfigError, Conflict, StoreUnavailable
 from engine.events import Event
 from engine.runs import RunState
@@ -18,7 +19,17 @@ from engine.testing import VirtualClock
 from engine.triggers import PauseScope
 from tests.changing import HEAD, Site, tapped
 from tests.fakes import until
-from tests.test_runtime import Gate, _fresh, free_port  # noqa: F401 - a fixture
+from tests.test_runtime import Gate, Tap, _fresh, free_port  # noqa: F401 - a fixture
+
+
+class Polled(Tap, frozen=True, kw_only=True):
+    """One that looks at something once a minute."""
+
+    name: ClassVar[str] = "polled"
+
+    def base_interval(self) -> float:
+        return 60.0
+
 
 GATE = """
 [jobs.work.run.gate]
@@ -329,3 +340,33 @@ async def test_a_program_without_files_has_none_to_read(tmp_path: Path) -> None:
         operations.definitions._read = None
         with pytest.raises(Conflict, match="no files"):
             await operations.definitions.reload("ann")
+
+
+ADAPTIVE = """
+[jobs.work.run]
+gate = "open"
+[triggers.polled]
+on.polled = {{ label = "{label}" }}
+job = "work"
+adaptive = {{ min = "30s", max = "10m", success_rate_min = 0.9 }}
+"""
+
+
+async def test_a_source_that_is_started_anew_keeps_the_interval_that_was_learnt(site: Site) -> None:
+    site.registry.add(Polled)
+    text = ADAPTIVE.replace("on.polled", "on.source", 1).replace('{{ label = "{label}" }}', '"shared"')
+    text = '[sources.shared.polled]\nlabel = "{label}"\n' + text
+    site.write(text.format(label="a"))
+    async with site.running() as operations:
+        await tapped("a")
+        adaptation: Any = operations._adaptation
+        case = adaptation._cases["polled"]
+        decision = Decision(pace=Pace(interval_s=300.0), rule="success_rate", why="a test")
+        await adaptation._change(case, decision)
+        assert operations.adaptive_view("polled")["interval_s"] == 300.0
+        await site.reload(text.format(label="b"))
+        await tapped("b")
+        assert operations.adaptive_view("polled")["interval_s"] == 300.0
+        state = operations._sources.state("polled:shared")
+        assert state is not None
+        assert state.factor == 5.0
