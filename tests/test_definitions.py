@@ -452,3 +452,37 @@ def test_the_documentation_names_all_that_may_be_overridden() -> None:
     for cls in (TriggerChange, AdaptiveChange, JobChange):
         for field in fields_of(cls):
             assert f"`{field.key}`" in said
+
+
+POLLS = """
+[triggers.one]
+on.files = { path = "inbox", every = "30s" }
+job = "filed"
+[triggers.two]
+on.files = { path = "inbox", every = "30s" }
+job = "filed"
+[sources.named.files]
+path = "other"
+[triggers.three]
+on.source = "named"
+job = "filed"
+"""
+
+
+async def test_the_interval_of_a_source_that_polls_is_overridden_for_all_that_are_on_it(site: Site) -> None:
+    site.write(OPEN + POLLS)
+    (site.file.parent / "inbox").mkdir()
+    (site.file.parent / "other").mkdir()
+    async with asked(site) as client:
+        match = {"If-Match": "*"}
+        source = site.operations.config.triggers["one"].source
+        got = await client.ask("PATCH", f"{V1}/triggers/one", body={"interval": "5m"}, headers=match)
+        assert got.json["on"]["files"]["every"] == 300.0
+        both = [site.operations.config.triggers[name] for name in ("one", "two")]
+        assert [(one.source, one.on.every) for one in both] == [(source, 300.0)] * 2
+        refused = await client.ask("PATCH", f"{V1}/triggers/three", body={"interval": "5m"}, headers=match)
+        assert "is that of source named" in errors(refused)[0]
+        short = await client.ask("PATCH", f"{V1}/triggers/one", body={"interval": "0.5s"}, headers=match)
+        assert "is shorter than a second" in errors(short)[0]
+        await client.ask("POST", f"{V1}/triggers/one/reset")
+        assert site.operations.config.triggers["two"].on.every == 30.0

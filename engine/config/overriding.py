@@ -20,11 +20,12 @@ from engine.config.shapes import fields_of
 from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import ConfigError, ConfigProblem, EngineError
 from engine.jobs import Job
-from engine.plugin import BadSetting, Timer
+from engine.plugin import BadSetting, Source, Timer
 from engine.plugin.settings import Duration
 from engine.registry import Registry
 from engine.triggers import PRIORITIES, Trigger
 
+SHORTEST_POLL_S = 1.0
 _NOWHERE = Path()
 """No setting of an override is a path."""
 
@@ -47,7 +48,9 @@ class TriggerChange(Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool | None, Meta(description="Whether it works at all.")] = None
     priority: Annotated[Priority | None, Meta(description="What its runs have when the event asks for nothing.")] = None
-    interval: Annotated[Duration | None, Meta(gt=0, description="Of one on a timer with an interval.")] = None
+    interval: Annotated[
+        Duration | None, Meta(gt=0, description="Of one on an interval, or on a source that polls.")
+    ] = None
     expect: Annotated[Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told.")] = (
         None
     )
@@ -99,8 +102,10 @@ def overridden_trigger(trigger: Trigger, changes: Mapping[str, Any], registry: R
 
 def _paced(trigger: Trigger, interval_s: float, since: datetime) -> dict[str, Any]:
     on, schedule = trigger.on, schedule_of(trigger)
+    if isinstance(on, Source) and on.base_interval() is not None:
+        return _polled(trigger, on, interval_s)
     if not isinstance(on, Timer) or schedule is None or on.base_interval() is None:
-        raise _refused(trigger.name, "interval", f"{on.name} is no timer with an interval")
+        raise _refused(trigger.name, "interval", f"{on.name} has no interval")
     try:
         timer = on.paced(interval_s, since + timedelta(seconds=interval_s))
         made = Schedule(trigger=schedule.trigger, timer=timer, calendars=schedule.calendars)
@@ -108,6 +113,18 @@ def _paced(trigger: Trigger, interval_s: float, since: datetime) -> dict[str, An
     except (BadSetting, EngineError) as error:
         raise _refused(trigger.name, "interval", str(error)) from None
     return {"on": timer, "schedule": made}
+
+
+def _polled(trigger: Trigger, on: Source, interval_s: float) -> dict[str, Any]:
+    if trigger.shared is not None:
+        said = f"is that of source {trigger.shared.name}, which others may be on, too"
+        raise _refused(trigger.name, "interval", said, "change it in the configuration file")
+    if interval_s < SHORTEST_POLL_S:
+        raise _refused(trigger.name, "interval", "is shorter than a second")
+    try:
+        return {"on": on.with_interval(interval_s)}
+    except BadSetting as error:
+        raise _refused(trigger.name, "interval", str(error), error.hint) from None
 
 
 def _adapted(trigger: Trigger, change: Any) -> Any:

@@ -22,7 +22,7 @@ from engine.definitions.kept import Kept, Shelf
 from engine.definitions.text import has_no_form
 from engine.errors import ConfigError, ConfigProblem
 from engine.jobs import Job
-from engine.plugin import BadSetting, Runner
+from engine.plugin import BadSetting, Runner, Source
 from engine.registry import Registry
 from engine.triggers import Trigger
 
@@ -179,7 +179,25 @@ class Assembler:
                     )
             except ConfigError as error:
                 dropped[key] = error.problems
+        _share_sources(shelf, base.triggers, triggers)
         return jobs, triggers, dropped
+
+
+def _share_sources(shelf: Shelf, before: Mapping[str, Trigger], triggers: dict[str, Trigger]) -> None:
+    """Give the source of a trigger whose interval is overridden to all that are on it: it is one."""
+    for key in shelf.overrides:
+        changed = triggers.get(key.name) if key.kind is Kind.TRIGGER else None
+        if changed is None or not isinstance(changed.on, Source) or changed.on == before[key.name].on:
+            continue
+        for name, one in triggers.items():
+            if one.source == changed.source and one.shared is None:
+                triggers[name] = replace(one, on=changed.on)
+            elif any(each.source == changed.source and each.shared is None for each in one.inputs):
+                inputs = (
+                    replace(each, on=changed.on) if each.source == changed.source and each.shared is None else each
+                    for each in one.inputs
+                )  # fmt: skip
+                triggers[name] = replace(one, inputs=tuple(inputs))
 
 
 def _without_form(value: Any, path: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], str]]:
