@@ -92,6 +92,7 @@ async def _put(call: Call, kind: Kind) -> Response:
     key = Key(kind, name)
     there = call.operations.definitions.version(key) is not None
     match = _match(call) if there else None
+    _audit(call, key)
     new = await _define(call, kind, name, settings, match=match, new=None if there else True)
     return await _shown(call, kind, name, status=201 if new else 200)
 
@@ -107,6 +108,7 @@ async def _patch(call: Call, kind: Kind) -> Response:
     if definitions.version(key) is None:
         raise NotFound(f"there is no {kind} of that name")
     match, who = _match(call), performer(call)
+    _audit(call, key)
     try:
         await definitions.patch(key, changes, who=who, reason=reason, match=match)
     except ConfigError as error:
@@ -120,7 +122,9 @@ async def _delete(call: Call, kind: Kind) -> Response:
     definitions, key = call.operations.definitions, Key(kind, name)
     if definitions.version(key) is None:
         raise NotFound(f"there is no {kind} of that name")
-    await definitions.remove(key, who=performer(call), match=_match(call))
+    match = _match(call)
+    _audit(call, key)
+    await definitions.remove(key, who=performer(call), match=match)
     return Response(status=204)
 
 
@@ -143,6 +147,13 @@ async def _shown(call: Call, kind: Kind, name: str, *, status: int = 200) -> Res
     if status == 201:
         headers["Location"] = f"/api/v1/{kind}s/{name}"
     return Response(status=status, body=shown.body, headers=headers)
+
+
+def _audit(call: Call, key: Key) -> None:
+    """Tell the audit log how it was: the settings that were given, or what was overridden."""
+    about = call.operations.definitions.about(key)
+    overrides = about["overrides"]
+    call.audit(before=about["settings"] or (None if overrides is None else overrides["changes"]))
 
 
 def creator(call: Call) -> str:
