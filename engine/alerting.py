@@ -11,6 +11,7 @@ from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.conditions import Conditions
 from engine.decide.rules import Rule
+from engine.defined import Kind
 from engine.guards import Guards
 from engine.lease import Lease
 from engine.loopwatch import LoopWatch
@@ -33,6 +34,10 @@ def facts_of(
 
     def in_state(states: Collection[str]) -> Iterator[tuple[str, str, str | None]]:
         """Ask for those states alone that somebody wants to know of: there may be very many triggers."""
+        if "invalid" in states:
+            for name, problem in operations.definitions.invalid(Kind.TRIGGER).items():
+                if name not in rules:
+                    yield name, "invalid", problem
         if "quarantined" in states:
             yield from ((name, "quarantined", why) for name, why in guards.quarantined().items())
         for state, of in asked.items():

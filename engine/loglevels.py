@@ -61,14 +61,25 @@ class LogLevels:
 
     def __init__(self, clock: Clock, *, level: str = "info", levels: Mapping[str, str] | None = None) -> None:
         self._clock = clock
-        self._configured: dict[str, str] = {"engine": level, "plugins": level, **(levels or {})}
+        self._configured = _configured(level, levels or {})
+        self._applied = False
         self._changed: dict[str, Changed] = {}
         self._wake = anyio.Event()
 
     def apply(self) -> None:
         """Have them hold."""
+        self._applied = True
         for part, level in self._configured.items():
             logging.getLogger(part).setLevel(LEVELS[level])
+
+    def configure(self, level: str, levels: Mapping[str, str]) -> None:
+        """Take up another configuration; what people changed holds on."""
+        before, self._configured = self._configured, _configured(level, levels)
+        if not self._applied:
+            return
+        for part in before.keys() | self._configured.keys():
+            if part not in self._changed:
+                self._take_back(part)
 
     def view(self) -> dict[str, Any]:
         """Return them as the API shows them."""
@@ -120,7 +131,15 @@ class LogLevels:
     def _reset(self, part: str) -> None:
         if self._changed.pop(part, None) is None:
             return
+        said = self._take_back(part) or "that of what it is a part of"
+        log.info("The level of %s is %s again", part, said, extra={"action": "log_level_over", "logger": part})
+
+    def _take_back(self, part: str) -> str | None:
+        """Have what is configured hold; return that, None where nothing is."""
         level = self._configured.get(part)
         logging.getLogger(part).setLevel(logging.NOTSET if level is None else LEVELS[level])
-        said = level or "that of what it is a part of"
-        log.info("The level of %s is %s again", part, said, extra={"action": "log_level_over", "logger": part})
+        return level
+
+
+def _configured(level: str, levels: Mapping[str, str]) -> dict[str, str]:
+    return {"engine": level, "plugins": level, **levels}

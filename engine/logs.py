@@ -41,14 +41,22 @@ class IdLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class Masker:
-    """Replaces secrets in text, also as they are written in URLs, in base64, and with escapes."""
+    """Replaces secrets in text, also as they are written in URLs, in base64, and with escapes.
+
+    They are those of a collection as it is at the time, to which more may come.
+    """
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
-        forms = {form for text in secrets if len(text) >= _SHORTEST_SECRET for form in _forms(text)}
-        self._secrets = sorted(forms, key=len, reverse=True)
+        self._known = secrets
+        self._count = -1
+        self._secrets: list[str] = []
 
     def mask(self, text: str) -> str:
         """Return the text with each secret in it as `***`."""
+        if len(self._known) != self._count:
+            self._count = len(self._known)
+            long = [secret for secret in tuple(self._known) if len(secret) >= _SHORTEST_SECRET]
+            self._secrets = sorted({form for secret in long for form in _forms(secret)}, key=len, reverse=True)
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, "***")

@@ -24,6 +24,7 @@ from engine.journal import Journal
 from engine.plugin import Channel, ChannelContext, Message, Receipt
 from engine.runs import RunState
 from engine.testing import VirtualClock
+from engine.testing.store_contract.material import a_run, an_event
 from engine.triggers import Trigger
 from tests.organs import Heard, InlineStore, Works
 
@@ -52,7 +53,7 @@ def _fresh() -> None:
 class Silent:
     """Counts nothing."""
 
-    def add(self, *args: Any) -> None:
+    def ended(self, *args: Any) -> None:
         pass
 
 
@@ -102,7 +103,11 @@ class World:
 
     def end(self, state: RunState, count: int = 1, trigger: str = "t1") -> None:
         for _ in range(count):
-            self.alerts.add(trigger, "oven", state, self.clock.now(), 1.0)
+            self.alerts.ended(a_run(an_event(), trigger=trigger, job="oven"), state, "code", self.clock.now(), 1.0)
+
+    def miss(self, instants: int) -> None:
+        run = a_run(an_event(), trigger="t1", job="oven", state=RunState.MISSED, outputs={"instants": instants})
+        self.alerts.ended(run, RunState.MISSED, "missed", self.clock.now(), None)
 
     async def turn(self, seconds: float = 20.0) -> None:
         for _ in range(max(int(seconds // 10), 1)):
@@ -363,10 +368,10 @@ async def test_a_rate_is_of_those_in_the_time_and_in_the_scope_and_by_whom_is_sa
 
 async def test_what_was_missed_is_counted_instant_by_instant(tmp_path: Path) -> None:
     async with world(tmp_path, an_alert(What.MISSED, limit=5.0, over_s=600.0)) as room:
-        room.alerts.add("t1", "oven", RunState.MISSED, room.clock.now(), None, 4)
+        room.miss(4)
         await room.turn()
         assert not Ear.heard
-        room.alerts.add("t1", "oven", RunState.MISSED, room.clock.now(), None, 1)
+        room.miss(1)
         await room.turn()
         assert "5 due instants were missed in 10m" in room.titles[0]
 

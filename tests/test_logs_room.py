@@ -233,6 +233,19 @@ async def test_a_level_that_is_changed_for_a_time_goes_back_by_itself_and_at_the
     steering.setLevel(logging.NOTSET)
 
 
+def test_another_configuration_holds_at_once_but_where_people_changed_something() -> None:
+    levels = LogLevels(VirtualClock(), level="info", levels={"engine.steering": "error"})
+    steering, shared, pools = (logging.getLogger(f"engine.{name}") for name in ("steering", "shared", "pools"))
+    levels.apply()
+    levels.change({"engine.pools": "debug"})
+    levels.configure("info", {"engine.shared": "warning", "engine.pools": "error"})
+    assert (steering.level, shared.level, pools.level) == (logging.NOTSET, logging.WARNING, logging.DEBUG)
+    levels.change({"engine.pools": None})
+    assert pools.level == logging.ERROR
+    levels.configure("info", {})
+    assert (shared.level, pools.level) == (logging.NOTSET, logging.NOTSET)
+
+
 async def test_the_api_shows_and_changes_levels(operations: FakeOperations, client: Client) -> None:  # noqa: F811
     answer = await client.ask("PATCH", "/api/v1/logs/levels", body={"levels": {"engine.pools": "debug"}, "for": "10m"})
     assert answer.json["changed"]["engine.pools"]["level"] == "debug"

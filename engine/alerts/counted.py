@@ -23,10 +23,8 @@ LONGEST_RECALLED = timedelta(days=1)
 class Counts(Protocol):
     """What counts the ends of runs, besides this."""
 
-    def add(
-        self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
-    ) -> None:
-        """Count an end, or `count` of them."""
+    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
+        """Count the end of a run."""
         ...
 
 
@@ -45,15 +43,14 @@ class Counted:
         self._began_at = clock.now()
         self._until: datetime | None = None
 
-    def add(
-        self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
-    ) -> None:
-        """Count an end, or `count` of them, and have it counted elsewhere, too."""
-        self._counts.add(trigger, job, state, at, duration_s, count)
+    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
+        """Count the end of a run, and have it counted elsewhere, too."""
+        self._counts.ended(run, state, code, at, duration_s)
+        count = _count_of(run)
         if self._early is not None:
-            self._early.append((trigger, job, state, at, count))
+            self._early.append((run.trigger, run.job, state, at, count))
         else:
-            self.ends.add(trigger, job, state, at, count)
+            self.ends.add(run.trigger, run.job, state, at, count)
 
     def watch(self, rates: Collection[float], misses: Collection[float]) -> None:
         """Count all ends over these times, and what was missed over those."""

@@ -161,7 +161,10 @@ class Look:
 
     async def _trigger_state(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         for name, state, why in self._facts.in_state(alert.states):
-            if alert.scope.holds(self._facts.rules[name]):
+            rule = self._facts.rules.get(name)
+            # One that is invalid has no rule: it is known by its name alone.
+            holds = alert.scope.is_all or name in alert.scope.triggers if rule is None else alert.scope.holds(rule)
+            if holds:
                 yield Finding(subject=f"trigger {name}", value=1.0, text=f"is {state}" + (f": {why}" if why else ""))
 
     async def _silent(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:

@@ -38,7 +38,7 @@ from engine.decide.ends import watch
 from engine.deliveries import Delivery, Receiver
 from engine.errors import Conflict, EngineError, NotFound, StoreError, StoreUnavailable
 from engine.logs import Masker
-from engine.runs import RunState
+from engine.runs import Run, RunState
 from engine.store.base import Store
 from engine.store.changes import Accept
 
@@ -87,11 +87,9 @@ class Alerts:
 
     # What it hears
 
-    def add(
-        self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
-    ) -> None:
-        """Count an end, or `count` of them, and have it counted elsewhere, too."""
-        self._counted.add(trigger, job, state, at, duration_s, count)
+    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
+        """Count the end of a run, and have it counted elsewhere, too."""
+        self._counted.ended(run, state, code, at, duration_s)
 
     def note_given_up(self, delivery: Delivery) -> None:
         """Take note that somebody could not be told of something."""
