@@ -156,17 +156,19 @@ class Shaped:
             last[key] = (run, events)
             if before is None or before[0].by_hand or _is_full(trigger, before[1]):
                 continue
-            if events[0].at < (before[0].left_at or math.inf) - SLACK_US and events[0].at >= before[1][0].at:
+            # Its run may wait on after that: for what its throttle must know of it, or for the disk.
+            over = min(before[0].left_at or math.inf, _due(trigger, *before))
+            if before[1][0].at <= events[0].at < over - SLACK_US:
                 yield f"run {run_id} of {trigger.name} opened a window while that of {before[0].id} was open"
 
     def _gathering(self, trigger: Trigger, run: _Run, events: Sequence[Met]) -> Iterator[str]:
         """A window is over when it says so: not sooner, unless it is full."""
         closes_us = run.closes_at
         if trigger.debounce is not None:
-            wait_s, most, longest_s = trigger.debounce.wait_s, trigger.debounce.max_events, trigger.debounce.max_wait_s
+            most, longest_s = trigger.debounce.max_events, trigger.debounce.max_wait_s
             trails = trigger.debounce.edge is Edge.TRAILING
         elif trigger.batch is not None:
-            wait_s, most, longest_s, trails = trigger.batch.wait_s, trigger.batch.size, trigger.batch.wait_s, True
+            most, longest_s, trails = trigger.batch.size, trigger.batch.wait_s, True
         closes = None if longest_s is None else events[0].at + round(longest_s * SECOND_US)
         if trails and closes_us != closes:
             yield f"the window of run {run.id} of {trigger.name} closes at {closes_us}, not at {closes}"
@@ -174,8 +176,7 @@ class Shaped:
             yield f"run {run.id} of {trigger.name} has {len(events)} events, at most {most} are one"
         if run.left_at is None or run.by_hand or _is_full(trigger, events):
             return
-        due = events[-1].at + round(wait_s * SECOND_US)
-        due = due if closes_us is None else min(due, closes_us)
+        due = _due(trigger, run, events)
         if run.left_at < due - 1:
             yield f"run {run.id} of {trigger.name} gathered until {run.left_at}, not {due}: {run.steps[1]}"
 
@@ -255,6 +256,13 @@ def _is_full(trigger: Trigger, events: Sequence[Met]) -> bool:
         )
     most = trigger.debounce.max_events if trigger.debounce is not None else None
     return most is not None and len(events) >= most
+
+
+def _due(trigger: Trigger, run: _Run, events: Sequence[Met]) -> int:
+    """Return when the window of a run is over, by its latest event."""
+    rule = trigger.debounce or trigger.batch
+    due = events[-1].at + round(0.0 if rule is None else rule.wait_s * SECOND_US)
+    return due if run.closes_at is None else min(due, run.closes_at)
 
 
 def _interval_us(rate: Rate) -> int:
