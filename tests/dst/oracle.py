@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from engine.adaptive import ADAPTIVE_SOURCE
-from engine.clock import from_microseconds
+from engine.clock import from_microseconds, to_microseconds
 from engine.config import Config
 from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import EngineError
@@ -64,6 +64,8 @@ class Oracle:
         self._digest = blake2b(digest_size=8)
         self._traces: dict[str, list[Any]] = {}
         self._first_cursor: dict[str, datetime] = {}
+        self._released: dict[str, int] = {}
+        """When it was durable that a run had left its throttle."""
         self._limits = {job.name: job.concurrency for job in config.jobs.values() if job.concurrency is not None}
         self._sources = {trigger.source for trigger in config.triggers.values()}
 
@@ -136,6 +138,8 @@ class Oracle:
             if later is RunState.QUEUED:
                 self.started.see_queued(run_id)
             throttled = earlier is later is RunState.PENDING and trace[place][2] == "throttle"
+            if trace[place - 1][2] == "throttle":
+                self._released.setdefault(run_id, to_microseconds(self.clock.now()))
             if later not in TRANSITIONS[earlier] and not throttled:
                 self.find(f"run {run_id} went from {earlier} to {later}")
         if before is None and states[0] is RunState.QUEUED:
@@ -219,7 +223,7 @@ class Oracle:
         checks = (
             self._integrity(), self._unique(), self._outcomes(), self._receipts(world), self._runs(world),
             self._feeds(), self._instants(now), self._backfills(people), self._cancelled(world, people),
-            Shaped(self.plan, self.config, self.disk).findings(
+            Shaped(self.plan, self.config, self.disk, self._released).findings(
                 stepped=any(seconds for _, seconds in world.steps),
                 stepped_back=any(seconds < 0 for _, seconds in world.steps),
             ),

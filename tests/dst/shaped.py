@@ -54,9 +54,10 @@ class Met(Struct, kw_only=True):
 
 
 class Shaped:
-    """Judges the shaping of one simulation; `stepped_back` tells whether the wall clock ever was set back."""
+    """Judges the shaping of one simulation; `released` tells when it was durable that a run had left its throttle."""
 
-    def __init__(self, plan: Plan, config: Config, disk: Disk) -> None:
+    def __init__(self, plan: Plan, config: Config, disk: Disk, released: Mapping[str, int]) -> None:
+        self._released = released
         self._config = config
         self._disk = disk
         self._bypass = {
@@ -199,7 +200,7 @@ class Shaped:
                 after = [step for step in run.steps[waited[-1] + 1 :] if step[1] != "pending"]
                 if not after or after[0][1] in ("cancelled", "expired", "skipped"):
                     continue
-                passed[event.key(expression)].append((after[0][0], run.id))
+                passed[event.key(expression)].append((max(after[0][0], self._released.get(run.id, 0)), run.id))
             elif run.steps[0][2] not in ("debounce", "batch"):
                 passed[event.key(expression)].append((run.steps[0][0], run.id))
         for key, times in passed.items():
