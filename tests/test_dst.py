@@ -78,13 +78,13 @@ def test_seeds_differ_in_what_they_configure_and_bring() -> None:
         "cron", "interval", "at", "feed", "event", "run", "debounce", "overlap", "retry", "misfire", "jitter", "batch",
         "throttle", "rate_limit", "dedupe", "expires", "max_waiting", "max_events", "bytes", "edge", "take",
         "conditions", "otherwise", "shadow", "on_error", "maintenance", "latest", "drop", "cancel", "adaptive",
-        "reserve", "queue", "concurrency_key", "pools", "{{",
+        "reserve", "queue", "concurrency_key", "pools", "{{", "join", "all", "any", "breaker", "schema", "max_hops",
     ):  # fmt: skip
         assert word in configs
     hazards = {hazard.kind for plan in plans for hazard in plan.hazards}
     assert hazards == {"crash", "ambush", "stop", "step", "weather"}
     calls = {call.kind for plan in plans for call in plan.calls}
-    assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn", *CALLS}
+    assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn", "release", *CALLS}
 
 
 # What is broken on purpose

@@ -24,7 +24,7 @@ from tests.dst.plan import Plan
 SECOND_US = 1_000_000
 SLACK_US = 2 * SECOND_US
 
-_UNMET = frozenset({"paused", "filtered", "rejected"})
+_UNMET = frozenset({"paused", "filtered", "rejected", "quarantined"})
 """The outcomes of events that came to none of the gates."""
 
 
@@ -77,7 +77,8 @@ class Shaped:
             yield from self._gathered(trigger, met)
             if not stepped:
                 yield from self._throttled(trigger, met)
-            yield from self._priorities(trigger, met)
+            if trigger.join is None:  # what is superseded leaves its urgency behind
+                yield from self._priorities(trigger, met)
 
     def _met(self, trigger: str) -> list[Met]:
         """Return the events that met the gates of a trigger, in the order in which they became durable."""
@@ -201,7 +202,7 @@ class Shaped:
                 if not after or after[0][1] in ("cancelled", "expired", "skipped"):
                     continue
                 passed[event.key(expression)].append((max(after[0][0], self._released.get(run.id, 0)), run.id))
-            elif run.steps[0][2] not in ("debounce", "batch"):
+            elif run.steps[0][2] not in ("debounce", "batch", "join_waits"):
                 passed[event.key(expression)].append((run.steps[0][0], run.id))
         for key, times in passed.items():
             tat = 0
