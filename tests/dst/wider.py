@@ -24,8 +24,8 @@ def guards(chances: random.Random, kind: str) -> dict[str, Any]:
         fields["schema"] = SCHEMA
     if chances.random() < (0.05 if kind == "timer" else 0.15):
         fields["breaker"] = {"limit": chances.choice([2, 5, 20]), "per": f"{chances.choice([10, 600, 20_000])}s"}
-    if kind in ("ends", "all", "any") and chances.random() < 0.4:
-        fields["max_hops"] = chances.choice([0, 1, 1, 2])
+    if kind in ("ends", "all", "any") and chances.random() < 0.7:
+        fields["max_hops"] = chances.choice([0, 0, 1, 2])
     return fields
 
 
