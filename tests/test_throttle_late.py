@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ async def test_what_gathered_meanwhile_is_put_off_too(tmp_path: Path) -> None:
         await desk.advance(60)
         at = began(desk)
         assert len(at) == 4
-        assert all(later - earlier >= 9.9 for earlier, later in zip(at, at[1:], strict=False))
+        assert all(later - earlier >= 9.9 for earlier, later in pairwise(at))
 
 
 async def test_a_release_that_is_late_by_less_than_a_second_moves_nothing(tmp_path: Path) -> None:

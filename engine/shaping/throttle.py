@@ -42,8 +42,8 @@ _ALL_BUT_THROTTLE = SHAPING - {"throttle"}
 _Place = tuple[str, str]
 """A trigger, and a key at its throttle."""
 
-
 _PUTS_OFF = ""
+"""Stands for a run that has passed, late, until those behind it are put off."""
 
 
 class TakeBack(Protocol):
@@ -68,7 +68,7 @@ class Throttle:
         self._work: deque[Callable[[], Awaitable[None]]] = deque()
         self._has_work = asyncio.Event()
         self._passing: dict[_Place, dict[str, datetime]] = {}
-        """The runs that are released, and not durably so: when they were due. `_PUTS_OFF`: that of those that were."""
+        """The runs that are released, and not yet durably so, with when they were due."""
         self._behind: dict[_Place, list[Run]] = {}
         """Those whose time has come, and that wait for what is released before them."""
         self._moved: dict[_Place, datetime] = {}
