@@ -267,7 +267,6 @@ def test_a_store_that_loses_something_is_found_out(tamper: Any) -> None:
         (breaks_limits, "run"),
         (keeps_no_keys, "acknowledged"),
         (hides_missed_instants, "nothing is recorded of it"),
-        (knows_no_rates, " t"),
         (gathers_without_end, "its window closes at"),
         (believes_old_answers, "does not let it pass"),
         (forgets_windows, "is open for it"),
@@ -288,6 +287,7 @@ def test_an_engine_that_breaks_a_promise_is_found_out(
 @pytest.mark.parametrize(
     ("break_it", "seed", "days", "said"),
     [
+        (knows_no_rates, 14, 3.0, "it is free at"),
         (opens_windows_anew, 3, 3.0, "opened a window while"),
         (joins_too_little, 7, 3.0, "its inputs are"),
         (breaks_no_circuit, 137, 3.0, "open: True"),
