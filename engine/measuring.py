@@ -23,7 +23,6 @@ from engine.aftermath import Counting
 from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.conditions import Conditions
-from engine.config import Config
 from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
 from engine.decide.schedule import timers_of
@@ -62,14 +61,15 @@ class Measuring:
     """Reads the figures; see `MetricsOperations`. `rules` are the triggers as they are now."""
 
     def __init__(
-        self, *, config: Config, clock: Clock, store: Store, counts: Counts, version: str, rules: Mapping[str, Rule],
+        self, *, aliases: Callable[[], bool], clock: Clock, store: Store, counts: Counts, version: str,
+        rules: Mapping[str, Rule],
         journal: Journal, loop_watch: LoopWatch, lease: Lease, intake: Intake, dispatch: Dispatch, pauses: Pauses,
         maintenance: Maintenance, conditions: Conditions, pools: Pools, sources: Sources, timers: Timers,
         adaptation: Adaptation, guards: Guards, counting: Counting, housekeeping: Housekeeping,
         windows: Callable[[], int], backlog: Backlog, health: Callable[[], Mapping[str, Any]],
         ready: Callable[[], tuple[bool, Any]],
     ) -> None:  # fmt: skip
-        self._config = config
+        self._aliases = aliases
         self._clock = clock
         self._store = store
         self._counts = counts
@@ -98,7 +98,7 @@ class Measuring:
 
     async def scrape(self, *, accept: str = "", accept_encoding: str = "") -> Exposed:
         """Return all metrics as they are now, as text; where the store can't be read, without what is only there."""
-        families = (*FAMILIES, *ALIASES) if self._config.metrics.aliases else FAMILIES
+        families = (*FAMILIES, *ALIASES) if self._aliases() else FAMILIES
         async with self._one_at_a_time:
             figures: Figures = await self.read()
             return await anyio.to_thread.run_sync(

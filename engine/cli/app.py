@@ -15,6 +15,7 @@ from engine.cli.adherence import adherence
 from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
+from engine.cli.configuring import export, reload
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.health import health
@@ -485,6 +486,8 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 app.command()(presets)
 app.command()(conditions)
 app.command()(pools)
+app.command()(reload)
+app.command()(export)
 app.command()(refusals)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")

@@ -41,6 +41,7 @@ from engine.http.witness import Asking, Witness
 from engine.ids import new_id
 from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
+from engine.tokens import Who
 
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
@@ -302,16 +303,8 @@ class HttpServer:
         takes_token = path.startswith(API) or (path in GUARDED and not self._is_public(path))
         if takes_token or path.startswith(SESSION):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
-        if method != "OPTIONS":
-            if takes_token or (path.startswith(SESSION) and offered(request.headers)):
-                asking.who = self._gate.who(request.headers, method, asking.address, request.remote or "")
-            elif found is not None:
-                try:
-                    asking.who = self._gate.guest(request.headers, method, asking.address, request.remote or "")
-                except Problem:
-                    if method not in ("GET", "HEAD"):
-                        raise
-        who = asking.who
+        who = None if method == "OPTIONS" else self._who(request, path, asking.address, takes_token=takes_token)
+        asking.who = who
         if found is None:
             raise Problem(404, "there is nothing here")
         methods, parameters = found
@@ -353,6 +346,18 @@ class HttpServer:
 
     def _is_public(self, path: str) -> bool:
         return path == METRICS and self._operations.config.metrics.public
+
+    def _who(self, request: web.BaseRequest, path: str, address: str, *, takes_token: bool) -> Who | None:
+        """Return who asks: where a token is taken somebody has to, elsewhere nobody may."""
+        headers, method, peer = request.headers, request.method, request.remote or ""
+        if takes_token or (path.startswith(SESSION) and offered(headers)):
+            return self._gate.who(headers, method, address, peer)
+        try:
+            return self._gate.guest(headers, method, address, peer)
+        except Problem:
+            if method in ("GET", "HEAD"):
+                return None
+            raise
 
     async def _stream(self, request: web.BaseRequest, stream: Stream, request_id: str) -> web.StreamResponse:
         headers = {"Date": self._heads.date(), "Server": "trigger-engine"}
