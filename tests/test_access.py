@@ -256,6 +256,8 @@ async def test_a_scoped_token_sees_what_has_its_tags_and_nothing_else(tmp_path: 
         runs = {one.trigger: one.run for one in (*hot.outcomes, *dirty.outcomes)}
         for path, status in (
             ("/triggers/oven", 200), ("/triggers/oven/runs", 200), ("/triggers/oven/stats", 200),
+            ("/triggers/oven/health", 200), ("/triggers/oven/adherence", 200), ("/triggers/floor/health", 404),
+            ("/triggers/floor/adherence", 404), ("/health", 403), ("/adherence", 200),
             ("/triggers/oven/why", 200), ("/jobs/bake", 200), ("/jobs/bake/stats", 200),
             (f"/runs/{runs['oven']}", 200), (f"/runs/{runs['oven']}/log", 200),
             ("/triggers/mill", 404), ("/triggers/floor/runs", 404), ("/triggers/floor/stats", 404),
