@@ -17,13 +17,14 @@ from msgspec import Struct
 
 from engine.audits import AuditFilter
 from engine.clock import from_microseconds
+from engine.config import load
 from engine.http import keyring
 from engine.http.routes import ROUTES, Route
 from engine.runtime import Runtime
 from engine.store.base import EventFilter
 from engine.store.changes import Accept
 from engine.tokens import Role
-from tests.test_runtime import Gate, configured, operations, running
+from tests.test_runtime import Gate, a_registry, configured, operations, running
 
 ADMIN = "t" * 43
 V1 = "/api/v1"
@@ -609,8 +610,6 @@ async def test_another_admin_token_in_the_file_is_in_the_audit_log(tmp_path: Pat
     AdminToken.open(tmp_path / "data", {})
     config = configured(tmp_path, CONFIG)
     async with aiohttp.ClientSession() as session:
-        from tests.test_runtime import a_registry
-
         ready = anyio.Event()
         started = Runtime(config, registry=a_registry(), environment={}, on_ready=lambda _: ready.set())
         async with anyio.create_task_group() as group:
@@ -629,3 +628,27 @@ async def test_another_admin_token_in_the_file_is_in_the_audit_log(tmp_path: Pat
     assert {(row.audit.action, row.audit.means) for row in rows} == {
         ("admin token changed", "file"), ("GET /api/v1/status", ""),
     }  # fmt: skip
+
+
+async def test_a_reload_that_no_call_asked_for_is_in_the_audit_log(tmp_path: Path) -> None:
+    config = configured(tmp_path, CONFIG)
+    file, right = tmp_path / "config.toml", (tmp_path / "config.toml").read_text()
+    ready = anyio.Event()
+    started = Runtime(
+        config, registry=a_registry(), environment={}, listen=False, on_ready=lambda _: ready.set(),
+        read=lambda: load([file], environment={}, registry=a_registry()),
+    )  # fmt: skip
+    async with anyio.create_task_group() as group:
+        group.start_soon(started.run)
+        await ready.wait()
+        log = operations(started).audit_log
+        for count, more in enumerate(("on.event = { type = 'x' }\njob = 'clean'", "job = 'nothing'"), start=1):
+            file.write_text(f"{right}\n[triggers.later]\n{more}\n")
+            started.reload("SIGHUP")
+            while len(rows := await log.page(AuditFilter(), limit=9)) < count:  # noqa: ASYNC110 - nothing is set then
+                await anyio.sleep(0.005)
+        started.stop()
+    wrong, done = (row.audit for row in rows)
+    assert (done.action, done.outcome.value, done.reason) == ("configuration reloaded", "done", "SIGHUP")
+    assert "later" in json.dumps(done.after)
+    assert (wrong.outcome.value, wrong.reason.startswith(f"SIGHUP: {file}:")) == ("refused", True)
