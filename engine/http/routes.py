@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-from msgspec import Struct
+from typing import Any
 
 from engine.http import (
     adaptive_routes,
@@ -34,26 +33,15 @@ from engine.http import (
 )
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
+from engine.http.route import Route as Route
 
 API = "/api/v1"
 
 
-class Route(Struct, frozen=True, kw_only=True):
-    """One thing that can be asked for.
-
-    `pattern` is a path in which `{name}` stands for any one segment, and `{name*}`, at its end, for all that are left;
-    `role` what is needed, None for nothing.
-    """
-
-    method: str
-    pattern: str
-    handler: RouteHandler
-    role: Role | None
-    summary: str
-
-
-def _route(method: str, pattern: str, handler: RouteHandler, role: Role | None, summary: str) -> Route:
-    return Route(method=method, pattern=pattern, handler=handler, role=role, summary=summary)
+def _route(
+    method: str, pattern: str, handler: RouteHandler, role: Role | None, summary: str, **described: Any
+) -> Route:
+    return Route(method=method, pattern=pattern, handler=handler, role=role, summary=summary, **described)
 
 
 _VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN

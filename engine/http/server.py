@@ -305,7 +305,7 @@ class HttpServer:
             role=role,
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
-        answering = route.handler(call)
+        answering = route.answer(call)
         answer = await (while_there(request, answering) if WAIT in call.request.query else answering)
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)
