@@ -148,7 +148,8 @@ async def test_every_path_answers_options_head_and_405(
         assert (got.status, head.status, head.body) == (200, 200, b"")
         assert head.headers["Content-Type"] == got.headers["Content-Type"]
     else:
-        assert head.status == 405
+        # A source's own name may end as the pattern does: there is none of that name here.
+        assert head.status == (404 if "*}/" in pattern else 405)
 
 
 async def test_a_problem_has_all_its_members(client: Client) -> None:

@@ -70,7 +70,7 @@ def _member(form: type[Form], one: FieldInfo, hint: Any) -> Member:
     if len(kinds) != 1:
         raise TypeError(f"{form.__name__}.{one.name} names no kind")
     return Member(
-        attribute=one.name, name=one.encode_name, kind=kinds[0], required=one.default is NODEFAULT,
+        attribute=one.name, name=one.encode_name, kind=kinds[0], required=one.required,
         default=None if one.default is NODEFAULT else one.default,
         description=next((extra for extra in extras if isinstance(extra, str)), ""),
     )  # fmt: skip

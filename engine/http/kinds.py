@@ -6,7 +6,8 @@ describes it to the outside is one object, so neither can say what the other doe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from enum import Enum
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -21,6 +22,11 @@ SLUG_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 NO_CONTROL = r"^[^\u0000-\u001f\u007f-\u009f]+$"
 _PARTS = "".join(rf"([0-9]+(\.[0-9]+)?{unit})?" for unit in ("w", "d", "h", "m", "s", "ms"))
 DURATION_PATTERN = rf"^({_PARTS}|P.+)$"
+
+
+def words_of(words: Iterable[Enum]) -> tuple[str, ...]:
+    """Return the values of an enumeration, or of some of its members, in their order."""
+    return tuple(str(word.value) for word in words)
 
 
 class Kind(Protocol):
@@ -212,15 +218,22 @@ class SomeOf(Struct, frozen=True):
 
     def read(self, fields: Fields, name: str) -> frozenset[str] | None:
         value: Any = fields.value(name)
-        return None if value is None else frozenset(_known(fields, name, value.split(","), self.words, self.what))
+        return (
+            None
+            if value is None
+            else frozenset(_known(fields, name, value.split(","), self.words, f"unknown {self.what}"))
+        )
 
 
 class ListOf(Struct, frozen=True):
-    """A list of words of a few, in a body."""
+    """A list of words of a few, in a body.
+
+    `fault` says what it must be, and `unknown` begins the sentence about a word that is none of them.
+    """
 
     words: tuple[str, ...]
-    what: str
     fault: str
+    unknown: str
     empty: bool = True
 
     @property
@@ -235,7 +248,7 @@ class ListOf(Struct, frozen=True):
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value) or not (value or self.empty):
             fields.fault(name, self.fault)
             return None
-        return frozenset(_known(fields, name, value, self.words, self.what))
+        return frozenset(_known(fields, name, value, self.words, self.unknown))
 
 
 class Names(Struct, frozen=True):
@@ -287,8 +300,8 @@ LIMIT = Number(1, LARGEST_LIMIT)
 CURSOR = Id("cursor must be the `next` of the list before")
 
 
-def _known(fields: Fields, name: str, given: list[str], words: Collection[str], what: str) -> list[str]:
+def _known(fields: Fields, name: str, given: list[str], words: Collection[str], unknown: str) -> list[str]:
     for one in given:
         if one not in words:
-            fields.fault(name, f"unknown {what} {one!r}{near(one, words)}")
+            fields.fault(name, f"{unknown} {one!r}{near(one, words)}")
     return [one for one in given if one in words]

@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from engine.http.asked import PagingByName
 from engine.http.calls import Call
-from engine.http.fields import query
 from engine.http.views import list_view, shown
 from engine.plugin import Response
 
@@ -15,17 +15,14 @@ if TYPE_CHECKING:
     from engine.config import Preset
 
 
-async def list_presets(call: Call) -> Response:
+async def list_presets(call: Call, query: PagingByName) -> Response:
     """Answer with all presets, by name: what each does, in words and as settings; secrets are masked."""
-    fields = query(call.request, "limit", "cursor")
-    limit, after = fields.limit(), fields.slug("cursor")
-    fields.finish()
     config = call.operations.config
     names = sorted(config.presets)
-    start = 0 if after is None else bisect_right(names, after)
-    page = names[start : start + limit]
+    start = 0 if query.cursor is None else bisect_right(names, query.cursor)
+    page = names[start : start + query.limit]
     items = [preset_view(config.presets[name], config.secrets) for name in page]
-    return Response(body=list_view(items, page[-1] if start + limit < len(names) else None))
+    return Response(body=list_view(items, page[-1] if start + query.limit < len(names) else None))
 
 
 def preset_view(preset: Preset, secrets: Collection[str] = ()) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine.http import (
@@ -109,16 +109,12 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/backup", housekeeping_routes.post_backup, _ADMIN, "Copy the store"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
+    _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
     _route(
-        "GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source; …/refusals: what it refused"
+        "GET", f"{API}/sources/{{name*}}/refusals", source_routes.list_refusals, _VIEWER, "Requests that it refused"
     ),
-    _route(
-        "POST",
-        f"{API}/sources/{{name*}}",
-        preview_routes.ask_source,
-        _OPERATOR,
-        "…/release: end its quarantine; …/preview: what it would emit",
-    ),
+    _route("POST", f"{API}/sources/{{name*}}/release", guard_routes.release_source, _OPERATOR, "End its quarantine"),
+    _route("POST", f"{API}/sources/{{name*}}/preview", preview_routes.preview_source, _OPERATOR, "What it would emit"),
     _route("POST", f"{API}/simulate", foresight_routes.post_simulate, _OPERATOR, "What would run, wait or be skipped"),
     _route("POST", f"{API}/plan", foresight_routes.post_plan, _OPERATOR, "What another configuration would change"),
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
@@ -147,14 +143,15 @@ Methods = Mapping[str, Route]
 
 
 class Router:
-    """Finds the routes of a path: a fixed path first, then patterns with as many segments, then open ones."""
+    """Finds the routes of a path: a fixed path first, then patterns with as many segments, then open ones,
+    those with more after the name first."""
 
     def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
         self._fixed: dict[str, dict[str, Route]] = {}
         self._patterns: dict[int, dict[tuple[str, ...], dict[str, Route]]] = {}
         self._open: dict[str, dict[str, Route]] = {}
         for route in routes:
-            if route.pattern.endswith("*}"):
+            if "*}" in route.pattern:
                 methods = self._open.setdefault(route.pattern, {})
             elif "{" in route.pattern:
                 segments = tuple(route.pattern.split("/"))
@@ -165,8 +162,11 @@ class Router:
                 raise ValueError(f"{route.method} {route.pattern} is in the table twice")
             methods[route.method] = route
 
-    def find(self, path: str) -> tuple[Methods, dict[str, str]] | None:
-        """Return the path's routes by method, and what stands for the pattern's names; or None."""
+    def find(self, path: str, method: str = "") -> tuple[Methods, dict[str, str]] | None:
+        """Return the path's routes by method, and what stands for the pattern's names; or None.
+
+        Where several open patterns are it, the one that has the method: what is left of a path may look like more.
+        """
         fixed = self._fixed.get(path)
         if fixed is not None:
             return fixed, {}
@@ -180,11 +180,15 @@ class Router:
                     break
             else:
                 return methods, parameters
-        for open_pattern, methods in self._open.items():
-            before, _, name = open_pattern.rpartition("{")
-            if path.startswith(before) and len(path) > len(before):
-                return methods, {name[:-2]: path[len(before) :]}
-        return None
+        matching = list(self._open_ones(path))
+        return next((one for one in matching if method in one[0]), matching[0] if matching else None)
+
+    def _open_ones(self, path: str) -> Iterator[tuple[Methods, dict[str, str]]]:
+        for pattern in sorted(self._open, key=len, reverse=True):
+            before, _, rest = pattern.partition("{")
+            name, _, after = rest.partition("*}")
+            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
+                yield self._open[pattern], {name: path[len(before) : len(path) - len(after)]}
 
 
 def allowed(methods: Iterable[str]) -> str:

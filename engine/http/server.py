@@ -277,7 +277,7 @@ class HttpServer:
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
             if method != "OPTIONS":
                 role = self._gate.role_of(request.headers, self._client(request))
-        found = self._router.find(path)
+        found = self._router.find(path, "GET" if method == "HEAD" else method)
         if found is None:
             raise Problem(404, "there is nothing here")
         methods, parameters = found

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from engine.errors import NotFound
+from engine.http.asked import LONGEST_REASON as LONGEST_REASON
+from engine.http.asked import PagingByName, Reason
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, idempotency_key, near, query
-from engine.http.run_routes import page_of_runs
+from engine.http.fields import idempotency_key, near
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import Anything, ListOf, Priority
+from engine.http.run_routes import OfStates, page_of_runs
 from engine.http.views import job_view, list_view, stats_view
-from engine.http.waits import WAIT, answer_for, wait_s
+from engine.http.waits import Waiting, answer_for
 from engine.plugin import Response
 from engine.triggers import GATES
 
-LONGEST_REASON = 1000
+GATE_NAMES = tuple(sorted(GATES))
 
 
-async def list_triggers(call: Call) -> Response:
+class Firing(Form, frozen=True, kw_only=True):
+    """What a trigger is fired with."""
+
+    optional: ClassVar[bool] = True
+
+    data: Annotated[Any, Anything(), "The data of the event"] = None
+    reason: Reason = ""
+    priority: Annotated[int | None, Priority()] = None
+    bypass: Annotated[
+        frozenset[str], ListOf(GATE_NAMES, "bypass must be a list of the names of gates", "unknown gate")
+    ] = frozenset()
+
+
+async def list_triggers(call: Call, query: PagingByName) -> Response:
     """Answer with all triggers and their statistics, by name."""
-    fields = query(call.request, "limit", "cursor")
-    limit, after = fields.limit(), fields.slug("cursor")
-    fields.finish()
-    names, following = _page(call.operations.trigger_names(), after, limit)
+    names, following = _page(call.operations.trigger_names(), query.cursor, query.limit)
     stats = await call.operations.store.stats(names)
     items = []
     for name in names:
@@ -32,11 +46,9 @@ async def list_triggers(call: Call) -> Response:
     return Response(body=list_view(items, following))
 
 
-async def get_trigger(call: Call) -> Response:
+async def get_trigger(call: Call, query: Nothing) -> Response:
     """Answer with one trigger and its statistics."""
-    name = call.name("trigger")
-    query(call.request).finish()
-    return await one_trigger(call, name)
+    return await one_trigger(call, call.name("trigger"))
 
 
 async def one_trigger(call: Call, name: str) -> Response:
@@ -46,51 +58,38 @@ async def one_trigger(call: Call, name: str) -> Response:
     return Response(body={**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
 
 
-async def list_trigger_runs(call: Call) -> Response:
+async def list_trigger_runs(call: Call, query: OfStates) -> Response:
     """Answer with a trigger's runs, the newest first."""
     name = call.name("trigger")
     call.operations.trigger_view(name)
-    fields = query(call.request, "state", "limit", "cursor")
-    return await page_of_runs(call, fields, trigger=name, job=None)
+    return await page_of_runs(call, query, trigger=name, job=None)
 
 
-async def fire_trigger(call: Call) -> Response:
+async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
     """Fire a trigger by hand. Its answer comes when the event is durable."""
     name = call.name("trigger")
-    asked = query(call.request, WAIT)
-    within_s = wait_s(asked)
-    asked.finish()
-    call.operations.trigger_view(name)
-    fields = body(call.request, ("data", "reason", "priority", "bypass"), optional=True)
-    reason, priority = fields.text("reason", longest=LONGEST_REASON), fields.priority()
-    bypass = _bypass(fields)
-    fields.finish()
     accepted = await call.operations.fire(
         name,
-        data=fields.value("data"),
-        reason=reason or "",
-        priority=priority,
-        bypass=bypass,
+        data=body.data,
+        reason=body.reason,
+        priority=body.priority,
+        bypass=body.bypass,
         request_id=idempotency_key(call.request.headers),
         traceparent=call.request.headers.get("Traceparent"),
     )
-    return await answer_for(call.operations, accepted, within_s)
+    return await answer_for(call.operations, accepted, query.wait_s)
 
 
-async def list_jobs(call: Call) -> Response:
+async def list_jobs(call: Call, query: PagingByName) -> Response:
     """Answer with all jobs, by name; secrets are masked."""
-    fields = query(call.request, "limit", "cursor")
-    limit, after = fields.limit(), fields.slug("cursor")
-    fields.finish()
     jobs, secrets = call.operations.jobs, call.operations.config.secrets
-    names, following = _page(list(jobs), after, limit)
+    names, following = _page(list(jobs), query.cursor, query.limit)
     return Response(body=list_view([job_view(jobs[name], secrets) for name in names], following))
 
 
-async def get_job(call: Call) -> Response:
+async def get_job(call: Call, query: Nothing) -> Response:
     """Answer with one job; secrets are masked."""
     name = call.name("job")
-    query(call.request).finish()
     jobs = call.operations.jobs
     job = jobs.get(name)
     if job is None:
@@ -103,16 +102,3 @@ def _page(names: list[str], after: str | None, limit: int) -> tuple[list[str], s
     start = 0 if after is None else bisect_right(ordered, after)
     page = ordered[start : start + limit]
     return page, page[-1] if start + limit < len(ordered) else None
-
-
-def _bypass(fields: Fields) -> frozenset[str]:
-    gates: Any = fields.value("bypass")
-    if gates is None:
-        return frozenset()
-    if not isinstance(gates, list) or not all(isinstance(gate, str) for gate in gates):
-        fields.fault("bypass", "bypass must be a list of the names of gates")
-        return frozenset()
-    for gate in gates:
-        if gate not in GATES:
-            fields.fault("bypass", f"unknown gate {gate!r}{near(gate, GATES)}")
-    return frozenset(gates)
