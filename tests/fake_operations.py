@@ -655,6 +655,11 @@ class FakeOperations:
             "paused": None if pause is None else pause_view(pause),
             "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",
+            "tags": [],
+            "description": "",
+            "defined_in": "config.toml:1",
+            "created_at": None,
+            "updated_at": None,
         }
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:

@@ -124,7 +124,7 @@ async def test_no_query_chooses_what_kind_of_answer_comes(
 ) -> None:
     path = await path_of(operations, pattern)
     kinds = {(await client.ask("GET", path)).headers["Content-Type"], "application/problem+json"}
-    assert not [kind for kind in kinds if "script" in kind]
+    assert pattern.endswith(".js") or not [kind for kind in kinds if "script" in kind]
     for query in HOSTILE:
         got = await client.ask("GET", f"{path}?{query}")
         assert got.headers["Content-Type"] in kinds

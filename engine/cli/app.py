@@ -13,6 +13,7 @@ from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
+from engine.cli.describing import openapi
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.housekeeping_commands import backup, housekeeping
@@ -477,6 +478,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 
 app.command()(presets)
+app.command()(openapi)
 app.command()(conditions)
 app.command()(pools)
 app.command()(refusals)

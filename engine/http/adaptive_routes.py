@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from engine.http import shapes
 from engine.http.asked import Because, Reason
 from engine.http.calls import Call
+from engine.http.described import JSON, described
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import OneOf
 from engine.http.trigger_routes import one_trigger
@@ -21,12 +23,14 @@ class Adapting(Form, frozen=True, kw_only=True):
     reason: Reason = ""
 
 
+@described({200: JSON}, problems=(409,))
 async def get_adaptive(call: Call, query: Nothing) -> Response:
     """Answer with a trigger's interval, what it goes by, and its latest changes."""
     name = call.name("trigger")
     return Response(body=call.operations.adaptive_view(name))
 
 
+@described({200: JSON}, example={"action": "freeze", "reason": "the month ends"})
 async def post_adaptive(call: Call, query: Nothing, body: Adapting) -> Response:
     """Freeze, unfreeze or reset a trigger's interval. Answers when it is durable."""
     name = call.name("trigger")
@@ -35,6 +39,7 @@ async def post_adaptive(call: Call, query: Nothing, body: Adapting) -> Response:
     return Response(body=call.operations.adaptive_view(name))
 
 
+@described({200: shapes.TriggerOf})
 async def reset_trigger(call: Call, query: Nothing, body: Because) -> Response:
     """Drop what overrides a trigger's configuration. Answers with the trigger when that is durable."""
     name = call.name("trigger")

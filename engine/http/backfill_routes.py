@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, field
 
 from engine.backfills import MOST_PARALLEL, BackfillPlan, BackfillProgress, BackfillRequest, Order
 from engine.clock import rfc3339
+from engine.http import shapes
 from engine.http.asked import Because, Paging, Reason
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import Fields, idempotency_key
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Flag, Line, OneOf, Schema, Slug, Whole, words_of
@@ -66,6 +68,11 @@ class Filling(Form, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
+@described(
+    {200: shapes.BackfillPlanOf, 201: shapes.BackfillOf},
+    keyed="by_handler",
+    example={"trigger": "nightly", "from": "2026-11-01", "to": "2026-11-08", "dry_run": True},
+)
 async def post_backfill(call: Call, query: Nothing, body: Filling) -> Response:
     """Begin a backfill, or with `dry_run` say what it would run. Its answer comes when it is durable."""
     if body.dry_run:
@@ -76,6 +83,7 @@ async def post_backfill(call: Call, query: Nothing, body: Filling) -> Response:
     return Response(status=201, body=backfill_view(progress), headers={"Location": location})
 
 
+@described({200: shapes.Page[shapes.BackfillOf]})
 async def list_backfills(call: Call, query: Paging) -> Response:
     """Answer with backfills, the newest first."""
     found = await call.operations.backfills.page(limit=query.limit + 1, before=query.cursor)
@@ -84,30 +92,34 @@ async def list_backfills(call: Call, query: Paging) -> Response:
     return Response(body=list_view([backfill_view(one) for one in page], following))
 
 
+@described({200: shapes.BackfillOf})
 async def get_backfill(call: Call, query: Nothing) -> Response:
     """Answer with one backfill, and how far it has come."""
     backfill_id = call.id("backfill")
     return Response(body=backfill_view(await call.operations.backfills.get(backfill_id)))
 
 
+@described({200: shapes.BackfillOf})
 async def pause_backfill(call: Call, query: Nothing, body: Because) -> Response:
     """Have a backfill make no more runs until it is resumed."""
     backfill_id = call.id("backfill")
     return Response(body=backfill_view(await call.operations.backfills.pause(backfill_id, reason=body.reason)))
 
 
+@described({200: shapes.BackfillOf})
 async def resume_backfill(call: Call, query: Nothing, body: Nothing) -> Response:
     """Let a paused backfill go on."""
     return Response(body=backfill_view(await call.operations.backfills.resume(call.id("backfill"))))
 
 
+@described({200: shapes.BackfillOf})
 async def cancel_backfill(call: Call, query: Nothing, body: Because) -> Response:
     """Have a backfill make no more runs for good, and end those that wait."""
     backfill_id = call.id("backfill")
     return Response(body=backfill_view(await call.operations.backfills.cancel(backfill_id, reason=body.reason)))
 
 
-def backfill_view(progress: BackfillProgress) -> dict[str, Any]:
+def backfill_view(progress: BackfillProgress) -> shapes.BackfillOf:
     """Return a backfill as the API shows it."""
     backfill = progress.backfill
     return {
@@ -139,11 +151,13 @@ def backfill_view(progress: BackfillProgress) -> dict[str, Any]:
     }
 
 
-def plan_view(plan: BackfillPlan) -> dict[str, Any]:
+def plan_view(plan: BackfillPlan) -> shapes.BackfillPlanOf:
     """Return what a backfill would run."""
     zone = ZoneInfo(plan.timezone)
     instants = plan.instants
-    skipped = [{**_instant_view(instant, zone), "run": run} for instant, run in plan.skipped[:SHOWN_INSTANTS]]
+    skipped: list[shapes.SkippedInstant] = [
+        {**_instant_view(instant, zone), "run": run} for instant, run in plan.skipped[:SHOWN_INSTANTS]
+    ]
     return {
         "dry_run": True,
         "trigger": plan.trigger,
@@ -158,7 +172,7 @@ def plan_view(plan: BackfillPlan) -> dict[str, Any]:
     }
 
 
-def _instant_view(at: datetime, zone: ZoneInfo) -> dict[str, Any]:
+def _instant_view(at: datetime, zone: ZoneInfo) -> shapes.InstantOf:
     return {"at": rfc3339(at), "local": at.astimezone(zone).isoformat(sep=" ")}
 
 

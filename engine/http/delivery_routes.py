@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from engine.clock import rfc3339
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryState
+from engine.http import shapes
 from engine.http.asked import Paging
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.forms import Nothing
 from engine.http.kinds import Id, Line, OneOf, words_of
 from engine.http.problems import Problem
@@ -26,6 +28,7 @@ class Telling(Paging, frozen=True, kw_only=True):
     run: Annotated[str | None, Id("run must be the id of a run")] = None
 
 
+@described({200: shapes.Page[shapes.DeliveryOf]})
 async def list_deliveries(call: Call, query: Telling) -> Response:
     """Answer with deliveries, the newest first, without what was told."""
     state = None if query.state is None else DeliveryState(query.state)
@@ -36,6 +39,7 @@ async def list_deliveries(call: Call, query: Telling) -> Response:
     return Response(body=list_view([delivery_view(one) for one in page], following))
 
 
+@described({200: shapes.WholeDelivery})
 async def get_delivery(call: Call, query: Nothing) -> Response:
     """Answer with one delivery and its message."""
     delivery_id = call.id("delivery")
@@ -45,13 +49,13 @@ async def get_delivery(call: Call, query: Nothing) -> Response:
     return Response(body={**delivery_view(found), "message": found.message})
 
 
-async def deliveries_of(call: Call, run_id: str) -> list[dict[str, Any]]:
+async def deliveries_of(call: Call, run_id: str) -> list[shapes.DeliveryOf]:
     """Return the deliveries of a run, the oldest first."""
     found = await call.operations.store.deliveries(DeliveryFilter(run=run_id), limit=OF_A_RUN)
     return [delivery_view(one) for one in reversed(found)]
 
 
-def delivery_view(one: Delivery) -> dict[str, Any]:
+def delivery_view(one: Delivery) -> shapes.DeliveryOf:
     """Return a delivery as the API shows it."""
     return {
         "id": one.id,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from engine.http import shapes
 from engine.http.asked import Paging
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.forms import Nothing
 from engine.http.gone import not_there
 from engine.http.kinds import Line, Slug
-from engine.http.received import read_events
+from engine.http.received import EVENTS, read_events
 from engine.http.views import event_view, list_view
 from engine.http.waits import Waiting, answer_for, answer_for_batch
 from engine.plugin import Response
 from engine.store.base import EventFilter
+
+EVENTS_TAKEN = (shapes.Waited, shapes.AcceptedBatch)
 
 
 class OfEvents(Paging, frozen=True, kw_only=True):
@@ -24,6 +28,12 @@ class OfEvents(Paging, frozen=True, kw_only=True):
     trigger: Annotated[str | None, Slug(), "Those that met this trigger"] = None
 
 
+@described(
+    {200: EVENTS_TAKEN, 202: EVENTS_TAKEN},
+    takes=EVENTS,
+    keyed="by_handler",
+    example={"type": "file.arrived", "id": "orders-2026-11-21", "data": {"path": "in/orders.csv"}},
+)
 async def post_events(call: Call, query: Waiting) -> Response:
     """Accept one event, or a batch, all or none. The answer comes when they are durable."""
     events, batch = read_events(call.request)
@@ -33,6 +43,7 @@ async def post_events(call: Call, query: Waiting) -> Response:
     return await answer_for(call.operations, accepted[0], query.wait_s)
 
 
+@described({200: shapes.Page[shapes.EventOf]})
 async def list_events(call: Call, query: OfEvents) -> Response:
     """Answer with events and their outcomes, the newest first."""
     which = EventFilter(source=query.source, type=query.type, trigger=query.trigger)
@@ -42,6 +53,7 @@ async def list_events(call: Call, query: OfEvents) -> Response:
     return Response(body=list_view([event_view(stored) for stored in page], cursor))
 
 
+@described({200: shapes.EventOf}, problems=(410,))
 async def get_event(call: Call, query: Nothing) -> Response:
     """Answer with one event and its outcomes."""
     event_id = call.id("event")

@@ -10,7 +10,9 @@ from msgspec import Struct, field
 from engine.errors import ConfigError
 from engine.foresight import Downtime, Page, Question, TooMany
 from engine.foresight.desk import LONGEST
+from engine.http import shapes
 from engine.http.calls import Call
+from engine.http.described import JSON, Raw, described
 from engine.http.fields import DEFAULT_LIMIT, Fields, media_type, refuse
 from engine.http.forms import Form, Nothing, read_body, read_members, read_query, schema_of
 from engine.http.kinds import LIMIT, Flag, Instant, Number, Schema, Slug, Span, Text, Whole
@@ -129,6 +131,12 @@ class Planning(Form, frozen=True, kw_only=True):
     count: Annotated[int, Whole(1, MOST_COUNT)] = DEFAULT_COUNT
 
 
+CONFIGURATION = Raw(
+    content={"application/json": schema_of(Planning), "application/toml": {"type": "string"}}
+)  # fmt: skip
+"""Another configuration, as the description tells of it."""
+
+
 class PlanningOf(Form, frozen=True, kw_only=True):
     """For how long what a configuration in TOML changes is told."""
 
@@ -136,6 +144,7 @@ class PlanningOf(Form, frozen=True, kw_only=True):
     count: Annotated[int, Number(1, MOST_COUNT)] = DEFAULT_COUNT
 
 
+@described({200: shapes.Page[Any]}, example={"to": "2026-11-22T00:00:00Z"})
 async def post_simulate(call: Call, query: SimulationPaging, body: Simulating) -> Response:
     """Answer with what would happen in a time to come, and a page of all that would."""
     page = Page(query.cursor, query.limit)
@@ -156,6 +165,7 @@ async def post_simulate(call: Call, query: SimulationPaging, body: Simulating) -
         raise Problem(422, str(error), code="too_many") from None
 
 
+@described({200: JSON}, takes=CONFIGURATION, query=PlanningOf)
 async def post_plan(call: Call) -> Response:
     """Answer with what the configuration in the body would change."""
     if media_type(call.request.headers, ("application/json", "application/toml")) == "application/toml":

@@ -6,13 +6,16 @@ from datetime import timedelta
 
 from engine.clock import rfc3339
 from engine.decide.breakers import Released
+from engine.http import shapes
 from engine.http.asked import Because
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.forms import Nothing
 from engine.http.pause_routes import performer
 from engine.plugin import Response
 
 
+@described({200: shapes.Released})
 async def release_trigger(call: Call, query: Nothing, body: Because) -> Response:
     """Release a trigger from quarantine; one that is not in it is left as it is. Answers when it is durable."""
     name = call.name("trigger")
@@ -21,6 +24,7 @@ async def release_trigger(call: Call, query: Nothing, body: Because) -> Response
     return _answer("trigger", name, released)
 
 
+@described({200: shapes.Released})
 async def release_source(call: Call, query: Nothing, body: Because) -> Response:
     """Release a source from quarantine."""
     found = call.operations.source_view(call.parameters["name"])

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from engine.http.calls import Call, Stream
+from engine.http.described import Media, described
 from engine.http.forms import Form
 from engine.http.gone import not_there
 from engine.http.kinds import Number, Switch
@@ -26,6 +27,7 @@ class Following(Form, frozen=True, kw_only=True):
     tail: Annotated[int | None, Number(0, LARGEST_TAIL), "So many last lines"] = None
 
 
+@described({200: Media(kind="text/plain", what="The log")}, problems=(410,))
 async def get_log(call: Call, query: Following) -> Response | Stream:
     """Return a run's log; `tail` bounds it to the last lines, `follow` goes on until the run has ended."""
     run_id = call.id("run")

@@ -12,11 +12,13 @@ from engine.clock import rfc3339
 from engine.config.maintenance import MaintenanceTable
 from engine.config.shapes import fields_of
 from engine.errors import ConfigError, ConfigProblem
+from engine.http import shapes
 from engine.http.asked import Reason
 from engine.http.calls import Call
+from engine.http.described import Raw, described
 from engine.http.fields import body, refuse
 from engine.http.forms import Form, Nothing
-from engine.http.kinds import Instant, Span
+from engine.http.kinds import Instant, Slug, Span
 from engine.http.pause_routes import performer
 from engine.ids import is_slug
 from engine.payload import parse_json
@@ -26,7 +28,18 @@ _KEYS = frozenset(field.key for field in fields_of(MaintenanceTable) if not fiel
 _NOT_ONCE = frozenset({"days", "start", "end", "from"})
 
 
-class Overriding(Form, frozen=True, kw_only=True):
+WINDOW = Raw(
+    content={
+        "application/json": {
+            "type": "object", "properties": {"name": Slug().schema}, "required": ["name"],
+            "description": "The settings of a window, as the configuration takes them, and its name",
+        }
+    }
+)  # fmt: skip
+"""A maintenance window, as the description tells of it."""
+
+
+class OverridingWindow(Form, frozen=True, kw_only=True):
     """For how long a window counts as closed: by default until this opening, or the next one, is over."""
 
     until: Annotated[datetime | None, Instant()] = None
@@ -38,16 +51,19 @@ class Overriding(Form, frozen=True, kw_only=True):
             yield "until", "an override has one end: duration or until"
 
 
+@described({200: shapes.Page[shapes.Window]})
 async def list_maintenance(call: Call, query: Nothing) -> Response:
     """Answer with all windows: those that are open first, then those that open next."""
     return Response(body={"items": call.operations.maintenance.views(), "next": None})
 
 
+@described({200: shapes.Window})
 async def get_maintenance(call: Call, query: Nothing) -> Response:
     """Answer with one window."""
     return Response(body=call.operations.maintenance.view(call.name("maintenance window")))
 
 
+@described({201: shapes.Window}, takes=WINDOW, example={"name": "upgrade", "duration": "2h", "tags": ["warehouse"]})
 async def post_maintenance(call: Call, query: Nothing) -> Response:
     """Make a window of the settings that the configuration takes, or another one of that name. Answers when it is
     durable. One that says only when it ends begins now."""
@@ -69,6 +85,7 @@ async def post_maintenance(call: Call, query: Nothing) -> Response:
     return Response(status=201, body=view, headers={"Location": f"/api/v1/maintenance/{name}"})
 
 
+@described({200: shapes.Window})
 async def delete_maintenance(call: Call, query: Nothing) -> Response:
     """Remove a window of the API; what waits for it runs. Answers when that is durable, with how it was."""
     name = call.name("maintenance window")
@@ -78,7 +95,8 @@ async def delete_maintenance(call: Call, query: Nothing) -> Response:
     return Response(body=view)
 
 
-async def override_maintenance(call: Call, query: Nothing, body: Overriding) -> Response:
+@described({200: shapes.Window}, example={"reason": "one import has to run", "duration": "30m"})
+async def override_maintenance(call: Call, query: Nothing, body: OverridingWindow) -> Response:
     """Have a window count as closed: until an instant, for a while, or until this opening or the next one is over."""
     name = call.name("maintenance window")
     maintenance = call.operations.maintenance
@@ -88,6 +106,7 @@ async def override_maintenance(call: Call, query: Nothing, body: Overriding) -> 
     return Response(body=maintenance.view(name))
 
 
+@described({200: shapes.Window})
 async def end_override(call: Call, query: Nothing) -> Response:
     """End the override of a window; where there is none, nothing happens."""
     name = call.name("maintenance window")

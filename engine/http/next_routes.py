@@ -8,7 +8,9 @@ from typing import Annotated
 import anyio.lowlevel
 
 from engine.decide.upcoming import DEFAULT_COUNT, LARGEST_COUNT
+from engine.http import shapes
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.forms import Form
 from engine.http.kinds import Instant, Number
 from engine.plugin import Response
@@ -21,6 +23,7 @@ class Ahead(Form, frozen=True, kw_only=True):
     after: Annotated[datetime | None, Instant(), "By default now"] = None
 
 
+@described({200: list[shapes.UpcomingOf]}, problems=(409,))
 async def get_next(call: Call, query: Ahead) -> Response:
     """Answer with the due instants to come of a trigger that is on a timer; the list is empty where there are none."""
     name = call.name("trigger")

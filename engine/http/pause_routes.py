@@ -9,9 +9,11 @@ from typing import Annotated, ClassVar
 
 from msgspec import field
 
+from engine.http import shapes
 from engine.http.access import Role
 from engine.http.asked import Reason
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Instant, Line, Span
 from engine.http.trigger_routes import one_trigger
@@ -59,6 +61,7 @@ class Resuming(Form, frozen=True, kw_only=True):
     tag: Tag = None
 
 
+@described({200: shapes.Paused}, example={"reason": "the nightly copy", "duration": "2h"})
 async def pause(call: Call, query: Nothing, body: Pausing) -> Response:
     """Pause the engine, or all triggers with a tag. Answers when it is durable."""
     scope, name = _scope(body.tag)
@@ -67,6 +70,7 @@ async def pause(call: Call, query: Nothing, body: Pausing) -> Response:
     return Response(body={**pause_view(made), "triggers": call.operations.held_by(made)})
 
 
+@described({200: shapes.Resumed})
 async def resume(call: Call, query: Nothing, body: Resuming) -> Response:
     """End the pause of the engine, or of a tag; where there is none, nothing happens."""
     scope, name = _scope(body.tag)
@@ -77,6 +81,7 @@ async def resume(call: Call, query: Nothing, body: Resuming) -> Response:
     })  # fmt: skip
 
 
+@described({200: shapes.TriggerOf}, example={"reason": "maintenance of the warehouse", "duration": "120m"})
 async def pause_trigger(call: Call, query: Nothing, body: TriggerPausing) -> Response:
     """Pause a trigger: for a while, until an instant, or until it is resumed. Answers when it is durable."""
     name = call.name("trigger")
@@ -85,6 +90,7 @@ async def pause_trigger(call: Call, query: Nothing, body: TriggerPausing) -> Res
     return await one_trigger(call, name)
 
 
+@described({200: shapes.TriggerOf})
 async def resume_trigger(call: Call, query: Nothing, body: Nothing) -> Response:
     """End the pause of a trigger; one that is not paused is left as it is, and other pauses stay."""
     name = call.name("trigger")

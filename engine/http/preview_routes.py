@@ -8,7 +8,9 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.errors import PluginError
+from engine.http import shapes
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import Fields
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Schema, Whole
@@ -47,6 +49,7 @@ class Previewing(Form, frozen=True, kw_only=True):
     limit: Annotated[int, Whole(1, MOST)] = DEFAULT_LIMIT
 
 
+@described({200: shapes.Previewed}, problems=(502,))
 async def preview_source(call: Call, query: Nothing, body: Previewing) -> Response:
     """Say what a source would emit if it looked now, from its cursor or a chosen one; nothing is stored."""
     name = call.parameters["name"]

@@ -9,8 +9,10 @@ from typing import Annotated
 from msgspec import Struct
 
 from engine.clock import rfc3339
+from engine.http import shapes
 from engine.http.asked import Because, Reason
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import DEFAULT_LIMIT, Fields, idempotency_key
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import ID_PATTERN, LIMIT, Flag, Line, ListOf, OneOf, Priority, Schema, Slug, words_of
@@ -80,6 +82,7 @@ class Weighing(Form, frozen=True, kw_only=True):
     reason: Reason = ""
 
 
+@described({200: shapes.QueueOf})
 async def get_queue(call: Call, query: InLine) -> Response:
     """Answer with what is ready and waits for a slot, in the order in which it starts, and how much waits in all."""
     page = await call.operations.queue.page(lane=_lane(query.lane), after=query.cursor, limit=query.limit)
@@ -99,6 +102,7 @@ async def get_queue(call: Call, query: InLine) -> Response:
     })  # fmt: skip
 
 
+@described({200: shapes.Flushed}, example={"reason": "sent by mistake", "trigger": "nightly", "dry_run": True})
 async def flush_queue(call: Call, query: Nothing, body: Flushing) -> Response:
     """Cancel all runs that wait and are meant, each with the reason; or say which it would be."""
     states = WAITING if body.states is None else frozenset(map(RunState, body.states))
@@ -114,22 +118,26 @@ async def flush_queue(call: Call, query: Nothing, body: Flushing) -> Response:
     })  # fmt: skip
 
 
+@described({200: shapes.RunOf, 202: shapes.RunOf})
 async def cancel_run(call: Call, query: Nothing, body: Because) -> Response:
     """Cancel a run: 200 where it has ended, 202 where it ran and is being ended."""
     run = await _steer(call, call.operations.queue.cancel, body)
     return await _answer(call, run, 200 if run.state in ENDED else 202)
 
 
+@described({200: shapes.RunOf})
 async def hold_run(call: Call, query: Nothing, body: Because) -> Response:
     """Hold a run that waits, until it is released."""
     return await _answer(call, await _steer(call, call.operations.queue.hold, body))
 
 
+@described({200: shapes.RunOf})
 async def release_run(call: Call, query: Nothing, body: Because) -> Response:
     """Release a run that is held by hand."""
     return await _answer(call, await _steer(call, call.operations.queue.release, body))
 
 
+@described({200: shapes.RunOf}, example={"priority": "high", "reason": "the report waits for it"})
 async def patch_run(call: Call, query: Nothing, body: Weighing) -> Response:
     """Give a run that waits another priority."""
     run_id = call.id("run")
@@ -137,6 +145,7 @@ async def patch_run(call: Call, query: Nothing, body: Weighing) -> Response:
     return await _answer(call, run)
 
 
+@described({202: shapes.Accepted}, keyed="by_handler")
 async def retry_run(call: Call, query: Nothing, body: Because) -> Response:
     """Run once more what an ended run was for. Its answer comes when the new run is durable."""
     run_id = call.id("run")

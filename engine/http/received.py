@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from engine.cloudevents import BATCH_TYPE, EVENT_TYPE, binary_attributes, is_binary, read_cloud_event
 from engine.events import RESERVED_PREFIX, Event
+from engine.http.described import Raw
 from engine.http.fields import LONGEST_KEY, Fields, idempotency_key, media_type, refuse
-from engine.http.forms import Form, members_of, read_members
-from engine.http.kinds import Anything, Instant, Line, Priority
+from engine.http.forms import Form, members_of, read_members, schema_of
+from engine.http.kinds import NO_CONTROL, Anything, Instant, Line, Priority
 from engine.http.problems import Problem
 from engine.payload import parse_json
 from engine.plugin import Request
@@ -92,6 +93,30 @@ def _read_event(
     errors.extend(wrong)
     events.append(replace(event, key=event.key or key, traceparent=traceparent))
 
+
+_CLOUD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "specversion": {"const": "1.0"},
+        **{name: member for name, member in schema_of(PlainEvent)["properties"].items() if name != "key"},
+        "id": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": NO_CONTROL},
+        "source": Line().schema,
+    },
+    "required": ["specversion", "id", "source", "type"],
+}
+_EITHER = {"anyOf": [schema_of(PlainEvent), _CLOUD]}
+
+ONE_EVENT = Raw(content={PLAIN_TYPE: _EITHER, EVENT_TYPE: _CLOUD})
+"""One event in either form, as the description tells of it."""
+
+EVENTS = Raw(
+    content={
+        PLAIN_TYPE: {"anyOf": [_EITHER, {"type": "array", "maxItems": MOST_EVENTS, "items": _EITHER}]},
+        EVENT_TYPE: _CLOUD,
+        BATCH_TYPE: {"type": "array", "maxItems": MOST_EVENTS, "items": _CLOUD},
+    }
+)
+"""One event, or a batch."""
 
 _NONE = Event(type="", source="")
 """In the place of an event that can't be read; what is wrong with it is told."""

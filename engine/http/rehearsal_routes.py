@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from msgspec import field
 
 from engine.clock import rfc3339
 from engine.errors import Conflict
 from engine.events import EventOutcome
+from engine.http import shapes
 from engine.http.asked import Reason
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import idempotency_key
 from engine.http.forms import Form, Nothing
 from engine.http.gone import not_there
 from engine.http.kinds import Flag, Id, Instant, OneOf, Slug, Whole, words_of
 from engine.http.problems import Problem
-from engine.http.received import read_events
+from engine.http.received import ONE_EVENT, read_events
 from engine.http.views import accepted_view, outcome_view
 from engine.ids import first_id_at
 from engine.plugin import Response
@@ -57,6 +59,9 @@ class Replaying(Form, frozen=True, kw_only=True):
             yield "to", "to must be later than from"
 
 
+@described(
+    {200: shapes.Rehearsed}, takes=ONE_EVENT, example={"type": "file.arrived", "data": {"path": "in/orders.csv"}}
+)
 async def try_event(call: Call, query: Nothing) -> Response:
     """Say what an event would become at a trigger now; nothing is stored or run."""
     name = call.name("trigger")
@@ -66,6 +71,7 @@ async def try_event(call: Call, query: Nothing) -> Response:
     return Response(body=rehearsed_view(call.operations.test(name, events[0])))
 
 
+@described({202: shapes.ReplayOfEvent}, problems=(410,), keyed="by_handler")
 async def replay_event(call: Call, query: Nothing, body: Again) -> Response:
     """Run one event again. The answer comes when its copy is durable."""
     event_id = call.id("event")
@@ -82,6 +88,11 @@ async def replay_event(call: Call, query: Nothing, body: Again) -> Response:
     )
 
 
+@described(
+    {200: shapes.Replayed, 202: shapes.Replayed},
+    keyed="by_handler",
+    example={"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T00:00:00Z", "dry_run": True},
+)
 async def replay_events(call: Call, query: Nothing, body: Replaying) -> Response:
     """Run the events of a span again, the oldest first, a bounded number of them; `next` says where to go on."""
     which = EventFilter(
@@ -103,10 +114,10 @@ async def replay_events(call: Call, query: Nothing, body: Replaying) -> Response
 
 async def _replay_one(
     call: Call, stored: StoredEvent, trigger: str | None, reason: str, request_id: str | None, *, dry_run: bool
-) -> dict[str, Any]:
+) -> shapes.ReplayedItem:
     triggers = call.operations.replayable(stored, trigger)
     event = stored.event
-    item: dict[str, Any] = {
+    item: shapes.ReplayedItem = {
         "replay_of": event.id, "type": event.type, "subject": event.subject, "received_at": rfc3339(event.received_at),
         "triggers": triggers, "event": None, "runs": [], "duplicate": False, "skipped": None,
     }  # fmt: skip
@@ -121,7 +132,7 @@ async def _replay_one(
     return item
 
 
-def rehearsed_view(rehearsed: Rehearsed) -> dict[str, Any]:
+def rehearsed_view(rehearsed: Rehearsed) -> shapes.Rehearsed:
     """Return what an event would become, as the API shows it."""
     event, run = rehearsed.event, rehearsed.run
     shown = outcome_view(rehearsed.outcome)

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from msgspec import Struct, field
 
+from engine.http import shapes
 from engine.http.asked import Reason
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import Fields
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Flag, Id, Instant, ListOf, Schema, Slug, Whole, words_of
@@ -64,6 +66,7 @@ class Retrying(Form, frozen=True, kw_only=True):
     dry_run: Annotated[bool, Flag(), "Only say which it would be"] = False
 
 
+@described({200: shapes.Retried}, example={"reason": "the warehouse was away", "job": "import", "dry_run": True})
 async def retry_runs(call: Call, query: Nothing, body: Retrying) -> Response:
     """Run once more what ended runs were for, each of them once; or say which it would be.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from engine.http import (
     adaptive_routes,
@@ -23,6 +22,7 @@ from engine.http import (
     preset_routes,
     preview_routes,
     queue_routes,
+    reference_routes,
     rehearsal_routes,
     retry_routes,
     run_routes,
@@ -38,10 +38,8 @@ from engine.http.route import Route as Route
 API = "/api/v1"
 
 
-def _route(
-    method: str, pattern: str, handler: RouteHandler, role: Role | None, summary: str, **described: Any
-) -> Route:
-    return Route(method=method, pattern=pattern, handler=handler, role=role, summary=summary, **described)
+def _route(method: str, pattern: str, handler: RouteHandler, role: Role | None, summary: str) -> Route:
+    return Route(method=method, pattern=pattern, handler=handler, role=role, summary=summary)
 
 
 _VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
@@ -50,6 +48,10 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/live", engine_routes.get_live, None, "Whether the process answers"),
     _route("GET", "/ready", engine_routes.get_ready, None, "Whether it takes events"),
     _route("GET", "/health", engine_routes.get_health, None, "The engine's checks"),
+    _route("GET", "/openapi.json", reference_routes.describing(lambda: ROUTES), None, "This description of the API"),
+    _route("GET", "/docs", reference_routes.get_page, None, "A page that shows it, where it can be tried"),
+    _route("GET", "/docs/reference.js", reference_routes.get_script, None, "The script of that page"),
+    _route("GET", "/docs/reference.css", reference_routes.get_style, None, "The style of that page"),
     _route("GET", f"{API}/status", engine_routes.get_status, _VIEWER, "State, counts, sources, uptime"),
     _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
     _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),

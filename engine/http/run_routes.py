@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from engine.http import shapes
 from engine.http.asked import Paging
 from engine.http.calls import Call
 from engine.http.delivery_routes import deliveries_of
+from engine.http.described import described
 from engine.http.forms import Nothing
 from engine.http.gone import not_there
 from engine.http.kinds import Slug, SomeOf, words_of
@@ -29,6 +31,7 @@ class OfRuns(OfStates, frozen=True, kw_only=True):
     trigger: Annotated[str | None, Slug()] = None
 
 
+@described({200: shapes.Page[shapes.RunSummary]})
 async def list_runs(call: Call, query: OfRuns) -> Response:
     """Answer with runs, the newest first; `state` may hold several, with commas between them."""
     return await page_of_runs(call, query, trigger=query.trigger, job=query.job)
@@ -44,6 +47,7 @@ async def page_of_runs(call: Call, query: OfStates, *, trigger: str | None, job:
     return Response(body=list_view(items, page[-1].id if len(runs) > query.limit else None))
 
 
+@described({200: shapes.WholeRun}, problems=(410,))
 async def get_run(call: Call, query: Nothing) -> Response:
     """Answer with one run, its trace and its attempts."""
     run_id = call.id("run")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import field
 
 from engine.clock import rfc3339
 from engine.errors import NotFound
+from engine.http import shapes
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import near
 from engine.http.forms import Form
 from engine.http.kinds import Span
@@ -34,6 +36,7 @@ class Over(Form, frozen=True, kw_only=True):
             yield "over", "over must be at most 366 days"
 
 
+@described({200: shapes.TriggerStatistics})
 async def get_trigger_stats(call: Call, query: Over) -> Response:
     """Answer with how the runs of a trigger ended."""
     name = call.name("trigger")
@@ -42,6 +45,7 @@ async def get_trigger_stats(call: Call, query: Over) -> Response:
     return Response(body={"trigger": name, **statistics_view(found)})
 
 
+@described({200: shapes.JobStatistics})
 async def get_job_stats(call: Call, query: Over) -> Response:
     """Answer with how the runs of a job ended."""
     name = call.name("job")
@@ -52,7 +56,7 @@ async def get_job_stats(call: Call, query: Over) -> Response:
     return Response(body={"job": name, **statistics_view(found)})
 
 
-def statistics_view(found: Statistics) -> dict[str, Any]:
+def statistics_view(found: Statistics) -> shapes.StatisticsOf:
     """Return statistics as the API shows them: `failed` counts time-outs too."""
     ends = found.ends
     return {

@@ -6,9 +6,11 @@ from bisect import bisect_right
 from typing import Annotated, Any, ClassVar
 
 from engine.errors import NotFound
+from engine.http import shapes
 from engine.http.asked import LONGEST_REASON as LONGEST_REASON
 from engine.http.asked import PagingByName, Reason
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import idempotency_key, near
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Anything, ListOf, Priority
@@ -34,6 +36,7 @@ class Firing(Form, frozen=True, kw_only=True):
     ] = frozenset()
 
 
+@described({200: shapes.Page[shapes.TriggerOf]})
 async def list_triggers(call: Call, query: PagingByName) -> Response:
     """Answer with all triggers and their statistics, by name."""
     names, following = _page(call.operations.trigger_names(), query.cursor, query.limit)
@@ -46,6 +49,7 @@ async def list_triggers(call: Call, query: PagingByName) -> Response:
     return Response(body=list_view(items, following))
 
 
+@described({200: shapes.TriggerOf})
 async def get_trigger(call: Call, query: Nothing) -> Response:
     """Answer with one trigger and its statistics."""
     return await one_trigger(call, call.name("trigger"))
@@ -58,6 +62,7 @@ async def one_trigger(call: Call, name: str) -> Response:
     return Response(body={**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
 
 
+@described({200: shapes.Page[shapes.RunSummary]})
 async def list_trigger_runs(call: Call, query: OfStates) -> Response:
     """Answer with a trigger's runs, the newest first."""
     name = call.name("trigger")
@@ -65,6 +70,11 @@ async def list_trigger_runs(call: Call, query: OfStates) -> Response:
     return await page_of_runs(call, query, trigger=name, job=None)
 
 
+@described(
+    {200: shapes.Waited, 202: shapes.Waited},
+    keyed="by_handler",
+    example={"data": {"table": "orders"}, "reason": "the import was wrong", "priority": "high"},
+)
 async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
     """Fire a trigger by hand. Its answer comes when the event is durable."""
     name = call.name("trigger")
@@ -80,6 +90,7 @@ async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
     return await answer_for(call.operations, accepted, query.wait_s)
 
 
+@described({200: shapes.Page[shapes.JobOf]})
 async def list_jobs(call: Call, query: PagingByName) -> Response:
     """Answer with all jobs, by name; secrets are masked."""
     jobs, secrets = call.operations.jobs, call.operations.config.secrets
@@ -87,6 +98,7 @@ async def list_jobs(call: Call, query: PagingByName) -> Response:
     return Response(body=list_view([job_view(jobs[name], secrets) for name in names], following))
 
 
+@described({200: shapes.JobOf})
 async def get_job(call: Call, query: Nothing) -> Response:
     """Answer with one job; secrets are masked."""
     name = call.name("job")

@@ -32,7 +32,8 @@ class Waiting(Form, frozen=True, kw_only=True):
 
 async def answer_for(operations: Operations, accepted: Accepted, within_s: float | None) -> Response:
     """Answer for an event: 202 at once; or 200 when its runs have ended, and 202 when the time is up."""
-    body, status = accepted_view(accepted), 202
+    body: dict[str, Any] = {**accepted_view(accepted)}
+    status = 202
     if within_s is not None:
         status, told = await _waited(operations, (accepted,), within_s)
         body |= told

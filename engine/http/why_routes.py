@@ -8,7 +8,9 @@ from typing import Annotated
 from msgspec import field
 
 from engine.hindsight import inquire
+from engine.http import shapes
 from engine.http.calls import Call
+from engine.http.described import described
 from engine.http.fields import DEFAULT_LIMIT, refuse
 from engine.http.forms import Form
 from engine.http.kinds import LIMIT, Instant, Line
@@ -28,6 +30,7 @@ class Looking(Form, frozen=True, kw_only=True):
     cursor: Annotated[str | None, Line(LONGEST_CURSOR), "The `next` of the page before"] = None
 
 
+@described({200: shapes.Why})
 async def get_why(call: Call, query: Looking) -> Response:
     """Answer with what should have run, what did, and why the rest did not; the last day where nothing is said."""
     name = call.name("trigger")
