@@ -49,6 +49,7 @@ from engine.previews import Preview
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.replays import Rehearsed
+from engine.replies import Replies
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
 from engine.settling import Changes, Settling, ended
@@ -109,6 +110,7 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.replies = Replies(store, journal, clock)
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, as_stored=intake.as_stored, base=config.base,
@@ -120,6 +122,10 @@ class Operations:
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         return await self._intake.hear(events)
+
+    async def is_repeat(self, accepted: Accepted, event: Event, trigger: str | None = None) -> bool:
+        stored = await self.store.event(accepted.event)
+        return stored is None or self._intake.says_the_same(stored.event, event, trigger)
 
     async def fire(
         self, trigger: str, *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],

@@ -38,6 +38,7 @@ from engine.plugin import RunContext as Context
 from engine.previews import Found, Preview
 from engine.registry import Registry
 from engine.replays import REPLAY_KEY, Rehearsed
+from engine.replies import Reply
 from engine.runlogs import RunLogs
 from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
@@ -86,6 +87,26 @@ class Program(Runner, frozen=True, kw_only=True):
 
     async def run(self, context: Context) -> Ending:
         return Ending.succeeded("it did nothing")
+
+
+class FakeReplies:
+    """Answers that are kept in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Reply] = {}
+        self.is_full = False
+        self.fault: EngineError | None = None
+
+    async def find(self, digest: str) -> Reply | None:
+        return self.kept.get(digest)
+
+    async def keep(self, digest: str, *, request: str, status: int, headers: dict[str, str], body: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.kept[digest] = Reply(request=request, status=status, headers=headers, body=body, at=AT)
+
+    def full(self) -> bool:
+        return self.is_full
 
 
 class FakeCounting:
@@ -463,6 +484,10 @@ class FakeOperations:
             received=base / "data" / "files", settings=self.config.store,
         )  # fmt: skip
         self.guards = FakeGuards()
+        self.replies = FakeReplies()
+        self.duplicate = False
+        self.repeats = True
+        """Whether what came again is what came before."""
 
     @property
     def foresight(self) -> Desk:
@@ -512,7 +537,7 @@ class FakeOperations:
         outcome = Outcome(trigger=None, outcome=EventOutcome.UNMATCHED, code="unmatched", reason="no trigger hears it")
         kept = replace(event, id=new_id(), source=event.source or "api", received_at=AT)
         self.memory.stored[kept.id] = StoredEvent(event=kept, outcomes=(outcome,))
-        return Accepted(event=kept.id, outcomes=(outcome,))
+        return Accepted(event=kept.id, outcomes=(outcome,), duplicate=self.duplicate)
 
     async def fire(
         self,
@@ -539,7 +564,7 @@ class FakeOperations:
             }
         )
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
-        return Accepted(event=run.event, runs=(run.id,))
+        return Accepted(event=run.event, runs=(run.id,), duplicate=self.duplicate)
 
     def add_delivery(self, run: Run, **fields: Any) -> Delivery:
         """Store that somebody is told of a run."""
@@ -714,6 +739,9 @@ class FakeOperations:
             "status": self.state,
             "checks": [{"name": "loop", "ok": self.state == "ok", "detail": "1 ms"}],
         }
+
+    async def is_repeat(self, accepted: Accepted, event: Event, trigger: str | None = None) -> bool:
+        return self.repeats
 
     def note_refused(self, path: str, **refused: Any) -> None:
         self.refused.append({"path": path, **refused})

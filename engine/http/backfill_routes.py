@@ -70,7 +70,6 @@ class Filling(Form, frozen=True, kw_only=True):
 
 @described(
     {200: shapes.BackfillPlanOf, 201: shapes.BackfillOf},
-    keyed="by_handler",
     example={"trigger": "nightly", "from": "2026-11-01", "to": "2026-11-08", "dry_run": True},
 )
 async def post_backfill(call: Call, query: Nothing, body: Filling) -> Response:

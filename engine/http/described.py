@@ -37,7 +37,8 @@ class Description(Struct, frozen=True, kw_only=True):
       parameters `query` and `body` (see `engine.http.forms`).
     - `query`: a form of the query of a handler that reads it by itself.
     - `keyed`: how a POST honours an `Idempotency-Key`: the server keeps its answer, or the handler takes the key into
-      the commit of what it does, so that nothing is done twice even where the engine dies before it could answer.
+      the commit of what it does, so that nothing is done twice even where the engine dies before it could answer. An
+      answer that holds a secret is kept `in_memory` alone.
     - `example`: a body that could be sent.
     """
 
@@ -45,7 +46,7 @@ class Description(Struct, frozen=True, kw_only=True):
     problems: tuple[int, ...] = ()
     takes: Raw | None = None
     query: Any = None
-    keyed: Literal["kept", "by_handler"] = "kept"
+    keyed: Literal["kept", "by_handler", "in_memory"] = "kept"
     example: Any = None
 
 
@@ -55,7 +56,7 @@ _NAME = "described"
 
 def described(
     gives: Mapping[int, Any], *, problems: tuple[int, ...] = (), takes: Raw | None = None, query: Any = None,
-    keyed: Literal["kept", "by_handler"] = "kept", example: Any = None,
+    keyed: Literal["kept", "by_handler", "in_memory"] = "kept", example: Any = None,
 ) -> Callable[[Handler], Handler]:  # fmt: skip
     """Describe a handler; see `Description`."""
     description = Description(

@@ -8,12 +8,13 @@ from engine.http import shapes
 from engine.http.asked import Paging
 from engine.http.calls import Call
 from engine.http.described import described
+from engine.http.fields import idempotency_key
 from engine.http.forms import Nothing
 from engine.http.gone import not_there
 from engine.http.kinds import Line, Slug
 from engine.http.received import EVENTS, read_events
 from engine.http.views import event_view, list_view
-from engine.http.waits import Waiting, answer_for, answer_for_batch
+from engine.http.waits import Waiting, answer_for, answer_for_batch, refuse_another
 from engine.plugin import Response
 from engine.store.base import EventFilter
 
@@ -40,6 +41,7 @@ async def post_events(call: Call, query: Waiting) -> Response:
     accepted = await call.operations.hear(events) if events else []
     if batch:
         return await answer_for_batch(call.operations, accepted, query.wait_s)
+    await refuse_another(call.operations, accepted[0], idempotency_key(call.request.headers), events[0])
     return await answer_for(call.operations, accepted[0], query.wait_s)
 
 

@@ -18,6 +18,7 @@ from engine.jobs import Job
 from engine.plugin import Explanation, Handler, Settled
 from engine.previews import Preview
 from engine.replays import Rehearsed
+from engine.replies import Reply
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
 from engine.tallies import Statistics
@@ -229,6 +230,22 @@ class HousekeepingOperations(Protocol):
         ...
 
 
+class ReplyOperations(Protocol):
+    """What may be asked of answers that are kept. Both raise StoreUnavailable."""
+
+    async def find(self, digest: str) -> Reply | None:
+        """Return the answer that is kept; None where there is none, or it is too old."""
+        ...
+
+    async def keep(self, digest: str, *, request: str, status: int, headers: dict[str, str], body: Any) -> None:
+        """Keep an answer, durably."""
+        ...
+
+    def full(self) -> bool:
+        """Tell whether so many are kept that there may be no more now."""
+        ...
+
+
 class Operations(Protocol):
     """The engine, as far as HTTP may use it: the store is for reading, and changes go through the methods."""
 
@@ -271,12 +288,19 @@ class Operations(Protocol):
     def guards(self) -> GuardOperations: ...
 
     @property
+    def replies(self) -> ReplyOperations: ...
+
+    @property
     def foresight(self) -> Desk:
         """What answers questions about the future."""
         ...
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Accept events that came in through the API, all or none; raise InvalidEvent or StoreUnavailable."""
+        ...
+
+    async def is_repeat(self, accepted: Accepted, event: Event, trigger: str | None = None) -> bool:
+        """Tell whether an event, or a fire of a trigger, says what the one said whose answer this is."""
         ...
 
     async def fire(

@@ -145,7 +145,7 @@ async def patch_run(call: Call, query: Nothing, body: Weighing) -> Response:
     return await _answer(call, run)
 
 
-@described({202: shapes.Accepted}, keyed="by_handler")
+@described({202: shapes.Accepted})
 async def retry_run(call: Call, query: Nothing, body: Because) -> Response:
     """Run once more what an ended run was for. Its answer comes when the new run is durable."""
     run_id = call.id("run")

@@ -71,7 +71,7 @@ async def try_event(call: Call, query: Nothing) -> Response:
     return Response(body=rehearsed_view(call.operations.test(name, events[0])))
 
 
-@described({202: shapes.ReplayOfEvent}, problems=(410,), keyed="by_handler")
+@described({202: shapes.ReplayOfEvent}, problems=(410,))
 async def replay_event(call: Call, query: Nothing, body: Again) -> Response:
     """Run one event again. The answer comes when its copy is durable."""
     event_id = call.id("event")

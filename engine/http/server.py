@@ -28,9 +28,12 @@ from engine.http.clients import counted_as
 from engine.http.connection import Listener, while_there
 from engine.http.crowd import CROWDED, CROWDED_CLIENT
 from engine.http.doorlog import DoorLog
+from engine.http.idempotency import HEADER as IDEMPOTENCY_KEY
+from engine.http.idempotency import Idempotency
 from engine.http.operations import Operations
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
+from engine.http.route import Route
 from engine.http.routes import Router, allowed
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
@@ -97,6 +100,7 @@ class HttpServer:
         self._gate = Gate(admin, self.host, self._guesses)
         self._router = router or Router()
         self._heads = Heads(operations.clock)
+        self._idempotency = Idempotency()
         self._listener: Listener | None = None
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -305,11 +309,15 @@ class HttpServer:
             role=role,
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
-        answering = route.answer(call)
+        keyed = method == "POST" and IDEMPOTENCY_KEY in request.headers and role is not None
+        answering = self._once(call, route) if keyed else route.answer(call)
         answer = await (while_there(request, answering) if WAIT in call.request.query else answering)
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)
         return self._heads.answer(answer, request_id)
+
+    async def _once(self, call: Call, route: Route) -> Response | Stream:
+        return await self._idempotency.once(call, route, offered(call.request.headers) or "")
 
     async def _stream(self, request: web.BaseRequest, stream: Stream, request_id: str) -> web.StreamResponse:
         headers = {"Date": self._heads.date(), "Server": "trigger-engine"}

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from typing import Annotated, Any, ClassVar
 
 from engine.errors import NotFound
+from engine.events import Event
 from engine.http import shapes
 from engine.http.asked import LONGEST_REASON as LONGEST_REASON
 from engine.http.asked import PagingByName, Reason
@@ -16,7 +17,7 @@ from engine.http.forms import Form, Nothing
 from engine.http.kinds import Anything, ListOf, Priority
 from engine.http.run_routes import OfStates, page_of_runs
 from engine.http.views import job_view, list_view, stats_view
-from engine.http.waits import Waiting, answer_for
+from engine.http.waits import Waiting, answer_for, refuse_another
 from engine.plugin import Response
 from engine.triggers import GATES
 
@@ -78,15 +79,18 @@ async def list_trigger_runs(call: Call, query: OfStates) -> Response:
 async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
     """Fire a trigger by hand. Its answer comes when the event is durable."""
     name = call.name("trigger")
+    key = idempotency_key(call.request.headers)
     accepted = await call.operations.fire(
         name,
         data=body.data,
         reason=body.reason,
         priority=body.priority,
         bypass=body.bypass,
-        request_id=idempotency_key(call.request.headers),
+        request_id=key,
         traceparent=call.request.headers.get("Traceparent"),
     )
+    fired = Event(type="manual", subject=name, data=body.data)
+    await refuse_another(call.operations, accepted, key, fired, name)
     return await answer_for(call.operations, accepted, query.wait_s)
 
 

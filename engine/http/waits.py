@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from msgspec import field
 
 from engine.errors import StoreUnavailable
-from engine.events import Accepted
+from engine.events import Accepted, Event
 from engine.http.forms import Form
+from engine.http.idempotency import key_reused
 from engine.http.kinds import Span
 from engine.http.operations import Operations
 from engine.http.views import accepted_view, list_view
@@ -38,6 +39,14 @@ async def answer_for(operations: Operations, accepted: Accepted, within_s: float
         status, told = await _waited(operations, (accepted,), within_s)
         body |= told
     return Response(status=status, body=body, headers={"Location": f"/api/v1/events/{accepted.event}"})
+
+
+async def refuse_another(
+    operations: Operations, accepted: Accepted, key: str | None, event: Event, trigger: str | None = None
+) -> None:  # fmt: skip
+    """Raise Problem 422 where an Idempotency-Key was used for something else before."""
+    if accepted.duplicate and key is not None and not await operations.is_repeat(accepted, event, trigger):
+        raise key_reused()
 
 
 async def answer_for_batch(operations: Operations, accepted: Sequence[Accepted], within_s: float | None) -> Response:

@@ -419,6 +419,13 @@ class Intake:
         named, _ = self._admit(event, source)
         return self._drafting.redacted(named, self._by_source.get(source, ()))
 
+    def says_the_same(self, stored: Event, again: Event, trigger: str | None = None) -> bool:
+        """Tell whether an event of the API, or a fire of a trigger, says what the stored one of its key says."""
+        rules = self._listeners(again) if trigger is None else [self._rules[trigger]]
+        offered = self._drafting.redacted(self._admit(again, stored.source)[0], rules)
+        said = [encode_json([one.type, one.subject, one.data]) for one in (stored, offered)]
+        return said[0] == said[1]
+
     async def _cause(self, traceparent: str | None) -> Cause | None:
         """Return what caused an event that is handed in now; raise StoreUnavailable."""
         return None if self._causes is None else await self._causes.find(traceparent)
