@@ -28,6 +28,7 @@ from engine.decide.upcoming import Upcoming, upcoming
 from engine.dispatch import Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
+from engine.feed import Feed
 from engine.foresight import Desk
 from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
@@ -111,6 +112,8 @@ class Operations:
         self.housekeeping = housekeeping
         self.guards = guards
         self.replies = Replies(store, journal, clock)
+        self.feed = Feed(clock, boot)
+        journal.on_written = self.feed.written
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, as_stored=intake.as_stored, base=config.base,
@@ -368,6 +371,9 @@ class Operations:
             rule.trigger, after, schedule=self._timers.schedule(name), pause=self._pauses.now(name), job=rule.job,
             default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
         )  # fmt: skip
+
+    def tagged(self, tag: str) -> frozenset[str]:
+        return frozenset(name for name, rule in self._rules.items() if tag in tags_of(rule))
 
     def subject(self, name: str) -> Subject:
         """Return a trigger as hindsight asks about it; raise NotFound."""

@@ -23,6 +23,7 @@ from engine.decide.upcoming import Upcoming, upcoming
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
+from engine.feed import Feed
 from engine.foresight import Desk, World
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
@@ -485,6 +486,7 @@ class FakeOperations:
         )  # fmt: skip
         self.guards = FakeGuards()
         self.replies = FakeReplies()
+        self.feed = Feed(self.clock, "boot")
         self.duplicate = False
         self.repeats = True
         """Whether what came again is what came before."""
@@ -722,6 +724,9 @@ class FakeOperations:
             },
             "last_event_at": "2026-11-22T02:00:00Z",
         }
+
+    def tagged(self, tag: str) -> frozenset[str]:
+        return frozenset({"nightly"} if tag == "warehouse" else ())
 
     def subject(self, name: str) -> Subject:
         self.trigger_view(name)

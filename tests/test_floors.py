@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
          "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
-         "logtext", "strays", "causing"}
+         "logtext", "strays", "causing", "replies", "feed"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(

@@ -12,6 +12,7 @@ from engine.clock import Clock
 from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
+from engine.feed import Feed
 from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.jobs import Job
@@ -288,6 +289,9 @@ class Operations(Protocol):
     def guards(self) -> GuardOperations: ...
 
     @property
+    def feed(self) -> Feed: ...
+
+    @property
     def replies(self) -> ReplyOperations: ...
 
     @property
@@ -377,6 +381,10 @@ class Operations(Protocol):
 
         Raises NotFound, Conflict where it is on no timer, and on the way PluginError where its timer fails.
         """
+        ...
+
+    def tagged(self, tag: str) -> frozenset[str]:
+        """Return the names of all triggers with a tag, their own or their job's."""
         ...
 
     def subject(self, name: str) -> Subject:

@@ -28,6 +28,7 @@ from engine.http import (
     run_routes,
     source_routes,
     stats_routes,
+    stream_routes,
     trigger_routes,
     why_routes,
 )
@@ -124,6 +125,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),
     _route("POST", f"{API}/events/{{id}}/replay", rehearsal_routes.replay_event, _OPERATOR, "Run it again"),
     _route("POST", f"{API}/replay", rehearsal_routes.replay_events, _OPERATOR, "Run the events of a span again"),
+    _route("GET", f"{API}/stream", stream_routes.get_stream, _VIEWER, "What happens, as it happens"),
     _route("GET", f"{API}/queue", queue_routes.get_queue, _VIEWER, "What is ready and waits, in its order"),
     _route("POST", f"{API}/queue/flush", queue_routes.flush_queue, _OPERATOR, "Cancel what waits, as far as meant"),
     _route("GET", f"{API}/runs", run_routes.list_runs, _VIEWER, "Runs, the newest first"),
