@@ -15,6 +15,7 @@ import anyio
 from engine.adaptive import Adaptation
 from engine.aftermath import Counting
 from engine.backfill import Backfills
+from engine.bulk import Bulk
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
 from engine.conditions import ConditionDesk
@@ -112,7 +113,7 @@ class Operations:
         self.housekeeping = housekeeping
         self.guards = guards
         self.replies = Replies(store, journal, clock)
-        self.feed = Feed(clock, boot)
+        self.feed, self.bulk = Feed(clock, boot), Bulk(clock, pauses, intake)
         journal.on_written = self.feed.written
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(

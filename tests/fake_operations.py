@@ -90,6 +90,24 @@ class Program(Runner, frozen=True, kw_only=True):
         return Ending.succeeded("it did nothing")
 
 
+class FakeBulk:
+    """Does with many triggers what `operations` does with one."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self._operations = operations
+
+    async def pause(self, names: Sequence[str], *, reason: str, until: datetime | None, who: str) -> None:
+        for name in names:
+            await self._operations.pause(PauseScope.TRIGGER, name, reason=reason, until=until, who=who)
+
+    async def resume(self, names: Sequence[str], *, who: str) -> None:
+        for name in names:
+            await self._operations.resume(PauseScope.TRIGGER, name, who=who)
+
+    async def fire(self, names: Sequence[str], **given: Any) -> list[Accepted]:
+        return [await self._operations.fire(name, **given) for name in names]
+
+
 class FakeReplies:
     """Answers that are kept in memory."""
 
@@ -485,6 +503,7 @@ class FakeOperations:
             received=base / "data" / "files", settings=self.config.store,
         )  # fmt: skip
         self.guards = FakeGuards()
+        self.bulk = FakeBulk(self)
         self.replies = FakeReplies()
         self.feed = Feed(self.clock, "boot")
         self.duplicate = False

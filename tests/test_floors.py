@@ -41,7 +41,7 @@ FLOORS: tuple[frozenset[str], ...] = (
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
          "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
-    frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
+    frozenset({"operations", "settling", "queueing", "bulk", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

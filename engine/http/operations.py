@@ -231,6 +231,25 @@ class HousekeepingOperations(Protocol):
         ...
 
 
+class BulkOperations(Protocol):
+    """What is done with many triggers in one commit. All raise StoreUnavailable, and NotFound for one that is none."""
+
+    async def pause(self, names: Sequence[str], *, reason: str, until: datetime | None, who: str) -> None:
+        """Pause triggers, durably; raise Conflict where `until` is past."""
+        ...
+
+    async def resume(self, names: Sequence[str], *, who: str) -> None:
+        """End the pauses of triggers, durably."""
+        ...
+
+    async def fire(
+        self, names: Sequence[str], *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],
+        request_id: str | None,
+    ) -> list[Accepted]:  # fmt: skip
+        """Fire triggers by hand, durably; raise InvalidEvent, and Conflict where one of them is disabled."""
+        ...
+
+
 class ReplyOperations(Protocol):
     """What may be asked of answers that are kept. Both raise StoreUnavailable."""
 
@@ -287,6 +306,9 @@ class Operations(Protocol):
 
     @property
     def guards(self) -> GuardOperations: ...
+
+    @property
+    def bulk(self) -> BulkOperations: ...
 
     @property
     def feed(self) -> Feed: ...

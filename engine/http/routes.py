@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from engine.http import (
     adaptive_routes,
     backfill_routes,
+    bulk_routes,
     condition_routes,
     delivery_routes,
     engine_routes,
@@ -58,6 +59,7 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),
     _route("POST", f"{API}/resume", pause_routes.resume, _OPERATOR, "End the pause of the engine, or of a tag"),
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
+    _route("POST", f"{API}/triggers/bulk", bulk_routes.post_bulk, _OPERATOR, "Do one thing with many triggers"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
     _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),

@@ -414,6 +414,28 @@ class TriggerOf(TypedDict):
     stats: Stats
 
 
+class BulkItem(TypedDict):
+    """What became of one of many: what was fired, or why it could not be done."""
+
+    name: str
+    ok: bool
+    event: NotRequired[str]
+    runs: NotRequired[list[Id]]
+    status: NotRequired[int]
+    code: NotRequired[str]
+    detail: NotRequired[str]
+
+
+class BulkDone(TypedDict):
+    """What became of many triggers: `count` were done."""
+
+    action: str
+    atomic: bool
+    count: int
+    failed: int
+    items: list[BulkItem]
+
+
 class JobOf(TypedDict):
     """A job, with its secrets masked."""
 

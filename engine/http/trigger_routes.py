@@ -21,7 +21,8 @@ from engine.http.waits import Waiting, answer_for, refuse_another
 from engine.plugin import Response
 from engine.triggers import GATES
 
-GATE_NAMES = tuple(sorted(GATES))
+BYPASS = ListOf(tuple(sorted(GATES)), "bypass must be a list of the names of gates", "unknown gate")
+"""Gates that a fire passes whatever they say."""
 
 
 class Firing(Form, frozen=True, kw_only=True):
@@ -32,9 +33,7 @@ class Firing(Form, frozen=True, kw_only=True):
     data: Annotated[Any, Anything(), "The data of the event"] = None
     reason: Reason = ""
     priority: Annotated[int | None, Priority()] = None
-    bypass: Annotated[
-        frozenset[str], ListOf(GATE_NAMES, "bypass must be a list of the names of gates", "unknown gate")
-    ] = frozenset()
+    bypass: Annotated[frozenset[str], BYPASS] = frozenset()
 
 
 @described({200: shapes.Page[shapes.TriggerOf]})
