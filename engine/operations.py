@@ -373,6 +373,18 @@ class Operations:
             default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
         )  # fmt: skip
 
+    def definition(self, name: str) -> tuple[Trigger, Job]:
+        rule = self._rule(name)
+        return rule.trigger, rule.job
+
+    def standing(self, name: str) -> TriggerState:
+        rule, pause = self._rule(name), self.pause_of(name)
+        state, _ = state_of(
+            rule.trigger, pause, completed=self._timers.why_completed(name), job=rule.job,
+            quarantine=self.guards.quarantine_of(rule),
+        )  # fmt: skip
+        return state
+
     def tagged(self, tag: str) -> frozenset[str]:
         return frozenset(name for name, rule in self._rules.items() if tag in tags_of(rule))
 

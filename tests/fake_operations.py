@@ -48,6 +48,7 @@ from engine.store.base import (
     EventFilter,
     HeldPlace,
     Ledger,
+    Listed,
     Met,
     Missed,
     Old,
@@ -66,7 +67,7 @@ from engine.store.base import (
 )
 from engine.store.changes import Change
 from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
-from engine.triggers import Pause, PauseScope, Trigger
+from engine.triggers import Pause, PauseScope, Trigger, TriggerState
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
@@ -230,6 +231,9 @@ class FakeStore(Store):
             raise self.fault
         return self.kept.get(run_id)
 
+    async def nth_before(self, what: Listed, before: str | None, n: int) -> str | None:
+        return None
+
     async def runs(self, which: RunFilter, *, limit: int, before: str | None = None) -> list[Run]:
         found = [
             run
@@ -238,6 +242,12 @@ class FakeStore(Store):
             and (which.states is None or run.state in which.states)
             and which.job in (None, run.job)
             and (which.triggers is None or run.trigger in which.triggers)
+            and (which.origins is None or run.origin in which.origins)
+            and (
+                which.text is None
+                or which.text.lower() in f"{run.job}\n{run.trigger}\n{run.code}\n{run.reason}".lower()
+            )
+            and (which.since is None or key >= which.since)
         ]
         return found[:limit]
 
@@ -743,6 +753,12 @@ class FakeOperations:
             },
             "last_event_at": "2026-11-22T02:00:00Z",
         }
+
+    def definition(self, name: str) -> tuple[Trigger, Job]:
+        return self.config.triggers[name], self.jobs["import"]
+
+    def standing(self, name: str) -> TriggerState:
+        return TriggerState.PAUSED if name in self.paused else TriggerState.ACTIVE
 
     def tagged(self, tag: str) -> frozenset[str]:
         return frozenset({"nightly"} if tag == "warehouse" else ())

@@ -23,7 +23,7 @@ from engine.replies import Reply
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
 from engine.tallies import Statistics
-from engine.triggers import Pause, PauseScope
+from engine.triggers import Pause, PauseScope, Trigger, TriggerState
 from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryRequest
 
 if TYPE_CHECKING:
@@ -403,6 +403,14 @@ class Operations(Protocol):
 
         Raises NotFound, Conflict where it is on no timer, and on the way PluginError where its timer fails.
         """
+        ...
+
+    def definition(self, name: str) -> tuple[Trigger, Job]:
+        """Return a trigger and its job; raise NotFound."""
+        ...
+
+    def standing(self, name: str) -> TriggerState:
+        """Return where a trigger stands; raise NotFound. It costs less than its view."""
         ...
 
     def tagged(self, tag: str) -> frozenset[str]:

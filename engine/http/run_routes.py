@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
+
+from msgspec import field
+from msgspec.structs import replace
 
 from engine.http import shapes
 from engine.http.asked import Paging
@@ -11,16 +15,24 @@ from engine.http.delivery_routes import deliveries_of
 from engine.http.described import described
 from engine.http.forms import Nothing
 from engine.http.gone import not_there
-from engine.http.kinds import Slug, SomeOf, words_of
+from engine.http.kinds import Instant, Line, Slug, SomeOf, words_of
+from engine.http.slices import before_of, page_of
 from engine.http.views import list_view, run_summary, run_view
+from engine.ids import first_id_at
 from engine.plugin import Response
-from engine.runs import ENDED, Run, RunState
+from engine.runs import ENDED, Origin, Run, RunState
 from engine.store.base import RunFilter
 
 
 class OfStates(Paging, frozen=True, kw_only=True):
-    """Which of a trigger's runs are meant."""
+    """Which of a trigger's runs are meant: all that is named has to hold."""
 
+    origin: Annotated[frozenset[str] | None, SomeOf(words_of(Origin), "origin"), "Several with commas"] = None
+    start: Annotated[datetime | None, Instant(), "Those that came to be from then on"] = field(
+        name="from", default=None
+    )
+    end: Annotated[datetime | None, Instant(), "Those that came to be before"] = field(name="to", default=None)
+    text: Annotated[str | None, Line(256), "It stands in a name, the code or the trace"] = None
     state: Annotated[frozenset[str] | None, SomeOf(words_of(RunState), "state"), "Several with commas"] = None
 
 
@@ -29,22 +41,38 @@ class OfRuns(OfStates, frozen=True, kw_only=True):
 
     job: Annotated[str | None, Slug()] = None
     trigger: Annotated[str | None, Slug()] = None
+    tag: Annotated[str | None, Line(128), "Those of triggers with this tag, their own or their job's"] = None
 
 
 @described({200: shapes.Page[shapes.RunSummary]})
 async def list_runs(call: Call, query: OfRuns) -> Response:
     """Answer with runs, the newest first; `state` may hold several, with commas between them."""
-    return await page_of_runs(call, query, trigger=query.trigger, job=query.job)
+    triggers = None if query.trigger is None else frozenset({query.trigger})
+    if query.tag is not None:
+        tagged = call.operations.tagged(query.tag)
+        triggers = tagged if triggers is None else triggers & tagged
+    return await page_of_runs(call, query, triggers=triggers, job=query.job)
 
 
-async def page_of_runs(call: Call, query: OfStates, *, trigger: str | None, job: str | None) -> Response:
+async def page_of_runs(call: Call, query: OfStates, *, triggers: frozenset[str] | None, job: str | None) -> Response:
     """Answer with the runs that a query asks for."""
     states = None if query.state is None else frozenset(map(RunState, query.state))
-    which = RunFilter(states=states, job=job, triggers=frozenset({trigger}) if trigger else None)
-    runs = await call.operations.store.runs(which, limit=query.limit + 1, before=query.cursor)
-    page = runs[: query.limit]
+    which = RunFilter(
+        states=states, job=job, triggers=triggers, text=query.text,
+        origins=None if query.origin is None else frozenset(map(Origin, query.origin)),
+    )  # fmt: skip
+    store = call.operations.store
+
+    async def find(*, limit: int, before: str | None, since: str | None) -> list[Run]:
+        return await store.runs(replace(which, since=since), limit=limit, before=before)
+
+    page, following = await page_of(
+        store, call.operations.clock, "runs", find, lambda run: run.id, limit=query.limit,
+        before=before_of(query.cursor, query.end), since=None if query.start is None else first_id_at(query.start),
+        narrowed=which != RunFilter(),
+    )  # fmt: skip
     items = [run_summary(run, await event_ids(call, run)) for run in page]
-    return Response(body=list_view(items, page[-1].id if len(runs) > query.limit else None))
+    return Response(body=list_view(items, following))
 
 
 @described({200: shapes.WholeRun}, problems=(410,))

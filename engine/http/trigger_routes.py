@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import Annotated, Any, ClassVar
 
 from engine.errors import NotFound
 from engine.events import Event
 from engine.http import shapes
 from engine.http.asked import LONGEST_REASON as LONGEST_REASON
-from engine.http.asked import PagingByName, Reason
+from engine.http.asked import Reason
 from engine.http.calls import Call
+from engine.http.definition_lists import OfJobs, OfTriggers, page_of_names, wants_job, wants_trigger
 from engine.http.described import described
 from engine.http.fields import idempotency_key, near
 from engine.http.forms import Form, Nothing
@@ -37,9 +37,10 @@ class Firing(Form, frozen=True, kw_only=True):
 
 
 @described({200: shapes.Page[shapes.TriggerOf]})
-async def list_triggers(call: Call, query: PagingByName) -> Response:
+async def list_triggers(call: Call, query: OfTriggers) -> Response:
     """Answer with all triggers and their statistics, by name."""
-    names, following = _page(call.operations.trigger_names(), query.cursor, query.limit)
+    wanted = wants_trigger(call.operations, query)
+    names, following = await page_of_names(call.operations.clock, call.operations.trigger_names(), query, wanted)
     stats = await call.operations.store.stats(names)
     items = []
     for name in names:
@@ -67,7 +68,7 @@ async def list_trigger_runs(call: Call, query: OfStates) -> Response:
     """Answer with a trigger's runs, the newest first."""
     name = call.name("trigger")
     call.operations.trigger_view(name)
-    return await page_of_runs(call, query, trigger=name, job=None)
+    return await page_of_runs(call, query, triggers=frozenset({name}), job=None)
 
 
 @described(
@@ -94,10 +95,12 @@ async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
 
 
 @described({200: shapes.Page[shapes.JobOf]})
-async def list_jobs(call: Call, query: PagingByName) -> Response:
+async def list_jobs(call: Call, query: OfJobs) -> Response:
     """Answer with all jobs, by name; secrets are masked."""
     jobs, secrets = call.operations.jobs, call.operations.config.secrets
-    names, following = _page(list(jobs), query.cursor, query.limit)
+    names, following = await page_of_names(
+        call.operations.clock, jobs.keys(), query, lambda name: wants_job(jobs[name], query)
+    )
     return Response(body=list_view([job_view(jobs[name], secrets) for name in names], following))
 
 
@@ -110,10 +113,3 @@ async def get_job(call: Call, query: Nothing) -> Response:
     if job is None:
         raise NotFound(f"there is no job {name!r}{near(name, jobs.keys())}")
     return Response(body=job_view(job, call.operations.config.secrets))
-
-
-def _page(names: list[str], after: str | None, limit: int) -> tuple[list[str], str | None]:
-    ordered = sorted(names)
-    start = 0 if after is None else bisect_right(ordered, after)
-    page = ordered[start : start + limit]
-    return page, page[-1] if start + limit < len(ordered) else None
