@@ -14,6 +14,7 @@ import anyio
 
 from engine.adaptive import Adaptation
 from engine.aftermath import Counting
+from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.bulk import Bulk
 from engine.chronicle import Chronicle
@@ -35,6 +36,7 @@ from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
 from engine.http.join_views import joins_view, settings_view
+from engine.http.keyring import Keyring
 from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, title_of
 from engine.intake import Intake
 from engine.jobs import Job
@@ -79,7 +81,7 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting,
+        counting: Counting, tokens: Keyring, audit_log: AuditLog,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -115,6 +117,8 @@ class Operations:
         self.replies = Replies(store, journal, clock)
         self.feed, self.bulk = Feed(clock, boot), Bulk(clock, pauses, intake)
         journal.on_written = self.feed.written
+        self.tokens = tokens
+        self.audit_log = audit_log
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, as_stored=intake.as_stored, base=config.base,
@@ -497,6 +501,9 @@ class Operations:
 
     def _shared_sources(self) -> dict[str, SharedSource]:
         return {source.id or source.name: source for source in self.config.sources.values()}
+
+    def trigger_tags(self, name: str) -> tuple[str, ...]:
+        return tags_of(self._rule(name))
 
     def trigger_names(self) -> list[str]:
         return list(self._rules)

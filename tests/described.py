@@ -14,6 +14,7 @@ from engine.http.routes import ROUTES, Router
 ANYWHERE = frozenset({400, 405, 408, 417, 431, 500, 501})
 """Statuses that a path's description does not name: of requests that are none, and of faults that tests put in."""
 
+JSON_KINDS = frozenset({"application/json", "application/problem+json"})
 _ROUTER = Router()
 
 
@@ -37,7 +38,7 @@ def _checker(path: str, method: str, status: int) -> tuple[frozenset[str], Any] 
         return frozenset(), None
     (kind, media), *_ = content.items()
     schema = {**media["schema"], "components": document["components"]}
-    return frozenset(content), jsonschema_rs.Draft202012Validator(schema) if kind.endswith("json") else None
+    return frozenset(content), jsonschema_rs.Draft202012Validator(schema) if kind in JSON_KINDS else None
 
 
 def hold_against_description(method: str, target: str, status: int, kind: str, value: Any) -> None:

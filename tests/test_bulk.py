@@ -116,10 +116,10 @@ async def test_a_whole_engine_does_it_in_one_commit(tmp_path: Path, monkeypatch:
     names = ["heard", "hooked", "plain"]
     submit, stored = Journal.submit, []
 
-    def noting(self: Journal, change: Change) -> asyncio.Future[Any]:
+    def noting(self: Journal, change: Change, *more: Any) -> asyncio.Future[Any]:
         if isinstance(change, Accept) and change.memory is not None and change.memory.source == PAUSES_SOURCE:
             stored.append(list(change.memory.values))
-        return submit(self, change)
+        return submit(self, change, *more)
 
     monkeypatch.setattr(Journal, "submit", noting)
     async with engine(tmp_path) as (_, sender):

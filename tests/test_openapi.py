@@ -91,6 +91,8 @@ def test_examples_are_what_they_are_examples_of() -> None:
 
 def test_whoever_changes_something_may_say_who_it_is_for_and_every_post_takes_a_key() -> None:
     for method, path, operation in operations():
+        if operation["x-role"] is None:
+            continue
         headers = {one["name"] for one in operation["parameters"] if one["in"] == "header"}
         wanted = {"Idempotency-Key"} if method == "POST" else set()
         assert headers == (wanted | {"X-Performed-By"} if method != "GET" else set()), (method, path)

@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from engine.http.access import Role
 from engine.http.described import Media
 from engine.http.fields import LONGEST_KEY
 from engine.http.forms import Form, forms_of, parameters_of, schema_of
 from engine.http.kinds import ID_PATTERN, SLUG_PATTERN
 from engine.http.problems import PROBLEM_TYPE
 from engine.http.route import Route
+from engine.http.sessions import COOKIE
 from engine.http.shapes import ProblemDetails
 
 API = "/api/v1"
@@ -93,6 +93,7 @@ def describe(routes: tuple[Route, ...], version: str) -> dict[str, Any]:
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
             },
         },
     }  # fmt: skip
@@ -136,8 +137,8 @@ def _operation(route: Route, answers: Mapping[int, Any]) -> dict[str, Any]:
                 if status not in said.gives
             },
         },
-        "security": [] if route.role is None else [{"token": []}, {"key": []}],
-        "x-role": None if route.role is None else Role(route.role).name.lower(),
+        "security": [] if route.role is None else [{"token": []}, {"key": []}, {"session": []}],
+        "x-role": None if route.role is None else route.role.name.lower(),
     }
     if (body := _body(route, forms.get("body"))) is not None:
         operation["requestBody"] = body

@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar
 from msgspec import field
 
 from engine.http import shapes
-from engine.http.access import Role
 from engine.http.asked import Reason
 from engine.http.calls import Call
 from engine.http.described import described
@@ -99,8 +98,8 @@ async def resume_trigger(call: Call, query: Nothing, body: Nothing) -> Response:
 
 
 def performer(call: Call) -> str:
-    """Return who asks: the token's owner, as far as it is known, and on whose behalf where the caller says so."""
-    owner = f"{(call.role or Role.VIEWER).name.lower()} token"
+    """Return who asks: the token or the user, and on whose behalf where the caller says so."""
+    owner = "nobody" if call.who is None else call.who.said()
     claim = call.request.headers.get(CLAIM)
     return f"{owner}, for {claim}" if claim is not None and _CLAIM.match(claim) else owner
 

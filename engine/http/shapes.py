@@ -518,6 +518,19 @@ class Named(TypedDict):
     name: str
 
 
+class Person(Named):
+    """Who it is that asks."""
+
+    role: str
+    tags: list[str]
+
+
+class PersonBy(Person):
+    """Who it is that asks, and by which means."""
+
+    means: str
+
+
 class Source(Named):
     """A source, and how it is."""
 

@@ -96,8 +96,10 @@ async def _messages(call: Call, query: Listening, last: str | None) -> AsyncIter
                 yield _reset(feed, place, "more happened than could be sent")
                 continue
             place = found[-1].number
-            wanted = [await _known(call, message) for message in found]
-            if chunk := b"".join(_said(feed, one) for one in wanted if _is_wanted(call, query, one)):
+            wanted = [_in_scope(call, await _known(call, message)) for message in found]
+            if chunk := b"".join(
+                _said(feed, one) for one in wanted if one is not None and _is_wanted(call, query, one)
+            ):
                 yield chunk
             else:
                 yield _at(feed, place)
@@ -120,6 +122,19 @@ async def _known(call: Call, message: Message) -> Message:
         whose = (run.job, run.trigger)
     job, trigger = whose
     return replace(message, data={**data, "job": job, "trigger": trigger}, job=job, triggers=(trigger,))
+
+
+def _in_scope(call: Call, message: Message) -> Message | None:
+    """Return what a token may know of a message: one with tags of what is about its triggers alone."""
+    if call.who is None or not call.who.tags:
+        return message
+    names = frozenset(call.operations.trigger_names())
+    if names.isdisjoint(message.triggers):
+        return None
+    data = message.data
+    if message.kind is Kind.EVENT:
+        data = {**data, "outcomes": [one for one in data["outcomes"] if one["trigger"] in names]}
+    return replace(message, data=data, triggers=tuple(name for name in message.triggers if name in names))
 
 
 def _is_wanted(call: Call, query: Listening, message: Message) -> bool:
