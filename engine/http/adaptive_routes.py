@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from engine.defined import Key, Kind
 from engine.http import shapes
 from engine.http.asked import Because, Reason
 from engine.http.calls import Call
 from engine.http.described import JSON, described
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import OneOf
+from engine.http.pause_routes import performer
 from engine.http.trigger_routes import one_trigger
 from engine.plugin import Response
 
@@ -44,5 +46,6 @@ async def reset_trigger(call: Call, query: Nothing, body: Because) -> Response:
     """Drop what overrides a trigger's configuration. Answers with the trigger when that is durable."""
     name = call.name("trigger")
     call.operations.trigger_view(name)
+    await call.operations.definitions.reset(Key(Kind.TRIGGER, name), who=performer(call))
     await call.operations.reset_trigger(name, body.reason)
     return await one_trigger(call, name)

@@ -58,6 +58,7 @@ async def patch_condition(call: Call, query: Nothing, body: Overriding) -> Respo
     """
     name = call.name("condition")
     desk = call.operations.conditions
+    call.audit(before={"override": (await desk.view(name)).get("override")})
     if body.reset:
         return Response(body=await desk.reset(name))
     return Response(body=await desk.override(

@@ -39,7 +39,7 @@ class Description(Struct, frozen=True, kw_only=True):
     - `keyed`: how a POST honours an `Idempotency-Key`: the server keeps its answer, or the handler takes the key into
       the commit of what it does, so that nothing is done twice even where the engine dies before it could answer. An
       answer that holds a secret is kept `in_memory` alone.
-    - `example`: a body that could be sent.
+    - `example`: a body that could be sent. `headers`: those that it reads, beside the ones that all have.
     """
 
     gives: Mapping[int, Any]
@@ -48,6 +48,7 @@ class Description(Struct, frozen=True, kw_only=True):
     query: Any = None
     keyed: Literal["kept", "by_handler", "in_memory"] = "kept"
     example: Any = None
+    headers: tuple[str, ...] = ()
 
 
 PLAIN = Description(gives={200: JSON})
@@ -56,11 +57,12 @@ _NAME = "described"
 
 def described(
     gives: Mapping[int, Any], *, problems: tuple[int, ...] = (), takes: Raw | None = None, query: Any = None,
-    keyed: Literal["kept", "by_handler", "in_memory"] = "kept", example: Any = None,
+    keyed: Literal["kept", "by_handler", "in_memory"] = "kept", example: Any = None, headers: tuple[str, ...] = (),
 ) -> Callable[[Handler], Handler]:  # fmt: skip
     """Describe a handler; see `Description`."""
     description = Description(
-        gives=gives, problems=problems, takes=takes, query=query, keyed=keyed, example=example
+        gives=gives, problems=problems, takes=takes, query=query, keyed=keyed, example=example,
+        headers=headers,
     )  # fmt: skip
 
     def describe(handler: Handler) -> Handler:

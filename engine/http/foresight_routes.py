@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Struct, field
 
-from engine.errors import ConfigError
 from engine.foresight import Downtime, Page, Question, TooMany
 from engine.foresight.desk import LONGEST
 from engine.http import shapes
@@ -173,19 +172,7 @@ async def post_plan(call: Call) -> Response:
         sent, days, count = call.request.body, parameters.days, parameters.count
     else:
         sent, days, count = _plan_fields(call.request)
-    try:
-        return Response(body=await call.operations.foresight.plan(sent, days=days, count=count))
-    except ConfigError as error:
-        raise Problem(
-            422, "the configuration has mistakes", code="invalid_config",
-            errors=[
-                {
-                    "file": each.file, "line": each.line, "path": each.path, "message": each.message,
-                    "hint": each.hint, "detail": str(each),
-                }
-                for each in error.problems
-            ],
-        ) from None  # fmt: skip
+    return Response(body=await call.operations.foresight.plan(sent, days=days, count=count))
 
 
 def _plan_fields(request: Request) -> tuple[bytes, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from msgspec import field
 from engine.clock import rfc3339
 from engine.config.maintenance import MaintenanceTable
 from engine.config.shapes import fields_of
-from engine.errors import ConfigError, ConfigProblem
+from engine.errors import ConfigError, ConfigProblem, NotFound
 from engine.http import shapes
 from engine.http.asked import Reason
 from engine.http.calls import Call
@@ -77,6 +78,9 @@ async def post_maintenance(call: Call, query: Nothing) -> Response:
     if given & {"to", "duration"} and not given & _NOT_ONCE and given <= _KEYS:
         settings["from"] = rfc3339(call.operations.clock.now())
     maintenance = call.operations.maintenance
+    with suppress(NotFound):
+        call.audit(before=maintenance.view(str(name)))
+    call.audit(what=str(name))
     try:
         await maintenance.define(str(name), settings, who=performer(call))
     except ConfigError as error:
@@ -91,6 +95,7 @@ async def delete_maintenance(call: Call, query: Nothing) -> Response:
     name = call.name("maintenance window")
     maintenance = call.operations.maintenance
     view = maintenance.view(name)
+    call.audit(before=view)
     await maintenance.remove(name, who=performer(call))
     return Response(body=view)
 
@@ -100,6 +105,7 @@ async def override_maintenance(call: Call, query: Nothing, body: OverridingWindo
     """Have a window count as closed: until an instant, for a while, or until this opening or the next one is over."""
     name = call.name("maintenance window")
     maintenance = call.operations.maintenance
+    call.audit(before={"override": maintenance.view(name).get("override")})
     await maintenance.override(
         name, until=body.until, duration_s=body.duration_s, reason=body.reason, who=performer(call)
     )
@@ -110,6 +116,7 @@ async def override_maintenance(call: Call, query: Nothing, body: OverridingWindo
 async def end_override(call: Call, query: Nothing) -> Response:
     """End the override of a window; where there is none, nothing happens."""
     name = call.name("maintenance window")
+    call.audit(before={"override": call.operations.maintenance.view(name).get("override")})
     await call.operations.maintenance.end_override(name, who=performer(call))
     return Response(body=call.operations.maintenance.view(name))
 

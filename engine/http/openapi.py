@@ -76,8 +76,16 @@ def describe(routes: tuple[Route, ...], version: str) -> dict[str, Any]:
     if clash := forms.keys() & components.keys():
         raise ValueError(f"two descriptions have the name {min(clash)}")
     paths: dict[str, dict[str, Any]] = {}
+    names: set[str] = set()
     for route in routes:
-        paths.setdefault(_path(route.pattern), {})[route.method.lower()] = _operation(route, found)
+        name = route.handler.__name__
+        if name in names:  # the same by another path
+            name += "_at_" + re.sub(r"\W+", "_", route.pattern).strip("_")
+        names.add(name)
+        paths.setdefault(_path(route.pattern), {})[route.method.lower()] = {
+            **_operation(route, found),
+            "operationId": name,
+        }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -124,7 +132,6 @@ def _operation(route: Route, answers: Mapping[int, Any]) -> dict[str, Any]:
     forms, said = forms_of(route.handler), route.description
     query = forms.get("query") or said.query
     operation: dict[str, Any] = {
-        "operationId": route.handler.__name__,
         "summary": route.summary,
         "description": inspect.cleandoc(route.handler.__doc__ or route.summary),
         "tags": [_tag(route)],
@@ -189,7 +196,11 @@ def _headers(route: Route) -> list[dict[str, Any]]:
         "schema": {**text, "maxLength": LONGEST_KEY, "pattern": r"^[\x20-\x7e]+$"},
         "description": "Makes it safe to send again",
     }  # fmt: skip
-    return [*([key] if route.method == "POST" else []), *([claim] if route.method in _CHANGES else [])]
+    own = [
+        {"name": name, "in": "header", "required": False, "schema": text, "description": "What was read, by its ETag"}
+        for name in route.description.headers
+    ]
+    return [*([key] if route.method == "POST" else []), *([claim] if route.method in _CHANGES else []), *own]
 
 
 def _answer(status: int, kind: Any, answers: Mapping[int, Any]) -> dict[str, Any]:
@@ -199,7 +210,11 @@ def _answer(status: int, kind: Any, answers: Mapping[int, Any]) -> dict[str, Any
         answer["description"] = kind.what
         answer["content"] = {kind.kind: {"schema": {"type": "string"}}}
     elif isinstance(kind, tuple):
-        answer["content"] = {"application/json": {"schema": {"anyOf": [answers[id(one)] for one in kind]}}}
+        as_json = [answers[id(one)] for one in kind if not isinstance(one, Media)]
+        answer["content"] = {
+            **({"application/json": {"schema": {"anyOf": as_json}}} if as_json else {}),
+            **{one.kind: {"schema": {"type": "string"}} for one in kind if isinstance(one, Media)},
+        }
     elif kind is not None:
         answer["content"] = {"application/json": {"schema": answers[id(kind)]}}
     if status in (201, 202):

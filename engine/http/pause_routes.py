@@ -65,6 +65,7 @@ async def pause(call: Call, query: Nothing, body: Pausing) -> Response:
     """Pause the engine, or all triggers with a tag. Answers when it is durable."""
     scope, name = _scope(body.tag)
     until = body.end(call.operations.clock.now())
+    _note_before(call, scope, name)
     made = await call.operations.pause(scope, name, reason=body.reason, until=until, who=performer(call))
     return Response(body={**pause_view(made), "triggers": call.operations.held_by(made)})
 
@@ -73,6 +74,7 @@ async def pause(call: Call, query: Nothing, body: Pausing) -> Response:
 async def resume(call: Call, query: Nothing, body: Resuming) -> Response:
     """End the pause of the engine, or of a tag; where there is none, nothing happens."""
     scope, name = _scope(body.tag)
+    _note_before(call, scope, name)
     resumed = await call.operations.resume(scope, name, who=performer(call))
     return Response(body={
         "scope": scope.value, "name": name, "resumed": resumed,
@@ -85,6 +87,8 @@ async def pause_trigger(call: Call, query: Nothing, body: TriggerPausing) -> Res
     """Pause a trigger: for a while, until an instant, or until it is resumed. Answers when it is durable."""
     name = call.name("trigger")
     until = body.end(call.operations.clock.now())
+    call.operations.trigger_view(name)
+    _note_before(call, PauseScope.TRIGGER, name)
     await call.operations.pause(PauseScope.TRIGGER, name, reason=body.reason, until=until, who=performer(call))
     return await one_trigger(call, name)
 
@@ -93,8 +97,16 @@ async def pause_trigger(call: Call, query: Nothing, body: TriggerPausing) -> Res
 async def resume_trigger(call: Call, query: Nothing, body: Nothing) -> Response:
     """End the pause of a trigger; one that is not paused is left as it is, and other pauses stay."""
     name = call.name("trigger")
+    call.operations.trigger_view(name)
+    _note_before(call, PauseScope.TRIGGER, name)
     await call.operations.resume(PauseScope.TRIGGER, name, who=performer(call))
     return await one_trigger(call, name)
+
+
+def _note_before(call: Call, scope: PauseScope, name: str) -> None:
+    """Tell the audit log which pause held, and, where the path does not say it, what this is about."""
+    held = [pause_view(one) for one in call.operations.pauses() if (one.scope, one.name) == (scope, name)]
+    call.audit(before=held[0] if held else None, what=name or scope.value)
 
 
 def performer(call: Call) -> str:

@@ -53,6 +53,8 @@ async def patch_pool(call: Call, query: Nothing, body: Resizing) -> Response:
     Answers when that is durable; it holds until it is reset, also after a restart.
     """
     name = call.name("pool")
+    found = await call.operations.pools.view(name)
+    call.audit(before={"limit": found["limit"], "override": found["override"]})
     if body.reset or body.limit is None:
         return Response(body=await call.operations.pools.reset(name, who=performer(call)))
     return Response(

@@ -141,6 +141,7 @@ async def release_run(call: Call, query: Nothing, body: Because) -> Response:
 async def patch_run(call: Call, query: Nothing, body: Weighing) -> Response:
     """Give a run that waits another priority."""
     run_id = call.id("run")
+    await _note_before(call, run_id)
     run = await call.operations.queue.set_priority(run_id, body.priority, reason=body.reason, who=performer(call))
     return await _answer(call, run)
 
@@ -158,7 +159,16 @@ async def retry_run(call: Call, query: Nothing, body: Because) -> Response:
 
 
 async def _steer(call: Call, ask: Callable[..., Awaitable[Run]], body: Because) -> Run:
-    return await ask(call.id("run"), reason=body.reason, who=performer(call))
+    run_id = call.id("run")
+    await _note_before(call, run_id)
+    return await ask(run_id, reason=body.reason, who=performer(call))
+
+
+async def _note_before(call: Call, run_id: str) -> None:
+    """Tell the audit log how a run was."""
+    run = await call.operations.store.run(run_id)
+    if run is not None:
+        call.audit(before={"state": run.state.value, "priority": run.priority})
 
 
 async def _answer(call: Call, run: Run, status: int = 200) -> Response:

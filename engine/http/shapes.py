@@ -84,6 +84,14 @@ class Health(TypedDict):
     checks: list[Check]
 
 
+class Vitals(TypedDict):
+    """How each part is."""
+
+    status: str
+    triggers: NotRequired[list[Any]]
+    next: NotRequired[str | None]
+
+
 class Status(TypedDict):
     """The engine's state and counts."""
 

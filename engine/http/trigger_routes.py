@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
+from engine.defined import Key, Kind
 from engine.errors import NotFound
 from engine.events import Event
 from engine.http import shapes
@@ -11,6 +12,7 @@ from engine.http.asked import LONGEST_REASON as LONGEST_REASON
 from engine.http.asked import Reason
 from engine.http.calls import Call
 from engine.http.definition_lists import OfJobs, OfTriggers, page_of_names, wants_job, wants_trigger
+from engine.http.definition_views import invalid_job
 from engine.http.described import described
 from engine.http.fields import idempotency_key, near
 from engine.http.forms import Form, Nothing
@@ -46,6 +48,7 @@ async def list_triggers(call: Call, query: OfTriggers) -> Response:
     for name in names:
         found = stats.get(name)
         view = call.operations.trigger_view(name)
+        view |= call.operations.definitions.about(Key(Kind.TRIGGER, name))
         items.append({**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
     return Response(body=list_view(items, following))
 
@@ -58,9 +61,16 @@ async def get_trigger(call: Call, query: Nothing) -> Response:
 
 async def one_trigger(call: Call, name: str) -> Response:
     """Answer with one trigger and its statistics as they are now."""
+    key = Key(Kind.TRIGGER, name)
     view = call.operations.trigger_view(name)
     found = (await call.operations.store.stats([name])).get(name)
-    return Response(body={**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
+    return Response(
+        body={
+            **view, **call.operations.definitions.about(key), "last_run": found.last_run if found else None,
+            "stats": stats_view(found),
+        },
+        headers=_etag(call, key),
+    )  # fmt: skip
 
 
 @described({200: shapes.Page[shapes.RunSummary]})
@@ -97,19 +107,39 @@ async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
 @described({200: shapes.Page[shapes.JobOf]})
 async def list_jobs(call: Call, query: OfJobs) -> Response:
     """Answer with all jobs, by name; secrets are masked."""
-    jobs, secrets = call.operations.jobs, call.operations.config.secrets
-    names, following = await page_of_names(
-        call.operations.clock, jobs.keys(), query, lambda name: wants_job(jobs[name], query)
-    )
-    return Response(body=list_view([job_view(jobs[name], secrets) for name in names], following))
+    jobs, invalid = call.operations.jobs, call.operations.definitions.invalid(Kind.JOB)
+
+    def wanted(name: str) -> bool:
+        # One that is invalid has nothing that could be looked at, but its name.
+        return wants_job(jobs[name], query) if name in jobs else (query.tag, query.enabled, query.text) == (None,) * 3
+
+    names, following = await page_of_names(call.operations.clock, [*jobs, *invalid], query, wanted)
+    return Response(body=list_view([_job(call, name) for name in names], following))
 
 
 @described({200: shapes.JobOf})
 async def get_job(call: Call, query: Nothing) -> Response:
     """Answer with one job; secrets are masked."""
     name = call.name("job")
-    jobs = call.operations.jobs
-    job = jobs.get(name)
-    if job is None:
-        raise NotFound(f"there is no job {name!r}{near(name, jobs.keys())}")
-    return Response(body=job_view(job, call.operations.config.secrets))
+    return await one_job(call, name)
+
+
+async def one_job(call: Call, name: str) -> Response:
+    """Answer with one job as it is now."""
+    return Response(body=_job(call, name), headers=_etag(call, Key(Kind.JOB, name)))
+
+
+def _job(call: Call, name: str) -> dict[str, Any]:
+    operations, key = call.operations, Key(Kind.JOB, name)
+    job, about = operations.jobs.get(name), operations.definitions.about(key)
+    if job is not None:
+        return {**job_view(job, operations.config.secrets), **about}
+    problem = operations.definitions.invalid(Kind.JOB).get(name)
+    if problem is None:
+        raise NotFound(f"there is no job {name!r}{near(name, operations.jobs.keys())}")
+    return {**invalid_job(name, about["settings"], problem), **about}
+
+
+def _etag(call: Call, key: Key) -> dict[str, str]:
+    version = call.operations.definitions.version(key)
+    return {} if version is None else {"ETag": f'"{version}"'}
