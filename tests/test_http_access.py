@@ -21,6 +21,7 @@ from tests.http_client import Client, asking, raw
 
 PUBLIC = frozenset({
     "/live", "/ready", "/health", "/livez", "/readyz", "/healthz", "/session", "/session/end",
+    "/openapi.json", "/docs", "/docs/reference.js", "/docs/reference.css"
 })  # fmt: skip
 """What needs no role; a route that is to be one of them is put here by hand."""
 

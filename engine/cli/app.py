@@ -17,6 +17,7 @@ from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
 from engine.cli.configuring import export, reload
+from engine.cli.describing import openapi
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
 from engine.cli.health import health
@@ -486,6 +487,7 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 
 app.command()(presets)
+app.command()(openapi)
 app.command()(conditions)
 app.command("log-level")(log_level)
 app.command()(pools)

@@ -27,4 +27,4 @@ def examine(session: Session) -> dict[str, Any]:
             raise
     from engine.cli.offline import offline_doctor
 
-    return offline_doctor(session.load())
+    return {**offline_doctor(session.load())}

@@ -31,7 +31,7 @@ def presets(
     session = Session.of(ctx, config, as_json, None, None)
     found, secrets = _known(session)
     if name is None:
-        views = [preset_view(preset, secrets) for preset in found.values()]
+        views: list[dict[str, Any]] = [{**preset_view(preset, secrets)} for preset in found.values()]
         if session.json:
             say_json({"items": views, "next": None})
         else:
@@ -39,7 +39,7 @@ def presets(
         return
     if name not in found:
         raise NotThere(f'there is no preset "{name}" ({near(name, found)})')
-    view = preset_view(found[name], secrets)
+    view: dict[str, Any] = {**preset_view(found[name], secrets)}
     if session.json:
         say_json(view)
     else:

@@ -112,7 +112,7 @@ def _test_offline(config: Config, name: str, value: dict[str, Any]) -> dict[str,
     fields = {key: one for key, one in value.items() if key != "id"}
     try:
         event = Event(**{"type": None, "key": value.get("id"), **fields})
-        return rehearsed_view(intake.rehearsal.test(name, event))
+        return {**rehearsed_view(intake.rehearsal.test(name, event))}
     except InvalidEvent as error:
         raise CommandFailed(f"--event: {error}", USAGE) from None
     except EngineError as error:
