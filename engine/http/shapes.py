@@ -319,7 +319,8 @@ class DeliveryOf(TypedDict):
     target: str
     event: str
     run: str | None
-    job: str
+    job: str | None
+    alert: str | None
     state: str
     code: str
     reason: str
