@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
          "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
-         "logtext", "strays", "causing", "traces", "replies", "feed"}
+         "logtext", "strays", "causing", "replies", "feed", "traces"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
@@ -46,8 +46,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset(
         {"operations", "changeover", "settling", "bulk", "queueing", "guards", "measuring", "vitals", "alerting",
-         "tracing", "runtime", "embedding",
-         "__init__"}
+         "tracing", "runtime", "embedding", "__init__"}
     ),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
