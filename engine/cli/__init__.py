@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-NAME = "trigger-engine"
+from engine.cli.program import NAME
 
 
 def main() -> None:
