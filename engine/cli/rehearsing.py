@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,6 +15,7 @@ from engine.cli import completing
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, sentence
+from engine.cli.progress import Shown, bar
 from engine.cli.session import Session
 from engine.errors import EngineError, InvalidEvent
 from engine.payload import parse_json
@@ -184,6 +186,15 @@ def replay_span(
     client: Client, asked: dict[str, Any], request: str, per_s: float, *, quiet: bool
 ) -> list[dict[str, Any]]:
     """Ask for as many events as a second, or the rate, allows; again and again until the span is through."""
+    if quiet:
+        return _replay_pages(client, asked, request, per_s, None)
+    with bar("replay", 1.0) as shown:
+        return _replay_pages(client, asked, request, per_s, shown)
+
+
+def _replay_pages(
+    client: Client, asked: dict[str, Any], request: str, per_s: float, shown: Shown | None
+) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     at_once = MOST_AT_ONCE if per_s == math.inf else min(max(math.floor(per_s), 1), MOST_AT_ONCE)
     cursor: str | None = None
@@ -193,17 +204,29 @@ def replay_span(
         try:
             page = client.post("replay", body=body, headers={"Idempotency-Key": request})
         except (CommandFailed, KeyboardInterrupt):
-            if items and not quiet:
+            if items and shown is not None:
                 say(f"{len(items)} events are done; go on with --request {request}", error=True)
             raise
         items += page["items"]
-        if not quiet:
+        if shown is not None:
             for item in page["items"]:
-                say(f"  {item['replay_of']}  {item['type']}  {_said(item)}")
+                shown.say(f"  {item['replay_of']}  {item['type']}  {_said(item)}")
+            shown.at(_part(asked, page["items"]) if page["next"] else 1.0, f"{len(items)} events")
         cursor = page["next"]
         if cursor is None:
             return items
         time.sleep(max(began_s + len(page["items"]) / per_s - time.monotonic(), 0.0))
+
+
+def _part(asked: dict[str, Any], items: list[dict[str, Any]]) -> float:
+    """Return what part of the span is through, by when the last event was received."""
+    try:
+        start, end, at = (
+            datetime.fromisoformat(text) for text in (asked["from"], asked["to"], items[-1]["received_at"])
+        )
+        return (at - start) / (end - start)
+    except (ValueError, TypeError, ZeroDivisionError, IndexError):  # the engine reads what is no RFC 3339 differently
+        return 0.0
 
 
 def _said(item: dict[str, Any]) -> str:
