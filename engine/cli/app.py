@@ -30,6 +30,7 @@ app = Tree(
     cls=Commands,
     help="Run jobs on events. Without a command, serve.",
     invoke_without_command=True,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 

@@ -50,7 +50,7 @@ def _harmless(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Leave out what is no plain name, and all but words of what is said of it: a shell may evaluate both."""
     for name, about in found:
         if _PLAIN.fullmatch(name):
-            yield name, _NO_WORD.sub(" ", about)[:MOST_ABOUT].strip()
+            yield name, " ".join(_NO_WORD.sub(" ", about).split())[:MOST_ABOUT]
 
 
 def _session_of(ctx: Any) -> Session:

@@ -67,7 +67,7 @@ class Tree(typer.Typer):
     """Commands, or a group of them, with plain help that tells examples."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(rich_markup_mode=None, add_completion=False, **options)
+        super().__init__(**{"rich_markup_mode": None, "add_completion": False, **options})
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
         """Add a command, as typer does."""
