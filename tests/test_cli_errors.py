@@ -108,6 +108,7 @@ def asked(peer: Peer, *arguments: str) -> tuple[int, str]:
         (says(502, b"<html>bad gateway</html>"), "is no engine: it said 502"),
         (says(200, b"<html>hello</html>"), "is no engine: it does not speak JSON"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "is no engine: it does not speak HTTP; does it want https://?"),
+        (says(200, {"items": [{"id": "one"}]}), "does not tell 'trigger': it may be older than this command"),
         (lambda connection: None, "broke off"),
         (RUNS[:-5], "broke off"),
     ],

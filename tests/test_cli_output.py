@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +159,31 @@ def test_a_replay_shows_how_much_of_its_span_is_through(
     assert capsys.readouterr().out == ""
 
 
-def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> None:
+def run_into(output: int | None, folder: Path, *arguments: str, prefix: Sequence[str] = ()) -> tuple[int, bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE")}
-    for arguments in (["schema"], ["plugins"], ["completion", "bash"]):
-        reading, writing = os.pipe()
-        os.close(reading)
-        try:
-            ended = subprocess.run(
-                [sys.executable, "-m", "engine", *arguments], stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path,
-                env={**environment, "PYTHONPATH": str(Path(__file__).parent.parent)}, timeout=50, check=False,
-            )  # fmt: skip
-        finally:
-            os.close(writing)
-        assert (ended.returncode, ended.stderr) == (141, b"")
+    ended = subprocess.run(
+        [*prefix, sys.executable, "-m", "engine", *arguments], stdout=output, stderr=subprocess.PIPE, cwd=folder,
+        env={**environment, "PYTHONPATH": str(Path(__file__).parent.parent)}, timeout=50, check=False,
+    )  # fmt: skip
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [("schema",), ("plugins",)])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert run_into(writing, tmp_path, *arguments) == (141, b"")
+    finally:
+        os.close(writing)
+
+
+def test_a_disk_that_is_full_is_said(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        assert run_into(full.fileno(), tmp_path, "schema") == (
+            1, b"what is printed can't be written: no space is left there\n",
+        )  # fmt: skip
+
+
+def test_a_command_whose_output_is_closed_does_its_work(tmp_path: Path) -> None:
+    assert run_into(None, tmp_path, "plugins", prefix=("sh", "-c", 'exec "$@" >&-', "sh")) == (0, b"")

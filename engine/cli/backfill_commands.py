@@ -7,12 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli import completing
-from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.failures import FAILED, INTERRUPTED, USAGE, CommandFailed
 from engine.cli.options import asks
 from engine.cli.output import say, say_json
 from engine.cli.session import Session
-
-INTERRUPTED = 130
 
 
 @asks(

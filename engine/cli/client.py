@@ -104,7 +104,7 @@ class Client:
         connection, answer = self._answer(method, path, body, headers)
         try:
             content = answer.read()
-            return json.loads(content) if content else None
+            return json.loads(content, object_hook=lambda members: Told(members, self.url)) if content else None
         except ValueError:
             raise CommandFailed(f"what answers at {self.url} is no engine: it does not speak JSON") from None
         except (http.client.HTTPException, OSError) as error:
@@ -239,6 +239,19 @@ class Client:
         if len(errors) > 1 or code == "invalid_config":
             detail = "\n".join(_told(error) for error in errors)
         return CommandFailed(detail, USAGE if status in (400, 422) else 1), code
+
+
+class Told(dict[str, Any]):
+    """What an engine told; a member that it lacks is one that its version does not have yet."""
+
+    def __init__(self, members: Mapping[str, Any], url: str) -> None:
+        super().__init__(members)
+        self._url = url
+
+    def __missing__(self, name: str) -> Any:
+        """Say why there is no such member."""
+        older = f"it may be older than this command, {version()}; --json prints what it tells"
+        raise CommandFailed(f"the engine at {self._url} does not tell {name!r}: {older}")
 
 
 def parts_of(url: str) -> SplitResult:

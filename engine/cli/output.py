@@ -44,6 +44,8 @@ def say(text: str, *, error: bool = False) -> None:
     """Print text; control characters are escaped, and its own line breaks kept."""
     lines = "\n".join(printable(line) for line in text.split("\n"))
     stream = sys.stderr if error else sys.stdout
+    if stream is None:  # it was closed by who started this
+        return
     encoding = stream.encoding or "utf-8"
     print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
@@ -72,7 +74,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, optional
 def on_terminal() -> bool:
     """Whether to draw, with colours and bars: on a terminal that can, or where FORCE_COLOR says so."""
     forced = os.environ.get("FORCE_COLOR", "") not in ("", "0")
-    return forced or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+    return forced or (sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def _width(cell: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,14 +11,11 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.failures import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, CommandFailed
 from engine.cli.output import say
 from engine.errors import ConfigError, EngineError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-INTERRUPTED, PIPE_CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
-"""The exit codes that shells give to what these signals end."""
 
 
 class Command(TyperCommand):
@@ -44,7 +41,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             found = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a pipe that is closed is an error and no complaint at the exit
+            if sys.stdout is not None:  # flushed here, where what goes wrong is no complaint at the exit
+                sys.stdout.flush()
         except ConfigError as error:
             say("\n".join(str(problem) for problem in error.problems), error=True)
             raise typer.Exit(USAGE) from None
@@ -59,6 +57,12 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             _drop_output()
             raise typer.Exit(PIPE_CLOSED) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _drop_output()
+            say("what is printed can't be written: no space is left there", error=True)
+            raise typer.Exit(FAILED) from None
         else:
             return found
 
