@@ -72,6 +72,14 @@ def test_colours_are_left_out_where_a_terminal_is_to_have_none(
     assert ("\x1b[31m" in out, "STATE" not in out) == (coloured, drawn)
 
 
+def test_on_a_very_narrow_terminal_nothing_is_cut_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "exited with 3, and no further attempt" in shown(capsys, "failed", "exited with 3, and no further attempt")
+
+
 def test_a_pipe_may_be_drawn_into_where_that_is_forced(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

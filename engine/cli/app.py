@@ -13,14 +13,14 @@ from engine.cli.foresight import plan, simulate
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
-from engine.cli.options import AsJson, ConfigFiles, Profile, Token, Url, sharing
+from engine.cli.options import Profile, sharing
 from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.previewing import preview
 from engine.cli.refusals import refusals
 from engine.cli.releasing import release
 from engine.cli.retrying import retry
-from engine.cli.session import Session
+from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.source_commands import sources
 from engine.cli.token_commands import token_commands
 from engine.cli.tree import Commands, Tree

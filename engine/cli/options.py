@@ -18,15 +18,8 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from engine.cli.completing import profiles
-from engine.cli.session import Session
+from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 
-ConfigFiles = Annotated[
-    list[str] | None,
-    typer.Option("--config", metavar="FILE", help="Configuration file; repeatable, later ones win."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The engine's address (or ENGINE_URL).")]
-Token = Annotated[str | None, typer.Option("--token", metavar="TOKEN", help="A token of the API (or ENGINE_TOKEN).")]
 Profile = Annotated[
     str | None,
     typer.Option(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -40,6 +41,10 @@ _STYLES = {
 """How states are coloured on a terminal; the word itself always stands there too."""
 
 
+ROOM = 40
+"""A terminal with less is left to break plain columns itself: nothing of them is cut off."""
+
+
 def say(text: str, *, error: bool = False) -> None:
     """Print text; control characters are escaped, and its own line breaks kept."""
     lines = "\n".join(printable(line) for line in text.split("\n"))
@@ -61,7 +66,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, optional
     A terminal that is too narrow for all columns goes without the `optional` ones, the first of them first.
     """
     cells = [[printable("-" if value is None else str(value)) for value in row] for row in rows]
-    if on_terminal():
+    if on_terminal() and shutil.get_terminal_size().columns >= ROOM:
         _draw(columns, cells, optional)
         return
     lines = [[column.upper() for column in columns], *cells]

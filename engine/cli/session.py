@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import Struct
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from engine.cli.client import Client
     from engine.cli.profiles import Profile
     from engine.config import Config, Reach
+
+ConfigFiles = Annotated[
+    list[str] | None,
+    typer.Option("--config", metavar="FILE", help="Configuration file; repeatable, later ones win."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The engine's address (or ENGINE_URL).")]
+Token = Annotated[str | None, typer.Option("--token", metavar="TOKEN", help="A token of the API (or ENGINE_TOKEN).")]
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - never bound here
 

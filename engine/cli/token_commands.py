@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from engine.cli.failures import CommandFailed
-from engine.cli.options import AsJson, ConfigFiles, stands_alone
+from engine.cli.options import stands_alone
 from engine.cli.output import say, say_json
-from engine.cli.session import Session
+from engine.cli.session import AsJson, ConfigFiles, Session
 from engine.cli.tree import Tree
 
 token_commands = Tree(help="Tell where the admin token is.", invoke_without_command=True)
