@@ -155,6 +155,9 @@ def test_a_shell_is_told_how_to_complete(here: Path, shell: str) -> None:
     assert (result.exit_code, "_TRIGGER_ENGINE_COMPLETE" in result.output) == (0, True)
     assert NAME in result.output
     assert call("completion", "tcsh").exit_code == 2
+    if shell == "zsh":
+        assert result.output.startswith("#compdef trigger-engine\n")
+        assert "loadautofunc ]]; then _trigger_engine_completion" in result.output
     if shell == "bash":
         script = f"{result.output}\ncomplete -p {NAME}"
         told = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True, timeout=20)

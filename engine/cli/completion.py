@@ -37,6 +37,11 @@ def completion(
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     script = get_completion_script(prog_name=NAME, complete_var=VARIABLE, shell=shell.value)
+    if shell is Shell.ZSH:
+        # In a folder of fpath the file is a function, which zsh reads when it is first asked to complete: it does so.
+        head, _, register = script.rpartition("\n")
+        called = f'{register.split()[1]} "$@"'
+        script = f"{head}\nif [[ $zsh_eval_context[-1] == loadautofunc ]]; then {called}; else {register}; fi"
     if session.json:
         say_json({"shell": shell.value, "script": script})
     else:
