@@ -216,6 +216,9 @@ class Client:
     def _failure(self, answer: http.client.HTTPResponse, content: bytes) -> tuple[CommandFailed, str]:
         """Return what went wrong in words, and the problem's code."""
         status = answer.status
+        if status in (301, 302, 303, 307, 308):  # not followed: the token is for whom it was given for
+            there = answer.headers.get("Location", "somewhere else")
+            return CommandFailed(f"what answers at {self.url} sends on to {there}: name the engine itself"), ""
         try:
             problem = json.loads(content)
             detail, code = str(problem["detail"]), str(problem.get("code", ""))

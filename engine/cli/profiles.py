@@ -66,7 +66,7 @@ class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def profiles_file(environment: Mapping[str, str]) -> Path:
     """Return where the profiles are, by the XDG Base Directory Specification; a relative XDG_CONFIG_HOME is ignored."""
     given = environment.get("XDG_CONFIG_HOME", "")
-    base = Path(given) if given.startswith("/") else Path("~/.config").expanduser()
+    base = Path(given) if given.startswith("/") else Path(os.path.expanduser("~/.config"))
     return base.joinpath(*PLACE)
 
 
