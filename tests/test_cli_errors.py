@@ -159,6 +159,12 @@ def test_an_answer_that_does_not_come_is_given_up(here: Path) -> None:
         stop.set()
 
 
+def test_a_log_is_followed_through_a_proxy_that_closes(here: Path) -> None:
+    with Peer(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\none\ntwo\n") as peer:
+        result = call("logs", "RUN", "-f", "--url", f"http://{peer.address}", "--token", "x")
+    assert (result.exit_code, result.output) == (0, "one\ntwo\n")
+
+
 @pytest.mark.parametrize(("url", "way"), [("http://127.0.0.1:1", "python -m engine"), ("http://[::1]:1", "engine")])
 def test_where_nothing_listens_that_is_said(here: Path, url: str, way: str) -> None:
     with pytest.raises(NoEngine, match=way):

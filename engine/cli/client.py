@@ -9,6 +9,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
@@ -85,9 +86,7 @@ class Client:
 
     def stream(self, *path: str, **query: Any) -> Iterator[bytes]:
         """Yield an answer piece by piece, for as long as it takes."""
-        connection, answer = self._answer("GET", _path(path, query), None, {})
-        if query.get("follow"):
-            connection.sock.settimeout(None)
+        connection, answer = self._answer("GET", _path(path, query), None, {}, endless=bool(query.get("follow")))
         try:
             while True:
                 try:
@@ -113,11 +112,12 @@ class Client:
             connection.close()
 
     def _answer(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, endless: bool = False
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """Return an answer that is no error, and its connection, to be closed; wait where the engine says so."""
         while True:
             connection = self._connect()
+            connection.sock.settimeout(None if endless else self._timeout_s)
             try:
                 answer = self._send(connection, method, path, body, headers)
                 if answer.status < 300:
@@ -134,9 +134,8 @@ class Client:
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
-            context = self._trust()
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._connect_s, context=context
+                self._host, self._port, timeout=self._connect_s, context=self._trust
             )
         else:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._connect_s)
@@ -156,9 +155,9 @@ class Client:
         except OSError as error:
             connection.close()
             raise NoEngine(f"no engine answers at {self.url} ({_words(error)}): {self._way_to_one()}") from None
-        connection.sock.settimeout(self._timeout_s)
         return connection
 
+    @cached_property
     def _trust(self) -> ssl.SSLContext:
         try:
             return ssl.create_default_context(cafile=self._ca_file)
