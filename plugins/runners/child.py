@@ -11,7 +11,6 @@ import subprocess
 import threading
 from contextlib import suppress
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 from engine.plugin import Clock
 from plugins.runners.family import Family
@@ -29,38 +28,37 @@ SETTLE_S = 0.05
 class Ends:
     """Tells the children of one event loop that they have ended.
 
-    Their pidfds are in an epoll of their own, which the loop watches: to have the loop watch each costs 20 µs a run.
+    Their pidfds are in an epoll of their own, which the loop watches while there are any: to have it watch each costs
+    20 µs a run.
     """
 
-    __slots__ = ("_children", "_poll")
-    _of: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Ends]] = WeakKeyDictionary()
+    __slots__ = ("_children", "_loop", "_poll")
+    _of: ClassVar[dict[asyncio.AbstractEventLoop, Ends]] = {}
+    """Of each loop that has children."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._children: dict[int, Child] = {}
+        self._loop = loop
         self._poll = select.epoll()
-        loop.add_reader(self._poll.fileno(), self._tell)
 
     @staticmethod
-    def of(loop: asyncio.AbstractEventLoop) -> Ends:
-        """Return those of a loop; raise OSError where there are no descriptors left."""
-        ends = Ends._of.get(loop)
-        if ends is None:
-            ends = Ends._of[loop] = Ends(loop)
-        return ends
+    def watch(child: Child, loop: asyncio.AbstractEventLoop) -> tuple[Ends, int]:
+        """Call the child's `reap` when it has ended; return by what it is forgotten.
 
-    def watch(self, child: Child) -> int:
-        """Call the child's `reap` when it has ended; return the descriptor by which it is forgotten.
-
-        Raises OSError where there are none left.
+        Raises OSError where there are no descriptors left, and AttributeError where the kernel has no pidfd.
         """
         pidfd = os.pidfd_open(child.pid)
         try:
-            self._poll.register(pidfd, select.EPOLLIN)
-        except OSError:
+            ends = Ends._of.get(loop) or Ends(loop)
+            ends._poll.register(pidfd, select.EPOLLIN)
+        except BaseException:
             os.close(pidfd)
             raise
-        self._children[pidfd] = child
-        return pidfd
+        if not ends._children:
+            Ends._of[loop] = ends
+            loop.add_reader(ends._poll.fileno(), ends._tell)
+        ends._children[pidfd] = child
+        return ends, pidfd
 
     def forget(self, pidfd: int) -> None:
         """Watch it no more, and close its descriptor.
@@ -70,6 +68,10 @@ class Ends:
         del self._children[pidfd]
         self._poll.unregister(pidfd)
         os.close(pidfd)
+        if not self._children:
+            del Ends._of[self._loop]
+            self._loop.remove_reader(self._poll.fileno())
+            self._poll.close()
 
     def _tell(self) -> None:
         for pidfd, _ in self._poll.poll(0):
@@ -99,8 +101,7 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
         try:
-            self._ends = Ends.of(self._loop)
-            self._pidfd = self._ends.watch(self)
+            self._ends, self._pidfd = Ends.watch(self, self._loop)
         except (AttributeError, OSError):
             threading.Thread(target=self._watch, name=f"wait-{self.pid}", daemon=True).start()
 
