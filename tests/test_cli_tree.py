@@ -16,7 +16,7 @@ import typer.main
 from engine.cli import completing
 from engine.cli.app import app
 from engine.cli.options import SHARED
-from engine.cli.program import NAME
+from engine.cli.program import NAME, version
 from tests.fake_operations import TOKEN
 from tests.test_cli import Running, call, here, running
 
@@ -103,6 +103,12 @@ def test_each_command_ends_with_2_on_an_option_that_it_does_not_know(here: Path,
     assert result.exit_code == 2
     assert "--no-such-option" in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_version_and_short_help_are_told(here: Path) -> None:
+    assert call("--version").output == f"{NAME} {version()}\n"
+    assert call("-h").output == call("--help").output
+    assert call("maintenance", "add", "-h").exit_code == 0
 
 
 def complete(*words: str, **environment: str) -> list[str]:

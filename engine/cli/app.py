@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from engine.cli import checking, firing, pausing, queueing, rehearsing, run_commands, telling, trigger_commands
@@ -14,9 +16,11 @@ from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.options import Profile, sharing
+from engine.cli.output import say
 from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.previewing import preview
+from engine.cli.program import NAME, version
 from engine.cli.refusals import refusals
 from engine.cli.releasing import release
 from engine.cli.retrying import retry
@@ -32,7 +36,14 @@ app = Tree(
     invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        say(f"{NAME} {version()}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -43,6 +54,7 @@ def begin(
     url: Url = None,
     token: Token = None,
     profile: Profile = None,
+    _: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print it.")] = False,
 ) -> None:
     """Run jobs on events. Without a command, serve."""
     ctx.obj = Session.of(ctx, config, as_json, url, token, profile)
