@@ -27,9 +27,6 @@ TREE: Any = typer.main.get_command(app)
 SILENT = {"serve"}
 """Prints no answer: it runs until it is told to stop."""
 
-ALONE = {"check", "plugins", "presets", "schema", "completion", "import crontab", "token", "token rotate", "serve"}
-"""Need no engine: they have no options that name one."""
-
 
 def commands(group: Any = TREE, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Yield every command, and every group that does something itself, by its whole name."""
@@ -91,10 +88,11 @@ def test_each_command_has_the_options_that_all_share(name: str) -> None:
     shared = {parameter.name for parameter in COMMANDS[name].params} & SHARED
     if name not in SILENT:
         assert "as_json" in shared, f"{name} prints, and can't print JSON"
-    if name not in ALONE:
-        assert shared == SHARED, f"{name} lacks {SHARED - shared}"
-    else:
-        assert not shared & {"url", "token", "profile"}, f"{name} takes no engine"
+    engine = {"url", "token", "profile"}
+    assert shared >= engine or not shared & engine, (
+        f"{name} lacks {engine - shared}: they stand together, or not at all"
+    )
+    assert "config" in shared or not shared & engine, "where no engine is named, the configuration tells"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
