@@ -8,6 +8,7 @@ import typer
 
 from engine.cli import checking, firing, pausing, queueing, rehearsing, run_commands, telling, trigger_commands
 from engine.cli.adaptive import adaptive
+from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.completion import completion
 from engine.cli.conditions import conditions
@@ -26,7 +27,7 @@ from engine.cli.releasing import release
 from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
 from engine.cli.source_commands import sources
-from engine.cli.token_commands import token_commands
+from engine.cli.tokens import token_commands
 from engine.cli.tree import Commands, Tree
 from engine.cli.why_command import why
 
@@ -113,6 +114,7 @@ app.command()(adaptive)
 app.command()(presets)
 app.add_typer(import_commands, name="import")
 app.add_typer(token_commands, name="token")
+app.command()(audit)
 app.command()(checking.doctor)
 app.command()(backup)
 app.command()(housekeeping)

@@ -28,6 +28,7 @@ CONNECT_S = 10.0
 LONGEST_WAIT_S = 60.0
 """So long a command waits in all where the engine has it wait; the engine says how long each time."""
 
+NO_CONTENT = 204
 API = "/api/v1"
 _TRACEPARENT = re.compile(r"[0-9a-f-]{55,128}\Z")
 _CHUNK_BYTES = 64 * 1024
@@ -103,7 +104,9 @@ class Client:
         connection, answer = self._answer(method, path, body, headers)
         try:
             content = answer.read()
-            return json.loads(content, object_hook=lambda members: Told(members, self.url)) if content else None
+            if answer.status == NO_CONTENT:
+                return None
+            return json.loads(content, object_hook=lambda members: Told(members, self.url))
         except ValueError:
             raise CommandFailed(f"what answers at {self.url} is no engine: it does not speak JSON") from None
         except (http.client.HTTPException, OSError) as error:

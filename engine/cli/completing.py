@@ -73,6 +73,7 @@ conditions = _asking("conditions", "name", "state")
 pools = _asking("pools", "name", "limit")
 windows = _asking("maintenance", "name", "when")
 sources = _asking("sources", "name", "title", limit=MOST)
+tokens = _asking("tokens", "name", "description")
 runs = _asking("runs", "id", "job", limit=50)
 events = _asking("events", "id", "type", limit=50)
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from engine.cli.failures import CommandFailed
 from engine.clock import SystemClock
 from engine.errors import StoreError
 from engine.http.views import doctor_view
 from engine.store.base import Ledger
 
 if TYPE_CHECKING:
+    from engine.audits import Chain
     from engine.cli.session import Session
     from engine.config import Config
     from engine.hindsight import Proof
     from engine.registry import Registry
+    from engine.store.sqlite import SqliteStore
+
+T = TypeVar("T")
 
 LONGEST_JOIN_S = 5.0
 
@@ -30,19 +37,31 @@ def offline_doctor(config: Config) -> dict[str, Any]:
         absent = {"name": "store_file", "ok": True, "detail": f"there is none yet in {path}"}
         return doctor_view(_EMPTY, (), [*checks, absent])
     try:
-        ledger, damage, proof = asyncio.run(_read(config))
+        ledger, damage, found = asyncio.run(_read(config))
     except StoreError as error:
         return doctor_view(_EMPTY, (str(error),), checks)
-    return doctor_view(ledger, damage, [*([proof.check()] if proof is not None else []), *checks])
+    return doctor_view(ledger, damage, [*(one.check() for one in found), *checks])
 
 
-async def _read(config: Config) -> tuple[Ledger, list[str], Proof | None]:
+async def _read(config: Config) -> tuple[Ledger, list[str], tuple[Proof | Chain, ...]]:
     from engine.cli.hindsight import subject_in
     from engine.hindsight import prove
+
+    async with opened(config) as store:
+        damage = await store.check()
+        if damage:
+            return _EMPTY, damage, ()
+        subjects = [subject_in(config, name) for name in config.triggers]
+        proof = await prove(store, subjects, SystemClock().now())
+        return await store.ledger(), [], (proof, await store.audit_chain())
+
+
+@asynccontextmanager
+async def opened(config: Config, *, read_only: bool = True) -> AsyncIterator[SqliteStore]:
+    """Open the store's file while the block lasts; raise StoreError, such as StoreInUse where it is to be written."""
     from engine.store.sqlite import SqliteStore
 
-    clock = SystemClock()
-    store = SqliteStore(config.store.path, clock=clock, read_only=True)
+    store = SqliteStore(config.store.path, clock=SystemClock(), read_only=read_only)
     before = set(threading.enumerate())
     try:
         await store.open()
@@ -52,13 +71,22 @@ async def _read(config: Config) -> tuple[Ledger, list[str], Proof | None]:
             await asyncio.to_thread(thread.join, LONGEST_JOIN_S)
         raise
     try:
-        damage = await store.check()
-        if damage:
-            return _EMPTY, damage, None
-        subjects = [subject_in(config, name) for name in config.triggers]
-        return await store.ledger(), [], await prove(store, subjects, clock.now())
+        yield store
     finally:
         await store.close()
+
+
+def read_store(session: Session, read: Callable[[SqliteStore], Awaitable[T]]) -> T:
+    """Return what is read in the store's file; raise CommandFailed where there is none yet."""
+    config = session.load()
+    if not config.store.path.exists():
+        raise CommandFailed(f"there is no store in {config.store.path} yet: the engine makes one when it starts")
+
+    async def reading() -> T:
+        async with opened(config) as store:
+            return await read(store)
+
+    return asyncio.run(reading())
 
 
 def find_plugins(session: Session) -> Registry:
