@@ -135,7 +135,7 @@ def looks(command: str) -> bool:
     if words[0] == "curl":
         return not {"-X", "-d"} & set(words)
     return words[1] in {"runs", "run", "triggers", "queue", "stats", "deliveries", "events", "sources", "conditions",
-                        "why", "next", "logs", "doctor"}  # fmt: skip
+                        "why", "next", "logs", "doctor", "audit"}  # fmt: skip
 
 
 def _curl(arguments: list[str]) -> str:
