@@ -168,7 +168,7 @@ def _curl(arguments: list[str]) -> str:
         content = answer.read().decode()
         told = "".join(f"{name}: {value}\n" for name, value in answer.getheaders())
         first = f"HTTP/1.1 {answer.status} {answer.reason}\n{told}\n" if head else ""
-        return f"{first}{_spaced(content)}\n"
+        return f"{first}{_spaced(content)}\n" if head or content else ""
     finally:
         connection.close()
 

@@ -69,7 +69,7 @@ def test_each_command_has_help_and_examples_that_are_its_own(name: str) -> None:
 )
 def test_each_example_is_understood(name: str, example: str) -> None:
     words = shlex.split(example)
-    for sign in (">", "|"):
+    for sign in (">", "<", "|"):
         words = words[: words.index(sign)] if sign in words else words
     context = TREE.make_context(NAME, [])
     command, left = TREE, words
