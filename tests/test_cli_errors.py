@@ -159,6 +159,16 @@ def test_an_answer_that_does_not_come_is_given_up(here: Path) -> None:
         stop.set()
 
 
+def test_a_list_is_asked_for_page_by_page(here: Path) -> None:
+    pages = [says(200, {"items": [{"id": name}], "next": following}) for name, following in (("a", "1"), ("b", None))]
+    with Peer(*pages) as peer:
+        found = Client(f"http://{peer.address}", "x", "--token").whole("triggers", tag="t")
+    assert (found["items"], found["next"]) == ([{"id": "a"}, {"id": "b"}], None)
+    assert [request.split()[1] for request in peer.requests] == [
+        b"/api/v1/triggers?limit=1000&tag=t", b"/api/v1/triggers?limit=1000&cursor=1&tag=t",
+    ]  # fmt: skip
+
+
 def test_a_log_is_followed_through_a_proxy_that_closes(here: Path) -> None:
     with Peer(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\none\ntwo\n") as peer:
         result = call("logs", "RUN", "-f", "--url", f"http://{peer.address}", "--token", "x")

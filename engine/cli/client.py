@@ -29,6 +29,9 @@ LONGEST_WAIT_S = 60.0
 """So long a command waits in all where the engine has it wait; the engine says how long each time."""
 
 NO_CONTENT = 204
+PAGE = 1000
+"""So many items of a list are asked for at once."""
+
 API = "/api/v1"
 _TRACEPARENT = re.compile(r"[0-9a-f-]{55,128}\Z")
 _CHUNK_BYTES = 64 * 1024
@@ -67,6 +70,16 @@ class Client:
     def get(self, *path: str, **query: Any) -> Any:
         """Return what is at a path below /api/v1; parameters that are None are left out."""
         return self._json("GET", _path(path, query), None, {})
+
+    def whole(self, *path: str, **query: Any) -> Any:
+        """Return a list whole, as one that has no next page."""
+        found = self.get(*path, limit=PAGE, **query)
+        items, cursor = list(found["items"]), found["next"]
+        while cursor is not None:
+            page = self.get(*path, limit=PAGE, cursor=cursor, **query)
+            items += page["items"]
+            cursor = page["next"]
+        return {**found, "items": items, "next": None}
 
     def post(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Send JSON to a path below /api/v1, and return the answer."""

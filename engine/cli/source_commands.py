@@ -39,7 +39,7 @@ def sources(
         return
     from engine.cli.why import guards_of
 
-    found = session.client().get("sources", limit=1000)
+    found = session.client().whole("sources")
     if session.json:
         say_json(found)
         return

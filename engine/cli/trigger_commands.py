@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -14,14 +15,39 @@ from engine.cli.output import local, say, say_json, say_table
 from engine.cli.session import Session
 
 
-@asks("triggers", "triggers --json")
+class State(StrEnum):
+    """The states of triggers, as the API shows them."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DISABLED = "disabled"
+    COMPLETED = "completed"
+    QUARANTINED = "quarantined"
+    INVALID = "invalid"
+
+
+@asks("triggers", "triggers --tag import --disabled", "triggers --state quarantined --json")
 def triggers(
     session: Session,
+    tag: Annotated[str | None, typer.Option(help="With this tag.")] = None,
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Enabled, or disabled; else both.")
+    ] = None,
+    state: Annotated[
+        State | None, typer.Option(help="In this state: active, paused, disabled, completed, quarantined or invalid.")
+    ] = None,
 ) -> None:
     """List the triggers."""
     from engine.cli.why import guards_of, trouble_of
 
-    found = session.client().get("triggers", limit=1000)
+    found = session.client().whole("triggers")
+    found["items"] = [
+        one
+        for one in found["items"]
+        if (tag is None or tag in one["tags"])
+        and (enabled is None or one["enabled"] is enabled)
+        and (state is None or one["state"] == state)
+    ]
     if session.json:
         say_json(found)
         return
