@@ -89,9 +89,7 @@ def test_each_command_has_the_options_that_all_share(name: str) -> None:
     if name not in SILENT:
         assert "as_json" in shared, f"{name} prints, and can't print JSON"
     engine = {"url", "token", "profile"}
-    assert shared >= engine or not shared & engine, (
-        f"{name} lacks {engine - shared}: they stand together"
-    )
+    assert shared >= engine or not shared & engine, f"{name} lacks {engine - shared}: they stand together"
     assert "config" in shared or not shared & engine, "where no engine is named, the configuration tells"
 
 
