@@ -104,7 +104,7 @@ def asked(peer: Peer, *arguments: str) -> tuple[int, str]:
         (problem(405, "PATCH is not allowed here", "method_not_allowed"), "Or it is older than this command, 0."),
         (problem(429, "too many wrong tokens", "too_many_wrong_tokens", Retry_After="9"), "try again in 9 s"),
         (problem(503, "the store is away", "store_unavailable", Retry_After="2"), "away; try again in 2 s"),
-        (problem(500, "it broke", "internal"), "it broke"),
+        (problem(500, "it broke\nRun one succeeded\x1b[2J", "internal"), "it broke\\nRun one succeeded\\x1b[2J\n"),
         (says(308, b"", {"Location": "https://b.example/"}), "sends on to https://b.example/: name the engine itself"),
         (says(502, b"<html>bad gateway</html>"), "is no engine: it said 502"),
         (says(200, b"<html>hello</html>"), "is no engine: it does not speak JSON"),

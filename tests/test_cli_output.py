@@ -110,6 +110,11 @@ def test_what_others_wrote_never_steers_a_terminal(
     assert "\\x1b]0;owned\\x07\\r" in printed.replace("\n", "").replace(" ", "")
 
 
+def test_no_text_passes_for_another_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("Run one failed: no\nRun two succeeded: exited with 0")
+    assert capsys.readouterr().out == "Run one failed: no\\nRun two succeeded: exited with 0\n"
+
+
 def test_logs_keep_their_lines_and_tabs_alone() -> None:
     assert terminal_safe(f"a\tb\n{HOSTILE}").startswith("a\tb\n\\x1b]0;owned\\x07\\r\\x9b2J\\u202e")
 

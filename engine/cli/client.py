@@ -18,6 +18,7 @@ from engine.cli.failures import USAGE, CommandFailed, Gone, NoEngine, NotThere
 from engine.cli.output import say
 from engine.cli.program import version
 from engine.ids import is_id
+from engine.logs import printable
 
 TIMEOUT_S = 60.0
 """So long an answer may take."""
@@ -236,7 +237,7 @@ class Client:
             return CommandFailed(f"what answers at {self.url} sends on to {there}: name the engine itself"), ""
         try:
             problem = json.loads(content)
-            detail, code = str(problem["detail"]), str(problem.get("code", ""))
+            detail, code = printable(str(problem["detail"])), str(problem.get("code", ""))
         except (ValueError, KeyError, TypeError):
             return CommandFailed(f"what answers at {self.url} is no engine: it said {status}"), ""
         if status == 401:
@@ -303,7 +304,7 @@ def _path(parts: tuple[str, ...], query: Mapping[str, Any]) -> str:
 def _told(error: Mapping[str, Any]) -> str:
     """Say where a mistake is, where what is said of it does not, and what it is."""
     place = error.get("pointer") or error.get("parameter")
-    return f"{place}: {error['detail']}" if place else str(error["detail"])
+    return printable(f"{place}: {error['detail']}" if place else str(error["detail"]))
 
 
 def _words(error: Exception) -> str:

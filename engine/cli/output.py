@@ -46,7 +46,12 @@ ROOM = 40
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print text; control characters are escaped, and its own line breaks kept."""
+    """Print one line; all control characters in it are escaped, so that nobody's text passes for another line."""
+    say_lines(text.replace("\n", "\\n"), error=error)
+
+
+def say_lines(text: str, *, error: bool = False) -> None:
+    """Print lines that are our own; control characters within them are escaped."""
     lines = "\n".join(printable(line) for line in text.split("\n"))
     stream = sys.stderr if error else sys.stdout
     if stream is None:  # it was closed by who started this

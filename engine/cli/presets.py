@@ -10,7 +10,7 @@ import typer
 
 from engine.cli.failures import NotThere
 from engine.cli.options import stands_alone
-from engine.cli.output import say, say_json, say_table
+from engine.cli.output import say, say_json, say_lines, say_table
 from engine.cli.session import Session
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _say_one(view: dict[str, Any]) -> None:
         say(f"  {key} = …  # to be given: {meaning}")
     say("")
     given = "".join(f"\n{key} = …" for key in view["parameters"])
-    say(f'[triggers.NAME]\npreset = {toml(view["name"])}\njob = "…"{given}')
+    say_lines(f'[triggers.NAME]\npreset = {toml(view["name"])}\njob = "…"{given}')
 
 
 def _lines(settings: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from engine.cli import completing
 from engine.cli.client import Client
 from engine.cli.failures import USAGE, CommandFailed
 from engine.cli.options import asks
-from engine.cli.output import local, say, say_json, say_table, sentence
+from engine.cli.output import local, say, say_json, say_lines, say_table, sentence
 from engine.cli.pausing import claim
 from engine.cli.session import Session
 
@@ -150,7 +150,7 @@ def _each(session: Session, runs: list[str], ask: Any) -> None:
             if len(runs) == 1:
                 raise
             refused.append(error)
-            say(str(error), error=True)
+            say_lines(str(error), error=True)
     if session.json:
         say_json(found[0] if len(runs) == 1 else {"items": found, "next": None})
     else:

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from engine.cli.failures import FAILED, INTERRUPTED, PIPE_CLOSED, USAGE, CommandFailed
-from engine.cli.output import say
+from engine.cli.output import say, say_lines
 from engine.errors import ConfigError, EngineError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -44,13 +44,13 @@ class Commands(TyperGroup):
             if sys.stdout is not None:  # flushed here, where what goes wrong is no complaint at the exit
                 sys.stdout.flush()
         except ConfigError as error:
-            say("\n".join(str(problem) for problem in error.problems), error=True)
+            say_lines("\n".join(str(problem) for problem in error.problems), error=True)
             raise typer.Exit(USAGE) from None
         except CommandFailed as error:
-            say(str(error), error=True)
+            say_lines(str(error), error=True)
             raise typer.Exit(error.code) from None
         except EngineError as error:
-            say(str(error), error=True)
+            say_lines(str(error), error=True)
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
