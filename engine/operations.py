@@ -26,6 +26,8 @@ from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.defined import Key, Kind
+from engine.definitions import Definitions
 from engine.dispatch import Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
@@ -33,6 +35,7 @@ from engine.foresight import Desk
 from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
+from engine.http.definition_views import invalid_trigger
 from engine.http.join_views import joins_view, settings_view
 from engine.http.keyring import Keyring
 from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, title_of
@@ -78,7 +81,7 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting, tokens: Keyring, audit_log: AuditLog,
+        counting: Counting, definitions: Definitions, tokens: Keyring, audit_log: AuditLog,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -111,6 +114,7 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.definitions = definitions
         self.tokens = tokens
         self.audit_log = audit_log
         self._mask = Masker(config.secrets).mask
@@ -180,6 +184,11 @@ class Operations:
                 "waiting": self._journal.depth,
             },
         }
+
+    def take_config(self, config: Config) -> None:
+        """Go by another configuration from now on; what it changes is changed by whoever calls this."""
+        self.config = config
+        self.foresight.take_config(config)
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -335,7 +344,7 @@ class Operations:
         await self._adaptation.act(name, action, reason)
 
     async def reset_trigger(self, name: str, reason: str) -> None:
-        """Drop what overrides a trigger's configuration: its adapted interval. Raises NotFound and StoreUnavailable."""
+        """Drop what it has learnt: its adapted interval. Raises NotFound and StoreUnavailable."""
         self._rule(name)
         if self._adaptation.view(name) is not None:
             await self._adaptation.act(name, "reset", reason)
@@ -382,6 +391,10 @@ class Operations:
     async def ended(self, run_id: str) -> Run | None:
         """Wait until a run has ended, and return it; None where there is no such run any more."""
         return await ended(run_id, store=self.store, changes=self._changes, clock=self.clock)
+
+    def trigger(self, name: str) -> Trigger:
+        """Return a trigger as it is now; raise NotFound."""
+        return self._rule(name).trigger
 
     def has_trigger(self, name: str) -> bool:
         """Tell whether there is a trigger of that name."""
@@ -478,12 +491,17 @@ class Operations:
         return {source.id or source.name: source for source in self.config.sources.values()}
 
     def trigger_tags(self, name: str) -> tuple[str, ...]:
+        if name not in self._rules and name in self.definitions.invalid(Kind.TRIGGER):
+            tags = self.definitions.about(Key(Kind.TRIGGER, name))["settings"].get("tags")
+            return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
         return tags_of(self._rule(name))
 
     def trigger_names(self) -> list[str]:
-        return list(self._rules)
+        return [*self._rules, *(name for name in self.definitions.invalid(Kind.TRIGGER) if name not in self._rules)]
 
     def trigger_view(self, name: str) -> dict[str, Any]:
+        if name not in self._rules and (problem := self.definitions.invalid(Kind.TRIGGER).get(name)) is not None:
+            return invalid_trigger(name, self.definitions.about(Key(Kind.TRIGGER, name))["settings"], problem)
         rule = self._rule(name)
         trigger = rule.trigger
         source = self._sources.state(trigger.source)
@@ -517,8 +535,6 @@ class Operations:
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,
-            "created_at": None,
-            "updated_at": None,
             "next_at": None if next_at is None else rfc3339(next_at),
             "adaptive": self._adaptation.view(name),
         }
@@ -548,6 +564,7 @@ class Operations:
             self.maintenance.check(),
             *self.housekeeping.checks(),
             *self.guards.checks(),
+            self.definitions.check(),
         ]
         status = (
             "failing"

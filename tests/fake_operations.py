@@ -21,6 +21,7 @@ from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.definitions import Definitions
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
@@ -502,6 +503,7 @@ class FakeOperations:
             received=base / "data" / "files", settings=self.config.store,
         )  # fmt: skip
         self.guards = FakeGuards()
+        self.definitions = Definitions(self.config, clock=self.clock)
 
     @property
     def foresight(self) -> Desk:

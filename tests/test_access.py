@@ -317,8 +317,9 @@ async def test_a_scoped_token_gets_nothing_of_any_route_that_is_not_within_its_t
             known = next((found for part, found in name.items() if part in route.pattern), "floor")
             path = route.pattern.replace("{id}", one).replace("{name}", known).replace("{name*}", known)
             got = await asker.ask(route.method, path, None, token=token)
-            if route.pattern in OPEN_TO_SCOPED:
-                if route.pattern.startswith(V1):
+            in_api = route.pattern.startswith(V1)
+            if route.pattern in OPEN_TO_SCOPED and (route.method == "GET" or not in_api):
+                if in_api:
                     assert got.json == {"items": [], "next": None}, route
             else:
                 assert got.status in (403, 404, 415, 422), (route, got.status, got.json)

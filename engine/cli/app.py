@@ -12,12 +12,14 @@ from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.completion import completion
 from engine.cli.conditions import conditions
+from engine.cli.configuring import export, reload
 from engine.cli.foresight import plan, simulate
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.options import Profile, sharing
 from engine.cli.output import say
+from engine.cli.overriding import override
 from engine.cli.pools import pools
 from engine.cli.presets import presets
 from engine.cli.previewing import preview
@@ -111,7 +113,10 @@ app.command()(conditions)
 app.command()(pools)
 app.add_typer(maintenance_commands, name="maintenance")
 app.command()(adaptive)
+app.command()(override)
 app.command()(presets)
+app.command()(reload)
+app.command()(export)
 app.add_typer(import_commands, name="import")
 app.add_typer(token_commands, name="token")
 app.command()(audit)

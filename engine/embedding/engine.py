@@ -21,6 +21,7 @@ from engine.config import Place
 from engine.config.scalars import near
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.deliveries import Delivery, DeliveryFilter
+from engine.embedding.configuring import Configuration
 from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
 from engine.embedding.places import caller
@@ -258,7 +259,9 @@ class Engine:
         """Return a trigger as it stands; raise NotFound."""
         trigger = self._definitions.trigger(name)
         operations = self._running()
-        if operations is None or not operations.has_trigger(name):
+        if operations is not None and operations.has_trigger(name):
+            trigger = operations.trigger(name)
+        else:
             return view_of(trigger, job=self._definitions.jobs.get(trigger.job))
         return view_of(
             trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
@@ -493,6 +496,11 @@ class Engine:
         return self._operations().housekeeping
 
     @property
+    def configuration(self) -> Configuration:
+        """What reads configuration files anew, and overrides what is said; raises Conflict outside of the block."""
+        return Configuration(self._definitions, self._operations().definitions)
+
+    @property
     def guards(self) -> Guards:
         """What releases from quarantine; see docs/guards.md. Raises Conflict where the engine does not run."""
         return self._operations().guards
@@ -564,10 +572,13 @@ class Engine:
             if self._life is not None:
                 self._life.note_ready()
 
-        return Runtime(
+        runtime = Runtime(
             self._definitions.whole(), registry=self._definitions.registry, clock=self._clock, listen=False,
             environment=environment, on_ready=note_ready,
+            read=self._definitions.reread if self._definitions.files else None,
         )  # fmt: skip
+        runtime.definitions.on_taken = self._definitions.take_files
+        return runtime
 
     async def _enter(self, runtime: Runtime) -> Life:
         if self._life is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,7 @@ from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
 from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
+from engine.defined import Key, Kind
 from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject
@@ -192,6 +193,70 @@ class MaintenanceOperations(Protocol):
         ...
 
 
+class Shown(Protocol):
+    """What the API shows as an object."""
+
+    def view(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        ...
+
+
+class DefinitionOperations(Protocol):
+    """What may be asked of the configuration as a whole."""
+
+    def view(self) -> dict[str, Any]:
+        """Return where it comes from, and how the last reload went."""
+        ...
+
+    async def reload(self, who: str) -> Shown:
+        """Read it anew, and take it up; raise ConfigError, Conflict or StoreUnavailable."""
+        ...
+
+    async def define(
+        self, key: Key, settings: Mapping[str, Any], *, who: str, match: Collection[str] | None = None,
+        new: bool | None = None,
+    ) -> bool:  # fmt: skip
+        """Define something, durably, or another version of it; return whether it is new. For what it raises see
+        `engine.definitions`."""
+        ...
+
+    async def patch(
+        self, key: Key, changes: Mapping[str, Any], *, who: str, reason: str = "", match: Collection[str] | None = None
+    ) -> None:
+        """Change single settings, durably, or override those of files."""
+        ...
+
+    async def remove(self, key: Key, *, who: str, match: Collection[str] | None = None) -> None:
+        """Remove a definition of the API, durably."""
+        ...
+
+    async def reset(self, key: Key, *, who: str) -> bool:
+        """Have what files say hold again, durably; return whether something overrode it."""
+        ...
+
+    def version(self, key: Key) -> str | None:
+        """Return what tells a definition from every other version of it; None where there is none."""
+        ...
+
+    def about(self, key: Key) -> dict[str, Any]:
+        """Return where a definition comes from."""
+        ...
+
+    def invalid(self, kind: Kind) -> Mapping[str, str]:
+        """Return what is wrong with the definitions of the API that do not work, by name."""
+        ...
+
+    def export(self) -> str:
+        """Return all definitions of the API as TOML."""
+        ...
+
+    async def import_text(
+        self, content: bytes, *, who: str, replace: bool = False, dry_run: bool = False
+    ) -> tuple[dict[str, Any], Config]:
+        """Define all that a TOML text says, or none of it."""
+        ...
+
+
 class StatisticsOperations(Protocol):
     """What may be asked of the statistics."""
 
@@ -305,6 +370,9 @@ class Operations(Protocol):
 
     @property
     def guards(self) -> GuardOperations: ...
+
+    @property
+    def definitions(self) -> DefinitionOperations: ...
 
     @property
     def foresight(self) -> Desk:

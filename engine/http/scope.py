@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from engine.clock import Clock
 from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
+from engine.defined import Key, Kind
 from engine.deliveries import Delivery, DeliveryFilter
 from engine.errors import NotFound
 from engine.events import Accepted, Event
@@ -121,6 +122,7 @@ class _Operations(_Closed):
         self.pools = _Pools()
         self.counting = _Counting(scope)
         self.guards = _Guards(scope)
+        self.definitions = _Definitions(scope)
 
     @property
     def clock(self) -> Clock:
@@ -316,6 +318,31 @@ class _Queue(_Closed):
 
     async def retry(self, run_id: str, **how: Any) -> Accepted:
         return await self._inner.retry(await self._scope.run(run_id), **how)
+
+
+class _Definitions(_Closed):
+    """Where triggers and jobs in scope come from; defining is for those who see everything."""
+
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+        self._inner = scope.inner.definitions
+
+    def about(self, key: Key) -> dict[str, Any]:
+        return self._inner.about(self._within(key))
+
+    def version(self, key: Key) -> str | None:
+        return self._inner.version(self._within(key))
+
+    def invalid(self, kind: Kind) -> dict[str, str]:
+        known: Collection[str] = self._scope.triggers if kind is Kind.TRIGGER else self._scope.jobs
+        return {name: problem for name, problem in self._inner.invalid(kind).items() if name in known}
+
+    async def reset(self, key: Key, *, who: str) -> bool:
+        return await self._inner.reset(self._within(key), who=who)
+
+    def _within(self, key: Key) -> Key:
+        """Return a key; raise NotFound where what it names is not in scope."""
+        return Key(key.kind, self._scope.trigger(key.name) if key.kind is Kind.TRIGGER else self._scope.job(key.name))
 
 
 class _Pools(_Closed):

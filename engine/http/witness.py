@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, TypeVar
 
 import msgspec
@@ -117,7 +117,7 @@ class CallNote:
 class Witness:
     """Writes down what the API is asked to change, and whom it refuses."""
 
-    def __init__(self, audit: AuditOperations, secrets: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, audit: AuditOperations, secrets: Callable[[], Set[str]]) -> None:
         self._audit = audit
         self._secrets = secrets
 

@@ -140,6 +140,11 @@ class Intake:
         self._followers.remove(rule)
         return rule
 
+    def hear_by(self, source: str, on: Source) -> None:
+        """Take in other settings of a source that listens."""
+        if source in self._hearing:
+            self._hearing[source] = on
+
     def renew(self, job: Job) -> None:
         """Take in another version of a job for the triggers that run it, and for those that follow its runs."""
         for rule in [rule for rule in self._rules.values() if rule.job.name == job.name]:
