@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
-from engine.aftermath import Counting
+from engine.aftermath import Counting, Reports
 from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
@@ -46,6 +46,7 @@ from engine.lease import Lease
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
+from engine.measuring import Measuring
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Source
@@ -62,6 +63,7 @@ from engine.store.base import RunFilter, Store, StoredEvent
 from engine.store.changes import Accept
 from engine.timers import SOURCE_PREFIX, Timers
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerState, merged
+from engine.vitals import Vitals
 
 OPEN = frozenset(RunState) - ENDED
 RETIRED_LOOKED_AT = 16
@@ -114,6 +116,11 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.metrics: Measuring
+        """It is put here before anything is asked."""
+        self.vitals: Vitals
+        """So is this."""
+        self.reports = Reports(counting=counting, store=store, clock=clock, rules=rules)
         self.definitions = definitions
         self.tokens = tokens
         self.audit_log = audit_log

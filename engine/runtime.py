@@ -66,6 +66,8 @@ from engine.lease import Lease
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
+from engine.measuring import Measuring
+from engine.metrics import Counts
 from engine.operations import Operations, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
@@ -90,6 +92,7 @@ from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
+from engine.vitals import Vitals
 
 log = logging.getLogger("engine")
 
@@ -253,7 +256,12 @@ class Runtime:
         outcomes = Outcomes(clock)
         notes = RunNotes(journal.submit)
         await notes.load(store)
-        counting = Counting(clock=clock, store=store, submit=journal.submit)
+        counts = Counts(most_names=config.metrics.most_names, kinds=self._own_sources)
+        counting = Counting(
+            clock=clock, store=store, submit=journal.submit, counts=counts,
+            job_of=lambda name: None if (rule := rules.get(name)) is None else rule.job.name,
+        )  # fmt: skip
+        counts.on_due = counting.due
         await counting.load()
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
@@ -264,6 +272,7 @@ class Runtime:
         def on_end(run: Run, end: AttemptEnd) -> None:
             outcomes(run, end)
             adaptation(run, end)
+            counting.began(run, end.attempt)
             if end.step.state in ENDED:
                 endings.note(run, end.step)
                 conditions.note_end(run)
@@ -348,6 +357,7 @@ class Runtime:
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
+            counts=counts,
         )  # fmt: skip
         await failures.load(store)
         await settle(
@@ -427,6 +437,20 @@ class Runtime:
             ),
             counting=counting, definitions=self.definitions, tokens=tokens, audit_log=audit_log,
         )  # fmt: skip
+        operations.metrics = Measuring(
+            aliases=lambda: operations.config.metrics.aliases, clock=clock, store=store, counts=counts,
+            version=distribution_version(), rules=rules,
+            journal=journal, loop_watch=loop_watch, lease=lease, intake=intake, dispatch=dispatch, pauses=pauses,
+            maintenance=maintenance, conditions=conditions, pools=pools, sources=sources, timers=timers,
+            adaptation=adaptation, guards=guards, counting=counting, housekeeping=housekeeping,
+            windows=lambda: len(windows), backlog=backlog, health=operations.health, ready=operations.ready,
+        )  # fmt: skip
+        operations.vitals = Vitals(
+            clock=clock, store=store, journal=journal, loop_watch=loop_watch, lease=lease,
+            housekeeping=housekeeping, conditions=operations.conditions, counting=counting, reports=operations.reports,
+            health=operations.health, source_views=operations.source_views, names=operations.trigger_names,
+            trigger_view=operations.trigger_view,
+        )  # fmt: skip
         changeover = Changeover(
             Organs(
                 adaptation=adaptation, chronicle=chronicle, conditions=conditions, dispatch=dispatch, gates=gates,
@@ -446,6 +470,7 @@ class Runtime:
         self.definitions.force.apply, self.definitions.force.submit = apply, journal.submit
         chronicle.watch(operations.troubles)
         if admin is not None:
+            admin.on_change = lambda: audit_log.note("admin token changed", means="file", target="admin")
             self.server = HttpServer(operations, admin, keyring=tokens)
             self.server.bind()
         notifier = Notifier(self._environment)

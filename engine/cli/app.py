@@ -8,12 +8,14 @@ import typer
 
 from engine.cli import checking, firing, pausing, queueing, rehearsing, run_commands, telling, trigger_commands
 from engine.cli.adaptive import adaptive
+from engine.cli.adherence import adherence
 from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.completion import completion
 from engine.cli.conditions import conditions
 from engine.cli.configuring import export, reload
 from engine.cli.foresight import plan, simulate
+from engine.cli.health import health
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.maintaining import maintenance_commands
@@ -106,6 +108,7 @@ app.command()(backfill)
 app.command()(backfills)
 app.command()(telling.stats)
 app.command()(telling.deliveries)
+app.command()(adherence)
 app.command()(sources)
 app.command()(preview)
 app.command()(refusals)
@@ -121,6 +124,7 @@ app.add_typer(import_commands, name="import")
 app.add_typer(token_commands, name="token")
 app.command()(audit)
 app.command()(checking.doctor)
+app.command()(health)
 app.command()(backup)
 app.command()(housekeeping)
 app.command()(checking.plugins)

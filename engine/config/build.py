@@ -133,6 +133,7 @@ class Builder:
             maintenance=maintenance,
             receivers=receivers,
             pools=dict(self.pools),
+            metrics=self._tables["metrics"],
             permits=Permits(
                 runners=security.api_runners,
                 commands=security.api_commands,

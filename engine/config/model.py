@@ -33,6 +33,7 @@ from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
+from engine.config.metrics import MetricsTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.people import HostName, TrustedHeader, TrustedHeaderTable
 from engine.config.permits import LimitsTable, Permits
@@ -789,6 +790,7 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    metrics: Annotated[MetricsTable, Meta(description="What Prometheus is told.")] = MetricsTable()
     security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
         SecurityTable()
     )
@@ -890,6 +892,7 @@ class Config(Struct, frozen=True, kw_only=True):
     conditions: dict[str, Named] = {}
     receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}
+    metrics: MetricsTable = MetricsTable()
     permits: Permits = Permits()
 
     def __repr__(self) -> str:

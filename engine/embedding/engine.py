@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
 
+from engine.aftermath import Reports
 from engine.backfill import Backfills
 from engine.backfills import BackfillProgress, BackfillRequest, Order
 from engine.clock import Clock, SystemClock
@@ -30,6 +31,7 @@ from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
 from engine.guards import Guards
 from engine.housekeeping import Housekeeping
+from engine.measuring import Measuring
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
@@ -42,6 +44,7 @@ from engine.store.base import RunFilter
 from engine.tallies import Statistics
 from engine.triggers import GATES, Judge, Pause, PauseScope
 from engine.units import parse_duration
+from engine.vitals import Vitals
 
 F = TypeVar("F", bound=JobFunction)
 
@@ -467,6 +470,21 @@ class Engine:
         The time begins with an hour, or with a day (UTC) where it is longer than a week. Raises StoreUnavailable.
         """
         return await self._operations().counting.statistics(trigger=trigger, job=job, over=_span(over))
+
+    @property
+    def reports(self) -> Reports:
+        """How well timers are kept: `adherence` tells; see docs/adherence.md. Raises Conflict outside of the block."""
+        return self._operations().reports
+
+    @property
+    def vitals(self) -> Vitals:
+        """How each part is: `detailed` and `trigger` tell; see docs/health.md. Raises Conflict outside of the block."""
+        return self._operations().vitals
+
+    @property
+    def metrics(self) -> Measuring:
+        """What Prometheus is told: `scrape()` writes it, `read()` returns the figures; raises Conflict likewise."""
+        return self._operations().metrics
 
     async def deliveries(
         self, *, run: str | None = None, target: str | None = None, limit: int = 50

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.adherence import Adherence
 from engine.audits import Audit, AuditFilter, AuditRow, Chain
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
@@ -29,6 +30,7 @@ from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryReque
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.metrics.exposition import Exposed
 
 
 class BackfillOperations(Protocol):
@@ -265,6 +267,38 @@ class StatisticsOperations(Protocol):
         ...
 
 
+class ReportOperations(Protocol):
+    """What may be asked about how well timers were kept."""
+
+    def names(self) -> list[str]:
+        """Return the triggers that are on a timer, by name."""
+        ...
+
+    async def adherence(self, triggers: Sequence[str], *, start: datetime, end: datetime) -> list[Adherence]:
+        """Return what became of the due instants of triggers; raise NotFound, or StoreUnavailable."""
+        ...
+
+
+class VitalOperations(Protocol):
+    """What may be asked about how the parts of the engine are."""
+
+    async def detailed(self, *, triggers: Sequence[str]) -> dict[str, Any]:
+        """Return how each part is, and of triggers those that are named."""
+        ...
+
+    async def trigger(self, name: str) -> dict[str, Any]:
+        """Return how one trigger is; raise NotFound and StoreUnavailable."""
+        ...
+
+
+class MetricsOperations(Protocol):
+    """What Prometheus may ask."""
+
+    async def scrape(self, *, accept: str = "", accept_encoding: str = "") -> Exposed:
+        """Return all metrics as they are now, in the form and the coding that are asked for."""
+        ...
+
+
 class BackupOperations(Protocol):
     """What may be asked of copies of the store."""
 
@@ -361,6 +395,15 @@ class Operations(Protocol):
 
     @property
     def counting(self) -> StatisticsOperations: ...
+
+    @property
+    def metrics(self) -> MetricsOperations: ...
+
+    @property
+    def reports(self) -> ReportOperations: ...
+
+    @property
+    def vitals(self) -> VitalOperations: ...
 
     @property
     def maintenance(self) -> MaintenanceOperations: ...

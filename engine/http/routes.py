@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from engine.http import (
     adaptive_routes,
+    adherence_routes,
     audit_routes,
     backfill_routes,
     condition_routes,
@@ -18,9 +19,11 @@ from engine.http import (
     event_routes,
     foresight_routes,
     guard_routes,
+    health_routes,
     housekeeping_routes,
     logs,
     maintenance_routes,
+    metrics_routes,
     next_routes,
     pause_routes,
     pool_routes,
@@ -41,6 +44,7 @@ from engine.http.access import Role
 from engine.http.calls import RouteHandler
 
 API = "/api/v1"
+METRICS, DETAILED = "/metrics", "/health/detailed"
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -64,14 +68,20 @@ def _route(method: str, pattern: str, handler: RouteHandler, role: Role | None, 
 _VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 
 ROUTES: tuple[Route, ...] = (
-    _route("GET", "/live", engine_routes.get_live, None, "Whether the process answers"),
-    _route("GET", "/ready", engine_routes.get_ready, None, "Whether it takes events"),
-    _route("GET", "/health", engine_routes.get_health, None, "The engine's checks"),
+    _route("GET", "/live", health_routes.get_live, None, "Whether the process answers"),
+    _route("GET", "/ready", health_routes.get_ready, None, "Whether it takes events"),
+    _route("GET", "/health", health_routes.get_health, None, "The engine's checks"),
+    _route("GET", "/livez", health_routes.get_live, None, "As /live"),
+    _route("GET", "/readyz", health_routes.get_ready, None, "As /ready"),
+    _route("GET", "/healthz", health_routes.get_health, None, "As /health"),
+    _route("GET", DETAILED, health_routes.get_detailed, _VIEWER, "How each part is"),
+    _route("GET", METRICS, metrics_routes.get_metrics, _VIEWER, "The metrics; for all with `[metrics] public`"),
     _route("POST", "/session", session_routes.post_session, None, "Begin a session with a token, as a browser does"),
     _route("GET", "/session", session_routes.get_session, None, "Whose session it is; 401 without one"),
     _route("DELETE", "/session", session_routes.delete_session, None, "End the session"),
     _route("POST", "/session/end", session_routes.end_session, None, "End the session, from a form"),
     _route("GET", f"{API}/status", engine_routes.get_status, _VIEWER, "State, counts, sources, uptime"),
+    _route("GET", f"{API}/health", health_routes.get_vitals, _VIEWER, "As /health/detailed, with 200 in any case"),
     _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
     _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),
     _route("POST", f"{API}/resume", pause_routes.resume, _OPERATOR, "End the pause of the engine, or of a tag"),
@@ -82,9 +92,13 @@ ROUTES: tuple[Route, ...] = (
     _route("PATCH", f"{API}/triggers/{{name}}", definition_routes.patch_trigger, _ADMIN, "Change or override settings"),
     _route("DELETE", f"{API}/triggers/{{name}}", definition_routes.delete_trigger, _ADMIN, "Remove it"),
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
+    _route("GET", f"{API}/triggers/{{name}}/health", health_routes.get_trigger_health, _VIEWER, "How it is"),
     _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("GET", f"{API}/triggers/{{name}}/stats", stats_routes.get_trigger_stats, _VIEWER, "How its runs ended"),
+    _route(
+        "GET", f"{API}/triggers/{{name}}/adherence", adherence_routes.get_adherence, _VIEWER, "How well it was kept"
+    ),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/test", rehearsal_routes.try_event, _OPERATOR, "Try an event on it"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
@@ -101,6 +115,7 @@ ROUTES: tuple[Route, ...] = (
     _route(
         "POST", f"{API}/triggers/{{name}}/adaptive", adaptive_routes.post_adaptive, _OPERATOR, "Freeze or reset that"
     ),
+    _route("GET", f"{API}/adherence", adherence_routes.list_adherence, _VIEWER, "How well timers were kept"),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
     _route("POST", f"{API}/jobs", definition_routes.post_job, _ADMIN, "Define one"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from msgspec.structs import replace
 
+from engine.adherence import Adherence
 from engine.clock import Clock
 from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
@@ -121,6 +122,8 @@ class _Operations(_Closed):
         self.queue = _Queue(scope)
         self.pools = _Pools()
         self.counting = _Counting(scope)
+        self.reports = _Reports(scope)
+        self.vitals = _Vitals(scope)
         self.guards = _Guards(scope)
         self.definitions = _Definitions(scope)
 
@@ -360,6 +363,26 @@ class _Counting(_Closed):
     ) -> Statistics:  # fmt: skip
         self._scope.named(trigger, job)
         return await self._scope.inner.counting.statistics(trigger=trigger, job=job, over=over)
+
+
+class _Reports(_Closed):
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+
+    def names(self) -> list[str]:
+        return [name for name in self._scope.inner.reports.names() if name in self._scope.triggers]
+
+    async def adherence(self, triggers: Sequence[str], *, start: datetime, end: datetime) -> list[Adherence]:
+        named = [self._scope.trigger(name) for name in triggers]
+        return await self._scope.inner.reports.adherence(named, start=start, end=end)
+
+
+class _Vitals(_Closed):
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+
+    async def trigger(self, name: str) -> dict[str, Any]:
+        return await self._scope.inner.vitals.trigger(self._scope.trigger(name))
 
 
 class _Guards(_Closed):
