@@ -9,6 +9,7 @@ import typer
 from engine.cli import checking, firing, pausing, queueing, rehearsing, run_commands, telling, trigger_commands
 from engine.cli.adaptive import adaptive
 from engine.cli.adherence import adherence
+from engine.cli.alerting import alert_commands
 from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.completion import completion
@@ -18,6 +19,7 @@ from engine.cli.foresight import plan, simulate
 from engine.cli.health import health
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
+from engine.cli.loglevel import log_level
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.options import Profile, sharing
 from engine.cli.output import say
@@ -108,6 +110,7 @@ app.command()(backfill)
 app.command()(backfills)
 app.command()(telling.stats)
 app.command()(telling.deliveries)
+app.add_typer(alert_commands, name="alert")
 app.command()(adherence)
 app.command()(sources)
 app.command()(preview)
@@ -124,6 +127,7 @@ app.add_typer(import_commands, name="import")
 app.add_typer(token_commands, name="token")
 app.command()(audit)
 app.command()(checking.doctor)
+app.command("log-level")(log_level)
 app.command()(health)
 app.command()(backup)
 app.command()(housekeeping)

@@ -74,6 +74,7 @@ pools = _asking("pools", "name", "limit")
 windows = _asking("maintenance", "name", "when")
 sources = _asking("sources", "name", "title", limit=MOST)
 tokens = _asking("tokens", "name", "description")
+alerts = _asking("alerts", "name", "when")
 runs = _asking("runs", "id", "job", limit=50)
 events = _asking("events", "id", "type", limit=50)
 
