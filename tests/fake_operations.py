@@ -819,6 +819,7 @@ class FakeOperations:
             "on": {"cron": "0 2 * * *"},
             "state": "active" if pause is None else "paused",
             "enabled": True,
+            "tags": [],
             "conditions": [{"name": "warehouse-up", "state": "hold", "reason": "connection refused", "shadow": False}],
             "paused": None if pause is None else pause_view(pause),
             "pauses": [] if pause is None else [pause_view(pause)],

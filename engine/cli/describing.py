@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import typer
-
+from engine.cli.options import sharing
 from engine.cli.output import say_json
-from engine.cli.session import AsJson
+from engine.cli.session import Session
 
 
-def openapi(ctx: typer.Context, as_json: AsJson = False) -> None:
+@sharing(("as_json",), "openapi > openapi.json")
+def openapi(session: Session) -> None:
     """Print the description of the API, in OpenAPI 3.1."""
     from importlib.metadata import version
 
