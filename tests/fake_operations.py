@@ -824,7 +824,6 @@ class FakeOperations:
             "paused": None if pause is None else pause_view(pause),
             "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",
-            "tags": [],
             "description": "",
             "defined_in": "config.toml:1",
             "created_at": None,
