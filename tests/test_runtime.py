@@ -54,11 +54,12 @@ class Gate(Runner, frozen=True, kw_only=True):
     open: ClassVar[set[str]] = set()
 
     gate: str = "open"
+    look_s: float = 0.005  # each look is a step of a virtual clock: a test that turns it by minutes looks more rarely
 
     async def run(self, context: RunContext) -> Outcome:
         Gate.begun.append(context)
         while self.gate not in Gate.open:
-            await context.clock.sleep(0.005)
+            await context.clock.sleep(self.look_s)
         return Outcome.succeeded("done")
 
 
