@@ -143,6 +143,8 @@ class Expectations:
             beat.since, beat.held = datetime.fromisoformat(known["since"]), known["held"]
             if known["missing_since"] is not None:
                 beat.missing_since = datetime.fromisoformat(known["missing_since"])
+            if (last := known.get("last_at")) is not None:  # what was stored before this was told has none
+                beat.note(datetime.fromisoformat(last))
         self.look_again()
 
     def leaving(self, rule: Rule) -> Accept | None:
@@ -265,8 +267,12 @@ def _event(type: str, beat: Heartbeat, now: datetime) -> Event:
 
 def _storing(beat: Heartbeat) -> Accept:
     """Return what makes the store remember where an expectation stands."""
-    missing = None if beat.missing_since is None else rfc3339(beat.missing_since)
-    value = {"since": rfc3339(beat.since), "held": beat.held, "missing_since": missing}
+    value = {
+        "since": rfc3339(beat.since), "held": beat.held,
+        # What came before an alarm may be gone from the store before the alarm is.
+        "last_at": None if beat.last_at is None else rfc3339(beat.last_at),
+        "missing_since": None if beat.missing_since is None else rfc3339(beat.missing_since),
+    }  # fmt: skip
     return Accept(entries=(), memory=_memory({key_of(beat.place): value}))
 
 

@@ -603,6 +603,7 @@ class Operations:
             *self.housekeeping.checks(),
             *self.guards.checks(),
             self.definitions.check(),
+            self.alerts.check(),
         ]
         status = (
             "failing"

@@ -124,6 +124,8 @@ class Vitals:
             yield f"its last {runs} failed ({last.code})"
         if (trouble := view["source_problem"]) is not None:
             yield str(trouble["problem"])
+        if view["expected"] is not None and view["expected"]["reason"] is not None:
+            yield str(view["expected"]["reason"])
         if view["state"] == "active" and view["next_at"] is not None:
             late_s = (self._clock.now() - datetime.fromisoformat(view["next_at"])).total_seconds()
             if late_s > LATE_S:

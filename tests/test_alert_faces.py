@@ -10,6 +10,7 @@ import pytest
 
 from engine import ConfigError, Engine
 from engine import runtime as runtime_module
+from engine.alerts.organ import LOOK_S
 from engine.config import load
 from engine.embedding import RunContext
 from engine.testing import VirtualClock
@@ -255,3 +256,39 @@ async def test_runs_that_take_long_and_a_queue_that_does_not_move_are_seen(tmp_p
         assert not engine.alerts.view("long")["open"]
         assert await opened(engine, clock, "long", looks=400) == ["trigger go"]
         enough.set()
+
+
+@pytest.mark.usefixtures("inline")
+async def test_health_is_degraded_while_one_that_is_critical_is_open_and_not_for_others(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    engine = Engine(
+        tmp_path / "data", clock=clock,
+        alerts={
+            "some": {"when": {"failures": 1}},
+            "bad": {"when": {"failures": 2}, "severity": "critical", "scope": {"triggers": ["go"]}},
+        },
+    )  # fmt: skip
+
+    @engine.job
+    async def work(run: RunContext) -> None:
+        if run.data.get("bad"):
+            raise ValueError("no")
+
+    engine.add_trigger("go", job=work, manual=True)
+
+    async def after(bad: bool) -> tuple[str, bool, str]:
+        await engine.wait(await engine.fire("go", {"bad": bad}))
+        await clock.advance(8 * LOOK_S)
+        found = await engine.vitals.detailed(triggers=[])
+        [check] = [one for one in found["checks"] if one["name"] == "alerts"]
+        return found["status"], check["ok"], check["detail"]
+
+    async with engine:
+        assert await after(False) == ("ok", True, "none is open")
+        assert await after(True) == ("ok", True, "open: 1, none of them critical")
+        status, ok, said = await after(True)
+        assert (status, ok) == ("degraded", False)
+        assert said.startswith("bad: trigger go: 2 runs failed in a row")
+        await engine.alerts.mute("bad", duration_s=600, reason="we know")
+        assert (await engine.vitals.detailed(triggers=[]))["status"] == "degraded"
+        assert await after(False) == ("ok", True, "none is open")

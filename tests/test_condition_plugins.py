@@ -162,9 +162,9 @@ async def test_a_grandchild_that_keeps_the_output_open_does_not_keep_the_check(t
     assert found.reason == "exited with 0: done"
 
 
-async def test_a_program_that_is_not_there_holds(tmp_path: Path) -> None:
-    found = await real(Exec(command=("no-such-program",)), tmp_path)
-    assert (found.answer, found.reason) == (HOLD, "no-such-program can't be started: No such file or directory")
+async def test_a_program_that_is_not_there_is_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="no-such-program can't be started: No such file or directory"):
+        await real(Exec(command=("no-such-program",)), tmp_path)
 
 
 @pytest.mark.parametrize("fields", [{"command": ()}, {"command": ("a\0b",)}, {"command": ("a",), "skip_codes": (0,)}])

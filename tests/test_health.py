@@ -111,6 +111,16 @@ async def test_a_good_run_ends_the_row_of_failures(tmp_path: Path) -> None:
         assert (told["ok"], told["failures_in_a_row"], told["last_run"]["state"]) == (True, 0, RunState.SUCCEEDED)
 
 
+async def test_a_trigger_whose_events_do_not_come_is_in_trouble(tmp_path: Path) -> None:
+    text = PARTS.replace('on.tap = { label = "a" }', 'on.tap = { label = "a" }\nexpect = "5m"')
+    clock = VirtualClock()
+    async with quiet_end(configured(tmp_path, text), clock) as engine:
+        await clock.advance(310)
+        [told] = await of(engine).vitals.triggers(["tapped"])
+        [trouble] = told["troubles"]
+        assert trouble.startswith("trigger tapped expects an event every 5m, and none came since")
+
+
 async def test_a_timer_that_was_due_long_ago_is_in_trouble(tmp_path: Path) -> None:
     clock = VirtualClock()
     async with quiet_end(configured(tmp_path, PARTS), clock) as engine:

@@ -117,6 +117,7 @@ async def test_it_goes_on_from_the_last_event_after_a_restart(tmp_path: Path) ->
     async with bench(tmp_path / "s.db", triggers=[WATCHED], clock=clock) as desk:
         await desk.advance(EVERY_S)
         assert (await told(desk), missing(desk)) == (["missing on-grain"], True)
+        assert "the last came at 2026-01-05 12:01:00 UTC" in desk.guards.checks()[1]["detail"]
         await desk.emit_one(event())
         assert await told(desk) == ["missing on-grain", "back on-grain"]
 

@@ -69,12 +69,14 @@ def _keep_latest(known: dict[str, Last], trigger: str, last: Last) -> None:
 class _Slot:
     """What one trigger and job has counted: in its hour, in its day, and since it was last stored."""
 
-    __slots__ = ("day", "day_at", "failures", "fresh", "hour", "hour_at", "last", "unbroken", "until")
+    __slots__ = ("_last", "_noted", "day", "day_at", "failures", "fresh", "hour", "hour_at", "unbroken", "until")
 
     def __init__(self) -> None:
         self.until = self.hour_at = self.day_at = EPOCH
         self.hour, self.day, self.fresh = Tally(), Tally(), Tally()
-        self.last: Last | None = None
+        self._last: Last | None = None
+        self._noted: tuple[str, RunState, str, datetime] | None = None
+        """The end that came last, as it was heard of: it is seldom asked for, and made what is stored only then."""
         self.failures = 0
         """So many have failed in a row."""
         self.unbroken = True
@@ -86,15 +88,25 @@ class _Slot:
             self.failures, self.unbroken = 0, False
         elif state in FAILURES:
             self.failures += 1
-        self.last = self.fresh.last = Last(run=run.id, state=state, code=code, at=at, failures=self.failures)
+        self._noted = (run.id, state, code, at)
+
+    @property
+    def last(self) -> Last | None:
+        """The end that came last."""
+        if self._noted is not None:
+            run, state, code, at = self._noted
+            self._last = self.fresh.last = Last(run=run, state=state, code=code, at=at, failures=self.failures)
+            self._noted = None
+        return self._last
 
     def learn(self, before: Last | None) -> None:
         """Take up what was stored before this engine counted: the row of failures may go on from there."""
-        if self.last is None:
-            self.last, self.failures = before, 0 if before is None else before.failures
-        elif self.unbroken and before is not None and before.at <= self.last.at:
+        last = self.last
+        if last is None:
+            self._last, self.failures = before, 0 if before is None else before.failures
+        elif self.unbroken and before is not None and before.at <= last.at:
             self.failures += before.failures
-            self.last = self.fresh.last = replace(self.last, failures=self.failures)
+            self._last = self.fresh.last = replace(last, failures=self.failures)
         self.unbroken = False
 
     def turn(self, at: datetime) -> None:
@@ -107,6 +119,7 @@ class _Slot:
 
     def merge(self) -> None:
         """Add what is fresh to hour and day."""
+        _ = self.last  # of what is fresh, too
         self.hour.take(self.fresh)
         self.day.take(self.fresh)
         self.fresh = Tally()

@@ -275,6 +275,19 @@ class Alerts:
             if name in configured and course.open
         }
 
+    def check(self) -> dict[str, Any]:
+        """Return what health says of it: one that is critical is not well while it is open, whoever is told of it."""
+        configured, opened, critical = self._configured(), 0, list[str]()
+        for name, course in sorted(self._courses.items()):
+            if name not in configured or not (subjects := course.open):
+                continue
+            opened += 1
+            if configured[name].severity is Severity.CRITICAL:
+                more = f" (and {len(subjects) - 1} more)" if len(subjects) > 1 else ""
+                critical.append(f"{name}: {subjects[0].subject}: {subjects[0].text}{more}")
+        said = "; ".join(critical) or (f"open: {opened}, none of them critical" if opened else "none is open")
+        return {"name": "alerts", "ok": not critical, "detail": said}
+
     async def mute(self, name: str, *, duration_s: float, reason: str, who: str = "") -> dict[str, Any]:
         """Have nobody told of an alert for a time, durably; it is still seen. What is open at its end is told then.
 

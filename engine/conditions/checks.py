@@ -84,6 +84,8 @@ class Checks:
         self._mask = Masker(secrets).mask
         self._on_answer = on_answer
         self._group: TaskGroup | None = None
+        self._raised: dict[str, str] = {}
+        """What the latest check of each raised, where it did."""
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._going: set[str] = set()
         self._stuck: set[str] = set()
@@ -152,11 +154,15 @@ class Checks:
         try:
             found: Any = await one.check.check(context)
         except Exception as error:  # check is plugin code
-            log.warning(
-                "Condition %s could not be checked", one.name, exc_info=True,
-                extra={"action": "condition_raised", "condition": one.name},
-            )  # fmt: skip
-            return NoAnswer(self._line(f"{type(error).__name__}: {error}"))
+            said = self._line(f"{type(error).__name__}: {error}")
+            if self._raised.get(one.name) != said:  # it may be asked every second: the same again says nothing new
+                self._raised[one.name] = said
+                log.warning(
+                    "Condition %s could not be checked", one.name, exc_info=True,
+                    extra={"action": "condition_raised", "condition": one.name},
+                )  # fmt: skip
+            return NoAnswer(said)
+        self._raised.pop(one.name, None)
         if not isinstance(found, Verdict):
             return NoAnswer(f"check returned a {type(found).__name__}, and no Verdict")
         return self._sound(found)

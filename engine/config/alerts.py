@@ -64,7 +64,11 @@ class WhenTable(Struct, frozen=True, kw_only=True):
     ] = None
     disk_share: Annotated[float | None, Meta(gt=0, lt=1, description="A smaller part of such a disk is free.")] = None
     lease_age: Annotated[
-        Duration | None, Meta(gt=0, description="The engine's lease of the store was not renewed for longer.")
+        Duration | None,
+        Meta(
+            ge=30,
+            description="The engine's lease of the store was not renewed for longer. It is renewed every ten seconds.",
+        ),
     ] = None
     loop_lag: Annotated[
         Duration | None,

@@ -53,7 +53,7 @@ class Exec(Condition, frozen=True, kw_only=True):
                 )  # fmt: skip
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
-                return Verdict.holds(f"{self.command[0]} can't be started: {reason}")
+                raise RuntimeError(f"{self.command[0]} can't be started: {reason}") from None
             try:
                 await _ended(process)
             finally:
