@@ -610,26 +610,6 @@ BackfillPlanOf = TypedDict(
 )  # fmt: skip
 
 
-class Pool(Named):
-    """A limit that jobs share."""
-
-    limit: int
-    configured: int
-    taken: int
-    queued: int
-    jobs: dict[str, int]
-    runs: list[Any]
-    override: Any
-
-
-class Window(Named):
-    """A maintenance window."""
-
-    state: str
-    opens_at: At | None
-    closes_at: At | None
-
-
 class PresetOf(Named):
     """A preset."""
 
@@ -638,11 +618,3 @@ class PresetOf(Named):
     parameters: dict[str, Any]
     defined_in: str
     changed: list[str]
-
-
-class Backup(Named):
-    """A copy of the store."""
-
-    path: str
-    bytes: int
-    made_at: At
