@@ -231,6 +231,10 @@ class DefinitionOperations(Protocol):
         """Change single settings, durably, or override those of files."""
         ...
 
+    async def patch_all(self, keys: Collection[Key], changes: Mapping[str, Any], *, who: str, reason: str = "") -> None:
+        """Change the same settings of many, in one commit: of all or none."""
+        ...
+
     async def remove(self, key: Key, *, who: str, match: Collection[str] | None = None) -> None:
         """Remove a definition of the API, durably."""
         ...
