@@ -363,6 +363,9 @@ class Operations:
             default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
         )  # fmt: skip
 
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        return self._timers.soonest(limit)
+
     def subject(self, name: str) -> Subject:
         """Return a trigger as hindsight asks about it; raise NotFound."""
         rule = self._rule(name)

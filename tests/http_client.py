@@ -49,7 +49,12 @@ class Client:
             data = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
         async with self._session.request(
-            method, self._url + path, data=data, headers=sent, skip_auto_headers=("Content-Type",)
+            method,
+            self._url + path,
+            data=data,
+            headers=sent,
+            skip_auto_headers=("Content-Type",),
+            allow_redirects=False,
         ) as answer:
             content = await answer.read()
             is_json = "json" in answer.headers.get("Content-Type", "")

@@ -355,6 +355,10 @@ class Operations(Protocol):
         """
         ...
 
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        """Return the triggers that come due first, and when; those that are paused are not among them."""
+        ...
+
     def subject(self, name: str) -> Subject:
         """Return a trigger as hindsight asks about it; raise NotFound."""
         ...

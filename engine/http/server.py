@@ -29,9 +29,10 @@ from engine.http.connection import Listener, while_there
 from engine.http.crowd import CROWDED, CROWDED_CLIENT
 from engine.http.doorlog import DoorLog
 from engine.http.operations import Operations
+from engine.http.page import is_for_people, shown_fault
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
-from engine.http.routes import Router, allowed
+from engine.http.routes import Router, allowed, is_guarded
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
 from engine.ids import new_id
@@ -222,6 +223,10 @@ class HttpServer:
                 path, status=problem.status, reason=reason or problem.detail, remote=self._client(request),
                 request_id=request_id, explain=explain,
             )  # fmt: skip
+        if is_for_people(request.method, path, request.headers):
+            now = self._operations.clock.now()
+            fault = shown_fault(problem, target, request.headers, request_id, now=now)
+            return self._heads.answer(fault, request_id, close=problem.close)
         return self._heads.problem(problem, target.partition("?")[0], request_id)
 
     def _client(self, request: web.BaseRequest) -> str:
@@ -273,11 +278,11 @@ class HttpServer:
     ) -> web.StreamResponse:
         role = None
         method = request.method
-        if path.startswith(API):
+        found = self._router.find(path)
+        if path.startswith(API) or (found is not None and is_guarded(found[0])):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
             if method != "OPTIONS":
                 role = self._gate.role_of(request.headers, self._client(request))
-        found = self._router.find(path)
         if found is None:
             raise Problem(404, "there is nothing here")
         methods, parameters = found

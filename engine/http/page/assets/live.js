@@ -1,0 +1,138 @@
+// Keeps the page as it is in the engine: at each sign of change the page is fetched again, and what differs in its
+// living parts is put in place. What one types, opens or reads stays.
+
+import { setClock, tick } from "./clocks.js";
+
+const POLL_MS = 5000;
+const SOONEST_MS = 1000; // two refreshes are so far apart at least
+const SLOWEST_MS = 60000;
+
+let last = 0;
+let waiting = null;
+let failures = 0;
+let stream = null;
+let busy = false;
+
+export function follow() {
+  if (!document.querySelector("[data-live]")) return;
+  listen();
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    soon(0);
+  });
+  soon(POLL_MS);
+}
+
+export function refreshNow() {
+  return refresh();
+}
+
+// The engine tells of changes; where it does not, the page asks now and then.
+function listen() {
+  if (!("EventSource" in window)) return;
+  stream = new EventSource("/api/v1/stream");
+  stream.onmessage = () => soon(SOONEST_MS);
+  for (const kind of document.body.dataset.kinds?.split(" ") ?? []) {
+    stream.addEventListener(kind, () => soon(SOONEST_MS));
+  }
+  stream.onerror = () => {
+    if (stream.readyState === EventSource.CLOSED) stream = null;
+  };
+}
+
+function soon(after) {
+  if (document.hidden) return;
+  const due = Math.max(after, SOONEST_MS - (performance.now() - last));
+  if (waiting !== null) {
+    if (after >= POLL_MS) return;
+    clearTimeout(waiting);
+  }
+  waiting = setTimeout(refresh, Math.max(due, 0));
+}
+
+async function refresh() {
+  waiting = null;
+  if (busy || document.querySelector("dialog[open]")) {
+    soon(POLL_MS);
+    return;
+  }
+  busy = true;
+  last = performance.now();
+  try {
+    const answer = await fetch(location.href, { headers: { "X-Live": "1" }, credentials: "same-origin" });
+    if (answer.redirected && new URL(answer.url).pathname === "/sign-in") {
+      location.assign(answer.url);
+      return;
+    }
+    if (!answer.ok) throw new Error(String(answer.status));
+    take(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    failures = 0;
+    seen(true);
+  } catch {
+    failures += 1;
+    if (failures > 1) seen(false);
+  } finally {
+    busy = false;
+    soon(Math.min(POLL_MS * 2 ** failures, SLOWEST_MS));
+  }
+}
+
+let seenAt = new Date();
+
+function seen(well) {
+  const note = document.querySelector(".offline");
+  if (well) seenAt = new Date();
+  else note.querySelector("[data-seen]").textContent = seenAt.toLocaleTimeString();
+  note.hidden = well;
+}
+
+function take(fresh) {
+  setClock(fresh.body.dataset.now);
+  document.title = fresh.title;
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const other = fresh.getElementById(part.id);
+    if (other && !part.isEqualNode(other)) morph(part, other);
+  }
+  tick();
+  document.dispatchEvent(new CustomEvent("page:fresh"));
+}
+
+// Makes one element like another, and leaves what is alike as it stands: so focus, selection and open parts stay.
+export function morph(old, fresh) {
+  if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
+    old.replaceWith(fresh);
+    return;
+  }
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  if (old.localName === "dialog" || "keep" in old.dataset) return;
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && !(name === "open" && old.localName === "details")) old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value && !(name === "open" && old.localName === "details")) old.setAttribute(name, value);
+  }
+  const byId = new Map([...old.children].filter((one) => one.id).map((one) => [one.id, one]));
+  let place = old.firstChild;
+  for (const wanted of [...fresh.childNodes]) {
+    const kept = wanted.id ? byId.get(wanted.id) : null;
+    if (kept) {
+      if (kept !== place) old.insertBefore(kept, place);
+      else place = place.nextSibling;
+      morph(kept, wanted);
+    } else if (place && !place.id && !wanted.id) {
+      const following = place.nextSibling;
+      morph(place, wanted);
+      place = following;
+    } else {
+      old.insertBefore(wanted, place);
+    }
+  }
+  while (place) {
+    const following = place.nextSibling;
+    place.remove();
+    place = following;
+  }
+}
