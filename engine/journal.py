@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from engine.audits import NOTING, Audit
 from engine.clock import Clock
 from engine.errors import EngineError, StoreDamaged, StoreUnavailable
 from engine.store.base import Result
@@ -39,7 +40,7 @@ MOST_WAITING = 10_000
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
-_Item = tuple[Change, "asyncio.Future[Any]"]
+_Item = tuple[Change, "asyncio.Future[Any]", Audit | None]
 
 
 class Submitted(asyncio.Future[Any]):
@@ -57,8 +58,8 @@ class Submitted(asyncio.Future[Any]):
 class Writable(Protocol):
     """What the journal needs of a store."""
 
-    async def apply(self, changes: Sequence[Change]) -> list[Result]:
-        """Make changes durable; see `Store.apply`."""
+    async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
+        """Make changes durable, with rows of the audit log; see `Store.apply`."""
         ...
 
     def tidy(self) -> None:
@@ -92,11 +93,14 @@ class Journal:
         """How many changes wait to be written."""
         return len(self._waiting)
 
-    def submit(self, change: Change) -> asyncio.Future[Any]:
+    def submit(self, change: Change, audit: Audit | None = None) -> asyncio.Future[Any]:
         """Put a change in line and return a future of its result.
 
         It is done once the change is written or refused. That of an `Accept` can't be cancelled: a task that is
         cancelled while it awaits the future goes on, with CancelledError, when the future is done.
+
+        `audit` is a row of the audit log that is written with the change; without one it is that of the call that is
+        being answered, if there is one that has made no change yet.
 
         The future raises StoreUnavailable where the store refuses an `Accept` now, StoreDamaged when the
         store has failed for good, and Conflict where the change can't be made.
@@ -112,7 +116,9 @@ class Journal:
         elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:
             future.set_exception(StoreUnavailable("too many events wait to be written; try again in a moment"))
         else:
-            self._waiting.append((change, future))
+            if audit is None and (note := NOTING.get()) is not None:
+                audit = note.take(future)
+            self._waiting.append((change, future, audit))
             if self._writing is None and not self._gathering:
                 self._begin_soon()
         return future
@@ -178,7 +184,10 @@ class Journal:
             size, self._singly = 1, self._singly - 1
         batch, self._waiting = self._waiting[:size], self._waiting[size:]
         self._last_size = len(batch)
-        writing = self._writing = asyncio.ensure_future(self._store.apply([change for change, _ in batch]))
+        changes = [change for change, _, _ in batch]
+        notes = {place: audit for place, (_, _, audit) in enumerate(batch) if audit is not None}
+        applying = self._store.apply(changes, notes) if notes else self._store.apply(changes)
+        writing = self._writing = asyncio.ensure_future(applying)
         writing.add_done_callback(lambda done: self._end(batch, done))
 
     def _end(self, batch: list[_Item], done: asyncio.Future[list[Result]]) -> None:
@@ -220,7 +229,7 @@ class Journal:
             self._changed.set()
         self.commits += bool(batch)
         self.changes += len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
+        for (_, future, _), result in zip(batch, results, strict=True):
             if future.done():
                 continue
             if isinstance(result, EngineError):
@@ -234,9 +243,10 @@ class Journal:
             log.error("The store can't write: %s", error, extra={"action": "store_away"})
         self.failure = error
         kept: list[_Item] = []
-        for change, future in [*batch, *self._waiting]:
+        for item in [*batch, *self._waiting]:
+            change, future, _ = item
             if not isinstance(change, Accept):
-                kept.append((change, future))
+                kept.append(item)
             elif not future.done():
                 future.set_exception(StoreUnavailable(str(error)))
         self._waiting = kept
@@ -248,6 +258,6 @@ class Journal:
 
 
 def _raise(items: list[_Item], error: BaseException) -> None:
-    for _, future in items:
+    for _, future, _ in items:
         if not future.done():
             future.set_exception(error)

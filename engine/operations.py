@@ -14,6 +14,7 @@ import anyio
 
 from engine.adaptive import Adaptation
 from engine.aftermath import Counting
+from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
@@ -33,6 +34,7 @@ from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
 from engine.http.join_views import joins_view, settings_view
+from engine.http.keyring import Keyring
 from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, title_of
 from engine.intake import Intake
 from engine.jobs import Job
@@ -76,7 +78,7 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting,
+        counting: Counting, tokens: Keyring, audit_log: AuditLog,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -109,6 +111,8 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.tokens = tokens
+        self.audit_log = audit_log
         self._mask = Masker(config.secrets).mask
         self._previews = Previews(
             clock=clock, store=store, as_stored=intake.as_stored, base=config.base,

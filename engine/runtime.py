@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.aftermath import Aftermath, Counting, Deliverer
+from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.causing import Causes
@@ -50,6 +51,7 @@ from engine.foresight import Desk, World
 from engine.gates import Gates
 from engine.guards import Guards
 from engine.housekeeping import Housekeeping
+from engine.http.keyring import Keyring
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import shown
@@ -393,6 +395,9 @@ class Runtime:
             received=config.engine.data / "files", settings=config.store,
         )  # fmt: skip
         housekeeping.room.look()
+        admin = AdminToken.open(config.engine.data, self._environment) if self._listen else None
+        tokens, audit_log = Keyring(admin, clock, journal.submit), AuditLog(clock, store, journal.submit)
+        await tokens.load(store)
         operations = self.operations = Operations(
             config=config, clock=clock, store=store, journal=journal, intake=intake, dispatch=dispatch,
             timers=timers, sources=sources, backfills=backfills, routes=routes, run_logs=run_logs, changes=changes,
@@ -408,11 +413,11 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
-            counting=counting,
+            counting=counting, tokens=tokens, audit_log=audit_log,
         )  # fmt: skip
         chronicle.watch(operations.troubles)
-        if self._listen:
-            self.server = HttpServer(operations, AdminToken.open(config.engine.data, self._environment))
+        if admin is not None:
+            self.server = HttpServer(operations, admin, keyring=tokens)
             self.server.bind()
         notifier = Notifier(self._environment)
         async with anyio.create_task_group() as outer:
@@ -435,6 +440,8 @@ class Runtime:
                     inner.start_soon(shaper.run, name="shaping")
                     inner.start_soon(deliverer.run, name="deliveries")
                     inner.start_soon(counting.run, name="counting")
+                    inner.start_soon(tokens.run, name="tokens")
+                    inner.start_soon(audit_log.run, name="audit log")
                     inner.start_soon(strays.run, store, name="strays")
                     inner.start_soon(sources.run, name="sources")
                     inner.start_soon(adaptation.run, name="adaptive")
@@ -478,6 +485,8 @@ class Runtime:
                     loop_watch.stop()
                     lease.stop()
                     await counting.end()
+                    await tokens.note_uses()
+                    await audit_log.end()
                     await chronicle.end(asked=self._stop.is_set())
         log.info("Stopped", extra={"action": "stopped"})
 

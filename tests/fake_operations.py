@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.audits import FIRST, Audit, AuditFilter, AuditRow, Chain, text_of
 from engine.backfills import Backfill
-from engine.clock import SystemClock
+from engine.clock import Clock, SystemClock, to_microseconds
 from engine.config import Config, EngineSettings, HttpSettings, StoreSettings
 from engine.config.doors import Doors
 from engine.decide.breakers import Quarantine, Released
@@ -26,6 +27,7 @@ from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
 from engine.foresight import Desk, World
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
+from engine.http.keyring import Keyring
 from engine.http.server import HttpServer
 from engine.http.tokens import AdminToken
 from engine.http.views import pause_view, shown
@@ -62,8 +64,9 @@ from engine.store.base import (
     Throttled,
     TriggerStats,
 )
-from engine.store.changes import Change
+from engine.store.changes import Accept, Change
 from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
+from engine.tokens import Token
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
 from tests.fake_backfills import FakeBackfills
@@ -98,6 +101,31 @@ class FakeCounting:
         return sum_up([tally], AT - over, AT)
 
 
+class FakeAuditLog:
+    """An audit log in a list."""
+
+    def __init__(self) -> None:
+        self.rows: list[Audit] = []
+
+    def now(self) -> int:
+        return to_microseconds(AT)
+
+    async def write(self, audit: Audit) -> None:
+        self.rows.append(audit)
+
+    def tell(self, audit: Audit) -> None: ...
+
+    def refuse(self, audit: Audit) -> None:
+        self.rows.append(audit)
+
+    async def page(self, which: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRow]:
+        rows = [AuditRow(seq=seq, text=text_of(row), hash=bytes(32)) for seq, row in enumerate(self.rows, start=1)]
+        return [row for row in reversed(rows) if before is None or row.seq < before][:limit]
+
+    async def chain(self) -> Chain:
+        return Chain(rows=len(self.rows), head=FIRST)
+
+
 class FakeStore(Store):
     """A store that reads from dictionaries."""
 
@@ -119,8 +147,17 @@ class FakeStore(Store):
     def renewed_at(self) -> datetime | None:
         return None
 
-    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+    async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
         raise AssertionError("HTTP changes nothing by itself")
+
+    async def tokens(self) -> list[Token]:
+        return []
+
+    async def audit(self, which: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRow]:
+        return []
+
+    async def audit_chain(self) -> Chain:
+        return Chain(rows=0, head=FIRST)
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
         return next((one for one in self.told if one.id == delivery_id), None)
@@ -438,6 +475,8 @@ class FakeOperations:
         self.conditions = FakeConditions()
         self.pools = FakePools()
         self.queue = FakeQueue(self.memory, self.memory.kept)
+        self.tokens = keyring(self.clock, TOKEN)
+        self.audit_log = FakeAuditLog()
         self.unready: list[str] = []
         self.previewed: list[tuple[str, Any, int]] = []
         self.sources = ["files:inbox/new", "nightly"]
@@ -745,10 +784,20 @@ class FakeOperations:
             return
 
 
+def keyring(clock: Clock, token: str) -> Keyring:
+    """Return tokens that are kept in memory alone, the admin's being `token`."""
+
+    async def keep(change: Accept, audit: Audit | None) -> list[Accepted]:
+        return []
+
+    return Keyring(AdminToken.from_text(token), clock, keep)
+
+
 @asynccontextmanager
 async def serving(operations: FakeOperations, *, token: str = TOKEN) -> AsyncIterator[HttpServer]:
     """Serve an engine's HTTP on a free port."""
-    server = HttpServer(operations, AdminToken.from_text(token))
+    operations.tokens = keyring(operations.clock, token)
+    server = HttpServer(operations, AdminToken.from_text(token), keyring=operations.tokens)
     await server.start()
     try:
         yield server

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import anyio
 
 from engine.attending import Attendant
+from engine.audits import Audit
 from engine.backlog import DEFAULT_HIGH, Backlog
 from engine.causing import Causes
 from engine.decide.attempts import AttemptEnd
@@ -77,12 +78,12 @@ class InlineStore(SqliteStore):
                 await connection.execute("pragma synchronous = off")
                 _work_inline(connection)
 
-    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+    async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
         if self.hold is not None:
             await self.hold.wait()
         if self.write_error is not None:
             raise self.write_error
-        results = await super().apply(changes)
+        results = await super().apply(changes, notes)
         self.batches.append(list(changes))
         if self.hold_answers is not None:
             await self.hold_answers.wait()

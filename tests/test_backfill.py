@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from engine.audits import Audit
 from engine.backfill import Backfills
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest, BackfillState, Order
 from engine.decide.attempts import after_crash
@@ -458,8 +459,8 @@ async def test_a_crash_after_any_commit_neither_loses_nor_doubles_an_instant(tmp
     async with desk(tmp_path / "first") as one:
         apply = one.store.apply
 
-        async def copied(changes: Sequence[Change]) -> list[Result]:
-            results = await apply(changes)
+        async def copied(changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
+            results = await apply(changes, notes)
             found.append(copy_files(one.store.path, tmp_path / f"crash-{len(found)}"))
             return results
 

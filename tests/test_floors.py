@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
-         "previews", "replays", "spans", "deliveries", "tallies", "redaction"}
+         "previews", "replays", "spans", "deliveries", "tallies", "redaction", "tokens", "audits"}
     ),
     frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
@@ -39,7 +39,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
-         "maintenance", "pools", "quarantine", "heartbeats", "failures"}
+         "auditing", "maintenance", "pools", "quarantine", "heartbeats", "failures"}
     ),
     frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
     frozenset({"cli", "__main__", "testing"}),

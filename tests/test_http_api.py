@@ -17,6 +17,7 @@ from engine.http.routes import ROUTES, Route, Router, allowed
 from engine.http.server import HttpServer
 from engine.ids import new_id
 from engine.runs import RunState
+from engine.tokens import Role
 from tests.fake_backfills import FIRST, NOW
 from tests.fake_operations import TOKEN, FakeOperations, serving
 from tests.http_client import Client, asking, raw
@@ -108,6 +109,8 @@ async def path_of(operations: FakeOperations, pattern: str) -> str:
         await operations.maintenance.define("nightly", {"days": ["sunday"]}, who="")
     if "/backfills/" in pattern:
         one = (await operations.backfills.begin(A_DAY)).backfill.id
+    if "/tokens/" in pattern:
+        await operations.tokens.create("nightly", Role.VIEWER)
     if "/deliveries/" in pattern:
         one = operations.add_delivery(run).id
     names = {"/jobs/": "import", "/conditions/": "warehouse-up", "/pools/": "warehouse"}
@@ -184,7 +187,7 @@ async def test_status_and_doctor_answer(operations: FakeOperations, client: Clie
     got = (await client.ask("GET", f"{V1}/doctor")).json
     assert got["ok"] is True
     assert got["ledger"] == {"accepted": 1, "ended": 1, "waiting": 0, "purged": 0, "missing": 0}
-    assert [check["name"] for check in got["checks"]] == ["ledger", "integrity", "due_instants", "loop"]
+    assert [check["name"] for check in got["checks"]] == ["ledger", "integrity", "due_instants", "audit", "loop"]
     operations.memory.missing = ("event 1 has no outcome",)
     got = (await client.ask("GET", f"{V1}/doctor")).json
     assert (got["ok"], got["ledger"]["missing"], got["broken"]) == (False, 1, ["event 1 has no outcome"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from engine import journal as journal_module
+from engine.audits import Audit
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.journal import LARGEST_BATCH, LONGEST_PAUSE_S, MOST_WAITING, Journal
 from engine.runs import RunState
@@ -41,7 +42,7 @@ class FakeStore:
         self.refused: set[int] = set()
         self.gate: anyio.Event | None = None
 
-    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+    async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
         self.offered.append(list(changes))
         if self.gate is not None:
             await self.gate.wait()

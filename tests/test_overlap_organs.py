@@ -339,7 +339,7 @@ async def test_after_a_crash_no_limit_is_exceeded_and_one_waits_at_most(tmp_path
             group.cancel_scope.cancel()
 
 
-async def _refused(changes: Any) -> list[Any]:
+async def _refused(changes: Any, notes: Any = None) -> list[Any]:
     raise StoreUnavailable("the engine died")
 
 

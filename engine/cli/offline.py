@@ -12,6 +12,7 @@ from engine.http.views import doctor_view
 from engine.store.base import Ledger
 
 if TYPE_CHECKING:
+    from engine.audits import Chain
     from engine.cli.session import Session
     from engine.config import Config
     from engine.hindsight import Proof
@@ -30,13 +31,13 @@ def offline_doctor(config: Config) -> dict[str, Any]:
         absent = {"name": "store_file", "ok": True, "detail": f"there is none yet in {path}"}
         return doctor_view(_EMPTY, (), [*checks, absent])
     try:
-        ledger, damage, proof = asyncio.run(_read(config))
+        ledger, damage, found = asyncio.run(_read(config))
     except StoreError as error:
         return doctor_view(_EMPTY, (str(error),), checks)
-    return doctor_view(ledger, damage, [*([proof.check()] if proof is not None else []), *checks])
+    return doctor_view(ledger, damage, [*(one.check() for one in found), *checks])
 
 
-async def _read(config: Config) -> tuple[Ledger, list[str], Proof | None]:
+async def _read(config: Config) -> tuple[Ledger, list[str], tuple[Proof | Chain, ...]]:
     from engine.cli.hindsight import subject_in
     from engine.hindsight import prove
     from engine.store.sqlite import SqliteStore
@@ -54,9 +55,10 @@ async def _read(config: Config) -> tuple[Ledger, list[str], Proof | None]:
     try:
         damage = await store.check()
         if damage:
-            return _EMPTY, damage, None
+            return _EMPTY, damage, ()
         subjects = [subject_in(config, name) for name in config.triggers]
-        return await store.ledger(), [], await prove(store, subjects, clock.now())
+        proof = await prove(store, subjects, clock.now())
+        return await store.ledger(), [], (proof, await store.audit_chain())
     finally:
         await store.close()
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from enum import IntEnum
 from urllib.parse import urlsplit
 
+from engine.http.keyring import Holder, Keyring
 from engine.http.problems import Problem
 from engine.http.quotas import Guesses
-from engine.http.tokens import AdminToken
+from engine.http.sessions import Sessions, check_own_page, cookie_in
 from engine.plugin import Headers
+from engine.tokens import Role as Role  # for those who ask for one
+from engine.tokens import Who, digest_of
 
-
-class Role(IntEnum):
-    """What a token may do; each role may do what those before it may."""
-
-    VIEWER = 1
-    OPERATOR = 2
-    ADMIN = 3
+REALM = 'Bearer realm="trigger-engine"'
 
 
 class Gate:
@@ -27,8 +23,9 @@ class Gate:
     it is how DNS rebinding makes a browser speak to local services.
     """
 
-    def __init__(self, admin: AdminToken, host: str, guesses: Guesses) -> None:
-        self._admin = admin
+    def __init__(self, keyring: Keyring, host: str, guesses: Guesses, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self._keyring = keyring
         self._guesses = guesses
         self._host = host.lower()
         self._on_loopback = is_loopback(host)
@@ -50,6 +47,8 @@ class Gate:
                 code="wrong_host",
             )
         origin = headers.get("Origin")
+        if origin == "null" and headers.get("Sec-Fetch-Site") == "same-origin":
+            return  # a form of a page of ours, which tells nobody where it is (Referrer-Policy: no-referrer)
         if origin is not None and not _same_site(origin, host):
             raise Problem(403, "web pages of other sites may not use the API", code="wrong_origin")
 
@@ -64,28 +63,64 @@ class Gate:
         elif headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate":
             raise Problem(403, "web pages of other sites may not use hooks", code="wrong_origin")
 
-    def role_of(self, headers: Headers, address: str) -> Role:
-        """Return the role of the token in `Authorization: Bearer` or `X-API-Key`.
+    def who(self, headers: Headers, method: str, address: str) -> Who:
+        """Return who asks: the token in `Authorization: Bearer` or `X-API-Key`, else the session of the cookie.
 
-        Raises Problem 401, or 429 where so many wrong ones came from the address that it is not looked at.
+        Raises Problem 401, 403 where another site has a browser ask, or 429 where so many wrong tokens came from the
+        address that this one is not looked at.
         """
         token = offered(headers)
-        if not token:
+        if token:
+            holder, _ = self._holder(token, address)
+            return _who(holder, address, "token")
+        who = self.guest(headers, method, address)
+        if who is None:
             raise Problem(
-                401,
-                "give a token: Authorization: Bearer …, or X-API-Key: …",
-                headers={"WWW-Authenticate": 'Bearer realm="trigger-engine"'},
+                401, "give a token: Authorization: Bearer …, or X-API-Key: …", headers={"WWW-Authenticate": REALM}
             )
+        return who
+
+    def guest(self, headers: Headers, method: str, address: str) -> Who | None:
+        """Return who asks by what a browser adds itself; None where that is nobody. Raises Problem 403."""
+        cookie = cookie_in(headers)
+        secret = None if cookie is None else self.sessions.find(cookie)
+        holder = None if secret is None else self._keyring.find(secret, address)
+        if holder is None or holder.expired:
+            return None
+        check_own_page(headers, method)
+        return _who(holder, address, "session")
+
+    def enter(self, token: str, address: str) -> tuple[Who, bytes]:
+        """Return whose a token is, and the digest of its secret; raise as `who` does."""
+        holder, digest = self._holder(token, address)
+        return _who(holder, address, "session"), digest
+
+    def is_encrypted(self, headers: Headers) -> bool:
+        """Tell whether the browser speaks TLS, with a proxy before this engine; its page's own address says so."""
+        return headers.get("Origin", "").startswith("https://")
+
+    def _holder(self, token: str, address: str) -> tuple[Holder, bytes]:
         self._guesses.check(address, token)
-        if not self._admin.matches(token.encode("utf-8", "surrogateescape")):
+        digest = digest_of(token.encode("utf-8", "surrogateescape"))
+        holder = self._keyring.find(digest, address)
+        if holder is None:
             self._guesses.failed(address, token)
             raise Problem(
-                401,
-                "the token is not valid",
-                headers={"WWW-Authenticate": 'Bearer realm="trigger-engine", error="invalid_token"'},
+                401, "the token is not valid", headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'}
             )
+        if holder.expired:
+            raise Problem(
+                401, "the token has expired: an admin can make another one", code="token_expired",
+                headers={"WWW-Authenticate": f'{REALM}, error="invalid_token", error_description="expired"'},
+            )  # fmt: skip
         self._guesses.passed(address, token)
-        return Role.ADMIN
+        return holder, digest
+
+
+def _who(holder: Holder, address: str, means: str) -> Who:
+    return Who(
+        name=holder.name, role=holder.role, tags=holder.tags, prefix=holder.prefix, address=address, means=means
+    )  # fmt: skip
 
 
 def offered(headers: Headers) -> str | None:

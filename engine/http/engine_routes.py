@@ -40,4 +40,5 @@ async def get_doctor(call: Call) -> Response:
     operations = call.operations
     ledger, damage = await store.ledger(), await store.check()
     proof = await prove(store, map(operations.subject, operations.trigger_names()), operations.clock.now())
-    return Response(body=doctor_view(ledger, damage, [proof.check(), *operations.health()["checks"]]))
+    chain = await operations.audit_log.chain()
+    return Response(body=doctor_view(ledger, damage, [proof.check(), chain.check(), *operations.health()["checks"]]))

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.audits import Audit, AuditFilter, AuditRow, Chain
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
 from engine.decide.breakers import Released
@@ -14,6 +15,7 @@ from engine.decide.upcoming import Upcoming
 from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject
+from engine.http.keyring import Keyring
 from engine.jobs import Job
 from engine.plugin import Explanation, Handler, Settled
 from engine.previews import Preview
@@ -229,6 +231,34 @@ class HousekeepingOperations(Protocol):
         ...
 
 
+class AuditOperations(Protocol):
+    """What may be asked of the audit log."""
+
+    def now(self) -> int:
+        """Return the instant as rows tell it."""
+        ...
+
+    async def write(self, audit: Audit) -> None:
+        """Store a row by itself, or else tell it in the engine's own log."""
+        ...
+
+    def tell(self, audit: Audit) -> None:
+        """Tell of a row that was stored with a change, in the engine's own log."""
+        ...
+
+    def refuse(self, audit: Audit) -> None:
+        """Have a refusal written, with those that are alike."""
+        ...
+
+    async def page(self, which: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRow]:
+        """Return rows, the newest first; raise StoreUnavailable."""
+        ...
+
+    async def chain(self) -> Chain:
+        """Follow the whole chain; raise StoreUnavailable."""
+        ...
+
+
 class Operations(Protocol):
     """The engine, as far as HTTP may use it: the store is for reading, and changes go through the methods."""
 
@@ -245,6 +275,12 @@ class Operations(Protocol):
     def jobs(self) -> Mapping[str, Job]:
         """The jobs by name, as they are now."""
         ...
+
+    @property
+    def tokens(self) -> Keyring: ...
+
+    @property
+    def audit_log(self) -> AuditOperations: ...
 
     @property
     def backfills(self) -> BackfillOperations: ...

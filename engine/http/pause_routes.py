@@ -6,7 +6,6 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from engine.http.access import Role
 from engine.http.calls import Call
 from engine.http.fields import Fields, body, query
 from engine.http.trigger_routes import LONGEST_REASON, one_trigger
@@ -65,8 +64,8 @@ async def resume_trigger(call: Call) -> Response:
 
 
 def performer(call: Call) -> str:
-    """Return who asks: the token's owner, as far as it is known, and on whose behalf where the caller says so."""
-    owner = f"{(call.role or Role.VIEWER).name.lower()} token"
+    """Return who asks: the token or the user, and on whose behalf where the caller says so."""
+    owner = "nobody" if call.who is None else call.who.said()
     claim = call.request.headers.get(CLAIM)
     return f"{owner}, for {claim}" if claim is not None and _CLAIM.match(claim) else owner
 

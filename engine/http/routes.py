@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from engine.http import (
     adaptive_routes,
+    audit_routes,
     backfill_routes,
     condition_routes,
     delivery_routes,
@@ -27,8 +28,10 @@ from engine.http import (
     rehearsal_routes,
     retry_routes,
     run_routes,
+    session_routes,
     source_routes,
     stats_routes,
+    token_routes,
     trigger_routes,
     why_routes,
 )
@@ -63,6 +66,10 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/live", engine_routes.get_live, None, "Whether the process answers"),
     _route("GET", "/ready", engine_routes.get_ready, None, "Whether it takes events"),
     _route("GET", "/health", engine_routes.get_health, None, "The engine's checks"),
+    _route("POST", "/session", session_routes.post_session, None, "Begin a session with a token, as a browser does"),
+    _route("GET", "/session", session_routes.get_session, None, "Whose session it is; 401 without one"),
+    _route("DELETE", "/session", session_routes.delete_session, None, "End the session"),
+    _route("POST", "/session/end", session_routes.end_session, None, "End the session, from a form"),
     _route("GET", f"{API}/status", engine_routes.get_status, _VIEWER, "State, counts, sources, uptime"),
     _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
     _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),
@@ -153,6 +160,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     _route("GET", f"{API}/deliveries", delivery_routes.list_deliveries, _VIEWER, "Who was told of ends of runs"),
     _route("GET", f"{API}/deliveries/{{id}}", delivery_routes.get_delivery, _VIEWER, "One of them, and what it tells"),
+    _route("GET", f"{API}/tokens", token_routes.list_tokens, _ADMIN, "All tokens; no secret is shown"),
+    _route("POST", f"{API}/tokens", token_routes.post_token, _ADMIN, "Make one; its secret is told this once"),
+    _route("GET", f"{API}/tokens/{{name}}", token_routes.get_token, _ADMIN, "One token"),
+    _route("POST", f"{API}/tokens/{{name}}/rotate", token_routes.rotate_token, _ADMIN, "Give it another secret"),
+    _route("DELETE", f"{API}/tokens/{{name}}", token_routes.delete_token, _ADMIN, "Revoke it"),
+    _route("GET", f"{API}/audit", audit_routes.list_audit, _ADMIN, "Who had what changed, or was refused"),
+    _route("GET", f"{API}/audit/export", audit_routes.export_audit, _ADMIN, "The same as JSON lines"),
+    _route("GET", f"{API}/audit/chain", audit_routes.get_chain, _ADMIN, "Whether anything in it was changed since"),
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 

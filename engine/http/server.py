@@ -28,13 +28,16 @@ from engine.http.clients import counted_as
 from engine.http.connection import Listener, while_there
 from engine.http.crowd import CROWDED, CROWDED_CLIENT
 from engine.http.doorlog import DoorLog
+from engine.http.keyring import Keyring
 from engine.http.operations import Operations
 from engine.http.page import is_for_people, shown_fault
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
 from engine.http.routes import Router, allowed, is_guarded
+from engine.http.sessions import Sessions
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
+from engine.http.witness import Asking, Witness
 from engine.ids import new_id
 from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
@@ -42,6 +45,7 @@ from engine.plugin import Handler, Refusal, Request, Response
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
 EVENTS: Final = "/api/v1/events"
+SESSION: Final = "/session"
 PROBES: Final = frozenset({"/live", "/ready"})
 """Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
 
@@ -72,7 +76,8 @@ log = logging.getLogger("engine.http")
 class HttpServer:
     """Serves HTTP on one address.
 
-    `host` and `port` are those of the configuration unless they are given; port 0 takes a free one.
+    `host` and `port` are those of the configuration unless they are given; port 0 takes a free one. `keyring` holds the
+    tokens; without one the admin's is all there is.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class HttpServer:
         host: str | None = None,
         port: int | None = None,
         router: Router | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         settings = operations.config.http
         self._operations = operations
@@ -95,7 +101,8 @@ class HttpServer:
         monotonic = operations.clock.monotonic
         self._guesses = Guesses(monotonic, self._told)
         self._rates = None if self._doors.rate is None else RateLimit(self._doors.rate, monotonic, self._told)
-        self._gate = Gate(admin, self.host, self._guesses)
+        self._gate = Gate(keyring or Keyring(admin), self.host, self._guesses, Sessions(monotonic))
+        self._witness = Witness(operations.audit_log, lambda: operations.config.secrets)
         self._router = router or Router()
         self._heads = Heads(operations.clock)
         self._listener: Listener | None = None
@@ -276,13 +283,29 @@ class HttpServer:
     async def _routed(
         self, request: web.BaseRequest, path: str, query_text: str, request_id: str
     ) -> web.StreamResponse:
-        role = None
-        method = request.method
+        asking = Asking(request.method, request.headers, self._client(request), request_id)
+        try:
+            return await self._asked(request, path, query_text, asking)
+        except Exception as error:  # it is answered by who called; here it is written down
+            await self._witness.not_done(asking, error)
+            raise
+
+    async def _asked(self, request: web.BaseRequest, path: str, query_text: str, asking: Asking) -> web.StreamResponse:
+        method, request_id = asking.method, asking.request_id
         found = self._router.find(path)
-        if path.startswith(API) or (found is not None and is_guarded(found[0])):
+        if found is not None:
+            asking.parameters = found[1]
+            known = found[0].get("GET" if method == "HEAD" else method)
+            asking.pattern = path if known is None else known.pattern
+        guarded = path.startswith(API) or (found is not None and is_guarded(found[0]))
+        if guarded or path.startswith(SESSION):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
-            if method != "OPTIONS":
-                role = self._gate.role_of(request.headers, self._client(request))
+        if method != "OPTIONS":
+            if guarded or (path.startswith(SESSION) and offered(request.headers)):
+                asking.who = self._gate.who(request.headers, method, asking.address)
+            elif "Cookie" in request.headers:
+                asking.who = self._gate.guest(request.headers, method, asking.address)
+        who = asking.who
         if found is None:
             raise Problem(404, "there is nothing here")
         methods, parameters = found
@@ -294,8 +317,10 @@ class HttpServer:
         if route is None:
             names = allowed(methods)
             raise Problem(405, f"{method} is not allowed here; {names} are", headers={"Allow": names})
-        if route.role is not None and (role is None or role < route.role):
+        if route.role is not None and (who is None or who.role < route.role):
             raise Problem(403, f"this takes the role {route.role.name.lower()}", code="role_needed")
+        asking.body = await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s)
+        note = self._witness.begin(asking)
         call = Call(
             operations=self._operations,
             request=Request(
@@ -303,14 +328,17 @@ class HttpServer:
                 path=path,
                 query=_single(query_text),
                 headers=request.headers,
-                remote=self._client(request),
-                body=await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s),
+                remote=asking.address,
+                body=asking.body,
             ),
             parameters=parameters,
-            role=role,
+            role=None if who is None else who.role,
+            who=who,
+            gate=self._gate,
+            note=note,
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
-        answering = route.handler(call)
+        answering = route.handler(call) if note is None else self._witness.noting(note, route.handler(call))
         answer = await (while_there(request, answering) if WAIT in call.request.query else answering)
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from engine.audits import Audit, AuditFilter, AuditRow, Chain
 from engine.backfills import Backfill
 from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
@@ -23,6 +24,7 @@ from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.changes import Change
 from engine.tallies import TallyRow, Width
+from engine.tokens import Token
 
 T = TypeVar("T")
 
@@ -287,6 +289,13 @@ class Store(ABC):
     **Purging.** What an `Accept` purges is gone with all that it brought: an event with its outcomes, and a run. It is
     counted in the same transaction. A run that has not ended stays, and so does an event of one.
 
+    **Tokens.** A token that an `Accept` keeps is stored in the place of that with its id; where another one has its
+    name the change is a conflict. Its last use is noted where it is there.
+
+    **Audit.** A row of the audit log is there if, and only if, the change that it came with was made. Rows have the
+    numbers from 1 on, in the order of the changes, and each the hash of `engine.audits.linked`; none is changed or
+    removed.
+
     **Reading.** Reads see what was durable when they began. They never wait for a writer for longer than it
     takes to commit.
     """
@@ -312,10 +321,12 @@ class Store(ABC):
         """When the lease was renewed last; None where the store has no owner."""
 
     @abstractmethod
-    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+    async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
         """Make changes durable in one transaction; return a result for each, in their order.
 
-        Without any it only finds out whether the store can be written, and raises where it can't.
+        `notes` are rows of the audit log, by the place of the change that each goes with: it is added in the same
+        transaction, unless that change could not be made.
+        Without changes it only finds out whether the store can be written, and raises where it can't.
         """
 
     def tidy(self) -> None:  # noqa: B027 - most stores have nothing to do
@@ -621,6 +632,18 @@ class Store(ABC):
     def lost(self) -> str | None:
         """Say what became of the store where it is not the one any more that was opened, or None."""
         return None
+
+    @abstractmethod
+    async def tokens(self) -> list[Token]:
+        """Return all tokens, by name."""
+
+    @abstractmethod
+    async def audit(self, which: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRow]:
+        """Return at most `limit` rows of the audit log, the newest first; those before the number `before`."""
+
+    @abstractmethod
+    async def audit_chain(self) -> Chain:
+        """Follow the chain of the audit log. Reads all of it."""
 
     @abstractmethod
     async def received(self, which: Receipts, *, limit: int) -> list[datetime]:

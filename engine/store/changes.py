@@ -16,6 +16,7 @@ from engine.events import Cause, Event, Outcome
 from engine.runs import Attempt, Run, RunState, Step
 from engine.spans import Span
 from engine.tallies import TallyRow, Width
+from engine.tokens import Token, TokenUse
 
 
 class Join(Struct, frozen=True, kw_only=True):
@@ -148,7 +149,8 @@ class Accept(Struct, frozen=True, kw_only=True):
     forgotten. `shift` moves runs at a throttle. `deliveries` are stored, `tried` says how some of them went; of those
     that ended before `forget_deliveries`, the first thousand are forgotten. `tallies` are stored in the place of those
     of the same key; of each width in `forget_tallies`, the first thousand that began before that are forgotten.
-    `purge` removes what is old.
+    `purge` removes what is old. `keep_tokens` are stored in the place of those with the same id, `drop_tokens` are
+    removed by id, and `token_uses` noted.
     """
 
     entries: tuple[Entry, ...]
@@ -168,6 +170,9 @@ class Accept(Struct, frozen=True, kw_only=True):
     tallies: tuple[TallyRow, ...] = ()
     forget_tallies: Mapping[Width, datetime] | None = None
     purge: Purge | None = None
+    keep_tokens: tuple[Token, ...] = ()
+    drop_tokens: tuple[str, ...] = ()
+    token_uses: tuple[TokenUse, ...] = ()
 
 
 class SetPriority(Struct, frozen=True, kw_only=True):

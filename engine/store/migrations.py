@@ -279,8 +279,46 @@ create table boots (
 ) strict, without rowid;
 """
 
+_ACCESS = """
+-- Who may ask for what: digests of secrets, and no secret; see engine/tokens.py.
+create table tokens (
+    id text primary key,
+    name text not null,
+    detail text not null,
+    used_at integer,
+    used_from text
+) strict, without rowid;
+create unique index tokens_name on tokens (name);
+
+-- Who had what done, or was refused: a chain of hashes, see engine/audits.py. The columns below are read from the text.
+create table audit (
+    seq integer primary key,
+    entry text not null,
+    hash blob not null,
+    at integer generated always as (json_extract(entry, '$.at')) virtual,
+    who text generated always as (coalesce(json_extract(entry, '$.who'), '')) virtual,
+    action text generated always as (json_extract(entry, '$.action')) virtual,
+    target text generated always as (coalesce(json_extract(entry, '$.target'), '')) virtual,
+    outcome text generated always as (json_extract(entry, '$.outcome')) virtual
+) strict;
+create index audit_at on audit (at, seq);
+create index audit_who on audit (who, seq);
+create index audit_action on audit (action, seq);
+create index audit_target on audit (target, seq);
+create index audit_outcome on audit (outcome, seq);
+-- The last row, so that it is known where the end was cut off.
+create table audit_head (
+    one integer primary key check (one = 1),
+    seq integer not null,
+    hash blob not null
+) strict;
+-- Rows are added alone: this keeps from mistakes, and the chain tells of intent.
+create trigger audit_stays before update on audit begin select raise(abort, 'the audit log is added to alone'); end;
+create trigger audit_keeps before delete on audit begin select raise(abort, 'the audit log is added to alone'); end;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
-    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS,
+    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS, _ACCESS,
 )  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -5,23 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from engine.audits import Audit, AuditFilter, AuditRow, Chain
 from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
 from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
-from engine.errors import Conflict, StoreDamaged, StoreLost, StoreUnavailable
+from engine.errors import Conflict, EngineError, StoreDamaged, StoreLost, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome
 from engine.runs import Lane, Run, RunState
 from engine.spans import Span, SpanKind
-from engine.store import backfills, boots, deliveries, hindsight, line, purging, reads, receipts, spans, tallies
+from engine.store import (
+    audits,
+    backfills,
+    boots,
+    deliveries,
+    hindsight,
+    line,
+    purging,
+    reads,
+    receipts,
+    spans,
+    tallies,
+    tokens,
+)
 from engine.store.base import (
     Boot,
     EventFilter,
@@ -51,6 +65,7 @@ from engine.store.place import FilePlace, lost_text, refuse_network
 from engine.store.room import shrink, size_of
 from engine.store.writes import Wave, plan
 from engine.tallies import TallyRow, Width
+from engine.tokens import Token
 
 T = TypeVar("T")
 
@@ -156,7 +171,7 @@ class SqliteStore(Store):
 
     # Writing
 
-    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+    async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
         if not changes and (self._owned or self._boot is None):
@@ -172,7 +187,7 @@ class SqliteStore(Store):
         place = self._place
 
         def write(raw: sqlite3.Connection) -> list[Result]:
-            results = _apply(raw, waves, keys, changes, self._clock, self._own)
+            results = _apply(raw, waves, keys, changes, self._clock, self._own, notes)
             if self._boot is not None and not self._owned:
                 self._owned, self._renewed_at = True, self._clock.now()
             if place is not None and (lost := place.lost()) is not None:
@@ -399,6 +414,15 @@ class SqliteStore(Store):
         self._log_pages += 2 * pages
         return freed
 
+    async def tokens(self) -> list[Token]:
+        return await self._read(tokens.tokens)
+
+    async def audit(self, which: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRow]:
+        return await self._read(lambda raw: audits.page(raw, which, limit, before), slow=True)
+
+    async def audit_chain(self) -> Chain:
+        return await self._read(audits.check, slow=True)
+
     async def received(self, which: Receipts, *, limit: int) -> list[datetime]:
         return await self._read(lambda raw: receipts.received(raw, which, limit), slow=True)
 
@@ -468,6 +492,7 @@ def _apply(
     changes: Sequence[Change],
     clock: Clock,
     own: Callable[[sqlite3.Connection], None],
+    notes: Mapping[int, Audit] | None = None,
 ) -> list[Result]:
     """Make all changes in one transaction: together where nothing is in their way, else one by one."""
     raw.execute("begin immediate")
@@ -480,6 +505,8 @@ def _apply(
             raw.execute("begin immediate")
             own(raw)
             results = [_apply_one(raw, change, to_microseconds(clock.now())) for change in changes]
+        if notes and (made := [row for place, row in notes.items() if not isinstance(results[place], EngineError)]):
+            audits.append(raw, made)
         raw.execute("commit")
     except BaseException:
         if raw.in_transaction:
@@ -548,6 +575,8 @@ def _accept_one(raw: sqlite3.Connection, change: Accept, moved_at: int) -> list[
     backfill = change.backfill
     rest = replace(change, entries=())
     if not _apply_waves(raw, plan([rest], moved_at)):
+        if change.keep_tokens:
+            raise Conflict("there is a token of that name already")
         if backfill is not None:
             what = backfill.backfill.id if isinstance(backfill, BeginBackfill) else backfill.backfill
             raise Conflict(f"backfill {what} is not in the state that this change expects")

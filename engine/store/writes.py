@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from engine.clock import to_microseconds
 from engine.decide.marks import Claim, Place
 from engine.runs import ENDED, TRANSITIONS, WAITING, RunState
-from engine.store import backfills, deliveries, purging, spans, tallies
+from engine.store import backfills, deliveries, purging, spans, tallies, tokens
 from engine.store.changes import (
     ENQUEUEABLE,
     HOLDABLE,
@@ -241,6 +241,7 @@ STATEMENTS: dict[str, tuple[str, int]] = {
     **deliveries.STATEMENTS,
     **tallies.STATEMENTS,
     **purging.STATEMENTS,
+    **tokens.STATEMENTS,
 }
 
 _ORDER = tuple(STATEMENTS)
@@ -352,6 +353,8 @@ def _fits(wave: Wave, change: Accept) -> bool:
         return False
     if "forget" in wave.rows and any(entry.memory is not None for entry in change.entries):
         return False
+    if change.keep_tokens and "drop_token" in wave.rows:
+        return False  # one of that name is dropped first
     if change.backfill is not None and not wave.rows.keys().isdisjoint(backfills.STATEMENTS):
         return False
     for entry in change.entries:
@@ -431,11 +434,22 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
         wave.add("note_tally", tallies.tally_row(tally))
     for width, before in (change.forget_tallies or {}).items():
         wave.add("forget_tallies", (width._value_, to_microseconds(before)))
+    if change.keep_tokens or change.drop_tokens or change.token_uses:
+        _add_tokens(wave, change)
     if change.purge is not None:
         for name, row in purging.purge_rows(change.purge):
             wave.add(name, row)
         # Measured: what is written of a removed row is a quarter of a page, in all tables and indexes.
         wave.size_bytes += 1024 * (len(change.purge.events) + len(change.purge.runs))
+
+
+def _add_tokens(wave: Wave, change: Accept) -> None:
+    for token in change.keep_tokens:
+        wave.add("keep_token", tokens.token_row(token))
+    for token_id in change.drop_tokens:
+        wave.add("drop_token", (token_id,))
+    for use in change.token_uses:
+        wave.add("use_token", tokens.use_row(use))
 
 
 def _remember(wave: Wave, memory: Memory) -> None:

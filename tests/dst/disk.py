@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import anyio
 from msgspec import Struct
 
+from engine.audits import Audit
 from engine.errors import StoreUnavailable
 from engine.store.base import Result
 from engine.store.changes import Change
@@ -132,11 +133,11 @@ class SimulatedStore(SqliteStore):
         self._writer = cast("Connection", _Inline(self._disk.connect(read_only=False)))
         self._readers = [cast("Connection", _Inline(self._disk.connect(read_only=True))) for _ in range(2)]
 
-    async def apply(self, changes: Sequence[Change]) -> list[Result]:
+    async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
         await self._take_time()
         if self._disk.random.random() < self._disk.weather.fails_writes:
             raise StoreUnavailable("the disk is full (simulated)")
-        results = await super().apply(changes)
+        results = await super().apply(changes, notes)
         self._on_commit(changes, results)
         await self._take_time()
         return results

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from engine.http.page.shell import html, render
-from engine.http.page.sign_in import sign_in_for
+from engine.http.page.sign_in import sign_in_again, sign_in_for
 from engine.http.page.views import redirect
 from engine.http.problems import Problem
 from engine.plugin import Headers, Response
 
-_NOT_FOR_PEOPLE = ("/api/", "/hooks/", "/assets/", "/metrics", "/openapi", "/session")
+_NOT_FOR_PEOPLE = ("/api/", "/hooks/", "/assets/", "/metrics", "/openapi")
+
+_SESSION = "/session"  # where the form of the sign-in page is sent
 
 _TITLES = {
     400: "That address is not right",
@@ -25,15 +27,15 @@ _TITLES = {
 
 def is_for_people(method: str, path: str, headers: Headers) -> bool:
     """Tell whether a browser shows the answer to a person."""
-    return (
-        method in ("GET", "HEAD")
-        and not path.startswith(_NOT_FOR_PEOPLE)
-        and "text/html" in headers.get("Accept", "").lower()
-    )
+    if "text/html" not in headers.get("Accept", "").lower():
+        return False
+    return path == _SESSION or (method in ("GET", "HEAD") and not path.startswith(_NOT_FOR_PEOPLE))
 
 
 def shown_fault(problem: Problem, target: str, headers: Headers, request_id: str, *, now: datetime) -> Response:
     """Return the page that tells of a problem; who has to say who they are is led to where they can."""
+    if target == _SESSION and problem.status in (401, 422, 429):
+        return redirect(sign_in_again("guesses" if problem.status == 429 else problem.code))
     if problem.status == 401:
         return redirect(sign_in_for(target))
     values = {

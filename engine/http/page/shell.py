@@ -75,7 +75,7 @@ def answer(call: Call, page: Page, view: View, pages: Sequence[Page]) -> Respons
         "path": call.request.path,
         "here": page,
         "navigation": _navigation(call, pages),
-        "role": None if call.role is None else call.role.name.lower(),
+        "who": call.who,
         "may_operate": may(call, Role.OPERATOR),
         "may_admin": may(call, Role.ADMIN),
         "ready": ready,

@@ -12,8 +12,7 @@ PLACE: Final = "/sign-in"
 LONGEST_NEXT = 2000
 
 _WRONG = {
-    "invalid": "The token is not valid.",
-    "expired": "The token is not valid any more.",
+    "token_expired": "The token has expired: an admin can make another one.",
     "guesses": "Too many wrong tokens came from here. Wait a minute, and try again.",
 }
 
@@ -25,7 +24,7 @@ async def make(call: Call) -> View:
         template="sign_in.html",
         values={
             "following": own_path(asked.get("next", "/")),
-            "wrong": _WRONG.get(asked["wrong"], _WRONG["invalid"]) if "wrong" in asked else None,
+            "wrong": _WRONG.get(asked["wrong"], "The token is not valid.") if "wrong" in asked else None,
         },
     )
 
@@ -34,6 +33,11 @@ def sign_in_for(target: str) -> str:
     """Return where to sign in, to come to a path afterwards."""
     following = own_path(target)
     return PLACE if following == "/" else f"{PLACE}?next={quote(following, safe='/')}"
+
+
+def sign_in_again(wrong: str) -> str:
+    """Return where to sign in, after that went wrong."""
+    return f"{PLACE}?wrong={quote(wrong)}"
 
 
 def own_path(target: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pytest
 
 from engine.testing.store_contract.accepting import AcceptingCases
+from engine.testing.store_contract.access import AccessCases
 from engine.testing.store_contract.backfilling import BackfillCases
 from engine.testing.store_contract.delivering import DeliveringCases
 from engine.testing.store_contract.following import FollowingCases
@@ -46,6 +47,7 @@ class StoreContract(
     PurgingCases,
     ReceivingCases,
     JoiningCases,
+    AccessCases,
 ):
     """All cases; a new sentence in the contract without a case fails too."""
 

@@ -140,7 +140,7 @@ class OpeningCases(Place):
     @promise(
         "Store: When `apply` returns, its changes survive the death of the process and of the machine's power.",
         "Store.apply: Make changes durable in one transaction; return a result for each, in their order.",
-        "Store.apply: Without any it only finds out whether the store can be written, and raises where it can't.",
+        "Store.apply: Without changes it only finds out whether the store can be written, and raises where it can't.",
         "Store.close: What was applied is durable already; closing twice does nothing.",
     )
     async def test_what_was_applied_survives_without_a_close(self) -> None:

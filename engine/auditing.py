@@ -1,0 +1,129 @@
+"""The audit log, kept: each change that somebody asked for, and each attempt that was refused.
+
+A change's row goes with the change itself, in one commit; see `engine.audits.NOTING`. Refusals have rows of their own,
+and those that are alike are counted: the first has a row at once, and what follows within a minute another one for all
+of them, so that nobody can fill the disk by being refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from engine.audits import Audit, AuditFilter, AuditRow, Chain
+from engine.clock import Clock, to_microseconds
+from engine.errors import EngineError
+from engine.store.base import Store
+from engine.store.changes import Accept
+
+COUNTED_FOR_S = 60.0
+"""Refusals that are alike and come within so long are counted in one row."""
+
+MOST_KINDS = 100
+"""So many kinds of refusals have rows of their own in a minute; the others are counted as one."""
+
+OTHERS = "others"
+
+log = logging.getLogger("engine.audit")
+
+
+class AuditLog:
+    """The audit log of an engine that runs."""
+
+    def __init__(
+        self, clock: Clock, store: Store, submit: Callable[[Accept, Audit | None], asyncio.Future[Any]]
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._store = store
+        self._submit = submit
+        self._counted: dict[tuple[str, ...], Audit | None] = {}
+        """Kinds of refusals of this minute, with the last one of those that have no row yet."""
+        self._counts: dict[tuple[str, ...], int] = {}
+        self._writing: set[asyncio.Task[None]] = set()
+        self._began_s = clock.monotonic()
+        self.lost = 0
+        """Rows that could not be stored; they stand in the engine's own log."""
+
+    def now(self) -> int:
+        """Return the instant as rows tell it."""
+        return to_microseconds(self._clock.now())
+
+    async def write(self, audit: Audit) -> None:
+        """Store a row by itself. Where it can't be, it goes to the engine's log: what it tells of has happened."""
+        try:
+            await self._submit(Accept(entries=()), audit)
+        except EngineError as error:
+            self.lost += 1
+            log.error(
+                "A row of the audit log was not stored: %s", error, extra={"action": "audit_lost", **told(audit)}
+            )  # fmt: skip
+        else:
+            self.tell(audit)
+
+    def tell(self, audit: Audit) -> None:
+        """Tell of a row in the engine's own log too, which may be kept where nobody here can reach it."""
+        log.info("%s %s: %s", audit.who or "nobody", audit.outcome.value, audit.action, extra=told(audit))
+
+    def refuse(self, audit: Audit) -> None:
+        """Have a refusal written, with those that are alike."""
+        if self._clock.monotonic() - self._began_s >= COUNTED_FOR_S:
+            self._close_minute()
+        # Of somebody who is known, each thing that is refused is told; of others, what they tried is their own word.
+        what = audit.target if audit.who else ""
+        kind: tuple[str, ...] = (audit.who or audit.address, audit.means, audit.action, audit.code, what)
+        if kind not in self._counted and len(self._counted) >= MOST_KINDS:
+            kind = (OTHERS,)
+            audit = replace(audit, who="", role="", means="", prefix="", address=OTHERS, action=OTHERS, target="")
+        if kind in self._counted:
+            self._counted[kind] = audit
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+        else:
+            self._counted[kind] = None
+            self._write_soon(audit)
+
+    def _close_minute(self) -> None:
+        counted, self._counted = self._counted, {}
+        counts, self._counts = self._counts, {}
+        self._began_s = self._clock.monotonic()
+        for kind, audit in counted.items():
+            if audit is not None:
+                self._write_soon(replace(audit, count=counts[kind]))
+
+    def _write_soon(self, audit: Audit) -> None:
+        task = asyncio.get_running_loop().create_task(self.write(audit), name="audit")
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def run(self) -> None:
+        """Write what was counted, each minute."""
+        while True:
+            await self._clock.sleep(COUNTED_FOR_S)
+            self._close_minute()
+
+    async def end(self) -> None:
+        """Write what is left; the journal takes it still."""
+        self._close_minute()
+        if self._writing:
+            await asyncio.wait(self._writing)
+
+    async def page(self, which: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRow]:
+        """Return rows, the newest first; raise StoreUnavailable."""
+        return await self._store.audit(which, limit=limit, before=before)
+
+    async def chain(self) -> Chain:
+        """Follow the whole chain; raise StoreUnavailable."""
+        return await self._store.audit_chain()
+
+
+def told(audit: Audit) -> dict[str, Any]:
+    """Return a row as fields of a log record, without what was changed."""
+    fields = {
+        "request_id": audit.request, "who": audit.who, "role_of": audit.role, "means": audit.means,
+        "address": audit.address, "target": audit.target, "status": audit.status, "code": audit.code,
+        "reason": audit.reason, "count": audit.count,
+    }  # fmt: skip
+    return {"action": f"audit_{audit.outcome.value}", **{name: value for name, value in fields.items() if value}}

@@ -1,0 +1,105 @@
+"""Routes about the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from engine.audits import AuditFilter, AuditOutcome, AuditRow
+from engine.clock import from_microseconds, rfc3339
+from engine.http.calls import Call, Stream
+from engine.http.fields import Fields, near, query
+from engine.http.views import list_view
+from engine.plugin import Response, encode_json
+
+LINES = "application/x-ndjson"
+PAGE = 500
+
+_FILTERS = ("who", "action", "target", "outcome", "from", "to")
+_HIGHEST = 2**63 - 1
+
+
+async def list_audit(call: Call) -> Response:
+    """Answer with rows of the audit log, the newest first."""
+    fields = query(call.request, *_FILTERS, "limit", "cursor")
+    which, limit, before = _which(fields), fields.limit(), _number(fields)
+    fields.finish()
+    rows = await call.operations.audit_log.page(which, limit=limit + 1, before=before)
+    page = rows[:limit]
+    return Response(body=list_view([audit_view(row) for row in page], str(page[-1].seq) if len(rows) > limit else None))
+
+
+async def export_audit(call: Call) -> Stream:
+    """Send all rows that are asked for as JSON lines, the newest first, page by page."""
+    fields = query(call.request, *_FILTERS)
+    which = _which(fields)
+    fields.finish()
+    headers = {"Content-Type": LINES, "Content-Disposition": 'attachment; filename="audit.jsonl"'}
+    return Stream(headers=headers, chunks=_lines(call, which))
+
+
+async def get_chain(call: Call) -> Response:
+    """Follow the whole chain, and say whether anything in it was changed. Reads the whole log."""
+    query(call.request).finish()
+    chain = await call.operations.audit_log.chain()
+    return Response(body={
+        "ok": chain.wrong is None, "rows": chain.rows, "head": chain.head.hex(), "wrong": chain.wrong
+    })  # fmt: skip
+
+
+def audit_view(row: AuditRow) -> dict[str, Any]:
+    """Return a row as the API shows it; `hash` is that of the chain."""
+    audit = row.audit
+    return {
+        "seq": row.seq,
+        "at": rfc3339(from_microseconds(audit.at)),
+        "who": audit.who or None,
+        "role": audit.role or None,
+        "means": audit.means or None,
+        "prefix": audit.prefix or None,
+        "claims": audit.claims,
+        "address": audit.address or None,
+        "action": audit.action,
+        "target": audit.target or None,
+        "outcome": audit.outcome.value,
+        "status": audit.status or None,
+        "code": audit.code or None,
+        "reason": audit.reason or None,
+        "count": audit.count,
+        "before": audit.before,
+        "after": audit.after,
+        "request_id": audit.request or None,
+        "hash": row.hash.hex(),
+    }
+
+
+async def _lines(call: Call, which: AuditFilter) -> AsyncIterator[bytes]:
+    before: int | None = None
+    while not call.gone():
+        rows = await call.operations.audit_log.page(which, limit=PAGE, before=before)
+        if not rows:
+            return
+        yield b"".join(encode_json(audit_view(row)) + b"\n" for row in rows)
+        before = rows[-1].seq
+
+
+def _which(fields: Fields) -> AuditFilter:
+    outcome = fields.value("outcome")
+    if outcome is not None and outcome not in set(AuditOutcome):
+        fields.fault("outcome", f"unknown outcome {outcome!r}{near(str(outcome), set(AuditOutcome))}")
+        outcome = None
+    return AuditFilter(
+        who=fields.text("who", longest=128), action=fields.text("action", longest=256),
+        target=fields.text("target", longest=256), outcome=None if outcome is None else AuditOutcome(outcome),
+        start=fields.instant("from"), end=fields.instant("to"),
+    )  # fmt: skip
+
+
+def _number(fields: Fields) -> int | None:
+    value = fields.value("cursor")
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 20 and 0 < int(value) <= _HIGHEST):
+        fields.fault("cursor", "cursor must be the `next` of the list before")
+        return None
+    return int(value)
