@@ -367,6 +367,9 @@ class Operations:
             default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
         )  # fmt: skip
 
+    def triggers_of(self, job: str) -> list[str]:
+        return [name for name, rule in self._rules.items() if rule.trigger.job == job]
+
     def soonest(self, limit: int) -> list[tuple[datetime, str]]:
         return self._timers.soonest(limit)
 

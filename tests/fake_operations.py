@@ -702,6 +702,9 @@ class FakeOperations:
             raise NotFound(f"there is no trigger {name!r}")
         return upcoming(self.config.triggers[name], after, pause=self.paused.get(name))
 
+    def triggers_of(self, job: str) -> list[str]:
+        return [name for name, trigger in self.config.triggers.items() if trigger.job == job]
+
     def soonest(self, limit: int) -> list[tuple[datetime, str]]:
         return self.due_soon[:limit]
 

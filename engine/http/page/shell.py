@@ -49,6 +49,7 @@ def _environment() -> Environment:
     environment.filters.update(
         visible=words.visible, cut=words.cut, linked=words.linked, pretty=words.pretty, span=words.span,
         count=words.count, percent=words.percent, size=words.size, instant=words.instant,
+        kept=words.kept,
     )  # fmt: skip
     environment.globals.update(
         asset=ASSETS.url, plural=words.plural, seconds_between=words.seconds_between, min=min, max=max

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from engine.http.calls import Call, RouteHandler
-from engine.http.page import now, search, sign_in
+from engine.http.page import jobs, now, runs, search, sign_in, timeline, triggers, why
 from engine.http.page.shell import answer
 from engine.http.page.views import Page
 from engine.plugin import Response
@@ -15,6 +15,14 @@ LOOK, WORK, SET_UP, RUN_IT = "What happens", "What there is", "What it goes by",
 
 PAGES: Final[tuple[Page, ...]] = (
     Page(path="/", title="Now", make=now.make, group=LOOK, icon="now", key="n"),
+    Page(path="/timeline", title="Timeline", make=timeline.make, group=LOOK, icon="timeline", key="l"),
+    Page(path="/runs", title="Runs", make=runs.make_list, group=LOOK, icon="runs", key="r"),
+    Page(path="/runs/{id}", title="Run", make=runs.make_one),
+    Page(path="/triggers", title="Triggers", make=triggers.make_list, group=WORK, icon="triggers", key="t"),
+    Page(path="/triggers/{name}", title="Trigger", make=triggers.make_one),
+    Page(path="/triggers/{name}/why", title="Why", make=why.make),
+    Page(path="/jobs", title="Jobs", make=jobs.make_list, group=WORK, icon="jobs", key="j"),
+    Page(path="/jobs/{name}", title="Job", make=jobs.make_one),
     Page(path="/search", title="Search", make=search.make),
     Page(path=sign_in.PLACE, title="Sign in", make=sign_in.make, role=None),
 )

@@ -47,14 +47,13 @@ class Page(Struct, frozen=True, kw_only=True):
     role: Role | None = Role.VIEWER
 
 
-async def ask(call: Call, handler: RouteHandler, *, body: bytes = b"", **query: str | None) -> Any:
+async def ask(call: Call, handler: RouteHandler, query: Mapping[str, str | None] | None = None) -> Any:
     """Return what the API answers: so a page shows what the API shows, and refuses what it refuses.
 
     Parameters that are None, or empty, are left out. The path's parameters are the page's own.
     """
-    asked = {name.rstrip("_"): value for name, value in query.items() if value}
-    request = replace(call.request, query=asked, body=body)
-    answer = await handler(replace(call, request=request))
+    asked = {name: value for name, value in (query or {}).items() if value}
+    answer = await handler(replace(call, request=replace(call.request, query=asked, body=b"")))
     return answer.body if isinstance(answer, Response) else None
 
 

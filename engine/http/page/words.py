@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
@@ -72,6 +74,11 @@ def pretty(value: Any) -> tuple[str, bool]:
     shown = text[:LONGEST_TEXT].split("\n")[:MOST_MEMBERS]
     whole = length <= LONGEST_TEXT and len(shown) == text.count("\n") + 1
     return visible("\n".join(shown).replace("\r", "\u240d")).replace("\u240a", "\n"), whole
+
+
+def kept(parameters: Mapping[str, str | None]) -> str:
+    """Return a query of the parameters that say something."""
+    return urlencode({name: value for name, value in parameters.items() if value})
 
 
 def span(seconds: float | None) -> str:
