@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from engine.http.calls import Call, RouteHandler
-from engine.http.page import jobs, now, runs, search, sign_in, timeline, triggers, why
+from engine.http.page import events, jobs, now, runs, search, sign_in, timeline, triggers, why
 from engine.http.page.shell import answer
 from engine.http.page.views import Page
 from engine.plugin import Response
@@ -18,6 +18,8 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(path="/timeline", title="Timeline", make=timeline.make, group=LOOK, icon="timeline", key="l"),
     Page(path="/runs", title="Runs", make=runs.make_list, group=LOOK, icon="runs", key="r"),
     Page(path="/runs/{id}", title="Run", make=runs.make_one),
+    Page(path="/events", title="Events", make=events.make_list, group=LOOK, icon="events", key="e"),
+    Page(path="/events/{id}", title="Event", make=events.make_one),
     Page(path="/triggers", title="Triggers", make=triggers.make_list, group=WORK, icon="triggers", key="t"),
     Page(path="/triggers/{name}", title="Trigger", make=triggers.make_one),
     Page(path="/triggers/{name}/why", title="Why", make=why.make),
