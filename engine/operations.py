@@ -483,6 +483,9 @@ class Operations:
     def _shared_sources(self) -> dict[str, SharedSource]:
         return {source.id or source.name: source for source in self.config.sources.values()}
 
+    def trigger_tags(self, name: str) -> tuple[str, ...]:
+        return tags_of(self._rule(name))
+
     def trigger_names(self) -> list[str]:
         return list(self._rules)
 

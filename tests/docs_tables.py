@@ -49,6 +49,7 @@ from engine.config.model import (
     TriggerTable,
 )
 from engine.config.payloads import RedactTable, SchemaFile, SecurityTable
+from engine.config.people import TrustedHeaderTable
 from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyTable
@@ -68,7 +69,7 @@ _CONFIG_TABLES: tuple[type[Struct], ...] = (
     JobTable, JobNotifyTable, CallbackTable,
     TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
     JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,
-    SchemaFile,
+    SchemaFile, TrustedHeaderTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",

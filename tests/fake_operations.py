@@ -744,6 +744,11 @@ class FakeOperations:
         trigger = self.config.triggers[name]
         return subject_of(Rule(trigger, self.jobs[trigger.job]), on="cron", schedule=None, zone="UTC", alive=True)
 
+    def trigger_tags(self, name: str) -> tuple[str, ...]:
+        self.trigger_view(name)
+        trigger = self.config.triggers[name]
+        return (*trigger.tags, *self.jobs[trigger.job].tags)
+
     def trigger_names(self) -> list[str]:
         return list(self.config.triggers)
 

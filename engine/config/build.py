@@ -179,7 +179,8 @@ class Builder:
         )  # fmt: skip
         return HttpSettings(
             host=host, port=port, insecure=table.insecure, max_body_bytes=table.max_body, trusted_proxies=proxies,
-            doors=doors,
+            doors=doors, hosts=table.hosts,
+            trusted_header=None if table.trusted_header is None else table.trusted_header.trusted(),
         )  # fmt: skip
 
     def _store(self, table: StoreTable, data: Path) -> StoreSettings:

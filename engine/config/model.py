@@ -33,6 +33,7 @@ from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
+from engine.config.people import HostName, TrustedHeader, TrustedHeaderTable
 from engine.config.scalars import near
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
@@ -334,6 +335,16 @@ class HttpTable(Struct, frozen=True, kw_only=True):
             "in `X-Forwarded-For`. What anybody else says there counts for nothing."
         ),
     ] = ()
+    hosts: Annotated[
+        tuple[HostName, ...],
+        Meta(
+            description="Names by which browsers reach it, such as `engine.example.org`, where a proxy hands on the "
+            "`Host`. Others are refused. Default: on loopback those of this machine, else any."
+        ),
+    ] = ()
+    trusted_header: Annotated[
+        TrustedHeaderTable | None, Meta(description="A header in which such a proxy says who has signed in.")
+    ] = None
 
     def __post_init__(self) -> None:
         parse_quota(self.rate_limit)
@@ -824,6 +835,8 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: int
     doors: Doors = Doors()
     trusted_proxies: Networks | None = None
+    trusted_header: TrustedHeader | None = None
+    hosts: tuple[str, ...] = ()
 
 
 class Preset(Struct, frozen=True, kw_only=True):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from engine.config.people import TrustedHeader
 from engine.http.keyring import Holder, Keyring
 from engine.http.problems import Problem
 from engine.http.quotas import Guesses
 from engine.http.sessions import Sessions, check_own_page, cookie_in
+from engine.networks import address_of
 from engine.plugin import Headers
 from engine.tokens import Role as Role  # for those who ask for one
 from engine.tokens import Who, digest_of
 
+LONGEST_USER = 128
 REALM = 'Bearer realm="trigger-engine"'
 
 
@@ -20,13 +24,19 @@ class Gate:
     """Lets requests to the API in, or refuses them.
 
     `host` is what the engine listens on. On a loopback address a Host that names another machine is refused:
-    it is how DNS rebinding makes a browser speak to local services.
+    it is how DNS rebinding makes a browser speak to local services. `hosts` are names by which it is reached too,
+    through a proxy; where there are some, other names are refused on all addresses.
     """
 
-    def __init__(self, keyring: Keyring, host: str, guesses: Guesses, sessions: Sessions) -> None:
+    def __init__(
+        self, keyring: Keyring, host: str, guesses: Guesses, sessions: Sessions, *,
+        trusted: TrustedHeader | None = None, hosts: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self.sessions = sessions
         self._keyring = keyring
         self._guesses = guesses
+        self._trusted = trusted
+        self._hosts = frozenset(name.lower() for name in hosts)
         self._host = host.lower()
         self._on_loopback = is_loopback(host)
 
@@ -40,7 +50,12 @@ class Gate:
         name = _host_name(host)
         if name is None:
             raise Problem(400, "the Host header is not valid", code="malformed_request")
-        if self._on_loopback and not (is_loopback(name) or name == self._host):
+        if self._hosts and not (name in self._hosts or name == self._host or is_address(name) or is_loopback(name)):
+            raise Problem(
+                403, "the engine does not answer to this Host; [http] hosts has the names by which it is reached",
+                code="wrong_host",
+            )  # fmt: skip
+        if self._on_loopback and not (is_loopback(name) or name == self._host or name in self._hosts):
             raise Problem(
                 403,
                 "the engine listens on this machine alone and does not answer to this Host; use 127.0.0.1 or localhost",
@@ -63,8 +78,8 @@ class Gate:
         elif headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate":
             raise Problem(403, "web pages of other sites may not use hooks", code="wrong_origin")
 
-    def who(self, headers: Headers, method: str, address: str) -> Who:
-        """Return who asks: the token in `Authorization: Bearer` or `X-API-Key`, else the session of the cookie.
+    def who(self, headers: Headers, method: str, address: str, peer: str = "") -> Who:
+        """Return who asks: the token in `Authorization: Bearer` or `X-API-Key`, else what a browser adds itself.
 
         Raises Problem 401, 403 where another site has a browser ask, or 429 where so many wrong tokens came from the
         address that this one is not looked at.
@@ -73,15 +88,21 @@ class Gate:
         if token:
             holder, _ = self._holder(token, address)
             return _who(holder, address, "token")
-        who = self.guest(headers, method, address)
+        who = self.guest(headers, method, address, peer)
         if who is None:
             raise Problem(
                 401, "give a token: Authorization: Bearer …, or X-API-Key: …", headers={"WWW-Authenticate": REALM}
             )
         return who
 
-    def guest(self, headers: Headers, method: str, address: str) -> Who | None:
-        """Return who asks by what a browser adds itself; None where that is nobody. Raises Problem 403."""
+    def guest(self, headers: Headers, method: str, address: str, peer: str = "") -> Who | None:
+        """Return who asks by what a browser adds itself: the session of the cookie, or the user of a trusted proxy.
+
+        None where that is nobody. `peer` is who is connected. Raises Problem 403.
+        """
+        return self._session(headers, method, address) or self._signed_in(headers, method, address, peer)
+
+    def _session(self, headers: Headers, method: str, address: str) -> Who | None:
         cookie = cookie_in(headers)
         secret = None if cookie is None else self.sessions.find(cookie)
         holder = None if secret is None else self._keyring.find(secret, address)
@@ -89,6 +110,25 @@ class Gate:
             return None
         check_own_page(headers, method)
         return _who(holder, address, "session")
+
+    def _signed_in(self, headers: Headers, method: str, address: str, peer: str) -> Who | None:
+        trusted = self._trusted
+        if trusted is None or peer not in trusted.networks:
+            return None
+        users = values_of(headers, trusted.name)
+        if not users or not users[0]:
+            return None
+        user = users[0]
+        if len(users) > 1 or len(user) > LONGEST_USER or not user.isprintable():
+            raise Problem(403, f"{trusted.name} is no single name: the proxy has to say who asks", code="unknown_user")
+        role = trusted.role_of(user)
+        if role is None:
+            raise Problem(
+                403, "you have signed in, but have no role here: ask an admin for one", code="no_role"
+            )
+        # The proxy signs a browser in for whatever it is made to ask, as a cookie does.
+        check_own_page(headers, method)
+        return Who(name=user, role=role, address=address, means="proxy")
 
     def enter(self, token: str, address: str) -> tuple[Who, bytes]:
         """Return whose a token is, and the digest of its secret; raise as `who` does."""
@@ -123,6 +163,15 @@ def _who(holder: Holder, address: str, means: str) -> Who:
     )  # fmt: skip
 
 
+def values_of(headers: Headers, name: str) -> list[str]:
+    """Return all values of a header, of which one alone may be there."""
+    every = getattr(headers, "getall", None)
+    if every is not None:
+        return list(every(name, ()))
+    value = headers.get(name)
+    return [] if value is None else [value]
+
+
 def offered(headers: Headers) -> str | None:
     """Return the token that a request offers, whatever it is worth."""
     scheme, _, credential = headers.get("Authorization", "").partition(" ")
@@ -137,6 +186,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def is_address(host: str) -> bool:
+    """Tell whether a host is an address, and no name that somebody's DNS says anything of."""
+    return address_of(host.strip("[]")) is not None
 
 
 def _host_name(host: str) -> str | None:

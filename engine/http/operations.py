@@ -407,6 +407,10 @@ class Operations(Protocol):
         """Return the names of all triggers."""
         ...
 
+    def trigger_tags(self, name: str) -> tuple[str, ...]:
+        """Return the tags of a trigger and of its job; raise NotFound."""
+        ...
+
     def source_views(self) -> list[dict[str, Any]]:
         """Return all sources as the API shows them."""
         ...

@@ -34,6 +34,7 @@ from engine.http.page import is_for_people, shown_fault
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
 from engine.http.routes import Router, allowed, is_guarded
+from engine.http.scope import narrowed
 from engine.http.sessions import Sessions
 from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
@@ -101,7 +102,10 @@ class HttpServer:
         monotonic = operations.clock.monotonic
         self._guesses = Guesses(monotonic, self._told)
         self._rates = None if self._doors.rate is None else RateLimit(self._doors.rate, monotonic, self._told)
-        self._gate = Gate(keyring or Keyring(admin), self.host, self._guesses, Sessions(monotonic))
+        self._gate = Gate(
+            keyring or Keyring(admin), self.host, self._guesses, Sessions(monotonic), trusted=settings.trusted_header,
+            hosts=settings.hosts,
+        )  # fmt: skip
         self._witness = Witness(operations.audit_log, lambda: operations.config.secrets)
         self._router = router or Router()
         self._heads = Heads(operations.clock)
@@ -302,9 +306,13 @@ class HttpServer:
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
         if method != "OPTIONS":
             if guarded or (path.startswith(SESSION) and offered(request.headers)):
-                asking.who = self._gate.who(request.headers, method, asking.address)
-            elif "Cookie" in request.headers:
-                asking.who = self._gate.guest(request.headers, method, asking.address)
+                asking.who = self._gate.who(request.headers, method, asking.address, request.remote or "")
+            elif found is not None:
+                try:
+                    asking.who = self._gate.guest(request.headers, method, asking.address, request.remote or "")
+                except Problem:
+                    if method not in ("GET", "HEAD"):
+                        raise
         who = asking.who
         if found is None:
             raise Problem(404, "there is nothing here")
@@ -321,8 +329,9 @@ class HttpServer:
             raise Problem(403, f"this takes the role {route.role.name.lower()}", code="role_needed")
         asking.body = await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s)
         note = self._witness.begin(asking)
+        operations = self._operations
         call = Call(
-            operations=self._operations,
+            operations=narrowed(operations, who.tags) if who is not None and who.tags else operations,
             request=Request(
                 method=method,
                 path=path,
