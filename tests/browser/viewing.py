@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
 
 Theme = Literal["light", "dark"]
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+PATIENCE_MS = 20_000
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -28,18 +29,23 @@ def launch(playwright: Playwright) -> Iterator[Browser]:
 
 @contextmanager
 def visitor(
-    browser: Browser, url: str, token: str | None, *, size: str = "desktop", theme: Theme = "light"
-) -> Iterator[Page]:
-    """Open a page as somebody with a token; raises where anything is wrong in it."""
+    browser: Browser, url: str, token: str | None, *, size: str = "desktop", theme: Theme = "light",
+    refusals: bool = False, scripts: bool = True,
+) -> Iterator[Page]:  # fmt: skip
+    """Open a page as somebody with a token; raises where anything is wrong in it.
+
+    `refusals` tells whether the engine may refuse something; `scripts` whether scripts run.
+    """
     width, height = SIZES[size]
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=theme, extra_http_headers=headers,
-        is_mobile=size == "phone", has_touch=size == "phone", base_url=url,
+        is_mobile=size == "phone", has_touch=size == "phone", base_url=url, java_script_enabled=scripts,
     )  # fmt: skip
+    context.set_default_timeout(PATIENCE_MS)
     wrong: list[str] = []
     page = context.new_page()
-    page.on("console", lambda message: _note(message, wrong))
+    page.on("console", lambda message: _note(message, wrong, refusals))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: wrong.append(f"a script of somebody else ran: {dialog.message}"))
     try:
@@ -49,7 +55,8 @@ def visitor(
     assert not wrong, wrong
 
 
-def _note(message: ConsoleMessage, wrong: list[str]) -> None:
+def _note(message: ConsoleMessage, wrong: list[str], refusals: bool) -> None:
+    refused = refusals and "Failed to load resource" in message.text
     # An engine without a stream of changes is polled: that there is none is no fault of the page.
-    if message.type in ("error", "warning") and "/api/v1/stream" not in message.location["url"]:
+    if message.type in ("error", "warning") and not refused and "/api/v1/stream" not in message.location["url"]:
         wrong.append(f"{message.text} ({message.location})")

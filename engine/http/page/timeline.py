@@ -23,7 +23,7 @@ MOST_LANES = 40
 MOST_ROWS = 4
 """So many runs of one job that overlap are drawn below each other; more share the last row."""
 
-ROW_PX, GAP_PX = 12, 10
+ROW_PX, GAP_PX, LOWEST_PX = 12, 10, 26
 NARROWEST = 0.25
 LONGEST_S = 14 * 86_400.0
 LISTED = 60
@@ -51,7 +51,7 @@ class Lane(Struct, kw_only=True):
     @property
     def height(self) -> int:
         """The height of its drawing, in pixels."""
-        return self.rows * ROW_PX + GAP_PX
+        return max(self.rows * ROW_PX + GAP_PX, LOWEST_PX)
 
 
 async def make(call: Call) -> View:

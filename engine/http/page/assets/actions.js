@@ -51,6 +51,8 @@ export function read(form) {
       } catch (error) {
         throw new Error(`${field.name} is not valid JSON: ${error.message}`);
       }
+    } else if (field.dataset.as === "words") {
+      body[field.name] = text.split(",").map((word) => word.trim()).filter(Boolean);
     } else if (field.dataset.as === "number") {
       body[field.name] = Number(text);
     } else if (field.type === "datetime-local") {
@@ -77,7 +79,7 @@ async function send(form) {
     if (then === "run" && said?.runs?.length) location.assign(`/runs/${said.runs[0]}`);
     else if (then === "event" && said?.event) location.assign(`/events/${said.event}`);
     else if (then.startsWith("/")) location.assign(then);
-    else if (then === "show") show(form, said);
+    else if (then === "show") show(said);
     else {
       toast("Done.");
       await refreshNow();
@@ -92,9 +94,10 @@ async function send(form) {
 }
 
 // What is told once only, such as a new token, stays until it is closed.
-function show(form, said) {
-  const place = document.getElementById(form.dataset.shows);
-  place.querySelector("[data-said]").textContent = said?.[form.dataset.member] ?? "";
+function show(said) {
+  const place = document.querySelector("dialog:has([data-said])");
+  place.querySelector("[data-said]").textContent = said?.token ?? said?.secret ?? JSON.stringify(said, null, 2);
+  place.addEventListener("close", () => location.reload(), { once: true });
   place.showModal();
 }
 

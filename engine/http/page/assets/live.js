@@ -13,6 +13,20 @@ let failures = 0;
 let stream = null;
 let busy = false;
 
+// What takes long to find out is fetched once the page stands.
+export async function later() {
+  for (const part of document.querySelectorAll("[data-later]")) {
+    try {
+      const answer = await fetch(part.dataset.later, { credentials: "same-origin", headers: { Accept: "text/html" } });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(part.id);
+      if (!fresh) throw new Error(String(answer.status));
+      morph(part, fresh);
+    } catch {
+      part.querySelector("[role=status]").textContent = "It could not be found out now.";
+    }
+  }
+}
+
 export function follow() {
   if (!document.querySelector("[data-live]")) return;
   listen();

@@ -3,7 +3,7 @@
 import * as actions from "./actions.js";
 import { setClock, tick } from "./clocks.js";
 import * as keys from "./keys.js";
-import { follow } from "./live.js";
+import { follow, later } from "./live.js";
 
 document.documentElement.classList.add("scripted");
 setClock(document.body.dataset.now);
@@ -25,3 +25,4 @@ document.querySelector("[data-menu]")?.addEventListener("click", (event) => {
 actions.listen();
 keys.listen(switchTheme);
 follow();
+later();
