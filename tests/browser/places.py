@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from engine.http.page import PAGES
 from tests.browser.wire import Api
@@ -34,9 +35,11 @@ def _filled(api: Api, path: str) -> str:
 
 
 def tokens(api: Api) -> dict[str, str]:
-    """Return a token of each role."""
+    """Return a token of each role, and one that is for a tag alone."""
     made = {"admin": api.token}
-    for role in ("viewer", "operator"):
-        name = f"{role}-{os.urandom(4).hex()}"
-        made[role] = api.post("/tokens", {"name": name, "role": role})["token"]
+    for role, tags in (("viewer", []), ("operator", []), ("scoped", ["crm"])):
+        asked: dict[str, Any] = {"name": f"{role}-{os.urandom(4).hex()}", "role": "operator" if tags else role}
+        if tags:
+            asked["tags"] = tags
+        made[role] = api.post("/tokens", asked)["token"]
     return made

@@ -59,6 +59,7 @@ def test_every_page_is_whole_and_can_be_used_by_everybody(api: Api, browser: Bro
             assert answer is not None
             assert answer.status == 200, name
             expect(page.locator("h1")).to_be_visible()
+            expect(page.locator("[data-later]")).to_have_count(0)
             check(page)
 
 
@@ -85,6 +86,23 @@ def test_every_role_sees_what_it_may_and_is_offered_no_more(api: Api, browser: B
         page.goto("/triggers/crm")
         buttons = page.get_by_role("button", name="Fire")
         assert (buttons.count() > 0) == (role != "viewer")
+
+
+def test_a_token_for_a_tag_sees_what_has_it_and_nothing_else(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, tokens(api)["scoped"], refusals=True) as page:
+        for name, place in places(api).items():
+            answer = page.goto(place)
+            assert answer is not None
+            assert answer.status in (200, 403, 404), name
+        page.goto("/")
+        expect(page.locator("#waiting")).to_contain_text("crm-up")
+        expect(page.locator("main")).not_to_contain_text("warehouse")
+        expect(page.get_by_role("link", name="Queue")).to_have_count(0)
+        page.goto("/triggers")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        answer = page.goto("/triggers/nightly-load")
+        assert answer is not None
+        assert answer.status == 404
 
 
 def test_hostile_events_leave_the_pages_whole(api: Api, browser: Browser) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.http.calls import Call
 from engine.http.event_routes import get_event, list_events
 from engine.http.page.lineage import ancestors_of, tree_of
-from engine.http.page.views import View, ask
+from engine.http.page.views import View, ask, is_scoped
 
 LIMIT = 50
 MOST_OUTCOMES = 4
@@ -15,7 +17,10 @@ MOST_OUTCOMES = 4
 async def make_list(call: Call) -> View:
     """Make the list."""
     asked = call.request.query
-    found = await ask(call, list_events, {"limit": str(LIMIT), **asked})
+    # A token for some tags alone sees the events that a trigger of them met: it has to be named.
+    unnamed = is_scoped(call) and not asked.get("trigger")
+    none: dict[str, Any] = {"items": [], "next": None}
+    found = none if unnamed else await ask(call, list_events, {"limit": str(LIMIT), **asked})
     return View(
         template="events.html",
         values={
@@ -24,6 +29,7 @@ async def make_list(call: Call) -> View:
             "first": "cursor" not in asked,
             "asked": {name: asked.get(name, "") for name in ("type", "source", "trigger")},
             "most_outcomes": MOST_OUTCOMES,
+            "unnamed": unnamed,
         },
     )
 

@@ -29,9 +29,8 @@ async def make_list(call: Call) -> View:
     rows = []
     for name in page:
         view = job_view(jobs[name], operations.config.secrets)
-        found = await operations.counting.statistics(job=name, over=timedelta(days=1))
         line = await sparkline(operations.store, now, Width.HOUR, job=name)
-        rows.append({**view, "runner": next(iter(view["run"])), "stats": statistics_view(found), "line": line})
+        rows.append({**view, "runner": next(iter(view["run"])), "stats": statistics_view(line.sums), "line": line})
     return View(
         template="jobs.html",
         values={

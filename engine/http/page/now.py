@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.errors import EngineError
 from engine.http.calls import Call
 from engine.http.operations import Operations
-from engine.http.page.views import View
+from engine.http.page.views import View, is_scoped
 from engine.http.page.waiting import waiting
 from engine.http.views import pause_view
 from engine.runs import Run, RunState
@@ -73,14 +73,15 @@ async def make(call: Call) -> View:
     """Make the page."""
     operations = call.operations
     now = operations.clock.now()
-    status = await operations.status()
+    scoped = is_scoped(call)
+    status = None if scoped else await operations.status()
     failures = await operations.store.runs(RunFilter(states=FAILED), limit=FAILURES)
     return View(
         template="now.html",
         values={
             "status": status,
             "running": await running(operations, now),
-            "waiting": await waiting(operations),
+            "waiting": await waiting(operations, scoped=scoped),
             "coming": coming(operations, now),
             "failures": failures,
             "failed_lately": sum(1 for run in failures if _ended(run) > now - timedelta(hours=1)),
@@ -133,8 +134,10 @@ def _instants(operations: Operations, name: str, now: datetime) -> list[datetime
         return []
 
 
-def banners(operations: Operations, status: dict[str, Any]) -> list[Banner]:
-    """Return what holds for many runs, the gravest first."""
+def banners(operations: Operations, status: dict[str, Any] | None) -> list[Banner]:
+    """Return what holds for many runs, the gravest first; of who may not see the status, pauses alone."""
+    if status is None:
+        return [_of_pause(pause_view(pause)) for pause in operations.pauses()]
     told = {"sources", "pauses", "maintenance", "conditions"}  # these have banners of their own
     wrong = [check for check in operations.health()["checks"] if not check["ok"] and check["name"] not in told]
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from engine.http.calls import Call
-from engine.http.page.views import View, redirect
+from engine.http.page.views import View, is_scoped, redirect
 from engine.http.problems import Problem
 from engine.ids import is_id
 from engine.plugin import Response
@@ -25,7 +25,11 @@ async def make(call: Call) -> View | Response:
     words = sought.lower().split()
     triggers = _found(operations.trigger_names(), words)
     jobs = _found(operations.jobs, words)
-    events = await operations.store.events(EventFilter(type=sought), limit=MOST_EVENTS) if sought else []
+    events = (
+        await operations.store.events(EventFilter(type=sought), limit=MOST_EVENTS)
+        if sought and not is_scoped(call)
+        else []
+    )
     if not events and len(triggers) + len(jobs) == 1:
         return redirect(f"/triggers/{triggers[0]}" if triggers else f"/jobs/{jobs[0]}")
     return View(

@@ -15,7 +15,7 @@ from engine.http.access import Role
 from engine.http.calls import Call
 from engine.http.page import words
 from engine.http.page.assets import ASSETS, takes_gzip
-from engine.http.page.views import Page, View, may
+from engine.http.page.views import Page, View, is_scoped, may
 from engine.plugin import Headers, Response
 
 POLICY: Final = (
@@ -111,6 +111,7 @@ def _navigation(call: Call, pages: Sequence[Page]) -> dict[str, list[Page]]:
     """Return the pages that stand in the navigation and that who asks may see, by their groups."""
     groups: dict[str, list[Page]] = {}
     for page in pages:
-        if page.group is not None and (page.role is None or may(call, page.role)):
+        seen = page.role is None or may(call, page.role)
+        if page.group is not None and seen and not (page.whole and is_scoped(call)):
             groups.setdefault(page.group, []).append(page)
     return groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
@@ -10,7 +10,7 @@ from msgspec import Struct
 from engine.http.page.words import plural
 from engine.runs import RunState
 from engine.store.base import Store
-from engine.tallies import TallyRow, Width
+from engine.tallies import Statistics, TallyRow, Width, sum_up
 
 HEIGHT = 24.0
 LOWEST = 3.0
@@ -31,11 +31,11 @@ class Bar(Struct, frozen=True, kw_only=True):
 
 
 class Sparkline(Struct, frozen=True, kw_only=True):
-    """The bars, the oldest first, and what they tell in one sentence."""
+    """The bars, the oldest first, what they tell in one sentence, and the sums of the same time."""
 
     bars: list[Bar]
     label: str
-    total: int
+    sums: Statistics
 
 
 async def sparkline(
@@ -47,7 +47,7 @@ async def sparkline(
     return drawn(rows, start, width)
 
 
-def drawn(rows: Iterable[TallyRow], start: datetime, width: Width) -> Sparkline:
+def drawn(rows: Sequence[TallyRow], start: datetime, width: Width) -> Sparkline:
     """Return the sparkline of tallies from an hour, or a day, on."""
     counts = [[0, 0, 0] for _ in range(BARS[width])]
     for row in rows:
@@ -62,7 +62,7 @@ def drawn(rows: Iterable[TallyRow], start: datetime, width: Width) -> Sparkline:
     label = f"{plural(total, 'run')} in {over}, {failed} failed" if total else f"no runs in {over}"
     return Sparkline(
         bars=[_bar(one, highest, start + width.length * place, width) for place, one in enumerate(counts)],
-        label=label, total=total,
+        label=label, sums=sum_up((row.tally for row in rows), start, start + width.length * BARS[width]),
     )  # fmt: skip
 
 

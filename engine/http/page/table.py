@@ -23,51 +23,45 @@ from engine.http.page import (
     why,
 )
 from engine.http.page.shell import answer
-from engine.http.page.views import Page
+from engine.http.page.views import Maker, Page
 from engine.plugin import Response
 
 LOOK, WORK, SET_UP, RUN_IT = "What happens", "What there is", "What it goes by", "The engine"
 
+
+def _listed(
+    path: str, title: str, make: Maker, group: str, icon: str, key: str, *, role: Role = Role.VIEWER,
+    whole: bool = False,
+) -> Page:  # fmt: skip
+    return Page(path=path, title=title, make=make, group=group, icon=icon, key=key, role=role, whole=whole)
+
+
 PAGES: Final[tuple[Page, ...]] = (
-    Page(path="/", title="Now", make=now.make, group=LOOK, icon="now", key="n"),
-    Page(path="/timeline", title="Timeline", make=timeline.make, group=LOOK, icon="timeline", key="l"),
-    Page(path="/runs", title="Runs", make=runs.make_list, group=LOOK, icon="runs", key="r"),
+    _listed("/", "Now", now.make, LOOK, "now", "n"),
+    _listed("/timeline", "Timeline", timeline.make, LOOK, "timeline", "l"),
+    _listed("/runs", "Runs", runs.make_list, LOOK, "runs", "r"),
     Page(path="/runs/{id}", title="Run", make=runs.make_one),
-    Page(path="/queue", title="Queue", make=queue.make, group=LOOK, icon="queue", key="q"),
-    Page(path="/events", title="Events", make=events.make_list, group=LOOK, icon="events", key="e"),
+    _listed("/queue", "Queue", queue.make, LOOK, "queue", "q", whole=True),
+    _listed("/events", "Events", events.make_list, LOOK, "events", "e"),
     Page(path="/events/{id}", title="Event", make=events.make_one),
-    Page(path="/triggers", title="Triggers", make=triggers.make_list, group=WORK, icon="triggers", key="t"),
+    _listed("/triggers", "Triggers", triggers.make_list, WORK, "triggers", "t"),
     Page(path="/triggers/{name}", title="Trigger", make=triggers.make_one),
     Page(path="/triggers/{name}/why", title="Why", make=why.make),
-    Page(path="/jobs", title="Jobs", make=jobs.make_list, group=WORK, icon="jobs", key="j"),
+    _listed("/jobs", "Jobs", jobs.make_list, WORK, "jobs", "j"),
     Page(path="/jobs/{name}", title="Job", make=jobs.make_one),
-    Page(path="/sources", title="Sources", make=upkeep.make_sources, group=WORK, icon="sources", key="s"),
-    Page(path="/calendar", title="Calendar", make=calendar.make, group=SET_UP, icon="calendar", key="c"),
-    Page(path="/conditions", title="Conditions", make=upkeep.make_conditions, group=SET_UP, icon="conditions", key="i"),
-    Page(
-        path="/maintenance",
-        title="Maintenance",
-        make=upkeep.make_maintenance,
-        group=SET_UP,
-        icon="maintenance",
-        key="m",
-    ),
-    Page(path="/backfills", title="Backfills", make=upkeep.make_backfills, group=SET_UP, icon="backfills", key="b"),
-    Page(path="/doctor", title="Doctor", make=inner.make_doctor, group=RUN_IT, icon="doctor", key="d"),
-    Page(
-        path="/configuration",
-        title="Configuration",
-        make=inner.make_configuration,
-        group=RUN_IT,
-        icon="configuration",
-        key="o",
-        role=Role.ADMIN,
-    ),
-    Page(path="/audit", title="Audit", make=inner.make_audit, group=RUN_IT, icon="audit", key="a", role=Role.ADMIN),
-    Page(path="/tokens", title="Tokens", make=inner.make_tokens, group=RUN_IT, icon="tokens", key="k", role=Role.ADMIN),
+    _listed("/sources", "Sources", upkeep.make_sources, WORK, "sources", "s", whole=True),
+    _listed("/calendar", "Calendar", calendar.make, SET_UP, "calendar", "c", whole=True),
+    _listed("/conditions", "Conditions", upkeep.make_conditions, SET_UP, "conditions", "i", whole=True),
+    _listed("/maintenance", "Maintenance", upkeep.make_maintenance, SET_UP, "maintenance", "m", whole=True),
+    _listed("/backfills", "Backfills", upkeep.make_backfills, SET_UP, "backfills", "b", whole=True),
+    _listed("/doctor", "Doctor", inner.make_doctor, RUN_IT, "doctor", "d", whole=True),
+    _listed("/configuration", "Configuration", inner.make_configuration, RUN_IT, "configuration", "o",
+            role=Role.ADMIN, whole=True),
+    _listed("/audit", "Audit", inner.make_audit, RUN_IT, "audit", "a", role=Role.ADMIN, whole=True),
+    _listed("/tokens", "Tokens", inner.make_tokens, RUN_IT, "tokens", "k", role=Role.ADMIN, whole=True),
     Page(path="/search", title="Search", make=search.make),
     Page(path=sign_in.PLACE, title="Sign in", make=sign_in.make, role=None),
-)
+)  # fmt: skip
 
 
 def handler_of(page: Page, pages: Sequence[Page] = PAGES) -> RouteHandler:

@@ -17,7 +17,7 @@ from engine.runs import Run, RunState
 from engine.store.base import RunFilter, Store
 from engine.units import parse_duration
 
-MOST_RUNS = 1500
+MOST_RUNS = 1000
 PAGE = 500
 MOST_LANES = 40
 MOST_ROWS = 4

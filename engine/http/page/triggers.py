@@ -16,7 +16,6 @@ from engine.http.page.views import View, ask
 from engine.http.page.words import span
 from engine.http.stats_routes import statistics_view
 from engine.http.trigger_routes import get_trigger, list_trigger_runs
-from engine.http.views import stats_view
 from engine.tallies import Width
 
 LIMIT = 40
@@ -35,13 +34,12 @@ async def make_list(call: Call) -> View:
     names = sorted(name for name in operations.trigger_names() if sought.lower() in name.lower())
     start = bisect_right(names, asked["cursor"]) if "cursor" in asked else 0
     page = names[start : start + LIMIT]
-    stats = await operations.store.stats(page)
     now = operations.clock.now()
     rows = []
     for name in page:
         view = operations.trigger_view(name)
         line = await sparkline(operations.store, now, OVER[over][0], trigger=name)
-        rows.append({**view, "stats": stats_view(stats.get(name)), "line": line, "words": on_words(view["on"])})
+        rows.append({**view, "line": line, "words": on_words(view["on"])})
     return View(
         template="triggers.html",
         values={

@@ -36,6 +36,7 @@ class Page(Struct, frozen=True, kw_only=True):
     - `group`, `icon`: where it stands in the navigation, and with which sign; None: it does not.
     - `key`: the letter that opens it, after `g`.
     - `role`: what it takes to see it; None where it takes nothing.
+    - `whole`: whether it takes a token that is not for some tags alone.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Page(Struct, frozen=True, kw_only=True):
     icon: str | None = None
     key: str | None = None
     role: Role | None = Role.VIEWER
+    whole: bool = False
 
 
 async def ask(call: Call, handler: RouteHandler, query: Mapping[str, str | None] | None = None) -> Any:
@@ -60,6 +62,11 @@ async def ask(call: Call, handler: RouteHandler, query: Mapping[str, str | None]
 def may(call: Call, role: Role) -> bool:
     """Tell whether who asks may do what takes a role."""
     return call.role is not None and call.role >= role
+
+
+def is_scoped(call: Call) -> bool:
+    """Tell whether who asks has a token that is for some tags alone."""
+    return call.who is not None and bool(call.who.tags)
 
 
 def redirect(place: str) -> Response:

@@ -8,7 +8,8 @@ from datetime import datetime
 from msgspec import Struct
 
 from engine.http.operations import Operations
-from engine.runs import Run, RunState
+from engine.runs import Lane, Run, RunState
+from engine.store.base import RunFilter
 
 LOOKED_AT = 200
 """So many runs of each kind are looked at; what is beyond is counted with them, not told apart."""
@@ -58,13 +59,21 @@ class Waiting(Struct, frozen=True, kw_only=True):
         return sum(self.counts.get(state, 0) for state in _ORDER)
 
 
-async def waiting(operations: Operations) -> Waiting:
-    """Return what waits now; raise StoreUnavailable."""
-    page = await operations.queue.page(limit=LOOKED_AT)
+async def waiting(operations: Operations, *, scoped: bool = False) -> Waiting:
+    """Return what waits now, of the triggers in scope where it is `scoped`; raise StoreUnavailable."""
     found: dict[tuple[str, str, str], Group] = {}
-    for run, standing in page.items:
-        reason = operations.pools.waits_for(run) or run.reason
-        _add(found, run, "queued", reason, standing.expected_start_at)
+    if scoped:  # where others stand in the line is not told
+        ready = await operations.store.runs(RunFilter(states=frozenset({RunState.QUEUED})), limit=LOOKED_AT)
+        known = None
+        for run in ready:
+            _add(found, run, "queued", run.reason, None)
+    else:
+        page = await operations.queue.page(limit=LOOKED_AT)
+        made_up = await operations.queue.page(lane=Lane.BACKFILL, limit=LOOKED_AT)
+        known = page.counts
+        for run, standing in (*page.items, *made_up.items):
+            reason = operations.pools.waits_for(run) or run.reason
+            _add(found, run, "queued", reason, standing.expected_start_at)
     held = await operations.store.held(None, after=None, limit=LOOKED_AT)
     for run in held:
         _add(found, run, run.code, run.reason, None)
@@ -72,7 +81,9 @@ async def waiting(operations: Operations) -> Waiting:
         if run.state is not RunState.HELD:
             _add(found, run, run.code, run.reason, run.due_at)
     groups = sorted(found.values(), key=lambda one: (_ORDER.index(one.state), -one.count, one.since))
-    counts = {state: page.counts.get(state, 0) for state in _ORDER}
+    counts = {state: _sum(one for one in groups if one.state is state) for state in _ORDER}
+    if known is not None:
+        counts = {state: known.get(state, 0) for state in _ORDER}
     return Waiting(groups=groups, counts=counts, beyond=max(sum(counts.values()) - _sum(groups), 0))
 
 
