@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 from msgspec.structs import replace
 
 from engine.audits import Audit, AuditFilter, AuditRow, Chain
@@ -44,7 +45,7 @@ class AuditLog:
         """Kinds of refusals of this minute, with the last one of those that have no row yet."""
         self._counts: dict[tuple[str, ...], int] = {}
         self._writing: set[asyncio.Task[None]] = set()
-        self._began_s = clock.monotonic()
+        self._refused = anyio.Event()
         self.lost = 0
         """Rows that could not be stored; they stand in the engine's own log."""
 
@@ -59,7 +60,7 @@ class AuditLog:
         except EngineError as error:
             self.lost += 1
             log.error(
-                "A row of the audit log was not stored: %s", error, extra={"action": "audit_lost", **told(audit)}
+                "A row of the audit log was not stored: %s", error, extra={**told(audit), "action": "audit_lost"}
             )  # fmt: skip
         else:
             self.tell(audit)
@@ -70,8 +71,7 @@ class AuditLog:
 
     def refuse(self, audit: Audit) -> None:
         """Have a refusal written, with those that are alike."""
-        if self._clock.monotonic() - self._began_s >= COUNTED_FOR_S:
-            self._close_minute()
+        self._refused.set()
         # Of somebody who is known, each thing that is refused is told; of others, what they tried is their own word.
         what = audit.target if audit.who else ""
         kind: tuple[str, ...] = (audit.who or audit.address, audit.means, audit.action, audit.code, what)
@@ -88,7 +88,6 @@ class AuditLog:
     def _close_minute(self) -> None:
         counted, self._counted = self._counted, {}
         counts, self._counts = self._counts, {}
-        self._began_s = self._clock.monotonic()
         for kind, audit in counted.items():
             if audit is not None:
                 self._write_soon(replace(audit, count=counts[kind]))
@@ -99,9 +98,11 @@ class AuditLog:
         task.add_done_callback(self._writing.discard)
 
     async def run(self) -> None:
-        """Write what was counted, each minute."""
+        """Write what was counted, a minute after the first refusal."""
         while True:
+            await self._refused.wait()
             await self._clock.sleep(COUNTED_FOR_S)
+            self._refused = anyio.Event()
             self._close_minute()
 
     async def end(self) -> None:

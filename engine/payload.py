@@ -121,8 +121,13 @@ def read_json(body: bytes) -> tuple[Any, bytes]:
     # Whether it is too deep, has a number too large, or a member twice, is told by walking over it; that it has
     # nothing of the kind is most often quicker seen. Without a backslash no text holds a quotation mark: then one
     # before a colon ends a member's name. Those that were decoded are those that were written, but for duplicates.
+    # One that is as we would write it has none twice, whatever is in its texts.
     encoded = msgspec.json.encode(data)
-    if encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH and b"\\" not in body:
+    is_flat = encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH
+    if is_flat and encoded == body:
+        if _MANY_DIGITS not in body.translate(_DIGITS_AS_ZEROS):
+            return data, encoded
+    elif is_flat and b"\\" not in body:
         written = body.translate(_DIGITS_AS_ZEROS, _WHITE_SPACE)
         if written.count(b'":') == encoded.count(b'":') and _MANY_DIGITS not in written:
             return data, encoded

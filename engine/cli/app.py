@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
+from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
 from engine.cli.failures import FAILED, USAGE, CommandFailed
@@ -28,6 +29,7 @@ from engine.cli.refusals import refusals
 from engine.cli.releasing import release
 from engine.cli.retrying import retry
 from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.tokens import token_commands
 from engine.cli.why_command import why
 from engine.errors import ConfigError, EngineError
 from engine.triggers import GATES
@@ -58,9 +60,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-token_commands = typer.Typer(help="Tell where the admin token is.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
 app.command()(adaptive)
+app.command()(audit)
 app.command()(simulate)
 app.command()(plan)
 
@@ -515,49 +517,3 @@ def schema(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fal
     from engine.config import schema as schema_of
 
     say_json(schema_of(find_plugins(Session.of(ctx, config, as_json, None, None))))
-
-
-@token_commands.callback()
-def token_place(
-    ctx: typer.Context,
-    show: Annotated[bool, typer.Option("--show", help="Print the token itself.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-) -> None:
-    """Tell where the admin token is."""
-    session = ctx.obj = Session.of(ctx, config, as_json, None, None)
-    if ctx.invoked_subcommand is None:
-        _say_token(session, show)
-
-
-@token_commands.command("rotate")
-def token_rotate(
-    ctx: typer.Context,
-    show: Annotated[bool, typer.Option("--show", help="Print the new token.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a new admin token. The old one is refused at once, by a running engine too."""
-    import os
-
-    from engine.http.tokens import VARIABLE, rotate_admin_token
-
-    session = Session.of(ctx, config, as_json, None, None)
-    data = session.reach().data
-    if VARIABLE in os.environ:
-        raise CommandFailed(f"the admin token comes from {VARIABLE}: change it there, and start the engine again")
-    rotate_admin_token(data)
-    _say_token(session, show)
-
-
-def _say_token(session: Session, show: bool) -> None:
-    import os
-
-    from engine.http.tokens import read_admin_token
-
-    value, origin, path = read_admin_token(session.reach().data, os.environ)
-    if session.json:
-        shown = {"origin": origin, "path": None if path is None else str(path)}
-        say_json({**shown, "token": value} if show else shown)
-    else:
-        say(value if show else f"The admin token is in {origin}")

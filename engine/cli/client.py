@@ -14,6 +14,7 @@ from engine.cli.failures import USAGE, CommandFailed, Gone, NoEngine, NotThere
 from engine.ids import is_id
 
 TIMEOUT_S = 60.0
+NO_CONTENT = 204
 API = "/api/v1"
 _TRACEPARENT = re.compile(r"[0-9a-f-]{55,128}\Z")
 _CHUNK_BYTES = 64 * 1024
@@ -72,7 +73,8 @@ class Client:
         connection = self._connect(TIMEOUT_S)
         try:
             answer = self._send(connection, method, path, body, headers)
-            return json.loads(answer.read())
+            content = answer.read()
+            return json.loads(content) if content or answer.status != NO_CONTENT else None
         except ValueError:
             raise CommandFailed(f"what answers at {self.url} is no engine: it does not speak JSON") from None
         except (http.client.HTTPException, OSError) as error:

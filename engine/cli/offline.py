@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from engine.cli.failures import CommandFailed
 from engine.clock import SystemClock
 from engine.errors import StoreError
 from engine.http.views import doctor_view
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from engine.config import Config
     from engine.hindsight import Proof
     from engine.registry import Registry
+    from engine.store.sqlite import SqliteStore
+
+T = TypeVar("T")
 
 LONGEST_JOIN_S = 5.0
 
@@ -40,10 +46,22 @@ def offline_doctor(config: Config) -> dict[str, Any]:
 async def _read(config: Config) -> tuple[Ledger, list[str], tuple[Proof | Chain, ...]]:
     from engine.cli.hindsight import subject_in
     from engine.hindsight import prove
+
+    async with opened(config) as store:
+        damage = await store.check()
+        if damage:
+            return _EMPTY, damage, ()
+        subjects = [subject_in(config, name) for name in config.triggers]
+        proof = await prove(store, subjects, SystemClock().now())
+        return await store.ledger(), [], (proof, await store.audit_chain())
+
+
+@asynccontextmanager
+async def opened(config: Config, *, read_only: bool = True) -> AsyncIterator[SqliteStore]:
+    """Open the store's file while the block lasts; raise StoreError, such as StoreInUse where it is to be written."""
     from engine.store.sqlite import SqliteStore
 
-    clock = SystemClock()
-    store = SqliteStore(config.store.path, clock=clock, read_only=True)
+    store = SqliteStore(config.store.path, clock=SystemClock(), read_only=read_only)
     before = set(threading.enumerate())
     try:
         await store.open()
@@ -53,14 +71,22 @@ async def _read(config: Config) -> tuple[Ledger, list[str], tuple[Proof | Chain,
             await asyncio.to_thread(thread.join, LONGEST_JOIN_S)
         raise
     try:
-        damage = await store.check()
-        if damage:
-            return _EMPTY, damage, ()
-        subjects = [subject_in(config, name) for name in config.triggers]
-        proof = await prove(store, subjects, clock.now())
-        return await store.ledger(), [], (proof, await store.audit_chain())
+        yield store
     finally:
         await store.close()
+
+
+def read_store(session: Session, read: Callable[[SqliteStore], Awaitable[T]]) -> T:
+    """Return what is read in the store's file; raise CommandFailed where there is none yet."""
+    config = session.load()
+    if not config.store.path.exists():
+        raise CommandFailed(f"there is no store in {config.store.path} yet: the engine makes one when it starts")
+
+    async def reading() -> T:
+        async with opened(config) as store:
+            return await read(store)
+
+    return asyncio.run(reading())
 
 
 def find_plugins(session: Session) -> Registry:

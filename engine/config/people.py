@@ -36,7 +36,7 @@ class TrustedHeaderTable(Struct, frozen=True, kw_only=True):
     ]
     roles: Annotated[
         dict[str, RoleWord],
-        Meta(min_length=1, description='The role of each user; `"*"` is anybody else. Who is not named gets nothing.'),
+        Meta(description='The role of each user; `"*"` is anybody else. Who is not named gets nothing.'),
     ]
 
     def __post_init__(self) -> None:
@@ -44,6 +44,8 @@ class TrustedHeaderTable(Struct, frozen=True, kw_only=True):
             raise BadSetting(
                 "name", f'is "{self.name}", which can\'t be', 'name a header of its own, such as "X-Remote-User"'
             )
+        if not self.roles:
+            raise BadSetting("roles", "is empty, so that nobody could do anything", 'write roles = { ada = "admin" }')
         try:
             Networks(self.networks)
         except ValueError as error:

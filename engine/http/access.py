@@ -123,9 +123,7 @@ class Gate:
             raise Problem(403, f"{trusted.name} is no single name: the proxy has to say who asks", code="unknown_user")
         role = trusted.role_of(user)
         if role is None:
-            raise Problem(
-                403, "you have signed in, but have no role here: ask an admin for one", code="no_role"
-            )
+            raise Problem(403, "you have signed in, but have no role here: ask an admin for one", code="no_role")
         # The proxy signs a browser in for whatever it is made to ask, as a cookie does.
         check_own_page(headers, method)
         return Who(name=user, role=role, address=address, means="proxy")

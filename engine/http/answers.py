@@ -31,6 +31,9 @@ SECURITY_HEADERS = {
 
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "date", "x-request-id"})
 _REPLACEABLE = frozenset(name.lower() for name in SECURITY_HEADERS)
+_PLAIN = frozenset({"Location", "Retry-After", "Allow", "Link"})
+"""Names that are most often given, and are neither ours nor replace anything."""
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HEADS: dict[int, str] = {}
@@ -115,12 +118,13 @@ class Heads:
         if headers:
             replaced = False
             for name, value in headers.items():
-                lower = name.lower()
-                if lower in _OURS:
-                    raise ValueError(f"the header {name} is set by the engine")
-                if lower == "content-type":
-                    kind = None
-                replaced = replaced or lower in _REPLACEABLE
+                if name not in _PLAIN:
+                    lower = name.lower()
+                    if lower in _OURS:
+                        raise ValueError(f"the header {name} is set by the engine")
+                    if lower == "content-type":
+                        kind = None
+                    replaced = replaced or lower in _REPLACEABLE
                 extra += f"{name}: {_checked(name, value)}\r\n"
             if replaced:
                 head = _prepare(status, without=frozenset(name.lower() for name in headers))
@@ -157,7 +161,7 @@ def _prepare(status: int, without: frozenset[str] = frozenset()) -> str:
 
 
 def _checked(name: str, value: str) -> str:
-    if _TOKEN.match(name) is None or _FORBIDDEN.search(value) is not None:
+    if (name not in _PLAIN and _TOKEN.match(name) is None) or _FORBIDDEN.search(value) is not None:
         raise ValueError(f"the header {name!r} holds control characters, or has no valid name")
     return value
 

@@ -62,6 +62,7 @@ class Keyring:
         self._by_name: dict[str, Token] = {}
         self._by_digest: dict[bytes, str] = {}
         self._used: dict[str, TokenUse] = {}
+        self._was_used = anyio.Event()
         self._one_at_a_time = anyio.Lock()
 
     async def load(self, store: Store) -> None:
@@ -92,6 +93,7 @@ class Keyring:
         if not expired and (token.used_at is None or (now - token.used_at).total_seconds() >= USED_EVERY_S):
             self._by_name[name] = replace(token, used_at=now, used_from=address)
             self._used[token.id] = TokenUse(token=token.id, at=now, address=address)
+            self._was_used.set()
         return Holder(name=name, role=token.role, tags=token.tags, prefix=prefix, expired=expired)
 
     # What is asked of it
@@ -167,7 +169,9 @@ class Keyring:
         """Note when tokens were used, now and then."""
         assert self._clock is not None  # noqa: S101 - it was given with what makes changes durable
         while True:
+            await self._was_used.wait()
             await self._clock.sleep(USED_EVERY_S)
+            self._was_used = anyio.Event()
             await self.note_uses()
 
     async def note_uses(self) -> None:
@@ -179,6 +183,7 @@ class Keyring:
             await self._change(Accept(entries=(), token_uses=tuple(used.values())), None)
         except StoreUnavailable:
             self._used = {**used, **self._used}
+            self._was_used.set()
 
     def _now(self) -> datetime:
         assert self._clock is not None  # noqa: S101 - it was given with what makes changes durable

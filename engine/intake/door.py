@@ -425,18 +425,12 @@ class Intake:
 
     def _admit(self, event: Event, source: str, cause: Cause | None = None, *, any_size: bool = False) -> Admitted:
         """Check what is offered and fill in what the engine gives; raise InvalidEvent."""
-        for name, text in (
-            ("type", event.type),
-            ("subject", event.subject),
-            ("key", event.key),
-            ("source", source),
-        ):
-            if text is None:
-                continue
-            if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME:
-                raise InvalidEvent(f"an event's {name} is text of 1 to {LONGEST_NAME} characters", status=422)
-            if not text.isascii():
-                survey(text)
+        _check_name("type", event.type)
+        if event.subject is not None:
+            _check_name("subject", event.subject)
+        if event.key is not None:
+            _check_name("key", event.key)
+        _check_name("source", source)
         data = event.data
         if type(data) is Raw:
             data, encoded = read_json(bytes(data))
@@ -555,6 +549,13 @@ class Intake:
         if missed and self._after is not None:
             for run in missed:
                 self._after.note(run)
+
+
+def _check_name(what: str, text: Any) -> None:
+    if not isinstance(text, str) or not 0 < len(text) <= LONGEST_NAME:
+        raise InvalidEvent(f"an event's {what} is text of 1 to {LONGEST_NAME} characters", status=422)
+    if not text.isascii():
+        survey(text)
 
 
 def _name_of(rule: Rule) -> str:

@@ -85,10 +85,12 @@ class Draft(Struct):
 
     def entry(self) -> Entry:
         """Return it as the store takes it."""
+        outcomes, runs = tuple(self.outcomes), tuple([run for run, _ in self.runs])
+        if not (self.joins or self.in_the_way or self.claims or self.fills or self.supersedes) and self.notes is None:
+            return Entry(event=self.event, data=self.data, outcomes=outcomes, runs=runs)
         return Entry(
-            event=self.event, data=self.data, outcomes=tuple(self.outcomes),
-            runs=tuple([run for run, _ in self.runs]), joins=tuple(self.joins), in_the_way=tuple(self.in_the_way),
-            memory=None if self.notes is None else self.notes.memory(),
+            event=self.event, data=self.data, outcomes=outcomes, runs=runs, joins=tuple(self.joins),
+            in_the_way=tuple(self.in_the_way), memory=None if self.notes is None else self.notes.memory(),
             claims=tuple(self.claims), fills=tuple(self.fills), supersedes=tuple(self.supersedes),
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import anyio
 
@@ -24,6 +24,7 @@ from engine.units import format_size
 log = logging.getLogger("engine.sources")
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MEMORY_PAGE = 5_000
 LONGEST_KEY = 1024
@@ -100,23 +101,25 @@ class Context:
     async def emit(
         self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
     ) -> list[Accepted]:
-        async def accept() -> list[Accepted]:
-            self._check_call(events, cursor, remember)
-            answers = await self._door.accept(self.name, events, cursor=cursor, remember=remember)
-            self._state.count(events, answers, self.clock.now())
-            return answers
+        return await self._offer(len(events) or 1, self._accept, events, cursor, remember)
 
-        return await self._offer(max(len(events), 1), accept)
+    async def _accept(
+        self, events: Sequence[Event], cursor: Any, remember: Mapping[str, Any] | None
+    ) -> list[Accepted]:  # fmt: skip
+        self._check_call(events, cursor, remember)
+        answers = await self._door.accept(self.name, events, cursor=cursor, remember=remember)
+        self._state.count(events, answers, self.clock.now())
+        return answers
 
     async def reject(self, event: Event, reason: str) -> Accepted:
-        async def reject() -> Accepted:
-            self._check_call((event,), None, None)
-            answer = await self._door.reject(self.name, event, str(reason))
-            self._state.turned_away = 0
-            self._state.rejected += not answer.duplicate
-            return answer
+        return await self._offer(1, self._reject, event, str(reason))
 
-        return await self._offer(1, reject)
+    async def _reject(self, event: Event, reason: str) -> Accepted:
+        self._check_call((event,), None, None)
+        answer = await self._door.reject(self.name, event, reason)
+        self._state.turned_away = 0
+        self._state.rejected += not answer.duplicate
+        return answer
 
     async def cursor(self) -> Any:
         return await self._memory.cursor(self.name)
@@ -212,7 +215,7 @@ class Context:
             self._routes.remove(method, path)
         self._mine.clear()
 
-    async def _offer(self, count: int, call: Callable[[], Awaitable[T]]) -> T:
+    async def _offer(self, count: int, call: Callable[[*Ts], Awaitable[T]], *arguments: *Ts) -> T:
         """Make a call at the door, for so many events, and count what becomes of it."""
         self._stand_open()
         state, began_s = self._state, self.clock.monotonic()
@@ -226,12 +229,13 @@ class Context:
                 except anyio.WouldBlock:
                     await self._turns.acquire()
                 try:
-                    answer = await call()
+                    answer = await call(*arguments)
                 finally:
                     self._turns.release()
             finally:
                 state.emitting -= 1
-                state.waited_s += self.clock.monotonic() - began_s
+                ended_s = self.clock.monotonic()
+                state.waited_s += ended_s - began_s
         except InvalidEvent:
             state.refused += count
             await self._turn_away()
@@ -240,7 +244,7 @@ class Context:
             state.pushed_back += 1
             await self._turn_away()
             raise
-        self.last_sign_s = self.clock.monotonic()
+        self.last_sign_s = ended_s
         return answer
 
     async def _turn_away(self) -> None:
@@ -266,7 +270,9 @@ class Context:
                 raise InvalidEvent(f"types that begin with {RESERVED_PREFIX!r} are the engine's own", status=422)
         if cursor is not None:
             self._check_value("the cursor", cursor)
-        for key, value in (remember or {}).items():
+        if remember is None:
+            return
+        for key, value in remember.items():
             if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
                 raise InvalidEvent(f"what is remembered has a key of 1 to {LONGEST_KEY} characters", status=422)
             survey(key)

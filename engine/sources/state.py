@@ -115,7 +115,9 @@ class SourceState(Struct):
         self.turned_away = 0
         if not answers:
             return
-        duplicates = sum(answer.duplicate for answer in answers)
+        duplicates = 0
+        for answer in answers:
+            duplicates += answer.duplicate
         self.duplicates += duplicates
         self.events += len(answers) - duplicates
         self.last_event_at = now

@@ -14,6 +14,9 @@ from engine.events import Cause, Event, EventOutcome, Outcome, Seen
 from engine.runs import Attempt, Origin, Run, RunState, Step
 from engine.store.changes import Entry
 
+PLAIN_EVENT_COLUMNS = "id, source, type, subject, time, received_at, data"
+"""Of an event without a key, a priority and a cause."""
+
 EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, data, cause"
 RUN_COLUMNS = (
     "id, job, trigger, origin, key, event, event_count, state, code, priority, rank, attempt, created_at, due_at, "
@@ -21,10 +24,15 @@ RUN_COLUMNS = (
     "trace, attempts, expires_at, event_bytes, throttled, limit_key, cause"
 )
 OUTCOME_COLUMNS = "event, trigger, outcome, run, code, reason, gates"
-NEW_RUN_COLUMNS = (
+READY_RUN_COLUMNS = (
     "id, job, trigger, origin, key, first_event, event, event_count, state, code, priority, rank, attempt, "
-    "created_at, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, trace, "
-    "expires_at, event_bytes, throttled, limit_key, cause"
+    "created_at, trace, event_bytes"
+)
+"""Of a new run that waits for nothing but a slot, as most do: all others are null, and cost nothing so."""
+
+NEW_RUN_COLUMNS = (
+    f"{READY_RUN_COLUMNS}, due_at, closes_at, window, scheduled_for, started_at, finished_at, boot, expires_at, "
+    "throttled, limit_key, cause"
 )
 
 _LATEST = 2**63 - 1
@@ -48,22 +56,19 @@ def cause_text(cause: Cause) -> str:
     return _encode(cause).decode()
 
 
+def plain_event_row(entry: Entry) -> tuple[Any, ...]:
+    """Return the values of PLAIN_EVENT_COLUMNS."""
+    event = entry.event
+    received = to_microseconds(event.received_at)
+    time = received if event.time is event.received_at else _micros(event.time)
+    return (event.id, event.source, event.type, event.subject, time, received, entry.data.decode())
+
+
 def event_row(entry: Entry) -> tuple[Any, ...]:
     """Return the values of EVENT_COLUMNS."""
     event = entry.event
-    received = to_microseconds(event.received_at)
-    return (
-        event.id,
-        event.source,
-        event.type,
-        event.subject,
-        received if event.time is event.received_at else _micros(event.time),
-        received,
-        event.key,
-        event.priority,
-        entry.data.decode(),
-        None if event.cause is None else cause_text(event.cause),
-    )
+    *first, data = plain_event_row(entry)
+    return (*first, event.key, event.priority, data, None if event.cause is None else cause_text(event.cause))
 
 
 def read_event(row: Sequence[Any]) -> Event:
@@ -131,8 +136,26 @@ def decode_value(text: str) -> Any:
     return _decode(text)
 
 
-def new_run_row(run: Run) -> tuple[Any, ...]:
-    """Return the values of NEW_RUN_COLUMNS."""
+def is_ready(run: Run) -> bool:
+    """Tell whether the values of READY_RUN_COLUMNS say all of a new run."""
+    return (
+        run.due_at is None
+        and run.started_at is None
+        and run.scheduled_for is None
+        and run.window is None
+        and run.throttled is None
+        and run.expires_at is None
+        and run.limit_key is None
+        and run.cause is None
+        and run.closes_at is None
+        and run.finished_at is None
+        and run.boot is None
+    )
+
+
+def ready_run_row(run: Run) -> tuple[Any, ...]:
+    """Return the values of READY_RUN_COLUMNS."""
+    trace = run.trace
     return (
         run.id,
         run.job,
@@ -148,6 +171,15 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
         run.rank,
         run.attempt,
         to_microseconds(run.created_at),
+        step_fragment(trace[0]) if len(trace) == 1 else ",".join([step_fragment(step) for step in trace]),
+        run.event_bytes,
+    )
+
+
+def new_run_row(run: Run) -> tuple[Any, ...]:
+    """Return the values of NEW_RUN_COLUMNS."""
+    return (
+        *ready_run_row(run),
         _micros(run.due_at),
         _micros(run.closes_at),
         run.window,
@@ -155,9 +187,7 @@ def new_run_row(run: Run) -> tuple[Any, ...]:
         _micros(run.started_at),
         _micros(run.finished_at),
         run.boot,
-        ",".join([step_fragment(step) for step in run.trace]),
         _micros(run.expires_at),
-        run.event_bytes,
         run.throttled,
         run.limit_key,
         None if run.cause is None else cause_text(run.cause),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from msgspec.structs import replace
@@ -43,13 +44,18 @@ from engine.store.rows import (
     EVENT_COLUMNS,
     NEW_RUN_COLUMNS,
     OUTCOME_COLUMNS,
+    PLAIN_EVENT_COLUMNS,
+    READY_RUN_COLUMNS,
     attempt_fragment,
     cause_text,
     claim_row,
     encode_value,
     event_row,
+    is_ready,
     new_run_row,
     outcome_row,
+    plain_event_row,
+    ready_run_row,
     step_fragment,
 )
 
@@ -76,9 +82,13 @@ def _ends() -> str:
 STATEMENTS: dict[str, tuple[str, int]] = {
     # Store new events; a key that is there already breaks events_key.
     "insert_events": (f"insert into events ({EVENT_COLUMNS}) values {{rows}}", _width(EVENT_COLUMNS)),
+    # The same, of those that have neither a key, nor a priority or a cause.
+    "insert_plain_events": (f"insert into events ({PLAIN_EVENT_COLUMNS}) values {{rows}}", _width(PLAIN_EVENT_COLUMNS)),
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
     # Store new runs; a second run for trigger, origin and key breaks runs_key.
+    "insert_ready_runs": (f"insert into runs ({READY_RUN_COLUMNS}) values {{rows}}", _width(READY_RUN_COLUMNS)),
+    # The same, of all others.
     "insert_runs": (f"insert into runs ({NEW_RUN_COLUMNS}) values {{rows}}", _width(NEW_RUN_COLUMNS)),
     # Store runs of due instants that were missed; those that are there already are left.
     "insert_missed": (
@@ -305,7 +315,7 @@ class Wave:
                 continue
             for start in range(0, len(rows), MOST_ROWS):
                 chunk = rows[start : start + MOST_ROWS]
-                values = [value for row in chunk for value in row]
+                values = list(chain.from_iterable(chunk))
                 result.append((statement(name, len(chunk)), len(chunk), values, name in _GUARDED))
         return result
 
@@ -371,13 +381,20 @@ def _fits(wave: Wave, change: Accept) -> bool:
 
 def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
     for entry in change.entries:
-        event_id = entry.event.id
-        wave.add("insert_events", event_row(entry))
+        event = entry.event
+        event_id = event.id
+        if event.key is None and event.priority is None and event.cause is None:
+            wave.add("insert_plain_events", plain_event_row(entry))
+        else:
+            wave.add("insert_events", event_row(entry))
         wave.size_bytes += len(entry.data)
         for outcome in entry.outcomes:
             wave.add("insert_outcomes", outcome_row(event_id, outcome))
         for run in entry.runs:
-            wave.add("insert_runs", new_run_row(run))
+            if is_ready(run):
+                wave.add("insert_ready_runs", ready_run_row(run))
+            else:
+                wave.add("insert_runs", new_run_row(run))
             wave.touched[run.id] = _ACCEPT_PHASE
         for join in entry.joins:
             _, _, count, _, priority, size_bytes, cause = wave.joins.get(join.run, (None, None, 0, None, 0, 0, None))

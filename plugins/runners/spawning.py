@@ -67,7 +67,7 @@ def start_beside(
 def _is_here(cwd: str) -> bool:
     """Tell whether a directory is the one that this process works in."""
     try:
-        return os.path.samestat(os.stat(cwd), os.stat("."))
+        return cwd == os.getcwd() or os.path.samestat(os.stat(cwd), os.stat("."))
     except OSError:
         return False
 

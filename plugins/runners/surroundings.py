@@ -126,10 +126,9 @@ def open_bytes(body: bytes) -> int:
         descriptor, path = tempfile.mkstemp()
         os.unlink(path)
     try:
-        view = memoryview(body)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        written = 0
+        while written < len(body):
+            written += os.pwrite(descriptor, body[written:] if written else body, written)
     except BaseException:
         os.close(descriptor)
         raise
