@@ -7,17 +7,34 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from engine.errors import StoreUnavailable
 from engine.http.page import ASSETS, PAGES
 from engine.http.page.sign_in import own_path
 from engine.http.page.words import Clockwork, cut, linked, percent, pretty, span, visible
 from engine.http.routes import PAGE_ROUTES
+from engine.ids import new_id
+from engine.runs import Origin, Run, RunState
 from tests.fake_operations import FakeOperations, serving
 from tests.http_client import Client, asking
 
 PEOPLE = {"Accept": "text/html,application/xhtml+xml", "Accept-Encoding": "identity"}
+
+
+def a_run(**changed: Any) -> Run:
+    return replace(
+        Run(
+            id=new_id(), job="import", trigger="nightly", origin=Origin.SCHEDULE, key="k", event=new_id(),
+            state=RunState.FAILED, code="failed", reason="exited with 1", priority=5, rank=0, created_at=NOW,
+        ),
+        **changed,
+    )  # fmt: skip
+
+
 NOW = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
 
 
@@ -98,6 +115,40 @@ async def test_a_program_gets_a_problem_and_a_person_a_page(client: Client) -> N
     assert shown.status == 404
     assert b"There is nothing here" in shown.body
     assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+
+
+async def test_a_store_that_is_away_is_told_of_and_asked_again_later(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    operations.memory.fault = StoreUnavailable("the disk is full")
+    async with serving(operations) as server, asking(server) as client:
+        got = await client.ask("GET", f"/runs/{new_id()}", headers=PEOPLE)
+    assert got.status == 503
+    assert got.headers["Retry-After"] == "2"
+    assert b"The store can&#39;t be read now" in got.body
+    assert b"The disk is full" in got.body
+
+
+async def test_a_fault_of_ours_tells_a_person_no_more_than_a_program(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    operations.memory.fault = RuntimeError("a secret detail")
+    async with serving(operations) as server, asking(server) as client:
+        got = await client.ask("GET", f"/runs/{new_id()}", headers=PEOPLE)
+    assert got.status == 500
+    assert b"secret detail" not in got.body
+
+
+async def test_runs_are_shown_as_text(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    run = a_run(reason="<img src=x onerror=alert(1)>")
+    operations.memory.kept[run.id] = run
+    async with serving(operations) as server, asking(server) as client:
+        got = await client.ask("GET", "/runs?state=failed", headers=PEOPLE)
+        wrong = await client.ask("GET", "/runs?state=nonsense", headers=PEOPLE)
+    assert got.status == 200
+    assert b"&lt;img src=x onerror=alert(1)&gt;" in got.body
+    assert b"<img" not in got.body
+    assert wrong.status == 422
+    assert b"unknown state" in wrong.body
 
 
 def test_every_page_has_a_route_and_no_two_the_same_key() -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from engine.adaptive.cases import ADAPTIVE_SOURCE, Kept
 from engine.adaptive.cases import Change as IntervalChange
+from engine.clock import rfc3339
 from engine.decide.adaptive import Pace
 from engine.store.changes import Memory
 from tests.bench.processes import TOKEN, Server, free_port
@@ -60,9 +61,8 @@ every = "20s"
 check.window = {{ start = "18:00", end = "17:59" }}
 
 [maintenance.storage-move]
-days = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-start = "00:00"
-end = "23:59"
+from = "BEGAN"
+duration = "9h"
 scope = {{ tags = ["storage"] }}
 description = "disks of the archive are replaced"
 
@@ -217,6 +217,7 @@ def _curve(now: datetime) -> Memory:
 def build(folder: Path, port: int, *, days: float = 7, scale: float = 1) -> None:
     """Make the configuration and the store of the shop in a folder."""
     config = CONFIG.replace("PORT", str(port)).replace("CLOSED", str(free_port()))
+    config = config.replace("BEGAN", rfc3339(datetime.now(UTC) - timedelta(hours=1)))
     (folder / "config.toml").write_text(config, "utf-8")
     (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "inbox").mkdir(exist_ok=True)

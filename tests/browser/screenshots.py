@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.demo import shop
 from tests.browser.places import places
@@ -27,7 +27,7 @@ def take(browser: Browser, api: Api, folder: Path, only: list[str]) -> None:
                     continue
                 page.goto(api.url + place)
                 page.wait_for_timeout(250)
-                page.wait_for_function("!document.querySelector('[data-later]')")
+                expect(page.locator("[data-later]")).to_have_count(0)
                 height = page.evaluate("document.documentElement.scrollHeight")
                 page.set_viewport_size({"width": SIZES[size][0], "height": min(max(height, 600), FULL_HEIGHT_PX)})
                 page.screenshot(path=folder / f"{name}-{size}-{theme}.png")

@@ -50,8 +50,15 @@ def check(page: Page) -> None:
     assert wide <= 0, f"{page.url} is {wide} pixels wider than its window"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", list(SIZES))
+LOOKS = (
+    ("desktop", "light"),
+    ("phone", "dark"),
+    pytest.param("desktop", "dark", marks=pytest.mark.full),
+    pytest.param("phone", "light", marks=pytest.mark.full),
+)
+
+
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_every_page_is_whole_and_can_be_used_by_everybody(api: Api, browser: Browser, size: str, theme: Theme) -> None:
     with visitor(browser, api.url, api.token, size=size, theme=theme) as page:
         for name, place in places(api).items():
@@ -203,6 +210,19 @@ def test_now_stays_as_the_engine_is(api: Api, browser: Browser) -> None:
         finally:
             api.post("/resume", {"tag": "crm"})
         expect(page.locator("#banners")).not_to_contain_text("the disks are full", timeout=15_000)
+
+
+def test_it_is_told_that_the_engine_does_not_answer_until_it_does(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token, refusals=True) as page:
+        page.goto("/")
+        page.context.set_offline(True)
+        for _ in range(2):
+            page.keyboard.press("r")
+            page.wait_for_timeout(100)
+        expect(page.locator(".offline")).to_be_visible(timeout=30_000)
+        page.context.set_offline(False)
+        page.keyboard.press("r")
+        expect(page.locator(".offline")).to_be_hidden()
 
 
 def test_all_can_be_done_by_the_keyboard(api: Api, browser: Browser) -> None:

@@ -17,7 +17,8 @@ DAYS = 7
 SPANS = (timedelta(days=7), timedelta(days=2), timedelta(hours=12))
 """The time that is foreseen; a shorter one where too much comes due in it."""
 
-DEGREES = 5
+DEGREES = (0.0, 0.05, 0.2, 0.5, 0.8)
+"""From which part of the slots' time on an hour is drawn as fuller."""
 
 
 async def make(call: Call) -> View:
@@ -43,8 +44,8 @@ async def _foreseen(call: Call) -> dict[str, Any] | None:
 
 
 def _days(told: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the days, each with an entry for each hour of the clock: how much comes due, from 0 to `DEGREES`."""
-    most = max((hour["due"] for hour in told["hours"]), default=0)
+    """Return the days, each with an entry for each hour of the clock: how full it is, from 0 to 5."""
+    whole_s = 3600.0 * told["concurrency"]
     openings = [
         (instant(one["from"]), instant(one["to"]), one["name"]) for one in told["maintenance"] if one.get("from")
     ]
@@ -54,7 +55,7 @@ def _days(told: dict[str, Any]) -> list[dict[str, Any]]:
         day = days.setdefault(at.date().isoformat(), {"date": at, "hours": [None] * 24})
         held = [name for start, end, name in openings if start and end and start < at + timedelta(hours=1) and end > at]
         day["hours"][at.hour] = {
-            **hour, "degree": 0 if not hour["due"] else 1 + round((DEGREES - 1) * hour["due"] / most), "held": held,
-            "hour": at.hour,
+            **hour, "part": hour["busy_s"] / whole_s, "held": held, "hour": at.hour,
+            "degree": sum(hour["busy_s"] / whole_s > least for least in DEGREES),
         }  # fmt: skip
     return list(days.values())

@@ -4,8 +4,10 @@
 import { setClock, tick } from "./clocks.js";
 
 const POLL_MS = 5000;
-const SOONEST_MS = 1000; // two refreshes are so far apart at least
+const TOLD_POLL_MS = 20000; // while the engine tells of changes by itself
+const SOONEST_MS = 1500; // two refreshes are so far apart at least
 const SLOWEST_MS = 60000;
+const KINDS = ["run", "event", "trigger", "alert", "reset"];
 
 let last = 0;
 let waiting = null;
@@ -29,11 +31,15 @@ export async function later() {
 
 export function follow() {
   if (!document.querySelector("[data-live]")) return;
-  listen();
+  // A browser has six connections for one machine: a tab that nobody sees holds none.
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden) return;
-    soon(0);
+    if (document.hidden) leave();
+    else {
+      listen();
+      soon(0);
+    }
   });
+  if (!document.hidden) listen();
   soon(POLL_MS);
 }
 
@@ -41,27 +47,32 @@ export function refreshNow() {
   return refresh();
 }
 
-// The engine tells of changes; where it does not, the page asks now and then.
+// The engine tells of changes; where it does not (too many listen, or it was started anew), the page asks now and then.
 function listen() {
-  if (!("EventSource" in window)) return;
+  if (stream) return;
   stream = new EventSource("/api/v1/stream");
-  stream.onmessage = () => soon(SOONEST_MS);
-  for (const kind of document.body.dataset.kinds?.split(" ") ?? []) {
-    stream.addEventListener(kind, () => soon(SOONEST_MS));
-  }
+  for (const kind of KINDS) stream.addEventListener(kind, () => soon(SOONEST_MS));
   stream.onerror = () => {
-    if (stream.readyState === EventSource.CLOSED) stream = null;
+    if (stream?.readyState === EventSource.CLOSED) stream = null;
   };
+}
+
+function leave() {
+  stream?.close();
+  stream = null;
+}
+
+function pause() {
+  return stream?.readyState === EventSource.OPEN ? TOLD_POLL_MS : POLL_MS;
 }
 
 function soon(after) {
   if (document.hidden) return;
-  const due = Math.max(after, SOONEST_MS - (performance.now() - last));
   if (waiting !== null) {
     if (after >= POLL_MS) return;
     clearTimeout(waiting);
   }
-  waiting = setTimeout(refresh, Math.max(due, 0));
+  waiting = setTimeout(refresh, Math.max(after, SOONEST_MS - (performance.now() - last), 0));
 }
 
 async function refresh() {
@@ -87,7 +98,7 @@ async function refresh() {
     if (failures > 1) seen(false);
   } finally {
     busy = false;
-    soon(Math.min(POLL_MS * 2 ** failures, SLOWEST_MS));
+    soon(Math.min(pause() * 2 ** failures, SLOWEST_MS));
   }
 }
 

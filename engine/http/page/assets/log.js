@@ -16,6 +16,8 @@ let style = plain();
 let rest = "";
 let total = 0;
 let sought = "";
+let reading = null;
+let over = false;
 
 function append(text) {
   const whole = rest + text;
@@ -48,22 +50,23 @@ function told() {
 }
 
 async function read() {
-  let began = false;
   for (;;) {
+    reading = new AbortController();
+    const { signal } = reading;
     try {
-      const answer = await fetch(`${card.dataset.log}?follow=1&tail=${MOST_LINES}`, { credentials: "same-origin" });
+      const place = `${card.dataset.log}?follow=1&tail=${MOST_LINES}`;
+      const answer = await fetch(place, { credentials: "same-origin", signal });
       if (!answer.ok) throw new Error(String(answer.status));
-      if (began) {
-        lines.replaceChildren();
-        [style, rest, total] = [plain(), "", 0];
-      }
-      began = true;
+      lines.replaceChildren();
+      [style, rest, total] = [plain(), "", 0];
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let part = await reader.read(); !part.done; part = await reader.read()) append(part.value);
       if (rest) append("\n");
       if (!total) count.textContent = "nothing was written";
+      over = true;
       return;
     } catch {
+      if (signal.aborted) return;
       count.textContent = "the engine does not answer; trying again";
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
     }
@@ -90,6 +93,13 @@ lines.addEventListener("scroll", () => {
 card.querySelector("[data-wrap]").addEventListener("click", (event) => {
   const wrapped = lines.classList.toggle("wrapped");
   event.currentTarget.setAttribute("aria-pressed", String(wrapped));
+});
+
+// A browser has six connections for one machine: a tab that nobody sees holds none.
+document.addEventListener("visibilitychange", () => {
+  if (over) return;
+  if (document.hidden) reading?.abort();
+  else if (reading?.signal.aborted) read();
 });
 
 read();
