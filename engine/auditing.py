@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from msgspec.structs import replace
 
-from engine.audits import Audit, AuditFilter, AuditRow, Chain
+from engine.audits import Audit, AuditFilter, AuditOutcome, AuditRow, Chain
 from engine.clock import Clock, to_microseconds
 from engine.errors import EngineError
 from engine.store.base import Store
@@ -68,6 +68,15 @@ class AuditLog:
     def tell(self, audit: Audit) -> None:
         """Tell of a row in the engine's own log too, which may be kept where nobody here can reach it."""
         log.info("%s %s: %s", audit.who or "nobody", audit.outcome.value, audit.action, extra=told(audit))
+
+    def note(self, action: str, *, means: str, reason: str = "", target: str = "", after: Any = None) -> None:
+        """Have it written that something was changed by no call of the API, such as by a file or a signal."""
+        self._write_soon(
+            Audit(
+                at=self.now(), action=action, outcome=AuditOutcome.DONE, means=means, reason=reason, target=target,
+                after=after,
+            )
+        )  # fmt: skip
 
     def refuse(self, audit: Audit) -> None:
         """Have a refusal written, with those that are alike."""

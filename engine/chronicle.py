@@ -186,6 +186,17 @@ class Chronicle:
         )
         self._journal.submit(Accept(entries=(), spans=(self._known[name],))).add_done_callback(_heard)
 
+    def renew(self, rule: Rule) -> None:
+        """Note that a trigger is another one from now on, where what is told of it differs."""
+        name = rule.trigger.name
+        known = self._known.get(name)
+        if known is not None and known.detail == self._detail(rule):
+            return
+        if known is not None:
+            self._journal.submit(Accept(entries=(), spans=self.leaving(name))).add_done_callback(_heard)
+            self.forget(name)
+        self.add(rule)
+
     def leaving(self, trigger: str) -> tuple[Span, ...]:
         """Return what notes that a trigger is gone, to be stored with that."""
         span = self._known.get(trigger)

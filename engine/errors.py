@@ -48,6 +48,13 @@ class ConfigProblem:
     message: str
     hint: str | None = None
 
+    def view(self) -> dict[str, object]:
+        """Return it as the API shows it."""
+        return {
+            "file": self.file, "line": self.line, "path": self.path, "message": self.message, "hint": self.hint,
+            "detail": str(self),
+        }  # fmt: skip
+
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         hint = f" ({self.hint})" if self.hint else ""
@@ -92,6 +99,10 @@ class NotFound(EngineError):
 
 class Conflict(EngineError):
     """The thing is there, but its state forbids what was asked; the text says which state."""
+
+
+class Changed(Conflict):
+    """The thing is there, but another one than whoever asked took it for; the text says which."""
 
 
 class InvalidRequest(EngineError):

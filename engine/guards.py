@@ -64,6 +64,14 @@ class Guards:
         """Take in a trigger that came while the engine runs."""
         self._expected.add(rule)
 
+    def renew(self, before: Rule, rule: Rule) -> None:
+        """Take in another version of a trigger: where its events are expected otherwise, that counts from now on."""
+        if before.heartbeats != rule.heartbeats or before.disabled != rule.disabled:
+            change = self._expected.leaving(before)
+            if change is not None:
+                self._journal.submit(change).add_done_callback(_heard)
+        self._expected.add(rule)
+
     def removed(self, rule: Rule) -> None:
         """Forget a trigger that is gone, in the order of the journal."""
         for change in (self._quarantines.leaving(rule), self._expected.leaving(rule)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import uuid_utils
+
+from engine.clock import EPOCH
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
@@ -20,6 +22,11 @@ def first_id_at(at: datetime) -> str:
     """Return a text that sorts before every id that is made from that instant on, and after all earlier ones."""
     digits = f"{max(int(at.timestamp() * 1000), 0):012x}"
     return f"{digits[:8]}-{digits[8:]}"
+
+
+def made_at(made: str) -> datetime:
+    """Return when an id was made, to the millisecond."""
+    return EPOCH + timedelta(milliseconds=int(made[:8] + made[9:13], 16))
 
 
 def is_id(text: str) -> bool:

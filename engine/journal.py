@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from engine.audits import NOTING, Audit
 from engine.clock import Clock
 from engine.errors import EngineError, StoreDamaged, StoreUnavailable
+from engine.metrics.figures import SHORT_S, SIZES, Histogram
 from engine.store.base import Result
 from engine.store.changes import Accept, Change
 
@@ -87,6 +88,8 @@ class Journal:
         """Why no new event is taken, although the store can write; None while they are."""
         self.commits = 0
         self.changes = 0
+        self.took_s, self.sizes = Histogram(SHORT_S), Histogram(SIZES)
+        """How long each commit took, and how many changes were in it."""
 
     @property
     def depth(self) -> int:
@@ -187,14 +190,18 @@ class Journal:
         changes = [change for change, _, _ in batch]
         notes = {place: audit for place, (_, _, audit) in enumerate(batch) if audit is not None}
         applying = self._store.apply(changes, notes) if notes else self._store.apply(changes)
+        began_s = self._clock.monotonic()
         writing = self._writing = asyncio.ensure_future(applying)
-        writing.add_done_callback(lambda done: self._end(batch, done))
+        writing.add_done_callback(lambda done: self._end(batch, done, began_s))
 
-    def _end(self, batch: list[_Item], done: asyncio.Future[list[Result]]) -> None:
+    def _end(self, batch: list[_Item], done: asyncio.Future[list[Result]], began_s: float) -> None:
         """Take the outcome of a batch, and go on with what has gathered meanwhile."""
         self._writing = None
         error = StoreUnavailable("the store was closed") if done.cancelled() else done.exception()
         if error is None:
+            if batch:
+                self.took_s.add(self._clock.monotonic() - began_s)
+                self.sizes.add(len(batch))
             self._settle(batch, done.result())
         elif isinstance(error, StoreDamaged):
             _raise(batch, error)

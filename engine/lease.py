@@ -32,6 +32,7 @@ class Lease:
         self._every_s = every_s
         self._enough = threading.Event()
         self._thread: threading.Thread | None = None
+        self.renewals = 0
 
     def start(self) -> None:
         """Begin to renew it."""
@@ -46,6 +47,7 @@ class Lease:
         while not self._enough.wait(self._every_s):
             try:
                 self._store.renew()
+                self.renewals += 1
             except StoreLost as error:
                 log.critical("%s", error, extra={"action": "lease_lost"})
                 return

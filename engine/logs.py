@@ -35,13 +35,19 @@ class IdLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class Masker:
-    """Replaces secrets in text."""
+    """Replaces secrets in text: those of a collection as it is at the time, to which more may come."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
-        self._secrets = sorted((text for text in secrets if len(text) >= _SHORTEST_SECRET), key=len, reverse=True)
+        self._known = secrets
+        self._count = -1
+        self._secrets: list[str] = []
 
     def mask(self, text: str) -> str:
         """Return the text with each secret in it as `***`."""
+        if len(self._known) != self._count:
+            self._count = len(self._known)
+            long = [secret for secret in tuple(self._known) if len(secret) >= _SHORTEST_SECRET]
+            self._secrets = sorted(long, key=len, reverse=True)
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, "***")

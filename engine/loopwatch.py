@@ -25,6 +25,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.clock import Clock, rfc3339
+from engine.metrics.figures import SHORT_S, Histogram
 
 log = logging.getLogger("engine.loop")
 
@@ -89,6 +90,8 @@ class LoopWatch:
         self._culprits: dict[str, Culprit] = {}
         self._last: tuple[float, float, Culprit] | None = None
         """When the last trouble was over, on the monotonic clock, how long it took, and who it was."""
+        self.lag_s = Histogram(SHORT_S)
+        """How long the loop took to come to what it was asked, at each look; only the watching thread adds to it."""
 
     def start(self) -> None:
         """Begin to watch the running loop."""
@@ -143,9 +146,11 @@ class LoopWatch:
                 return
             late_s = time.monotonic() - began_s - LOOK_S
             if self._is_waiting():
+                self.lag_s.add(0.0)
                 continue
             if late_s > BLOCKED_S and time.process_time() - cpu_s > FROZEN_SHARE * late_s:
                 # One call of C code kept the whole interpreter, and this thread with it, until just now.
+                self.lag_s.add(late_s)
                 self._end([self._sample()], late_s)
             else:
                 self._ask()
@@ -182,6 +187,7 @@ class LoopWatch:
                 )  # fmt: skip
                 return
             if answered or self._stop.is_set():
+                self.lag_s.add(time.monotonic() - asked_s)
                 break
             if not self._is_waiting():
                 samples.append(self._sample())

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from engine.adaptive import Adaptation
-from engine.aftermath import Counting
+from engine.aftermath import Counting, Reports
 from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
@@ -26,6 +26,8 @@ from engine.decide.joins import JoinWindow
 from engine.decide.rules import Rule, why_disabled
 from engine.decide.schedule import timers_of
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.defined import Key, Kind
+from engine.definitions import Definitions
 from engine.dispatch import Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
@@ -33,6 +35,7 @@ from engine.foresight import Desk
 from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
+from engine.http.definition_views import invalid_trigger
 from engine.http.join_views import joins_view, settings_view
 from engine.http.keyring import Keyring
 from engine.http.views import limits_view, otherwise_view, pause_view, said_of_conditions, title_of
@@ -43,6 +46,7 @@ from engine.lease import Lease
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
+from engine.measuring import Measuring
 from engine.pauses import Pauses, tags_of
 from engine.payload import encode_json
 from engine.plugin import Handler, Settled, Source
@@ -59,6 +63,7 @@ from engine.store.base import RunFilter, Store, StoredEvent
 from engine.store.changes import Accept
 from engine.timers import SOURCE_PREFIX, Timers
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, TriggerState, merged
+from engine.vitals import Vitals
 
 OPEN = frozenset(RunState) - ENDED
 RETIRED_LOOKED_AT = 16
@@ -78,7 +83,7 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting, tokens: Keyring, audit_log: AuditLog,
+        counting: Counting, definitions: Definitions, tokens: Keyring, audit_log: AuditLog,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -111,6 +116,12 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.metrics: Measuring
+        """It is put here before anything is asked."""
+        self.vitals: Vitals
+        """So is this."""
+        self.reports = Reports(counting=counting, store=store, clock=clock, rules=rules)
+        self.definitions = definitions
         self.tokens = tokens
         self.audit_log = audit_log
         self._mask = Masker(config.secrets).mask
@@ -180,6 +191,11 @@ class Operations:
                 "waiting": self._journal.depth,
             },
         }
+
+    def take_config(self, config: Config) -> None:
+        """Go by another configuration from now on; what it changes is changed by whoever calls this."""
+        self.config = config
+        self.foresight.take_config(config)
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -335,7 +351,7 @@ class Operations:
         await self._adaptation.act(name, action, reason)
 
     async def reset_trigger(self, name: str, reason: str) -> None:
-        """Drop what overrides a trigger's configuration: its adapted interval. Raises NotFound and StoreUnavailable."""
+        """Drop what it has learnt: its adapted interval. Raises NotFound and StoreUnavailable."""
         self._rule(name)
         if self._adaptation.view(name) is not None:
             await self._adaptation.act(name, "reset", reason)
@@ -388,6 +404,10 @@ class Operations:
     async def ended(self, run_id: str) -> Run | None:
         """Wait until a run has ended, and return it; None where there is no such run any more."""
         return await ended(run_id, store=self.store, changes=self._changes, clock=self.clock)
+
+    def trigger(self, name: str) -> Trigger:
+        """Return a trigger as it is now; raise NotFound."""
+        return self._rule(name).trigger
 
     def has_trigger(self, name: str) -> bool:
         """Tell whether there is a trigger of that name."""
@@ -484,12 +504,17 @@ class Operations:
         return {source.id or source.name: source for source in self.config.sources.values()}
 
     def trigger_tags(self, name: str) -> tuple[str, ...]:
+        if name not in self._rules and name in self.definitions.invalid(Kind.TRIGGER):
+            tags = self.definitions.about(Key(Kind.TRIGGER, name))["settings"].get("tags")
+            return tuple(str(tag) for tag in tags) if isinstance(tags, list) else ()
         return tags_of(self._rule(name))
 
     def trigger_names(self) -> list[str]:
-        return list(self._rules)
+        return [*self._rules, *(name for name in self.definitions.invalid(Kind.TRIGGER) if name not in self._rules)]
 
     def trigger_view(self, name: str) -> dict[str, Any]:
+        if name not in self._rules and (problem := self.definitions.invalid(Kind.TRIGGER).get(name)) is not None:
+            return invalid_trigger(name, self.definitions.about(Key(Kind.TRIGGER, name))["settings"], problem)
         rule = self._rule(name)
         trigger = rule.trigger
         source = self._sources.state(trigger.source)
@@ -523,8 +548,6 @@ class Operations:
             "tags": list(trigger.tags),
             "description": trigger.description,
             "defined_in": trigger.defined_in,
-            "created_at": None,
-            "updated_at": None,
             "next_at": None if next_at is None else rfc3339(next_at),
             "adaptive": self._adaptation.view(name),
         }
@@ -554,6 +577,7 @@ class Operations:
             self.maintenance.check(),
             *self.housekeeping.checks(),
             *self.guards.checks(),
+            self.definitions.check(),
         ]
         status = (
             "failing"

@@ -102,6 +102,13 @@ class Pools:
             )  # fmt: skip
             del self._overrides[ENGINE_POOL]
 
+    def configure(self, *, concurrency: int, pools: Mapping[str, int]) -> None:
+        """Take in what another configuration says; what overrides it stays."""
+        configured = {ENGINE_POOL: concurrency, **pools}
+        if configured != self._configured:
+            self._configured = configured
+            self.dispatch.resize(concurrency=self.limit(ENGINE_POOL), pools=self.limits())
+
     def limit(self, name: str) -> int:
         """Return how much a pool holds now: as it is configured, or what overrides that."""
         override = self._overrides.get(name)

@@ -19,6 +19,7 @@ import threading
 from collections import ChainMap
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -32,6 +33,7 @@ from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.causing import Causes
+from engine.changeover import Changeover, Organs
 from engine.chronicle import Chronicle
 from engine.clock import Clock, SystemClock
 from engine.conditions import Checks, ConditionDesk, Conditions, LastRuns
@@ -41,6 +43,7 @@ from engine.decide.joins import windows_of
 from engine.decide.limits import ENGINE_POOL
 from engine.decide.rules import Rule
 from engine.decide.schedule import owner_of, timers_of
+from engine.definitions import Change, Definitions
 from engine.dispatch import Dispatch
 from engine.errors import ConfigError, EngineError, StoreDamaged
 from engine.events import Event
@@ -63,6 +66,8 @@ from engine.lease import Lease
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
+from engine.measuring import Measuring
+from engine.metrics import Counts
 from engine.operations import Operations, on_text
 from engine.outcomes import Outcomes
 from engine.pauses import Pauses
@@ -87,6 +92,7 @@ from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
 from engine.units import format_span
+from engine.vitals import Vitals
 
 log = logging.getLogger("engine")
 
@@ -120,7 +126,7 @@ class Runtime:
     """An engine: built from a configuration, run until it is told to stop.
 
     `on_ready` is called once everything runs; `listen` tells whether it serves HTTP, `watch_loop` whether what
-    blocks the event loop is noticed and named.
+    blocks the event loop is noticed and named; `read` reads the configuration anew, where it comes from files.
     """
 
     def __init__(
@@ -133,8 +139,11 @@ class Runtime:
         watch_loop: bool = False,
         environment: Mapping[str, str] = os.environ,
         on_ready: Callable[[Runtime], None] | None = None,
+        read: Callable[[], Config] | None = None,
     ) -> None:
-        self.config = config
+        self.secrets = set(config.secrets)
+        """All that is to be masked; what a reload brings is added."""
+        self.config = config = replace(config, secrets=self.secrets, receivers=dict(config.receivers))
         self.clock = clock or SystemClock()
         self.boot = new_id()
         self._listen = listen
@@ -147,6 +156,7 @@ class Runtime:
         self.stopping = anyio.Event()
         """Set once it stops, asked to or as something failed."""
         known = self._registry = registry or Registry.discover(config.engine.plugins)
+        self.definitions = Definitions(config, clock=self.clock, registry=known, read=read)
         self._own_sources = frozenset(
             {"engine", "timer", "backfill", MANUAL_SOURCE, JOB_SOURCE, *known.sources, *known.timers}
         )
@@ -166,6 +176,10 @@ class Runtime:
         has = "1 run has" if running == 1 else f"{running} runs have"
         ends = f"; a second signal (Ctrl-C) ends {'it' if running == 1 else 'them'} now" if self.heeds_signals else ""
         return f"Stopping: {has} up to {format_span(grace_s)} to end{ends}"
+
+    def reload(self, who: str) -> None:
+        """Have the configuration read anew, where it comes from files; what comes of it is logged."""
+        self.definitions.ask(who)
 
     def kill(self) -> None:
         """Kill the processes of all running runs; the next start settles their runs."""
@@ -220,7 +234,8 @@ class Runtime:
             raise journal.failure
 
     async def _run_organs(self, store: SqliteStore, journal: Journal, group: TaskGroup) -> None:
-        config, clock = self.config, self.clock
+        config, clock = await self.definitions.force.load(store), self.clock
+        self.config = config
         rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         retired: dict[str, Rule] = {}
         chronicle = Chronicle(
@@ -241,7 +256,12 @@ class Runtime:
         outcomes = Outcomes(clock)
         notes = RunNotes(journal.submit)
         await notes.load(store)
-        counting = Counting(clock=clock, store=store, submit=journal.submit)
+        counts = Counts(most_names=config.metrics.most_names, kinds=self._own_sources)
+        counting = Counting(
+            clock=clock, store=store, submit=journal.submit, counts=counts,
+            job_of=lambda name: None if (rule := rules.get(name)) is None else rule.job.name,
+        )  # fmt: skip
+        counts.on_due = counting.due
         await counting.load()
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
@@ -252,6 +272,7 @@ class Runtime:
         def on_end(run: Run, end: AttemptEnd) -> None:
             outcomes(run, end)
             adaptation(run, end)
+            counting.began(run, end.attempt)
             if end.step.state in ENDED:
                 endings.note(run, end.step)
                 conditions.note_end(run)
@@ -272,7 +293,7 @@ class Runtime:
         await conditions.load(store)
         maintenance = Maintenance(
             clock, journal, rules, config.maintenance,
-            window_reader(config, self._registry, self._environment),
+            lambda name, settings: window_reader(self.config, self._registry, self._environment)(name, settings),
         )  # fmt: skip
         await maintenance.load(store)
         pools = Pools(
@@ -336,6 +357,7 @@ class Runtime:
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
             own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
+            counts=counts,
         )  # fmt: skip
         await failures.load(store)
         await settle(
@@ -413,10 +435,42 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
-            counting=counting, tokens=tokens, audit_log=audit_log,
+            counting=counting, definitions=self.definitions, tokens=tokens, audit_log=audit_log,
         )  # fmt: skip
+        operations.metrics = Measuring(
+            aliases=lambda: operations.config.metrics.aliases, clock=clock, store=store, counts=counts,
+            version=distribution_version(), rules=rules,
+            journal=journal, loop_watch=loop_watch, lease=lease, intake=intake, dispatch=dispatch, pauses=pauses,
+            maintenance=maintenance, conditions=conditions, pools=pools, sources=sources, timers=timers,
+            adaptation=adaptation, guards=guards, counting=counting, housekeeping=housekeeping,
+            windows=lambda: len(windows), backlog=backlog, health=operations.health, ready=operations.ready,
+        )  # fmt: skip
+        operations.vitals = Vitals(
+            clock=clock, store=store, journal=journal, loop_watch=loop_watch, lease=lease,
+            housekeeping=housekeeping, conditions=operations.conditions, counting=counting, reports=operations.reports,
+            health=operations.health, source_views=operations.source_views, names=operations.trigger_names,
+            trigger_view=operations.trigger_view,
+        )  # fmt: skip
+        changeover = Changeover(
+            Organs(
+                adaptation=adaptation, chronicle=chronicle, conditions=conditions, dispatch=dispatch, gates=gates,
+                guards=guards, housekeeping=housekeeping, intake=intake, journal=journal, maintenance=maintenance,
+                operations=operations, pools=pools, sources=sources, store=store, timers=timers, rules=rules,
+                receivers=config.receivers, secrets=self.secrets,
+            )
+        )  # fmt: skip
+
+        async def apply(wanted: Config) -> Change:
+            try:
+                return await changeover.apply(wanted)
+            finally:
+                self.config = operations.config
+
+        self.definitions.announce = intake.announce
+        self.definitions.force.apply, self.definitions.force.submit = apply, journal.submit
         chronicle.watch(operations.troubles)
         if admin is not None:
+            admin.on_change = lambda: audit_log.note("admin token changed", means="file", target="admin")
             self.server = HttpServer(operations, admin, keyring=tokens)
             self.server.bind()
         notifier = Notifier(self._environment)
@@ -456,6 +510,7 @@ class Runtime:
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(chronicle.run, name="chronicle")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
+                    inner.start_soon(self.definitions.run, name="configuration")
                     inner.start_soon(housekeeping.run, name="housekeeping")
                     if not store.checked:
                         inner.start_soon(self._check_whole, store, journal, name="store check")
@@ -467,7 +522,7 @@ class Runtime:
                     self.stopping.set()
                     operations.state = "stopping"
                     notifier.send("STOPPING=1")
-                    grace_s = config.engine.shutdown_grace_s
+                    grace_s = self.config.engine.shutdown_grace_s
                     log.info("%s", self._told_of_stop(), extra={"action": "stopping"})
                     if self.server is not None:
                         await self.server.stop(STOP_HTTP_S)
@@ -538,12 +593,15 @@ class Runtime:
 
 
 async def _follow_signals(runtime: Runtime, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-    """Stop at the first SIGTERM or SIGINT; end the process at the second."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """Stop at the first SIGTERM or SIGINT, end the process at the second; read the configuration anew at SIGHUP."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         runtime.heeds_signals = True
         task_status.started()
         asked = False
         async for number in signals:
+            if number == signal.SIGHUP:
+                runtime.reload("SIGHUP")
+                continue
             if asked:
                 log.warning("Second signal: ending at once", extra={"action": "ended"})
                 runtime.kill()
@@ -633,13 +691,25 @@ def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | Non
 
     `on_ready` is called once everything runs.
     """
+    registry = Registry()
+
+    def discover(folders: Sequence[Path]) -> Registry:
+        # What is read anew later has the same classes: what is the same is then seen to be.
+        nonlocal registry
+        registry = Registry.discover(folders)
+        return registry
+
     try:
         files = find_files(config_files, os.environ)
-        config = load(files, environment=os.environ, create_secrets=True, examine=True)
+        config = load(files, environment=os.environ, create_secrets=True, examine=True, discover=discover)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
-    logs.configure(config.secrets)
+    runtime = Runtime(
+        config, registry=registry, on_ready=on_ready, watch_loop=True,
+        read=lambda: load(files, environment=os.environ, registry=registry, create_secrets=True, examine=True),
+    )  # fmt: skip
+    logs.configure(runtime.secrets)
     log.info(
         "Read %s: triggers %d, jobs %d", ", ".join(map(str, config.files)), len(config.triggers), len(config.jobs),
         extra={"action": "config_read"},
@@ -649,7 +719,7 @@ def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | Non
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
-    code, limit = anyio.run(_serve, Runtime(config, on_ready=on_ready, watch_loop=True))
+    code, limit = anyio.run(_serve, runtime)
     if not _left_threads():
         limit.cancel()
     return code

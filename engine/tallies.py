@@ -1,7 +1,7 @@
-"""Tallies: how the runs of one trigger and job ended in one hour or day, and how long they took.
+"""Tallies: how the runs of one trigger and job ended in one hour or day, how long they took, and how late they began.
 
-Times that runs took are counted in bins that are each a tenth wider than the one before: so an hour's are a handful of
-numbers, however many runs there were, and a percentile is right to a twentieth.
+Times are counted in bins that are each a tenth wider than the one before: so an hour's are a handful of numbers,
+however many runs there were, and a percentile is right to a twentieth.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ GROWTH = 1.1
 
 _LOG_GROWTH = math.log(GROWTH)
 
+WORKLESS = frozenset({RunState.SKIPPED, RunState.MISSED, RunState.EXPIRED, RunState.CANCELLED})
+"""Ends of runs that did not do, or not finish, their work; they are told apart by their codes."""
+
+MOST_CODES, OTHERS = 50, "(other)"
+"""Codes that one tally tells apart; the engine's own are fewer, a plugin may make up any number."""
+
 
 class Width(StrEnum):
     """How long the time is that a tally is of."""
@@ -40,12 +46,86 @@ class Width(StrEnum):
         return timedelta(hours=1) if self is Width.HOUR else timedelta(days=1)
 
 
-class Tally(Struct, kw_only=True):
-    """Ends by state, and the times that the timed ones took: their sum and their number by bin."""
+class Planned(Struct, kw_only=True, omit_defaults=True):
+    """What became of due instants.
+
+    - `ends`: of those that made a run, or the record of a missed one, by state.
+    - `codes`: why runs among these did not do their work, by state and code.
+    - `unrun`: those that made no run of their own, by the code of what became of their event.
+    - `late`: how long after its instant each run began: their number by bin, their sum, and the longest.
+    """
+
+    ends: dict[RunState, int] = field(default_factory=dict)
+    codes: dict[str, int] = field(default_factory=dict)
+    unrun: dict[str, int] = field(default_factory=dict)
+    late: dict[int, int] = field(default_factory=dict)
+    late_s: float = 0.0
+    latest_s: float = 0.0
+
+    def end(self, state: RunState, code: str, count: int = 1) -> None:
+        """Count the end of the run of a due instant, or of `count` of them."""
+        self.ends[state] = self.ends.get(state, 0) + count
+        if state in WORKLESS:
+            _count(self.codes, f"{state.value}:{code}", count)
+
+    def pass_by(self, code: str) -> None:
+        """Count a due instant that made no run of its own."""
+        _count(self.unrun, code, 1)
+
+    def begin(self, late_s: float) -> None:
+        """Count how late a run began; where the clock was set back meanwhile, it was on time."""
+        late_s = max(late_s, 0.0)
+        number = bin_of(late_s)
+        self.late[number] = self.late.get(number, 0) + 1
+        self.late_s += late_s
+        self.latest_s = max(self.latest_s, late_s)
+
+    def take(self, other: Planned) -> None:
+        """Add all that another one counted."""
+        for state, count in other.ends.items():
+            self.ends[state] = self.ends.get(state, 0) + count
+        for mine, others in ((self.codes, other.codes), (self.unrun, other.unrun)):
+            for code, count in others.items():
+                _count(mine, code, count)
+        for number, count in other.late.items():
+            self.late[number] = self.late.get(number, 0) + count
+        self.late_s += other.late_s
+        self.latest_s = max(self.latest_s, other.latest_s)
+
+
+class Last(Struct, frozen=True, kw_only=True):
+    """The end that came last: of which run, how, when, and how many before it failed in a row, it included."""
+
+    run: str
+    state: RunState
+    code: str
+    at: datetime
+    failures: int
+
+
+class Tally(Struct, kw_only=True, omit_defaults=True):
+    """Ends by state, and the times that the timed ones took: their sum and their number by bin.
+
+    `planned` is about those that were due at an instant, None where none was; `last` about the one that came last.
+    """
 
     ends: dict[RunState, int] = field(default_factory=dict)
     total_s: float = 0.0
     bins: dict[int, int] = field(default_factory=dict)
+    planned: Planned | None = None
+    last: Last | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted."""
+        return not self.ends and self.planned is None
+
+    @property
+    def plan(self) -> Planned:
+        """What is counted of due instants, to add to."""
+        if self.planned is None:
+            self.planned = Planned()
+        return self.planned
 
     def add(self, state: RunState, duration_s: float | None, count: int = 1) -> None:
         """Count an end, or `count` of them, without a time."""
@@ -62,6 +142,10 @@ class Tally(Struct, kw_only=True):
         self.total_s += other.total_s
         for number, count in other.bins.items():
             self.bins[number] = self.bins.get(number, 0) + count
+        if other.planned is not None:
+            self.plan.take(other.planned)
+        if other.last is not None and (self.last is None or other.last.at >= self.last.at):
+            self.last = other.last
 
 
 class TallyKey(Struct, frozen=True, kw_only=True):
@@ -94,6 +178,12 @@ class Statistics(Struct, frozen=True, kw_only=True):
     duration_mean_s: float | None
     duration_p50_s: float | None
     duration_p95_s: float | None
+
+
+def _count(counts: dict[str, int], key: str, count: int) -> None:
+    if key not in counts and len(counts) >= MOST_CODES:
+        key = OTHERS
+    counts[key] = counts.get(key, 0) + count
 
 
 def bin_of(duration_s: float) -> int:

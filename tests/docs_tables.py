@@ -23,6 +23,7 @@ from engine.config.guards import BreakerTable
 from engine.config.joins import InputTable, JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
+from engine.config.metrics import MetricsTable
 from engine.config.model import (
     AdaptiveTable,
     BatchTable,
@@ -50,10 +51,12 @@ from engine.config.model import (
 )
 from engine.config.payloads import RedactTable, SchemaFile, SecurityTable
 from engine.config.people import TrustedHeaderTable
+from engine.config.permits import LimitsTable
 from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyTable
 from engine.http.routes import ROUTES
+from engine.metrics import ALIASES, FAMILIES, Family
 from engine.plugin import Plugin, Timer
 from engine.plugin.timers import TIMER_FIELDS
 from engine.registry import Registry, kind_of
@@ -65,11 +68,12 @@ MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /tab
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
     EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
+    MetricsTable,
     CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
     JobTable, JobNotifyTable, CallbackTable,
     TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
     JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,
-    SchemaFile, TrustedHeaderTable,
+    SchemaFile, LimitsTable, TrustedHeaderTable,
 )  # fmt: skip
 _WORDS = {
     "job": "name of a job", "trigger": "name of a trigger", "source_name": "name of a source",
@@ -111,6 +115,7 @@ def tables() -> dict[str, str]:
     made = {name: settings_table(cls, described[name]) for name, cls in definitions().items()}
     every_timer = settings_table(Timer, described["timer.interval"])
     more = {"every-timer": every_timer, "presets": presets_table()}
+    more |= {"metrics": metrics_table(FAMILIES), "metrics-aliases": metrics_table(ALIASES)}
     return {**made, **more, "routes": routes_table(), "commands": commands_table()}
 
 
@@ -165,6 +170,15 @@ def presets_table() -> str:
     for name, preset in standard(Registry.discover()).items():
         given = "<br>".join(f"`{key}`: {meaning}" for key, meaning in preset.parameters.items())
         lines.append(f"| `{name}` | {_cell(preset.description)} | {_cell(given or '–')} |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics_table(families: tuple[Family, ...]) -> str:
+    """Return metrics with their kinds, labels and meanings."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for family in families:
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "–"
+        lines.append(f"| `{family.name}` | {family.kind.value} | {labels} | {_cell(family.says)} |")
     return "\n".join(lines) + "\n"
 
 

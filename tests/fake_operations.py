@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from engine.adherence import Adherence, adherence_of
 from engine.audits import FIRST, Audit, AuditFilter, AuditRow, Chain, text_of
 from engine.backfills import Backfill
 from engine.clock import Clock, SystemClock, to_microseconds
@@ -21,6 +22,7 @@ from engine.decide.joins import Filled
 from engine.decide.marks import Mark, Place
 from engine.decide.rules import Rule
 from engine.decide.upcoming import Upcoming, upcoming
+from engine.definitions import Definitions
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
@@ -34,6 +36,8 @@ from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.metrics import FAMILIES
+from engine.metrics.exposition import Exposed, expose
 from engine.plugin import Handler, Runner, Secret, Settled
 from engine.plugin import Outcome as Ending
 from engine.plugin import RunContext as Context
@@ -45,6 +49,7 @@ from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
 from engine.store.base import (
     Boot,
+    Depth,
     EventFilter,
     HeldPlace,
     Ledger,
@@ -99,6 +104,51 @@ class FakeCounting:
         for state, seconds in ((RunState.SUCCEEDED, 1.0), (RunState.TIMED_OUT, 9.0), (RunState.SKIPPED, None)):
             tally.add(state, seconds)
         return sum_up([tally], AT - over, AT)
+
+
+class FakeMetrics:
+    """One figure."""
+
+    async def scrape(self, *, accept: str = "", accept_encoding: str = "") -> Exposed:
+        return expose(
+            FAMILIES, {"trigger_engine_jobs": {(): 1.0}}, accept=accept, accept_encoding=accept_encoding
+        )  # fmt: skip
+
+
+class FakeVitals:
+    """Vitals of an engine whose triggers all fail."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self._operations = operations
+
+    async def detailed(self, *, triggers: Sequence[str]) -> dict[str, Any]:
+        return {
+            **self._operations.health(),
+            "triggers": [{"name": name, "ok": False, "troubles": ["its last run failed (exit)"]} for name in triggers],
+        }
+
+    async def trigger(self, name: str) -> dict[str, Any]:
+        self._operations.subject(name)
+        return {"name": name, "ok": False, "troubles": ["its last run failed (exit)"], "failures_in_a_row": 1}
+
+
+class FakeReports:
+    """Reports on ten due instants of each trigger: eight ran, one of them badly."""
+
+    def __init__(self, triggers: list[str]) -> None:
+        self._triggers = sorted(triggers)
+
+    def names(self) -> list[str]:
+        return self._triggers
+
+    async def adherence(self, triggers: Sequence[str], *, start: datetime, end: datetime) -> list[Adherence]:
+        tally = Tally()
+        for number in range(8):
+            tally.plan.end(RunState.FAILED if number == 7 else RunState.SUCCEEDED, "exit")
+            tally.plan.begin(0.5 * number)
+        tally.plan.end(RunState.MISSED, "down")
+        tally.plan.pass_by("=cmd()")
+        return [adherence_of(name, [tally], start, end) for name in triggers]
 
 
 class FakeAuditLog:
@@ -195,6 +245,12 @@ class FakeStore(Store):
 
     async def first_tally_at(self, width: Width) -> datetime | None:
         return None
+
+    async def last_tallies(self, triggers: Collection[str]) -> list[TallyRow]:
+        return []
+
+    async def queue_depths(self) -> dict[Lane, Depth]:
+        return {lane: Depth(count=0) for lane in Lane}
 
     async def tallies_at(self, width: Width, began_at: datetime) -> list[TallyRow]:
         return []
@@ -503,6 +559,7 @@ class FakeOperations:
             received=base / "data" / "files", settings=self.config.store,
         )  # fmt: skip
         self.guards = FakeGuards()
+        self.definitions = Definitions(self.config, clock=self.clock)
 
     @property
     def foresight(self) -> Desk:
@@ -532,6 +589,18 @@ class FakeOperations:
             trigger=trigger, outcome=EventOutcome.FILTERED, code="filter_false", reason="filtered: no", gates=gates
         )  # fmt: skip
         return Rehearsed(event=event, outcome=outcome, data=event.data)
+
+    @property
+    def metrics(self) -> FakeMetrics:
+        return FakeMetrics()
+
+    @property
+    def vitals(self) -> FakeVitals:
+        return FakeVitals(self)
+
+    @property
+    def reports(self) -> FakeReports:
+        return FakeReports(list(self.config.triggers))
 
     @property
     def counting(self) -> FakeCounting:

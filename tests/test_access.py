@@ -581,3 +581,56 @@ async def test_names_by_which_it_is_reached_are_taken_and_others_are_not(tmp_pat
             assert (await asker.ask("GET", "/status", headers={"Host": host})).status == status
         headers = {"Host": "engine.example", "Origin": "https://engine.example"}
         assert (await asker.ask("POST", "/triggers/oven/pause", {}, headers=headers)).status == 200
+
+
+async def test_how_it_was_before_is_in_the_audit_log(tmp_path: Path) -> None:
+    more = "[pools]\nwarehouse = 3\n"
+    async with engine(tmp_path, more) as (_, asker):
+        await asker.ask("POST", "/triggers/oven/fire", {})
+        [run] = (await asker.ask("GET", "/runs?trigger=oven")).json["items"]
+        window = {"name": "week", "from": "2031-01-01T00:00:00Z", "to": "2031-01-02T00:00:00Z"}
+        for method, path, body in (
+            ("POST", "/pause", {"reason": "first"}), ("POST", "/pause", {"reason": "second"}), ("POST", "/resume", {}),
+            ("PATCH", "/pools/warehouse", {"limit": 1, "reason": "slow"}),
+            ("POST", f"/runs/{run['id']}/cancel", {}),
+            ("POST", "/maintenance", window), ("POST", "/maintenance", {**window, "to": "2031-01-03T00:00:00Z"}),
+            ("DELETE", "/maintenance/week", None),
+        ):  # fmt: skip
+            got = await asker.ask(method, path, body)
+            assert got.status < 300, (path, got.json)
+        rows = list(reversed(await asker.audit(outcome="done")))[1:]
+    first, second, resumed, pool, cancelled, made, remade, removed = rows
+    assert [row["target"] for row in (first, second, resumed)] == ["engine"] * 3
+    assert (first["before"], second["before"]["reason"], resumed["before"]["reason"]) == (None, "first", "second")
+    assert pool["before"] == {"limit": 3, "override": None}
+    assert cancelled["before"]["state"] in ("queued", "running")
+    assert (made["before"], made["target"]) == (None, "week")
+    assert remade["before"]["name"] == removed["before"]["name"] == "week"
+
+
+async def test_another_admin_token_in_the_file_is_in_the_audit_log(tmp_path: Path) -> None:
+    from engine.http.tokens import AdminToken, rotate_admin_token, token_path
+
+    AdminToken.open(tmp_path / "data", {})
+    config = configured(tmp_path, CONFIG)
+    async with aiohttp.ClientSession() as session:
+        from tests.test_runtime import a_registry
+
+        ready = anyio.Event()
+        started = Runtime(config, registry=a_registry(), environment={}, on_ready=lambda _: ready.set())
+        async with anyio.create_task_group() as group:
+            group.start_soon(started.run)
+            await ready.wait()
+            assert started.server is not None
+            asker = Asker(session, started.server.url)
+            first = token_path(config.engine.data).read_text().strip()
+            assert (await asker.ask("GET", "/status", token=first)).status == 200
+            rotate_admin_token(config.engine.data)
+            assert (await asker.ask("GET", "/status", token=first)).status == 401
+            log = operations(started).audit_log
+            while len(rows := await log.page(AuditFilter(), limit=9)) < 2:  # noqa: ASYNC110 - nothing is set then
+                await anyio.sleep(0.005)
+            started.stop()
+    assert {(row.audit.action, row.audit.means) for row in rows} == {
+        ("admin token changed", "file"), ("GET /api/v1/status", ""),
+    }  # fmt: skip

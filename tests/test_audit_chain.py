@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from engine.audits import FIRST, Audit, AuditOutcome, AuditRow, linked, read, text_of, verify
 from engine.store.changes import Accept
+from engine.store.migrations import MIGRATIONS
 from engine.store.sqlite import SqliteStore
 
 AT = 1_764_000_000_000_000
@@ -95,6 +96,17 @@ def test_a_row_is_one_line_whatever_stands_in_it_and_is_read_as_it_was(text: str
     line = text_of(audit)
     assert read(line) == audit
     assert not {"\n", "\r", "\x1b", "\x00"} & set(line)
+
+
+def test_a_page_of_one_persons_rows_reads_no_others() -> None:
+    raw = sqlite3.connect(":memory:")
+    for migration in MIGRATIONS:
+        raw.executescript(migration)
+    for column in ("who", "action", "target", "outcome"):
+        query = f"select seq, entry, hash from audit where {column} = ? and seq < ? order by seq desc limit ?"
+        plan = [row[3] for row in raw.execute(f"explain query plan {query}", ("x", 1, 1))]
+        assert plan == [f"SEARCH audit USING INDEX audit_{column} ({column}=? AND seq<?)"]
+    raw.close()
 
 
 # In the store's file

@@ -26,7 +26,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
-         "previews", "replays", "spans", "deliveries", "tallies", "redaction", "tokens", "audits"}
+         "previews", "replays", "spans", "deliveries", "tallies", "adherence", "redaction", "defined", "tokens",
+         "audits"}
     ),
     frozenset({"plugin", "expressions", "schemas", "decide"}),
     frozenset(
@@ -39,9 +40,12 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"aftermath", "intake", "shaping", "timers", "sources", "conditions", "dispatch", "execution", "outcomes",
          "pauses", "backfill", "adaptive", "alerts", "chronicle", "steering", "housekeeping", "http", "web",
-         "auditing", "maintenance", "pools", "quarantine", "heartbeats", "failures"}
+         "auditing", "maintenance", "pools", "quarantine", "heartbeats", "failures", "definitions"}
     ),
-    frozenset({"operations", "settling", "queueing", "guards", "runtime", "embedding", "__init__"}),
+    frozenset(
+        {"operations", "changeover", "settling", "queueing", "guards", "measuring", "vitals", "runtime", "embedding",
+         "__init__"}
+    ),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip
 """The rooms of `engine`, floor by floor."""

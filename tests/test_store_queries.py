@@ -151,6 +151,8 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "tallies_of_trigger": lambda raw: tallies.of_trigger(raw, "bake", Width.DAY, AT, AT),
     "tallies_of_job": lambda raw: tallies.of_job(raw, "oven", Width.DAY, AT, AT),
     "tallies_at": lambda raw: tallies.at(raw, Width.HOUR, AT),
+    "last_tallies": lambda raw: tallies.last(raw, ["bake", "grind"]),
+    "queue_depths": line.depths,
     "first_tally_at": lambda raw: tallies.first_at(raw, Width.HOUR),
     "ended_since": lambda raw: tallies.ended_since(raw, AT, 512),
     "why_not": lambda raw: reads.why_not(raw, "r1"),
@@ -288,6 +290,8 @@ def test_every_query_of_the_store_is_looked_at() -> None:
         "of_job",
         "at",
         "first_at",
+        "last",
+        "depths",
     }  # as they are called in `READS`
     assert offered - asked <= helping | named
 

@@ -161,6 +161,14 @@ class Adaptation:
                 else:
                     del self._on_source[source]
 
+    def renew(self, trigger: Trigger) -> None:
+        """Take in another version of a trigger, with what is remembered of it."""
+        kept = self._stored.get(trigger.name)
+        self.forget(trigger.name)
+        if kept is not None:
+            self._stored[trigger.name] = kept
+        self.add(trigger)
+
     # What comes of runs
 
     def __call__(self, run: Run, end: AttemptEnd, /) -> None:

@@ -3,5 +3,6 @@
 from engine.aftermath.counting import Counting
 from engine.aftermath.deliverer import Deliverer
 from engine.aftermath.organ import Aftermath
+from engine.aftermath.reports import Reports
 
-__all__ = ["Aftermath", "Counting", "Deliverer"]
+__all__ = ["Aftermath", "Counting", "Deliverer", "Reports"]

@@ -37,10 +37,8 @@ class Line(Protocol):
 class Counts(Protocol):
     """What counts the ends of runs."""
 
-    def add(
-        self, trigger: str, job: str, state: RunState, at: datetime, duration_s: float | None, count: int = 1
-    ) -> None:
-        """Count an end, or `count` of them."""
+    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
+        """Count the end of a run."""
         ...
 
 
@@ -73,7 +71,7 @@ class Aftermath:
         took_s = None
         if isinstance(end, Finish):
             took_s = (end.attempt.finished_at - end.attempt.started_at).total_seconds()
-        self._counts.add(run.trigger, run.job, step.state, step.at, took_s)
+        self._counts.ended(run, step.state, step.code, step.at, took_s)
         forgotten = self._notes.forgetting(run.id)
         job = self._jobs.get(run.job)
         if forgotten is None and (job is None or (job.notify is None and job.callback is None)):
@@ -93,10 +91,7 @@ class Aftermath:
 
     def note(self, run: Run) -> None:
         """Count a run that ended as it was made: it was missed, or skipped at once."""
-        count = 1
-        if run.state is RunState.MISSED and run.outputs is not None:
-            count = int(run.outputs.get("instants", 1))
-        self._counts.add(run.trigger, run.job, run.state, run.finished_at or run.created_at, None, count)
+        self._counts.ended(run, run.state, run.code, run.finished_at or run.created_at, None)
 
     def settled(self, stored: asyncio.Future[Any]) -> None:
         """Take note that what `of` returned is durable, or was refused with the end."""

@@ -11,11 +11,14 @@ from typer.core import TyperGroup
 
 from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
+from engine.cli.adherence import adherence
 from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
+from engine.cli.configuring import export, reload
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.foresight import plan, simulate
+from engine.cli.health import health
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.joins import say_joins
@@ -329,6 +332,8 @@ def run(
 
 app.command()(telling.deliveries)
 app.command()(telling.stats)
+app.command()(adherence)
+app.command()(health)
 app.command()(queueing.queue)
 app.command()(queueing.flush)
 app.command()(queueing.cancel)
@@ -481,6 +486,8 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 app.command()(presets)
 app.command()(conditions)
 app.command()(pools)
+app.command()(reload)
+app.command()(export)
 app.command()(refusals)
 app.add_typer(import_commands, name="import")
 app.add_typer(maintenance_commands, name="maintenance")

@@ -44,6 +44,11 @@ class Client:
         """Send JSON to a path below /api/v1, and return the answer."""
         return self._send_json("POST", path, body, headers)
 
+    def send_toml(self, *path: str, content: bytes, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
+        """Send a TOML text to a path below /api/v1, and return the answer."""
+        sent = {"Content-Type": "application/toml", **(headers or {})}
+        return self._json("POST", _path(path, query), content, sent)
+
     def patch(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Have something changed at a path below /api/v1, and return the answer."""
         return self._send_json("PATCH", path, body, headers)

@@ -1,16 +1,17 @@
-"""Commands that make a configuration of what other programs have."""
+"""Commands that take in definitions, and that make a configuration of what other programs have."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from engine.cli.configuring import definitions, write_file
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.output import say, say_json
 from engine.cli.session import AsJson, Session
@@ -18,14 +19,27 @@ from engine.cli.session import AsJson, Session
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+class ImportCommands(TyperGroup):
+    """Takes `import FILE` for `import definitions FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = any(word in self.commands for word in args)
+        if not named and any(word == "-" or not word.startswith("-") for word in args):
+            args = ["definitions", *args]
+        return super().parse_args(ctx, args)
+
+
 import_commands = typer.Typer(
-    help="Make a configuration of what other programs have.", no_args_is_help=True, rich_markup_mode=None
-)
+    cls=ImportCommands, help="Take in definitions, or make a configuration of what other programs have.",
+    no_args_is_help=True, rich_markup_mode=None,
+)  # fmt: skip
+import_commands.command()(definitions)
 
 
 @import_commands.callback()
 def importing() -> None:
-    """Make a configuration of what other programs have."""
+    """Take in definitions that were exported, or make a configuration of what other programs have."""
 
 
 @import_commands.command()
@@ -66,7 +80,7 @@ def crontab(
         refused=_judge(),
     )
     if output is not None:
-        _write(Path(output), result.text, force)
+        write_file(Path(output), result.text.encode(), force=force)
     lines = [{"line": one.line, "text": one.text, "message": one.message, "bad": one.bad} for one in result.problems]
     if session.json:
         say_json({"config": result.text, "jobs": result.jobs, "triggers": result.triggers, "problems": lines})
@@ -91,18 +105,6 @@ def _read(file: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise CommandFailed(f"{file}:{line}: is not UTF-8; convert it first, such as with iconv") from None
-
-
-def _write(file: Path, text: str, force: bool) -> None:
-    try:
-        # What a crontab's variables hold is often not for everybody.
-        private = partial(os.open, mode=0o600)
-        with open(file, "w" if force else "x", encoding="utf-8", newline="\n", opener=private) as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise CommandFailed(f"{file} is there already; --force writes over it") from None
-    except OSError as error:
-        raise CommandFailed(f"{file} can't be written: {error.strerror}") from None
 
 
 def _user() -> str:

@@ -13,7 +13,7 @@ from engine.cli.output import say, say_json, say_table
 from engine.cli.session import AsJson, ConfigFiles, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
     from engine.config import Preset
 
@@ -46,7 +46,7 @@ def presets(
         _say_one(view)
 
 
-def _known(session: Session) -> tuple[Mapping[str, Preset], frozenset[str]]:
+def _known(session: Session) -> tuple[Mapping[str, Preset], Set[str]]:
     """Return all presets and the secrets to mask; without a configuration file, those that are built in."""
     from engine.config.loader import DEFAULT_FILE, named_files
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -74,7 +74,7 @@ class Checks:
     """Makes checks. Answers are handed to `on_answer`, with how long they took; so is it told that there is none."""
 
     def __init__(
-        self, *, base: Path, clock: Clock, shared: Sharing, endings: Endings, secrets: frozenset[str],
+        self, *, base: Path, clock: Clock, shared: Sharing, endings: Endings, secrets: Collection[str],
         on_answer: Callable[[Named, Verdict | NoAnswer, float], None],
     ) -> None:  # fmt: skip
         self._base = base

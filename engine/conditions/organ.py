@@ -95,10 +95,7 @@ class Conditions:
         self._wake = asyncio.Event()
         self._again: dict[str, float] = {}
         """When checks that have not let pass are made again, where somebody waits (monotonic)."""
-        self._followed: dict[str, list[str]] = {}
-        for name, one in conditions.items():
-            for job in one.check.follows() if one.check is not None else ():
-                self._followed.setdefault(job, []).append(name)
+        self._followed = _followed(conditions)
 
     async def load(self, store: Store) -> None:
         """Take up what is stored."""
@@ -114,6 +111,28 @@ class Conditions:
                 else:
                     self._override(name, msgspec.convert(value, Override))
             after = next(reversed(page))
+
+    def configure(self, conditions: Mapping[str, Named], always: Sequence[str]) -> None:
+        """Take in the conditions of another configuration; what is known of those that are the same stays, and so do
+        overrides. Whoever waits is asked anew by who calls this."""
+        self._always = tuple(always)
+        for name in self._configured.keys() - conditions.keys():
+            for known in (self._configured, self._holding, self._states, self._again):
+                known.pop(name, None)
+        changed = []
+        for name, one in conditions.items():
+            before, self._configured[name] = self._configured.get(name), one
+            if before is not None and replace(before, defined_in=one.defined_in) == one:
+                continue
+            changed.append(name)
+            state = self._states.setdefault(name, _State())
+            self._override(name, state.override)
+            if state.reading is not None:
+                state.reading, state.tries = None, 0
+        self._followed = _followed(conditions)
+        self._letting_pass.clear()
+        for name in changed:
+            self._doubt(name)
 
     # The gate
 
@@ -201,13 +220,15 @@ class Conditions:
         except StoreUnavailable:
             self._again[name] = self._clock.monotonic() + RETRY_S
             return
-        if wanted:
+        if wanted and name in self._holding:
             self._checks.begin(self._holding[name])
 
     def _take(self, one: Named, found: Found | NoAnswer, took_s: float) -> None:
         """Take in what a check found, and tell of it where somebody waits for that or it is another answer."""
         self._letting_pass.clear()
-        state = self._states[one.name]
+        state = self._states.get(one.name)
+        if state is None:
+            return  # it is configured no more
         before, state.reading = state.reading, self._read(one, found, state)
         after = state.reading
         state.fresh_until_s = self._clock.monotonic() + max(one.every_s, SHORTEST_S)
@@ -355,6 +376,15 @@ def _overridden(one: Named, override: Override) -> Named:
             raise ValueError(f"{', '.join(sorted(unknown))} can't be overridden")
         changes["check"] = replace(one.check, **override.thresholds)
     return replace(one, **changes)
+
+
+def _followed(conditions: Mapping[str, Named]) -> dict[str, list[str]]:
+    """Return the conditions by the jobs whose runs they follow."""
+    found: dict[str, list[str]] = {}
+    for name, one in conditions.items():
+        for job in one.check.follows() if one.check is not None else ():
+            found.setdefault(job, []).append(name)
+    return found
 
 
 def _looked(future: asyncio.Future[Any]) -> None:

@@ -34,6 +34,7 @@ from engine.config.model import (
     TriggerTable,
 )
 from engine.config.payloads import Payloads
+from engine.config.permits import Permits
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
 from engine.config.telling import CallbackTable, NotifyTable, notify_of
@@ -132,6 +133,13 @@ class Builder:
             maintenance=maintenance,
             receivers=receivers,
             pools=dict(self.pools),
+            metrics=self._tables["metrics"],
+            permits=Permits(
+                runners=security.api_runners,
+                commands=security.api_commands,
+                sources=security.api_sources,
+                limits=self._tables["limits"],
+            ),
         )
 
     def _at(self, path: KeyPath, message: str, hint: str | None = None) -> None:

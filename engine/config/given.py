@@ -289,4 +289,6 @@ def problem(place: Place, path: str, message: str, hint: str | None = None) -> C
 def _problem(defined_in: str, path: KeyPath, message: str, hint: str | None = None) -> ConfigProblem:
     """Return a mistake in what was defined at a file and line."""
     file, _, line = defined_in.rpartition(":")
-    return ConfigProblem(file=file, line=int(line or 0), path=show_path(path), message=message, hint=hint)
+    if not line.isdecimal():  # the API, which has no lines
+        file, line = defined_in, "0"
+    return ConfigProblem(file=file, line=int(line), path=show_path(path), message=message, hint=hint)

@@ -8,6 +8,7 @@ descriptions that reading, environment overrides and the JSON Schema all use. A 
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -32,8 +33,10 @@ from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
 from engine.config.maintenance import MaintenanceTable
+from engine.config.metrics import MetricsTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
 from engine.config.people import HostName, TrustedHeader, TrustedHeaderTable
+from engine.config.permits import LimitsTable, Permits
 from engine.config.scalars import near
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
 from engine.decide.calendars import Calendar
@@ -179,6 +182,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
         ReserveTable()
     )
     queue: Annotated[QueueTable, Meta(description="When the engine pushes back: see below.")] = QueueTable()
+    watch: Annotated[bool, Meta(description="Whether configuration files that change are read anew by themselves.")] = (
+        True
+    )
 
     def __post_init__(self) -> None:
         lanes = starved(self.concurrency, self.reserve.by_lane())
@@ -784,9 +790,11 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    metrics: Annotated[MetricsTable, Meta(description="What Prometheus is told.")] = MetricsTable()
     security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
         SecurityTable()
     )
+    limits: Annotated[LimitsTable, Meta(description="Limits to what the API defines.")] = LimitsTable()
     pools: Annotated[
         dict[Slug, Weight],
         Meta(description="Limits that jobs share, by name: how much each holds."),
@@ -861,7 +869,7 @@ class Config(Struct, frozen=True, kw_only=True):
     - `base`: the absolute directory of the first file; `files`: the files, absolute, in the order of reading.
     - `defaults`: what holds for jobs that come later, too; `presets`: those that are built in, and its own.
     - `icals`, `schemas`: the files that its calendars and its schemas were read from.
-    - `redaction`: what is replaced in every event.
+    - `redaction`: what is replaced in every event. `permits`: what the API may define.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
     """
 
@@ -873,7 +881,7 @@ class Config(Struct, frozen=True, kw_only=True):
     triggers: dict[str, Trigger]
     base: Path
     files: tuple[Path, ...]
-    secrets: frozenset[str]
+    secrets: Set[str]
     defaults: DefaultsTable = DefaultsTable()
     presets: dict[str, Preset] = {}
     calendars: dict[str, Calendar] = {}
@@ -884,6 +892,8 @@ class Config(Struct, frozen=True, kw_only=True):
     conditions: dict[str, Named] = {}
     receivers: dict[str, Receiver] = {}
     pools: dict[str, int] = {}
+    metrics: MetricsTable = MetricsTable()
+    permits: Permits = Permits()
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

@@ -51,6 +51,24 @@ class SecurityTable(Struct, frozen=True, kw_only=True):
         tuple[str, ...] | RedactTable | None,
         Meta(description="Paths of values that are replaced in every event, whatever source it is from."),
     ] = None
+    api_runners: Annotated[
+        tuple[str, ...],
+        Meta(description="Runners that jobs of the API may have, such as `http`; `*` stands for anything."),
+    ] = ()
+    api_commands: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What such runners may start on this machine: programs as they are written in `command`, and "
+            "functions, such as `reports:*`."
+        ),
+    ] = ()
+    api_sources: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Sources and timers that triggers of the API may be on, such as `cron`; `sources.NAME` is one "
+            "of `[sources]`."
+        ),
+    ] = ()
 
 
 class Payloads:

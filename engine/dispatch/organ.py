@@ -202,6 +202,14 @@ class Dispatch:
                 self._overlaps.add(active.run)  # a job that had no limit begins to count with those that run
         self.pump()
 
+    def note_place(self, job: Job) -> None:
+        """Take in a job that is the same, but defined in another line."""
+        self._jobs[job.name] = job
+
+    def remove_job(self, name: str) -> None:
+        """Forget a job that nothing runs any more."""
+        self._jobs.pop(name, None)
+
     def resize(self, *, concurrency: int | None = None, pools: Mapping[str, int] | None = None) -> None:
         """Have other limits from now on; what runs goes on, be it more than that."""
         self._line.resize(most=concurrency, pools=pools)

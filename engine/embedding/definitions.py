@@ -40,9 +40,11 @@ class Definitions:
         # Without a file the environment overrides nothing: what a program says is what holds.
         environment = os.environ if files else {}
         self.registry = Registry()
+        self._files, self._settings, self._environment = tuple(files), settings, environment
         self.config = load(
             files, environment=environment, create_secrets=True, given=node_of(settings, place), discover=self._discover
         )
+        self._read: Config | None = None
         self.jobs: dict[str, Job] = dict(self.config.jobs)
         self.triggers: dict[str, Trigger] = dict(self.config.triggers)
         self._given = Given(
@@ -127,6 +129,54 @@ class Definitions:
     def check(self, trigger: Trigger) -> None:
         """Raise ConfigError where a trigger names a job or a trigger that is not there."""
         self._given.check(trigger)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The configuration files."""
+        return self._files
+
+    def reread(self) -> Config:
+        """Read the files anew, and return the configuration with all that code has defined; nothing else changes.
+
+        Raises ConfigError with all that is wrong.
+        """
+        read = load(
+            self._files, environment=self._environment, create_secrets=True, registry=self.registry,
+            given=node_of(self._settings, self._place),
+        )  # fmt: skip
+        # Read in a thread: the program may define something meanwhile.
+        jobs = {name: job for name, job in dict(self.jobs).items() if name not in self.config.jobs}
+        triggers = {name: one for name, one in dict(self.triggers).items() if name not in self.config.triggers}
+        wrong = [
+            problem(self._place, f"{table}.{name}", f"{own[name].defined_in} defines one of that name, too")
+            for table, own, found in (("jobs", jobs, read.jobs), ("triggers", triggers, read.triggers))
+            for name in sorted(own.keys() & found.keys())
+        ]
+        if wrong:
+            raise ConfigError(wrong)
+        jobs, triggers = {**read.jobs, **jobs}, {**read.triggers, **triggers}
+        given = Given(
+            config=read, registry=self.registry, environment=os.environ, jobs=jobs, triggers=triggers
+        )  # fmt: skip
+        given.check_all()
+        self._read = read
+        return replace(read, jobs=jobs, triggers=triggers)
+
+    def take_files(self) -> None:
+        """Go by the files as they were read last, from now on."""
+        read = self._read
+        if read is None:
+            return
+        for name in self.config.jobs:
+            self.jobs.pop(name, None)
+        for name in self.config.triggers:
+            self.triggers.pop(name, None)
+        self.jobs.update(read.jobs)
+        self.triggers.update(read.triggers)
+        self.config = read
+        self._given = Given(
+            config=read, registry=self.registry, environment=os.environ, jobs=self.jobs, triggers=self.triggers
+        )
 
     def whole(self) -> Config:
         """Return the configuration with all that was defined.

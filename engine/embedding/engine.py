@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
 
+from engine.aftermath import Reports
 from engine.backfill import Backfills
 from engine.backfills import BackfillProgress, BackfillRequest, Order
 from engine.clock import Clock, SystemClock
@@ -21,6 +22,7 @@ from engine.config import Place
 from engine.config.scalars import near
 from engine.decide.upcoming import Upcoming, upcoming
 from engine.deliveries import Delivery, DeliveryFilter
+from engine.embedding.configuring import Configuration
 from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
 from engine.embedding.places import caller
@@ -29,6 +31,7 @@ from engine.errors import Conflict, InvalidRequest, NotFound
 from engine.events import Accepted, Event
 from engine.guards import Guards
 from engine.housekeeping import Housekeeping
+from engine.measuring import Measuring
 from engine.operations import Operations
 from engine.payload import copied, survey
 from engine.plugin import PRIORITIES, Plugin, Source, Timer
@@ -41,6 +44,7 @@ from engine.store.base import RunFilter
 from engine.tallies import Statistics
 from engine.triggers import GATES, Judge, Pause, PauseScope
 from engine.units import parse_duration
+from engine.vitals import Vitals
 
 F = TypeVar("F", bound=JobFunction)
 
@@ -258,7 +262,9 @@ class Engine:
         """Return a trigger as it stands; raise NotFound."""
         trigger = self._definitions.trigger(name)
         operations = self._running()
-        if operations is None or not operations.has_trigger(name):
+        if operations is not None and operations.has_trigger(name):
+            trigger = operations.trigger(name)
+        else:
             return view_of(trigger, job=self._definitions.jobs.get(trigger.job))
         return view_of(
             trigger, job=operations.jobs.get(trigger.job), pause=operations.pause_of(name),
@@ -465,6 +471,21 @@ class Engine:
         """
         return await self._operations().counting.statistics(trigger=trigger, job=job, over=_span(over))
 
+    @property
+    def reports(self) -> Reports:
+        """How well timers are kept: `adherence` tells; see docs/adherence.md. Raises Conflict outside of the block."""
+        return self._operations().reports
+
+    @property
+    def vitals(self) -> Vitals:
+        """How each part is: `detailed` and `trigger` tell; see docs/health.md. Raises Conflict outside of the block."""
+        return self._operations().vitals
+
+    @property
+    def metrics(self) -> Measuring:
+        """What Prometheus is told: `scrape()` writes it, `read()` returns the figures; raises Conflict likewise."""
+        return self._operations().metrics
+
     async def deliveries(
         self, *, run: str | None = None, target: str | None = None, limit: int = 50
     ) -> tuple[Delivery, ...]:
@@ -491,6 +512,11 @@ class Engine:
         `begin(patience_s=…)` has it done. `backups.make(name)` copies the store into `[store] backups`.
         """
         return self._operations().housekeeping
+
+    @property
+    def configuration(self) -> Configuration:
+        """What reads configuration files anew, and overrides what is said; raises Conflict outside of the block."""
+        return Configuration(self._definitions, self._operations().definitions)
 
     @property
     def guards(self) -> Guards:
@@ -564,10 +590,13 @@ class Engine:
             if self._life is not None:
                 self._life.note_ready()
 
-        return Runtime(
+        runtime = Runtime(
             self._definitions.whole(), registry=self._definitions.registry, clock=self._clock, listen=False,
             environment=environment, on_ready=note_ready,
+            read=self._definitions.reread if self._definitions.files else None,
         )  # fmt: skip
+        runtime.definitions.on_taken = self._definitions.take_files
+        return runtime
 
     async def _enter(self, runtime: Runtime) -> Life:
         if self._life is not None:

@@ -81,6 +81,10 @@ class Desk:
         self._turn = anyio.Lock()
         self.world = world
 
+    def take_config(self, config: Config) -> None:
+        """Compare with another configuration from now on."""
+        self._config = config
+
     async def simulate(self, question: Question, world: World, page: Page) -> dict[str, Any]:
         """Return what would happen, and the items of a page.
 
@@ -106,6 +110,14 @@ class Desk:
             horizon = Horizon(start=now, end=now + timedelta(days=days), count=count)
             show = partial(self._show, secrets=self._config.secrets | new.secrets)
             return await run_sync(partial(plan, self._config, new, horizon, show=show, secrets_known=False))
+
+    async def compare(self, old: Config, new: Config, *, days: int = 7, count: int = 20) -> dict[str, Any]:
+        """Return what a configuration changes of another one, and which due instants in so many days."""
+        async with self._turn:
+            now = self._clock.now()
+            horizon = Horizon(start=now, end=now + timedelta(days=days), count=count)
+            show = partial(self._show, secrets=old.secrets | new.secrets)
+            return await run_sync(partial(plan, old, new, horizon, show=show, secrets_known=True))
 
     def _read(self, sent: bytes) -> Config:
         return load_sent(

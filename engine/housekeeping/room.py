@@ -61,6 +61,11 @@ class Room:
         if self._min_free_bytes:
             self._judge(self._measure())
 
+    def free_bytes(self) -> int | None:
+        """Return the least that is free now on a disk of these places; None where it can't be told."""
+        least = self._measure()
+        return None if least is None else least[0]
+
     def _measure(self) -> tuple[int, Path] | None:
         """Return the least free room, and where that is; None where it can't be told anywhere."""
         found = []

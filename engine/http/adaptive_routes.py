@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from engine.defined import Key, Kind
 from engine.http.calls import Call
 from engine.http.fields import body, query
+from engine.http.pause_routes import performer
 from engine.http.trigger_routes import LONGEST_REASON, get_trigger
 from engine.plugin import Response
 
@@ -39,5 +41,6 @@ async def reset_trigger(call: Call) -> Response:
     fields = body(call.request, ("reason",), optional=True)
     reason = fields.text("reason", longest=LONGEST_REASON)
     fields.finish()
+    await call.operations.definitions.reset(Key(Kind.TRIGGER, name), who=performer(call))
     await call.operations.reset_trigger(name, reason or "")
     return await get_trigger(call)

@@ -43,6 +43,7 @@ async def patch_condition(call: Call) -> Response:
         fields.fault("thresholds", "one of enabled, shadow, thresholds and reset is required")
     fields.finish()
     desk = call.operations.conditions
+    call.audit(before={"override": (await desk.view(name)).get("override")})
     if reset:
         return Response(body=await desk.reset(name))
     return Response(body=await desk.override(

@@ -1,4 +1,4 @@
-"""Routes about the engine itself: probes, status, doctor."""
+"""Routes about the engine itself: status, doctor."""
 
 from __future__ import annotations
 
@@ -7,24 +7,6 @@ from engine.http.calls import Call
 from engine.http.fields import query
 from engine.http.views import doctor_view
 from engine.plugin import Response
-
-
-async def get_live(call: Call) -> Response:
-    """Answer as long as the event loop turns."""
-    return Response(body={"status": "ok"})
-
-
-async def get_ready(call: Call) -> Response:
-    """Answer 200 when the engine takes events, else 503 with what is not ready."""
-    ready, waiting_for = call.operations.ready()
-    body = {"ready": ready, "waiting_for": waiting_for}
-    return Response(body=body) if ready else Response(status=503, body=body, headers={"Retry-After": "1"})
-
-
-async def get_health(call: Call) -> Response:
-    """Answer with the engine's checks; 503 where it is failing, 200 also where it is degraded."""
-    health = call.operations.health()
-    return Response(status=503 if health["status"] == "failing" else 200, body=health)
 
 
 async def get_status(call: Call) -> Response:

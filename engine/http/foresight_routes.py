@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from engine.errors import ConfigError
 from engine.foresight import Downtime, Page, Question, TooMany
 from engine.foresight.desk import LONGEST
 from engine.http.calls import Call
@@ -67,19 +66,7 @@ async def post_plan(call: Call) -> Response:
         parameters.finish()
     else:
         sent, days, count = _plan_fields(call.request)
-    try:
-        return Response(body=await call.operations.foresight.plan(sent, days=days, count=count))
-    except ConfigError as error:
-        raise Problem(
-            422, "the configuration has mistakes", code="invalid_config",
-            errors=[
-                {
-                    "file": each.file, "line": each.line, "path": each.path, "message": each.message,
-                    "hint": each.hint, "detail": str(each),
-                }
-                for each in error.problems
-            ],
-        ) from None  # fmt: skip
+    return Response(body=await call.operations.foresight.plan(sent, days=days, count=count))
 
 
 def _plan_fields(request: Request) -> tuple[bytes, int, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from engine.clock import rfc3339
 from engine.config.maintenance import MaintenanceTable
 from engine.config.shapes import fields_of
-from engine.errors import ConfigError, ConfigProblem
+from engine.errors import ConfigError, ConfigProblem, NotFound
 from engine.http.calls import Call
 from engine.http.fields import body, query, refuse
 from engine.http.pause_routes import performer
@@ -46,6 +47,9 @@ async def post_maintenance(call: Call) -> Response:
     if given & {"to", "duration"} and not given & _NOT_ONCE and given <= _KEYS:
         settings["from"] = rfc3339(call.operations.clock.now())
     maintenance = call.operations.maintenance
+    with suppress(NotFound):
+        call.audit(before=maintenance.view(str(name)))
+    call.audit(what=str(name))
     try:
         await maintenance.define(str(name), settings, who=performer(call))
     except ConfigError as error:
@@ -60,6 +64,7 @@ async def delete_maintenance(call: Call) -> Response:
     query(call.request).finish()
     maintenance = call.operations.maintenance
     view = maintenance.view(name)
+    call.audit(before=view)
     await maintenance.remove(name, who=performer(call))
     return Response(body=view)
 
@@ -75,6 +80,7 @@ async def override_maintenance(call: Call) -> Response:
         fields.fault("until", "an override has one end: duration or until")
     fields.finish()
     maintenance = call.operations.maintenance
+    call.audit(before={"override": maintenance.view(name).get("override")})
     await maintenance.override(name, until=until, duration_s=duration_s, reason=reason or "", who=performer(call))
     return Response(body=maintenance.view(name))
 
@@ -83,6 +89,7 @@ async def end_override(call: Call) -> Response:
     """End the override of a window; where there is none, nothing happens."""
     name = call.name("maintenance window")
     query(call.request).finish()
+    call.audit(before={"override": call.operations.maintenance.view(name).get("override")})
     await call.operations.maintenance.end_override(name, who=performer(call))
     return Response(body=call.operations.maintenance.view(name))
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.adherence import Adherence
 from engine.audits import Audit, AuditFilter, AuditRow, Chain
 from engine.backfills import BackfillPlan, BackfillProgress, BackfillRequest
 from engine.clock import Clock
 from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
+from engine.defined import Key, Kind
 from engine.events import Accepted, Event
 from engine.foresight import Desk
 from engine.hindsight import Subject
@@ -28,6 +30,7 @@ from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryReque
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.metrics.exposition import Exposed
 
 
 class BackfillOperations(Protocol):
@@ -192,11 +195,107 @@ class MaintenanceOperations(Protocol):
         ...
 
 
+class Shown(Protocol):
+    """What the API shows as an object."""
+
+    def view(self) -> dict[str, Any]:
+        """Return it as the API shows it."""
+        ...
+
+
+class DefinitionOperations(Protocol):
+    """What may be asked of the configuration as a whole."""
+
+    def view(self) -> dict[str, Any]:
+        """Return where it comes from, and how the last reload went."""
+        ...
+
+    async def reload(self, who: str) -> Shown:
+        """Read it anew, and take it up; raise ConfigError, Conflict or StoreUnavailable."""
+        ...
+
+    async def define(
+        self, key: Key, settings: Mapping[str, Any], *, who: str, match: Collection[str] | None = None,
+        new: bool | None = None,
+    ) -> bool:  # fmt: skip
+        """Define something, durably, or another version of it; return whether it is new. For what it raises see
+        `engine.definitions`."""
+        ...
+
+    async def patch(
+        self, key: Key, changes: Mapping[str, Any], *, who: str, reason: str = "", match: Collection[str] | None = None
+    ) -> None:
+        """Change single settings, durably, or override those of files."""
+        ...
+
+    async def remove(self, key: Key, *, who: str, match: Collection[str] | None = None) -> None:
+        """Remove a definition of the API, durably."""
+        ...
+
+    async def reset(self, key: Key, *, who: str) -> bool:
+        """Have what files say hold again, durably; return whether something overrode it."""
+        ...
+
+    def version(self, key: Key) -> str | None:
+        """Return what tells a definition from every other version of it; None where there is none."""
+        ...
+
+    def about(self, key: Key) -> dict[str, Any]:
+        """Return where a definition comes from."""
+        ...
+
+    def invalid(self, kind: Kind) -> Mapping[str, str]:
+        """Return what is wrong with the definitions of the API that do not work, by name."""
+        ...
+
+    def export(self) -> str:
+        """Return all definitions of the API as TOML."""
+        ...
+
+    async def import_text(
+        self, content: bytes, *, who: str, replace: bool = False, dry_run: bool = False
+    ) -> tuple[dict[str, Any], Config]:
+        """Define all that a TOML text says, or none of it."""
+        ...
+
+
 class StatisticsOperations(Protocol):
     """What may be asked of the statistics."""
 
     async def statistics(self, *, trigger: str | None = None, job: str | None = None, over: timedelta) -> Statistics:
         """Return how the runs of a trigger, or of a job, ended in the time up to now; raise StoreUnavailable."""
+        ...
+
+
+class ReportOperations(Protocol):
+    """What may be asked about how well timers were kept."""
+
+    def names(self) -> list[str]:
+        """Return the triggers that are on a timer, by name."""
+        ...
+
+    async def adherence(self, triggers: Sequence[str], *, start: datetime, end: datetime) -> list[Adherence]:
+        """Return what became of the due instants of triggers; raise NotFound, or StoreUnavailable."""
+        ...
+
+
+class VitalOperations(Protocol):
+    """What may be asked about how the parts of the engine are."""
+
+    async def detailed(self, *, triggers: Sequence[str]) -> dict[str, Any]:
+        """Return how each part is, and of triggers those that are named."""
+        ...
+
+    async def trigger(self, name: str) -> dict[str, Any]:
+        """Return how one trigger is; raise NotFound and StoreUnavailable."""
+        ...
+
+
+class MetricsOperations(Protocol):
+    """What Prometheus may ask."""
+
+    async def scrape(self, *, accept: str = "", accept_encoding: str = "") -> Exposed:
+        """Return all metrics as they are now, in the form and the coding that are asked for."""
         ...
 
 
@@ -298,6 +397,15 @@ class Operations(Protocol):
     def counting(self) -> StatisticsOperations: ...
 
     @property
+    def metrics(self) -> MetricsOperations: ...
+
+    @property
+    def reports(self) -> ReportOperations: ...
+
+    @property
+    def vitals(self) -> VitalOperations: ...
+
+    @property
     def maintenance(self) -> MaintenanceOperations: ...
 
     @property
@@ -305,6 +413,9 @@ class Operations(Protocol):
 
     @property
     def guards(self) -> GuardOperations: ...
+
+    @property
+    def definitions(self) -> DefinitionOperations: ...
 
     @property
     def foresight(self) -> Desk:

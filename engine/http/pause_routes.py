@@ -25,6 +25,7 @@ async def pause(call: Call) -> Response:
     fields = body(call.request, ("reason", "duration", "until", "tag"), optional=True)
     scope, name = _scope(fields)
     reason, until = _reason_and_end(call, fields)
+    _note_before(call, scope, name)
     made = await call.operations.pause(scope, name, reason=reason, until=until, who=performer(call))
     return Response(body={**pause_view(made), "triggers": call.operations.held_by(made)})
 
@@ -35,6 +36,7 @@ async def resume(call: Call) -> Response:
     fields = body(call.request, ("tag",), optional=True)
     scope, name = _scope(fields)
     fields.finish()
+    _note_before(call, scope, name)
     resumed = await call.operations.resume(scope, name, who=performer(call))
     return Response(body={
         "scope": scope.value, "name": name, "resumed": resumed,
@@ -49,6 +51,7 @@ async def pause_trigger(call: Call) -> Response:
     call.operations.trigger_view(name)
     fields = body(call.request, ("reason", "duration", "until"), optional=True)
     reason, until = _reason_and_end(call, fields)
+    _note_before(call, PauseScope.TRIGGER, name)
     await call.operations.pause(PauseScope.TRIGGER, name, reason=reason, until=until, who=performer(call))
     return await one_trigger(call, name)
 
@@ -59,8 +62,15 @@ async def resume_trigger(call: Call) -> Response:
     query(call.request).finish()
     body(call.request, (), optional=True).finish()
     call.operations.trigger_view(name)
+    _note_before(call, PauseScope.TRIGGER, name)
     await call.operations.resume(PauseScope.TRIGGER, name, who=performer(call))
     return await one_trigger(call, name)
+
+
+def _note_before(call: Call, scope: PauseScope, name: str) -> None:
+    """Tell the audit log which pause held, and, where the path does not say it, what this is about."""
+    held = [pause_view(one) for one in call.operations.pauses() if (one.scope, one.name) == (scope, name)]
+    call.audit(before=held[0] if held else None, what=name or scope.value)
 
 
 def performer(call: Call) -> str:

@@ -44,6 +44,8 @@ async def patch_pool(call: Call) -> Response:
     elif not reset and fields.value("limit") is None:
         fields.fault("limit", "one of limit and reset is required")
     fields.finish()
+    found = await call.operations.pools.view(name)
+    call.audit(before={"limit": found["limit"], "override": found["override"]})
     if reset or limit is None:
         return Response(body=await call.operations.pools.reset(name, who=performer(call)))
     return Response(body=await call.operations.pools.change(name, limit, reason=reason or "", who=performer(call)))

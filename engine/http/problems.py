@@ -7,6 +7,8 @@ from http import HTTPStatus
 from typing import Any
 
 from engine.errors import (
+    Changed,
+    ConfigError,
     Conflict,
     EngineError,
     InvalidEvent,
@@ -75,8 +77,13 @@ def problem_of(error: EngineError | Refusal) -> Problem:
     if isinstance(error, InvalidEvent):
         code = "too_large" if error.status == 413 else "invalid_event"
         return Problem(error.status, str(error), code=code)
+    if isinstance(error, ConfigError):
+        errors = [problem.view() for problem in error.problems]
+        return Problem(422, "the configuration has mistakes", code="invalid_config", errors=errors)
     if isinstance(error, NotFound):
         return Problem(404, str(error))
+    if isinstance(error, Changed):
+        return Problem(412, str(error))
     if isinstance(error, Conflict):
         return Problem(409, str(error))
     if isinstance(error, InvalidRequest):

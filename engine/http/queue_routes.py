@@ -88,6 +88,7 @@ async def patch_run(call: Call) -> Response:
     if fields.value("priority") is None:
         fields.fault("priority", "priority is required")
     fields.finish()
+    await _note_before(call, run_id)
     run = await call.operations.queue.set_priority(run_id, priority or 0, reason=reason or "", who=performer(call))
     return await _answer(call, run)
 
@@ -113,7 +114,15 @@ async def _steer(call: Call, ask: Callable[..., Awaitable[Run]]) -> Run:
     fields = body(call.request, ("reason",), optional=True)
     reason = fields.text("reason", longest=LONGEST_REASON)
     fields.finish()
+    await _note_before(call, run_id)
     return await ask(run_id, reason=reason or "", who=performer(call))
+
+
+async def _note_before(call: Call, run_id: str) -> None:
+    """Tell the audit log how a run was."""
+    run = await call.operations.store.run(run_id)
+    if run is not None:
+        call.audit(before={"state": run.state.value, "priority": run.priority})
 
 
 async def _answer(call: Call, run: Run, status: int = 200) -> Response:

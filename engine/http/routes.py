@@ -8,17 +8,22 @@ from msgspec import Struct
 
 from engine.http import (
     adaptive_routes,
+    adherence_routes,
     audit_routes,
     backfill_routes,
     condition_routes,
+    config_routes,
+    definition_routes,
     delivery_routes,
     engine_routes,
     event_routes,
     foresight_routes,
     guard_routes,
+    health_routes,
     housekeeping_routes,
     logs,
     maintenance_routes,
+    metrics_routes,
     next_routes,
     pause_routes,
     pool_routes,
@@ -40,6 +45,7 @@ from engine.http.calls import RouteHandler
 from engine.http.page import ASSETS, PAGES, handler_of
 
 API = "/api/v1"
+METRICS, DETAILED = "/metrics", "/health/detailed"
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -63,23 +69,37 @@ def _route(method: str, pattern: str, handler: RouteHandler, role: Role | None, 
 _VIEWER, _OPERATOR, _ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 
 ROUTES: tuple[Route, ...] = (
-    _route("GET", "/live", engine_routes.get_live, None, "Whether the process answers"),
-    _route("GET", "/ready", engine_routes.get_ready, None, "Whether it takes events"),
-    _route("GET", "/health", engine_routes.get_health, None, "The engine's checks"),
+    _route("GET", "/live", health_routes.get_live, None, "Whether the process answers"),
+    _route("GET", "/ready", health_routes.get_ready, None, "Whether it takes events"),
+    _route("GET", "/health", health_routes.get_health, None, "The engine's checks"),
+    _route("GET", "/livez", health_routes.get_live, None, "As /live"),
+    _route("GET", "/readyz", health_routes.get_ready, None, "As /ready"),
+    _route("GET", "/healthz", health_routes.get_health, None, "As /health"),
+    _route("GET", DETAILED, health_routes.get_detailed, _VIEWER, "How each part is"),
+    _route("GET", METRICS, metrics_routes.get_metrics, _VIEWER, "The metrics; for all with `[metrics] public`"),
     _route("POST", "/session", session_routes.post_session, None, "Begin a session with a token, as a browser does"),
     _route("GET", "/session", session_routes.get_session, None, "Whose session it is; 401 without one"),
     _route("DELETE", "/session", session_routes.delete_session, None, "End the session"),
     _route("POST", "/session/end", session_routes.end_session, None, "End the session, from a form"),
     _route("GET", f"{API}/status", engine_routes.get_status, _VIEWER, "State, counts, sources, uptime"),
+    _route("GET", f"{API}/health", health_routes.get_vitals, _VIEWER, "As /health/detailed, with 200 in any case"),
     _route("GET", f"{API}/doctor", engine_routes.get_doctor, _VIEWER, "The ledger and all checks"),
     _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),
     _route("POST", f"{API}/resume", pause_routes.resume, _OPERATOR, "End the pause of the engine, or of a tag"),
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
+    _route("POST", f"{API}/triggers", definition_routes.post_trigger, _ADMIN, "Define one"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
+    _route("PUT", f"{API}/triggers/{{name}}", definition_routes.put_trigger, _ADMIN, "Define it, or another version"),
+    _route("PATCH", f"{API}/triggers/{{name}}", definition_routes.patch_trigger, _ADMIN, "Change or override settings"),
+    _route("DELETE", f"{API}/triggers/{{name}}", definition_routes.delete_trigger, _ADMIN, "Remove it"),
     _route("GET", f"{API}/triggers/{{name}}/next", next_routes.get_next, _VIEWER, "When it is due next"),
+    _route("GET", f"{API}/triggers/{{name}}/health", health_routes.get_trigger_health, _VIEWER, "How it is"),
     _route("GET", f"{API}/triggers/{{name}}/why", why_routes.get_why, _VIEWER, "Why it ran, or did not, in a time"),
     _route("GET", f"{API}/triggers/{{name}}/runs", trigger_routes.list_trigger_runs, _VIEWER, "Its runs"),
     _route("GET", f"{API}/triggers/{{name}}/stats", stats_routes.get_trigger_stats, _VIEWER, "How its runs ended"),
+    _route(
+        "GET", f"{API}/triggers/{{name}}/adherence", adherence_routes.get_adherence, _VIEWER, "How well it was kept"
+    ),
     _route("POST", f"{API}/triggers/{{name}}/fire", trigger_routes.fire_trigger, _OPERATOR, "Fire by hand"),
     _route("POST", f"{API}/triggers/{{name}}/test", rehearsal_routes.try_event, _OPERATOR, "Try an event on it"),
     _route("POST", f"{API}/triggers/{{name}}/pause", pause_routes.pause_trigger, _OPERATOR, "Pause it"),
@@ -96,8 +116,14 @@ ROUTES: tuple[Route, ...] = (
     _route(
         "POST", f"{API}/triggers/{{name}}/adaptive", adaptive_routes.post_adaptive, _OPERATOR, "Freeze or reset that"
     ),
+    _route("GET", f"{API}/adherence", adherence_routes.list_adherence, _VIEWER, "How well timers were kept"),
     _route("GET", f"{API}/jobs", trigger_routes.list_jobs, _VIEWER, "All jobs"),
+    _route("POST", f"{API}/jobs", definition_routes.post_job, _ADMIN, "Define one"),
     _route("GET", f"{API}/jobs/{{name}}", trigger_routes.get_job, _VIEWER, "One job"),
+    _route("PUT", f"{API}/jobs/{{name}}", definition_routes.put_job, _ADMIN, "Define it, or another version"),
+    _route("PATCH", f"{API}/jobs/{{name}}", definition_routes.patch_job, _ADMIN, "Change or override settings"),
+    _route("DELETE", f"{API}/jobs/{{name}}", definition_routes.delete_job, _ADMIN, "Remove it"),
+    _route("POST", f"{API}/jobs/{{name}}/reset", definition_routes.reset_job, _OPERATOR, "Drop its overrides"),
     _route("GET", f"{API}/jobs/{{name}}/stats", stats_routes.get_job_stats, _VIEWER, "How its runs ended"),
     _route("POST", f"{API}/backfills", backfill_routes.post_backfill, _OPERATOR, "Run due instants that have passed"),
     _route("GET", f"{API}/backfills", backfill_routes.list_backfills, _VIEWER, "Backfills, the newest first"),
@@ -127,6 +153,10 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/housekeeping", housekeeping_routes.post_housekeeping, _OPERATOR, "Remove what is old now"),
     _route("GET", f"{API}/backups", housekeeping_routes.list_backups, _VIEWER, "Copies of the store"),
     _route("POST", f"{API}/backup", housekeeping_routes.post_backup, _ADMIN, "Copy the store"),
+    _route("GET", f"{API}/config", config_routes.get_config, _VIEWER, "Where it comes from, and how reloads went"),
+    _route("GET", f"{API}/config/export", config_routes.get_export, _ADMIN, "All that the API defines, as TOML"),
+    _route("POST", f"{API}/config/import", config_routes.post_import, _ADMIN, "Define all of a TOML text, or none"),
+    _route("POST", f"{API}/config/reload", config_routes.post_reload, _ADMIN, "Read the configuration anew"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
     _route(

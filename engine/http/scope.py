@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from msgspec.structs import replace
 
+from engine.adherence import Adherence
 from engine.clock import Clock
 from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
+from engine.defined import Key, Kind
 from engine.deliveries import Delivery, DeliveryFilter
 from engine.errors import NotFound
 from engine.events import Accepted, Event
@@ -120,7 +122,10 @@ class _Operations(_Closed):
         self.queue = _Queue(scope)
         self.pools = _Pools()
         self.counting = _Counting(scope)
+        self.reports = _Reports(scope)
+        self.vitals = _Vitals(scope)
         self.guards = _Guards(scope)
+        self.definitions = _Definitions(scope)
 
     @property
     def clock(self) -> Clock:
@@ -351,6 +356,31 @@ class _Queue(_Closed):
         return await self._inner.retry(await self._scope.run(run_id), **how)
 
 
+class _Definitions(_Closed):
+    """Where triggers and jobs in scope come from; defining is for those who see everything."""
+
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+        self._inner = scope.inner.definitions
+
+    def about(self, key: Key) -> dict[str, Any]:
+        return self._inner.about(self._within(key))
+
+    def version(self, key: Key) -> str | None:
+        return self._inner.version(self._within(key))
+
+    def invalid(self, kind: Kind) -> dict[str, str]:
+        known: Collection[str] = self._scope.triggers if kind is Kind.TRIGGER else self._scope.jobs
+        return {name: problem for name, problem in self._inner.invalid(kind).items() if name in known}
+
+    async def reset(self, key: Key, *, who: str) -> bool:
+        return await self._inner.reset(self._within(key), who=who)
+
+    def _within(self, key: Key) -> Key:
+        """Return a key; raise NotFound where what it names is not in scope."""
+        return Key(key.kind, self._scope.trigger(key.name) if key.kind is Kind.TRIGGER else self._scope.job(key.name))
+
+
 class _Pools(_Closed):
     def waits_for(self, run: Run) -> str | None:
         """Tell nothing: it would name runs of others."""
@@ -366,6 +396,26 @@ class _Counting(_Closed):
     ) -> Statistics:  # fmt: skip
         self._scope.named(trigger, job)
         return await self._scope.inner.counting.statistics(trigger=trigger, job=job, over=over)
+
+
+class _Reports(_Closed):
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+
+    def names(self) -> list[str]:
+        return [name for name in self._scope.inner.reports.names() if name in self._scope.triggers]
+
+    async def adherence(self, triggers: Sequence[str], *, start: datetime, end: datetime) -> list[Adherence]:
+        named = [self._scope.trigger(name) for name in triggers]
+        return await self._scope.inner.reports.adherence(named, start=start, end=end)
+
+
+class _Vitals(_Closed):
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+
+    async def trigger(self, name: str) -> dict[str, Any]:
+        return await self._scope.inner.vitals.trigger(self._scope.trigger(name))
 
 
 class _Guards(_Closed):

@@ -33,7 +33,7 @@ from engine.http.operations import Operations
 from engine.http.page import is_for_people, shown_fault
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
-from engine.http.routes import Router, allowed, is_guarded
+from engine.http.routes import METRICS, Router, allowed, is_guarded
 from engine.http.scope import narrowed
 from engine.http.sessions import Sessions
 from engine.http.tokens import AdminToken
@@ -42,12 +42,13 @@ from engine.http.witness import Asking, Witness
 from engine.ids import new_id
 from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
+from engine.tokens import Who
 
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
 EVENTS: Final = "/api/v1/events"
 SESSION: Final = "/session"
-PROBES: Final = frozenset({"/live", "/ready"})
+PROBES: Final = frozenset({"/live", "/ready", "/livez", "/readyz"})
 """Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
 
 TOLD: Final = {
@@ -301,19 +302,11 @@ class HttpServer:
             asking.parameters = found[1]
             known = found[0].get("GET" if method == "HEAD" else method)
             asking.pattern = path if known is None else known.pattern
-        guarded = path.startswith(API) or (found is not None and is_guarded(found[0]))
-        if guarded or path.startswith(SESSION):
+        takes_token = path.startswith(API) or (found is not None and is_guarded(found[0]) and not self._is_public(path))
+        if takes_token or path.startswith(SESSION):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
-        if method != "OPTIONS":
-            if guarded or (path.startswith(SESSION) and offered(request.headers)):
-                asking.who = self._gate.who(request.headers, method, asking.address, request.remote or "")
-            elif found is not None:
-                try:
-                    asking.who = self._gate.guest(request.headers, method, asking.address, request.remote or "")
-                except Problem:
-                    if method not in ("GET", "HEAD"):
-                        raise
-        who = asking.who
+        who = None if method == "OPTIONS" else self._who(request, path, asking.address, takes_token=takes_token)
+        asking.who = who
         if found is None:
             raise Problem(404, "there is nothing here")
         methods, parameters = found
@@ -325,7 +318,7 @@ class HttpServer:
         if route is None:
             names = allowed(methods)
             raise Problem(405, f"{method} is not allowed here; {names} are", headers={"Allow": names})
-        if route.role is not None and (who is None or who.role < route.role):
+        if route.role is not None and (who is None or who.role < route.role) and not self._is_public(path):
             raise Problem(403, f"this takes the role {route.role.name.lower()}", code="role_needed")
         asking.body = await read_body(request, self._max_body_bytes, timeout_s=self._doors.body_timeout_s)
         note = self._witness.begin(asking)
@@ -352,6 +345,21 @@ class HttpServer:
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)
         return self._heads.answer(answer, request_id)
+
+    def _is_public(self, path: str) -> bool:
+        return path == METRICS and self._operations.config.metrics.public
+
+    def _who(self, request: web.BaseRequest, path: str, address: str, *, takes_token: bool) -> Who | None:
+        """Return who asks: where a token is taken somebody has to, elsewhere nobody may."""
+        headers, method, peer = request.headers, request.method, request.remote or ""
+        if takes_token or (path.startswith(SESSION) and offered(headers)):
+            return self._gate.who(headers, method, address, peer)
+        try:
+            return self._gate.guest(headers, method, address, peer)
+        except Problem:
+            if method in ("GET", "HEAD"):
+                return None
+            raise
 
     async def _stream(self, request: web.BaseRequest, stream: Stream, request_id: str) -> web.StreamResponse:
         headers = {"Date": self._heads.date(), "Server": "trigger-engine"}

@@ -6,7 +6,7 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class AdminToken:
         self._path = path
         self._stamp = stamp
         self.origin = origin
+        self.on_change: Callable[[], None] = lambda: None
+        """What hears that another token is in the file."""
 
     @classmethod
     def from_text(cls, token: str, origin: str = "text") -> AdminToken:
@@ -81,6 +83,7 @@ class AdminToken:
         if digest != self._digest:
             self._digest = digest
             log.info("The admin token was changed", extra={"action": "token_changed", "path": str(self._path)})
+            self.on_change()
 
 
 def token_path(data: Path) -> Path:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Any
 
+from engine.defined import Key, Kind
 from engine.errors import NotFound
 from engine.http.calls import Call
+from engine.http.definition_views import invalid_job
 from engine.http.fields import Fields, body, idempotency_key, near, query
 from engine.http.run_routes import page_of_runs
 from engine.http.views import job_view, list_view, stats_view
@@ -28,6 +30,7 @@ async def list_triggers(call: Call) -> Response:
     for name in names:
         found = stats.get(name)
         view = call.operations.trigger_view(name)
+        view |= call.operations.definitions.about(Key(Kind.TRIGGER, name))
         items.append({**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
     return Response(body=list_view(items, following))
 
@@ -41,9 +44,16 @@ async def get_trigger(call: Call) -> Response:
 
 async def one_trigger(call: Call, name: str) -> Response:
     """Answer with one trigger and its statistics as they are now."""
+    key = Key(Kind.TRIGGER, name)
     view = call.operations.trigger_view(name)
     found = (await call.operations.store.stats([name])).get(name)
-    return Response(body={**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
+    return Response(
+        body={
+            **view, **call.operations.definitions.about(key), "last_run": found.last_run if found else None,
+            "stats": stats_view(found),
+        },
+        headers=_etag(call, key),
+    )  # fmt: skip
 
 
 async def list_trigger_runs(call: Call) -> Response:
@@ -82,20 +92,37 @@ async def list_jobs(call: Call) -> Response:
     fields = query(call.request, "limit", "cursor")
     limit, after = fields.limit(), fields.slug("cursor")
     fields.finish()
-    jobs, secrets = call.operations.jobs, call.operations.config.secrets
-    names, following = _page(list(jobs), after, limit)
-    return Response(body=list_view([job_view(jobs[name], secrets) for name in names], following))
+    invalid = call.operations.definitions.invalid(Kind.JOB)
+    names, following = _page([*call.operations.jobs, *invalid], after, limit)
+    return Response(body=list_view([_job(call, name) for name in names], following))
 
 
 async def get_job(call: Call) -> Response:
     """Answer with one job; secrets are masked."""
     name = call.name("job")
     query(call.request).finish()
-    jobs = call.operations.jobs
-    job = jobs.get(name)
-    if job is None:
-        raise NotFound(f"there is no job {name!r}{near(name, jobs.keys())}")
-    return Response(body=job_view(job, call.operations.config.secrets))
+    return await one_job(call, name)
+
+
+async def one_job(call: Call, name: str) -> Response:
+    """Answer with one job as it is now."""
+    return Response(body=_job(call, name), headers=_etag(call, Key(Kind.JOB, name)))
+
+
+def _job(call: Call, name: str) -> dict[str, Any]:
+    operations, key = call.operations, Key(Kind.JOB, name)
+    job, about = operations.jobs.get(name), operations.definitions.about(key)
+    if job is not None:
+        return {**job_view(job, operations.config.secrets), **about}
+    problem = operations.definitions.invalid(Kind.JOB).get(name)
+    if problem is None:
+        raise NotFound(f"there is no job {name!r}{near(name, operations.jobs.keys())}")
+    return {**invalid_job(name, about["settings"], problem), **about}
+
+
+def _etag(call: Call, key: Key) -> dict[str, str]:
+    version = call.operations.definitions.version(key)
+    return {} if version is None else {"ETag": f'"{version}"'}
 
 
 def _page(names: list[str], after: str | None, limit: int) -> tuple[list[str], str | None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, TypeVar
 
 import msgspec
@@ -73,6 +73,11 @@ class Asking:
         self.note: CallNote | None = None
 
     @property
+    def only_asks_who(self) -> bool:
+        """Whether it only asks who it is, as each page does before anybody has signed in."""
+        return (self.method, self.pattern) == ("GET", "/session")
+
+    @property
     def changes(self) -> bool:
         """Whether it is to change something."""
         return self.method not in _SAFE and (self.method, self.pattern) not in ASKING
@@ -117,7 +122,7 @@ class CallNote:
 class Witness:
     """Writes down what the API is asked to change, and whom it refuses."""
 
-    def __init__(self, audit: AuditOperations, secrets: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, audit: AuditOperations, secrets: Callable[[], Set[str]]) -> None:
         self._audit = audit
         self._secrets = secrets
 
@@ -164,7 +169,7 @@ class Witness:
             self._audit.tell(stored)
         if isinstance(error, ConnectionError):
             return  # who asked has left, and is not told how it went
-        if not (asking.changes or problem.status in _REFUSED or problem.code == _GUESSING):
+        if asking.only_asks_who or not (asking.changes or problem.status in _REFUSED or problem.code == _GUESSING):
             return
         failed = stored is not None or problem.status >= 500
         row = self._row(asking, note, AuditOutcome.FAILED if failed else AuditOutcome.REFUSED, problem)
@@ -198,8 +203,8 @@ class Witness:
             status=0 if problem is None else problem.status,
             code="" if problem is None else problem.code,
             reason=mask(_clean(problem.detail if problem is not None else reason))[:LONGEST_REASON],
-            before=None if note is None else _shown(note.before, mask),
-            after=None if asking.who is None and note is None else _shown(after, mask),
+            before=None if note is None else _bounded(_shown(note.before, mask)),
+            after=None if asking.who is None and note is None else _bounded(_shown(after, mask)),
         )
 
 
@@ -245,7 +250,13 @@ def _shown(value: Any, mask: Callable[[str], str], depth: int = 0) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return [_shown(item, mask, depth + 1) for item in value]
-    return value
+    return value if value is None or isinstance(value, (bool, int, float)) else mask(_clean(str(value)))
+
+
+def _bounded(value: Any) -> Any:
+    """Return a value that is not too large for a row, or how large it is."""
+    size = len(msgspec.json.encode(value))
+    return value if size <= 2 * LARGEST_SHOWN_BYTES else {"bytes": size}
 
 
 def _clean(text: str) -> str:

@@ -34,6 +34,7 @@ from engine.intake.guarding import Guarding
 from engine.intake.rehearsal import Rehearsal
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.metrics import Counts
 from engine.payload import encode_json, read_json, survey
 from engine.plugin import Source
 from engine.queue import KEPT_DATA_BYTES
@@ -81,6 +82,7 @@ class Intake:
         guarding: Guarding | None = None,
         causes: Causes | None = None,
         after: After | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self._clock = clock
         self._journal = journal
@@ -102,6 +104,7 @@ class Intake:
         self._own_sources = own_sources
         self._causes = causes
         self._after = after
+        self._counts = counts
         by_source: dict[str, list[Rule]] = {}
         # By name, as the store gives them back: a repeat gets the same answer as the first.
         for rule in sorted(rules.values(), key=_name_of):
@@ -139,6 +142,11 @@ class Intake:
                 self._hearing.pop(source, None)
         self._followers.remove(rule)
         return rule
+
+    def hear_by(self, source: str, on: Source) -> None:
+        """Take in other settings of a source that listens."""
+        if source in self._hearing:
+            self._hearing[source] = on
 
     def renew(self, job: Job) -> None:
         """Take in another version of a job for the triggers that run it, and for those that follow its runs."""
@@ -412,6 +420,8 @@ class Intake:
         outcomes = tuple(Outcome(trigger=name, outcome=EventOutcome.REJECTED, code=code, reason=text) for name in names)
         entry = Entry(event=draft.event, data=draft.data, outcomes=outcomes)
         answers: list[Accepted] = await self._journal.submit(Accept(entries=(entry,)))
+        if self._counts is not None and not answers[0].duplicate:
+            self._counts.met(source, answers[0].outcomes)
         return answers[0]
 
     def as_stored(self, source: str, event: Event) -> Event:
@@ -521,6 +531,8 @@ class Intake:
             self._drafting.undo([draft])
             return False
         self.accepted += 1
+        if self._counts is not None:
+            self._counts.met(draft.event.source, answer.outcomes)
         stored = {outcome.run for outcome in answer.outcomes}
         if draft.claims or draft.filled or draft.parts or draft.notes is not None:
             self._drafting.settle(draft)

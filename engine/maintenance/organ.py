@@ -201,6 +201,26 @@ class Maintenance:
             store, [name for name, rule in self._rules.items() if any(one.holds(rule) for one in keeping)]
         )  # fmt: skip
 
+    def configure(self, windows: Mapping[str, MaintenanceWindow]) -> None:
+        """Take in the windows of another configuration. Those of the API stay, but for names that it takes, and so do
+        overrides; one that is open and not another one stays open."""
+        for name in [name for name, one in self._known.items() if one.stored is None and name not in windows]:
+            del self._known[name]
+        for name, window in windows.items():
+            known = self._known.get(name)
+            if known is not None and known.stored is None and known.window is not None:
+                if replace(known.window, defined_in=window.defined_in) == window:
+                    known.window = window
+                    continue
+            elif known is not None:
+                log.warning(
+                    "Window %s of the API is left out, as the configuration has one of that name now", name,
+                    extra={"action": "maintenance_hidden", "window": name},
+                )  # fmt: skip
+            self._known[name] = Known(name, window, None, None if known is None else known.override)
+        self._forget_look()
+        self._changed.set()
+
     def _take_stored(self, name: str, stored: Stored) -> None:
         if name in self._known and self._known[name].stored is None:
             log.warning(

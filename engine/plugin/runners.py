@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from pathlib import Path
@@ -158,6 +158,10 @@ class Runner(Plugin, frozen=True, kw_only=True):
     keeps: ClassVar[bool] = False
     """Whether its attempts can outlive the engine, as jobs with `on_crash = "adopt"` want it."""
 
+    guarded: ClassVar[frozenset[str]] = frozenset()
+    """Settings by which it can be made to do more than `programs` says, such as environment variables: they can stand
+    in a configuration file alone, and not in what the API defines."""
+
     @abstractmethod
     async def run(self, context: RunContext) -> Outcome:
         """Execute one attempt and return how it ended. What it raises is a failed attempt (`runner_raised`)."""
@@ -172,6 +176,13 @@ class Runner(Plugin, frozen=True, kw_only=True):
     async def take_up(self, context: RunContext) -> Outcome:
         """Follow an attempt that another engine process began to its end, as `run` does; where `kept` was true."""
         raise NotImplementedError
+
+    def programs(self) -> Sequence[str]:
+        """Return what it starts on this machine: programs, or functions, as its settings name them.
+
+        A job that the API defines may have it where `[security] api_commands` allows each of them.
+        """
+        return ()
 
     def check(self, names: Collection[str]) -> None:
         """Compile what the settings hold; raise BadSetting for what is wrong. Called once, at `check`."""

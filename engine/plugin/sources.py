@@ -7,7 +7,7 @@ import shlex
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from engine.clock import Clock
 from engine.errors import PluginError
 from engine.events import Accepted, Event
 from engine.plugin.requests import Handler
-from engine.plugin.settings import Plugin
+from engine.plugin.settings import BadSetting, Plugin
 from engine.runs import ENDED, RunState
 
 
@@ -217,6 +217,13 @@ class Source(Plugin, frozen=True, kw_only=True):
         It then waits between its looks by `SourceContext.every` or `pause`, or as long as `paced` says.
         """
         return None
+
+    def with_interval(self, interval_s: float) -> Self:
+        """Return it with another `base_interval`, of one second or more, where it has one.
+
+        Raises BadSetting where it can't have that.
+        """
+        raise BadSetting("interval", f"can't be another one: {self.name} does not say how")
 
     def accepts(self, event: Event) -> bool:
         """Tell whether an event that came in through the API is one for its triggers (where it `hears`)."""

@@ -97,6 +97,13 @@ class QueuePlace(Struct, frozen=True, order=True):
     run: str
 
 
+class Depth(Struct, frozen=True, kw_only=True):
+    """How many runs are queued in a lane, and the id of the one of them that was made first; None: there is none."""
+
+    count: int
+    oldest: str | None = None
+
+
 class HeldPlace(Struct, frozen=True, order=True):
     """A place among the held runs: by trigger, then by rank, then by id."""
 
@@ -585,6 +592,10 @@ class Store(ABC):
         """Return the runs that ended after an instant, of the latest `limit` made since an hour before it."""
 
     @abstractmethod
+    async def last_tallies(self, triggers: Collection[str]) -> list[TallyRow]:
+        """Return, for each of the triggers, its tallies of the latest day that it has any of."""
+
+    @abstractmethod
     async def first_tally_at(self, width: Width) -> datetime | None:
         """Return when the oldest tally of a width begins; None where there is none."""
 
@@ -652,6 +663,10 @@ class Store(ABC):
     @abstractmethod
     async def counts(self) -> dict[RunState, int]:
         """Return how many runs stand in each state that is not an end; cheap at any size of the store."""
+
+    @abstractmethod
+    async def queue_depths(self) -> dict[Lane, Depth]:
+        """Return how many runs are queued in each lane, and which was made first. Reads an index of all of these."""
 
     @abstractmethod
     async def waiting(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from engine.runs import Lane, Run
-from engine.store.base import QueuePlace
+from engine.store.base import Depth, QueuePlace
 from engine.store.reads import LANES, next_job, snapshot
 from engine.store.reads import run as read_one
 
@@ -30,6 +30,8 @@ def _queries(lane: Lane) -> dict[str, str]:
         f"{lane}_before": f"select count(*) {of_job} and (rank, id) < (?, ?)",
         # How many stand in a job's queue.
         f"{lane}_of_job": f"select count(*) {of_job}",
+        # How many are queued, and which was made first.
+        f"{lane}_depth": f"select count(*), min(id) from runs indexed by {index} where {holds}",
     }
 
 
@@ -60,6 +62,15 @@ def ahead(raw: sqlite3.Connection, lanes: Collection[Lane], before: QueuePlace |
             if count:
                 counts[job] += count
     return dict(counts)
+
+
+def depths(raw: sqlite3.Connection) -> dict[Lane, Depth]:
+    found = {}
+    with snapshot(raw):
+        for lane in Lane:
+            count, oldest = raw.execute(QUERIES[f"{lane}_depth"]).fetchone()
+            found[lane] = Depth(count=count, oldest=oldest)
+    return found
 
 
 def _queues(raw: sqlite3.Connection, lanes: Collection[Lane]) -> Iterator[tuple[Lane, str]]:

@@ -38,6 +38,7 @@ from engine.store import (
 )
 from engine.store.base import (
     Boot,
+    Depth,
     EventFilter,
     HeldPlace,
     Ledger,
@@ -380,6 +381,12 @@ class SqliteStore(Store):
 
     async def ended_since(self, at: datetime, *, limit: int) -> list[Run]:
         return await self._read(lambda raw: tallies.ended_since(raw, at, limit), slow=True)
+
+    async def last_tallies(self, triggers: Collection[str]) -> list[TallyRow]:
+        return await self._read(lambda raw: tallies.last(raw, triggers), slow=True)
+
+    async def queue_depths(self) -> dict[Lane, Depth]:
+        return await self._read(line.depths, slow=True)
 
     async def first_tally_at(self, width: Width) -> datetime | None:
         return await self._read(lambda raw: tallies.first_at(raw, width), slow=True)

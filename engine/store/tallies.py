@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -48,6 +48,11 @@ QUERIES = {
         f"select {_COLUMNS} from tallies indexed by tallies_began where width = ? and began_at = ? "
         "order by trigger, job"
     ),
+    # The tallies of the latest day on which a trigger has any.
+    "last_tallies": (
+        f"select {_COLUMNS} from tallies where trigger = ?1 and width = 'day' and began_at = (select max(began_at) "
+        "from tallies where trigger = ?1 and width = 'day')"
+    ),
     # What ended lately, of what was made lately.
     "ended_since": (
         f"select {RUN_COLUMNS} from (select * from runs indexed by runs_id where id > ? order by id desc limit ?) "
@@ -83,6 +88,10 @@ def of_job(raw: sqlite3.Connection, job: str, width: Width, start: datetime, end
 
 def at(raw: sqlite3.Connection, width: Width, began_at: datetime) -> list[TallyRow]:
     return [_read(row) for row in raw.execute(QUERIES["tallies_at"], (width._value_, to_microseconds(began_at)))]
+
+
+def last(raw: sqlite3.Connection, triggers: Collection[str]) -> list[TallyRow]:
+    return [_read(row) for name in triggers for row in raw.execute(QUERIES["last_tallies"], (name,))]
 
 
 def first_at(raw: sqlite3.Connection, width: Width) -> datetime | None:

@@ -140,6 +140,16 @@ class Timers:
         self._states[trigger.name] = state
         self._group.start_soon(self._look_up, state)
 
+    def moved(self, trigger: str) -> Cursor | None:
+        """Return the cursor with which a timer goes on by another schedule: nothing of that counts as due before now.
+
+        None where there is none, or something of it is being dealt with: that is gone on from.
+        """
+        state, now = self._states.get(trigger), self._clock.now()
+        if state is None or state.is_dealing(now):
+            return None
+        return Cursor(source=state.source, value=rfc3339(now))
+
     def remove(self, trigger: str) -> Cursor | None:
         """Forget a trigger's timer: nothing of it comes due any more.
 

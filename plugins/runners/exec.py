@@ -94,6 +94,9 @@ class Exec(Runner, frozen=True, kw_only=True):
     name: ClassVar[str] = "exec"
     main: ClassVar[str | None] = "command"
     keeps: ClassVar[bool] = True
+    guarded: ClassVar[frozenset[str]] = frozenset(
+        {"shell", "script", "env", "env_file", "cwd", "user", "group", "umask", "nice"}
+    )
 
     command: tuple[TemplateText, ...] = ()
     shell: str | None = None
@@ -122,6 +125,9 @@ class Exec(Runner, frozen=True, kw_only=True):
         for field in ("user", "group"):
             if getattr(self, field) == "":
                 raise BadSetting(field, "names nobody", "leave it out to run as the engine does")
+
+    def programs(self) -> Sequence[str]:
+        return self.command[:1]
 
     def _check_program(self) -> None:
         if self.script is not None or self.shell is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import replace
@@ -134,6 +134,9 @@ class Poll(Source, frozen=True, kw_only=True):
 
     def base_interval(self) -> float:
         return self.every
+
+    def with_interval(self, interval_s: float) -> Self:
+        return replace(self, every=interval_s)
 
     async def run(self, context: SourceContext) -> None:
         watch = _Watch(self, context, _Seen.read(await context.cursor()))

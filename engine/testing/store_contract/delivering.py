@@ -172,6 +172,22 @@ class DeliveringCases(Place):
             assert found == [first, other]
             assert await store.tallies_at(Width.DAY, NOON) == [day]
 
+    @promise("Store.last_tallies: Return, for each of the triggers, its tallies of the latest day that it has any of.")
+    async def test_the_tallies_of_the_latest_day_of_triggers_are_found(self) -> None:
+        async with self.opened() as store:
+            rows = [
+                a_tally(Width.DAY, 0, 1),
+                a_tally(Width.DAY, 86_400, 2),
+                a_tally(Width.DAY, 86_400, 3, job="mill"),
+                a_tally(Width.HOUR, 200_000, 4),
+                a_tally(Width.DAY, 0, 5, trigger="grind"),
+                a_tally(Width.DAY, 0, 6, trigger="other"),
+            ]
+            await make(store, Accept(entries=(), tallies=tuple(rows)))
+            found = await store.last_tallies(["bake", "grind", "nobody"])
+            assert sorted(found, key=lambda row: row.tally.ends[RunState.FAILED]) == [rows[1], rows[2], rows[4]]
+            assert await store.last_tallies([]) == []
+
     @promise(
         "Store.ended_since: Return the runs that ended after an instant, of the latest `limit` made since an hour "
         "before it."

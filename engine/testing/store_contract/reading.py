@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from engine.events import EventOutcome, Outcome
 from engine.ids import first_id_at, new_id
-from engine.runs import ENDED, RunState
-from engine.store.base import EventFilter, RunFilter, Store
+from engine.runs import ENDED, Lane, Origin, RunState
+from engine.store.base import Depth, EventFilter, RunFilter, Store
 from engine.store.changes import Cursor, Enqueue, Finish, Memory, Start
 from engine.testing.store_contract.material import (
     a_join,
@@ -243,6 +243,25 @@ class ReadingCases(Place):
         counts = await store.counts()
         assert {state: counts.get(state, 0) for state in RunState if state not in ENDED} == expected
         assert not set(counts) & ENDED
+
+    @promise(
+        "Store.queue_depths: Return how many runs are queued in each lane, and which was made first.",
+        "Store.queue_depths: Reads an index of all of these.",
+        "Depth: How many runs are queued in a lane, and the id of the one of them that was made first; None: there is "
+        "none.",
+    )
+    async def test_each_lane_of_the_queue_has_a_depth_and_an_oldest_run(self, store: Store) -> None:
+        assert await store.queue_depths() == {lane: Depth(count=0) for lane in Lane}
+        made: dict[Origin, list[str]] = {}
+        for origin in (Origin.MANUAL, Origin.EVENT, Origin.MANUAL, Origin.SCHEDULE, Origin.EVENT):
+            # Who is first in the line need not have been made first.
+            _, run, change = accept_run(origin=origin, rank=-len(made))
+            await make(store, change)
+            made.setdefault(origin, []).append(run.id)
+        depths = await store.queue_depths()
+        assert depths[Lane.MANUAL] == Depth(count=2, oldest=made[Origin.MANUAL][0])
+        assert depths[Lane.LIVE] == Depth(count=3, oldest=made[Origin.EVENT][0])
+        assert depths[Lane.BACKFILL] == Depth(count=0)
 
     @promise(
         "Store.counts: Return how many runs stand in each state that is not an end; cheap at any size of the store.",

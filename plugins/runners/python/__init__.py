@@ -60,6 +60,7 @@ class Python(Runner, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "python"
     main: ClassVar[str | None] = "function"
+    guarded: ClassVar[frozenset[str]] = frozenset({"path", "env"})
 
     function: str
     isolate: Isolation | None = None
@@ -69,6 +70,9 @@ class Python(Runner, frozen=True, kw_only=True):
     memory: Annotated[Size, Meta(ge=1024 * 1024)] | None = None
     recycle: Annotated[int, Meta(ge=1)] | None = None
     preload: bool | None = None
+
+    def programs(self) -> tuple[str, ...]:
+        return (self.function,)
 
     def __post_init__(self) -> None:
         if not _TARGET.fullmatch(self.function):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import anyio
 from msgspec import Meta
@@ -137,6 +137,9 @@ class Database(Source, frozen=True, kw_only=True):
 
     def base_interval(self) -> float:
         return self.every
+
+    def with_interval(self, interval_s: float) -> Self:
+        return replace(self, every=interval_s)
 
     def type_for(self, source: str) -> str:
         """Return the events' type for a source with this id: named ones have another than their identity."""

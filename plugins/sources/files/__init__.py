@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from glob import escape
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from engine.plugin import BadSetting, Duration, Source, SourceContext, Whereabouts, encode_json
 from plugins.sources.files.changes import KINDS, Kind
@@ -115,6 +116,9 @@ class Files(Source, frozen=True, kw_only=True):
 
     def base_interval(self) -> float:
         return self.poll_every if self.poll == "always" else self.every
+
+    def with_interval(self, interval_s: float) -> Self:
+        return replace(self, **{"poll_every" if self.poll == "always" else "every": interval_s})
 
     async def run(self, context: SourceContext) -> None:
         own = OWN if self.claim else frozenset[str]()

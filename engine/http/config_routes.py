@@ -1,0 +1,45 @@
+"""Routes about the configuration as a whole: how it stands, reading it anew, and all definitions at once."""
+
+from __future__ import annotations
+
+from engine.http.calls import Call
+from engine.http.definition_routes import creator
+from engine.http.fields import body, media_type, query
+from engine.http.pause_routes import performer
+from engine.plugin import Response
+
+TOML = "application/toml"
+
+
+async def get_config(call: Call) -> Response:
+    """Answer with where the configuration comes from, how the last reload went, and what only a restart changes."""
+    query(call.request).finish()
+    return Response(body=call.operations.definitions.view())
+
+
+async def post_reload(call: Call) -> Response:
+    """Read the configuration anew, and take it up. Answers when that is done, with what it changed."""
+    query(call.request).finish()
+    body(call.request, (), optional=True).finish()
+    change = await call.operations.definitions.reload(performer(call))
+    return Response(body={**call.operations.definitions.view(), "change": change.view()})
+
+
+async def get_export(call: Call) -> Response:
+    """Answer with all jobs and triggers that the API defines, as TOML."""
+    query(call.request).finish()
+    text = call.operations.definitions.export()
+    return Response(body=text.encode(), headers={"Content-Type": f"{TOML}; charset=utf-8"})
+
+
+async def post_import(call: Call) -> Response:
+    """Define all jobs and triggers of a TOML text, or none; with `dry_run` only say what that would change."""
+    media_type(call.request.headers, (TOML,))
+    asked = query(call.request, "dry_run", "replace")
+    dry_run, replace = asked.flag("dry_run"), asked.flag("replace")
+    asked.finish()
+    definitions = call.operations.definitions
+    before = call.operations.config
+    found, after = await definitions.import_text(call.request.body, who=creator(call), replace=replace, dry_run=dry_run)
+    plan = await call.operations.foresight.compare(before, after)
+    return Response(body={"dry_run": dry_run, **found, "plan": plan})
