@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.http.audit_routes import list_audit
 from engine.http.calls import Call
+from engine.http.config_routes import get_config
 from engine.http.engine_routes import get_doctor
 from engine.http.housekeeping_routes import get_housekeeping
 from engine.http.page.views import View, ask
@@ -53,6 +54,7 @@ async def make_configuration(call: Call) -> View:
         template="configuration.html",
         values={
             "files": [str(file) for file in config.files],
+            "standing": await ask(call, get_config),
             "parts_of": {name: shown(part, config.secrets) for name, part in parts.items() if part},
             "named": {
                 name: [(one, getattr(item, "defined_in", "")) for one, item in sorted(items.items())[:LIMIT]]

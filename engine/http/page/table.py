@@ -8,6 +8,7 @@ from typing import Final
 from engine.http.access import Role
 from engine.http.calls import Call, RouteHandler
 from engine.http.page import (
+    adherence,
     calendar,
     events,
     inner,
@@ -49,6 +50,7 @@ PAGES: Final[tuple[Page, ...]] = (
     Page(path="/triggers/{name}/why", title="Why", make=why.make),
     _listed("/jobs", "Jobs", jobs.make_list, WORK, "jobs", "j"),
     Page(path="/jobs/{name}", title="Job", make=jobs.make_one),
+    _listed("/adherence", "Adherence", adherence.make, WORK, "adherence", "h", whole=True),
     _listed("/sources", "Sources", upkeep.make_sources, WORK, "sources", "s", whole=True),
     _listed("/calendar", "Calendar", calendar.make, SET_UP, "calendar", "c", whole=True),
     _listed("/conditions", "Conditions", upkeep.make_conditions, SET_UP, "conditions", "i", whole=True),
