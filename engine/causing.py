@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from engine.events import Cause
@@ -55,10 +56,14 @@ def run_of(traceparent: str) -> str | None:
 
 
 class Causes:
-    """Finds the causes that senders claim; the runs found last are known."""
+    """Finds the causes that senders claim; the runs found last are known.
 
-    def __init__(self, store: Store) -> None:
+    `named` says, where traces are made, which run a traceparent is of: its trace is not the run's own then.
+    """
+
+    def __init__(self, store: Store, named: Callable[[str], str | None] | None = None) -> None:
         self._store = store
+        self._named = named
         self._known: OrderedDict[str, Cause] = OrderedDict()
 
     async def find(self, traceparent: str | None) -> Cause | None:
@@ -68,7 +73,9 @@ class Causes:
         """
         running = CURRENT.get()
         own = None if running is None else caused_by(running)
-        run_id = None if traceparent is None else run_of(traceparent)
+        run_id = None
+        if traceparent is not None:
+            run_id = (None if self._named is None else self._named(traceparent)) or run_of(traceparent)
         return own if run_id is None else deeper(own, await self._of_run(run_id))
 
     async def _of_run(self, run_id: str) -> Cause | None:

@@ -146,6 +146,7 @@ class Changeover:
         organs.maintenance.configure(new.maintenance)
         organs.gates.gates = (organs.maintenance, organs.conditions) if new.conditions else (organs.maintenance,)
         organs.housekeeping.keep = new.store.keep
+        organs.operations.log_levels.configure(new.logs.level, new.logs.levels)
 
     def _take_jobs(self, new: Config) -> None:
         organs = self._organs

@@ -13,6 +13,15 @@ RECOVERED = "recovered"
 """What is told, besides how runs end: a run succeeded after others of its job had failed."""
 
 
+ALERT = "alert:"
+"""Where a delivery tells of an alert, this and the alert's name stand in the place of the run."""
+
+
+def of_alert(name: str) -> str:
+    """Return what stands in the place of the run where a delivery tells of an alert."""
+    return f"{ALERT}{name}"
+
+
 class DeliveryState(StrEnum):
     """Where a delivery stands. A crash keeps each of them.
 
@@ -30,7 +39,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """One message to one receiver.
 
     - `target`: who gets it: `callback:JOB` or `notify:NAME`.
-    - `event`: what it tells: how the run ended, or `recovered`.
+    - `run`, `job`: what it tells of; where that is an alert, see `alert`.
+    - `event`: what it tells: how the run ended, or `recovered`; of an alert that it was `opened`, say.
     - `message`: what is told, any JSON object; it is the same at each try.
     - `attempts`: how often it was tried; `code` and `reason` say how it stands, or how the last try went.
     """
@@ -48,6 +58,11 @@ class Delivery(Struct, frozen=True, kw_only=True):
     attempts: int = 0
     due_at: datetime | None = None
     finished_at: datetime | None = None
+
+    @property
+    def alert(self) -> str | None:
+        """The name of the alert that it tells of; None where it tells of a run."""
+        return self.run.removeprefix(ALERT) if self.run.startswith(ALERT) else None
 
 
 class Receiver(Struct, frozen=True, kw_only=True):

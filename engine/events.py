@@ -43,6 +43,7 @@ class Event(Struct, frozen=True, kw_only=True):
     - `http`: method, headers, query and remote of a request, for expressions; it is never stored.
     - `traceparent`: where the sender said so (https://www.w3.org/TR/trace-context/), for the engine to find by it the
       run that caused the event; it is not stored.
+    - `trace`: the traceparent that it came with, where traces are made; given by the engine.
     - `id`, `source`, `received_at`, `cause`: given by the engine; what a plugin puts there is replaced.
     - `input`: at a trigger on several sources, the name of the one by which it came; given by the engine.
     """
@@ -60,6 +61,7 @@ class Event(Struct, frozen=True, kw_only=True):
     received_at: datetime = EPOCH
     cause: Cause | None = None
     input: str | None = None
+    trace: str | None = None
 
 
 class EventOutcome(StrEnum):

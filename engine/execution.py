@@ -27,6 +27,7 @@ from engine.expressions import Scope
 from engine.ids import is_slug
 from engine.jobs import Job, OnCrash
 from engine.logcap import DEFAULT_LOG_BYTES
+from engine.logids import IDS
 from engine.logs import IdLogger, Masker
 from engine.payload import encode_json, survey
 from engine.plugin import Outcome
@@ -35,6 +36,8 @@ from engine.runlogs import RunLogs
 from engine.runnotes import RunNotes
 from engine.runs import Run, RunState
 from engine.shared import Shared
+from engine.traces import Tracing, plain_traceparent
+from engine.traces.tracing import AttemptSpan
 from engine.triggers import Take
 from engine.units import format_size
 
@@ -73,16 +76,17 @@ class Context:
 
     __slots__ = (
         "_adopted", "_attendant", "_first", "_interrupted", "_log_bytes", "_logging", "_make_scope", "_notes",
-        "_run_logs", "_scope", "_shared", "attempt", "base", "clock", "event", "events", "job", "keep_path", "log",
-        "marks", "run_id", "scheduled_for", "started", "trigger",
+        "_run_logs", "_scope", "_shared", "_traceparent", "attempt", "base", "clock", "event", "events", "job",
+        "keep_path", "log", "marks", "run_id", "scheduled_for", "started", "trigger",
     )  # fmt: skip
 
     def __init__(
         self, *, run: Run, event: Event, events: tuple[Event, ...], make_scope: Callable[[], Scope], base: Path,
         clock: Clock, run_logs: RunLogs, shared: Shared, attendant: Attendant, notes: RunNotes,
         interrupted: Callable[[str], bool], keeps: bool = False, adopted: bool = False,
-        log_bytes: int = DEFAULT_LOG_BYTES,
+        log_bytes: int = DEFAULT_LOG_BYTES, traceparent: str | None = None,
     ) -> None:  # fmt: skip
+        self._traceparent = traceparent
         self.run_id: str = run.id
         self.job: str = run.job
         self.trigger: str = run.trigger
@@ -117,6 +121,10 @@ class Context:
         if self._scope is None:
             self._scope = self._make_scope()
         return self._scope
+
+    @property
+    def traceparent(self) -> str:
+        return self._traceparent or plain_traceparent(self.run_id, self.attempt)
 
     @property
     def let_go(self) -> bool:
@@ -170,14 +178,14 @@ class Executor:
     `retired` are triggers that were removed, but whose runs may still come. `secrets` are masked in reasons: what
     raises often quotes the URL or the setting that it could not work with. `interrupted` tells, by the id of a run,
     whether its attempt is cancelled as the engine stops. `strays` hears of each run whose attempt had processes and has
-    ended.
+    ended. `tracing` makes a span of each attempt; None: nothing is traced.
     """
 
     def __init__(
         self, *, rules: Mapping[str, Rule], clock: Clock, base: Path, run_logs: RunLogs, shared: Shared,
         retired: Mapping[str, Rule] = MappingProxyType({}), secrets: Collection[str] = (),
         notes: RunNotes | None = None, interrupted: Callable[[str], bool] = lambda _: False,
-        strays: Callable[[str], None] | None = None,
+        strays: Callable[[str], None] | None = None, tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self._rules = rules
         self._retired = retired
@@ -189,6 +197,7 @@ class Executor:
         self._interrupted = interrupted
         self._mask = Masker(secrets).mask
         self._strays = strays
+        self._tracing = tracing
 
     async def prepare(self, jobs: Iterable[Job]) -> None:
         """Let the runners of all jobs make ready what their first runs would wait for; failures are logged."""
@@ -214,22 +223,35 @@ class Executor:
 
     async def execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
-        return self._masked(await self._execute(run, job, events, attendant))
+        if self._tracing is None:
+            return self._masked(await self._execute(run, job, events, attendant))
+        with self._tracing.attempt(run, events) as span:
+            outcome = self._masked(await self._execute(run, job, events, attendant, span))
+            span.ended(outcome)
+            return outcome
 
     def _masked(self, outcome: Outcome) -> Outcome:
         # Masked before it is cut: half of a secret would be known by nobody.
         reason = self._mask(outcome.reason)[:LONGEST_REASON]
         return outcome if reason == outcome.reason else replace(outcome, reason=reason)
 
-    async def _execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
+    async def _execute(
+        self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant, span: AttemptSpan | None = None
+    ) -> Outcome:
         # What its code hands in within this process comes from this run.
         before = CURRENT.set(run)
+        ids = {"run": run.id, "job": run.job, "trigger": run.trigger, "event": run.event, "attempt": run.attempt}
+        IDS.set(ids if span is None else {**ids, "trace_id": span.trace})
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("Attempt %d of a run of %s begins", run.attempt, run.job, extra={"action": "run_begins"})
         try:
-            return await self._attempt(run, job, events, attendant)
+            return await self._attempt(run, job, events, attendant, None if span is None else span.traceparent)
         finally:
             CURRENT.reset(before)
 
-    async def _attempt(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
+    async def _attempt(
+        self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant, traceparent: str | None
+    ) -> Outcome:
         try:
             event, merged, make_scope = self._merge(run, job, events)
         except ExpressionError as error:
@@ -238,6 +260,7 @@ class Executor:
             run=run, event=event, events=merged, make_scope=make_scope, base=self._base, clock=self._clock,
             run_logs=self._run_logs, shared=self._shared, attendant=attendant, notes=self._notes,
             interrupted=self._interrupted, keeps=job.on_crash is OnCrash.ADOPT, log_bytes=job.log_bytes,
+            traceparent=traceparent,
         )  # fmt: skip
         if run.attempt > 1:
             await self._end_strays(run)

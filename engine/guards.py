@@ -10,7 +10,7 @@ import anyio
 
 from engine.clock import Clock
 from engine.config.scalars import near
-from engine.decide.breakers import SOURCE, TRIGGER, Breakers, Released
+from engine.decide.breakers import SOURCE, TRIGGER, Breakers, Place, Released
 from engine.decide.heartbeats import Heartbeats
 from engine.decide.rules import Rule
 from engine.errors import NotFound
@@ -132,6 +132,10 @@ class Guards:
         return {
             "quarantine": self._quarantines.view(self._quarantines.at(place)), "expected": self._expected.view(place)
         }  # fmt: skip
+
+    def silent(self) -> list[tuple[Place, str]]:
+        """Return of whom no event came for too long, and that in words."""
+        return self._expected.silent()
 
     def status(self) -> dict[str, Any]:
         """Return what the API shows of them all."""

@@ -96,6 +96,10 @@ class Expectations:
         found = [beat for beat in self._beats.known.values() if beat.missing_since is not None]
         return sorted(found, key=lambda beat: beat.place)
 
+    def silent(self) -> list[tuple[Place, str]]:
+        """Return of whom no event came for too long, and that in words."""
+        return [(beat.place, _said(beat)) for beat in self.missing()]
+
     def check(self) -> dict[str, Any]:
         """Return what health says of it."""
         missing = [_said(beat) for beat in self.missing()]

@@ -57,9 +57,13 @@ class Lease:
         at = self._store.renewed_at()
         return {"boot": self._boot, "renewed_at": None if at is None else rfc3339(at), "every_s": self._every_s}
 
+    def age_s(self, now: datetime) -> float | None:
+        """Return how long ago it was renewed; None where nothing renews it."""
+        at = self._store.renewed_at()
+        return None if at is None or self._thread is None else (now - at).total_seconds()
+
     def check(self, now: datetime) -> dict[str, Any]:
         """Return whether it is renewed in time, as the API shows it."""
-        at = self._store.renewed_at()
-        age_s = 0.0 if at is None or self._thread is None else (now - at).total_seconds()
+        age_s = self.age_s(now) or 0.0
         ok = age_s < LATE_S
         return {"name": "lease", "ok": ok, "detail": "renewed" if ok else f"renewed {age_s:.0f} s ago, and not since"}

@@ -127,6 +127,11 @@ class LoopWatch:
 
     def problem(self) -> str | None:
         """Return who held the loop up lately, in words, or None."""
+        found = self.held_up()
+        return None if found is None else found[1]
+
+    def held_up(self) -> tuple[float, str] | None:
+        """Return for how long the loop was held up lately, and that in words; or None."""
         if self._last is None:
             return None
         over_s, took_s, culprit = self._last
@@ -134,7 +139,7 @@ class LoopWatch:
         if ago_s > RECENT_S:
             return None
         who = culprit.name if culprit.name == culprit.place else f"{culprit.name} at {culprit.place}"
-        return (
+        return took_s, (
             f"the event loop was held up for {took_s:.1f} s by {who}, {ago_s:.0f} s ago ({culprit.count} times in all)"
         )
 

@@ -14,6 +14,7 @@ import anyio
 
 from engine.adaptive import Adaptation
 from engine.aftermath import Counting, Reports
+from engine.alerts import Alerts
 from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.chronicle import Chronicle
@@ -43,6 +44,7 @@ from engine.intake import Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.lease import Lease
+from engine.loglevels import LogLevels
 from engine.logs import Masker
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
@@ -83,7 +85,8 @@ class Operations:
         queue: Queueing, chronicle: Chronicle, rules: Mapping[str, Rule], retired: dict[str, Rule],
         prepare: Callable[[Job], object], version: str, boot: str, loop_watch: LoopWatch, foresight: Desk,
         conditions: ConditionDesk, pools: Pools, lease: Lease, housekeeping: Housekeeping, guards: Guards,
-        counting: Counting, definitions: Definitions, tokens: Keyring, audit_log: AuditLog,
+        counting: Counting, definitions: Definitions, tokens: Keyring, audit_log: AuditLog, alerts: Alerts,
+        log_levels: LogLevels,
     ) -> None:  # fmt: skip
         self.config = config
         self.clock = clock
@@ -112,6 +115,8 @@ class Operations:
         self.foresight = foresight
         self.conditions = conditions
         self.counting = counting
+        self.alerts = alerts
+        self.log_levels = log_levels
         self.pools = pools
         self._lease = lease
         self.housekeeping = housekeeping
@@ -178,6 +183,7 @@ class Operations:
             "queue": self.queue.status(),
             "conditions": self.conditions.summary(),
             **self.guards.status(),
+            "alerts": self.alerts.status(),
             "loop": self._loop_watch.view(),
             "lease": self._lease.view(),
             "paused": None if self._pauses.engine is None else pause_view(self._pauses.engine),

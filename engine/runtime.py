@@ -29,6 +29,8 @@ from msgspec.structs import replace
 from engine import logs
 from engine.adaptive import Adaptation
 from engine.aftermath import Aftermath, Counting, Deliverer
+from engine.alerting import facts_of
+from engine.alerts import Alerts
 from engine.auditing import AuditLog
 from engine.backfill import Backfills
 from engine.backlog import Backlog
@@ -63,6 +65,7 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.lease import Lease
+from engine.loglevels import LogLevels
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
 from engine.marks import MarkKeeper
@@ -91,6 +94,7 @@ from engine.store.sqlite import SqliteStore
 from engine.strays import Strays
 from engine.systemd import Notifier
 from engine.timers import SOURCE_PREFIX, ZONES_SOURCE, Timers, ZoneData
+from engine.tracing import tracing_of
 from engine.units import format_span
 from engine.vitals import Vitals
 
@@ -263,10 +267,11 @@ class Runtime:
         )  # fmt: skip
         counts.on_due = counting.due
         await counting.load()
+        tracing = tracing_of(config.tracing, distribution_version())
         executor = Executor(
             rules=rules, retired=retired, clock=clock, base=config.base, run_logs=run_logs, shared=shared,
             secrets=config.secrets, notes=notes, interrupted=lambda run_id: dispatch.is_interrupted(run_id),
-            strays=lambda run_id: strays.ended(run_id),
+            strays=lambda run_id: strays.ended(run_id), tracing=tracing,
         )  # fmt: skip
 
         def on_end(run: Run, end: AttemptEnd) -> None:
@@ -332,8 +337,14 @@ class Runtime:
             base=config.base, secrets=config.secrets,
         )  # fmt: skip
         await deliverer.load()
+        alerts = Alerts(
+            clock=clock, store=store, submit=journal.submit, line=deliverer, counts=counting,
+            configured=lambda: self.config.alerts, receivers=lambda: self.config.receivers, secrets=config.secrets,
+        )  # fmt: skip
+        await alerts.load()
+        deliverer.on_given_up = alerts.note_given_up
         aftermath = Aftermath(
-            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=counting,
+            notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=alerts,
             secrets=config.secrets,
         )  # fmt: skip
         await aftermath.load(store)
@@ -356,7 +367,8 @@ class Runtime:
             backlog=backlog, redaction=config.redaction,
             max_data_bytes=config.http.max_body_bytes, ageing_s=config.engine.ageing_s,
             followers=Followers([(name, source) for name, source in used if source.follows_runs], rules, dispatch.jobs),
-            own_sources=self._own_sources, guarding=guards.guarding, causes=Causes(store), after=aftermath,
+            own_sources=self._own_sources, guarding=guards.guarding, after=aftermath,
+            causes=Causes(store, None if tracing is None else tracing.run_of), tracing=tracing,
             counts=counts,
         )  # fmt: skip
         await failures.load(store)
@@ -417,6 +429,9 @@ class Runtime:
             received=config.engine.data / "files", settings=config.store,
         )  # fmt: skip
         housekeeping.room.look()
+        log_levels = LogLevels(clock, level=config.logs.level, levels=config.logs.levels)
+        if self._listen:  # in a program, what is logged is the program's
+            log_levels.apply()
         admin = AdminToken.open(config.engine.data, self._environment) if self._listen else None
         tokens, audit_log = Keyring(admin, clock, journal.submit), AuditLog(clock, store, journal.submit)
         await tokens.load(store)
@@ -435,7 +450,12 @@ class Runtime:
                 conditions, store=store, clock=clock, base=config.base,
                 show=lambda plugin: shown(plugin, config.secrets),
             ),
-            counting=counting, definitions=self.definitions, tokens=tokens, audit_log=audit_log,
+            counting=counting, definitions=self.definitions, tokens=tokens, audit_log=audit_log, alerts=alerts,
+            log_levels=log_levels,
+        )  # fmt: skip
+        alerts.facts = facts_of(
+            operations, clock=clock, rules=rules, timers=timers, conditions=conditions, guards=guards,
+            counting=counting, lease=lease, loop_watch=loop_watch, backlog=backlog,
         )  # fmt: skip
         operations.metrics = Measuring(
             aliases=lambda: operations.config.metrics.aliases, clock=clock, store=store, counts=counts,
@@ -509,6 +529,8 @@ class Runtime:
                     operations.state = "running"
                     inner.start_soon(zone_data.compare, timers.states, name="time zone data")
                     inner.start_soon(chronicle.run, name="chronicle")
+                    inner.start_soon(alerts.run, name="alerts")
+                    inner.start_soon(log_levels.run, name="log levels")
                     inner.start_soon(notifier.watch, clock, name="watchdog")
                     inner.start_soon(self.definitions.run, name="configuration")
                     inner.start_soon(housekeeping.run, name="housekeeping")
@@ -540,6 +562,9 @@ class Runtime:
                     loop_watch.stop()
                     lease.stop()
                     await counting.end()
+                    await alerts.end()
+                    if tracing is not None:
+                        await tracing.close()
                     await tokens.note_uses()
                     await audit_log.end()
                     await chronicle.end(asked=self._stop.is_set())
@@ -605,6 +630,7 @@ async def _follow_signals(runtime: Runtime, *, task_status: TaskStatus[None] = a
             if asked:
                 log.warning("Second signal: ending at once", extra={"action": "ended"})
                 runtime.kill()
+                logs.flush()
                 os._exit(128 + number)
             asked = True
             runtime.stop()
@@ -620,6 +646,7 @@ async def _limit_stop(runtime: Runtime) -> None:
         extra={"action": "stop_overdue"},
     )  # fmt: skip
     runtime.kill()
+    logs.flush()
     os._exit(1)
 
 
@@ -657,6 +684,7 @@ def leave_stuck_sources(runtime: Runtime, code: int) -> None:
         "Ending without source %s, which did not stop; all else has, and is recorded", ", ".join(stuck),
         exc_info=sys.exception(), extra={"action": "ended_without"},
     )  # fmt: skip
+    logs.flush()
     os._exit(code)
 
 
@@ -666,6 +694,7 @@ def _limit_exit(code: int) -> threading.Timer:
     def end() -> None:
         names = ", ".join(thread.name for thread in _left_threads())
         log.error("Ending without threads that did not stop: %s", names, extra={"action": "ended_without"})
+        logs.flush()
         os._exit(code)
 
     limit = threading.Timer(STOP_THREADS_S, end)
@@ -709,7 +738,7 @@ def serve(config_files: Sequence[str], on_ready: Callable[[Runtime], None] | Non
         config, registry=registry, on_ready=on_ready, watch_loop=True,
         read=lambda: load(files, environment=os.environ, registry=registry, create_secrets=True, examine=True),
     )  # fmt: skip
-    logs.configure(runtime.secrets)
+    logs.configure(runtime.secrets, style=config.logs.format)
     log.info(
         "Read %s: triggers %d, jobs %d", ", ".join(map(str, config.files)), len(config.triggers), len(config.jobs),
         extra={"action": "config_read"},

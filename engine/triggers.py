@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, time
 from enum import StrEnum
 from typing import Any
 
@@ -51,6 +51,13 @@ class Breaker(Struct, frozen=True, kw_only=True):
 
     limit: int
     per_s: float
+
+
+class Deadline(Struct, frozen=True, kw_only=True):
+    """By when a trigger has to succeed: at a time of the day, in its zone, or so long after each due instant."""
+
+    at: time | None
+    after_s: float | None
 
 
 class PayloadSchema(Struct, frozen=True, kw_only=True):
@@ -344,6 +351,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     - `breaker`: how many events may come before it is in quarantine; see docs/guards.md. None: any number.
     - `max_hops`: how long the chain of runs may be that caused an event; None: as the engine says.
     - `expect_s`: where no event comes for so long, people are told; None: they are not.
+    - `deadline`: where it has not succeeded by then, people are told; None: it may take as long as it does.
     - `filter`: a CEL expression that must be true, or a function; None lets everything pass.
     - `dedupe`, `rate_limit`, `debounce` or `batch`, `throttle`: how its events are shaped, in this order; see
       docs/shaping.md. A throttle lets runs wait, a rate limit drops events.
@@ -374,6 +382,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     breaker: Breaker | None = None
     max_hops: int | None = None
     expect_s: float | None = None
+    deadline: Deadline | None = None
     filter: str | Judge | None = None
     dedupe: Dedupe | None = None
     rate_limit: Rate | None = None

@@ -17,11 +17,13 @@ from msgspec import Struct
 
 from engine.cli.app import app
 from engine.config import schema as schema_of
+from engine.config.alerts import AlertScopeTable, AlertTable, WhenTable
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.guards import BreakerTable
 from engine.config.joins import InputTable, JoinTable
 from engine.config.keeping import KeepTable
+from engine.config.logs import LogsTable
 from engine.config.maintenance import MaintenanceTable, ScopeTable
 from engine.config.metrics import MetricsTable
 from engine.config.model import (
@@ -55,21 +57,23 @@ from engine.config.permits import LimitsTable
 from engine.config.presets import standard
 from engine.config.shapes import Shape, fields_of
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyTable
+from engine.config.tracing import TracingTable
 from engine.http.routes import ROUTES
 from engine.metrics import ALIASES, FAMILIES, Family
 from engine.plugin import Plugin, Timer
 from engine.plugin.timers import TIMER_FIELDS
 from engine.registry import Registry, kind_of
 from engine.units import format_duration, format_size
+from tests.log_actions import actions_table
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 MARKED = re.compile(r"<!-- table: (?P<name>[\w.:-]+) -->\n(?P<body>.*?)<!-- /table -->", re.DOTALL)
 
 _CONFIG_TABLES: tuple[type[Struct], ...] = (
-    EngineSettings, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable, HttpTable,
-    MetricsTable,
-    CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared, NotifyTable,
+    EngineSettings, LogsTable, ReserveTable, QueueTable, DefaultsTable, RetryTable, LogTable, StoreTable, KeepTable,
+    HttpTable, CalendarTable, ConditionTable, OtherwiseTable, MaintenanceTable, ScopeTable, SourceTable, Shared,
+    MetricsTable, NotifyTable, TracingTable, AlertTable, WhenTable, AlertScopeTable,
     JobTable, JobNotifyTable, CallbackTable,
     TriggerTable, PresetTable, RetryChangeTable, RetryOnTable, BreakerTable, DebounceTable, BatchTable, InputTable,
     JoinTable, ThrottleTable, RateLimitTable, DedupeTable, MisfireTable, AdaptiveTable, SecurityTable, RedactTable,
@@ -115,6 +119,7 @@ def tables() -> dict[str, str]:
     made = {name: settings_table(cls, described[name]) for name, cls in definitions().items()}
     every_timer = settings_table(Timer, described["timer.interval"])
     more = {"every-timer": every_timer, "presets": presets_table()}
+    more |= {"log-actions": actions_table()}
     more |= {"metrics": metrics_table(FAMILIES), "metrics-aliases": metrics_table(ALIASES)}
     return {**made, **more, "routes": routes_table(), "commands": commands_table()}
 

@@ -18,6 +18,7 @@ import anyio
 from engine.ids import new_id
 from engine.plugin import Clock, Event, Outcome, Scope, SystemClock
 from engine.shared import Shared
+from engine.traces import plain_traceparent
 from plugins.runners.exec import Exec
 
 T = TypeVar("T")
@@ -64,6 +65,10 @@ class Context:
     keep_path: str | None = None
     let_go: bool = False
     usage: list[tuple[float | None, int | None]] = field(default_factory=list)
+
+    @property
+    def traceparent(self) -> str:
+        return plain_traceparent(self.run_id, self.attempt)
 
     def __post_init__(self) -> None:
         self.marks = {"ENGINE_RUN_ID": self.run_id, "TEST_BOOT": "boot-1"}

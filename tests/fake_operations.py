@@ -36,6 +36,7 @@ from engine.http.views import pause_view, shown
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.journal import Journal
+from engine.loglevels import LogLevels
 from engine.metrics import FAMILIES
 from engine.metrics.exposition import Exposed, expose
 from engine.plugin import Handler, Runner, Secret, Settled
@@ -74,6 +75,7 @@ from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
 from engine.tokens import Token
 from engine.triggers import Pause, PauseScope, Trigger
 from plugins.timers.cron import Cron
+from tests.fake_alerts import FakeAlerts
 from tests.fake_backfills import FakeBackfills
 from tests.fake_conditions import FakeConditions
 from tests.fake_maintenance import fake_maintenance
@@ -530,6 +532,8 @@ class FakeOperations:
         self.backfills = FakeBackfills()
         self.conditions = FakeConditions()
         self.pools = FakePools()
+        self.alerts = FakeAlerts()
+        self.log_levels = LogLevels(SystemClock())
         self.queue = FakeQueue(self.memory, self.memory.kept)
         self.tokens = keyring(self.clock, TOKEN)
         self.audit_log = FakeAuditLog()

@@ -28,8 +28,9 @@ async def test_deliveries_are_listed_filtered_and_shown_with_their_run(
     page = (await client.ask("GET", f"{V1}/deliveries")).json
     assert [one["id"] for one in page["items"]] == [done.id, waits.id]
     assert page["items"][1] == {
-        "id": waits.id, "target": "notify:ops", "event": "failed", "run": run.id, "job": "import", "state": "waiting",
-        "code": "waiting", "reason": "waiting: 503", "attempts": 2, "created_at": "2026-11-21T09:30:00Z",
+        "id": waits.id, "target": "notify:ops", "event": "failed", "alert": None, "run": run.id,
+        "job": "import", "state": "waiting", "code": "waiting",
+        "reason": "waiting: 503", "attempts": 2, "created_at": "2026-11-21T09:30:00Z",
         "due_at": "2026-11-21T09:35:00Z", "finished_at": None,
     }  # fmt: skip
     for asked, expected in (

@@ -23,7 +23,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "clock", "units", "ids", "logs", "cancellation", "networks"}),
+    frozenset(
+        {"errors", "clock", "units", "ids", "logs", "logids", "loglevels", "logsink", "cancellation", "networks"}
+    ),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",
          "previews", "replays", "spans", "deliveries", "tallies", "adherence", "redaction", "defined", "tokens",
@@ -34,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
          "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
-         "logtext", "strays", "causing"}
+         "logtext", "strays", "causing", "traces"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
@@ -43,7 +45,8 @@ FLOORS: tuple[frozenset[str], ...] = (
          "auditing", "maintenance", "pools", "quarantine", "heartbeats", "failures", "definitions"}
     ),
     frozenset(
-        {"operations", "changeover", "settling", "queueing", "guards", "measuring", "vitals", "runtime", "embedding",
+        {"operations", "changeover", "settling", "queueing", "guards", "measuring", "vitals", "alerting", "tracing",
+         "runtime", "embedding",
          "__init__"}
     ),
     frozenset({"cli", "__main__", "testing"}),

@@ -113,7 +113,7 @@ async def path_of(operations: FakeOperations, pattern: str) -> str:
         await operations.tokens.create("nightly", Role.VIEWER)
     if "/deliveries/" in pattern:
         one = operations.add_delivery(run).id
-    names = {"/jobs/": "import", "/conditions/": "warehouse-up", "/pools/": "warehouse"}
+    names = {"/jobs/": "import", "/conditions/": "warehouse-up", "/pools/": "warehouse", "/alerts/": "failing"}
     name = next((name for part, name in names.items() if part in pattern), "nightly")
     return pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
 

@@ -60,6 +60,7 @@ async def test_a_request_has_its_method_url_headers_and_body(tmp_path: Path) -> 
     assert request.headers["x-kind"] == "file.created"
     assert request.headers["content-type"] == "text/plain; charset=utf-8"
     assert request.headers["idempotency-key"] == made.run_id
+    assert request.headers["traceparent"] == made.traceparent
     assert request.headers["user-agent"] == "trigger-engine"
     assert (outcome.state, outcome.code, outcome.reason) == (RunState.SUCCEEDED, "succeeded", "answered 200 OK")
 

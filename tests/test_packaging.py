@@ -20,6 +20,8 @@ from tests.docs_tables import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 NEEDED_BUT_NOT_IMPORTED = {"tzdata"}
 IMPORTED_BY_THE_TEST_KIT = {"pytest"}
+OF_EXTRAS = {"opentelemetry"}
+"""Modules of distributions that only extras need, imported where they are configured."""
 
 
 def test_every_builtin_plugin_is_announced_and_can_be_loaded() -> None:
@@ -42,7 +44,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
                     modules.update(alias.name.partition(".")[0] for alias in node.names)
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     modules.add(node.module.partition(".")[0])
-    foreign = modules - sys.stdlib_module_names - {"engine", "plugins"}
+    foreign = modules - sys.stdlib_module_names - OF_EXTRAS - {"engine", "plugins"}
     distributions = packages_distributions()
     imported = {_normal(distributions[module][0]) for module in foreign}
     declared = {_normal(re.split(r"[<>=!~\[; ]", text)[0]) for text in PROJECT["project"]["dependencies"]}

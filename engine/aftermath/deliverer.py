@@ -94,6 +94,8 @@ class Deliverer:
         self._served: dict[str, float] = {}
         self._woken = asyncio.Event()
         self._counts_anew = False
+        self.on_given_up: Callable[[Delivery], None] = lambda delivery: None
+        """Hears of what could not be told."""
 
     # The line
 
@@ -249,9 +251,11 @@ class Deliverer:
                 del self.waiting[delivery.target]
         if tried.state is DeliveryState.DELIVERED:
             return
+        if tried.state is DeliveryState.FAILED:
+            self.on_given_up(delivery)
         level = logging.WARNING if tried.state is DeliveryState.WAITING else logging.ERROR
         log.log(
-            level, "%s was not told of run %s: %s", _named(delivery.target), delivery.run, tried.reason,
+            level, "%s was not told of %s: %s", _named(delivery.target), _subject(delivery), tried.reason,
             extra={"action": "not_delivered", "delivery": delivery.id, "code": tried.code},
         )  # fmt: skip
 
@@ -266,6 +270,10 @@ class Deliverer:
             except StoreUnavailable:
                 pass
             await self._clock.sleep(TIDY_S)
+
+
+def _subject(delivery: Delivery) -> str:
+    return f"run {delivery.run}" if delivery.alert is None else f"alert {delivery.alert}"
 
 
 def _named(target: str) -> str:

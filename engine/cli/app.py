@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from engine.cli import pausing, queueing, rehearsing, telling
 from engine.cli.adaptive import adaptive
 from engine.cli.adherence import adherence
+from engine.cli.alerting import alert_commands
 from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
 from engine.cli.conditions import conditions
@@ -22,6 +23,7 @@ from engine.cli.health import health
 from engine.cli.housekeeping_commands import backup, housekeeping
 from engine.cli.importing import import_commands
 from engine.cli.joins import say_joins
+from engine.cli.loglevel import log_level
 from engine.cli.maintaining import maintenance_commands
 from engine.cli.maintaining import sentences as sentences_of_windows
 from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
@@ -485,11 +487,13 @@ def plugins(ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = Fa
 
 app.command()(presets)
 app.command()(conditions)
+app.command("log-level")(log_level)
 app.command()(pools)
 app.command()(reload)
 app.command()(export)
 app.command()(refusals)
 app.add_typer(import_commands, name="import")
+app.add_typer(alert_commands, name="alert")
 app.add_typer(maintenance_commands, name="maintenance")
 
 

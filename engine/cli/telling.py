@@ -51,7 +51,8 @@ def deliveries(
 
 
 def _say_one(one: Mapping[str, Any]) -> None:
-    say(f"Delivery {one['id']} to {one['target']}, of run {one['run']}: {one['reason']}")
+    what = f"run {one['run']}" if one["alert"] is None else f"alert {one['alert']}"
+    say(f"Delivery {one['id']} to {one['target']}, of {what}: {one['reason']}")
     if one["due_at"] is not None:
         say(f"  next try: {local(one['due_at'])}")
     say(f"  tries: {one['attempts']}, created {local(one['created_at'])}")

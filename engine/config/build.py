@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.clock import EPOCH
 from engine.config.addresses import is_loopback, parse_listen, parse_store_url, store_url
+from engine.config.alerts import STANDARD, AlertTable, deadline_of
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable, tell_circles
 from engine.config.document import KeyPath, Node, show_value
@@ -38,6 +39,7 @@ from engine.config.permits import Permits
 from engine.config.plugin_tables import SettingsReader, as_table
 from engine.config.source_ids import Owners, SourceIds
 from engine.config.telling import CallbackTable, NotifyTable, notify_of
+from engine.decide.alerts import Alert
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.schedule import OF_INPUT, Schedule
@@ -52,6 +54,7 @@ from engine.triggers import (
     NORMAL_PRIORITY,
     PRIORITIES,
     Adaptive,
+    Deadline,
     Debounce,
     Input,
     Misfire,
@@ -107,6 +110,7 @@ class Builder:
         security = self._tables["security"]
         redaction = self._payloads.redaction(("security", "redact"), getattr(security, "redact", None))
         receivers = self._receivers()
+        alerts = self._alerts()
         for name, job in self._reader.sound.get(("jobs",), {}).items():
             self._callback(name, job.callback)
         self._check_loops(triggers)
@@ -132,6 +136,9 @@ class Builder:
             conditions=conditions,
             maintenance=maintenance,
             receivers=receivers,
+            alerts=alerts,
+            logs=self._tables["logs"],
+            tracing=self._tables["tracing"],
             pools=dict(self.pools),
             metrics=self._tables["metrics"],
             permits=Permits(
@@ -255,6 +262,18 @@ class Builder:
                 self._reader.refuse(error, NotifyTable, self._root.nearest(path), path)
             except PluginError as error:
                 self._at(path, str(error))
+        return found
+
+    def _alerts(self) -> dict[str, Alert]:
+        """Return the alerts, those that are built in among them, but for those that are wrong."""
+        tables: Mapping[str, AlertTable] = self._reader.sound.get(("alerts",), {})
+        found = dict(STANDARD)
+        for name, table in tables.items():
+            path: KeyPath = ("alerts", name)
+            try:
+                found[name] = table.alert(name, self._defined_in(path))
+            except BadSetting as error:
+                self._reader.refuse(error, AlertTable, self._root.nearest(path), path)
         return found
 
     def check_pools(self) -> None:
@@ -398,6 +417,7 @@ class Builder:
             breaker=None if table.breaker is None else table.breaker.rule(),
             max_hops=table.max_hops,
             expect_s=table.expect,
+            deadline=self._deadline(name, table, on),
             filter=table.filter,
             dedupe=None if table.dedupe is None else table.dedupe.rule(),
             rate_limit=None if table.rate_limit is None else table.rate_limit.rule(),
@@ -466,6 +486,16 @@ class Builder:
                 "leave it out; it is for timers, such as on.cron",
             )
         return MISFIRE
+
+    def _deadline(self, name: str, table: TriggerTable, on: Any) -> Deadline | None:
+        """Return by when a trigger has to succeed; tell where there is no due instant from which that is counted."""
+        found = None if table.deadline is None else deadline_of(table.deadline)
+        if found is not None and found.after_s is not None and not isinstance(on, Timer):
+            self._at(
+                ("triggers", name, "deadline"), f"has no effect on {on.name}, which has no due instants",
+                'give a time of the day, such as "05:00", by which it has to have succeeded',
+            )  # fmt: skip
+        return found
 
     def _adaptive(self, name: str, table: AdaptiveTable | None, on: Source | Timer) -> Adaptive | None:
         """Return by what a trigger's interval is adapted; tell where it has none, or one that is out of bounds."""

@@ -59,9 +59,15 @@ def for_running(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
     ]
     if old.redaction != new.redaction:
         waits.append("security.redact")
+    waits += [f"tracing.{name}" for name in _differing(old.tracing, new.tracing)]
+    if old.logs.format != new.logs.format:
+        waits.append("logs.format")
     settings: EngineSettings = replace(old.engine, **engine)
     store = replace(old.store, keep=new.store.keep)
-    kept = replace(new, engine=settings, store=store, http=old.http, redaction=old.redaction, base=old.base)
+    kept = replace(
+        new, engine=settings, store=store, http=old.http, redaction=old.redaction, base=old.base, tracing=old.tracing,
+        logs=replace(new.logs, format=old.logs.format),
+    )  # fmt: skip
     return kept, tuple(sorted(dict.fromkeys(waits)))
 
 

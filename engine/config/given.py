@@ -120,6 +120,11 @@ class Given:
             if one.check is not None:
                 path = ("conditions", one.name, "check", one.check.name)
                 wrong += self._unmet(mentions(one.check, path), one.defined_in)
+        for alert in self._config.alerts.values():
+            scope, at = alert.scope, ("alerts", alert.name, "scope")
+            found = [Mention(kind="trigger", name=name, path=(*at, "triggers")) for name in sorted(scope.triggers)]
+            found += [Mention(kind="job", name=name, path=(*at, "jobs")) for name in sorted(scope.jobs)]
+            wrong += self._unmet(found, alert.defined_in)
         for trigger in self._triggers.values():
             wrong += self._unmet_of(trigger)
         if not wrong:

@@ -94,6 +94,7 @@ def load(
     presets = _lay(root, reader, Overrides(registry, problems, base, len(files)), environment)
     if given is not None:
         root = merge(root, given)
+        _know_names(reader, root)
         reader.elsewhere = DEFINED_BY_CODE
     tables = _read_tables(reader, root, presets)
     if examine:
@@ -150,10 +151,15 @@ def _merged(documents: Sequence[Node | None], start: Place) -> Node:
 
 def _reader(root: Node, problems: Problems, references: References, registry: Registry) -> SettingsReader:
     reader = SettingsReader(problems, references, registry)
+    _know_names(reader, root)
+    return reader
+
+
+def _know_names(reader: SettingsReader, root: Node) -> None:
+    """Tell the reader what there is, by the names of tables."""
     for kind, key in NAME_KINDS.items():
         table = root.value.get(key)
         reader.named[kind] = table.value.keys() if table is not None and isinstance(table.value, dict) else ()
-    return reader
 
 
 def _lay(root: Node, reader: SettingsReader, overrides: Overrides, environment: Mapping[str, str]) -> Presets:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from engine.backlog import DEFAULT_HIGH
+from engine.config.alerts import AlertTable, deadline_of
 from engine.config.calendars import CalendarTable
 from engine.config.conditions import ConditionTable
 from engine.config.document import Node
@@ -32,6 +33,7 @@ from engine.config.guards import BreakerTable
 from engine.config.joins import JoinTable
 from engine.config.keeping import KeepTable
 from engine.config.limits import Weight
+from engine.config.logs import LogsTable
 from engine.config.maintenance import MaintenanceTable
 from engine.config.metrics import MetricsTable
 from engine.config.payloads import RedactTable, SchemaTable, SecurityTable
@@ -39,6 +41,8 @@ from engine.config.people import HostName, TrustedHeader, TrustedHeaderTable
 from engine.config.permits import LimitsTable, Permits
 from engine.config.scalars import near
 from engine.config.telling import CallbackTable, JobNotifyTable, NotifyName, NotifyTable
+from engine.config.tracing import TracingTable
+from engine.decide.alerts import Alert
 from engine.decide.calendars import Calendar
 from engine.decide.conditions import Named
 from engine.decide.lanes import starved
@@ -676,6 +680,13 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     expect: Annotated[
         Duration | None, Meta(gt=0, description="Where no event comes for so long, people are told. Default: never.")
     ] = None
+    deadline: Annotated[
+        str | None,
+        Meta(
+            description='Where it has not succeeded by then, an alert: a time of the day (`"05:00"`), or how long '
+            'after each due instant (`"2h"`).'
+        ),
+    ] = None
     filter: Annotated[
         ExpressionText | None, Meta(description="Events for which this is not true are recorded, not run.")
     ] = None
@@ -750,6 +761,8 @@ class TriggerTable(Struct, frozen=True, kw_only=True):
     enabled: Annotated[bool, Meta(description="Whether it works at all.")] = True
 
     def __post_init__(self) -> None:
+        if self.deadline is not None:
+            deadline_of(self.deadline)
         given = self.priority
         if isinstance(given, str) and given not in PRIORITIES and "{{" not in given:
             names = " or ".join(f'"{name}"' for name in PRIORITIES)
@@ -790,6 +803,8 @@ class Root(Struct, frozen=True, kw_only=True):
     )
     store: Annotated[StoreTable, Meta(description="Where events and runs are durable.")] = StoreTable()
     http: Annotated[HttpTable, Meta(description="The listener for webhooks and the API.")] = HttpTable()
+    logs: Annotated[LogsTable, Meta(description="The engine's own log.")] = LogsTable()
+    tracing: Annotated[TracingTable, Meta(description="Where traces go.")] = TracingTable()
     metrics: Annotated[MetricsTable, Meta(description="What Prometheus is told.")] = MetricsTable()
     security: Annotated[SecurityTable, Meta(description="What keeps secrets and powers where they belong.")] = (
         SecurityTable()
@@ -815,6 +830,9 @@ class Root(Struct, frozen=True, kw_only=True):
         default_factory=dict
     )
     notify: Annotated[dict[Slug, NotifyTable], Meta(description="Who is told of runs, by name.")] = field(
+        default_factory=dict
+    )
+    alerts: Annotated[dict[Slug, AlertTable], Meta(description="When people are told, by name.")] = field(
         default_factory=dict
     )
     jobs: Annotated[dict[Slug, JobTable], Meta(description="The jobs by name.")] = field(default_factory=dict)
@@ -891,6 +909,9 @@ class Config(Struct, frozen=True, kw_only=True):
     redaction: Redaction | None = None
     conditions: dict[str, Named] = {}
     receivers: dict[str, Receiver] = {}
+    alerts: dict[str, Alert] = {}
+    logs: LogsTable = LogsTable()
+    tracing: TracingTable = TracingTable()
     pools: dict[str, int] = {}
     metrics: MetricsTable = MetricsTable()
     permits: Permits = Permits()

@@ -15,13 +15,14 @@ from typing import Any, Literal, Self, TypeVar, overload
 import anyio
 
 from engine.aftermath import Reports
+from engine.alerts import Alerts
 from engine.backfill import Backfills
 from engine.backfills import BackfillProgress, BackfillRequest, Order
 from engine.clock import Clock, SystemClock
 from engine.config import Place
 from engine.config.scalars import near
 from engine.decide.upcoming import Upcoming, upcoming
-from engine.deliveries import Delivery, DeliveryFilter
+from engine.deliveries import Delivery, DeliveryFilter, of_alert
 from engine.embedding.configuring import Configuration
 from engine.embedding.definitions import Definitions, JobFunction
 from engine.embedding.life import Life, single
@@ -74,8 +75,10 @@ class Engine:
     - `concurrency timezone shutdown_grace`: as in `[engine]`; `defaults`: as in `[defaults]`.
     - `conditions`: as in `[conditions.NAME]`, by name; triggers name them in `conditions=[…]`.
     - `redact`: as in `[security]`: what of every event is replaced before it is stored, matched or shown.
-    - `notify`: as in `[notify.NAME]`, by name; jobs name them in `notify=[…]`.
+    - `notify`: as in `[notify.NAME]`, by name; jobs and alerts name them in `notify=[…]`.
+    - `alerts`: as in `[alerts.NAME]`, by name.
     - `pools`: as in `[pools]`: how much each holds, by name; jobs name them in `pools=[…]`.
+    - `tracing`: as in `[tracing]`: where traces go.
     - `store`: as in `[store]`: what is kept for how long, and how much of the disk stays free.
     - `plugins`: classes of sources, timers, runners, conditions and channels, and folders of plugin modules.
     - `clock`: time; a virtual one in tests.
@@ -96,7 +99,9 @@ class Engine:
         conditions: Mapping[str, Mapping[str, Any]] | None = None,
         redact: Sequence[str] | Mapping[str, Any] | None = None,
         notify: Mapping[str, Mapping[str, Any]] | None = None,
+        alerts: Mapping[str, Mapping[str, Any]] | None = None,
         pools: Mapping[str, int] | None = None,
+        tracing: Mapping[str, Any] | None = None,
         store: Mapping[str, Any] | None = None,
         plugins: Sequence[type[Plugin] | str | Path] = (),
         clock: Clock | None = None,
@@ -116,6 +121,10 @@ class Engine:
             settings["security"] = {"redact": dict(redact) if isinstance(redact, Mapping) else list(redact)}
         if notify is not None:
             settings["notify"] = dict(notify)
+        if alerts is not None:
+            settings["alerts"] = dict(alerts)
+        if tracing is not None:
+            settings["tracing"] = dict(tracing)
         if pools is not None:
             settings["pools"] = dict(pools)
         if store is not None:
@@ -487,14 +496,22 @@ class Engine:
         return self._operations().metrics
 
     async def deliveries(
-        self, *, run: str | None = None, target: str | None = None, limit: int = 50
+        self, *, run: str | None = None, alert: str | None = None, target: str | None = None, limit: int = 50
     ) -> tuple[Delivery, ...]:
-        """Return who was told of the ends of runs, and how that went, the newest first; raises StoreUnavailable.
+        """Return who was told of the end of a run or of an alert, and how that went, the newest first.
 
-        `target` is `callback:JOB` or `notify:NAME`.
+        `target` is `callback:JOB` or `notify:NAME`. Raises StoreUnavailable.
         """
-        which = DeliveryFilter(run=run, target=target)
+        which = DeliveryFilter(run=run if alert is None else of_alert(alert), target=target)
         return tuple(await self._operations().store.deliveries(which, limit=limit))
+
+    @property
+    def alerts(self) -> Alerts:
+        """The alerts of the running engine; raises Conflict outside of the block.
+
+        `views()` shows which are open and for whom; `mute`, `unmute`, `acknowledge` and `test` take the name of one.
+        """
+        return self._operations().alerts
 
     @property
     def pools(self) -> Pools:

@@ -36,6 +36,7 @@ class RunContext:
       the attempt's own: what it changes, nobody else sees.
     - `run_id`, `job`, `trigger`; `attempt` is the number of this attempt, from 1.
     - `scheduled_for`: the due instant of a timer, else None.
+    - `traceparent`: to be sent along with requests to others (https://www.w3.org/TR/trace-context/).
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -44,6 +45,7 @@ class RunContext:
         self.trigger: str = attempt.trigger
         self.attempt: int = attempt.attempt
         self.scheduled_for: datetime | None = attempt.scheduled_for
+        self.traceparent: str = attempt.traceparent
         self.events: tuple[Event, ...] = tuple(_own(event) for event in attempt.events)
         self.event: Event = self.events[-1] if attempt.event is attempt.events[-1] else _own(attempt.event)
         self.data: Any = self.event.data
@@ -77,7 +79,7 @@ class RunContext:
         """Note in the run's log how far it is, from 0 to 1. Raises ValueError for what is not between them."""
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress goes from 0 to 1; {fraction!r} is not between them")
-        self.log.info("%.0f %%%s", fraction * 100, f": {text}" if text else "")
+        self.log.info("%.0f %%%s", fraction * 100, f": {text}" if text else "", extra={"action": "run_progress"})
 
 
 class Function(Runner, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.http.keyring import Keyring
 from engine.jobs import Job
+from engine.loglevels import LogLevels
 from engine.plugin import Explanation, Handler, Settled
 from engine.previews import Preview
 from engine.replays import Rehearsed
@@ -267,6 +268,34 @@ class StatisticsOperations(Protocol):
         ...
 
 
+class AlertOperations(Protocol):
+    """What may be asked of alerts. What names one that is not there raises NotFound; what changes, StoreUnavailable."""
+
+    def views(self) -> list[dict[str, Any]]:
+        """Return all alerts as the API shows them: those that are open first, then by name."""
+        ...
+
+    def view(self, name: str) -> dict[str, Any]:
+        """Return one alert."""
+        ...
+
+    async def mute(self, name: str, *, duration_s: float, reason: str, who: str = "") -> dict[str, Any]:
+        """Have nobody told of an alert for a time, durably."""
+        ...
+
+    async def unmute(self, name: str, *, who: str = "") -> dict[str, Any]:
+        """End a mute, durably."""
+        ...
+
+    async def acknowledge(self, name: str, *, reason: str, who: str = "") -> dict[str, Any]:
+        """Take on what is open, so that it is not told again; raise Conflict where nothing is."""
+        ...
+
+    async def test(self, name: str, *, who: str = "") -> tuple[str, ...]:
+        """Tell all who are told of an alert that this is a test; return the ids of the deliveries."""
+        ...
+
+
 class ReportOperations(Protocol):
     """What may be asked about how well timers were kept."""
 
@@ -395,6 +424,14 @@ class Operations(Protocol):
 
     @property
     def counting(self) -> StatisticsOperations: ...
+
+    @property
+    def alerts(self) -> AlertOperations: ...
+
+    @property
+    def log_levels(self) -> LogLevels:
+        """How much the log tells."""
+        ...
 
     @property
     def metrics(self) -> MetricsOperations: ...

@@ -9,6 +9,7 @@ from msgspec import Struct
 from engine.http import (
     adaptive_routes,
     adherence_routes,
+    alert_routes,
     audit_routes,
     backfill_routes,
     condition_routes,
@@ -21,6 +22,7 @@ from engine.http import (
     guard_routes,
     health_routes,
     housekeeping_routes,
+    log_level_routes,
     logs,
     maintenance_routes,
     metrics_routes,
@@ -188,6 +190,16 @@ ROUTES: tuple[Route, ...] = (
     _route(
         "POST", f"{API}/runs/{{id}}/retry", queue_routes.retry_run, _OPERATOR, "Run it once more, when it has ended"
     ),
+    _route("GET", f"{API}/alerts", alert_routes.list_alerts, _VIEWER, "All alerts, those that are open first"),
+    _route("GET", f"{API}/alerts/{{name}}", alert_routes.get_alert, _VIEWER, "One alert, and who was told of it"),
+    _route("POST", f"{API}/alerts/{{name}}/mute", alert_routes.mute_alert, _OPERATOR, "Tell nobody of it for a time"),
+    _route("POST", f"{API}/alerts/{{name}}/unmute", alert_routes.unmute_alert, _OPERATOR, "End that"),
+    _route(
+        "POST", f"{API}/alerts/{{name}}/acknowledge", alert_routes.acknowledge_alert, _OPERATOR, "Take on what is open"
+    ),
+    _route("POST", f"{API}/alerts/{{name}}/test", alert_routes.test_alert, _OPERATOR, "Try whether people are reached"),
+    _route("GET", f"{API}/logs/levels", log_level_routes.get_levels, _VIEWER, "How much the engine's log tells"),
+    _route("PATCH", f"{API}/logs/levels", log_level_routes.patch_levels, _ADMIN, "Change that, maybe for a time"),
     _route("GET", f"{API}/deliveries", delivery_routes.list_deliveries, _VIEWER, "Who was told of ends of runs"),
     _route("GET", f"{API}/deliveries/{{id}}", delivery_routes.get_delivery, _VIEWER, "One of them, and what it tells"),
     _route("GET", f"{API}/tokens", token_routes.list_tokens, _ADMIN, "All tokens; no secret is shown"),

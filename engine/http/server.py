@@ -40,6 +40,7 @@ from engine.http.tokens import AdminToken
 from engine.http.waits import WAIT
 from engine.http.witness import Asking, Witness
 from engine.ids import new_id
+from engine.logids import IDS
 from engine.networks import client_of
 from engine.plugin import Handler, Refusal, Request, Response
 from engine.tokens import Who
@@ -204,6 +205,10 @@ class HttpServer:
         request_id = _request_id(request)
         target = request.raw_path
         path, reason, explain = "", None, None
+        IDS.set({"request_id": request_id})
+        if log.isEnabledFor(logging.DEBUG):
+            ids = {"action": "http_request", "remote": self._client(request)}
+            log.debug("%s %s", request.method, target.partition("?")[0], extra=ids)
         try:
             path, query_text = _split(request, target)
             if path.startswith(HOOKS):

@@ -207,8 +207,16 @@ def limits_view(trigger: Trigger) -> dict[str, Any]:
     return {
         "timeout": _span(trigger.timeout_s),
         "pause_after": trigger.pause_after,
+        "deadline": _deadline(trigger),
         "retry": retry and {key: value for key, value in retry.items() if value is not None},
     }
+
+
+def _deadline(trigger: Trigger) -> str | None:
+    deadline = trigger.deadline
+    if deadline is None:
+        return None
+    return _span(deadline.after_s) if deadline.at is None else deadline.at.isoformat("minutes")
 
 
 def _retry_on(on: RetryOn | None) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ from engine.intake.draft import Admitted, Draft
 from engine.intake.drafts import LONGEST_NAME, Drafting, MarkKeeping, Pausing, Starter
 from engine.intake.guarding import Guarding
 from engine.intake.rehearsal import Rehearsal
+from engine.intake.telling import tell_accepted
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.metrics import Counts
@@ -41,6 +42,7 @@ from engine.queue import KEPT_DATA_BYTES
 from engine.redaction import Redaction
 from engine.runs import ENDED, WAITING, Origin, Run, RunState
 from engine.store.changes import Accept, Cursor, End, Entry, Finish, Memory, MoveBackfill
+from engine.traces import Tracing
 from engine.triggers import SHAPING
 from engine.units import format_size
 
@@ -82,6 +84,7 @@ class Intake:
         guarding: Guarding | None = None,
         causes: Causes | None = None,
         after: After | None = None,
+        tracing: Tracing | None = None,
         counts: Counts | None = None,
     ) -> None:
         self._clock = clock
@@ -103,6 +106,7 @@ class Intake:
         self._followers = followers
         self._own_sources = own_sources
         self._causes = causes
+        self._tracing = tracing
         self._after = after
         self._counts = counts
         by_source: dict[str, list[Rule]] = {}
@@ -306,7 +310,9 @@ class Intake:
             raise NotFound(f"there is no trigger {trigger}")
         if rule.disabled is not None:
             raise Conflict(rule.disabled)
-        event = Event(type="manual", subject=trigger, data=data, key=request_id, priority=priority)
+        event = Event(
+            type="manual", subject=trigger, data=data, key=request_id, priority=priority, traceparent=traceparent
+        )  # fmt: skip
         named = self._admit(event, MANUAL_SOURCE, await self._cause(traceparent))
         answers = await self._commit([named], lambda _: (rule,), Origin.MANUAL, reason=reason, bypass=bypass)
         answer = answers[0]
@@ -381,8 +387,11 @@ class Intake:
 
     def _draft_end(self, run: Run, end: Finish | End, rules: Sequence[Rule]) -> Draft:
         source = f"{JOB_SOURCE}:{run.job}"
+        event = end_event(run, end)
+        if self._tracing is not None:
+            event = replace(event, traceparent=self._tracing.of_run(run.id))
         try:
-            return self._drafting.draft(self._admit(end_event(run, end), source, caused_by(run)), rules)
+            return self._drafting.draft(self._admit(event, source, caused_by(run)), rules)
         except InvalidEvent as error:
             event = end_event(run, end, without_outputs=str(error))
             return Draft(*self._admit(event, source, caused_by(run), any_size=True))
@@ -461,7 +470,7 @@ class Intake:
         named = Event(
             id=new_id(), source=source, type=event.type, subject=event.subject, data=data,
             key=event.key, time=time, priority=priority, http=event.http, received_at=now,
-            cause=cause,
+            cause=cause, trace=None if self._tracing is None else self._tracing.origin(event.traceparent),
         )  # fmt: skip
         return named, encoded
 
@@ -506,6 +515,8 @@ class Intake:
             except BaseException:
                 self._drafting.undo(drafts)
                 raise
+            if log.isEnabledFor(logging.DEBUG):
+                tell_accepted(events, answers)
             if missed:
                 self._note_missed(missed)
             if self._hand_on_all(drafts, answers):
@@ -526,6 +537,8 @@ class Intake:
         Return whether a run starts with it.
         """
         launched = False
+        if self._tracing is not None:
+            self._tracing.accepted(draft.event, answer)
         if answer.duplicate:
             self.duplicates += 1
             self._drafting.undo([draft])

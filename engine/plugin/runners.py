@@ -89,6 +89,7 @@ class RunContext(PrepareContext, Protocol):
     """All events of the run, oldest first."""
 
     scheduled_for: datetime | None
+
     scope: Scope
     """The values that the job's expressions and templates see."""
 
@@ -103,6 +104,12 @@ class RunContext(PrepareContext, Protocol):
     @property
     def let_go(self) -> bool:
         """Whether `run` is cancelled as the engine stops, and the attempt is to go on: what it started is not ended."""
+        ...
+
+    @property
+    def traceparent(self) -> str:
+        """What others that do a part of the work go on from (https://www.w3.org/TR/trace-context/); the engine finds by
+        it which run caused an event that they send."""
         ...
 
     def open_log(self) -> int:

@@ -317,8 +317,13 @@ create trigger audit_stays before update on audit begin select raise(abort, 'the
 create trigger audit_keeps before delete on audit begin select raise(abort, 'the audit log is added to alone'); end;
 """
 
+_TRACES = """
+-- The traceparent with which an event came, where traces are made.
+alter table events add column trace text;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     _INITIAL, _MEMORY, _IN_THE_WAY, _BACKFILLS, _HINDSIGHT, _HELD, _LANES, _SHAPING,
-    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS, _ACCESS,
+    _LIMITS, _PURGED, _CAUSES, _INPUTS, _AFTER_A_RUN, _BOOTS, _ACCESS, _TRACES,
 )  # fmt: skip
 """Migration n (from 1) brings a file from version n-1 to version n."""

@@ -15,9 +15,9 @@ from engine.runs import Attempt, Origin, Run, RunState, Step
 from engine.store.changes import Entry
 
 PLAIN_EVENT_COLUMNS = "id, source, type, subject, time, received_at, data"
-"""Of an event without a key, a priority and a cause."""
+"""Of an event without a key, a priority, a cause and a trace."""
 
-EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, data, cause"
+EVENT_COLUMNS = "id, source, type, subject, time, received_at, key, priority, data, cause, trace"
 RUN_COLUMNS = (
     "id, job, trigger, origin, key, event, event_count, state, code, priority, rank, attempt, created_at, due_at, "
     "closes_at, window, scheduled_for, started_at, finished_at, exit_code, outputs, process, process_started, boot, "
@@ -68,7 +68,8 @@ def event_row(entry: Entry) -> tuple[Any, ...]:
     """Return the values of EVENT_COLUMNS."""
     event = entry.event
     *first, data = plain_event_row(entry)
-    return (*first, event.key, event.priority, data, None if event.cause is None else cause_text(event.cause))
+    cause = None if event.cause is None else cause_text(event.cause)
+    return (*first, event.key, event.priority, data, cause, event.trace)
 
 
 def read_event(row: Sequence[Any]) -> Event:
@@ -84,7 +85,8 @@ def read_event(row: Sequence[Any]) -> Event:
         priority=row[7],
         data=_decode(row[8]),
         cause=None if row[9] is None else _decode_cause(row[9]),
-        input=row[10] if len(row) > 10 else None,
+        trace=row[10],
+        input=row[11] if len(row) > 11 else None,
     )
 
 

@@ -82,7 +82,7 @@ def _ends() -> str:
 STATEMENTS: dict[str, tuple[str, int]] = {
     # Store new events; a key that is there already breaks events_key.
     "insert_events": (f"insert into events ({EVENT_COLUMNS}) values {{rows}}", _width(EVENT_COLUMNS)),
-    # The same, of those that have neither a key, nor a priority or a cause.
+    # The same, of those that have neither a key, nor a priority, a cause or a trace.
     "insert_plain_events": (f"insert into events ({PLAIN_EVENT_COLUMNS}) values {{rows}}", _width(PLAIN_EVENT_COLUMNS)),
     # Store what became of events.
     "insert_outcomes": (f"insert into outcomes ({OUTCOME_COLUMNS}) values {{rows}}", 7),
@@ -383,7 +383,7 @@ def _add_accept(wave: Wave, change: Accept, moved_at: int) -> None:
     for entry in change.entries:
         event = entry.event
         event_id = event.id
-        if event.key is None and event.priority is None and event.cause is None:
+        if event.key is None and event.priority is None and event.cause is None and event.trace is None:
             wave.add("insert_plain_events", plain_event_row(entry))
         else:
             wave.add("insert_events", event_row(entry))

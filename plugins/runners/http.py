@@ -272,6 +272,8 @@ class _Plan(NamedTuple):
             headers["Content-Type"] = kind
         if method not in ("GET", "HEAD") and "idempotency-key" not in given:
             headers["Idempotency-Key"] = context.run_id
+        if "traceparent" not in given:
+            headers["traceparent"] = context.traceparent
         if self.signer is not None:
             headers |= self.signer.headers(context.run_id, context.clock.now(), body or b"")
         return Call(method, url, headers, body, self.headers.confidential)

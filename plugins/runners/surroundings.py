@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tempfile
@@ -42,22 +41,13 @@ def run_variables(context: RunContext) -> dict[bytes, bytes]:
         b"ENGINE_SCHEDULED_FOR": b"" if due_at is None else _instant(due_at),
         b"ENGINE_EVENT_ID": event.id.encode(),
         b"ENGINE_EVENT_TYPE": event.type.encode(),
-        b"TRACEPARENT": _traceparent(context.run_id, context.attempt),
+        b"TRACEPARENT": context.traceparent.encode(),
     }
     if event.input is not None:
         result[b"ENGINE_INPUT"] = event.input.encode()
     for name, value in context.marks.items():
         result[name.encode()] = value.encode()
     return result
-
-
-def _traceparent(run_id: str, attempt: int) -> bytes:
-    """Return a traceparent (https://www.w3.org/TR/trace-context/): one trace a run, one span an attempt."""
-    trace = run_id.replace("-", "")
-    if len(trace) != 32 or trace.strip("0123456789abcdef"):
-        trace = hashlib.blake2b(run_id.encode(), digest_size=16).hexdigest()
-    span = hashlib.blake2b(b"%s/%d" % (run_id.encode(), attempt), digest_size=8).hexdigest()
-    return f"00-{trace}-{span}-01".encode()
 
 
 def _instant(at: datetime) -> bytes:

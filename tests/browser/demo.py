@@ -78,6 +78,18 @@ cursor = "id"
 start = "beginning"
 every = "5s"
 
+[notify.ops]
+url = "json://127.0.0.1:CLOSED/"
+
+[alerts.reports-fail]
+when = {{ failures = 1 }}
+notify = ["ops"]
+severity = "critical"
+description = "the board gets no report"
+
+[alerts.slow-queue]
+when = {{ queue_age = "5s" }}
+
 [jobs.warehouse-load]
 run.exec = ["sh", "-c", '''{LOUD}''']
 timeout = "2h"
@@ -110,6 +122,9 @@ concurrency = 2
 
 [jobs.bill]
 run.exec = ["sh", "-c", "echo invoice=2041 >> $ENGINE_OUTPUT; echo billed"]
+
+[jobs.board]
+run.exec = ["sh", "-c", "echo 'no figures for the south' >&2; exit 4"]
 
 [jobs.heartbeat]
 run.exec = ["true"]
@@ -176,6 +191,10 @@ description = "What the board reads"
 on.manual = true
 job = "thumbnails"
 
+[triggers.board]
+on.manual = true
+job = "board"
+
 [triggers.old-import]
 on.interval = "6h"
 job = "import-csv"
@@ -236,7 +255,7 @@ def enliven(api: Api, folder: Path) -> None:
         api.post(f"/triggers/{name}/fire", {"reason": "asked for by the night shift"})
     (folder / "inbox" / "prices-south.csv").write_text("a,b\n1,2\n", "utf-8")
     (folder / "inbox" / "prices-west.csv").write_text("a,b\n1,2\n", "utf-8")
-    for name in ("crm", "crm", "archive-daily", "morning-report", "orders"):
+    for name in ("crm", "crm", "archive-daily", "morning-report", "board", "orders"):
         api.post(f"/triggers/{name}/fire", {"reason": "to see what happens", "data": {"total": 80}})
     api.post("/triggers/minute/pause", {"reason": "the on-call phone is full", "duration": "3h"})
     events: list[dict[str, Any]] = [

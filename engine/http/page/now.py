@@ -20,6 +20,7 @@ from engine.tallies import Statistics
 
 FAILURES = 8
 MOST_RUNNING = 40
+MOST_ALERTS = 6
 SOONEST = 14
 AHEAD = timedelta(hours=24)
 MOST_TICKS = 48
@@ -138,10 +139,12 @@ def banners(operations: Operations, status: dict[str, Any] | None) -> list[Banne
     """Return what holds for many runs, the gravest first; of who may not see the status, pauses alone."""
     if status is None:
         return [_of_pause(pause_view(pause)) for pause in operations.pauses()]
-    told = {"sources", "pauses", "maintenance", "conditions"}  # these have banners of their own
+    alerts = [alert for alert in operations.alerts.views() if alert["open"] and not alert["muted"]][:MOST_ALERTS]
+    told = {"alerts", "sources", "pauses", "maintenance", "conditions"}  # these have banners of their own
     wrong = [check for check in operations.health()["checks"] if not check["ok"] and check["name"] not in told]
     return [
         *(Banner(kind="bad", title=one["name"].capitalize(), text=one["detail"], place="/doctor") for one in wrong),
+        *(_of_alert(alert) for alert in alerts),
         *(_of_source(source) for source in status["sources"] if source["problem"] or source["quarantine"]),
         *(_of_pause(pause_view(pause)) for pause in operations.pauses()),
         *(_of_window(window) for window in status["maintenance"]),
@@ -150,6 +153,14 @@ def banners(operations: Operations, status: dict[str, Any] | None) -> list[Banne
             for name, reason in status["conditions"]["holding"].items()
         ),
     ]
+
+
+def _of_alert(alert: dict[str, Any]) -> Banner:
+    first = alert["subjects"][0]
+    more = f", and {len(alert['subjects']) - 1} more" if len(alert["subjects"]) > 1 else ""
+    text = f"{first['subject']}: {first['text']}{more}"
+    kind = "bad" if alert["severity"] == "critical" else "hold"
+    return Banner(kind=kind, title=f"Alert {alert['name']}", text=text, place="/alerts")
 
 
 def _of_source(source: dict[str, Any]) -> Banner:

@@ -9,6 +9,7 @@ from engine.http.access import Role
 from engine.http.calls import Call, RouteHandler
 from engine.http.page import (
     adherence,
+    alerts,
     calendar,
     events,
     inner,
@@ -56,6 +57,7 @@ PAGES: Final[tuple[Page, ...]] = (
     _listed("/conditions", "Conditions", upkeep.make_conditions, SET_UP, "conditions", "i", whole=True),
     _listed("/maintenance", "Maintenance", upkeep.make_maintenance, SET_UP, "maintenance", "m", whole=True),
     _listed("/backfills", "Backfills", upkeep.make_backfills, SET_UP, "backfills", "b", whole=True),
+    _listed("/alerts", "Alerts", alerts.make, RUN_IT, "alerts", "w", whole=True),
     _listed("/doctor", "Doctor", inner.make_doctor, RUN_IT, "doctor", "d", whole=True),
     _listed("/configuration", "Configuration", inner.make_configuration, RUN_IT, "configuration", "o",
             role=Role.ADMIN, whole=True),

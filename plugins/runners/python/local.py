@@ -102,7 +102,7 @@ async def call_in_thread(
         attempt.cancelled = True
         if not ended.done():
             text = "told to end; a thread can't be made to: its run keeps its slot until the function returns"
-            attempt.context.log.warning(text)
+            attempt.context.log.warning(text, extra={"action": "thread_lingers"})
             run.log.warning("Run %s: %s", run.run_id, text, extra={"action": "thread_lingers"})
         with CancelScope(shield=True):
             await asyncio.wait([ended])

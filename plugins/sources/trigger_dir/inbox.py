@@ -153,7 +153,7 @@ class Inbox:
 
     async def _make(self) -> None:
         if await run_sync(self._folder.make):
-            self._log.info("made the trigger directory %s", self._folder.path)
+            self._log.info("Made the trigger directory %s", self._folder.path, extra={"action": "folder_made"})
 
     def _forget_all_but(self, present: frozenset[str]) -> None:
         for kept in (self._aside, self._since, self._told):
@@ -231,7 +231,8 @@ class Inbox:
     def _note_duplicates(self, whole: Sequence[tuple[Look, Event]], answers: Sequence[Accepted]) -> None:
         for (look, _), answer in zip(whole, answers, strict=True):
             if answer.duplicate:
-                self._log.info("%s was taken before, as event %s", shown(look.name), answer.event)
+                ids = {"action": "file_taken_before", "event": answer.event}
+                self._log.info("%s was taken before, as event %s", shown(look.name), answer.event, extra=ids)
 
     async def _reject(self, look: Look, reason: str) -> None:
         name = shown(look.name)
