@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from engine.audits import Audit, AuditFilter, AuditOutcome, AuditRow, Chain
 from engine.clock import Clock, to_microseconds
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.store.base import Store
 from engine.store.changes import Accept
 
@@ -69,14 +69,25 @@ class AuditLog:
         """Tell of a row in the engine's own log too, which may be kept where nobody here can reach it."""
         log.info("%s %s: %s", audit.who or "nobody", audit.outcome.value, audit.action, extra=told(audit))
 
-    def note(self, action: str, *, means: str, reason: str = "", target: str = "", after: Any = None) -> None:
+    def note(
+        self, action: str, *, means: str, reason: str = "", target: str = "", after: Any = None,
+        outcome: AuditOutcome = AuditOutcome.DONE,
+    ) -> None:  # fmt: skip
         """Have it written that something was changed by no call of the API, such as by a file or a signal."""
         self._write_soon(
             Audit(
-                at=self.now(), action=action, outcome=AuditOutcome.DONE, means=means, reason=reason, target=target,
-                after=after,
+                at=self.now(), action=action, outcome=outcome, means=means, reason=reason, target=target, after=after
             )
         )  # fmt: skip
+
+    def note_reload(self, why: str, found: dict[str, Any] | ConfigError) -> None:
+        """Have it written how a reload went that no call asked for; of mistakes, where the first one is."""
+        if isinstance(found, ConfigError):
+            first = found.problems[0]
+            said = f"{why}: {first.file}:{first.line}: {first.path} is wrong, of {len(found.problems)} mistakes"
+            self.note("configuration reloaded", means="file", reason=said, outcome=AuditOutcome.REFUSED)
+        else:
+            self.note("configuration reloaded", means="file", reason=why, after=found)
 
     def refuse(self, audit: Audit) -> None:
         """Have a refusal written, with those that are alike."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from engine.audits import NOTING, Audit
@@ -86,6 +86,8 @@ class Journal:
         """Why the store can't write now; None while it can."""
         self.refusing: EngineError | None = None
         """Why no new event is taken, although the store can write; None while they are."""
+        self.on_written: Callable[[list[tuple[Change, Any]]], None] | None = None
+        """Told of what has become durable, before those who wait for it are; it must not raise."""
         self.commits = 0
         self.changes = 0
         self.took_s, self.sizes = Histogram(SHORT_S), Histogram(SIZES)
@@ -236,6 +238,8 @@ class Journal:
             self._changed.set()
         self.commits += bool(batch)
         self.changes += len(batch)
+        if self.on_written is not None:
+            self.on_written([(change, result) for (change, _, _), result in zip(batch, results, strict=True)])
         for (_, future, _), result in zip(batch, results, strict=True):
             if future.done():
                 continue

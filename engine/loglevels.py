@@ -22,14 +22,14 @@ LEVELS: Mapping[str, int] = {
 
 PARTS = frozenset(
     {
-        "engine", "engine.adaptive", "engine.alerts", "engine.backfill", "engine.chronicle", "engine.cli",
-        "engine.conditions", "engine.config", "engine.counting", "engine.decide", "engine.delivery", "engine.dispatch",
-        "engine.failures", "engine.following", "engine.foresight", "engine.gates", "engine.heartbeats",
-        "engine.hindsight", "engine.housekeeping", "engine.http", "engine.intake", "engine.journal", "engine.lease",
-        "engine.logs", "engine.loop", "engine.maintenance", "engine.pauses", "engine.pools",
-        "engine.processes", "engine.quarantine", "engine.registry",
-        "engine.run", "engine.run.python", "engine.shaping", "engine.shared", "engine.sources", "engine.steering",
-        "engine.timers", "engine.traces", "plugins",
+        "engine", "engine.adaptive", "engine.alerts", "engine.audit", "engine.backfill", "engine.chronicle",
+        "engine.cli", "engine.conditions", "engine.config", "engine.counting", "engine.decide",
+        "engine.delivery", "engine.dispatch", "engine.failures", "engine.following", "engine.foresight",
+        "engine.gates", "engine.heartbeats", "engine.hindsight", "engine.housekeeping", "engine.http",
+        "engine.intake", "engine.journal", "engine.lease", "engine.logs", "engine.loop", "engine.maintenance",
+        "engine.pauses", "engine.pools", "engine.processes", "engine.quarantine", "engine.registry",
+        "engine.run", "engine.run.python", "engine.shaping", "engine.shared", "engine.sources",
+        "engine.steering", "engine.timers", "engine.traces", "plugins",
     }
 )  # fmt: skip
 """The parts of the engine that have a level of their own."""

@@ -58,7 +58,7 @@ Told = tuple[tuple[str, ...], float | Histogram]
 
 
 class Measuring:
-    """Reads the figures; see `MetricsOperations`. `rules` are the triggers as they are now."""
+    """Reads the figures; see `MetricsOperations`. `config` and `rules` are what holds now."""
 
     def __init__(
         self, *, aliases: Callable[[], bool], clock: Clock, store: Store, counts: Counts, version: str,

@@ -40,8 +40,11 @@ class Members:
         if self._place is None:
             self.errors.append({"parameter": name, "detail": detail})
         else:
-            escaped = name.replace("~", "~0").replace("/", "~1")
-            self.errors.append({"pointer": f"#{self._place}/{escaped}", "detail": detail})
+            self.fault_at(name.replace("~", "~0").replace("/", "~1"), detail)
+
+    def fault_at(self, within: str, detail: str) -> None:
+        """Note that something within the object is wrong: `within` is the rest of its pointer."""
+        self.errors.append({"pointer": f"#{self._place}/{within}", "detail": detail})
 
     def value(self, name: str) -> Any:
         """Return a member of any type, or None."""

@@ -17,6 +17,7 @@ from engine.aftermath import Counting, Reports
 from engine.alerts import Alerts
 from engine.auditing import AuditLog
 from engine.backfill import Backfills
+from engine.bulk import Bulk
 from engine.chronicle import Chronicle
 from engine.clock import Clock, rfc3339
 from engine.conditions import ConditionDesk
@@ -32,6 +33,7 @@ from engine.definitions import Definitions
 from engine.dispatch import Dispatch
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.events import Accepted, Event
+from engine.feed import Feed
 from engine.foresight import Desk
 from engine.guards import Guards, breaker_view
 from engine.hindsight import Subject, subject_of
@@ -57,6 +59,7 @@ from engine.previews import Preview
 from engine.queueing import Queueing
 from engine.registry import SHARED_KEY
 from engine.replays import Rehearsed
+from engine.replies import Replies
 from engine.runlogs import RunLogs
 from engine.runs import ENDED, Run, RunState
 from engine.settling import Changes, Settling, ended
@@ -121,6 +124,9 @@ class Operations:
         self._lease = lease
         self.housekeeping = housekeeping
         self.guards = guards
+        self.replies = Replies(store, journal, clock)
+        self.feed, self.bulk = Feed(clock, boot), Bulk(clock, pauses, intake)
+        journal.on_written = self.feed.written
         self.metrics: Measuring
         """It is put here before anything is asked."""
         self.vitals: Vitals
@@ -140,6 +146,10 @@ class Operations:
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         return await self._intake.hear(events)
+
+    async def is_repeat(self, accepted: Accepted, event: Event, trigger: str | None = None) -> bool:
+        stored = await self.store.event(accepted.event)
+        return stored is None or self._intake.says_the_same(stored.event, event, trigger)
 
     async def fire(
         self, trigger: str, *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],
@@ -394,6 +404,21 @@ class Operations:
 
     def soonest(self, limit: int) -> list[tuple[datetime, str]]:
         return self._timers.soonest(limit)
+
+    def definition(self, name: str) -> tuple[Trigger, Job]:
+        rule = self._rule(name)
+        return rule.trigger, rule.job
+
+    def standing(self, name: str) -> TriggerState:
+        rule, pause = self._rule(name), self.pause_of(name)
+        state, _ = state_of(
+            rule.trigger, pause, completed=self._timers.why_completed(name), job=rule.job,
+            quarantine=self.guards.quarantine_of(rule),
+        )  # fmt: skip
+        return state
+
+    def tagged(self, tag: str) -> frozenset[str]:
+        return frozenset(name for name, rule in self._rules.items() if tag in tags_of(rule))
 
     def subject(self, name: str) -> Subject:
         """Return a trigger as hindsight asks about it; raise NotFound."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -115,29 +115,43 @@ class Pauses:
 
         One that is paused keeps its `since`, and has the new reason, end and author. Raises StoreUnavailable.
         """
-        key, now = _key(scope, name), self._clock.now()
-        held = self._holding(key, now)
-        since = now if held is None else held.since
-        pause = Pause(scope=scope, name=name, reason=reason, since=since, until=until, who=who)
-        await self._store(key, pause)
-        log.info(
-            "%s", _capital(pause.said() + (f" (by {who})" if who else "")),
-            extra={"action": "paused", "scope": scope.value, "of": name, "by": who},
-        )  # fmt: skip
+        pause = self._made(scope, name, reason, until, who)
+        await self._store({_key(scope, name): pause})
+        _log_pause(pause)
         return pause
+
+    async def pause_all(self, triggers: Sequence[str], *, reason: str, until: datetime | None, who: str) -> None:
+        """Pause triggers in one commit, as `pause` does each."""
+        made = {name: self._made(PauseScope.TRIGGER, name, reason, until, who) for name in triggers}
+        await self._store(made)
+        for pause in made.values():
+            _log_pause(pause)
+
+    def _made(self, scope: PauseScope, name: str, reason: str, until: datetime | None, who: str) -> Pause:
+        now = self._clock.now()
+        held = self._holding(_key(scope, name), now)
+        since = now if held is None else held.since
+        return Pause(scope=scope, name=name, reason=reason, since=since, until=until, who=who)
 
     async def resume(self, scope: PauseScope, name: str, *, who: str) -> bool:
         """End a pause, durably; return whether it held. Others, of other scopes, stay. Raises StoreUnavailable."""
         key = _key(scope, name)
         held = self._holding(key, self._clock.now())
         if key in self._known:
-            await self._store(key, None, who=who)
+            await self._store({key: None}, who=who)
         if held is not None:
-            log.info(
-                "%s is resumed%s", _capital(held.subject), f" (by {who})" if who else "",
-                extra={"action": "resumed", "scope": scope.value, "of": name, "by": who},
-            )  # fmt: skip
+            _log_resume(held, who)
         return held is not None
+
+    async def resume_all(self, triggers: Sequence[str], *, who: str) -> None:
+        """End the pauses of triggers in one commit, as `resume` does each."""
+        now = self._clock.now()
+        known: dict[str, Pause | None] = {name: None for name in triggers if name in self._known}
+        held = [pause for name in known if (pause := self._holding(name, now)) is not None]
+        if known:
+            await self._store(known, who=who)
+        for pause in held:
+            _log_resume(pause, who)
 
     def forgetting(self, trigger: str) -> Memory | None:
         """Return what makes the store forget the pause of a trigger that is removed; None where there is none."""
@@ -187,7 +201,7 @@ class Pauses:
             if pause is None or pause.holds(self._clock.now()):
                 continue
             try:
-                await self._store(key, None)
+                await self._store({key: None})
             except StoreUnavailable:
                 return False
         return True
@@ -209,14 +223,20 @@ class Pauses:
 
     # Storing
 
-    def _store(self, key: str, pause: Pause | None, *, who: str = "") -> asyncio.Future[Any]:
-        before, spans = self._known.get(key), []
-        if before is not None and (pause is None or pause.since != before.since):
-            spans.append(_span(key, before, self._clock.now(), who))
-        if pause is not None:
-            spans.append(_span(key, pause))
-        stored = self._journal.submit(Accept(entries=(), memory=_memory(key, pause), spans=tuple(spans)))
-        stored.add_done_callback(self._taker(key, pause))
+    def _store(self, pauses: Mapping[str, Pause | None], *, who: str = "") -> asyncio.Future[Any]:
+        spans: list[Span] = []
+        for key, pause in pauses.items():
+            before = self._known.get(key)
+            if before is not None and (pause is None or pause.since != before.since):
+                spans.append(_span(key, before, self._clock.now(), who))
+            if pause is not None:
+                spans.append(_span(key, pause))
+        memory = Memory(
+            source=PAUSES_SOURCE, values={key: _kept(pause) for key, pause in pauses.items()}
+        )  # fmt: skip
+        stored = self._journal.submit(Accept(entries=(), memory=memory, spans=tuple(spans)))
+        for key, pause in pauses.items():
+            stored.add_done_callback(self._taker(key, pause))
         return stored
 
     def _taker(self, key: str, pause: Pause | None) -> Callable[[asyncio.Future[Any]], None]:
@@ -269,4 +289,22 @@ def _span(key: str, pause: Pause, ended_at: datetime | None = None, who: str = "
 
 
 def _memory(key: str, pause: Pause | None) -> Memory:
-    return Memory(source=PAUSES_SOURCE, values={key: None if pause is None else msgspec.to_builtins(pause)})
+    return Memory(source=PAUSES_SOURCE, values={key: _kept(pause)})
+
+
+def _kept(pause: Pause | None) -> Any:
+    return None if pause is None else msgspec.to_builtins(pause)
+
+
+def _log_pause(pause: Pause) -> None:
+    log.info(
+        "%s", _capital(pause.said() + (f" (by {pause.who})" if pause.who else "")),
+        extra={"action": "paused", "scope": pause.scope.value, "of": pause.name, "by": pause.who},
+    )  # fmt: skip
+
+
+def _log_resume(pause: Pause, who: str) -> None:
+    log.info(
+        "%s is resumed%s", _capital(pause.subject), f" (by {who})" if who else "",
+        extra={"action": "resumed", "scope": pause.scope.value, "of": pause.name, "by": who},
+    )  # fmt: skip

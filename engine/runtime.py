@@ -486,7 +486,7 @@ class Runtime:
             finally:
                 self.config = operations.config
 
-        self.definitions.announce = intake.announce
+        self.definitions.announce, self.definitions.note = intake.announce, audit_log.note_reload
         self.definitions.force.apply, self.definitions.force.submit = apply, journal.submit
         chronicle.watch(operations.troubles)
         if admin is not None:

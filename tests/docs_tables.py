@@ -16,6 +16,7 @@ import typer.main
 from msgspec import Struct
 
 from engine.cli.app import app
+from engine.cli.options import SHARED
 from engine.config import schema as schema_of
 from engine.config.alerts import AlertScopeTable, AlertTable, WhenTable
 from engine.config.calendars import CalendarTable
@@ -90,7 +91,7 @@ _WORDS = {
     "any": "any value", "datetime": "date and time", "moment": "instant or local time", "date": "date", "time": "time",
 }  # fmt: skip
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-_EVERYWHERE = frozenset({"config", "as_json", "url", "token", "help"})
+_EVERYWHERE = SHARED | {"help"}
 
 
 def builtin_plugins() -> list[type[Plugin]]:

@@ -26,6 +26,7 @@ from engine.definitions import Definitions
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryHead
 from engine.errors import Conflict, EngineError, NotFound
 from engine.events import Accepted, Event, EventOutcome, Outcome, Seen
+from engine.feed import Feed
 from engine.foresight import Desk, World
 from engine.hindsight import Subject, subject_of
 from engine.housekeeping import Housekeeping
@@ -45,6 +46,7 @@ from engine.plugin import RunContext as Context
 from engine.previews import Found, Preview
 from engine.registry import Registry
 from engine.replays import REPLAY_KEY, Rehearsed
+from engine.replies import Reply
 from engine.runlogs import RunLogs
 from engine.runs import WAITING, Attempt, Lane, Origin, Run, RunState, Step
 from engine.spans import Span, SpanKind
@@ -54,6 +56,7 @@ from engine.store.base import (
     EventFilter,
     HeldPlace,
     Ledger,
+    Listed,
     Met,
     Missed,
     Old,
@@ -73,7 +76,7 @@ from engine.store.base import (
 from engine.store.changes import Accept, Change
 from engine.tallies import Statistics, Tally, TallyRow, Width, sum_up
 from engine.tokens import Token
-from engine.triggers import Pause, PauseScope, Trigger
+from engine.triggers import Pause, PauseScope, Trigger, TriggerState
 from plugins.timers.cron import Cron
 from tests.fake_alerts import FakeAlerts
 from tests.fake_backfills import FakeBackfills
@@ -96,6 +99,44 @@ class Program(Runner, frozen=True, kw_only=True):
 
     async def run(self, context: Context) -> Ending:
         return Ending.succeeded("it did nothing")
+
+
+class FakeBulk:
+    """Does with many triggers what `operations` does with one."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self._operations = operations
+
+    async def pause(self, names: Sequence[str], *, reason: str, until: datetime | None, who: str) -> None:
+        for name in names:
+            await self._operations.pause(PauseScope.TRIGGER, name, reason=reason, until=until, who=who)
+
+    async def resume(self, names: Sequence[str], *, who: str) -> None:
+        for name in names:
+            await self._operations.resume(PauseScope.TRIGGER, name, who=who)
+
+    async def fire(self, names: Sequence[str], **given: Any) -> list[Accepted]:
+        return [await self._operations.fire(name, **given) for name in names]
+
+
+class FakeReplies:
+    """Answers that are kept in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Reply] = {}
+        self.is_full = False
+        self.fault: EngineError | None = None
+
+    async def find(self, digest: str) -> Reply | None:
+        return self.kept.get(digest)
+
+    async def keep(self, digest: str, *, request: str, status: int, headers: dict[str, str], body: Any) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.kept[digest] = Reply(request=request, status=status, headers=headers, body=body, at=AT)
+
+    def full(self) -> bool:
+        return self.is_full
 
 
 class FakeCounting:
@@ -285,6 +326,9 @@ class FakeStore(Store):
             raise self.fault
         return self.kept.get(run_id)
 
+    async def nth_before(self, what: Listed, before: str | None, n: int) -> str | None:
+        return None
+
     async def runs(self, which: RunFilter, *, limit: int, before: str | None = None) -> list[Run]:
         found = [
             run
@@ -293,6 +337,12 @@ class FakeStore(Store):
             and (which.states is None or run.state in which.states)
             and which.job in (None, run.job)
             and (which.triggers is None or run.trigger in which.triggers)
+            and (which.origins is None or run.origin in which.origins)
+            and (
+                which.text is None
+                or which.text.lower() in f"{run.job}\n{run.trigger}\n{run.code}\n{run.reason}".lower()
+            )
+            and (which.since is None or key >= which.since)
         ]
         return found[:limit]
 
@@ -563,6 +613,12 @@ class FakeOperations:
             received=base / "data" / "files", settings=self.config.store,
         )  # fmt: skip
         self.guards = FakeGuards()
+        self.bulk = FakeBulk(self)
+        self.replies = FakeReplies()
+        self.feed = Feed(self.clock, "boot")
+        self.duplicate = False
+        self.repeats = True
+        """Whether what came again is what came before."""
         self.definitions = Definitions(self.config, clock=self.clock)
 
     @property
@@ -625,7 +681,7 @@ class FakeOperations:
         outcome = Outcome(trigger=None, outcome=EventOutcome.UNMATCHED, code="unmatched", reason="no trigger hears it")
         kept = replace(event, id=new_id(), source=event.source or "api", received_at=AT)
         self.memory.stored[kept.id] = StoredEvent(event=kept, outcomes=(outcome,))
-        return Accepted(event=kept.id, outcomes=(outcome,))
+        return Accepted(event=kept.id, outcomes=(outcome,), duplicate=self.duplicate)
 
     async def fire(
         self,
@@ -652,7 +708,7 @@ class FakeOperations:
             }
         )
         run = self.add_run(state=RunState.SUCCEEDED, data=data)
-        return Accepted(event=run.event, runs=(run.id,))
+        return Accepted(event=run.event, runs=(run.id,), duplicate=self.duplicate)
 
     def add_delivery(self, run: Run, **fields: Any) -> Delivery:
         """Store that somebody is told of a run."""
@@ -764,10 +820,15 @@ class FakeOperations:
             "on": {"cron": "0 2 * * *"},
             "state": "active" if pause is None else "paused",
             "enabled": True,
+            "tags": [],
             "conditions": [{"name": "warehouse-up", "state": "hold", "reason": "connection refused", "shadow": False}],
             "paused": None if pause is None else pause_view(pause),
             "pauses": [] if pause is None else [pause_view(pause)],
             "next_at": "2026-11-22T02:00:00Z",
+            "description": "",
+            "defined_in": "config.toml:1",
+            "created_at": None,
+            "updated_at": None,
         }
 
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
@@ -812,6 +873,15 @@ class FakeOperations:
             "last_event_at": "2026-11-22T02:00:00Z",
         }
 
+    def definition(self, name: str) -> tuple[Trigger, Job]:
+        return self.config.triggers[name], self.jobs["import"]
+
+    def standing(self, name: str) -> TriggerState:
+        return TriggerState.PAUSED if name in self.paused else TriggerState.ACTIVE
+
+    def tagged(self, tag: str) -> frozenset[str]:
+        return frozenset({"nightly"} if tag == "warehouse" else ())
+
     def subject(self, name: str) -> Subject:
         self.trigger_view(name)
         trigger = self.config.triggers[name]
@@ -833,6 +903,9 @@ class FakeOperations:
             "status": self.state,
             "checks": [{"name": "loop", "ok": self.state == "ok", "detail": "1 ms"}],
         }
+
+    async def is_repeat(self, accepted: Accepted, event: Event, trigger: str | None = None) -> bool:
+        return self.repeats
 
     def note_refused(self, path: str, **refused: Any) -> None:
         self.refused.append({"path": path, **refused})

@@ -16,6 +16,9 @@ from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryReque
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 
+FLUSHED = tuple(f"01a00000-0000-7000-8000-00000000000{digit}" for digit in (1, 2, 3))
+"""Runs that a flush cancels."""
+
 
 class FakeQueue:
     """Whatever is asked is done; runs are those of a store in memory.
@@ -47,7 +50,7 @@ class FakeQueue:
         which.check()
         self._take("flush", "", reason, who)
         self.flushes.append((which, dry_run))
-        return Flushed(count=3, triggers={"nightly": 3}, runs=("r1", "r2", "r3"))
+        return Flushed(count=3, triggers={"nightly": 3}, runs=FLUSHED)
 
     async def cancel(self, run_id: str, *, reason: str = "", who: str = "") -> Run:
         run = self._take("cancel", run_id, reason, who)

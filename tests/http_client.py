@@ -13,6 +13,7 @@ from msgspec import Struct
 from multidict import CIMultiDictProxy
 
 from engine.http.server import HttpServer
+from tests.described import hold_against_description
 from tests.fake_operations import TOKEN
 
 
@@ -26,7 +27,7 @@ class Got(Struct, kw_only=True):
 
 
 class Client:
-    """Asks one server, with the admin token unless told otherwise."""
+    """Asks one server, with the admin token unless told otherwise; each answer has to be one that is described."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -59,6 +60,7 @@ class Client:
             content = await answer.read()
             is_json = "json" in answer.headers.get("Content-Type", "")
             value = json.loads(content) if content and is_json else None
+            hold_against_description(method, path, answer.status, answer.headers.get("Content-Type", ""), value)
             return Got(status=answer.status, headers=answer.headers, body=content, json=value)
 
 

@@ -16,7 +16,8 @@ RUN_LOG = frozenset({"plugins/runners/python/worker.py", "plugins/runners/python
 """What these log is the log of a run, read by who wrote the function: no record of the engine's."""
 
 
-CHOSEN = {
+CHOSEN: dict[str, tuple[str | None, ...]] = {
+    "engine/auditing.py": ("audit_done", "audit_failed", "audit_refused"),
     "engine/http/doorlog.py": ("http_crowded", "http_crowded_client", "http_rate_limited", "http_token_guessing",
                                "http_wrong_token"),
     "engine/loopwatch.py": ("loop_blocked", "loop_stuck"),
@@ -79,7 +80,7 @@ def _in(tree: ast.AST, part: str, place: str) -> Iterator[Logged]:
             sentence = arguments[0].value if isinstance(arguments[0], ast.Constant) else ""
             level = {"exception": "error", "log": "varies"}.get(node.func.attr, node.func.attr)
             found = _actions(given.get(extra, extra), given) or [None]
-            for action in CHOSEN.get(place, (None,)) if found == ["*"] else found:
+            for action in CHOSEN.get(place, (None,)) if found in (["*"], [None]) else found:
                 yield Logged(
                     action=action, level=level, part=part, sentence=str(sentence), place=f"{place}:{node.lineno}"
                 )

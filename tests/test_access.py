@@ -17,13 +17,14 @@ from msgspec import Struct
 
 from engine.audits import AuditFilter
 from engine.clock import from_microseconds
+from engine.config import load
 from engine.http import keyring
 from engine.http.routes import ROUTES, Route
 from engine.runtime import Runtime
 from engine.store.base import EventFilter
 from engine.store.changes import Accept
 from engine.tokens import Role
-from tests.test_runtime import Gate, configured, operations, running
+from tests.test_runtime import Gate, a_registry, configured, operations, running
 
 ADMIN = "t" * 43
 V1 = "/api/v1"
@@ -255,6 +256,8 @@ async def test_a_scoped_token_sees_what_has_its_tags_and_nothing_else(tmp_path: 
         runs = {one.trigger: one.run for one in (*hot.outcomes, *dirty.outcomes)}
         for path, status in (
             ("/triggers/oven", 200), ("/triggers/oven/runs", 200), ("/triggers/oven/stats", 200),
+            ("/triggers/oven/health", 200), ("/triggers/oven/adherence", 200), ("/triggers/floor/health", 404),
+            ("/triggers/floor/adherence", 404), ("/health", 403), ("/adherence", 200),
             ("/triggers/oven/why", 200), ("/jobs/bake", 200), ("/jobs/bake/stats", 200),
             (f"/runs/{runs['oven']}", 200), (f"/runs/{runs['oven']}/log", 200),
             ("/triggers/mill", 404), ("/triggers/floor/runs", 404), ("/triggers/floor/stats", 404),
@@ -300,11 +303,6 @@ async def test_a_scoped_token_touches_what_has_its_tags_and_nothing_else(tmp_pat
             assert got.status == status, (method, path, body, got.json)
 
 
-OPEN_TO_SCOPED = frozenset({
-    "/live", "/ready", "/health", "/session", "/session/end", f"{V1}/triggers", f"{V1}/jobs", f"{V1}/runs",
-})  # fmt: skip
-
-
 @pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
 async def test_a_scoped_token_gets_nothing_of_any_route_that_is_not_within_its_tags(tmp_path: Path, role: str) -> None:
     async with engine(tmp_path) as (started, asker):
@@ -312,18 +310,35 @@ async def test_a_scoped_token_gets_nothing_of_any_route_that_is_not_within_its_t
         await asker.ask("POST", "/events", {"type": "floor.dirty", "source": "test", "data": {}})
         [stored] = await operations(started).store.events(EventFilter(), limit=9)
         for route in ROUTES:
+            if route.pattern == f"{V1}/stream":
+                continue  # it goes on, and tells nothing: see the next test
             one = stored.event.id if "/events/" in route.pattern else str(stored.outcomes[0].run)
             name = {"/jobs/": "clean", "/pools/": "engine", "/tokens/": "nobody"}
             known = next((found for part, found in name.items() if part in route.pattern), "floor")
             path = route.pattern.replace("{id}", one).replace("{name}", known).replace("{name*}", known)
             got = await asker.ask(route.method, path, None, token=token)
-            if route.pattern in OPEN_TO_SCOPED:
-                if route.pattern.startswith(V1):
-                    assert got.json == {"items": [], "next": None}, route
-            else:
-                assert got.status in (403, 404, 415, 422), (route, got.status, got.json)
+            if route.role is None or (got.status, got.json) == (200, {"items": [], "next": None}):
+                continue
+            assert got.status in (403, 404, 415, 422), (route, got.status, got.json)
         done = {row["action"] for row in await asker.audit(who="nobody", outcome="done")}
         assert done <= {"DELETE /session", "POST /session/end"}
+
+
+async def test_a_scoped_token_hears_of_what_has_its_tags_alone(tmp_path: Path) -> None:
+    async with engine(tmp_path) as (started, asker):
+        assert started.server is not None
+        token = await asker.make("miller", "viewer", tags=["grain"])
+        url, headers = f"{started.server.url}{V1}/stream", {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+            assert (await answer.content.readuntil(b"\n\n")).startswith(b"retry")
+            await asker.ask("POST", "/triggers/floor/pause", {})
+            await asker.ask("POST", "/events", {"type": "floor.dirty", "source": "test"})
+            heard: list[dict[str, Any]] = []
+            while len(heard) < 2:
+                block = (await answer.content.readuntil(b"\n\n")).decode()
+                heard += [json.loads(line[6:]) for line in block.splitlines() if line.startswith("data: ")]
+        assert [one["trigger"] for one in heard[0]["outcomes"]] == ["mill"]
+        assert heard[1]["trigger"] == "mill"
 
 
 # Roles
@@ -614,8 +629,6 @@ async def test_another_admin_token_in_the_file_is_in_the_audit_log(tmp_path: Pat
     AdminToken.open(tmp_path / "data", {})
     config = configured(tmp_path, CONFIG)
     async with aiohttp.ClientSession() as session:
-        from tests.test_runtime import a_registry
-
         ready = anyio.Event()
         started = Runtime(config, registry=a_registry(), environment={}, on_ready=lambda _: ready.set())
         async with anyio.create_task_group() as group:
@@ -634,3 +647,27 @@ async def test_another_admin_token_in_the_file_is_in_the_audit_log(tmp_path: Pat
     assert {(row.audit.action, row.audit.means) for row in rows} == {
         ("admin token changed", "file"), ("GET /api/v1/status", ""),
     }  # fmt: skip
+
+
+async def test_a_reload_that_no_call_asked_for_is_in_the_audit_log(tmp_path: Path) -> None:
+    config = configured(tmp_path, CONFIG)
+    file, right = tmp_path / "config.toml", (tmp_path / "config.toml").read_text()
+    ready = anyio.Event()
+    started = Runtime(
+        config, registry=a_registry(), environment={}, listen=False, on_ready=lambda _: ready.set(),
+        read=lambda: load([file], environment={}, registry=a_registry()),
+    )  # fmt: skip
+    async with anyio.create_task_group() as group:
+        group.start_soon(started.run)
+        await ready.wait()
+        log = operations(started).audit_log
+        for count, more in enumerate(("on.event = { type = 'x' }\njob = 'clean'", "job = 'nothing'"), start=1):
+            file.write_text(f"{right}\n[triggers.later]\n{more}\n")
+            started.reload("SIGHUP")
+            while len(rows := await log.page(AuditFilter(), limit=9)) < count:  # noqa: ASYNC110 - nothing is set then
+                await anyio.sleep(0.005)
+        started.stop()
+    wrong, done = (row.audit for row in rows)
+    assert (done.action, done.outcome.value, done.reason) == ("configuration reloaded", "done", "SIGHUP")
+    assert "later" in json.dumps(done.after)
+    assert (wrong.outcome.value, wrong.reason.startswith(f"SIGHUP: {file}:")) == ("refused", True)

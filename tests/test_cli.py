@@ -203,6 +203,21 @@ def test_lists_are_plain_when_piped_and_json_on_request(running: Running) -> Non
     assert "attempt        1 used 1.2s of processor time, at most 300MiB of memory" in shown
 
 
+def test_triggers_are_listed_by_tag_and_by_how_they_are(running: Running) -> None:
+    def names(*options: str) -> list[str]:
+        result = ask(running, "triggers", "--json", *options)
+        assert result.exit_code == 0, result.output
+        return [one["name"] for one in json.loads(result.output)["items"]]
+
+    (first, *_) = json.loads(ask(running, "triggers", "--json").output)["items"]
+    assert first["name"] in names("--enabled", "--state", "active")
+    assert first["name"] not in names("--disabled")
+    assert names("--tag", "no-such") == []
+    ask(running, "pause", "nightly")
+    assert names("--state", "paused") == ["nightly"]
+    assert ask(running, "triggers", "--state", "asleep").exit_code == 2
+
+
 def test_events_are_listed_with_what_became_of_them(running: Running) -> None:
     run = running.operations.add_run(state=RunState.SUCCEEDED)
     lost = running.operations.keep(Event(type="order.created", subject="ID-1"))

@@ -276,6 +276,33 @@ async def test_a_check_that_hangs_is_ended_and_keeps_nobody_else(tmp_path: Path)
         assert (await run_of(desk, held)).state is RunState.SUCCEEDED
 
 
+async def test_an_override_while_a_check_does_not_end_is_not_answered_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(_: Light) -> Verdict:
+        with anyio.CancelScope(shield=True):
+            await over.wait()
+        return GREEN
+
+    over, take, taken = anyio.Event(), Conditions._take, list[str]()
+
+    def counted(self: Conditions, one: Named, *found: Any) -> None:
+        taken.append(one.name)
+        take(self, one, *found)
+
+    monkeypatch.setattr(Conditions, "_take", counted)
+    Light.shown["load"] = hang
+    on = trigger(conditions=("load",), hold_s=9000.0)
+    async with lit(tmp_path, named(light("load", timeout_s=10, every_s=600)), on) as desk:
+        await made(desk)
+        await desk.advance(11)
+        taken.clear()
+        await desk.desk.override("load", reason="it is night", who="ann", thresholds={"most": 10})
+        await desk.advance(5)
+        over.set()
+        assert 1 <= len(taken) <= 2
+
+
 async def test_what_a_check_hands_over_is_looked_at(tmp_path: Path) -> None:
     wrong: list[Any] = [
         Verdict(answer="maybe", reason="x"), Verdict(answer=GREEN.answer, reason=7),  # type: ignore[arg-type]

@@ -19,17 +19,22 @@ from msgspec.structs import replace
 from engine.backlog import Backlog
 from engine.conditions import Conditions
 from engine.decide import gcra, shaping
+from engine.decide.breakers import Count
+from engine.decide.joins import JoinWindow
 from engine.decide.limits import Slots
+from engine.decide.shaping import Windows
 from engine.dispatch import organ as dispatch_organ
 from engine.dispatch import timing as dispatch_timing
 from engine.events import Event
 from engine.gates import Gates
 from engine.ids import new_id
+from engine.intake import drafts
 from engine.intake import shaping as intake_shaping
 from engine.intake.door import Intake
+from engine.intake.guarding import Guarding
 from engine.maintenance import Maintenance
 from engine.runtime import Runtime
-from engine.shaping import Shaper
+from engine.shaping import Shaper, throttle
 from engine.store.base import Result
 from engine.store.changes import Accept, Change, Finish
 from engine.store.sqlite import _fresh
@@ -78,13 +83,13 @@ def test_seeds_differ_in_what_they_configure_and_bring() -> None:
         "cron", "interval", "at", "feed", "event", "run", "debounce", "overlap", "retry", "misfire", "jitter", "batch",
         "throttle", "rate_limit", "dedupe", "expires", "max_waiting", "max_events", "bytes", "edge", "take",
         "conditions", "otherwise", "shadow", "on_error", "maintenance", "latest", "drop", "cancel", "adaptive",
-        "reserve", "queue", "concurrency_key", "pools", "{{",
+        "reserve", "queue", "concurrency_key", "pools", "{{", "join", "all", "any", "breaker", "schema", "max_hops",
     ):  # fmt: skip
         assert word in configs
     hazards = {hazard.kind for plan in plans for hazard in plan.hazards}
     assert hazards == {"crash", "ambush", "stop", "step", "weather"}
     calls = {call.kind for plan in plans for call in plan.calls}
-    assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn", *CALLS}
+    assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn", "release", *CALLS}
 
 
 # What is broken on purpose
@@ -212,6 +217,35 @@ def is_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Gates, "changed", deaf)
 
 
+def opens_windows_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not see every third window that is open."""
+    find, asked = Windows.find, count(1)
+    monkeypatch.setattr(Windows, "find", lambda self, *place: None if next(asked) % 3 == 0 else find(self, *place))
+
+
+def joins_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every join to be complete."""
+    monkeypatch.setattr(JoinWindow, "missing", property(lambda self: []))
+
+
+def breaks_no_circuit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let breakers take any number of events for few."""
+    monkeypatch.setattr(Count, "let_through", lambda self, rule, now_us: True)
+
+
+def reads_no_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "misfit", lambda *asked: None)
+
+
+def counts_no_hops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guarding, "too_far", lambda *asked: None)
+
+
+def puts_nothing_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let start in a heap what waited while the store was away."""
+    monkeypatch.setattr(throttle, "LATE", timedelta(days=9))
+
+
 def findings(seeds: Sequence[int], tamper: Any = None, days: float = 3.0) -> str:
     """Return what is found first at one of the seeds."""
     for seed in seeds:
@@ -233,7 +267,6 @@ def test_a_store_that_loses_something_is_found_out(tamper: Any) -> None:
         (breaks_limits, "run"),
         (keeps_no_keys, "acknowledged"),
         (hides_missed_instants, "nothing is recorded of it"),
-        (knows_no_rates, " t"),
         (gathers_without_end, "its window closes at"),
         (believes_old_answers, "does not let it pass"),
         (forgets_windows, "is open for it"),
@@ -248,4 +281,25 @@ def test_an_engine_that_breaks_a_promise_is_found_out(
 ) -> None:
     break_it(monkeypatch)
     found = findings(range(2, 12))
+    assert said in found, found
+
+
+@pytest.mark.parametrize(
+    ("break_it", "seed", "days", "said"),
+    [
+        (knows_no_rates, 14, 3.0, "it is free at"),
+        (opens_windows_anew, 3, 3.0, "opened a window while"),
+        (joins_too_little, 7, 3.0, "its inputs are"),
+        (breaks_no_circuit, 137, 3.0, "open: True"),
+        (reads_no_schema, 2, 3.0, "its data is"),
+        (counts_no_hops, 6, 3.0, "after 1 runs"),
+        (puts_nothing_off, 40278, 7.0, "passed its throttle"),
+    ],
+)
+@pytest.mark.timeout(180)
+def test_an_engine_that_is_broken_where_few_seeds_look_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None], seed: int, days: float, said: str
+) -> None:
+    break_it(monkeypatch)
+    found = findings([seed], days=days)
     assert said in found, found

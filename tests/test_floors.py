@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
          "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
-         "logtext", "strays", "causing", "traces"}
+         "logtext", "strays", "causing", "replies", "feed", "traces"}
     ),
     frozenset({"config", "foresight", "hindsight"}),
     frozenset(
@@ -45,9 +45,8 @@ FLOORS: tuple[frozenset[str], ...] = (
          "auditing", "maintenance", "pools", "quarantine", "heartbeats", "failures", "definitions"}
     ),
     frozenset(
-        {"operations", "changeover", "settling", "queueing", "guards", "measuring", "vitals", "alerting", "tracing",
-         "runtime", "embedding",
-         "__init__"}
+        {"operations", "changeover", "settling", "bulk", "queueing", "guards", "measuring", "vitals", "alerting",
+         "tracing", "runtime", "embedding", "__init__"}
     ),
     frozenset({"cli", "__main__", "testing"}),
 )  # fmt: skip

@@ -142,7 +142,7 @@ async def test_a_source_is_released_whatever_its_name(operations: FakeOperations
         ("triggers/nightly/release", {"reason": 7}, 422),
         ("sources/none/release", {}, 404),
         ("sources/webhook:team/release", {}, 404),
-        ("sources/webhook:team/release/nothing", {}, 404),
+        ("sources/webhook:team/release/nothing", {}, 405),
         ("sources/webhook:team/release/release", {"limit": 9}, 422),
     ],
 )

@@ -19,7 +19,10 @@ from engine.ids import new_id
 from tests.fake_operations import TOKEN, FakeOperations, serving
 from tests.http_client import Client, asking, raw
 
-PUBLIC = frozenset({"/live", "/ready", "/health", "/session", "/session/end"})
+PUBLIC = frozenset({
+    "/live", "/ready", "/health", "/livez", "/readyz", "/healthz", "/session", "/session/end",
+    "/openapi.json", "/docs", "/docs/reference.js", "/docs/reference.css"
+})  # fmt: skip
 """What needs no role; a route that is to be one of them is put here by hand."""
 
 

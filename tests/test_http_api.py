@@ -118,16 +118,19 @@ async def path_of(operations: FakeOperations, pattern: str) -> str:
     return pattern.replace("{name}", name).replace("{name*}", name).replace("{id}", one)
 
 
+STREAM = f"{V1}/stream"
+"""It goes on for as long as somebody listens."""
+
 HOSTILE = ("callback=alert", "format=html&callback=%3Cscript%3E", "jsonp=x", "content_type=text/html", "%3Cscript%3E=1")
 
 
-@pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES if route.method == "GET"}))
+@pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES if route.method == "GET"} - {STREAM}))
 async def test_no_query_chooses_what_kind_of_answer_comes(
     operations: FakeOperations, client: Client, pattern: str
 ) -> None:
     path = await path_of(operations, pattern)
     kinds = {(await client.ask("GET", path)).headers["Content-Type"], "application/problem+json"}
-    assert not [kind for kind in kinds if "script" in kind]
+    assert pattern.endswith(".js") or not [kind for kind in kinds if "script" in kind]
     for query in HOSTILE:
         got = await client.ask("GET", f"{path}?{query}")
         assert got.headers["Content-Type"] in kinds
@@ -135,7 +138,7 @@ async def test_no_query_chooses_what_kind_of_answer_comes(
         assert b"alert(" not in got.body
 
 
-@pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES}))
+@pytest.mark.parametrize("pattern", sorted({route.pattern for route in ROUTES} - {STREAM}))
 async def test_every_path_answers_options_head_and_405(
     operations: FakeOperations, client: Client, pattern: str
 ) -> None:
@@ -151,7 +154,8 @@ async def test_every_path_answers_options_head_and_405(
         assert (got.status, head.status, head.body) == (200, 200, b"")
         assert head.headers["Content-Type"] == got.headers["Content-Type"]
     else:
-        assert head.status == 405
+        # A source's own name may end as the pattern does: there is none of that name here.
+        assert head.status == (404 if "*}/" in pattern else 405)
 
 
 async def test_a_problem_has_all_its_members(client: Client) -> None:

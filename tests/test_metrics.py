@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from engine import runtime as runtime_module
 from engine.config import Config
+from engine.config.difference import for_running
 from engine.config.metrics import MetricsTable
 from engine.errors import StoreUnavailable
 from engine.events import Event, EventOutcome, Outcome
@@ -214,6 +215,18 @@ async def test_counters_begin_anew_with_the_process_and_what_is_stored_does_not(
         await until(lambda: of(engine).metrics._counts.runs["bad", "failed"] == 1)
         await of(engine).counting.flush()
         assert figure(await scraped(engine), "trigger_failures_in_a_row", trigger="go") == 3
+
+
+async def test_another_configuration_holds_from_the_next_scrape_on(tmp_path: Path) -> None:
+    config = configured(tmp_path, LOAD)
+    async with running(config, VirtualClock()) as engine:
+        assert any(name == "schedules_total" for name, _ in await scraped(engine))
+        wanted = replace(config, metrics=MetricsTable(most_names=3))
+        kept, restart = for_running(config, wanted)
+        assert restart == ("metrics.most_names",)
+        assert kept.metrics == MetricsTable(most_names=config.metrics.most_names)
+        of(engine).take_config(kept)
+        assert not any(name == "schedules_total" for name, _ in await scraped(engine))
 
 
 async def test_a_store_that_can_not_be_read_costs_its_own_figures_alone(

@@ -289,8 +289,8 @@ async def test_the_route_answers_with_events_also_for_names_with_slashes(
         ("nightly/preview", {"cursor": ""}, 422),
         ("nightly/preview", {"from": 1}, 422),
         ("other/preview", {}, 404),
-        ("nightly/look", {}, 404),
-        ("nightly", {}, 404),
+        ("nightly/look", {}, 405),
+        ("nightly", {}, 405),
     ],
 )
 async def test_what_makes_no_preview_is_refused(client: Client, path: str, body: Any, status: int) -> None:

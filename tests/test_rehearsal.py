@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from engine.errors import Conflict, NotFound
@@ -13,7 +14,7 @@ from engine.jobs import Overlap
 from engine.replays import REPLAY_KEY, is_copy, replay_of
 from engine.runs import Origin, RunState
 from engine.store.base import EventFilter, StoredEvent
-from engine.triggers import Debounce, Dedupe, Rate
+from engine.triggers import Debounce, Dedupe, Edge, Rate
 from tests.organs import Bench, Heard, bench, event, job, trigger
 
 
@@ -89,6 +90,27 @@ async def test_a_tried_event_leaves_what_gates_remember_as_it_was(tmp_path: Path
         assert len(first.runs) == 1
         assert rehearsal(desk).test("on-grain", event(data={"sack": 1})).outcome.code == "dedupe"
         assert rehearsal(desk).test("on-grain", event(data={"sack": 2})).outcome.code == "rate_limited"
+
+
+async def test_an_event_tried_while_its_first_one_is_stored_lets_the_gates_remember_that(tmp_path: Path) -> None:
+    shaped = trigger(
+        dedupe=Dedupe(key="data.sack", window_s=60.0), debounce=Debounce(wait_s=10.0, edge=Edge.LEADING)
+    )  # fmt: skip
+    async with bench(tmp_path / "s.db", triggers=[shaped]) as desk:
+        desk.store.hold = anyio.Event()
+        answers: list[Accepted] = []
+
+        async def emit() -> None:
+            answers.append(await desk.emit_one(event(data={"sack": 1})))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(emit)
+            await desk.settle()
+            assert rehearsal(desk).test("on-grain", event(data={"sack": 1})).outcome.code == "dedupe"
+            group.start_soon(emit)
+            await desk.settle()
+            desk.store.hold.set()
+        assert [answer.outcomes[0].code for answer in answers] == ["matched", "dedupe"]
 
 
 async def test_a_tried_event_sees_who_is_in_its_way_and_keeps_out_of_the_way(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "run": lambda raw: reads.run(raw, "r1"),
     "run_of_key": lambda raw: reads.run_of_key(raw, "bake", "event", "k"),
     "run_events": lambda raw: reads.run_events(raw, "r1"),
+    "nth_before": lambda raw: (reads.nth_before(raw, "runs", "r1", 10), reads.nth_before(raw, "events", None, 10)),
     "queue_head": lambda raw: reads.queue_head(raw, "oven", None, 512),
     "queue_after": lambda raw: reads.queue_head(raw, "oven", QueuePlace(5, "r1"), 512),
     "queued_jobs": reads.queued_jobs,

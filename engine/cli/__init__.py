@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-NAME = "trigger-engine"
+from engine.cli.program import NAME
 
 
 def main() -> None:
-    """Run the command that the arguments name and exit: 0, 1 (it failed) or 2 (usage or config)."""
-    find_own_packages()
-    from engine.cli.app import app
+    """Run the command that the arguments name, and exit: 0, 1 (it failed), 2 (usage or config); as signals have it."""
+    try:
+        find_own_packages()
+        from engine.cli.app import app
+    except KeyboardInterrupt:  # later ones are the command's
+        from engine.cli.failures import INTERRUPTED
 
+        sys.exit(INTERRUPTED)
     app(prog_name=NAME)
 
 

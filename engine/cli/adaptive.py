@@ -6,25 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.units import format_span
 
 _SPANS = frozenset({"duration_s"})
 
 
+@asks("adaptive sync", "adaptive sync --freeze --reason 'the load test of today'")
 def adaptive(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The trigger.")],
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The trigger.", autocompletion=completing.triggers)],
     freeze: Annotated[bool, typer.Option("--freeze", help="Leave the interval as it is.")] = False,
     unfreeze: Annotated[bool, typer.Option("--unfreeze", help="Let it be adapted again.")] = False,
     reset: Annotated[bool, typer.Option("--reset", help="Go back to the configured interval.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Show how a trigger's interval is adapted, and why; or freeze, unfreeze or reset it."""
     given = {"freeze": freeze, "unfreeze": unfreeze, "reset": reset}
@@ -33,7 +32,6 @@ def adaptive(
         raise CommandFailed(f"--{actions[0]} and --{actions[1]} are two things: ask for one after the other", USAGE)
     if reason is not None and not actions:
         raise CommandFailed("--reason is for --freeze, --unfreeze and --reset", USAGE)
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     if actions:
         body = {"action": actions[0]} if reason is None else {"action": actions[0], "reason": reason}

@@ -9,25 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.units import format_span
 
 
+@asks("adherence --over 24h", "adherence nightly --from 2026-11-01T00:00:00Z --csv > kept.csv")
 def adherence(
-    ctx: typer.Context,
+    session: Session,
     trigger: Annotated[str | None, typer.Argument(metavar="[TRIGGER]", help="One of them; else all on timers.")] = None,
     over: Annotated[str | None, typer.Option(help="The time up to now, such as 24h. Default: 7d.")] = None,
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Since then (RFC 3339).")] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Until then; else until now.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print a table for spreadsheets.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Show how well timers were kept: what was due, what ran and how late, and why the rest did not."""
-    session = Session.of(ctx, config, as_json, url, token)
     if as_csv and session.json:
         raise CommandFailed("give --csv or --json", USAGE)
     path = ("adherence",) if trigger is None else ("triggers", trigger, "adherence")

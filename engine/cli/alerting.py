@@ -8,32 +8,29 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import FAILED
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
+from engine.cli.tree import Tree
 
-alert_commands = typer.Typer(
-    help="Tell which alerts are open; mute, acknowledge and try them.", no_args_is_help=True, rich_markup_mode=None
-)
+alert_commands = Tree(help="Tell which alerts are open; mute, acknowledge and try them.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The alert.")]
+Name = Annotated[str, typer.Argument(help="The alert.", autocompletion=completing.alerts)]
 
 TRIED_WITHIN_S = 20.0
 LOOK_S = 0.3
 
 
 @alert_commands.command("list")
+@asks("alert list", "alert list --open")
 def list_alerts(
-    ctx: typer.Context,
+    session: Session,
     only_open: Annotated[bool, typer.Option("--open", help="Those that are open alone.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """List the alerts: those that are open first."""
-    session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("alerts")
     items = [one for one in found["items"] if one["open"] or not only_open]
     if session.json:
@@ -52,79 +49,59 @@ def list_alerts(
 
 
 @alert_commands.command("show")
+@asks("alert show failing")
 def show_alert(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Show one alert: for whom it is open, and who was told."""
-    session = Session.of(ctx, config, as_json, url, token)
     one = session.client().get("alerts", name)
     say_json(one) if session.json else _say_one(one)
 
 
 @alert_commands.command("mute")
+@asks("alert mute failing --for 2h --reason 'the warehouse moves'")
 def mute_alert(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
     duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long, such as 2h.")],
     reason: Annotated[str, typer.Option(help="Why; it is shown.")],
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Have nobody told of an alert for a time; what is open at its end is told then."""
-    session = Session.of(ctx, config, as_json, url, token)
     body = {"duration": duration, "reason": reason}
     _say(session, session.client().post("alerts", name, "mute", body=body, headers=claim()))
 
 
 @alert_commands.command("unmute")
+@asks("alert unmute failing")
 def unmute_alert(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """End a mute."""
-    session = Session.of(ctx, config, as_json, url, token)
     _say(session, session.client().post("alerts", name, "unmute", body={}, headers=claim()))
 
 
 @alert_commands.command("acknowledge")
+@asks("alert acknowledge failing --reason 'the disk is ordered'")
 def acknowledge_alert(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
     reason: Annotated[str | None, typer.Option(help="What is done about it; it is shown.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Take on what is open: it is not told again until all of it is over."""
-    session = Session.of(ctx, config, as_json, url, token)
     body = {} if reason is None else {"reason": reason}
     _say(session, session.client().post("alerts", name, "acknowledge", body=body, headers=claim()))
 
 
 @alert_commands.command("test")
+@asks("alert test failing")
 def try_alert(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait, a while, for what becomes of it.")] = True,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Tell all who are told of an alert that this is a test, and say whether it reached them."""
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     ids = client.post("alerts", name, "test", body={}, headers=claim())["deliveries"]
     tried = [client.get("deliveries", one) for one in ids]

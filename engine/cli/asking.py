@@ -14,7 +14,7 @@ def find_source(client: Client, name: str) -> dict[str, Any]:
         found: dict[str, Any] = client.get("sources", *name.split("/"))
         return found
     except NotThere:
-        known = client.get("sources", limit=1000)["items"]
+        known = client.whole("sources")["items"]
         meant = [one for one in known if name == one["title"] or name in one["triggers"]]
         if not meant:
             raise

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.failures import FAILED, USAGE, CommandFailed, NoEngine
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ PAGE = 500
 SHOWN = 20
 
 
+@asks("audit --outcome refused --from 2026-11-20T00:00:00Z", "audit --check")
 def audit(
-    ctx: typer.Context,
+    session: Session,
     who: Annotated[str | None, typer.Option(help="Of this token or user.")] = None,
     action: Annotated[str | None, typer.Option(help='Of this action, such as "POST /api/v1/pause".')] = None,
     target: Annotated[str | None, typer.Option(help="About this trigger, run or other thing.")] = None,
@@ -34,16 +36,11 @@ def audit(
         int | None, typer.Option("-n", "--limit", min=1, help="So many rows; 20, or with --json all.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Follow the chain: was anything changed since?")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """List who had what changed, or was refused, the newest first; with --json one row a line.
 
     By the engine where it runs, else from the store's file.
     """
-    session = Session.of(ctx, config, as_json, url, token)
     wanted = {"who": who, "action": action, "target": target, "outcome": outcome, "from": start, "to": end}
     if check:
         if limit is not None or any(wanted.values()):
@@ -107,13 +104,13 @@ def _runs(session: Session) -> bool:
     except ConfigError:
         raise
     except NoEngine:
-        if session.url:
+        if session.named:
             raise
         return False
     except CommandFailed:
         raise
     except EngineError:
-        if session.url or session.token or (session.reach().data / "admin.token").exists():
+        if session.named or session.token or (session.reach().data / "admin.token").exists():
             raise
         return False
     return True

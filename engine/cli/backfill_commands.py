@@ -6,16 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli import completing
+from engine.cli.failures import FAILED, INTERRUPTED, USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import say, say_json
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
-
-INTERRUPTED = 130
+from engine.cli.session import Session
 
 
+@asks(
+    "backfill nightly --from 2026-11-01 --to 2026-11-08 --dry-run",
+    "backfill nightly --from 2026-11-01 --to 2026-11-08 --only-missing --reason 'the week without a disk'",
+)
 def backfill(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The trigger; it is on a timer.")],
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The trigger; it is on a timer.", autocompletion=completing.triggers)],
     start: Annotated[str, typer.Option("--from", metavar="TIME", help="The first instant that may be run.")],
     end: Annotated[str, typer.Option("--to", metavar="TIME", help="The instant before which the last one lies.")],
     zone: Annotated[str | None, typer.Option(help="Of times without an offset; by default the timer's.")] = None,
@@ -27,10 +31,6 @@ def backfill(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and run nothing.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded with each run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Run a timer's due instants of a span that has passed, and follow that to its end.
 
@@ -39,7 +39,6 @@ def backfill(
     """
     from engine.cli.backfilling import failed_of, follow_shown, said_of, say_plan
 
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     given: dict[str, Any] = {
         "trigger": name, "from": start, "to": end, "timezone": zone, "max_parallel": max_parallel, "order": order,
@@ -62,23 +61,19 @@ def backfill(
         raise typer.Exit(FAILED)
 
 
+@asks("backfills", "backfills 0197a3f4-5b6c-7d8e-9f01-23456789abcd --pause --reason 'the day begins'")
 def backfills(
-    ctx: typer.Context,
+    session: Session,
     backfill_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One of them; else all are listed.")] = None,
     pause: Annotated[bool, typer.Option("--pause", help="Have it make no more runs for now.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Let it go on.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End what waits of it; what runs may end.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is paused or cancelled.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most are listed.")] = 20,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """List backfills, the newest first; show one, or pause, resume or cancel it."""
     from engine.cli.backfilling import say_list, say_one
 
-    session = Session.of(ctx, config, as_json, url, token)
     asked = [name for name, given in (("pause", pause), ("resume", resume), ("cancel", cancel)) if given]
     if len(asked) > 1 or (asked and backfill_id is None):
         raise CommandFailed("name one backfill, and one of --pause, --resume and --cancel", USAGE)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from engine.cli.client import Client
-from engine.cli.output import local, say, say_json, say_table
+from engine.cli.output import local, on_terminal, say, say_json, say_table
+from engine.cli.progress import bar
 from engine.units import format_span
 
 LOOK_S = 0.5
@@ -42,22 +42,10 @@ def follow_shown(client: Client, backfill: dict[str, Any], *, quiet: bool) -> di
     """Follow a backfill with a bar on a terminal, in lines elsewhere, or without a word."""
     if quiet:
         return follow(client, backfill, lambda found: None)
-    if not sys.stdout.isatty():
+    if not on_terminal():
         return follow(client, backfill, lines())
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.fields[said]}", markup=False),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(highlight=False)) as progress:
-        task = progress.add_task(backfill["trigger"], total=backfill["total"], said="")
-
-        def show(found: dict[str, Any]) -> None:
-            progress.update(task, completed=found["done"], said=_said_beside(found))
-
-        return follow(client, backfill, show)
+    with bar(backfill["trigger"], backfill["total"], counts=True) as shown:
+        return follow(client, backfill, lambda found: shown.at(found["done"], _said_beside(found)))
 
 
 def lines() -> Shows:

@@ -1,4 +1,4 @@
-"""A small client of the engine's API."""
+"""A small client of the engine's API. What fails is told with the way out."""
 
 from __future__ import annotations
 
@@ -6,39 +6,81 @@ import http.client
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from engine.cli.failures import USAGE, CommandFailed, Gone, NoEngine, NotThere
+from engine.cli.output import say
+from engine.cli.program import version
 from engine.ids import is_id
+from engine.logs import printable
 
 TIMEOUT_S = 60.0
+"""So long an answer may take."""
+
+CONNECT_S = 10.0
+"""So long a connection may take."""
+
+LONGEST_WAIT_S = 60.0
+"""So long a command waits in all where the engine has it wait; the engine says how long each time."""
+
 NO_CONTENT = 204
+PAGE = 1000
+"""So many items of a list are asked for at once."""
+
 API = "/api/v1"
 _TRACEPARENT = re.compile(r"[0-9a-f-]{55,128}\Z")
 _CHUNK_BYTES = 64 * 1024
+_NO_ROUTE = "there is nothing here"
 
 
 class Client:
-    """Asks the engine at `url` with a token; `origin` says in words where the token comes from."""
+    """Asks the engine at `url` with a token; `origin` says in words where the token comes from.
 
-    def __init__(self, url: str, token: str, origin: str) -> None:
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise CommandFailed(f"{url!r} is no URL such as http://127.0.0.1:8080", USAGE)
+    `ca_file` holds the certificates of who may vouch for it; by default those that the system trusts do.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        origin: str,
+        *,
+        ca_file: Path | None = None,
+        timeout_s: float | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        parts = parts_of(url)
         self.url = url.rstrip("/")
         self._base = parts.path.rstrip("/")
-        self._host, self._port, self._tls = parts.hostname, port, parts.scheme == "https"
-        self._token, self._origin = token, origin
+        self._host, self._port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
+        self._token, self._origin, self._ca_file = token, origin, ca_file
+        self._connect_s = CONNECT_S if timeout_s is None else timeout_s
+        self._timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
+        self._sleep, self._left_s = sleep, LONGEST_WAIT_S if timeout_s is None else 0.0
+
+    def briefly(self, timeout_s: float) -> Client:
+        """Return a client that gives up soon, and waits for nothing."""
+        return Client(self.url, self._token, self._origin, ca_file=self._ca_file, timeout_s=timeout_s)
 
     def get(self, *path: str, **query: Any) -> Any:
         """Return what is at a path below /api/v1; parameters that are None are left out."""
         return self._json("GET", _path(path, query), None, {})
+
+    def whole(self, *path: str, **query: Any) -> Any:
+        """Return a list whole, as one that has no next page."""
+        found = self.get(*path, limit=PAGE, **query)
+        items, cursor = list(found["items"]), found["next"]
+        while cursor is not None:
+            page = self.get(*path, limit=PAGE, cursor=cursor, **query)
+            items += page["items"]
+            cursor = page["next"]
+        return {**found, "items": items, "next": None}
 
     def post(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Send JSON to a path below /api/v1, and return the answer."""
@@ -64,40 +106,90 @@ class Client:
 
     def stream(self, *path: str, **query: Any) -> Iterator[bytes]:
         """Yield an answer piece by piece, for as long as it takes."""
-        connection = self._connect(None if query.get("follow") else TIMEOUT_S)
+        connection, answer = self._answer("GET", _path(path, query), None, {}, endless=bool(query.get("follow")))
         try:
-            answer = self._send(connection, "GET", _path(path, query), None, {})
-            while chunk := answer.read1(_CHUNK_BYTES):
+            while True:
+                try:
+                    chunk = answer.read1(_CHUNK_BYTES)
+                except (http.client.HTTPException, OSError) as error:
+                    raise self._broken(error, "GET") from None
+                if not chunk:
+                    return
                 yield chunk
-        except (http.client.HTTPException, OSError) as error:
-            raise CommandFailed(f"the engine at {self.url} broke off: {_words(error)}") from None
         finally:
             connection.close()
 
     def _json(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Any:
-        connection = self._connect(TIMEOUT_S)
+        connection, answer = self._answer(method, path, body, headers)
         try:
-            answer = self._send(connection, method, path, body, headers)
             content = answer.read()
-            return json.loads(content) if content or answer.status != NO_CONTENT else None
+            if answer.status == NO_CONTENT:
+                return None
+            return json.loads(content, object_hook=lambda members: Told(members, self.url))
         except ValueError:
             raise CommandFailed(f"what answers at {self.url} is no engine: it does not speak JSON") from None
         except (http.client.HTTPException, OSError) as error:
-            raise CommandFailed(f"the engine at {self.url} broke off: {_words(error)}") from None
+            raise self._broken(error, method) from None
         finally:
             connection.close()
 
-    def _connect(self, timeout_s: float | None) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=TIMEOUT_S)
+    def _answer(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, endless: bool = False
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Return an answer that is no error, and its connection, to be closed; wait where the engine says so."""
+        while True:
+            connection = self._connect()
+            connection.sock.settimeout(None if endless else self._timeout_s)
+            try:
+                answer = self._send(connection, method, path, body, headers)
+                if answer.status < 300:
+                    return connection, answer
+                content = answer.read(_CHUNK_BYTES)
+            except (http.client.HTTPException, OSError) as error:
+                connection.close()
+                raise self._broken(error, method) from None
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+            self._wait(answer, content)
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=self._connect_s, context=self._trust
+            )
+        else:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._connect_s)
         try:
             connection.connect()
-        except OSError as error:
-            raise NoEngine(
-                f"no engine answers at {self.url} ({_words(error)}): start it with python -m engine"
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            raise CommandFailed(
+                f"the certificate of {self.url} is not trusted ({error.verify_message}): where it is of an authority "
+                "of your own, name that as ca_file in a profile, or in SSL_CERT_FILE"
             ) from None
-        connection.sock.settimeout(timeout_s)
+        except ssl.SSLError as error:
+            connection.close()
+            raise CommandFailed(
+                f"TLS with {self.url} failed ({_words(error)}): does it speak plain http:// there?"
+            ) from None
+        except OSError as error:
+            connection.close()
+            raise NoEngine(f"no engine answers at {self.url} ({_words(error)}): {self._way_to_one()}") from None
         return connection
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self._ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise CommandFailed(f"ca_file {self._ca_file} holds no certificates ({_words(error)})", USAGE) from None
+
+    def _way_to_one(self) -> str:
+        if self._host in ("localhost", "::1") or self._host.startswith("127."):
+            return "start it with python -m engine"
+        return "is the address right, and does it run there?"
 
     def _send(
         self,
@@ -115,27 +207,89 @@ class Client:
             connection.request(method, self._base + path, body, {**_origin(), **headers, **authorization})
         except ValueError:  # it would echo the header, and the token with it
             raise CommandFailed(f"the token from {self._origin} is no token", USAGE) from None
-        answer = connection.getresponse()
-        if answer.status >= 300:
-            raise self._failure(answer.status, answer.read(_CHUNK_BYTES))
-        return answer
+        return connection.getresponse()
 
-    def _failure(self, status: int, content: bytes) -> CommandFailed:
+    def _broken(self, error: Exception, method: str) -> CommandFailed:
+        if isinstance(error, TimeoutError):
+            done = "" if method == "GET" else "; what it was asked for may still be done, so look before asking again"
+            return CommandFailed(f"the engine at {self.url} did not answer within {self._timeout_s:.0f} s{done}")
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected):
+            return CommandFailed(
+                f"what answers at {self.url} is no engine: it does not speak HTTP"
+                + ("" if self._tls else "; does it want https://?")
+            )
+        return CommandFailed(f"the engine at {self.url} broke off: {_words(error)}")
+
+    def _wait(self, answer: http.client.HTTPResponse, content: bytes) -> None:
+        """Wait as long as the engine says, where it is asked too often; raise what went wrong otherwise."""
+        failure, code = self._failure(answer, content)
+        after = answer.headers.get("Retry-After", "")
+        wait_s = float(after) if after.isascii() and after.isdigit() else None
+        if code == "rate_limited" and wait_s is not None and wait_s <= self._left_s:
+            self._left_s -= max(wait_s, 1.0)
+            say(f"The engine at {self.url} is asked too often; on in {wait_s:.0f} s", error=True)
+            self._sleep(wait_s)
+            return
+        if answer.status in (429, 503) and wait_s is not None:
+            raise CommandFailed(f"{failure}; try again in {wait_s:.0f} s")
+        raise failure
+
+    def _failure(self, answer: http.client.HTTPResponse, content: bytes) -> tuple[CommandFailed, str]:
+        """Return what went wrong in words, and the problem's code."""
+        status = answer.status
+        if status in (301, 302, 303, 307, 308):  # not followed: the token is for whom it was given for
+            there = answer.headers.get("Location", "somewhere else")
+            return CommandFailed(f"what answers at {self.url} sends on to {there}: name the engine itself"), ""
         try:
             problem = json.loads(content)
-            detail = str(problem["detail"])
+            detail, code = printable(str(problem["detail"])), str(problem.get("code", ""))
         except (ValueError, KeyError, TypeError):
-            return CommandFailed(f"what answers at {self.url} is no engine: it said {status}")
+            return CommandFailed(f"what answers at {self.url} is no engine: it said {status}"), ""
         if status == 401:
-            return CommandFailed(f"the engine at {self.url} refused the token from {self._origin}: {detail}")
+            way = "`trigger-engine token` tells where the engine's own is, on its machine"
+            said = f"the engine at {self.url} refused the token from {self._origin}: {detail}; {way}"
+            return CommandFailed(said), code
+        if status == 403:
+            said = f"the token from {self._origin} may not do that: {detail}; who has an admin token can make another"
+            return CommandFailed(said), code
+        if status == 405 or detail == _NO_ROUTE:
+            says = f"the engine at {self.url} says: {detail}"
+            return NotThere(f"{says}; is that a name or an id? Or it is older than this command, {version()}"), code
         if status == 404:
-            return NotThere(detail)
+            return NotThere(detail), code
         if status == 410:
-            return Gone(detail)
+            return Gone(detail), code
         errors = problem.get("errors") or []
-        if len(errors) > 1 or problem.get("code") == "invalid_config":
+        if len(errors) > 1 or code == "invalid_config":
             detail = "\n".join(_told(error) for error in errors)
-        return CommandFailed(detail, USAGE if status in (400, 422) else 1)
+        return CommandFailed(detail, USAGE if status in (400, 422) else 1), code
+
+
+class Told(dict[str, Any]):
+    """What an engine told; a member that it lacks is one that its version does not have yet."""
+
+    def __init__(self, members: Mapping[str, Any], url: str) -> None:
+        super().__init__(members)
+        self._url = url
+
+    def __missing__(self, name: str) -> Any:
+        """Say why there is no such member."""
+        older = f"it may be older than this command, {version()}; --json prints what it tells"
+        raise CommandFailed(f"the engine at {self._url} does not tell {name!r}: {older}")
+
+
+def parts_of(url: str) -> SplitResult:
+    """Return the parts of an engine's URL; raise CommandFailed where it is none."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise CommandFailed(f"{url!r} is no URL such as http://127.0.0.1:8080", USAGE) from None
+    if "@" in parts.netloc:
+        raise CommandFailed(f"the URL of {parts.hostname} holds a user: a token goes to --token, not there", USAGE)
+    if not whole or parts.query or parts.fragment:
+        raise CommandFailed(f"{url!r} is no URL such as http://127.0.0.1:8080", USAGE)
+    return parts
 
 
 def _origin() -> dict[str, str]:
@@ -155,8 +309,10 @@ def _path(parts: tuple[str, ...], query: Mapping[str, Any]) -> str:
 def _told(error: Mapping[str, Any]) -> str:
     """Say where a mistake is, where what is said of it does not, and what it is."""
     place = error.get("pointer") or error.get("parameter")
-    return f"{place}: {error['detail']}" if place else str(error["detail"])
+    return printable(f"{place}: {error['detail']}" if place else str(error["detail"]))
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

@@ -8,15 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 
 
+@asks("conditions", "conditions load --set cpu_max=0.95 --reason 'one big import'")
 def conditions(
-    ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them; else all are listed.")] = None,
+    session: Session,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="One of them; else all are listed.", autocompletion=completing.conditions
+        ),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a threshold, such as cpu_max=0.9; repeatable."),
@@ -28,16 +36,11 @@ def conditions(
     ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Let what is configured hold again.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is overridden.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """List conditions, or show one with its latest changes and who waits for it; or override it until --reset.
 
     What is overridden holds at once, and after a restart.
     """
-    session = Session.of(ctx, config, as_json, url, token)
     change = _change(assignments or [], enable=enable, disable=disable, shadow=shadow, reset=reset, reason=reason)
     if name is None:
         if change:

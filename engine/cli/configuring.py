@@ -7,26 +7,28 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli.failures import CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.progress import bar
+from engine.cli.session import Session
+from engine.units import format_size
+
+if TYPE_CHECKING:
+    from engine.cli.client import Client
 
 
+@asks("reload", "reload --status")
 def reload(
-    ctx: typer.Context,
+    session: Session,
     status: Annotated[bool, typer.Option("--status", help="Only say how the last one went.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Have the engine read its configuration files anew. What is wrong changes nothing, and is told."""
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     if status:
         found = client.get("config")
@@ -40,21 +42,17 @@ def reload(
         say(line)
 
 
+@asks("export -o definitions.toml", "export | ssh standby trigger-engine import -")
 def export(
-    ctx: typer.Context,
+    session: Session,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write to a file; one that is there is left alone."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Print all jobs and triggers that the API defines, as TOML: `import` takes them back as they are."""
-    session = Session.of(ctx, config, as_json, url, token)
-    content = b"".join(session.client().stream("config", "export"))
+    content = _exported(session.client(), shown=output is not None)
     if output is not None:
         write_file(output, content, force=force)
     if session.json:
@@ -66,22 +64,31 @@ def export(
         say(f"{output}: written")
 
 
+def _exported(client: Client, *, shown: bool) -> bytes:
+    """Return what the API defines; with a bar where the terminal is not for the text itself."""
+    chunks = client.stream("config", "export")
+    if not shown:
+        return b"".join(chunks)
+    content = b""
+    with bar("export", None) as progress:
+        for chunk in chunks:
+            content += chunk
+            progress.at(len(content), format_size(len(content)))
+    return content
+
+
+@asks("import definitions definitions.toml --dry-run", "import definitions - --replace < definitions.toml")
 def definitions(
-    ctx: typer.Context,
+    session: Session,
     file: Annotated[str, typer.Argument(help="What `export` has written; - is standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would change.")] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Remove what else the API defines; else it stays as it is.")
     ] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Define all jobs and triggers of a TOML file in the running engine, or none. `import FILE` is the same."""
     from engine.cli.prospects import say_plan
 
-    session = Session.of(ctx, config, as_json, url, token)
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:

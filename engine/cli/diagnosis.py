@@ -19,12 +19,12 @@ def examine(session: Session) -> dict[str, Any]:
     except ConfigError:
         raise
     except NoEngine:
-        if session.url:
+        if session.named:
             raise
     except (CommandFailed, EngineError):
         # Without a token no engine can be asked; where it never started there is none yet.
-        if session.url or session.token or (session.reach().data / "admin.token").exists():
+        if session.named or session.token or (session.reach().data / "admin.token").exists():
             raise
     from engine.cli.offline import offline_doctor
 
-    return offline_doctor(session.load())
+    return {**offline_doctor(session.load())}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 FAILED, USAGE = 1, 2
+
+INTERRUPTED, PIPE_CLOSED = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+"""The exit codes that shells give to what these signals end."""
 
 
 class CommandFailed(Exception):

@@ -8,20 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.failures import FAILED
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 
 
+@asks("health", "health nightly")
 def health(
-    ctx: typer.Context,
+    session: Session,
     trigger: Annotated[str | None, typer.Argument(metavar="[TRIGGER]", help="One of them; else all parts.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Show how the engine's parts are, and which triggers are in trouble. Ends with 1 where something is not well."""
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     if trigger is not None:
         found = client.get("triggers", trigger, "health")

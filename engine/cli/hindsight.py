@@ -52,11 +52,11 @@ def look_back(session: Session, name: str, *, start: str | None, end: str | None
     except ConfigError:
         raise
     except NoEngine:
-        if session.url:
+        if session.named:
             raise
     except (CommandFailed, EngineError):
         # Without a token no engine can be asked; where it never started there is none yet.
-        if session.url or session.token or (session.reach().data / "admin.token").exists():
+        if session.named or session.token or (session.reach().data / "admin.token").exists():
             raise
     return asyncio.run(_read(session.load(), name, start, end))
 

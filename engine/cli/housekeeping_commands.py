@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.units import format_size, format_span
 
 if TYPE_CHECKING:
@@ -19,19 +20,15 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 
 
+@asks("housekeeping --dry-run", "housekeeping --show")
 def housekeeping(
-    ctx: typer.Context,
+    session: Session,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Only say what is kept, and what was removed.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Remove now what was kept long enough; the engine does so every hour by itself."""
     if dry_run and show:
         raise CommandFailed("say either --dry-run or --show", USAGE)
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     found = client.get("housekeeping") if show else _ask(client, dry_run)
     if session.json:
@@ -74,22 +71,20 @@ def _removed(tally: dict[str, Any]) -> str:
     return said
 
 
+@asks("backup /var/backups/engine.db", "backup --name before-the-upgrade")
 def backup(
-    ctx: typer.Context,
+    session: Session,
     file: Annotated[
         Path | None,
         typer.Argument(metavar="FILE", help="A new file on this machine. Without it the engine makes a copy."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the copy that the engine makes; by default the time.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Copy the store: into FILE, whether the engine runs or not, or by the engine into [store] backups."""
-    session = Session.of(ctx, config, as_json, url, token)
-    if file is not None and (url or name):
-        raise CommandFailed("FILE is written by this command; --url and --name are for copies by the engine", USAGE)
+    if file is not None and (session.url or session.profile or name):
+        raise CommandFailed(
+            "FILE is written by this command; --url, --profile and --name are for copies by the engine", USAGE
+        )
     made = _copy(session, file) if file is not None else _by_engine(session.client(), name)
     if session.json:
         say_json(made)

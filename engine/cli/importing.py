@@ -13,8 +13,10 @@ from typer.core import TyperGroup
 
 from engine.cli.configuring import definitions, write_file
 from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.options import sharing
 from engine.cli.output import say, say_json
-from engine.cli.session import AsJson, Session
+from engine.cli.session import Session
+from engine.cli.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +32,9 @@ class ImportCommands(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-import_commands = typer.Typer(
+import_commands = Tree(
     cls=ImportCommands, help="Take in definitions, or make a configuration of what other programs have.",
-    no_args_is_help=True, rich_markup_mode=None,
+    no_args_is_help=True,
 )  # fmt: skip
 import_commands.command()(definitions)
 
@@ -43,8 +45,11 @@ def importing() -> None:
 
 
 @import_commands.command()
+@sharing(
+    ("as_json",), "import crontab /etc/crontab --system -o config.toml", "import crontab - --timezone Europe/Berlin"
+)
 def crontab(
-    ctx: typer.Context,
+    session: Session,
     file: Annotated[str, typer.Argument(help="The crontab; - is standard input: `crontab -l | … import crontab -`.")],
     system: Annotated[
         bool | None,
@@ -62,12 +67,10 @@ def crontab(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="End with 1 where a line is wrong.")] = False,
-    as_json: AsJson = False,
 ) -> None:
     """Write the configuration that does what a crontab does; what can't be carried over is said there, in comments."""
     from engine.cli.crontab import is_system, read, write
 
-    session = Session.of(ctx, None, as_json, None, None)
     text = _read(file)
     has_users = is_system(text, "" if file == "-" else os.path.abspath(file)) if system is None else system
     name = user or _user()

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 
 
+@asks("log-level", "log-level engine.http=debug --for 10m")
 def log_level(
-    ctx: typer.Context,
+    session: Session,
     assignments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -23,13 +25,8 @@ def log_level(
     duration: Annotated[
         str | None, typer.Option("--for", metavar="DURATION", help="How long; else until the engine ends.")
     ] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Show how much the engine's log tells, or change it while the engine runs."""
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     if not assignments:
         if duration is not None:

@@ -7,25 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
+from engine.cli.tree import Tree
 
-maintenance_commands = typer.Typer(
-    help="Tell of maintenance windows, in which runs wait; make and remove them.", no_args_is_help=True,
-    rich_markup_mode=None,
-)  # fmt: skip
+maintenance_commands = Tree(
+    help="Tell of maintenance windows, in which runs wait; make and remove them.", no_args_is_help=True
+)
 
-Name = Annotated[str, typer.Argument(help="The window.")]
+Name = Annotated[str, typer.Argument(help="The window.", autocompletion=completing.windows)]
 
 
 @maintenance_commands.command("list")
+@asks("maintenance list")
 def list_windows(
-    ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False, url: Url = None, token: Token = None
+    session: Session,
 ) -> None:
     """List the windows: those that are open first, then those that open next."""
-    session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("maintenance")
     if session.json:
         say_json(found)
@@ -37,22 +39,22 @@ def list_windows(
 
 
 @maintenance_commands.command("show")
+@asks("maintenance show weekly")
 def show_window(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Show one window."""
-    session = Session.of(ctx, config, as_json, url, token)
     _say(session, session.client().get("maintenance", name))
 
 
 @maintenance_commands.command("add")
+@asks(
+    "maintenance add move --for 2h --description 'the warehouse moves' --tag import",
+    "maintenance add weekly --day sunday --opens 02:00 --closes 04:00 --zone Europe/Berlin",
+)
 def add_window(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
     start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="When it opens; by default now.")] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="When it closes.")] = None,
@@ -63,15 +65,16 @@ def add_window(
     closes: Annotated[str | None, typer.Option(metavar="HH:MM", help="When it closes, maybe on the next day.")] = None,
     zone: Annotated[str | None, typer.Option(help="Of all these times; by default the engine's.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Only runs with this tag wait. Repeatable.")] = None,
-    trigger: Annotated[list[str] | None, typer.Option(help="Only runs of this trigger wait. Repeatable.")] = None,
-    job: Annotated[list[str] | None, typer.Option(help="Only runs of this job wait. Repeatable.")] = None,
+    trigger: Annotated[
+        list[str] | None,
+        typer.Option(help="Only runs of this trigger wait. Repeatable.", autocompletion=completing.triggers),
+    ] = None,
+    job: Annotated[
+        list[str] | None, typer.Option(help="Only runs of this job wait. Repeatable.", autocompletion=completing.jobs)
+    ] = None,
     after: Annotated[str | None, typer.Option(help="What waited: run, latest or drop.")] = None,
     running: Annotated[str | None, typer.Option(help="What runs when it opens: finish or cancel.")] = None,
     description: Annotated[str | None, typer.Option(help="What is done then.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Make a window, or another one of that name; it stays when the engine is started again."""
     scope = {"tags": tag, "triggers": trigger, "jobs": job}
@@ -81,59 +84,46 @@ def add_window(
         "after": after, "running": running, "description": description,
     }  # fmt: skip
     body = {key: value for key, value in given.items() if value}
-    session = Session.of(ctx, config, as_json, url, token)
     _say(session, session.client().post("maintenance", body=body, headers=claim()))
 
 
 @maintenance_commands.command("remove")
+@asks("maintenance remove move")
 def remove_window(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Remove a window that the API made: what waits for it runs."""
-    session = Session.of(ctx, config, as_json, url, token)
     found = session.client().delete("maintenance", name, headers=claim())
     say_json(found) if session.json else say(f"Window {name} is removed")
 
 
 @maintenance_commands.command("override")
+@asks("maintenance override weekly --reason 'the fix has to go out' --for 30m")
 def override_window(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
     reason: Annotated[str | None, typer.Option(help="Why; it has to be said, and is shown.")] = None,
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="In RFC 3339; else until this opening, or the next, is over.")
     ] = None,
     duration: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long, such as 30m.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Have a window count as closed: what waits for it runs."""
     if not reason:
         raise CommandFailed("say why: --reason", USAGE)
     given = {"reason": reason, "until": until, "duration": duration}
     body = {key: value for key, value in given.items() if value is not None}
-    session = Session.of(ctx, config, as_json, url, token)
     _say(session, session.client().post("maintenance", name, "override", body=body, headers=claim()))
 
 
 @maintenance_commands.command("restore")
+@asks("maintenance restore weekly")
 def restore_window(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """End the override of a window."""
-    session = Session.of(ctx, config, as_json, url, token)
     _say(session, session.client().delete("maintenance", name, "override", headers=claim()))
 
 

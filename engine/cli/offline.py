@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.cli.failures import CommandFailed
 from engine.clock import SystemClock
 from engine.errors import StoreError
+from engine.http import shapes
 from engine.http.views import doctor_view
 from engine.store.base import Ledger
 
@@ -29,7 +30,7 @@ LONGEST_JOIN_S = 5.0
 _EMPTY = Ledger(accepted=0, ended=0, waiting=0, missing=())
 
 
-def offline_doctor(config: Config) -> dict[str, Any]:
+def offline_doctor(config: Config) -> shapes.Doctor:
     """Add up the ledger and check the store's integrity, in its file, which is only read."""
     checks = [{"name": "engine", "ok": True, "detail": "it does not run; the store was read from its file"}]
     path = config.store.path

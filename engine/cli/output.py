@@ -6,6 +6,8 @@ What others wrote never reaches a terminal as control codes.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -24,10 +26,36 @@ WIDEST, NARROWER, NARROWEST = 25, 16, 12
 """The columns between them are at most so wide: a time in full, and less where there is nothing more to leave out."""
 
 
+_STATE = "state"
+_STYLES = {
+    word: style
+    for style, words in {
+        "green": "active completed delivered pass succeeded",
+        "cyan": "running starting",
+        "yellow": "held hold open overridden paused pending queued retrying skip skipped unknown waiting",
+        "red": "expired failed invalid missed quarantined stuck timed_out",
+        "dim": "cancelled closed disabled over stopped",
+    }.items()
+    for word in words.split()
+}
+"""How states are coloured on a terminal; the word itself always stands there too."""
+
+
+ROOM = 40
+"""A terminal with less is left to break plain columns itself: nothing of them is cut off."""
+
+
 def say(text: str, *, error: bool = False) -> None:
-    """Print text; control characters are escaped, and its own line breaks kept."""
+    """Print one line; all control characters in it are escaped, so that nobody's text passes for another line."""
+    say_lines(text.replace("\n", "\\n"), error=error)
+
+
+def say_lines(text: str, *, error: bool = False) -> None:
+    """Print lines that are our own; control characters within them are escaped."""
     lines = "\n".join(printable(line) for line in text.split("\n"))
     stream = sys.stderr if error else sys.stdout
+    if stream is None:  # it was closed by who started this
+        return
     encoding = stream.encoding or "utf-8"
     print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
@@ -43,13 +71,29 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, optional
     A terminal that is too narrow for all columns goes without the `optional` ones, the first of them first.
     """
     cells = [[printable("-" if value is None else str(value)) for value in row] for row in rows]
-    if sys.stdout.isatty():
+    if on_terminal() and shutil.get_terminal_size().columns >= ROOM:
         _draw(columns, cells, optional)
         return
-    widths = [max(len(line[index]) for line in [columns, *cells]) for index in range(len(columns))]
-    for line in [[column.upper() for column in columns], *cells]:
-        padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+    lines = [[column.upper() for column in columns], *cells]
+    widths = [max(_width(line[index]) for line in lines) for index in range(len(columns))]
+    for line in lines:
+        padded = "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
         say(padded.rstrip())
+
+
+def on_terminal() -> bool:
+    """Whether to draw, with colours and bars: on a terminal that can, or where FORCE_COLOR says so."""
+    forced = os.environ.get("FORCE_COLOR", "") not in ("", "0")
+    return forced or (sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def _width(cell: str) -> int:
+    """Return how many columns of a terminal text takes: some characters take two, and some none."""
+    if cell.isascii():
+        return len(cell)
+    from rich.cells import cell_len
+
+    return cell_len(cell)
 
 
 def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], optional: Sequence[str]) -> None:
@@ -65,8 +109,14 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], optional: Sequ
     for index, width in zip(shown, widths, strict=True):
         table.add_column(columns[index], overflow="fold", width=width, no_wrap=width >= natural[index])
     for line in cells:
-        table.add_row(*(Text(line[index]) for index in shown))  # text, no markup: brackets are brackets
+        # Text, no markup: brackets are brackets.
+        table.add_row(*(Text(line[index], style=_style(columns[index], line[index])) for index in shown))
     console.print(table)
+
+
+def _style(column: str, cell: str) -> str:
+    """Return the colour of a cell that says how something is."""
+    return _STYLES.get(cell.partition(" ")[0], "") if column == _STATE else ""
 
 
 def _fitting(natural: Sequence[int], optional: Sequence[int], width: int) -> tuple[list[int], list[int]]:

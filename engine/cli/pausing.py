@@ -10,37 +10,35 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.clock import rfc3339
 
 MOST_NAMED = 12
 """So many of the triggers that a pause holds are named."""
 
-Name = Annotated[str | None, typer.Argument(help="The trigger.")]
+Name = Annotated[str | None, typer.Argument(help="The trigger.", autocompletion=completing.triggers)]
 Tag = Annotated[str | None, typer.Option("--tag", help="All triggers with this tag, their own or their job's.")]
 Whole = Annotated[bool, typer.Option("--all", help="The engine: nothing starts, what runs goes on.")]
 
 
+@asks("pause nightly --for 120m --reason 'the warehouse moves'", "pause --tag import --until 2026-12-01T06:00")
 def pause(
-    ctx: typer.Context,
+    session: Session,
     name: Name = None,
     tag: Tag = None,
     whole: Whole = False,
     reason: Annotated[str | None, typer.Option(help="Why; it is recorded with every event that it holds off.")] = None,
     duration: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long, such as 30m.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Until when: RFC 3339, or a local time.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Pause a trigger, a tag or all; without an end, until it is resumed. Events meanwhile are recorded, not run."""
     path, scope = _path(name, tag, whole, "pause")
     given = {"reason": reason, "duration": duration, "until": None if until is None else _in_utc(until), **scope}
     body = {key: value for key, value in given.items() if value is not None}
-    session = Session.of(ctx, config, as_json, url, token)
     found = session.client().post(*path, body=body, headers=claim())
     if session.json:
         say_json(found)
@@ -64,19 +62,15 @@ def _in_utc(text: str) -> str:
         return text
 
 
+@asks("resume nightly", "resume --all")
 def resume(
-    ctx: typer.Context,
+    session: Session,
     name: Name = None,
     tag: Tag = None,
     whole: Whole = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """End the pause of a trigger, a tag or the engine. Other pauses stay."""
     path, scope = _path(name, tag, whole, "resume")
-    session = Session.of(ctx, config, as_json, url, token)
     found = session.client().post(*path, body=scope, headers=claim())
     if session.json:
         say_json(found)

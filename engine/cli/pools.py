@@ -7,31 +7,31 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 
 
+@asks("pools", "pools warehouse --limit 4 --reason 'the night load'")
 def pools(
-    ctx: typer.Context,
+    session: Session,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="One of them, such as engine; else all are listed."),
+        typer.Argument(
+            metavar="[NAME]", help="One of them, such as engine; else all are listed.", autocompletion=completing.pools
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="Have it hold so much, until --reset.")] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Let what is configured hold again.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is changed.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """List the limits that jobs share, or show one with the runs that have it; or change one until --reset.
 
     What is changed holds at once, and after a restart; what runs goes on.
     """
-    session = Session.of(ctx, config, as_json, url, token)
     change = _change(limit, reset=reset, reason=reason)
     if name is None:
         if change:

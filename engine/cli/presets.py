@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.failures import NotThere
-from engine.cli.output import say, say_json, say_table
-from engine.cli.session import AsJson, ConfigFiles, Session
+from engine.cli.options import stands_alone
+from engine.cli.output import say, say_json, say_lines, say_table
+from engine.cli.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
@@ -18,20 +19,18 @@ if TYPE_CHECKING:
     from engine.config import Preset
 
 
+@stands_alone("presets", "presets daily")
 def presets(
-    ctx: typer.Context,
+    session: Session,
     name: Annotated[str | None, typer.Argument(help="One preset alone, with its settings.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
 ) -> None:
     """List the presets, those of the configuration too: what a trigger has that names one."""
     from engine.config.scalars import near
     from engine.http.preset_routes import preset_view
 
-    session = Session.of(ctx, config, as_json, None, None)
     found, secrets = _known(session)
     if name is None:
-        views = [preset_view(preset, secrets) for preset in found.values()]
+        views: list[dict[str, Any]] = [{**preset_view(preset, secrets)} for preset in found.values()]
         if session.json:
             say_json({"items": views, "next": None})
         else:
@@ -39,7 +38,7 @@ def presets(
         return
     if name not in found:
         raise NotThere(f'there is no preset "{name}" ({near(name, found)})')
-    view = preset_view(found[name], secrets)
+    view: dict[str, Any] = {**preset_view(found[name], secrets)}
     if session.json:
         say_json(view)
     else:
@@ -76,7 +75,7 @@ def _say_one(view: dict[str, Any]) -> None:
         say(f"  {key} = …  # to be given: {meaning}")
     say("")
     given = "".join(f"\n{key} = …" for key in view["parameters"])
-    say(f'[triggers.NAME]\npreset = {toml(view["name"])}\njob = "…"{given}')
+    say_lines(f'[triggers.NAME]\npreset = {toml(view["name"])}\njob = "…"{given}')
 
 
 def _lines(settings: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -6,26 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
+from engine.cli.options import asks
 from engine.cli.output import say, say_json
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.payload import encode_json
 
 
+@asks("preview orders", "preview orders --cursor beginning --limit 5")
 def preview(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="SOURCE", help="The source, by its id or name.")],
+    session: Session,
+    name: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="The source, by its id or name.", autocompletion=completing.sources)
+    ],
     cursor: Annotated[
         str | None,
         typer.Option(help="From here, not from where it stands: a value of the cursor's column, beginning or now."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="So many events at most.")] = 20,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Have a source look once, and show what it would emit. Nothing is stored, run or moved."""
-    session = Session.of(ctx, config, as_json, url, token)
     asked: dict[str, Any] = {"limit": limit}
     if cursor is not None:
         asked["cursor"] = _value(cursor)

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.client import Client
 from engine.cli.failures import USAGE, CommandFailed
-from engine.cli.output import local, say, say_json, say_table, sentence
+from engine.cli.options import asks
+from engine.cli.output import local, say, say_json, say_lines, say_table, sentence
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 
 LOOK_S = 0.2
 """A run that is being cancelled is looked at so often."""
@@ -22,21 +24,19 @@ LONGEST_LOOK_S = 30.0
 
 ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled", "skipped", "missed", "expired"})
 
-RunIds = Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs, by their ids.")]
+RunIds = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="The runs, by their ids.", autocompletion=completing.runs)
+]
 Reason = Annotated[str | None, typer.Option(help="Why; it is recorded.")]
 
 
+@asks("queue", "queue --lane backfill --limit 50")
 def queue(
-    ctx: typer.Context,
+    session: Session,
     lane: Annotated[str | None, typer.Option(help="One lane alone: live, manual or backfill.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most are listed.")] = 20,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """List what is ready and waits for a slot, in the order in which it starts; backfills with `--lane backfill`."""
-    session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("queue", lane=lane, limit=limit)
     if session.json:
         say_json(found)
@@ -56,24 +56,20 @@ def queue(
     say(f"{found['running']} of {found['slots']} slots are taken; waiting: {waiting or 'nothing'}")
 
 
+@asks("flush --trigger nightly --reason 'wrong day' --dry-run", "flush --all --reason 'start anew'")
 def flush(
-    ctx: typer.Context,
+    session: Session,
     reason: Annotated[str, typer.Option(help="Why; each run is recorded as cancelled with it.")],
-    trigger: Annotated[str | None, typer.Option(help="Of this trigger.")] = None,
-    job: Annotated[str | None, typer.Option(help="Of this job.")] = None,
+    trigger: Annotated[str | None, typer.Option(help="Of this trigger.", autocompletion=completing.triggers)] = None,
+    job: Annotated[str | None, typer.Option(help="Of this job.", autocompletion=completing.jobs)] = None,
     tag: Annotated[str | None, typer.Option(help="Of triggers or jobs with this tag.")] = None,
     state: Annotated[list[str] | None, typer.Option(help="In this state; repeatable. Default: all that wait.")] = None,
     lane: Annotated[str | None, typer.Option(help="Of one lane: live, manual or backfill.")] = None,
     below: Annotated[str | None, typer.Option(help="With a lower priority than this.")] = None,
     whole: Annotated[bool, typer.Option("--all", help="Everything that waits.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would be, and cancel nothing.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Cancel the runs that wait, as far as they are meant; what runs goes on."""
-    session = Session.of(ctx, config, as_json, url, token)
     given = {
         "reason": reason, "trigger": trigger, "job": job, "tag": tag, "states": state or None, "lane": lane,
         "priority_below": _priority(below), "all": whole or None, "dry_run": dry_run or None,
@@ -90,15 +86,12 @@ def flush(
     say(f"{runs} {said}{by and ': '}{by}")
 
 
+@asks("cancel 0197a3f4-5b6c-7d8e-9f01-23456789abcd --reason 'wrong file'")
 def cancel(
-    ctx: typer.Context,
+    session: Session,
     runs: RunIds,
     reason: Reason = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end of what runs.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Cancel runs: what waits ends at once; of what runs the processes are ended, SIGTERM first."""
 
@@ -106,21 +99,18 @@ def cancel(
         found: dict[str, Any] = client.post("runs", run_id, "cancel", body=_body(reason), headers=claim())
         return found if detach else _ended(client, found)
 
-    _each(Session.of(ctx, config, as_json, url, token), runs, ask)
+    _each(session, runs, ask)
 
 
+@asks("hold 0197a3f4-5b6c-7d8e-9f01-23456789abcd --reason 'not before noon'")
 def hold(
-    ctx: typer.Context,
+    session: Session,
     runs: RunIds,
     reason: Reason = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Hold runs that wait: they do not start until they are released."""
     _each(
-        Session.of(ctx, config, as_json, url, token), runs,
+        session, runs,
         lambda client, run_id: client.post("runs", run_id, "hold", body=_body(reason), headers=claim()),
     )  # fmt: skip
 
@@ -133,20 +123,17 @@ def release_runs(session: Session, runs: list[str], reason: str | None) -> None:
     )  # fmt: skip
 
 
+@asks("priority high 0197a3f4-5b6c-7d8e-9f01-23456789abcd --reason 'a customer waits'")
 def priority(
-    ctx: typer.Context,
+    session: Session,
     level: Annotated[str, typer.Argument(metavar="PRIORITY", help="0 to 9, low, normal, high or critical.")],
     runs: RunIds,
     reason: Reason = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Give runs that wait another priority, at most the `priority_max` of their triggers."""
     body = {"priority": _priority(level), **_body(reason)}
     _each(
-        Session.of(ctx, config, as_json, url, token), runs,
+        session, runs,
         lambda client, run_id: client.patch("runs", run_id, body=body, headers=claim()),
     )  # fmt: skip
 
@@ -163,7 +150,7 @@ def _each(session: Session, runs: list[str], ask: Any) -> None:
             if len(runs) == 1:
                 raise
             refused.append(error)
-            say(str(error), error=True)
+            say_lines(str(error), error=True)
     if session.json:
         say_json(found[0] if len(runs) == 1 else {"items": found, "next": None})
     else:

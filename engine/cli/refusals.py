@@ -7,21 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.asking import find_source
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 
 
+@asks("refusals github")
 def refusals(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A source, by its name or that of a trigger on it.")],
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
+    session: Session,
+    name: Annotated[
+        str, typer.Argument(help="A source, by its name or that of a trigger on it.", autocompletion=completing.sources)
+    ],
 ) -> None:
     """Show the last requests that a source refused, and what was wrong: the clock, the secret, the body, a header."""
-    session = Session.of(ctx, config, as_json, url, token)
     client = session.client()
     source = find_source(client, name)
     found = client.get("sources", *source["name"].split("/"), "refusals")

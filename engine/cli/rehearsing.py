@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, sentence
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.progress import Shown, bar
+from engine.cli.session import Session
 from engine.errors import EngineError, InvalidEvent
 from engine.payload import parse_json
 from engine.units import parse_rate
@@ -25,22 +29,21 @@ MOST_AT_ONCE = 100
 _MEMBERS = frozenset({"type", "subject", "data", "key", "id", "source", "time", "priority"})
 
 
+@asks("test dropped --event event.json", "test dropped --event event.json --offline")
 def try_event(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="TRIGGER", help="The trigger that would meet it.")],
+    session: Session,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="TRIGGER", help="The trigger that would meet it.", autocompletion=completing.triggers),
+    ],
     event: Annotated[
         Path, typer.Option("--event", metavar="FILE", help="The event as JSON: type, subject, data, key, priority.")
     ],
     offline: Annotated[
         bool, typer.Option("--offline", help="By the configuration alone: nothing is paused, no window open, all free.")
     ] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Say what an event would become at a trigger, gate by gate. Nothing is stored or run."""
-    session = Session.of(ctx, config, as_json, url, token)
     value = _read(event)
     if offline:
         view = _test_offline(session.load(), name, value)
@@ -112,15 +115,19 @@ def _test_offline(config: Config, name: str, value: dict[str, Any]) -> dict[str,
     fields = {key: one for key, one in value.items() if key != "id"}
     try:
         event = Event(**{"type": None, "key": value.get("id"), **fields})
-        return rehearsed_view(intake.rehearsal.test(name, event))
+        return {**rehearsed_view(intake.rehearsal.test(name, event))}
     except InvalidEvent as error:
         raise CommandFailed(f"--event: {error}", USAGE) from None
     except EngineError as error:
         raise CommandFailed(str(error), FAILED) from None
 
 
+@asks(
+    "replay 0197a3f4-5b6c-7d8e-9f01-23456789abcd",
+    "replay --from 2026-11-21T02:00:00Z --to 2026-11-21T04:00:00Z --trigger dropped --dry-run",
+)
 def replay(
-    ctx: typer.Context,
+    session: Session,
     event: Annotated[
         str | None, typer.Argument(metavar="[EVENT]", help="The id of one event; else give a span.")
     ] = None,
@@ -128,7 +135,9 @@ def replay(
         str | None, typer.Option("--from", metavar="TIME", help="Received at this instant or later.")
     ] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Received before this instant.")] = None,
-    trigger: Annotated[str | None, typer.Option(help="Run them at this trigger alone.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Run them at this trigger alone.", autocompletion=completing.triggers)
+    ] = None,
     outcome: Annotated[
         str | None, typer.Option(help="Only those that came to this at --trigger, such as quarantined.")
     ] = None,
@@ -138,13 +147,8 @@ def replay(
     request: Annotated[
         str | None, typer.Option(help="A name for this replay: the same one again runs nothing twice, and goes on.")
     ] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Run events again: one, or all that were received in a span, the oldest first. Each is a new run of a copy."""
-    session = Session.of(ctx, config, as_json, url, token)
     if (event is None) == (start is None and end is None) or (start is None) != (end is None):
         raise CommandFailed("name one event, or a span with --from and --to", USAGE)
     per_s = rate_of(rate)
@@ -182,6 +186,15 @@ def replay_span(
     client: Client, asked: dict[str, Any], request: str, per_s: float, *, quiet: bool
 ) -> list[dict[str, Any]]:
     """Ask for as many events as a second, or the rate, allows; again and again until the span is through."""
+    if quiet:
+        return _replay_pages(client, asked, request, per_s, None)
+    with bar("replay", 1.0) as shown:
+        return _replay_pages(client, asked, request, per_s, shown)
+
+
+def _replay_pages(
+    client: Client, asked: dict[str, Any], request: str, per_s: float, shown: Shown | None
+) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     at_once = MOST_AT_ONCE if per_s == math.inf else min(max(math.floor(per_s), 1), MOST_AT_ONCE)
     cursor: str | None = None
@@ -191,17 +204,29 @@ def replay_span(
         try:
             page = client.post("replay", body=body, headers={"Idempotency-Key": request})
         except (CommandFailed, KeyboardInterrupt):
-            if items and not quiet:
+            if items and shown is not None:
                 say(f"{len(items)} events are done; go on with --request {request}", error=True)
             raise
         items += page["items"]
-        if not quiet:
+        if shown is not None:
             for item in page["items"]:
-                say(f"  {item['replay_of']}  {item['type']}  {_said(item)}")
+                shown.say(f"  {item['replay_of']}  {item['type']}  {_said(item)}")
+            shown.at(_part(asked, page["items"]) if page["next"] else 1.0, f"{len(items)} events")
         cursor = page["next"]
         if cursor is None:
             return items
         time.sleep(max(began_s + len(page["items"]) / per_s - time.monotonic(), 0.0))
+
+
+def _part(asked: dict[str, Any], items: list[dict[str, Any]]) -> float:
+    """Return what part of the span is through, by when the last event was received."""
+    try:
+        start, end, at = (
+            datetime.fromisoformat(text) for text in (asked["from"], asked["to"], items[-1]["received_at"])
+        )
+        return (at - start) / (end - start)
+    except (ValueError, TypeError, ZeroDivisionError, IndexError):  # the engine reads what is no RFC 3339 differently
+        return 0.0
 
 
 def _said(item: dict[str, Any]) -> str:

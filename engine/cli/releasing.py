@@ -10,11 +10,12 @@ import typer
 from engine.cli.asking import find_source
 from engine.cli.client import Client
 from engine.cli.failures import USAGE, CommandFailed, NotThere
+from engine.cli.options import asks
 from engine.cli.output import say, say_json
 from engine.cli.pausing import claim
 from engine.cli.queueing import Reason, release_runs
 from engine.cli.rehearsing import rate_of, replay_span
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.ids import is_id
 
 Names = Annotated[
@@ -22,21 +23,17 @@ Names = Annotated[
 ]
 
 
+@asks("release 0197a3f4-5b6c-7d8e-9f01-23456789abcd", "release orders --replay --rate 5/s")
 def release(
-    ctx: typer.Context,
+    session: Session,
     what: Names,
     reason: Reason = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Run what a quarantine held back, too, the oldest first.")
     ] = False,
     rate: Annotated[str, typer.Option(help="With --replay: so many events at most, such as 10/s or 90/m.")] = "10/s",
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Release runs that are held by hand, or a trigger or source that is in quarantine, whose count starts anew."""
-    session = Session.of(ctx, config, as_json, url, token)
     if all(map(is_id, what)):
         if replay:
             raise CommandFailed("--replay is for a trigger or source that is in quarantine", USAGE)

@@ -7,39 +7,44 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import FAILED, USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import say, say_json, sentence
 from engine.cli.pausing import claim
 from engine.cli.queueing import Reason
 from engine.cli.sending import wait_for_runs
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 
 AT_ONCE_S = 20.0
 """One request retries as many as its rate allows in this time."""
 
 
+@asks(
+    "retry 0197a3f4-5b6c-7d8e-9f01-23456789abcd --wait", "retry --failed --job import-csv --reason 'the disk is back'"
+)
 def retry(
-    ctx: typer.Context,
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN...]", help="The runs, by their ids.")] = None,
+    session: Session,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="The runs, by their ids.", autocompletion=completing.runs),
+    ] = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="All that failed or timed out, each once; or see --state.")
     ] = False,
     state: Annotated[list[str] | None, typer.Option(help="With --failed: in this state in their place.")] = None,
-    trigger: Annotated[str | None, typer.Option(help="With --failed: of this trigger.")] = None,
-    job: Annotated[str | None, typer.Option(help="With --failed: of this job.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="With --failed: of this trigger.", autocompletion=completing.triggers)
+    ] = None,
+    job: Annotated[str | None, typer.Option(help="With --failed: of this job.", autocompletion=completing.jobs)] = None,
     start: Annotated[str | None, typer.Option("--from", help="With --failed: that came to be from then on.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="With --failed: that came to be before then.")] = None,
     rate: Annotated[str, typer.Option(help="With --failed: no faster than this.")] = "10/s",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --failed: say which, and run none.")] = False,
     reason: Reason = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the new runs; fail where one does.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Run once more what ended runs were for: new runs, with the same data."""
-    session = Session.of(ctx, config, as_json, url, token)
     which = {"states": state, "trigger": trigger, "job": job, "from": start, "to": end}
     given = {key: value for key, value in which.items() if value}
     if failed == bool(runs):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 from msgspec import Struct
@@ -13,6 +12,7 @@ from engine.cli.failures import USAGE, CommandFailed
 
 if TYPE_CHECKING:
     from engine.cli.client import Client
+    from engine.cli.profiles import Profile
     from engine.config import Config, Reach
 
 ConfigFiles = Annotated[
@@ -33,19 +33,37 @@ class Session(Struct, frozen=True, kw_only=True):
     json: bool = False
     url: str | None = None
     token: str | None = None
+    profile: str | None = None
 
     @classmethod
     def of(
-        cls, ctx: typer.Context, config: list[str] | None, json: bool, url: str | None, token: str | None
+        cls,
+        ctx: typer.Context,
+        config: list[str] | None = None,
+        as_json: bool = False,
+        url: str | None = None,
+        token: str | None = None,
+        profile: str | None = None,
     ) -> Session:
         """Return the options of a command; those before the command's name hold where it gives none."""
         outer = ctx.obj if isinstance(ctx.obj, Session) else Session()
         return cls(
             config=tuple(config or ()) or outer.config,
-            json=json or outer.json,
+            json=as_json or outer.json,
             url=url or outer.url,
             token=token or outer.token,
+            profile=profile or outer.profile,
         )
+
+    @property
+    def named(self) -> bool:
+        """Whether an engine is named: where it does not answer, nothing else is to be looked at."""
+        return bool(self.url or self.profile or os.environ.get("ENGINE_PROFILE"))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether an engine is to be asked rather than the configuration that is here."""
+        return self.named or bool(os.environ.get("ENGINE_URL"))
 
     def load(self, *, examine: bool = False) -> Config:
         """Read the configuration; raise ConfigError with all that is wrong. For `examine` see `engine.config.load`."""
@@ -68,32 +86,56 @@ class Session(Struct, frozen=True, kw_only=True):
         return Reach(host=http.host, port=http.port, data=engine.data, plugins=engine.plugins)
 
     def client(self) -> Client:
-        """Return a client of the engine that the options, the environment or the configuration name.
+        """Return a client of the engine that the options, a profile, the environment or the configuration name.
 
-        The admin token of the data directory goes to this machine and the configured address alone.
+        The token of a profile goes to its own address alone, and the admin token of the data directory to this
+        machine and the configured address alone.
         """
-        from engine.cli.client import Client
+        from engine.cli.client import Client, parts_of
+        from engine.errors import ConfigError
         from engine.http.access import is_loopback
         from engine.http.tokens import read_admin_token
 
-        url = self.url or os.environ.get("ENGINE_URL")
-        token, origin = self._token()
+        url, profile = self._address()
+        token, origin = self._token(profile)
+        ca_file = None if profile is None else profile.ca_file
         if url and token:
-            return Client(url, token, origin)
-        found = self.reach()
+            return Client(url, token, origin, ca_file=ca_file)
+        foreign = url is not None and not is_loopback(parts_of(url).hostname or "")
+        wanting = CommandFailed(f"give a token for {url}: --token, ENGINE_TOKEN, or one in a profile", USAGE)
+        try:
+            found = self.reach()
+        except ConfigError:
+            if foreign:
+                raise wanting from None
+            raise
         own = url_of(found)
-        if not token:
-            host = urlsplit(url).hostname if url else None
-            if url and host and not is_loopback(host) and url.rstrip("/") != own:
-                raise CommandFailed(f"give a token for {url}: --token, or ENGINE_TOKEN", USAGE)
-            token, origin, _ = read_admin_token(found.data, os.environ)
+        if url and foreign and url.rstrip("/") != own and not token:
+            raise wanting
         if not url and own is None:
             raise CommandFailed("[http] listen takes any free port: say which with --url", USAGE)
-        return Client(url or str(own), token, origin)
+        if not token:
+            token, origin, _ = read_admin_token(found.data, os.environ)
+        return Client(url or str(own), token, origin, ca_file=ca_file)
 
-    def _token(self) -> tuple[str | None, str]:
+    def _address(self) -> tuple[str | None, Profile | None]:
+        """Return the address that is named, and the profile where that names it: the options go first."""
+        if self.url and self.profile:
+            raise CommandFailed("--url and --profile both name an engine: give one of them", USAGE)
+        given = self.url or (None if self.profile else os.environ.get("ENGINE_URL"))
+        name = self.profile or os.environ.get("ENGINE_PROFILE")
+        if given or not name:
+            return given or None, None
+        from engine.cli.profiles import find_profile
+
+        profile = find_profile(name)
+        return profile.url, profile
+
+    def _token(self, profile: Profile | None) -> tuple[str | None, str]:
         if self.token:
             return self.token, "--token"
+        if profile is not None and (found := profile.read_token()) is not None:
+            return found, f"profile {profile.name}"
         return os.environ.get("ENGINE_TOKEN"), "the environment variable ENGINE_TOKEN"
 
 

@@ -7,26 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.units import format_span
 
 
+@asks("deliveries --state failed", "deliveries --target notify:ops -n 50")
 def deliveries(
-    ctx: typer.Context,
+    session: Session,
     delivery: Annotated[str | None, typer.Argument(metavar="[ID]", help="One of them, with what it tells.")] = None,
     state: Annotated[str | None, typer.Option(help="Those that are waiting, delivered or failed.")] = None,
     target: Annotated[str | None, typer.Option(help="Those to callback:JOB or notify:NAME.")] = None,
     run: Annotated[str | None, typer.Option(help="Those about this run.")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="At most so many.")] = 20,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """List who was told of the ends of runs, and how that went; the newest first."""
-    session = Session.of(ctx, config, as_json, url, token)
     if delivery is not None:
         if state is not None or target is not None or run is not None:
             raise CommandFailed("--state, --target and --run are for the list", USAGE)
@@ -66,18 +64,16 @@ def sentences(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{one['target']} [{one['event']}]: {one['reason']}" for one in found]
 
 
+@asks("stats nightly --over 7d", "stats import-csv --job")
 def stats(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The trigger; with --job the job.")],
+    session: Session,
+    name: Annotated[
+        str, typer.Argument(help="The trigger; with --job the job.", autocompletion=completing.triggers_or_jobs)
+    ],
     job: Annotated[bool, typer.Option("--job", help="It is the name of a job.")] = False,
     over: Annotated[str | None, typer.Option(help="The time up to now, such as 7d. Default: 1d.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Show how the runs of a trigger or job ended, and how long they took."""
-    session = Session.of(ctx, config, as_json, url, token)
     found = session.client().get("jobs" if job else "triggers", name, "stats", over=over)
     if session.json:
         say_json(found)

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed, NoEngine
+from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.pausing import claim
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import AsJson, ConfigFiles, Session
+from engine.cli.tree import Tree
 from engine.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from engine.cli.client import Client
     from engine.http.keyring import Keyring
 
-token_commands = typer.Typer(
-    help="Tell where the admin token is; make, rotate and revoke others.", invoke_without_command=True,
-    rich_markup_mode=None,
-)  # fmt: skip
+token_commands = Tree(
+    help="Tell where the admin token is; make, rotate and revoke others.", invoke_without_command=True
+)
 
-Name = Annotated[str, typer.Argument(help="The token.")]
+Name = Annotated[str, typer.Argument(help="The token.", autocompletion=completing.tokens)]
 
 
 @token_commands.callback()
@@ -33,17 +35,17 @@ def token_place(
     as_json: AsJson = False,
 ) -> None:
     """Tell where the admin token is."""
-    session = ctx.obj = Session.of(ctx, config, as_json, None, None)
+    session = ctx.obj = Session.of(ctx, config, as_json)
     if ctx.invoked_subcommand is None:
         _say_admin(session, show)
 
 
 @token_commands.command("list")
+@asks("token list")
 def token_list(
-    ctx: typer.Context, config: ConfigFiles = None, as_json: AsJson = False, url: Url = None, token: Token = None
+    session: Session,
 ) -> None:
     """List the tokens: what they may do, how they begin, and when they were used."""
-    session = Session.of(ctx, config, as_json, url, token)
 
     async def without(keyring: Keyring) -> dict[str, Any]:
         return {"items": keyring.views(), "next": None}
@@ -68,20 +70,19 @@ def _end(one: dict[str, Any]) -> str:
 
 
 @token_commands.command("create")
+@asks(
+    "token create grafana --role viewer --description 'the dashboard'",
+    "token create sales --role operator --tag sales --expires-in 90d",
+)
 def token_create(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
     role: Annotated[str, typer.Option(help="viewer, operator or admin.")] = "viewer",
     tag: Annotated[list[str] | None, typer.Option(help="It sees what has this tag alone. Repeatable.")] = None,
     expires_in: Annotated[str | None, typer.Option(metavar="DURATION", help="Such as 90d; else it stays.")] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Make a token and print it: this once, as nobody can read it again."""
-    session = Session.of(ctx, config, as_json, url, token)
     given = {"name": name, "role": role, "tags": tag or None, "expires_in": expires_in, "description": description}
     body = {key: value for key, value in given.items() if value is not None}
 
@@ -93,20 +94,16 @@ def token_create(
 
 
 @token_commands.command("rotate")
+@asks("token rotate", "token rotate grafana --overlap 24h")
 def token_rotate(
-    ctx: typer.Context,
+    session: Session,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The token; else the admin token.")] = None,
     overlap: Annotated[
         str | None, typer.Option(metavar="DURATION", help="So long the old one opens too; by default 1h.")
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the new admin token.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Give a token another secret and print it. Without NAME: make a new admin token, at once."""
-    session = Session.of(ctx, config, as_json, url, token)
     if name is None:
         if overlap is not None:
             raise CommandFailed("the old admin token is refused at once: --overlap is for other tokens", USAGE)
@@ -129,16 +126,12 @@ def token_rotate(
 
 
 @token_commands.command("revoke")
+@asks("token revoke grafana")
 def token_revoke(
-    ctx: typer.Context,
+    session: Session,
     name: Name,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Revoke a token: it opens nothing from now on."""
-    session = Session.of(ctx, config, as_json, url, token)
 
     async def without(keyring: Keyring) -> None:
         await keyring.revoke(name, audit=_audit("token revoke", name, None))
@@ -157,13 +150,13 @@ def _ask(session: Session, client: Callable[[Client], Any], without: Callable[[K
     except ConfigError:
         raise
     except NoEngine:
-        if session.url:
+        if session.named:
             raise
     except CommandFailed:
         raise
     except EngineError:
         # Where no engine ever started there is no admin token yet.
-        if session.url or session.token or (session.reach().data / "admin.token").exists():
+        if session.named or session.token or (session.reach().data / "admin.token").exists():
             raise
     import asyncio
 

@@ -67,14 +67,14 @@ def look_ahead(session: Session, name: str, *, count: int, after: str | None) ->
         raise
     except NotThere as error:
         remark = f"the running engine says: {error}. By the configuration:"
-        if session.url:
+        if session.named:
             raise
     except NoEngine:
-        if session.url:
+        if session.named:
             raise
     except (CommandFailed, EngineError):
         # Without a token no engine can be asked; where it never started there is none yet.
-        if session.url or session.token or (session.reach().data / "admin.token").exists():
+        if session.named or session.token or (session.reach().data / "admin.token").exists():
             raise
     return _read(session.load(), name, count=count, since=since, remark=remark)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from engine.cli.maintaining import sentences as sentences_of_windows
-from engine.cli.output import local, say
+from engine.cli.output import local, say_lines
 from engine.cli.pausing import sentences
 from engine.clock import rfc3339
 from engine.http.views import pause_view, title_of
@@ -47,7 +47,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
         token = here.path(runtime.config.engine.data / "admin.token")
         lines.append(f"The admin token, for the API, is in {token}; the command line finds it by itself.")
     try:
-        say("\n".join([*lines, ""]))
+        say_lines("\n".join([*lines, ""]))
         sys.stdout.flush()
     except OSError as error:  # who read it is gone; the engine runs all the same
         log.warning("The console can't be written to: %s", error, extra={"action": "console_failed"})

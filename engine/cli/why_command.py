@@ -6,29 +6,27 @@ from typing import Annotated
 
 import typer
 
+from engine.cli import completing
 from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.options import asks
 from engine.cli.output import say, say_json
-from engine.cli.session import AsJson, ConfigFiles, Session, Token, Url
+from engine.cli.session import Session
 from engine.ids import is_id
 
 
+@asks("why nightly", "why nightly --from 2026-11-20 --to 2026-11-22", "why 0197a3f4-5b6c-7d8e-9f01-23456789abcd")
 def why(
-    ctx: typer.Context,
-    what: Annotated[str, typer.Argument(metavar="EVENT|RUN|TRIGGER")],
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="EVENT|RUN|TRIGGER", autocompletion=completing.triggers)],
     start: Annotated[
         str | None,
         typer.Option("--from", metavar="TIME", help="Of a trigger: since then; a time, a date, or 2h for as long ago."),
     ] = None,
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Of a trigger: until then; else now.")] = None,
     whole: Annotated[bool, typer.Option("--all", help="Of a trigger: each instant on a line of its own.")] = False,
-    config: ConfigFiles = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    token: Token = None,
 ) -> None:
     """Say why something ran, or did not. Of a trigger: how it is; and with --from or --to what should have run then,
     what did, and why the rest did not, also where no engine runs."""
-    session = Session.of(ctx, config, as_json, url, token)
     if start is None and end is None and not whole:
         from engine.cli.why import ask, sentences
 

@@ -108,6 +108,10 @@ class Checks:
         """Tell whether a check of a condition is on its way."""
         return name in self._going
 
+    def will_answer(self, name: str) -> bool:
+        """Tell whether a check of a condition is on its way whose answer is still to come."""
+        return name in self._going and name not in self._stuck
+
     async def _make(self, one: Named) -> None:
         """Make a check, and answer once: when it is done, or when its time is over, though it may not end then."""
         await self._turns.acquire()

@@ -278,7 +278,7 @@ class Conditions:
         self._letting_pass.clear()
         for check in checks_of(name, self._holding):
             self._states[check].fresh_until_s = 0.0
-            self._states[check].doubted = self._checks.is_going(check)
+            self._states[check].doubted = self._checks.will_answer(check)
             self._again[check] = self._clock.monotonic()
         self._wake.set()
 

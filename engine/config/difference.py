@@ -57,6 +57,8 @@ def for_running(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         f"http.{_key(name)}"
         for name in (*_differing(old.http, new.http, without="doors"), *_differing(old.http.doors, new.http.doors))
     ]
+    if old.metrics.most_names != new.metrics.most_names:
+        waits.append("metrics.most_names")
     if old.redaction != new.redaction:
         waits.append("security.redact")
     waits += [f"tracing.{name}" for name in _differing(old.tracing, new.tracing)]
@@ -64,9 +66,10 @@ def for_running(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         waits.append("logs.format")
     settings: EngineSettings = replace(old.engine, **engine)
     store = replace(old.store, keep=new.store.keep)
+    metrics = replace(new.metrics, most_names=old.metrics.most_names)
     kept = replace(
-        new, engine=settings, store=store, http=old.http, redaction=old.redaction, base=old.base, tracing=old.tracing,
-        logs=replace(new.logs, format=old.logs.format),
+        new, engine=settings, store=store, http=old.http, metrics=metrics, redaction=old.redaction, base=old.base,
+        tracing=old.tracing, logs=replace(new.logs, format=old.logs.format),
     )  # fmt: skip
     return kept, tuple(sorted(dict.fromkeys(waits)))
 

@@ -72,6 +72,8 @@ class Definitions:
         self.announce: Callable[[Event], Awaitable[Any]]
         self.on_taken: Callable[[], None] = lambda: None
         """Called when what was read anew is in force."""
+        self.note: Callable[[str, dict[str, Any] | ConfigError], None] = lambda why, found: None
+        """Hears why a reload was that no call asked for, and what it changed or what was wrong: for the audit log."""
 
     # Reading anew
 
@@ -317,8 +319,10 @@ class Definitions:
                     continue
                 asked_by = "its files have changed"
             try:
-                await self.reload(asked_by)
-            except (ConfigError, StoreUnavailable):
+                self.note(asked_by, (await self.reload(asked_by)).view())
+            except ConfigError as error:
+                self.note(asked_by, error)
+            except StoreUnavailable:
                 continue  # it is told; a store that can't now is asked again at the next look
             except Conflict as error:
                 log.warning("%s", error, extra={"action": "config_not_reloaded"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 from msgspec import Struct
@@ -41,6 +41,14 @@ class Shaping(Protocol):
 
     def throttles(self, run: Run) -> bool:
         """Take on a run whose window is over, where it has to meet a throttle; it comes back through `take_back`."""
+        ...
+
+    def holds_back(self, run: Run, now: datetime) -> bool:
+        """Take on a run whose place at a throttle has come, where that may have moved; else it passes."""
+        ...
+
+    def note_passing(self, run: Run, passed: asyncio.Future[Any]) -> None:
+        """Take note of what makes it durable that a run passes a throttle."""
         ...
 
     def note_expiry(self, at: datetime) -> None:

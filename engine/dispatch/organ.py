@@ -479,6 +479,8 @@ class Dispatch:
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
             start.add_done_callback(self._backlog.removing(run.trigger))
+            if run.throttled is not None:
+                self._shaper.note_passing(run, start)
             active.start = start
         # The name tells who it is where a runner blocks the event loop.
         self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")

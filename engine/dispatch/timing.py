@@ -154,6 +154,9 @@ class Timing:
         if met.action is Action.SKIP:
             self._ways.end(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
             return
+        if run.code == "throttle" and self._shaper.holds_back(run, now):
+            self._moving.add(run.id)
+            return
         may_start = met.action is not Action.REPLACE and run.origin is not Origin.BACKFILL
         event = self._kept.pop(run.id, None)
         if may_start and self._ways.start(Waiting(run, event)):
@@ -170,8 +173,11 @@ class Timing:
         self._ways.spawn(self._enqueue, ready, step, event)
 
     async def _enqueue(self, run: Run, step: Step, event: Event | None) -> None:
+        queued = self._journal.submit(Enqueue(run=run.id, step=step, rank=run.rank))
+        if run.throttled is not None:
+            self._shaper.note_passing(run, queued)
         try:
-            await self._journal.submit(Enqueue(run=run.id, step=step, rank=run.rank))
+            await queued
         except StoreError as error:
             log.warning("%s", error, extra={"action": "enqueue_failed", "run": run.id})
             return

@@ -7,12 +7,18 @@ import io
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import field
 
 from engine.adherence import Adherence
 from engine.clock import rfc3339
+from engine.http import shapes
 from engine.http.calls import Call, Stream
-from engine.http.fields import Fields, query
+from engine.http.described import JSON, Media, described
+from engine.http.fields import DEFAULT_LIMIT, Fields, query
+from engine.http.forms import Form
+from engine.http.kinds import LIMIT, Instant, OneOf, Slug, Span
 from engine.http.views import list_view
 from engine.plugin import Response
 from engine.runs import RunState
@@ -37,6 +43,26 @@ COLUMNS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+TABLE = Media(kind="text/csv", what="A table")
+
+
+class OfReport(Form, frozen=True, kw_only=True):
+    """Which time is reported, and how."""
+
+    start: Annotated[datetime | None, Instant()] = field(name="from", default=None)
+    end: Annotated[datetime | None, Instant()] = field(name="to", default=None)
+    over: Annotated[float | None, Span(), "So long up to now"] = None
+    format: Annotated[str | None, OneOf(("json", "csv"))] = None
+
+
+class OfAdherence(OfReport, frozen=True, kw_only=True):
+    """Which time is reported, and which page of triggers."""
+
+    limit: Annotated[int, LIMIT] = DEFAULT_LIMIT
+    cursor: Annotated[str | None, Slug(), "The `next` of the page before"] = None
+
+
+@described({200: (shapes.Page[Any], TABLE)}, query=OfAdherence)
 async def list_adherence(call: Call) -> Response | Stream:
     """Answer with how well all timers were kept, by trigger: a page of JSON, or one table of CSV."""
     fields = query(call.request, "from", "to", "over", "limit", "cursor", "format")
@@ -53,6 +79,7 @@ async def list_adherence(call: Call) -> Response | Stream:
     return Response(body=list_view([adherence_view(one) for one in found], following))
 
 
+@described({200: (JSON, TABLE)}, query=OfReport, problems=(409,))
 async def get_adherence(call: Call) -> Response | Stream:
     """Answer with how well the timer of one trigger was kept."""
     name = call.name("trigger")

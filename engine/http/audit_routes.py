@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import field
 
 from engine.audits import AuditFilter, AuditOutcome, AuditRow, Chain
 from engine.clock import from_microseconds, rfc3339
+from engine.http import shapes
 from engine.http.calls import Call, Stream
-from engine.http.fields import Fields, near, query
+from engine.http.described import JSON, Media, described
+from engine.http.fields import DEFAULT_LIMIT, Fields, near, query
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import LIMIT, Instant, Line, Number, OneOf, words_of
 from engine.http.views import list_view
 from engine.plugin import Response
 
@@ -20,6 +27,25 @@ _FILTERS = ("who", "action", "target", "outcome", "from", "to")
 _HIGHEST = 2**63 - 1
 
 
+class OfAudit(Form, frozen=True, kw_only=True):
+    """Which rows are meant."""
+
+    who: Annotated[str | None, Line(128)] = None
+    action: Annotated[str | None, Line(256)] = None
+    target: Annotated[str | None, Line(256)] = None
+    outcome: Annotated[str | None, OneOf(words_of(AuditOutcome))] = None
+    start: Annotated[datetime | None, Instant()] = field(name="from", default=None)
+    end: Annotated[datetime | None, Instant()] = field(name="to", default=None)
+
+
+class AuditPaging(OfAudit, frozen=True, kw_only=True):
+    """Which rows are meant, and which page of them."""
+
+    limit: Annotated[int, LIMIT, "How many items the page may hold"] = DEFAULT_LIMIT
+    cursor: Annotated[int | None, Number(1, 999_999_999), "The `next` of the page before"] = None
+
+
+@described({200: shapes.Page[Any]}, query=AuditPaging)
 async def list_audit(call: Call) -> Response:
     """Answer with rows of the audit log, the newest first."""
     fields = query(call.request, *_FILTERS, "limit", "cursor")
@@ -30,6 +56,7 @@ async def list_audit(call: Call) -> Response:
     return Response(body=list_view([audit_view(row) for row in page], str(page[-1].seq) if len(rows) > limit else None))
 
 
+@described({200: Media(kind=LINES, what="The rows")}, query=OfAudit)
 async def export_audit(call: Call) -> Stream:
     """Send all rows that are asked for as JSON lines, the newest first, page by page."""
     fields = query(call.request, *_FILTERS)
@@ -41,9 +68,9 @@ async def export_audit(call: Call) -> Stream:
     return Stream(headers=headers, chunks=_lines(call, which, first))
 
 
-async def get_chain(call: Call) -> Response:
+@described({200: JSON})
+async def get_chain(call: Call, query: Nothing) -> Response:
     """Follow the whole chain, and say whether anything in it was changed. Reads the whole log."""
-    query(call.request).finish()
     return Response(body=chain_view(await call.operations.audit_log.chain()))
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct, field
 
 from engine.backfills import MOST_PARALLEL, BackfillPlan, BackfillProgress, BackfillRequest, Order
 from engine.clock import rfc3339
-from engine.errors import InvalidRequest
+from engine.http import shapes
+from engine.http.asked import Because, Paging, Reason
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, idempotency_key, query
+from engine.http.described import described
+from engine.http.fields import Fields, idempotency_key
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import Flag, Line, OneOf, Schema, Slug, Whole, words_of
 from engine.http.views import list_view
 from engine.plugin import Response
 
@@ -18,61 +24,101 @@ LONGEST_REASON = 1000
 SHOWN_INSTANTS = 100
 """So many instants of a plan are told one by one; the counts are always whole."""
 
-_MEMBERS = (
-    "trigger", "from", "to", "timezone", "max_parallel", "order", "only_missing", "dry_run", "reason",
-)  # fmt: skip
+
+class Moment(Struct, frozen=True):
+    """An instant, or a date or time of the clock of the backfill's zone."""
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}", "examples": ["2026-11-21T09:30"]}
+
+    def read(self, fields: Fields, name: str) -> datetime | None:
+        text = fields.value(name)
+        if text is None:
+            return None
+        try:
+            if isinstance(text, str):
+                return datetime.fromisoformat(text)
+        except ValueError:
+            pass
+        how = "such as 2026-11-21, 2026-11-21T09:30 or 2026-11-21T09:30:00Z"
+        fields.fault(name, f"{name} must be a date or a time, {how}")
+        return None
 
 
-async def post_backfill(call: Call) -> Response:
+class Filling(Form, frozen=True, kw_only=True):
+    """Which due instants of a trigger to run, and how."""
+
+    trigger: Annotated[str, Slug(), "A trigger on a timer"]
+    start: Annotated[datetime, Moment(), "From when on"] = field(name="from")
+    end: Annotated[datetime, Moment(), "Before when; not later than now"] = field(name="to")
+    timezone: Annotated[str | None, Line(64), "The zone of times without an offset; by default the timer's"] = None
+    max_parallel: Annotated[int, Whole(1, MOST_PARALLEL), "How many of its runs may be open at once"] = 1
+    order: Annotated[str, OneOf(words_of(Order))] = Order.OLDEST
+    only_missing: Annotated[bool, Flag(), "Leave out instants that have a run that succeeded"] = False
+    dry_run: Annotated[bool, Flag(), "Only say what it would run"] = False
+    reason: Reason = ""
+
+    def request(self) -> BackfillRequest:
+        """Return it as the engine wants it."""
+        return BackfillRequest(
+            trigger=self.trigger, start=self.start, end=self.end, timezone=self.timezone,
+            max_parallel=self.max_parallel, order=Order(self.order), only_missing=self.only_missing,
+            reason=self.reason,
+        )  # fmt: skip
+
+
+@described(
+    {200: shapes.BackfillPlanOf, 201: shapes.BackfillOf},
+    example={"trigger": "nightly", "from": "2026-11-01", "to": "2026-11-08", "dry_run": True},
+)
+async def post_backfill(call: Call, query: Nothing, body: Filling) -> Response:
     """Begin a backfill, or with `dry_run` say what it would run. Its answer comes when it is durable."""
-    query(call.request).finish()
-    fields = body(call.request, _MEMBERS)
-    dry_run, request = _flag(fields, "dry_run"), _request(fields)
-    if dry_run:
-        return Response(body=plan_view(await call.operations.backfills.plan(request)))
+    if body.dry_run:
+        return Response(body=plan_view(await call.operations.backfills.plan(body.request())))
     request_id = idempotency_key(call.request.headers)
-    progress = await call.operations.backfills.begin(request, request_id=request_id)
+    progress = await call.operations.backfills.begin(body.request(), request_id=request_id)
     location = f"/api/v1/backfills/{progress.backfill.id}"
     return Response(status=201, body=backfill_view(progress), headers={"Location": location})
 
 
-async def list_backfills(call: Call) -> Response:
+@described({200: shapes.Page[shapes.BackfillOf]})
+async def list_backfills(call: Call, query: Paging) -> Response:
     """Answer with backfills, the newest first."""
-    fields = query(call.request, "limit", "cursor")
-    limit, before = fields.limit(), fields.cursor()
-    fields.finish()
-    found = await call.operations.backfills.page(limit=limit + 1, before=before)
-    page = found[:limit]
-    following = page[-1].backfill.id if len(found) > limit else None
+    found = await call.operations.backfills.page(limit=query.limit + 1, before=query.cursor)
+    page = found[: query.limit]
+    following = page[-1].backfill.id if len(found) > query.limit else None
     return Response(body=list_view([backfill_view(one) for one in page], following))
 
 
-async def get_backfill(call: Call) -> Response:
+@described({200: shapes.BackfillOf})
+async def get_backfill(call: Call, query: Nothing) -> Response:
     """Answer with one backfill, and how far it has come."""
     backfill_id = call.id("backfill")
-    query(call.request).finish()
     return Response(body=backfill_view(await call.operations.backfills.get(backfill_id)))
 
 
-async def pause_backfill(call: Call) -> Response:
+@described({200: shapes.BackfillOf})
+async def pause_backfill(call: Call, query: Nothing, body: Because) -> Response:
     """Have a backfill make no more runs until it is resumed."""
-    backfill_id, reason = _asked(call, "reason")
-    return Response(body=backfill_view(await call.operations.backfills.pause(backfill_id, reason=reason)))
+    backfill_id = call.id("backfill")
+    return Response(body=backfill_view(await call.operations.backfills.pause(backfill_id, reason=body.reason)))
 
 
-async def resume_backfill(call: Call) -> Response:
+@described({200: shapes.BackfillOf})
+async def resume_backfill(call: Call, query: Nothing, body: Nothing) -> Response:
     """Let a paused backfill go on."""
-    backfill_id, _ = _asked(call)
-    return Response(body=backfill_view(await call.operations.backfills.resume(backfill_id)))
+    return Response(body=backfill_view(await call.operations.backfills.resume(call.id("backfill"))))
 
 
-async def cancel_backfill(call: Call) -> Response:
+@described({200: shapes.BackfillOf})
+async def cancel_backfill(call: Call, query: Nothing, body: Because) -> Response:
     """Have a backfill make no more runs for good, and end those that wait."""
-    backfill_id, reason = _asked(call, "reason")
-    return Response(body=backfill_view(await call.operations.backfills.cancel(backfill_id, reason=reason)))
+    backfill_id = call.id("backfill")
+    return Response(body=backfill_view(await call.operations.backfills.cancel(backfill_id, reason=body.reason)))
 
 
-def backfill_view(progress: BackfillProgress) -> dict[str, Any]:
+def backfill_view(progress: BackfillProgress) -> shapes.BackfillOf:
     """Return a backfill as the API shows it."""
     backfill = progress.backfill
     return {
@@ -104,11 +150,13 @@ def backfill_view(progress: BackfillProgress) -> dict[str, Any]:
     }
 
 
-def plan_view(plan: BackfillPlan) -> dict[str, Any]:
+def plan_view(plan: BackfillPlan) -> shapes.BackfillPlanOf:
     """Return what a backfill would run."""
     zone = ZoneInfo(plan.timezone)
     instants = plan.instants
-    skipped = [{**_instant_view(instant, zone), "run": run} for instant, run in plan.skipped[:SHOWN_INSTANTS]]
+    skipped: list[shapes.SkippedInstant] = [
+        {**_instant_view(instant, zone), "run": run} for instant, run in plan.skipped[:SHOWN_INSTANTS]
+    ]
     return {
         "dry_run": True,
         "trigger": plan.trigger,
@@ -123,71 +171,9 @@ def plan_view(plan: BackfillPlan) -> dict[str, Any]:
     }
 
 
-def _instant_view(at: datetime, zone: ZoneInfo) -> dict[str, Any]:
+def _instant_view(at: datetime, zone: ZoneInfo) -> shapes.InstantOf:
     return {"at": rfc3339(at), "local": at.astimezone(zone).isoformat(sep=" ")}
 
 
 def _at(at: datetime | None) -> str | None:
     return None if at is None else rfc3339(at)
-
-
-def _request(fields: Fields) -> BackfillRequest:
-    trigger, start, end = fields.slug("trigger"), _moment(fields, "from"), _moment(fields, "to")
-    timezone, reason = fields.text("timezone", longest=64), fields.text("reason", longest=LONGEST_REASON)
-    only_missing, order = _flag(fields, "only_missing"), _order(fields)
-    max_parallel = fields.value("max_parallel")
-    if max_parallel is None:
-        max_parallel = 1
-    elif type(max_parallel) is not int or not 1 <= max_parallel <= MOST_PARALLEL:
-        fields.fault("max_parallel", f"max_parallel must be a whole number from 1 to {MOST_PARALLEL}")
-    if trigger is None and "trigger" not in fields:
-        fields.fault("trigger", "trigger is required")
-    fields.finish()
-    if trigger is None or start is None or end is None:
-        raise InvalidRequest("trigger, from and to are required")
-    return BackfillRequest(
-        trigger=trigger, start=start, end=end, timezone=timezone, max_parallel=max_parallel, order=order,
-        only_missing=only_missing, reason=reason or "",
-    )  # fmt: skip
-
-
-def _moment(fields: Fields, name: str) -> datetime | None:
-    """Return an instant, or a date or time of the clock of the backfill's zone."""
-    text = fields.value(name)
-    if text is None:
-        fields.fault(name, f"{name} is required")
-        return None
-    try:
-        if isinstance(text, str):
-            return datetime.fromisoformat(text)
-    except ValueError:
-        pass
-    fields.fault(name, f"{name} must be a date or a time, such as 2026-11-21, 2026-11-21T09:30 or 2026-11-21T09:30:00Z")
-    return None
-
-
-def _flag(fields: Fields, name: str) -> bool:
-    value = fields.value(name)
-    if value is not None and not isinstance(value, bool):
-        fields.fault(name, f"{name} must be true or false")
-    return value is True
-
-
-def _order(fields: Fields) -> Order:
-    value = fields.value("order")
-    if value is None:
-        return Order.OLDEST
-    if isinstance(value, str) and value in set(Order):
-        return Order(value)
-    fields.fault("order", f"order must be one of {', '.join(Order)}")
-    return Order.OLDEST
-
-
-def _asked(call: Call, *known: str) -> tuple[str, str]:
-    """Return the backfill that is meant, and the reason that is given."""
-    backfill_id = call.id("backfill")
-    query(call.request).finish()
-    fields = body(call.request, known, optional=True)
-    reason = fields.text("reason", longest=LONGEST_REASON) if known else None
-    fields.finish()
-    return backfill_id, reason or ""

@@ -75,4 +75,5 @@ class Stream(Struct, frozen=True, kw_only=True):
     chunks: AsyncIterator[bytes]
 
 
-RouteHandler = Callable[[Call], Awaitable[Response | Stream]]
+RouteHandler = Callable[..., Awaitable[Response | Stream]]
+"""Called with the call, and with the forms that its parameters `query` and `body` are annotated with."""

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from engine.http.calls import Call
 from engine.http.definition_routes import creator
+from engine.http.described import JSON, Media, Raw, described
 from engine.http.fields import body, media_type, query
+from engine.http.forms import Form
+from engine.http.kinds import Switch
 from engine.http.pause_routes import performer
 from engine.plugin import Response
 
 TOML = "application/toml"
 
 
+DEFINITIONS = Raw(content={TOML: {"type": "string"}})
+
+
+class Importing(Form, frozen=True, kw_only=True):
+    """How definitions are taken in."""
+
+    dry_run: Annotated[bool, Switch(), "Only say what it would change"] = False
+    replace: Annotated[bool, Switch(), "Remove what the text does not define"] = False
+
+
+@described({200: JSON})
 async def get_config(call: Call) -> Response:
     """Answer with where the configuration comes from, how the last reload went, and what only a restart changes."""
     query(call.request).finish()
     return Response(body=call.operations.definitions.view())
 
 
+@described({200: JSON})
 async def post_reload(call: Call) -> Response:
     """Read the configuration anew, and take it up. Answers when that is done, with what it changed."""
     query(call.request).finish()
@@ -25,6 +42,7 @@ async def post_reload(call: Call) -> Response:
     return Response(body={**call.operations.definitions.view(), "change": change.view()})
 
 
+@described({200: Media(kind="application/toml", what="The definitions")})
 async def get_export(call: Call) -> Response:
     """Answer with all jobs and triggers that the API defines, as TOML."""
     query(call.request).finish()
@@ -32,6 +50,7 @@ async def get_export(call: Call) -> Response:
     return Response(body=text.encode(), headers={"Content-Type": f"{TOML}; charset=utf-8"})
 
 
+@described({200: JSON}, takes=DEFINITIONS, query=Importing)
 async def post_import(call: Call) -> Response:
     """Define all jobs and triggers of a TOML text, or none; with `dry_run` only say what that would change."""
     media_type(call.request.headers, (TOML,))

@@ -8,7 +8,9 @@ from typing import Any
 
 from engine.defined import Key, Kind
 from engine.errors import ConfigError, ConfigProblem, NotFound
+from engine.http import shapes
 from engine.http.calls import Call
+from engine.http.described import Raw, described
 from engine.http.fields import body, near, query, refuse
 from engine.http.pause_routes import performer
 from engine.http.problems import Problem
@@ -22,46 +24,61 @@ _CLAIM = re.compile(r"[^\x00-\x1f\x7f]{1,128}\Z")
 _TAG = re.compile(r'(?:W/)?"([^"]*)"|(\*)')
 
 
+SETTINGS = Raw(
+    content={"application/json": {"type": "object", "description": "Settings, as the configuration takes them"}}
+)  # fmt: skip
+IF_MATCH = ("If-Match",)
+
+
+@described({201: shapes.TriggerOf}, takes=SETTINGS)
 async def post_trigger(call: Call) -> Response:
     """Define a trigger. Answers when it is durable, and works."""
     return await _create(call, Kind.TRIGGER)
 
 
+@described({200: shapes.TriggerOf, 201: shapes.TriggerOf}, takes=SETTINGS, headers=IF_MATCH, problems=(412, 428))
 async def put_trigger(call: Call) -> Response:
     """Define a trigger under a name, or another version of one of the API; that takes its ETag in If-Match."""
     return await _put(call, Kind.TRIGGER)
 
 
+@described({200: shapes.TriggerOf}, takes=SETTINGS, headers=IF_MATCH, problems=(412, 428))
 async def patch_trigger(call: Call) -> Response:
     """Change single settings of a trigger of the API, or override some of one of the configuration's files."""
     return await _patch(call, Kind.TRIGGER)
 
 
+@described({204: None}, headers=IF_MATCH, problems=(412, 428))
 async def delete_trigger(call: Call) -> Response:
     """Remove a trigger of the API. What it has brought about stays, and runs that wait will run."""
     return await _delete(call, Kind.TRIGGER)
 
 
+@described({201: shapes.JobOf}, takes=SETTINGS)
 async def post_job(call: Call) -> Response:
     """Define a job. Answers when it is durable."""
     return await _create(call, Kind.JOB)
 
 
+@described({200: shapes.JobOf, 201: shapes.JobOf}, takes=SETTINGS, headers=IF_MATCH, problems=(412, 428))
 async def put_job(call: Call) -> Response:
     """Define a job under a name, or another version of one of the API; that takes its ETag in If-Match."""
     return await _put(call, Kind.JOB)
 
 
+@described({200: shapes.JobOf}, takes=SETTINGS, headers=IF_MATCH, problems=(412, 428))
 async def patch_job(call: Call) -> Response:
     """Change single settings of a job of the API, or override some of one of the configuration's files."""
     return await _patch(call, Kind.JOB)
 
 
+@described({204: None}, headers=IF_MATCH, problems=(412, 428))
 async def delete_job(call: Call) -> Response:
     """Remove a job of the API that no trigger has; runs that wait will run."""
     return await _delete(call, Kind.JOB)
 
 
+@described({200: shapes.JobOf})
 async def reset_job(call: Call) -> Response:
     """Have what the configuration says of a job hold again."""
     name = call.name("job")

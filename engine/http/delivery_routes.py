@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 from engine.clock import rfc3339
 from engine.deliveries import Delivery, DeliveryFilter, DeliveryState
+from engine.http import shapes
+from engine.http.asked import Paging
 from engine.http.calls import Call
-from engine.http.fields import Fields, near, query
+from engine.http.described import described
+from engine.http.forms import Nothing
+from engine.http.kinds import Id, Line, OneOf, words_of
 from engine.http.problems import Problem
 from engine.http.views import list_view
-from engine.ids import is_id
 from engine.plugin import Response
 
 OF_A_RUN = 50
 """So many of the deliveries of a run are shown with it."""
 
-_STATES = frozenset(state.value for state in DeliveryState)
+
+class Telling(Paging, frozen=True, kw_only=True):
+    """Which deliveries are meant."""
+
+    state: Annotated[str | None, OneOf(words_of(DeliveryState))] = None
+    target: Annotated[str | None, Line(256), "Who is told: `callback`, or a channel's name"] = None
+    run: Annotated[str | None, Id("run must be the id of a run")] = None
 
 
-async def list_deliveries(call: Call) -> Response:
+@described({200: shapes.Page[shapes.DeliveryOf]})
+async def list_deliveries(call: Call, query: Telling) -> Response:
     """Answer with deliveries, the newest first, without what was told."""
-    fields = query(call.request, "state", "target", "run", "limit", "cursor")
-    state, target, run = _state(fields), fields.text("target", longest=256), fields.value("run")
-    if run is not None and not is_id(run):
-        fields.fault("run", "run must be the id of a run")
-    limit, before = fields.limit(), fields.cursor()
-    fields.finish()
-    which = DeliveryFilter(state=state, target=target, run=run)
-    found = await call.operations.store.deliveries(which, limit=limit + 1, before=before)
-    page = found[:limit]
-    return Response(body=list_view([delivery_view(one) for one in page], page[-1].id if len(found) > limit else None))
+    state = None if query.state is None else DeliveryState(query.state)
+    which = DeliveryFilter(state=state, target=query.target, run=query.run)
+    found = await call.operations.store.deliveries(which, limit=query.limit + 1, before=query.cursor)
+    page = found[: query.limit]
+    following = page[-1].id if len(found) > query.limit else None
+    return Response(body=list_view([delivery_view(one) for one in page], following))
 
 
-async def get_delivery(call: Call) -> Response:
+@described({200: shapes.WholeDelivery})
+async def get_delivery(call: Call, query: Nothing) -> Response:
     """Answer with one delivery and its message."""
     delivery_id = call.id("delivery")
-    query(call.request).finish()
     found = await call.operations.store.delivery(delivery_id)
     if found is None:
         raise Problem(404, "there is no delivery of that id")
     return Response(body={**delivery_view(found), "message": found.message})
 
 
-async def deliveries_of(call: Call, run_id: str) -> list[dict[str, Any]]:
+async def deliveries_of(call: Call, run_id: str) -> list[shapes.DeliveryOf]:
     """Return the deliveries of a run, the oldest first."""
     found = await call.operations.store.deliveries(DeliveryFilter(run=run_id), limit=OF_A_RUN)
     return [delivery_view(one) for one in reversed(found)]
 
 
-def delivery_view(one: Delivery) -> dict[str, Any]:
+def delivery_view(one: Delivery) -> shapes.DeliveryOf:
     """Return a delivery as the API shows it."""
     return {
         "id": one.id,
@@ -66,11 +72,3 @@ def delivery_view(one: Delivery) -> dict[str, Any]:
         "due_at": None if one.due_at is None else rfc3339(one.due_at),
         "finished_at": None if one.finished_at is None else rfc3339(one.finished_at),
     }
-
-
-def _state(fields: Fields) -> DeliveryState | None:
-    value = fields.value("state")
-    if value is None or value in _STATES:
-        return None if value is None else DeliveryState(value)
-    fields.fault("state", f"unknown state {value!r}{near(value, _STATES)}")
-    return None

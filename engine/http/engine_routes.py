@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from engine.hindsight import prove
+from engine.http import shapes
 from engine.http.calls import Call
-from engine.http.fields import query
+from engine.http.described import described
+from engine.http.forms import Nothing
 from engine.http.views import doctor_view
 from engine.plugin import Response
 
 
-async def get_status(call: Call) -> Response:
+@described({200: shapes.Status})
+async def get_status(call: Call, query: Nothing) -> Response:
     """Answer with the engine's state, counts, sources and uptime."""
-    query(call.request).finish()
     return Response(body=await call.operations.status())
 
 
-async def get_doctor(call: Call) -> Response:
+@described({200: shapes.Doctor})
+async def get_doctor(call: Call, query: Nothing) -> Response:
     """Add up the ledger, check the store's integrity, and answer with all checks. Reads the whole store."""
-    query(call.request).finish()
     store = call.operations.store
     operations = call.operations
     ledger, damage = await store.ledger(), await store.check()

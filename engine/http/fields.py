@@ -38,6 +38,29 @@ class Fields(Members):
             return None
         return value
 
+    def slugs(self, name: str, least: int, most: int) -> tuple[str, ...] | None:
+        """Return a list of different names."""
+        value: Any = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            self.fault(name, f"{name} must be a list of {least} to {most} names")
+            return None
+        for index, one in enumerate(value):
+            if not isinstance(one, str) or not is_slug(one):
+                self.fault_at(f"{name}/{index}", "a name has letters, digits, '_', '.' and '-', at most 128")
+            elif one in value[:index]:
+                self.fault_at(f"{name}/{index}", f"{one!r} is named twice")
+        return tuple(one for one in value if isinstance(one, str))
+
+    def id(self, name: str, fault: str) -> str | None:
+        """Return an id; `fault` says what it must be."""
+        value: Any = self._values.get(name)
+        if value is not None and not (isinstance(value, str) and is_id(value)):
+            self.fault(name, fault)
+            return None
+        return value
+
     def duration(self, name: str) -> float | None:
         """Return a duration in seconds, written as in the configuration; it is longer than nothing."""
         value = self._values.get(name)

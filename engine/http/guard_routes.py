@@ -6,36 +6,30 @@ from datetime import timedelta
 
 from engine.clock import rfc3339
 from engine.decide.breakers import Released
+from engine.http import shapes
+from engine.http.asked import Because
 from engine.http.calls import Call
-from engine.http.fields import body, query
+from engine.http.described import described
+from engine.http.forms import Nothing
 from engine.http.pause_routes import performer
-from engine.http.trigger_routes import LONGEST_REASON
 from engine.plugin import Response
 
 
-async def release_trigger(call: Call) -> Response:
+@described({200: shapes.Released})
+async def release_trigger(call: Call, query: Nothing, body: Because) -> Response:
     """Release a trigger from quarantine; one that is not in it is left as it is. Answers when it is durable."""
     name = call.name("trigger")
-    reason = _reason(call)
     call.operations.trigger_view(name)
-    released = await call.operations.guards.release_trigger(name, who=performer(call), reason=reason)
+    released = await call.operations.guards.release_trigger(name, who=performer(call), reason=body.reason)
     return _answer("trigger", name, released)
 
 
-async def release_source(call: Call) -> Response:
+@described({200: shapes.Released})
+async def release_source(call: Call, query: Nothing, body: Because) -> Response:
     """Release a source from quarantine."""
-    reason = _reason(call)
     found = call.operations.source_view(call.parameters["name"])
-    released = await call.operations.guards.release_source(found["name"], who=performer(call), reason=reason)
+    released = await call.operations.guards.release_source(found["name"], who=performer(call), reason=body.reason)
     return _answer("source", found["shared"] or found["name"], released)
-
-
-def _reason(call: Call) -> str:
-    query(call.request).finish()
-    fields = body(call.request, ("reason",), optional=True)
-    reason = fields.text("reason", longest=LONGEST_REASON)
-    fields.finish()
-    return reason or ""
 
 
 def _answer(scope: str, name: str, released: Released | None) -> Response:

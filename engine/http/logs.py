@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 from engine.http.calls import Call, Stream
-from engine.http.fields import query
+from engine.http.described import Media, described
+from engine.http.forms import Form
 from engine.http.gone import not_there
+from engine.http.kinds import Number, Switch
 from engine.logtext import LogFile, LogText
 from engine.plugin import Response
 from engine.runs import ENDED
@@ -17,17 +20,22 @@ FOLLOW_S = 0.5
 """How often a followed log is looked at for more; a change of the run's state is noticed at once."""
 
 
-async def get_log(call: Call) -> Response | Stream:
+class Following(Form, frozen=True, kw_only=True):
+    """How much of a log."""
+
+    follow: Annotated[bool, Switch(), "Go on until the run has ended"] = False
+    tail: Annotated[int | None, Number(0, LARGEST_TAIL), "So many last lines"] = None
+
+
+@described({200: Media(kind="text/plain", what="The log")}, problems=(410,))
+async def get_log(call: Call, query: Following) -> Response | Stream:
     """Return a run's log; `tail` bounds it to the last lines, `follow` goes on until the run has ended."""
     run_id = call.id("run")
-    fields = query(call.request, "follow", "tail")
-    follow, tail = fields.flag("follow"), fields.number("tail", 0, LARGEST_TAIL)
-    fields.finish()
     if await call.operations.store.run(run_id) is None:
         raise await not_there(call, "run", run_id)
     return Stream(
         headers={"Content-Type": "text/plain; charset=utf-8"},
-        chunks=_as_text(call, run_id, tail, follow=follow),
+        chunks=_as_text(call, run_id, query.tail, follow=query.follow),
     )
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import field
 
 from engine.clock import rfc3339
 from engine.config.maintenance import MaintenanceTable
 from engine.config.shapes import fields_of
 from engine.errors import ConfigError, ConfigProblem, NotFound
+from engine.http import shapes
+from engine.http.asked import Reason
 from engine.http.calls import Call
-from engine.http.fields import body, query, refuse
+from engine.http.described import Raw, described
+from engine.http.fields import body, refuse
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import Instant, Slug, Span
 from engine.http.pause_routes import performer
-from engine.http.trigger_routes import LONGEST_REASON
 from engine.ids import is_slug
 from engine.payload import parse_json
 from engine.plugin import Response
@@ -21,22 +29,45 @@ _KEYS = frozenset(field.key for field in fields_of(MaintenanceTable) if not fiel
 _NOT_ONCE = frozenset({"days", "start", "end", "from"})
 
 
-async def list_maintenance(call: Call) -> Response:
+WINDOW = Raw(
+    content={
+        "application/json": {
+            "type": "object", "properties": {"name": Slug().schema}, "required": ["name"],
+            "description": "The settings of a window, as the configuration takes them, and its name",
+        }
+    }
+)  # fmt: skip
+"""A maintenance window, as the description tells of it."""
+
+
+class OverridingWindow(Form, frozen=True, kw_only=True):
+    """For how long a window counts as closed: by default until this opening, or the next one, is over."""
+
+    until: Annotated[datetime | None, Instant()] = None
+    duration_s: Annotated[float | None, Span()] = field(name="duration", default=None)
+    reason: Reason
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.until is not None and self.duration_s is not None:
+            yield "until", "an override has one end: duration or until"
+
+
+@described({200: shapes.Page[shapes.Window]})
+async def list_maintenance(call: Call, query: Nothing) -> Response:
     """Answer with all windows: those that are open first, then those that open next."""
-    query(call.request).finish()
     return Response(body={"items": call.operations.maintenance.views(), "next": None})
 
 
-async def get_maintenance(call: Call) -> Response:
+@described({200: shapes.Window})
+async def get_maintenance(call: Call, query: Nothing) -> Response:
     """Answer with one window."""
-    query(call.request).finish()
     return Response(body=call.operations.maintenance.view(call.name("maintenance window")))
 
 
-async def post_maintenance(call: Call) -> Response:
+@described({201: shapes.Window}, takes=WINDOW, example={"name": "upgrade", "duration": "2h", "tags": ["warehouse"]})
+async def post_maintenance(call: Call, query: Nothing) -> Response:
     """Make a window of the settings that the configuration takes, or another one of that name. Answers when it is
     durable. One that says only when it ends begins now."""
-    query(call.request).finish()
     fields = body(call.request, (*_sent(call), "name"))
     name = fields.value("name")
     if not isinstance(name, str) or not is_slug(name):
@@ -58,10 +89,10 @@ async def post_maintenance(call: Call) -> Response:
     return Response(status=201, body=view, headers={"Location": f"/api/v1/maintenance/{name}"})
 
 
-async def delete_maintenance(call: Call) -> Response:
+@described({200: shapes.Window})
+async def delete_maintenance(call: Call, query: Nothing) -> Response:
     """Remove a window of the API; what waits for it runs. Answers when that is durable, with how it was."""
     name = call.name("maintenance window")
-    query(call.request).finish()
     maintenance = call.operations.maintenance
     view = maintenance.view(name)
     call.audit(before=view)
@@ -69,26 +100,22 @@ async def delete_maintenance(call: Call) -> Response:
     return Response(body=view)
 
 
-async def override_maintenance(call: Call) -> Response:
+@described({200: shapes.Window}, example={"reason": "one import has to run", "duration": "30m"})
+async def override_maintenance(call: Call, query: Nothing, body: OverridingWindow) -> Response:
     """Have a window count as closed: until an instant, for a while, or until this opening or the next one is over."""
     name = call.name("maintenance window")
-    query(call.request).finish()
-    fields = body(call.request, ("until", "duration", "reason"))
-    until, duration_s = fields.instant("until"), fields.duration("duration")
-    reason = fields.text("reason", longest=LONGEST_REASON, required=True)
-    if "until" in fields and "duration" in fields:
-        fields.fault("until", "an override has one end: duration or until")
-    fields.finish()
     maintenance = call.operations.maintenance
     call.audit(before={"override": maintenance.view(name).get("override")})
-    await maintenance.override(name, until=until, duration_s=duration_s, reason=reason or "", who=performer(call))
+    await maintenance.override(
+        name, until=body.until, duration_s=body.duration_s, reason=body.reason, who=performer(call)
+    )
     return Response(body=maintenance.view(name))
 
 
-async def end_override(call: Call) -> Response:
+@described({200: shapes.Window})
+async def end_override(call: Call, query: Nothing) -> Response:
     """End the override of a window; where there is none, nothing happens."""
     name = call.name("maintenance window")
-    query(call.request).finish()
     call.audit(before={"override": call.operations.maintenance.view(name).get("override")})
     await call.operations.maintenance.end_override(name, who=performer(call))
     return Response(body=call.operations.maintenance.view(name))

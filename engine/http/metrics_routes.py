@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from engine.http.calls import Call
+from engine.http.described import Media, described
 from engine.http.fields import query
 from engine.plugin import Response
 
+EXPOSED = (
+    Media(kind="text/plain", what="The metrics"), Media(kind="application/openmetrics-text", what="The metrics"),
+)  # fmt: skip
 
+
+@described({200: EXPOSED})
 async def get_metrics(call: Call) -> Response:
     """Answer with all metrics, in the text format of Prometheus or as OpenMetrics."""
     query(call.request).finish()

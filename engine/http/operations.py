@@ -15,6 +15,7 @@ from engine.decide.breakers import Released
 from engine.decide.upcoming import Upcoming
 from engine.defined import Key, Kind
 from engine.events import Accepted, Event
+from engine.feed import Feed
 from engine.foresight import Desk
 from engine.hindsight import Subject
 from engine.http.keyring import Keyring
@@ -23,10 +24,11 @@ from engine.loglevels import LogLevels
 from engine.plugin import Explanation, Handler, Settled
 from engine.previews import Preview
 from engine.replays import Rehearsed
+from engine.replies import Reply
 from engine.runs import Lane, Run
 from engine.store.base import QueuePlace, Store, StoredEvent
 from engine.tallies import Statistics
-from engine.triggers import Pause, PauseScope
+from engine.triggers import Pause, PauseScope, Trigger, TriggerState
 from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryRequest
 
 if TYPE_CHECKING:
@@ -359,6 +361,41 @@ class HousekeepingOperations(Protocol):
         ...
 
 
+class BulkOperations(Protocol):
+    """What is done with many triggers in one commit. All raise StoreUnavailable, and NotFound for one that is none."""
+
+    async def pause(self, names: Sequence[str], *, reason: str, until: datetime | None, who: str) -> None:
+        """Pause triggers, durably; raise Conflict where `until` is past."""
+        ...
+
+    async def resume(self, names: Sequence[str], *, who: str) -> None:
+        """End the pauses of triggers, durably."""
+        ...
+
+    async def fire(
+        self, names: Sequence[str], *, data: Any, reason: str, priority: int | None, bypass: frozenset[str],
+        request_id: str | None,
+    ) -> list[Accepted]:  # fmt: skip
+        """Fire triggers by hand, durably; raise InvalidEvent, and Conflict where one of them is disabled."""
+        ...
+
+
+class ReplyOperations(Protocol):
+    """What may be asked of answers that are kept. Both raise StoreUnavailable."""
+
+    async def find(self, digest: str) -> Reply | None:
+        """Return the answer that is kept; None where there is none, or it is too old."""
+        ...
+
+    async def keep(self, digest: str, *, request: str, status: int, headers: dict[str, str], body: Any) -> None:
+        """Keep an answer, durably."""
+        ...
+
+    def full(self) -> bool:
+        """Tell whether so many are kept that there may be no more now."""
+        ...
+
+
 class AuditOperations(Protocol):
     """What may be asked of the audit log."""
 
@@ -452,6 +489,15 @@ class Operations(Protocol):
     def guards(self) -> GuardOperations: ...
 
     @property
+    def bulk(self) -> BulkOperations: ...
+
+    @property
+    def feed(self) -> Feed: ...
+
+    @property
+    def replies(self) -> ReplyOperations: ...
+
+    @property
     def definitions(self) -> DefinitionOperations: ...
 
     @property
@@ -461,6 +507,10 @@ class Operations(Protocol):
 
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Accept events that came in through the API, all or none; raise InvalidEvent or StoreUnavailable."""
+        ...
+
+    async def is_repeat(self, accepted: Accepted, event: Event, trigger: str | None = None) -> bool:
+        """Tell whether an event, or a fire of a trigger, says what the one said whose answer this is."""
         ...
 
     async def fire(
@@ -545,6 +595,18 @@ class Operations(Protocol):
 
     def soonest(self, limit: int) -> list[tuple[datetime, str]]:
         """Return the triggers that come due first, and when; those that are paused are not among them."""
+        ...
+
+    def definition(self, name: str) -> tuple[Trigger, Job]:
+        """Return a trigger and its job; raise NotFound."""
+        ...
+
+    def standing(self, name: str) -> TriggerState:
+        """Return where a trigger stands; raise NotFound. It costs less than its view."""
+        ...
+
+    def tagged(self, tag: str) -> frozenset[str]:
+        """Return the names of all triggers with a tag, their own or their job's."""
         ...
 
     def subject(self, name: str) -> Subject:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, ClassVar
 
+from msgspec import field
+
+from engine.http import shapes
+from engine.http.asked import Reason
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, query
-from engine.http.trigger_routes import LONGEST_REASON, one_trigger
+from engine.http.described import described
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import Instant, Line, Span
+from engine.http.trigger_routes import one_trigger
 from engine.http.views import pause_view
 from engine.plugin import Response
 from engine.triggers import PauseScope
@@ -16,26 +23,57 @@ from engine.triggers import PauseScope
 CLAIM = "X-Performed-By"
 """The header in which a caller says on whose behalf it asks; it is recorded as a claim, and gives no rights."""
 
+Tag = Annotated[str | None, Line(128), "All triggers with this tag; without it the engine"]
+
 _CLAIM = re.compile(r"[\x20-\x7e]{1,128}\Z")
 
 
-async def pause(call: Call) -> Response:
+class TriggerPausing(Form, frozen=True, kw_only=True):
+    """For how long a pause holds: by default until it is ended."""
+
+    optional: ClassVar[bool] = True
+
+    reason: Reason = ""
+    duration_s: Annotated[float | None, Span()] = field(name="duration", default=None)
+    until: Annotated[datetime | None, Instant()] = None
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.duration_s is not None and self.until is not None:
+            yield "until", "a pause has one end: duration or until"
+
+    def end(self, now: datetime) -> datetime | None:
+        """Return until when it holds, where that is said."""
+        return self.until if self.duration_s is None else now + timedelta(seconds=self.duration_s)
+
+
+class Pausing(TriggerPausing, frozen=True, kw_only=True):
+    """What is paused, the engine or all triggers with a tag, and for how long."""
+
+    tag: Tag = None
+
+
+class Resuming(Form, frozen=True, kw_only=True):
+    """Which pause ends: that of the engine, or that of a tag."""
+
+    optional: ClassVar[bool] = True
+
+    tag: Tag = None
+
+
+@described({200: shapes.Paused}, example={"reason": "the nightly copy", "duration": "2h"})
+async def pause(call: Call, query: Nothing, body: Pausing) -> Response:
     """Pause the engine, or all triggers with a tag. Answers when it is durable."""
-    query(call.request).finish()
-    fields = body(call.request, ("reason", "duration", "until", "tag"), optional=True)
-    scope, name = _scope(fields)
-    reason, until = _reason_and_end(call, fields)
+    scope, name = _scope(body.tag)
+    until = body.end(call.operations.clock.now())
     _note_before(call, scope, name)
-    made = await call.operations.pause(scope, name, reason=reason, until=until, who=performer(call))
+    made = await call.operations.pause(scope, name, reason=body.reason, until=until, who=performer(call))
     return Response(body={**pause_view(made), "triggers": call.operations.held_by(made)})
 
 
-async def resume(call: Call) -> Response:
+@described({200: shapes.Resumed})
+async def resume(call: Call, query: Nothing, body: Resuming) -> Response:
     """End the pause of the engine, or of a tag; where there is none, nothing happens."""
-    query(call.request).finish()
-    fields = body(call.request, ("tag",), optional=True)
-    scope, name = _scope(fields)
-    fields.finish()
+    scope, name = _scope(body.tag)
     _note_before(call, scope, name)
     resumed = await call.operations.resume(scope, name, who=performer(call))
     return Response(body={
@@ -44,23 +82,21 @@ async def resume(call: Call) -> Response:
     })  # fmt: skip
 
 
-async def pause_trigger(call: Call) -> Response:
+@described({200: shapes.TriggerOf}, example={"reason": "maintenance of the warehouse", "duration": "120m"})
+async def pause_trigger(call: Call, query: Nothing, body: TriggerPausing) -> Response:
     """Pause a trigger: for a while, until an instant, or until it is resumed. Answers when it is durable."""
     name = call.name("trigger")
-    query(call.request).finish()
+    until = body.end(call.operations.clock.now())
     call.operations.trigger_view(name)
-    fields = body(call.request, ("reason", "duration", "until"), optional=True)
-    reason, until = _reason_and_end(call, fields)
     _note_before(call, PauseScope.TRIGGER, name)
-    await call.operations.pause(PauseScope.TRIGGER, name, reason=reason, until=until, who=performer(call))
+    await call.operations.pause(PauseScope.TRIGGER, name, reason=body.reason, until=until, who=performer(call))
     return await one_trigger(call, name)
 
 
-async def resume_trigger(call: Call) -> Response:
+@described({200: shapes.TriggerOf})
+async def resume_trigger(call: Call, query: Nothing, body: Nothing) -> Response:
     """End the pause of a trigger; one that is not paused is left as it is, and other pauses stay."""
     name = call.name("trigger")
-    query(call.request).finish()
-    body(call.request, (), optional=True).finish()
     call.operations.trigger_view(name)
     _note_before(call, PauseScope.TRIGGER, name)
     await call.operations.resume(PauseScope.TRIGGER, name, who=performer(call))
@@ -80,19 +116,5 @@ def performer(call: Call) -> str:
     return f"{owner}, for {claim}" if claim is not None and _CLAIM.match(claim) else owner
 
 
-def _scope(fields: Fields) -> tuple[PauseScope, str]:
-    tag: Any = fields.text("tag", longest=128)
+def _scope(tag: str | None) -> tuple[PauseScope, str]:
     return (PauseScope.ENGINE, "") if tag is None else (PauseScope.TAG, tag)
-
-
-def _reason_and_end(call: Call, fields: Fields) -> tuple[str, datetime | None]:
-    """Return why and until when; raise Problem 422 with all that is wrong."""
-    reason, duration_s, until = (
-        fields.text("reason", longest=LONGEST_REASON), fields.duration("duration"), fields.instant("until")
-    )  # fmt: skip
-    if "duration" in fields and "until" in fields:
-        fields.fault("until", "a pause has one end: duration or until")
-    fields.finish()
-    if duration_s is not None:
-        until = call.operations.clock.now() + timedelta(seconds=duration_s)
-    return reason or "", until

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.http import shapes
+from engine.http.asked import PagingByName
 from engine.http.calls import Call
-from engine.http.fields import query
+from engine.http.described import described
 from engine.http.views import list_view, shown
 from engine.plugin import Response
 
@@ -15,20 +17,18 @@ if TYPE_CHECKING:
     from engine.config import Preset
 
 
-async def list_presets(call: Call) -> Response:
+@described({200: shapes.Page[shapes.PresetOf]})
+async def list_presets(call: Call, query: PagingByName) -> Response:
     """Answer with all presets, by name: what each does, in words and as settings; secrets are masked."""
-    fields = query(call.request, "limit", "cursor")
-    limit, after = fields.limit(), fields.slug("cursor")
-    fields.finish()
     config = call.operations.config
     names = sorted(config.presets)
-    start = 0 if after is None else bisect_right(names, after)
-    page = names[start : start + limit]
+    start = 0 if query.cursor is None else bisect_right(names, query.cursor)
+    page = names[start : start + query.limit]
     items = [preset_view(config.presets[name], config.secrets) for name in page]
-    return Response(body=list_view(items, page[-1] if start + limit < len(names) else None))
+    return Response(body=list_view(items, page[-1] if start + query.limit < len(names) else None))
 
 
-def preset_view(preset: Preset, secrets: Collection[str] = ()) -> dict[str, Any]:
+def preset_view(preset: Preset, secrets: Collection[str] = ()) -> shapes.PresetOf:
     """Return a preset: its words, what triggers have from it, what they have to give, and where it is from."""
     return {
         "name": preset.name,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from msgspec.structs import replace
+from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.errors import PluginError
+from engine.http import shapes
 from engine.http.calls import Call
-from engine.http.fields import body, query
-from engine.http.guard_routes import release_source
+from engine.http.described import described
+from engine.http.fields import Fields
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import Schema, Whole
 from engine.http.problems import Problem
 from engine.plugin import Response
 from engine.previews import Preview
@@ -19,34 +22,43 @@ DEFAULT_LIMIT, MOST = 20, 500
 LONGEST_CURSOR = 1024
 
 
-async def ask_source(call: Call) -> Response:
-    """Release a source, or preview it. Its name may hold slashes; after it comes /release or /preview."""
-    name, _, what = call.parameters["name"].rpartition("/")
-    asked = {"release": release_source, "preview": preview_source}.get(what)
-    if asked is None:
-        raise Problem(404, "a source can be asked for its release or a preview: end the path with /release or /preview")
-    return await asked(replace(call, parameters={**call.parameters, "name": name}))
+class Cursor(Struct, frozen=True):
+    """From where a source looks: a number, or text."""
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "number"}, {"type": "string", "minLength": 1, "maxLength": LONGEST_CURSOR}]}
+
+    def read(self, fields: Fields, name: str) -> int | float | str | None:
+        value: Any = fields.value(name)
+        if isinstance(value, bool) or (value is not None and not isinstance(value, (int, float, str))):
+            fields.fault(name, f"{name} is a number or text")
+            return None
+        if isinstance(value, str) and not 0 < len(value) <= LONGEST_CURSOR:
+            fields.fault(name, f"{name} is text of 1 to {LONGEST_CURSOR} characters")
+            return None
+        return value
 
 
-async def preview_source(call: Call) -> Response:
+class Previewing(Form, frozen=True, kw_only=True):
+    """From where to look, and how many events to tell of."""
+
+    optional: ClassVar[bool] = True
+
+    cursor: Annotated[int | float | str | None, Cursor(), "By default what is stored"] = None
+    limit: Annotated[int, Whole(1, MOST)] = DEFAULT_LIMIT
+
+
+@described({200: shapes.Previewed}, problems=(502,))
+async def preview_source(call: Call, query: Nothing, body: Previewing) -> Response:
     """Say what a source would emit if it looked now, from its cursor or a chosen one; nothing is stored."""
     name = call.parameters["name"]
-    query(call.request).finish()
-    fields = body(call.request, ("cursor", "limit"), optional=True)
-    cursor, limit = fields.value("cursor"), fields.value("limit")
-    if limit is not None and (type(limit) is not int or not 1 <= limit <= MOST):
-        fields.fault("limit", f"limit must be a whole number from 1 to {MOST}")
-    if isinstance(cursor, bool) or (cursor is not None and not isinstance(cursor, (int, float, str))):
-        fields.fault("cursor", "cursor is a number or text")
-    elif isinstance(cursor, str) and not 0 < len(cursor) <= LONGEST_CURSOR:
-        fields.fault("cursor", f"cursor is text of 1 to {LONGEST_CURSOR} characters")
-    fields.finish()
     source = call.operations.source_view(name)
     try:
-        found = await call.operations.preview(name, cursor=cursor, limit=limit or DEFAULT_LIMIT)
+        found = await call.operations.preview(name, cursor=body.cursor, limit=body.limit)
     except PluginError as error:
         raise Problem(502, str(error), code="preview_failed") from None
-    return Response(body={"source": source["name"], "from": cursor, **preview_view(found)})
+    return Response(body={"source": source["name"], "from": body.cursor, **preview_view(found)})
 
 
 def preview_view(preview: Preview) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, Any
 
 from msgspec.structs import replace
 
 from engine.cloudevents import BATCH_TYPE, EVENT_TYPE, binary_attributes, is_binary, read_cloud_event
 from engine.events import RESERVED_PREFIX, Event
+from engine.http.described import Raw
 from engine.http.fields import LONGEST_KEY, Fields, idempotency_key, media_type, refuse
+from engine.http.forms import Form, members_of, read_members, schema_of
+from engine.http.kinds import NO_CONTROL, Anything, Instant, Line, Priority
 from engine.http.problems import Problem
 from engine.payload import parse_json
 from engine.plugin import Request
@@ -19,7 +23,27 @@ MOST_EVENTS = 1000
 
 PLAIN_TYPE = "application/json"
 
-_PLAIN = frozenset({"type", "subject", "data", "id", "key", "time", "source", "priority"})
+
+class PlainEvent(Form, frozen=True, kw_only=True):
+    """An event in our own plain form."""
+
+    type: Annotated[str, Line(255)]
+    subject: Annotated[str | None, Line()] = None
+    data: Annotated[Any, Anything()] = None
+    id: Annotated[str | None, Line(LONGEST_KEY), "Its key: the same one again is the same event"] = None
+    key: Annotated[str | None, Line(LONGEST_KEY), "The same as id"] = None
+    time: Annotated[datetime | None, Instant()] = None
+    source: Annotated[str | None, Line()] = None
+    priority: Annotated[int | None, Priority()] = None
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.type.startswith(RESERVED_PREFIX):
+            yield "type", f"types that begin with {RESERVED_PREFIX!r} can't be sent from outside"
+        if self.id is not None and self.key is not None:
+            yield "key", "id and key are two names for the same; give one"
+
+
+_PLAIN = tuple(member.name for member in members_of(PlainEvent))
 
 
 def read_events(request: Request) -> tuple[list[Event], bool]:
@@ -70,23 +94,44 @@ def _read_event(
     events.append(replace(event, key=event.key or key, traceparent=traceparent))
 
 
+_CLOUD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "specversion": {"const": "1.0"},
+        **{name: member for name, member in schema_of(PlainEvent)["properties"].items() if name != "key"},
+        "id": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": NO_CONTROL},
+        "source": Line().schema,
+    },
+    "required": ["specversion", "id", "source", "type"],
+}
+_EITHER = {"anyOf": [schema_of(PlainEvent), _CLOUD]}
+
+ONE_EVENT = Raw(content={PLAIN_TYPE: _EITHER, EVENT_TYPE: _CLOUD})
+"""One event in either form, as the description tells of it."""
+
+EVENTS = Raw(
+    content={
+        PLAIN_TYPE: {"anyOf": [_EITHER, {"type": "array", "maxItems": MOST_EVENTS, "items": _EITHER}]},
+        EVENT_TYPE: _CLOUD,
+        BATCH_TYPE: {"type": "array", "maxItems": MOST_EVENTS, "items": _CLOUD},
+    }
+)
+"""One event, or a batch."""
+
+_NONE = Event(type="", source="")
+"""In the place of an event that can't be read; what is wrong with it is told."""
+
+
 def _read_plain(entry: Mapping[str, Any], place: str) -> tuple[Event, list[dict[str, Any]]]:
     fields = Fields(entry, _PLAIN, place)
-    kind = fields.text("type", longest=255, required=True)
-    if kind is not None and kind.startswith(RESERVED_PREFIX):
-        fields.fault("type", f"types that begin with {RESERVED_PREFIX!r} can't be sent from outside")
-    if "id" in fields and "key" in fields:
-        fields.fault("key", "id and key are two names for the same; give one")
+    sent = read_members(fields, PlainEvent)
+    if sent is None:
+        return _NONE, fields.errors
     event = Event(
-        type=kind or "",
-        subject=fields.text("subject"),
-        data=fields.value("data"),
-        key=fields.text("key" if "key" in fields else "id", longest=LONGEST_KEY),
-        time=fields.instant("time"),
-        priority=fields.priority(),
-        source=fields.text("source") or "",
-    )
-    return event, fields.errors
+        type=sent.type, subject=sent.subject, data=sent.data, key=sent.key or sent.id, time=sent.time,
+        priority=sent.priority, source=sent.source or "",
+    )  # fmt: skip
+    return event, []
 
 
 def _binary(request: Request) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from msgspec import Struct
+from collections.abc import Iterable, Iterator, Mapping
 
 from engine.http import (
     adaptive_routes,
@@ -12,6 +10,7 @@ from engine.http import (
     alert_routes,
     audit_routes,
     backfill_routes,
+    bulk_routes,
     condition_routes,
     config_routes,
     definition_routes,
@@ -32,12 +31,14 @@ from engine.http import (
     preset_routes,
     preview_routes,
     queue_routes,
+    reference_routes,
     rehearsal_routes,
     retry_routes,
     run_routes,
     session_routes,
     source_routes,
     stats_routes,
+    stream_routes,
     token_routes,
     trigger_routes,
     why_routes,
@@ -45,23 +46,10 @@ from engine.http import (
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
 from engine.http.page import ASSETS, PAGES, handler_of
+from engine.http.route import Route as Route
 
 API = "/api/v1"
 METRICS, DETAILED = "/metrics", "/health/detailed"
-
-
-class Route(Struct, frozen=True, kw_only=True):
-    """One thing that can be asked for.
-
-    `pattern` is a path in which `{name}` stands for any one segment, and `{name*}`, at its end, for all that are left;
-    `role` what is needed, None for nothing.
-    """
-
-    method: str
-    pattern: str
-    handler: RouteHandler
-    role: Role | None
-    summary: str
 
 
 def _route(method: str, pattern: str, handler: RouteHandler, role: Role | None, summary: str) -> Route:
@@ -79,6 +67,10 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", "/healthz", health_routes.get_health, None, "As /health"),
     _route("GET", DETAILED, health_routes.get_detailed, _VIEWER, "How each part is"),
     _route("GET", METRICS, metrics_routes.get_metrics, _VIEWER, "The metrics; for all with `[metrics] public`"),
+    _route("GET", "/openapi.json", reference_routes.describing(lambda: ROUTES), None, "This description of the API"),
+    _route("GET", "/docs", reference_routes.get_page, None, "A page that shows it, where it can be tried"),
+    _route("GET", "/docs/reference.js", reference_routes.get_script, None, "The script of that page"),
+    _route("GET", "/docs/reference.css", reference_routes.get_style, None, "The style of that page"),
     _route("POST", "/session", session_routes.post_session, None, "Begin a session with a token, as a browser does"),
     _route("GET", "/session", session_routes.get_session, None, "Whose session it is; 401 without one"),
     _route("DELETE", "/session", session_routes.delete_session, None, "End the session"),
@@ -89,6 +81,7 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/pause", pause_routes.pause, _OPERATOR, "Pause the engine, or all triggers with a tag"),
     _route("POST", f"{API}/resume", pause_routes.resume, _OPERATOR, "End the pause of the engine, or of a tag"),
     _route("GET", f"{API}/triggers", trigger_routes.list_triggers, _VIEWER, "All triggers"),
+    _route("POST", f"{API}/triggers/bulk", bulk_routes.post_bulk, _OPERATOR, "Do one thing with many triggers"),
     _route("POST", f"{API}/triggers", definition_routes.post_trigger, _ADMIN, "Define one"),
     _route("GET", f"{API}/triggers/{{name}}", trigger_routes.get_trigger, _VIEWER, "One trigger"),
     _route("PUT", f"{API}/triggers/{{name}}", definition_routes.put_trigger, _ADMIN, "Define it, or another version"),
@@ -161,16 +154,12 @@ ROUTES: tuple[Route, ...] = (
     _route("POST", f"{API}/config/reload", config_routes.post_reload, _ADMIN, "Read the configuration anew"),
     _route("GET", f"{API}/presets", preset_routes.list_presets, _VIEWER, "Templates of triggers, in words"),
     _route("GET", f"{API}/sources", source_routes.list_sources, _VIEWER, "All sources that triggers are on"),
+    _route("GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source"),
     _route(
-        "GET", f"{API}/sources/{{name*}}", source_routes.get_source, _VIEWER, "One source; …/refusals: what it refused"
+        "GET", f"{API}/sources/{{name*}}/refusals", source_routes.list_refusals, _VIEWER, "Requests that it refused"
     ),
-    _route(
-        "POST",
-        f"{API}/sources/{{name*}}",
-        preview_routes.ask_source,
-        _OPERATOR,
-        "…/release: end its quarantine; …/preview: what it would emit",
-    ),
+    _route("POST", f"{API}/sources/{{name*}}/release", guard_routes.release_source, _OPERATOR, "End its quarantine"),
+    _route("POST", f"{API}/sources/{{name*}}/preview", preview_routes.preview_source, _OPERATOR, "What it would emit"),
     _route("POST", f"{API}/simulate", foresight_routes.post_simulate, _OPERATOR, "What would run, wait or be skipped"),
     _route("POST", f"{API}/plan", foresight_routes.post_plan, _OPERATOR, "What another configuration would change"),
     _route("POST", f"{API}/events", event_routes.post_events, _OPERATOR, "Send one event or a batch"),
@@ -178,6 +167,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/events/{{id}}", event_routes.get_event, _VIEWER, "One event and its outcomes"),
     _route("POST", f"{API}/events/{{id}}/replay", rehearsal_routes.replay_event, _OPERATOR, "Run it again"),
     _route("POST", f"{API}/replay", rehearsal_routes.replay_events, _OPERATOR, "Run the events of a span again"),
+    _route("GET", f"{API}/stream", stream_routes.get_stream, _VIEWER, "What happens, as it happens"),
     _route("GET", f"{API}/queue", queue_routes.get_queue, _VIEWER, "What is ready and waits, in its order"),
     _route("POST", f"{API}/queue/flush", queue_routes.flush_queue, _OPERATOR, "Cancel what waits, as far as meant"),
     _route("GET", f"{API}/runs", run_routes.list_runs, _VIEWER, "Runs, the newest first"),
@@ -223,14 +213,15 @@ Methods = Mapping[str, Route]
 
 
 class Router:
-    """Finds the routes of a path: a fixed path first, then patterns with as many segments, then open ones."""
+    """Finds the routes of a path: a fixed path first, then patterns with as many segments, then open ones,
+    those with more after the name first."""
 
     def __init__(self, routes: Iterable[Route] = ROUTES + PAGE_ROUTES) -> None:
         self._fixed: dict[str, dict[str, Route]] = {}
         self._patterns: dict[int, dict[tuple[str, ...], dict[str, Route]]] = {}
         self._open: dict[str, dict[str, Route]] = {}
         for route in routes:
-            if route.pattern.endswith("*}"):
+            if "*}" in route.pattern:
                 methods = self._open.setdefault(route.pattern, {})
             elif "{" in route.pattern:
                 segments = tuple(route.pattern.split("/"))
@@ -241,8 +232,11 @@ class Router:
                 raise ValueError(f"{route.method} {route.pattern} is in the table twice")
             methods[route.method] = route
 
-    def find(self, path: str) -> tuple[Methods, dict[str, str]] | None:
-        """Return the path's routes by method, and what stands for the pattern's names; or None."""
+    def find(self, path: str, method: str = "") -> tuple[Methods, dict[str, str]] | None:
+        """Return the path's routes by method, and what stands for the pattern's names; or None.
+
+        Where several open patterns are it, the one that has the method: what is left of a path may look like more.
+        """
         fixed = self._fixed.get(path)
         if fixed is not None:
             return fixed, {}
@@ -256,11 +250,15 @@ class Router:
                     break
             else:
                 return methods, parameters
-        for open_pattern, methods in self._open.items():
-            before, _, name = open_pattern.rpartition("{")
-            if path.startswith(before) and len(path) > len(before):
-                return methods, {name[:-2]: path[len(before) :]}
-        return None
+        matching = list(self._open_ones(path))
+        return next((one for one in matching if method in one[0]), matching[0] if matching else None)
+
+    def _open_ones(self, path: str) -> Iterator[tuple[Methods, dict[str, str]]]:
+        for pattern in sorted(self._open, key=len, reverse=True):
+            before, _, rest = pattern.partition("{")
+            name, _, after = rest.partition("*}")
+            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
+                yield self._open[pattern], {name: path[len(before) : len(path) - len(after)]}
 
 
 def is_guarded(methods: Methods) -> bool:

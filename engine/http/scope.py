@@ -38,7 +38,7 @@ from engine.replays import Rehearsed
 from engine.runs import Run
 from engine.store.base import EventFilter, HeldPlace, RunFilter, StoredEvent, TriggerStats
 from engine.tallies import Statistics, TallyRow, Width
-from engine.triggers import Pause, PauseScope
+from engine.triggers import Pause, PauseScope, Trigger, TriggerState
 from engine.waiting import Flushed, FlushRequest, Retried, RetryRequest
 
 if TYPE_CHECKING:
@@ -125,6 +125,9 @@ class _Operations(_Closed):
         self.reports = _Reports(scope)
         self.vitals = _Vitals(scope)
         self.guards = _Guards(scope)
+        self.bulk = _Bulk(scope)
+        # The stream leaves out what is not in scope; answers that are kept are those of the same token.
+        self.feed, self.replies, self.is_repeat = operations.feed, operations.replies, operations.is_repeat
         self.definitions = _Definitions(scope)
 
     @property
@@ -140,6 +143,15 @@ class _Operations(_Closed):
 
     def trigger_tags(self, name: str) -> tuple[str, ...]:
         return self._inner.trigger_tags(self._scope.trigger(name))
+
+    def tagged(self, tag: str) -> frozenset[str]:
+        return self._inner.tagged(tag) & self._scope.triggers
+
+    def definition(self, name: str) -> tuple[Trigger, Job]:
+        return self._inner.definition(self._scope.trigger(name))
+
+    def standing(self, name: str) -> TriggerState:
+        return self._inner.standing(self._scope.trigger(name))
 
     def trigger_view(self, name: str) -> dict[str, Any]:
         return self._inner.trigger_view(self._scope.trigger(name))
@@ -237,6 +249,7 @@ class _Store(_Closed):
         inner = scope.inner.store
         self._inner = inner
         self.purged = inner.purged
+        self.nth_before = inner.nth_before  # an id tells nothing but a time
         self.run_events = inner.run_events
         # Why a trigger ran, or did not: asked with a subject, and that is one in scope.
         self.cursor, self.spans, self.first_span = inner.cursor, inner.spans, inner.first_span
@@ -259,7 +272,10 @@ class _Store(_Closed):
         return None if stored is None else self._seen(stored)
 
     async def events(self, which: EventFilter, *, limit: int, before: str | None = None) -> list[StoredEvent]:
-        self._scope.named(which.trigger, None)
+        if which.triggers is None:
+            self._scope.named(which.trigger, None)
+        else:
+            which = replace(which, triggers=which.triggers & self._scope.triggers)
         return self._all_seen(await self._inner.events(which, limit=limit, before=before))
 
     async def events_after(
@@ -424,3 +440,18 @@ class _Guards(_Closed):
 
     async def release_trigger(self, name: str, **how: Any) -> Released | None:
         return await self._scope.inner.guards.release_trigger(self._scope.trigger(name), **how)
+
+
+class _Bulk(_Closed):
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+        self._inner = scope.inner.bulk
+
+    async def pause(self, names: Sequence[str], **how: Any) -> None:
+        await self._inner.pause([self._scope.trigger(name) for name in names], **how)
+
+    async def resume(self, names: Sequence[str], **how: Any) -> None:
+        await self._inner.resume([self._scope.trigger(name) for name in names], **how)
+
+    async def fire(self, names: Sequence[str], **how: Any) -> list[Accepted]:
+        return await self._inner.fire([self._scope.trigger(name) for name in names], **how)

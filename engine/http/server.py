@@ -28,6 +28,8 @@ from engine.http.clients import counted_as
 from engine.http.connection import Listener, while_there
 from engine.http.crowd import CROWDED, CROWDED_CLIENT
 from engine.http.doorlog import DoorLog
+from engine.http.idempotency import HEADER as IDEMPOTENCY_KEY
+from engine.http.idempotency import Idempotency
 from engine.http.keyring import Keyring
 from engine.http.operations import Operations
 from engine.http.page import is_for_people, shown_fault
@@ -111,6 +113,7 @@ class HttpServer:
         self._witness = Witness(operations.audit_log, lambda: operations.config.secrets)
         self._router = router or Router()
         self._heads = Heads(operations.clock)
+        self._idempotency = Idempotency()
         self._listener: Listener | None = None
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -302,7 +305,7 @@ class HttpServer:
 
     async def _asked(self, request: web.BaseRequest, path: str, query_text: str, asking: Asking) -> web.StreamResponse:
         method, request_id = asking.method, asking.request_id
-        found = self._router.find(path)
+        found = self._router.find(path, "GET" if method == "HEAD" else method)
         if found is not None:
             asking.parameters = found[1]
             known = found[0].get("GET" if method == "HEAD" else method)
@@ -345,7 +348,11 @@ class HttpServer:
             note=note,
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
-        answering = route.handler(call) if note is None else self._witness.noting(note, route.handler(call))
+        keyed = method == "POST" and IDEMPOTENCY_KEY in request.headers
+        once = self._idempotency.once(call, route, who.name) if keyed and who is not None else None
+        answering = route.answer(call) if once is None else once
+        if note is not None:
+            answering = self._witness.noting(note, answering)
         answer = await (while_there(request, answering) if WAIT in call.request.query else answering)
         if isinstance(answer, Stream):
             return await self._stream(request, answer, request_id)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
+from engine.http import shapes
 from engine.http.access import REALM
 from engine.http.calls import Call
+from engine.http.described import Raw, described
 from engine.http.fields import Fields, body, media_type, query
 from engine.http.problems import Problem
 from engine.http.sessions import COOKIE, LONGEST_S, cookie_in
@@ -18,6 +20,19 @@ _LONGEST_NEXT = 2048
 _LONGEST_FORM_BYTES = 16 * 1024
 
 
+PROBLEMS = (400, 401, 403, 404, 422, 429)
+"""Of what begins or ends a session."""
+
+_TOKEN = {"type": "string", "minLength": 1, "maxLength": _LONGEST_TOKEN}
+_ENTERING = {
+    "type": "object", "properties": {"token": _TOKEN, "next": {"type": ["string", "null"]}}, "required": ["token"],
+    "additionalProperties": False,
+}  # fmt: skip
+ENTRY = Raw(content={"application/json": _ENTERING, FORM: _ENTERING})
+"""A token, and the path to go on to, as the description tells of it."""
+
+
+@described({200: shapes.Person, 303: None}, problems=PROBLEMS, takes=ENTRY)
 async def post_session(call: Call) -> Response:
     """Begin a session with a token; a form is sent on to `next`, JSON gets who it is."""
     query(call.request).finish()
@@ -34,6 +49,7 @@ async def post_session(call: Call) -> Response:
     return Response(body={"name": who.name, "role": who.role.word, "tags": list(who.tags)}, headers=headers)
 
 
+@described({200: shapes.PersonBy}, problems=(400, 401, 403, 422))
 async def get_session(call: Call) -> Response:
     """Say who asks, by whatever means."""
     query(call.request).finish()
@@ -46,12 +62,14 @@ async def get_session(call: Call) -> Response:
     )  # fmt: skip
 
 
+@described({204: None}, problems=PROBLEMS)
 async def delete_session(call: Call) -> Response:
     """End the session, if there is one."""
     query(call.request).finish()
     return Response(status=204, headers=_ended(call))
 
 
+@described({303: None}, problems=PROBLEMS)
 async def end_session(call: Call) -> Response:
     """End the session as a form asks for it, and send the browser to the first page."""
     query(call.request).finish()

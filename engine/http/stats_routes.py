@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Annotated
+
+from msgspec import field
 
 from engine.clock import rfc3339
 from engine.errors import NotFound
+from engine.http import shapes
 from engine.http.calls import Call
-from engine.http.fields import near, query
+from engine.http.described import described
+from engine.http.fields import near
+from engine.http.forms import Form
+from engine.http.kinds import Span
 from engine.plugin import Response
 from engine.runs import RunState
 from engine.tallies import Statistics
@@ -19,25 +26,37 @@ OVER_S = 86_400.0
 LONGEST_S = 366 * 86_400.0
 
 
-async def get_trigger_stats(call: Call) -> Response:
+class Over(Form, frozen=True, kw_only=True):
+    """Over how long, up to now."""
+
+    over_s: Annotated[float, Span(), "At most 366 days"] = field(name="over", default=OVER_S)
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.over_s > LONGEST_S:
+            yield "over", "over must be at most 366 days"
+
+
+@described({200: shapes.TriggerStatistics})
+async def get_trigger_stats(call: Call, query: Over) -> Response:
     """Answer with how the runs of a trigger ended."""
     name = call.name("trigger")
     call.operations.trigger_view(name)
-    found = await call.operations.counting.statistics(trigger=name, over=_over(call))
+    found = await call.operations.counting.statistics(trigger=name, over=timedelta(seconds=query.over_s))
     return Response(body={"trigger": name, **statistics_view(found)})
 
 
-async def get_job_stats(call: Call) -> Response:
+@described({200: shapes.JobStatistics})
+async def get_job_stats(call: Call, query: Over) -> Response:
     """Answer with how the runs of a job ended."""
     name = call.name("job")
     jobs = call.operations.jobs
     if name not in jobs:
         raise NotFound(f"there is no job {name!r}{near(name, jobs.keys())}")
-    found = await call.operations.counting.statistics(job=name, over=_over(call))
+    found = await call.operations.counting.statistics(job=name, over=timedelta(seconds=query.over_s))
     return Response(body={"job": name, **statistics_view(found)})
 
 
-def statistics_view(found: Statistics) -> dict[str, Any]:
+def statistics_view(found: Statistics) -> shapes.StatisticsOf:
     """Return statistics as the API shows them: `failed` counts time-outs too."""
     ends = found.ends
     return {
@@ -58,12 +77,3 @@ def statistics_view(found: Statistics) -> dict[str, Any]:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else float(f"{seconds:.4g}")
-
-
-def _over(call: Call) -> timedelta:
-    fields = query(call.request, "over")
-    seconds = fields.duration("over") or OVER_S
-    if seconds > LONGEST_S:
-        fields.fault("over", "over must be at most 366 days")
-    fields.finish()
-    return timedelta(seconds=seconds)

@@ -2,80 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+from msgspec import Struct, field
+
+from engine.http import shapes
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, query
+from engine.http.described import described
+from engine.http.fields import Fields, refuse
+from engine.http.forms import Form, Nothing
 from engine.http.keyring import OVERLAP_S
+from engine.http.kinds import Instant, Line, OneOf, Schema, Slug, Span
 from engine.http.pause_routes import performer
 from engine.http.views import list_view
 from engine.plugin import Response
-from engine.tokens import LONGEST_DESCRIPTION, ROLES, Role, is_tag
+from engine.tokens import LONGEST_DESCRIPTION, ROLES, is_tag
 from engine.units import parse_duration
 
 MOST_TAGS = 32
 
 
-async def list_tokens(call: Call) -> Response:
+class Tags(Struct, frozen=True):
+    """The tags that a token is for."""
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "array", "minItems": 1, "maxItems": MOST_TAGS, "items": Line(128).schema}
+
+    def read(self, fields: Fields, name: str) -> tuple[str, ...] | None:
+        return _tags(fields) or None
+
+
+class Overlap(Struct, frozen=True):
+    """For how long the secret before stays valid: unlike other durations it may be nothing."""
+
+    @property
+    def schema(self) -> Schema:
+        return Span().schema
+
+    def read(self, fields: Fields, name: str) -> float | None:
+        return _overlap(fields)
+
+
+class Minting(Form, frozen=True, kw_only=True):
+    """A token that is to be made."""
+
+    name: Annotated[str, Slug()]
+    role: Annotated[str, OneOf(tuple(ROLES))]
+    tags: Annotated[tuple[str, ...], Tags(), "It sees triggers and jobs with one of them alone"] = ()
+    expires_in_s: Annotated[float | None, Span()] = field(name="expires_in", default=None)
+    expires_at: Annotated[datetime | None, Instant()] = None
+    description: Annotated[str, Line(LONGEST_DESCRIPTION)] = ""
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.expires_at is not None and self.expires_in_s is not None:
+            yield "expires_at", "a token has one end: expires_in or expires_at"
+
+
+class Rotating(Form, frozen=True, kw_only=True):
+    """For how long the secret that a token had stays valid."""
+
+    optional: ClassVar[bool] = True
+
+    overlap_s: Annotated[float, Overlap()] = field(name="overlap", default=OVERLAP_S)
+
+
+@described({200: shapes.Page[shapes.Named]})
+async def list_tokens(call: Call, query: Nothing) -> Response:
     """Answer with all tokens: what they may do, how they begin, and when they were used; no secret."""
-    query(call.request).finish()
     return Response(body=list_view(call.operations.tokens.views(), None))
 
 
-async def post_token(call: Call) -> Response:
+@described(
+    {201: shapes.Named}, keyed="in_memory", example={"name": "dashboard", "role": "viewer", "expires_in": "90d"}
+)  # fmt: skip
+async def post_token(call: Call, query: Nothing, body: Minting) -> Response:
     """Make a token, and answer with its secret, which is told this once."""
-    query(call.request).finish()
-    fields = body(call.request, ("name", "role", "tags", "expires_in", "expires_at", "description"))
-    name, role, tags = fields.slug("name"), _role(fields), _tags(fields)
-    if fields.value("name") is None:
-        fields.fault("name", "name is required")
-    expires_at, description = _end(call, fields), fields.text("description", longest=LONGEST_DESCRIPTION)
-    fields.finish()
-    assert name is not None  # noqa: S101 - it was seen to
-    call.audit(what=name)
+    call.audit(what=body.name)
     secret = await call.operations.tokens.create(
-        name, role, tags=tags, expires_at=expires_at, description=description or "", who=performer(call)
-    )
-    view = call.operations.tokens.view(name)
-    return Response(status=201, body={**view, "token": secret}, headers={"Location": f"/api/v1/tokens/{name}"})
+        body.name, ROLES[body.role], tags=body.tags, expires_at=_end(call, body), description=body.description,
+        who=performer(call),
+    )  # fmt: skip
+    view = call.operations.tokens.view(body.name)
+    return Response(status=201, body={**view, "token": secret}, headers={"Location": f"/api/v1/tokens/{body.name}"})
 
 
-async def get_token(call: Call) -> Response:
+@described({200: shapes.Named})
+async def get_token(call: Call, query: Nothing) -> Response:
     """Answer with one token, without its secret."""
-    query(call.request).finish()
     return Response(body=call.operations.tokens.view(call.name("token")))
 
 
-async def rotate_token(call: Call) -> Response:
+@described({200: shapes.Named}, keyed="in_memory")
+async def rotate_token(call: Call, query: Nothing, body: Rotating) -> Response:
     """Give a token another secret, and answer with it; the one it had stays valid for the overlap."""
-    name = call.name("token")
-    query(call.request).finish()
-    fields = body(call.request, ("overlap",), optional=True)
-    overlap_s = _overlap(fields)
-    fields.finish()
-    tokens = call.operations.tokens
-    call.audit(before=tokens.view(name), after={"overlap_s": overlap_s})
-    secret = await tokens.rotate(name, overlap_s=overlap_s)
+    name, tokens = call.name("token"), call.operations.tokens
+    call.audit(before=tokens.view(name), after={"overlap_s": body.overlap_s})
+    secret = await tokens.rotate(name, overlap_s=body.overlap_s)
     return Response(body={**tokens.view(name), "token": secret})
 
 
-async def delete_token(call: Call) -> Response:
+@described({204: None})
+async def delete_token(call: Call, query: Nothing) -> Response:
     """Revoke a token: it opens nothing from now on, nor do its sessions."""
     name = call.name("token")
-    query(call.request).finish()
     tokens = call.operations.tokens
     call.audit(before=tokens.view(name))
     await tokens.revoke(name)
     return Response(status=204)
-
-
-def _role(fields: Fields) -> Role:
-    value = fields.value("role")
-    if isinstance(value, str) and value in ROLES:
-        return ROLES[value]
-    fields.fault("role", f"role must be one of {', '.join(ROLES)}")
-    return Role.VIEWER
 
 
 def _tags(fields: Fields) -> tuple[str, ...]:
@@ -92,16 +128,13 @@ def _tags(fields: Fields) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _end(call: Call, fields: Fields) -> datetime | None:
-    expires_at, expires_in = fields.instant("expires_at"), fields.duration("expires_in")
-    if "expires_at" in fields and "expires_in" in fields:
-        fields.fault("expires_at", "a token has one end: expires_in or expires_at")
-    if expires_in is None:
-        return expires_at
+def _end(call: Call, body: Minting) -> datetime | None:
+    if body.expires_in_s is None:
+        return body.expires_at
     try:
-        return call.operations.clock.now() + timedelta(seconds=expires_in)
+        return call.operations.clock.now() + timedelta(seconds=body.expires_in_s)
     except OverflowError:
-        fields.fault("expires_in", "that is out of range")
+        refuse([{"pointer": "#/expires_in", "detail": "that is out of range"}])
         return None
 
 

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from engine.defined import Key, Kind
 from engine.errors import NotFound
+from engine.events import Event
+from engine.http import shapes
+from engine.http.asked import LONGEST_REASON as LONGEST_REASON
+from engine.http.asked import Reason
 from engine.http.calls import Call
+from engine.http.definition_lists import OfJobs, OfTriggers, page_of_names, wants_job, wants_trigger
 from engine.http.definition_views import invalid_job
-from engine.http.fields import Fields, body, idempotency_key, near, query
-from engine.http.run_routes import page_of_runs
+from engine.http.described import described
+from engine.http.fields import idempotency_key, near
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import Anything, ListOf, Priority
+from engine.http.run_routes import OfStates, page_of_runs
 from engine.http.views import job_view, list_view, stats_view
-from engine.http.waits import WAIT, answer_for, wait_s
+from engine.http.waits import Waiting, answer_for, refuse_another
 from engine.plugin import Response
 from engine.triggers import GATES
 
-LONGEST_REASON = 1000
+BYPASS = ListOf(tuple(sorted(GATES)), "bypass must be a list of the names of gates", "unknown gate")
+"""Gates that a fire passes whatever they say."""
 
 
-async def list_triggers(call: Call) -> Response:
+class Firing(Form, frozen=True, kw_only=True):
+    """What a trigger is fired with."""
+
+    optional: ClassVar[bool] = True
+
+    data: Annotated[Any, Anything(), "The data of the event"] = None
+    reason: Reason = ""
+    priority: Annotated[int | None, Priority()] = None
+    bypass: Annotated[frozenset[str], BYPASS] = frozenset()
+
+
+@described({200: shapes.Page[shapes.TriggerOf]})
+async def list_triggers(call: Call, query: OfTriggers) -> Response:
     """Answer with all triggers and their statistics, by name."""
-    fields = query(call.request, "limit", "cursor")
-    limit, after = fields.limit(), fields.slug("cursor")
-    fields.finish()
-    names, following = _page(call.operations.trigger_names(), after, limit)
+    wanted = wants_trigger(call.operations, query)
+    names, following = await page_of_names(call.operations.clock, call.operations.trigger_names(), query, wanted)
     stats = await call.operations.store.stats(names)
     items = []
     for name in names:
@@ -35,11 +53,10 @@ async def list_triggers(call: Call) -> Response:
     return Response(body=list_view(items, following))
 
 
-async def get_trigger(call: Call) -> Response:
+@described({200: shapes.TriggerOf})
+async def get_trigger(call: Call, query: Nothing) -> Response:
     """Answer with one trigger and its statistics."""
-    name = call.name("trigger")
-    query(call.request).finish()
-    return await one_trigger(call, name)
+    return await one_trigger(call, call.name("trigger"))
 
 
 async def one_trigger(call: Call, name: str) -> Response:
@@ -56,51 +73,54 @@ async def one_trigger(call: Call, name: str) -> Response:
     )  # fmt: skip
 
 
-async def list_trigger_runs(call: Call) -> Response:
+@described({200: shapes.Page[shapes.RunSummary]})
+async def list_trigger_runs(call: Call, query: OfStates) -> Response:
     """Answer with a trigger's runs, the newest first."""
     name = call.name("trigger")
     call.operations.trigger_view(name)
-    fields = query(call.request, "state", "limit", "cursor")
-    return await page_of_runs(call, fields, trigger=name, job=None)
+    return await page_of_runs(call, query, triggers=frozenset({name}), job=None)
 
 
-async def fire_trigger(call: Call) -> Response:
+@described(
+    {200: shapes.Waited, 202: shapes.Waited},
+    keyed="by_handler",
+    example={"data": {"table": "orders"}, "reason": "the import was wrong", "priority": "high"},
+)
+async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
     """Fire a trigger by hand. Its answer comes when the event is durable."""
     name = call.name("trigger")
-    asked = query(call.request, WAIT)
-    within_s = wait_s(asked)
-    asked.finish()
-    call.operations.trigger_view(name)
-    fields = body(call.request, ("data", "reason", "priority", "bypass"), optional=True)
-    reason, priority = fields.text("reason", longest=LONGEST_REASON), fields.priority()
-    bypass = _bypass(fields)
-    fields.finish()
+    key = idempotency_key(call.request.headers)
     accepted = await call.operations.fire(
         name,
-        data=fields.value("data"),
-        reason=reason or "",
-        priority=priority,
-        bypass=bypass,
-        request_id=idempotency_key(call.request.headers),
+        data=body.data,
+        reason=body.reason,
+        priority=body.priority,
+        bypass=body.bypass,
+        request_id=key,
         traceparent=call.request.headers.get("Traceparent"),
     )
-    return await answer_for(call.operations, accepted, within_s)
+    fired = Event(type="manual", subject=name, data=body.data)
+    await refuse_another(call.operations, accepted, key, fired, name)
+    return await answer_for(call.operations, accepted, query.wait_s)
 
 
-async def list_jobs(call: Call) -> Response:
+@described({200: shapes.Page[shapes.JobOf]})
+async def list_jobs(call: Call, query: OfJobs) -> Response:
     """Answer with all jobs, by name; secrets are masked."""
-    fields = query(call.request, "limit", "cursor")
-    limit, after = fields.limit(), fields.slug("cursor")
-    fields.finish()
-    invalid = call.operations.definitions.invalid(Kind.JOB)
-    names, following = _page([*call.operations.jobs, *invalid], after, limit)
+    jobs, invalid = call.operations.jobs, call.operations.definitions.invalid(Kind.JOB)
+
+    def wanted(name: str) -> bool:
+        # One that is invalid has nothing that could be looked at, but its name.
+        return wants_job(jobs[name], query) if name in jobs else (query.tag, query.enabled, query.text) == (None,) * 3
+
+    names, following = await page_of_names(call.operations.clock, [*jobs, *invalid], query, wanted)
     return Response(body=list_view([_job(call, name) for name in names], following))
 
 
-async def get_job(call: Call) -> Response:
+@described({200: shapes.JobOf})
+async def get_job(call: Call, query: Nothing) -> Response:
     """Answer with one job; secrets are masked."""
     name = call.name("job")
-    query(call.request).finish()
     return await one_job(call, name)
 
 
@@ -123,23 +143,3 @@ def _job(call: Call, name: str) -> dict[str, Any]:
 def _etag(call: Call, key: Key) -> dict[str, str]:
     version = call.operations.definitions.version(key)
     return {} if version is None else {"ETag": f'"{version}"'}
-
-
-def _page(names: list[str], after: str | None, limit: int) -> tuple[list[str], str | None]:
-    ordered = sorted(names)
-    start = 0 if after is None else bisect_right(ordered, after)
-    page = ordered[start : start + limit]
-    return page, page[-1] if start + limit < len(ordered) else None
-
-
-def _bypass(fields: Fields) -> frozenset[str]:
-    gates: Any = fields.value("bypass")
-    if gates is None:
-        return frozenset()
-    if not isinstance(gates, list) or not all(isinstance(gate, str) for gate in gates):
-        fields.fault("bypass", "bypass must be a list of the names of gates")
-        return frozenset()
-    for gate in gates:
-        if gate not in GATES:
-            fields.fault("bypass", f"unknown gate {gate!r}{near(gate, GATES)}")
-    return frozenset(gates)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from engine.clock import rfc3339
 from engine.decide.functions import text_of
 from engine.events import Accepted, Cause, Outcome
+from engine.http import shapes
 from engine.jobs import Job, RetryOn
 from engine.plugin import Plugin, Secret, Timer
 from engine.plugin.timers import TIMER_FIELDS
@@ -29,9 +30,9 @@ MOST_BROKEN_ROWS = 100
 """Rows that break the ledger's rule, as `doctor` lists them; the count is always whole."""
 
 
-def accepted_view(accepted: Accepted) -> dict[str, Any]:
+def accepted_view(accepted: Accepted) -> shapes.Accepted:
     """Return the answer for an event that is durable."""
-    view: dict[str, Any] = {
+    view: shapes.Accepted = {
         "event": accepted.event,
         "runs": list(accepted.runs),
         "duplicate": accepted.duplicate,
@@ -41,7 +42,7 @@ def accepted_view(accepted: Accepted) -> dict[str, Any]:
     return view
 
 
-def outcome_view(outcome: Outcome) -> dict[str, Any]:
+def outcome_view(outcome: Outcome) -> shapes.OutcomeOf:
     """Return one row of the ledger."""
     return {
         "trigger": outcome.trigger,
@@ -53,7 +54,7 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def event_view(stored: StoredEvent) -> dict[str, Any]:
+def event_view(stored: StoredEvent) -> shapes.EventOf:
     """Return an event with its outcomes."""
     event = stored.event
     return {
@@ -71,12 +72,12 @@ def event_view(stored: StoredEvent) -> dict[str, Any]:
     }
 
 
-def cause_view(cause: Cause | None) -> dict[str, Any] | None:
+def cause_view(cause: Cause | None) -> shapes.Cause | None:
     """Return what caused an event or a run; None where that came from outside."""
     return None if cause is None else {"run": cause.run, "hops": cause.hops, "via": list(cause.via)}
 
 
-def run_summary(run: Run, events: Sequence[str]) -> dict[str, Any]:
+def run_summary(run: Run, events: Sequence[str]) -> shapes.RunSummary:
     """Return a run as lists show it, without trace and attempts; `events` are the ids, oldest first."""
     return {
         "id": run.id,
@@ -102,7 +103,7 @@ def run_summary(run: Run, events: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def run_view(run: Run, events: Sequence[str]) -> dict[str, Any]:
+def run_view(run: Run, events: Sequence[str]) -> shapes.RunOf:
     """Return a run with its trace and its attempts."""
     return {
         **run_summary(run, events),
@@ -111,12 +112,12 @@ def run_view(run: Run, events: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def step_view(step: Step) -> dict[str, Any]:
+def step_view(step: Step) -> shapes.StepOf:
     """Return one line of a trace."""
     return {"at": _at(step.at), "state": step.state.value, "code": step.code, "reason": step.reason}
 
 
-def attempt_view(attempt: Attempt) -> dict[str, Any]:
+def attempt_view(attempt: Attempt) -> shapes.AttemptOf:
     """Return one ended attempt."""
     return {
         "number": attempt.number,
@@ -132,7 +133,7 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def stats_view(stats: TriggerStats | None) -> dict[str, Any]:
+def stats_view(stats: TriggerStats | None) -> shapes.Stats:
     """Return statistics of ended runs: `failed` counts time-outs too.
 
     `success_rate` is the part that succeeded of those that succeeded or failed; null before the first.
@@ -164,7 +165,7 @@ def said_of_conditions(summary: Mapping[str, Any]) -> str:
     return holding or ("all that were asked let pass" if summary["total"] else "none")
 
 
-def job_view(job: Job, secrets: Collection[str] = ()) -> dict[str, Any]:
+def job_view(job: Job, secrets: Collection[str] = ()) -> shapes.JobOf:
     """Return a job as it is configured; secrets among its runner's settings are masked."""
     retry = job.retry
     return {
@@ -223,7 +224,7 @@ def _retry_on(on: RetryOn | None) -> dict[str, Any] | None:
     return None if on is None else {"exit_codes": sorted(on.exit_codes), "codes": sorted(on.codes)}
 
 
-def pause_view(pause: Pause) -> dict[str, Any]:
+def pause_view(pause: Pause) -> shapes.PauseOf:
     """Return a pause as the API shows it."""
     return {
         "scope": pause.scope.value, "name": pause.name, "reason": pause.reason, "who": pause.who,
@@ -283,17 +284,17 @@ def _settings(value: Struct) -> Iterator[tuple[str, Any]]:
             yield key, item
 
 
-def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def doctor_view(ledger: Ledger, damage: Sequence[str], checks: Sequence[Mapping[str, Any]] = ()) -> shapes.Doctor:
     """Return what `doctor` found: the ledger's sums, the store's integrity, and the engine's own checks.
 
     `missing` is how many rows break the ledger's rule; the first of them are told in words in `broken`.
     """
     missing = len(ledger.missing)
     told = "every event has its outcome" if not missing else "; ".join(ledger.missing[:3])
-    found = [
+    found: list[shapes.Check] = [
         {"name": "ledger", "ok": not missing, "detail": told},
         {"name": "integrity", "ok": not damage, "detail": "; ".join(damage) or "the store is whole"},
-        *({"name": c["name"], "ok": bool(c["ok"]), "detail": c["detail"]} for c in checks),
+        *[shapes.Check(name=c["name"], ok=bool(c["ok"]), detail=c["detail"]) for c in checks],
     ]
     return {
         "ok": all(check["ok"] for check in found),

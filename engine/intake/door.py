@@ -320,6 +320,26 @@ class Intake:
             raise Conflict(f"the request id {request_id} has fired another trigger; give each request its own")
         return answer
 
+    async def fire_all(
+        self, triggers: Sequence[str], *, data: Any = None, reason: str = "", priority: int | None = None,
+        bypass: frozenset[str] = frozenset(), request_id: str | None = None,
+    ) -> list[Accepted]:  # fmt: skip
+        """Run triggers by hand in one commit, all or none; each as `fire` does, with a request id of its own made of
+        `request_id`."""
+        named = []
+        for trigger in triggers:
+            rule = self._rules.get(trigger)
+            if rule is None:
+                raise NotFound(f"there is no trigger {trigger}")
+            if rule.disabled is not None:
+                raise Conflict(rule.disabled)
+            key = None if request_id is None else f"{request_id} {trigger}"
+            event = Event(type="manual", subject=trigger, data=data, key=key, priority=priority)
+            named.append(self._admit(event, MANUAL_SOURCE))
+        return await self._commit(
+            named, lambda event: (self._rules[event.subject or ""],), Origin.MANUAL, reason=reason, bypass=bypass
+        )  # fmt: skip
+
     async def backfill(self, trigger: str, events: Sequence[Event], move: MoveBackfill, reason: str) -> list[Accepted]:
         """Make due instants of a backfill durable as events of its own, with their runs and its new place, as one.
 
@@ -437,6 +457,13 @@ class Intake:
         """Return an event of a source as it would be stored, without what is redacted; raise InvalidEvent."""
         named, _ = self._admit(event, source)
         return self._drafting.redacted(named, self._by_source.get(source, ()))
+
+    def says_the_same(self, stored: Event, again: Event, trigger: str | None = None) -> bool:
+        """Tell whether an event of the API, or a fire of a trigger, says what the stored one of its key says."""
+        rules = self._listeners(again) if trigger is None else [self._rules[trigger]]
+        offered = self._drafting.redacted(self._admit(again, stored.source)[0], rules)
+        said = [encode_json([one.type, one.subject, one.data]) for one in (stored, offered)]
+        return said[0] == said[1]
 
     async def _cause(self, traceparent: str | None) -> Cause | None:
         """Return what caused an event that is handed in now; raise StoreUnavailable."""

@@ -239,8 +239,7 @@ class Shaping:
             draft.claims.append(
                 Claim(place=place, mark=mark, now=event.received_at, seen=seen.until, extends=True)
             )  # fmt: skip
-            if mark is not seen:
-                draft.marked.append((place, self._marks.set(place, mark)))
+            draft.marked.append((place, self._marks.set(place, mark)))
         return Outcome(
             trigger=rule.trigger.name, outcome=EventOutcome.DEDUPLICATED, run=mark.run, code=code,
             reason=f"{EventOutcome.DEDUPLICATED}: {why}",

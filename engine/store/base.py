@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -52,20 +52,38 @@ class Boot(Struct, frozen=True, kw_only=True):
 
 
 class RunFilter(Struct, frozen=True, kw_only=True):
-    """Which runs a list holds; what is None does not restrict."""
+    """Which runs a list holds; what is None does not restrict.
+
+    `text` stands somewhere in the names, the code or the trace, whatever its case (of ASCII letters). `since` is the
+    id from which on they are, or what `engine.ids.first_id_at` gives.
+    """
 
     states: frozenset[RunState] | None = None
     job: str | None = None
     triggers: frozenset[str] | None = None
+    origins: frozenset[Origin] | None = None
+    text: str | None = None
+    since: str | None = None
 
 
 class EventFilter(Struct, frozen=True, kw_only=True):
-    """Which events a list holds; what is None does not restrict. `outcome` is that at `trigger`, which it goes with."""
+    """Which events a list holds; what is None does not restrict. `outcome` is that at `trigger`, which it goes with.
+
+    They met one of `triggers`; `text` stands somewhere in the source, the type, the subject or the key, whatever its
+    case (of ASCII letters); `since` is as in `RunFilter`.
+    """
 
     source: str | None = None
     type: str | None = None
     trigger: str | None = None
     outcome: EventOutcome | None = None
+    triggers: frozenset[str] | None = None
+    text: str | None = None
+    since: str | None = None
+
+
+Listed = Literal["events", "runs"]
+"""What lists are made of."""
 
 
 class Receipts(Struct, frozen=True, kw_only=True):
@@ -367,6 +385,13 @@ class Store(ABC):
     @abstractmethod
     async def runs(self, which: RunFilter, *, limit: int, before: str | None = None) -> list[Run]:
         """Return at most `limit` runs, the newest first; those before the id `before` where it is given."""
+
+    @abstractmethod
+    async def nth_before(self, what: Listed, before: str | None, n: int) -> str | None:
+        """Return the id of the n-th event or run before an id, or from the newest on; None where there are fewer.
+
+        A list that is narrowed is looked for in so many at a time, so that it never reads them all.
+        """
 
     @abstractmethod
     async def run_events(self, run_id: str) -> tuple[Event, ...]:

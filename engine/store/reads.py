@@ -17,6 +17,7 @@ from engine.runs import Lane, Run, RunState
 from engine.store.base import (
     EventFilter,
     HeldPlace,
+    Listed,
     QueuePlace,
     RunFilter,
     StoredEvent,
@@ -152,6 +153,10 @@ QUERIES = {
         "where (state = 'retrying' or (state in ('queued', 'held') and origin = 'schedule')) "
         "and job = ? order by id limit ?"
     ),
+    # The id of the n-th event before one.
+    "nth_of_events": "select id from events where id < ? order by id desc limit 1 offset ?",
+    # The id of the n-th run before one.
+    "nth_of_runs": "select id from runs where id < ? order by id desc limit 1 offset ?",
     # What a source remembers, from its first key.
     "memory_first": "select key, value from memory where source = ? order by key limit ?",
     # What a source remembers, from a key on.
@@ -235,6 +240,16 @@ def events(
         became = "" if which.outcome is None else " and o.outcome = ?"
         clauses.append(f"exists (select 1 from outcomes o where o.event = events.id and o.trigger = ?{became})")
         values += [which.trigger] if which.outcome is None else [which.trigger, which.outcome._value_]
+    if which.triggers is not None:
+        places = ", ".join("?" * len(which.triggers))
+        clauses.append(f"exists (select 1 from outcomes o where o.event = events.id and o.trigger in ({places}))")
+        values.extend(sorted(which.triggers))
+    if which.text is not None:
+        clauses.append(_holds(("source", "type", "subject", "key")))
+        values += [_lower(which.text)] * 4
+    if which.since is not None:
+        clauses.append("id >= ?")
+        values.append(which.since)
     if before is not None:
         clauses.append("id < ?")
         values.append(before)
@@ -268,11 +283,35 @@ def runs(raw: sqlite3.Connection, which: RunFilter, limit: int, before: str | No
     if which.triggers is not None:
         clauses.append(f"trigger in ({', '.join('?' * len(which.triggers))})")
         values.extend(sorted(which.triggers))
+    if which.origins is not None:
+        clauses.append(f"origin in ({', '.join('?' * len(which.origins))})")
+        values.extend(sorted(which.origins))
+    if which.text is not None:
+        clauses.append(_holds(("job", "trigger", "code", "trace")))
+        values += [_lower(which.text)] * 4
+    if which.since is not None:
+        clauses.append("id >= ?")
+        values.append(which.since)
     if before is not None:
         clauses.append("id < ?")
         values.append(before)
     text = f"{_RUN} where {' and '.join(clauses)} order by id desc limit ?"
     return [read_run(row) for row in raw.execute(text, [*values, limit])]
+
+
+def nth_before(raw: sqlite3.Connection, what: Listed, before: str | None, n: int) -> str | None:
+    """Return the id of the n-th event or run before an id; None where there are fewer. Reads the index alone."""
+    row = raw.execute(QUERIES[f"nth_of_{what}"], ("~" if before is None else before, n - 1)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _lower(text: str) -> str:
+    """Return text in lower case as SQLite has it: of ASCII letters alone."""
+    return "".join(one.lower() if one.isascii() else one for one in text)
+
+
+def _holds(columns: Sequence[str]) -> str:
+    return "(" + " or ".join(f"instr(lower({column}), ?) > 0" for column in columns) + ")"
 
 
 def run_events(raw: sqlite3.Connection, run_id: str) -> tuple[Event, ...]:

@@ -42,6 +42,7 @@ from engine.store.base import (
     EventFilter,
     HeldPlace,
     Ledger,
+    Listed,
     Met,
     Missed,
     Old,
@@ -239,6 +240,9 @@ class SqliteStore(Store):
 
     async def runs(self, which: RunFilter, *, limit: int, before: str | None = None) -> list[Run]:
         return await self._read(lambda raw: reads.runs(raw, which, limit, before), slow=True)
+
+    async def nth_before(self, what: Listed, before: str | None, n: int) -> str | None:
+        return await self._read(lambda raw: reads.nth_before(raw, what, before, n))
 
     async def run_events(self, run_id: str) -> tuple[Event, ...]:
         return await self._read(lambda raw: reads.run_events(raw, run_id))

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from engine.adaptive import ADAPTIVE_SOURCE
-from engine.clock import from_microseconds
+from engine.clock import from_microseconds, to_microseconds
 from engine.config import Config
 from engine.decide.schedule import Schedule, schedule_of
 from engine.errors import EngineError
@@ -23,7 +23,10 @@ from engine.runs import CANCELLING, ENDED, PRIORITY, TRANSITIONS, RunState
 from engine.store.base import Result
 from engine.store.changes import Accept, Change, accept_of
 from engine.store.ledger import ledger as ledger_of
+from engine.triggers import Trigger
 from tests.dst.disk import Disk
+from tests.dst.guarded import Guarded
+from tests.dst.joined import Joined
 from tests.dst.people import People
 from tests.dst.plan import Plan
 from tests.dst.shaped import Shaped
@@ -64,8 +67,9 @@ class Oracle:
         self._digest = blake2b(digest_size=8)
         self._traces: dict[str, list[Any]] = {}
         self._first_cursor: dict[str, datetime] = {}
+        self._released: dict[str, int] = {}
+        """When it was durable that a run had left its throttle."""
         self._limits = {job.name: job.concurrency for job in config.jobs.values() if job.concurrency is not None}
-        self._sources = {trigger.source for trigger in config.triggers.values()}
 
     @property
     def digest(self) -> str:
@@ -136,6 +140,8 @@ class Oracle:
             if later is RunState.QUEUED:
                 self.started.see_queued(run_id)
             throttled = earlier is later is RunState.PENDING and trace[place][2] == "throttle"
+            if trace[place - 1][2] == "throttle":
+                self._released.setdefault(run_id, to_microseconds(self.clock.now()))
             if later not in TRANSITIONS[earlier] and not throttled:
                 self.find(f"run {run_id} went from {earlier} to {later}")
         if before is None and states[0] is RunState.QUEUED:
@@ -219,7 +225,13 @@ class Oracle:
         checks = (
             self._integrity(), self._unique(), self._outcomes(), self._receipts(world), self._runs(world),
             self._feeds(), self._instants(now), self._backfills(people), self._cancelled(world, people),
-            Shaped(self.plan, self.config, self.disk).findings(
+            Joined(self.plan, self.config, self.disk).findings(
+                stepped_back=any(seconds < 0 for _, seconds in world.steps)
+            ),
+            Guarded(self.plan, self.config, self.disk, people.released).findings(
+                stepped=any(seconds for _, seconds in world.steps)
+            ),
+            Shaped(self.plan, self.config, self.disk, self._released).findings(
                 stepped=any(seconds for _, seconds in world.steps),
                 stepped_back=any(seconds < 0 for _, seconds in world.steps),
             ),
@@ -264,11 +276,13 @@ class Oracle:
         if source.startswith("timer:"):
             return {source.removeprefix("timer:")}
         if source == "shop":
-            return {name for name, one in met.items() if one.kind == "heard" and one.of == type_}
+            return {
+                name for name, one in met.items() if any(way.kind == "heard" and way.of == type_ for way in one.each)
+            }
         if source.startswith("job:"):
             job = source.removeprefix("job:")
-            return {name for name, one in met.items() if one.kind == "ends" and one.of == job}
-        return {name for name, trigger in self.config.triggers.items() if trigger.source == source}
+            return {name for name, one in met.items() if any(way.kind == "ends" and way.of == job for way in one.each)}
+        return {name for name, trigger in self.config.triggers.items() if source in sources_of(trigger)}
 
     def _receipts(self, world: World) -> Iterator[str]:
         """What was acknowledged is stored, as it was said (promise 1)."""
@@ -290,12 +304,7 @@ class Oracle:
 
     def _feeds(self) -> Iterator[str]:
         for label, items in self.plan.feeds.items():
-            sources = {
-                self.config.triggers[name].source
-                for name, met in self.plan.met.items()
-                if met.kind == "feed" and met.of == label
-            }
-            for source in sources:
+            for source in feeds_of(self.plan, self.config, label):
                 keys = self.keys_of(source)
                 if keys != [item.key for item in items]:
                     yield f"feed {label} has {len(items)} items, stored are {len(keys)}, or in another order"
@@ -377,6 +386,21 @@ class Oracle:
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         return self.disk.reader.execute(query, values).fetchall()
+
+
+def sources_of(trigger: Trigger) -> Sequence[str]:
+    """Return the sources that a trigger is on."""
+    return [one.source for one in trigger.inputs] or [trigger.source]
+
+
+def feeds_of(plan: Plan, config: Config, label: str) -> set[str]:
+    """Return the sources that tell of what happens at a feed."""
+    return {
+        source
+        for name, met in plan.met.items()
+        for way, source in zip(met.each, sources_of(config.triggers[name]), strict=True)
+        if way.kind == "feed" and way.of == label
+    }
 
 
 def _is_again(key: str | None) -> bool:

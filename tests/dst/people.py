@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from engine.backfills import BackfillRequest, Order
+from engine.clock import to_microseconds
 from engine.errors import Conflict, EngineError, InvalidRequest, NotFound, StoreUnavailable
 from engine.hindsight import inquire, prove
 from engine.operations import Operations
@@ -35,6 +36,8 @@ class People:
         self.backfills: list[str] = []
         self.cancelled: dict[str, int] = {}
         """The runs whose end was promised, with how often they had begun by then."""
+        self.released: dict[str, int] = {}
+        """When the end of a trigger's quarantine was asked for first, in microseconds."""
         self._choose = choose
         self._chosen: dict[int, str] = {}
         self._chance = random.Random(f"people {world.plan.seed}")
@@ -93,6 +96,9 @@ class People:
                 await operations.pools.reset(what["pool"])
             else:
                 await operations.pools.change(what["pool"], what["limit"], reason="so be it")
+        elif call.kind == "release":
+            self.released.setdefault(what["trigger"], to_microseconds(world.clock.now()))
+            await operations.guards.release_trigger(what["trigger"], who="somebody", reason="so be it")
         elif call.kind == "look":
             await self.look(operations)
         else:

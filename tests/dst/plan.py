@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from engine.clock import rfc3339
 from engine.triggers import GATES
 from tests.dst.deciding import CALLS, Deciding, Sky
 from tests.dst.turns import BEGINNING
+from tests.dst.wider import guards, inputs, joins
 
 DAY_S = 86_400.0
 
@@ -47,10 +48,23 @@ class Hazard(Struct, frozen=True, kw_only=True):
 
 
 class Met(Struct, frozen=True, kw_only=True):
-    """What events a trigger meets: `timer` its own, `feed` and `heard` those of `of`, `ends` those of the job `of`."""
+    """What events a trigger meets: `timer` its own, `feed` and `heard` those of `of`, `ends` those of the job `of`.
+
+    `all` and `any` meet those of all of their `ways`, which have names.
+    """
 
     kind: str
     of: str = ""
+    ways: Mapping[str, Met] = {}
+
+    @property
+    def each(self) -> Sequence[Met]:
+        """What it meets, one by one."""
+        return [*self.ways.values()] or [self]
+
+    def meets(self, kind: str, of: str) -> bool:
+        """Tell whether it meets such events."""
+        return any((one.kind, one.of) == (kind, of) for one in self.each)
 
 
 class Plan(Struct, kw_only=True):
@@ -108,6 +122,8 @@ class _Drawing:
         self.hot = [self.random.uniform(60, days * DAY_S) for _ in range(self.random.choice([0, 2, 5]))]
         """Moments at which many things happen at once: there the races are."""
         self.deciding = Deciding(self.random, days, self.some_time_s)
+        self.more = random.Random(f"more {seed}")
+        """Draws what was thought of later, so that what a seed stood for before goes on to be a part of it."""
 
     def chance(self, likely: float) -> bool:
         return self.random.random() < likely
@@ -127,6 +143,9 @@ class _Drawing:
         for number in range(self.random.randint(3, 7)):
             name = f"t{number}"
             triggers[name] = self.trigger(name, jobs) | self.deciding.gates(conditions, always=bool(always))
+            triggers[name] |= guards(self.more, self.met[name].kind)
+        if self.more.random() < 0.4:
+            triggers["t9"] = self.joined("t9", jobs)
         concurrency = self.random.randint(1, 5)
         tables = {
             "engine": {
@@ -146,7 +165,7 @@ class _Drawing:
                 ("skip", 0.1),
             )
         }  # fmt: skip
-        feeds = {met.of: self.items() for met in self.met.values() if met.kind == "feed"}
+        feeds = {one.of: self.items() for met in self.met.values() for one in met.each if one.kind == "feed"}
         return Plan(
             seed=self.seed, days=self.days, met=self.met, feeds=feeds, temper=temper, duration_s=self.durations,
             tables=tables, calls=self.calls(tables), hazards=[] if calm else self.hazards(),
@@ -219,6 +238,22 @@ class _Drawing:
             fields["tags"] = [f"g{self.random.randint(0, 2)}"]
         return fields
 
+    def joined(self, name: str, jobs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a trigger on several sources."""
+        job, kind = self.more.choice(list(jobs)), self.more.choice(["all", "all", "any"])
+        # Only ends of jobs that come before its own: so nothing goes in a circle.
+        drawn = inputs(self.more, [one for one in jobs if one < job])
+        self.met[name] = Met(kind=kind, ways={way: Met(kind=what, of=of) for way, (_, what, of) in drawn.items()})
+        fields: dict[str, Any] = {
+            "job": job, "on": {kind: {way: on for way, (on, _, _) in drawn.items()}},
+            "priority": self.more.randint(0, 9), "priority_max": 9,
+        }  # fmt: skip
+        if kind == "all":
+            fields["join"] = joins(self.more)
+        if self.more.random() < 0.2:
+            fields["throttle"] = {"limit": 1, "per": f"{self.more.choice([5, 600, 7200])}s"}
+        return fields | guards(self.more, kind)
+
     def timer(self) -> dict[str, Any]:
         end = BEGINNING + timedelta(days=self.days)
         common: dict[str, Any] = {"end": rfc3339(end)}
@@ -288,6 +323,11 @@ class _Drawing:
                 kind = self.random.choice(["emit", "emit", "fire", "fire", "pause", "resume", "backfill", "turn"])
                 what = self.call(kind, number, triggers)
             calls.append(Call(at_s=self.some_time_s(), kind=kind, what=what))
+        guarded = [name for name, fields in tables["triggers"].items() if "breaker" in fields]
+        for name in guarded:
+            if self.more.random() < 0.5:
+                at_s = self.more.uniform(0, self.days * DAY_S)
+                calls.append(Call(at_s=at_s, kind="release", what={"trigger": name}))
         return sorted(calls, key=lambda call: call.at_s)
 
     def call(self, kind: str, number: int, triggers: list[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tests.dst.plan import Plan
 SECOND_US = 1_000_000
 SLACK_US = 2 * SECOND_US
 
-_UNMET = frozenset({"paused", "filtered", "rejected"})
+_UNMET = frozenset({"paused", "filtered", "rejected", "quarantined"})
 """The outcomes of events that came to none of the gates."""
 
 
@@ -54,9 +54,10 @@ class Met(Struct, kw_only=True):
 
 
 class Shaped:
-    """Judges the shaping of one simulation; `stepped_back` tells whether the wall clock ever was set back."""
+    """Judges the shaping of one simulation; `released` tells when it was durable that a run had left its throttle."""
 
-    def __init__(self, plan: Plan, config: Config, disk: Disk) -> None:
+    def __init__(self, plan: Plan, config: Config, disk: Disk, released: Mapping[str, int]) -> None:
+        self._released = released
         self._config = config
         self._disk = disk
         self._bypass = {
@@ -76,7 +77,8 @@ class Shaped:
             yield from self._gathered(trigger, met)
             if not stepped:
                 yield from self._throttled(trigger, met)
-            yield from self._priorities(trigger, met)
+            if trigger.join is None:  # what is superseded leaves its urgency behind
+                yield from self._priorities(trigger, met)
 
     def _met(self, trigger: str) -> list[Met]:
         """Return the events that met the gates of a trigger, in the order in which they became durable."""
@@ -156,17 +158,19 @@ class Shaped:
             last[key] = (run, events)
             if before is None or before[0].by_hand or _is_full(trigger, before[1]):
                 continue
-            if events[0].at < (before[0].left_at or math.inf) - SLACK_US and events[0].at >= before[1][0].at:
+            # Its run may wait on after that: for what its throttle must know of it, or for the disk.
+            over = min(before[0].left_at or math.inf, _due(trigger, *before))
+            if before[1][0].at <= events[0].at < over - SLACK_US:
                 yield f"run {run_id} of {trigger.name} opened a window while that of {before[0].id} was open"
 
     def _gathering(self, trigger: Trigger, run: _Run, events: Sequence[Met]) -> Iterator[str]:
         """A window is over when it says so: not sooner, unless it is full."""
         closes_us = run.closes_at
         if trigger.debounce is not None:
-            wait_s, most, longest_s = trigger.debounce.wait_s, trigger.debounce.max_events, trigger.debounce.max_wait_s
+            most, longest_s = trigger.debounce.max_events, trigger.debounce.max_wait_s
             trails = trigger.debounce.edge is Edge.TRAILING
         elif trigger.batch is not None:
-            wait_s, most, longest_s, trails = trigger.batch.wait_s, trigger.batch.size, trigger.batch.wait_s, True
+            most, longest_s, trails = trigger.batch.size, trigger.batch.wait_s, True
         closes = None if longest_s is None else events[0].at + round(longest_s * SECOND_US)
         if trails and closes_us != closes:
             yield f"the window of run {run.id} of {trigger.name} closes at {closes_us}, not at {closes}"
@@ -174,8 +178,7 @@ class Shaped:
             yield f"run {run.id} of {trigger.name} has {len(events)} events, at most {most} are one"
         if run.left_at is None or run.by_hand or _is_full(trigger, events):
             return
-        due = events[-1].at + round(wait_s * SECOND_US)
-        due = due if closes_us is None else min(due, closes_us)
+        due = _due(trigger, run, events)
         if run.left_at < due - 1:
             yield f"run {run.id} of {trigger.name} gathered until {run.left_at}, not {due}: {run.steps[1]}"
 
@@ -198,8 +201,8 @@ class Shaped:
                 after = [step for step in run.steps[waited[-1] + 1 :] if step[1] != "pending"]
                 if not after or after[0][1] in ("cancelled", "expired", "skipped"):
                     continue
-                passed[event.key(expression)].append((after[0][0], run.id))
-            elif run.steps[0][2] not in ("debounce", "batch"):
+                passed[event.key(expression)].append((max(after[0][0], self._released.get(run.id, 0)), run.id))
+            elif run.steps[0][2] not in ("debounce", "batch", "join_waits"):
                 passed[event.key(expression)].append((run.steps[0][0], run.id))
         for key, times in passed.items():
             tat = 0
@@ -255,6 +258,13 @@ def _is_full(trigger: Trigger, events: Sequence[Met]) -> bool:
         )
     most = trigger.debounce.max_events if trigger.debounce is not None else None
     return most is not None and len(events) >= most
+
+
+def _due(trigger: Trigger, run: _Run, events: Sequence[Met]) -> int:
+    """Return when the window of a run is over, by its latest event."""
+    rule = trigger.debounce or trigger.batch
+    due = events[-1].at + round(0.0 if rule is None else rule.wait_s * SECOND_US)
+    return due if run.closes_at is None else min(due, run.closes_at)
 
 
 def _interval_us(rate: Rate) -> int:

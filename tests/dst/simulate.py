@@ -26,7 +26,7 @@ from engine.runtime import Runtime
 from engine.store.base import Result
 from engine.store.changes import Change
 from tests.dst.disk import FAIR, Disk, SimulatedStore, Weather
-from tests.dst.oracle import Oracle
+from tests.dst.oracle import Oracle, feeds_of
 from tests.dst.people import People
 from tests.dst.plan import DAY_S, Hazard, Plan, plan_of
 from tests.dst.standing import Standing
@@ -283,11 +283,9 @@ class Simulation:
         if not left and (untold := self.oracle.untold(self.clock.now())):
             left.append(untold)  # it is caught up on one by one
         for label, items in self.plan.feeds.items():
-            for trigger, met in self.plan.met.items():
-                if met.kind == "feed" and met.of == label:
-                    source = self.config.triggers[trigger].source
-                    if len(self.oracle.keys_of(source)) < len(items):
-                        left.append(f"feed {label} is not read")
+            sources = feeds_of(self.plan, self.config, label)
+            if any(len(self.oracle.keys_of(source)) < len(items) for source in sources):
+                left.append(f"feed {label} is not read")
         return ", ".join(left)
 
     def _say(self, what: str) -> None:

@@ -160,6 +160,8 @@ class Started:
             return self._joined(one, at_s)
         if not isinstance(one.check, SkyCheck):
             return None
+        if any(since_s <= at_s <= until_s for since_s, until_s in self.world.stuck.get(name, ())):
+            return one.on_error is OnError.OPEN  # there is no other look for as long, and no answer
         looks = [look for look in self.world.looks.get(name, ()) if look[0] <= at_s + 0.01]
         if not looks or looks[-1][0] < at_s - max(one.every_s, 0.1) - 1.0:
             return False  # nothing is known, or it is known no more

@@ -53,6 +53,8 @@ class World:
         self.receipts: list[Receipt] = []
         self.looks: dict[str, list[tuple[float, int | None]]] = {}
         """What conditions were told in this life, and when: a number, None for no answer."""
+        self.stuck: dict[str, list[tuple[float, float]]] = {}
+        """From when to when, in this life, a look of a condition had been told to end, and had not."""
         self.steps: list[tuple[float, float]] = []
         """When the wall clock was set, and by how much."""
         self.going: dict[str, str] = {}
@@ -79,6 +81,7 @@ class World:
             self.find(f"the engine has stopped, and runs go on: {sorted(self.going)}")
         self.going.clear()
         self.looks.clear()
+        self.stuck.clear()
         self.life += 1
 
     # Programs
@@ -160,8 +163,10 @@ class World:
             found = None
             seen.append((self.clock.monotonic(), None))
             if sky.stubborn:
+                lasts_s, spans = chance.uniform(0, 900), self.stuck.setdefault(name, [])
+                spans.append((self.clock.monotonic(), self.clock.monotonic() + lasts_s))
                 with anyio.CancelScope(shield=True):
-                    await self.clock.sleep(chance.uniform(0, 900))
+                    await self.clock.sleep(lasts_s)
             raise
         finally:
             if not seen or seen[-1][0] != self.clock.monotonic():

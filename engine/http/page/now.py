@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
@@ -168,7 +169,7 @@ def _of_source(source: dict[str, Any]) -> Banner:
     return Banner(kind="bad", title=f"Source {source['title']}", text=text, place="/sources")
 
 
-def _of_pause(pause: dict[str, Any]) -> Banner:
+def _of_pause(pause: Mapping[str, Any]) -> Banner:
     name = pause["name"]
     what = {"engine": "The engine", "tag": f"All with the tag {name}"}.get(pause["scope"], f"Trigger {name}")
     who = f", by {pause['who']}" if pause["who"] else ""

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from engine.http.access import Role
 from engine.http.calls import Call, RouteHandler
+from engine.http.route import Route
 from engine.plugin import Response
 
 
@@ -55,7 +56,8 @@ async def ask(call: Call, handler: RouteHandler, query: Mapping[str, str | None]
     Parameters that are None, or empty, are left out. The path's parameters are the page's own.
     """
     asked = {name: value for name, value in (query or {}).items() if value}
-    answer = await handler(replace(call, request=replace(call.request, query=asked, body=b"")))
+    route = Route(method="GET", pattern="", handler=handler, role=None, summary="")
+    answer = await route.answer(replace(call, request=replace(call.request, query=asked, body=b"")))
     return answer.body if isinstance(answer, Response) else None
 
 

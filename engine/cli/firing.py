@@ -1,0 +1,81 @@
+"""The commands that bring something about: `fire` and `emit`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from engine.cli import completing
+from engine.cli.failures import FAILED
+from engine.cli.options import asks
+from engine.cli.output import say, say_json, sentence
+from engine.cli.session import Session
+from engine.triggers import GATES
+
+
+@asks(
+    "fire nightly --reason 'by hand, for the auditors' --priority high --wait",
+    """fire import --data '{"path": "orders.csv"}' --bypass debounce""",
+)
+def fire(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The trigger.", autocompletion=completing.triggers)],
+    data: Annotated[str | None, typer.Option(help="JSON, or @FILE, or @- for standard input.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; it is recorded.")] = None,
+    priority: Annotated[str | None, typer.Option(help="0 to 9, low, normal, high or critical.")] = None,
+    bypass: Annotated[
+        list[str] | None,
+        typer.Option(help=f"A gate to leave out: {', '.join(sorted(GATES))}. Repeatable."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its runs; fail where one does.")] = False,
+) -> None:
+    """Fire a trigger by hand."""
+    from engine.cli.sending import fire_trigger, wait_for_runs
+
+    client = session.client()
+    accepted = fire_trigger(client, name, data=data, reason=reason, priority=priority, bypass=bypass or [])
+    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+
+
+@asks("""emit order.created --data '{"id": 7}' --key order-7""", "emit order.created --data @order.json --wait")
+def emit(
+    session: Session,
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, such as order.created.")],
+    data: Annotated[str | None, typer.Option(help="JSON, or @FILE, or @- for standard input.")] = None,
+    subject: Annotated[str | None, typer.Option(help="What it happened to.")] = None,
+    key: Annotated[str | None, typer.Option(help="The same key is the same event.")] = None,
+    source: Annotated[str | None, typer.Option(help="Who sends it.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its runs; fail where one does, or there is none.")
+    ] = False,
+) -> None:
+    """Send an event."""
+    from engine.cli.sending import emit_event, wait_for_runs
+
+    client = session.client()
+    accepted = emit_event(client, kind, data=data, subject=subject, key=key, source=source)
+    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+
+
+def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]] | None) -> None:
+    """Tell what was accepted, and how its runs ended, where that was waited for; fail where one did not succeed."""
+    if session.json:
+        waited = runs is not None
+        say_json({**accepted, "states": {run["id"]: run["state"] for run in runs or ()}} if waited else accepted)
+    else:
+        _say_accepted(accepted)
+        for run in runs or ():
+            say(f"Run {run['id']} {sentence(run['state'], run['reason'])}")
+    if runs is not None and not (runs and all(run["state"] == "succeeded" for run in runs)):
+        raise typer.Exit(FAILED)
+
+
+def _say_accepted(accepted: dict[str, Any]) -> None:
+    again = " (it came before)" if accepted["duplicate"] else ""
+    runs = f"; runs: {', '.join(accepted['runs'])}" if accepted["runs"] else ""
+    say(f"Event {accepted['event']} is accepted{again}{runs}")
+    for outcome in accepted.get("outcomes", []):
+        met = outcome["trigger"] or "no trigger"
+        if not outcome["run"] or outcome["code"] == "overlap":
+            say(f"  {met}: {sentence(outcome['outcome'], outcome['reason'])}")

@@ -1,0 +1,139 @@
+"""One thing done with many triggers: item by item, or all or none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import Conflict
+from engine.journal import Journal
+from engine.pauses import PAUSES_SOURCE
+from engine.store.changes import Accept, Change
+from tests.fake_operations import FakeOperations, serving
+from tests.http_client import Client, asking
+from tests.test_runtime import Gate
+from tests.test_waits import engine
+
+BULK = "/api/v1/triggers/bulk"
+HEARD = "/api/v1/triggers/heard"
+
+
+@pytest.fixture
+def operations(tmp_path: Path) -> FakeOperations:
+    return FakeOperations(tmp_path)
+
+
+@pytest.fixture
+async def client(operations: FakeOperations) -> AsyncIterator[Client]:
+    async with serving(operations) as server, asking(server) as connected:
+        yield connected
+
+
+async def test_each_trigger_has_its_answer_and_one_that_fails_stops_no_other(
+    operations: FakeOperations, client: Client
+) -> None:
+    body = {"action": "pause", "names": ["none", "nightly"], "reason": "the upgrade", "duration": "120m"}
+    got = await client.ask("POST", BULK, body=body)
+    assert (got.status, got.json["count"], got.json["failed"]) == (200, 1, 1)
+    missing, paused = got.json["items"]
+    assert (missing["name"], missing["ok"], missing["status"], missing["code"]) == ("none", False, 404, "not_found")
+    assert paused == {"name": "nightly", "ok": True}
+    assert operations.paused["nightly"].reason == "the upgrade"
+    assert operations.paused["nightly"].until is not None
+
+
+async def test_those_with_a_tag_or_all_are_meant(operations: FakeOperations, client: Client) -> None:
+    for which in ({"tag": "warehouse"}, {"all": True}):
+        got = await client.ask("POST", BULK, body={"action": "resume", **which})
+        assert [item["name"] for item in got.json["items"]] == ["nightly"]
+    assert (await client.ask("POST", BULK, body={"action": "resume", "tag": "nobody's"})).status == 404
+
+
+async def test_each_action_does_what_it_does_with_one(operations: FakeOperations, client: Client) -> None:
+    fired = await client.ask(
+        "POST", BULK, body={"action": "fire", "all": True, "data": 7, "priority": "high", "bypass": ["pause"]},
+        headers={"Idempotency-Key": "k"},
+    )  # fmt: skip
+    assert fired.json["items"][0]["runs"]
+    assert operations.fired[0] | {"traceparent": None} == {
+        "trigger": "nightly", "data": 7, "reason": "", "priority": 8, "bypass": frozenset({"pause"}),
+        "request_id": "k nightly", "traceparent": None,
+    }  # fmt: skip
+    reset = await client.ask("POST", BULK, body={"action": "reset", "all": True, "reason": "r"})
+    assert (reset.json["count"], operations.adapted) == (1, [("nightly", "reset", "r")])
+    released = await client.ask("POST", BULK, body={"action": "release", "all": True})
+    assert [item["code"] for item in released.json["items"]] == ["conflict"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({}, ["#/action"]),
+        ({"action": "melt", "all": True}, ["#/action"]),
+        ({"action": "pause"}, ["#/names"]),
+        ({"action": "pause", "names": ["a"], "all": True}, ["#/names"]),
+        ({"action": "pause", "names": []}, ["#/names"]),
+        ({"action": "pause", "names": ["a", "a/b", "a"]}, ["#/names/1", "#/names/2"]),
+        ({"action": "pause", "names": ["x"] * 1001}, ["#/names"]),
+        ({"action": "reset", "all": True, "atomic": True}, ["#/atomic"]),
+        ({"action": "fire", "all": True, "duration": "1h"}, ["#/duration"]),
+        ({"action": "pause", "all": True, "data": 1}, ["#/data"]),
+        ({"action": "pause", "all": True, "until": "2999-01-01T00:00:00Z", "duration": "1h"}, ["#/until"]),
+    ],
+)
+async def test_what_is_wrong_is_told_all_at_once(client: Client, body: Any, pointers: list[str]) -> None:
+    got = await client.ask("POST", BULK, body=body)
+    assert (got.status, [error["pointer"] for error in got.json["errors"]]) == (422, pointers)
+
+
+async def test_more_than_a_request_may_mean_are_refused(
+    operations: FakeOperations, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.http.bulk_routes.MOST", 0)
+    got = await client.ask("POST", BULK, body={"action": "resume", "all": True})
+    assert (got.status, got.json["code"]) == (422, "too_many")
+
+
+async def test_with_all_or_none_nothing_is_done_where_one_can_not_be(
+    operations: FakeOperations, client: Client
+) -> None:
+    for action in ("pause", "resume", "fire"):
+        body = {"action": action, "names": ["nightly", "none"], "atomic": True}
+        got = await client.ask("POST", BULK, body=body)
+        assert (got.status, [error["pointer"] for error in got.json["errors"]]) == (409, ["#/names/1"])
+    assert (operations.paused, operations.fired) == ({}, [])
+    operations.fault = Conflict("its job is disabled")
+    got = await client.ask("POST", BULK, body={"action": "fire", "all": True, "atomic": True})
+    assert got.status == 409
+
+
+async def test_a_whole_engine_does_it_in_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Gate.open.add("held")
+    names = ["heard", "hooked", "plain"]
+    submit, stored = Journal.submit, []
+
+    def noting(self: Journal, change: Change, *more: Any) -> asyncio.Future[Any]:
+        if isinstance(change, Accept) and change.memory is not None and change.memory.source == PAUSES_SOURCE:
+            stored.append(list(change.memory.values))
+        return submit(self, change, *more)
+
+    monkeypatch.setattr(Journal, "submit", noting)
+    async with engine(tmp_path) as (_, sender):
+        status, done = await sender.ask(BULK, {"action": "pause", "names": names, "atomic": True, "reason": "r"})
+        assert (status, done["count"], stored) == (200, 3, [names])
+        refused = await sender.ask(BULK, {"action": "fire", "names": [*names, "none"], "atomic": True})
+        assert refused[0] == 409
+        status, resumed = await sender.ask(BULK, {"action": "resume", "all": True, "atomic": True})
+        assert (status, resumed["count"]) == (200, 3)
+        key = {"Idempotency-Key": "k"}
+        status, fired = await sender.ask(BULK, {"action": "fire", "names": names, "atomic": True}, headers=key)
+        assert (status, [len(item["runs"]) for item in fired["items"]]) == (200, [1, 1, 1])
+        again = await sender.ask(BULK, {"action": "fire", "names": names, "atomic": True}, headers=key)
+        assert again == (200, fired)
+    async with engine(tmp_path) as (_, sender):
+        status, trigger = await sender.ask(HEARD, method="GET")
+        assert (trigger["state"], trigger["stats"]["total"]) == ("active", 1)
