@@ -57,6 +57,5 @@ def visitor(
 
 def _note(message: ConsoleMessage, wrong: list[str], refusals: bool) -> None:
     refused = refusals and "Failed to load resource" in message.text
-    # An engine without a stream of changes is polled: that there is none is no fault of the page.
-    if message.type in ("error", "warning") and not refused and "/api/v1/stream" not in message.location["url"]:
+    if message.type in ("error", "warning") and not refused:
         wrong.append(f"{message.text} ({message.location})")

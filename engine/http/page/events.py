@@ -27,7 +27,7 @@ async def make_list(call: Call) -> View:
             "events": found["items"],
             "following": found["next"],
             "first": "cursor" not in asked,
-            "asked": {name: asked.get(name, "") for name in ("type", "source", "trigger")},
+            "asked": {name: asked.get(name, "") for name in ("type", "source", "trigger", "text")},
             "most_outcomes": MOST_OUTCOMES,
             "unnamed": unnamed,
         },

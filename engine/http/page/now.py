@@ -111,10 +111,12 @@ async def running(operations: Operations, now: datetime) -> list[Going]:
 
 def coming(operations: Operations, now: datetime) -> list[Coming]:
     """Return the triggers that are due next, within a day."""
-    rows = []
+    rows: list[Coming] = []
     for at, name in operations.soonest(SOONEST):
         if at > now + AHEAD:
             break
+        if any(row.trigger == name for row in rows):  # it is on several timers
+            continue
         instants = _instants(operations, name, now)
         often = len(instants) > MOST_TICKS
         view = operations.trigger_view(name)

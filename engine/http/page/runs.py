@@ -37,8 +37,7 @@ async def make_list(call: Call) -> View | Response:
             "first": "cursor" not in asked,
             "states": STATES,
             "chosen": asked.get("state", ""),
-            "trigger": asked.get("trigger", ""),
-            "job": asked.get("job", ""),
+            "asked": {name: asked.get(name, "") for name in ("trigger", "job", "tag", "text")},
         },
     )
 
