@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from msgspec.structs import replace
 
 from engine.errors import StoreUnavailable
 from engine.http.page import ASSETS, PAGES
+from engine.http.page.curves import curve_of
 from engine.http.page.sign_in import own_path
+from engine.http.page.sparklines import drawn
+from engine.http.page.timeline import lanes_of
 from engine.http.page.words import Clockwork, cut, linked, percent, pretty, span, visible
 from engine.http.routes import PAGE_ROUTES
 from engine.ids import new_id
 from engine.runs import Origin, Run, RunState
+from engine.tallies import Tally, TallyKey, TallyRow, Width
 from tests.fake_operations import FakeOperations, serving
 from tests.http_client import Client, asking
 
@@ -210,3 +214,56 @@ def test_times_are_told_as_seen_from_now_and_in_both_zones() -> None:
     assert clock.full("2026-11-21T02:58:00Z") == "Sat 21 Nov 2026, 03:58:00 Europe/Berlin (02:58:00 UTC)"
     assert clock.ago("2026-11-21T02:58:00Z") == "2 min ago"
     assert clock.ago("2026-11-23T03:00:00Z") == "in 2 d"
+
+
+# Drawings
+
+
+def ran(job: str, began_s: float, took_s: float, **changed: Any) -> Run:
+    began = NOW + timedelta(seconds=began_s)
+    return a_run(job=job, created_at=began, started_at=began, finished_at=began + timedelta(seconds=took_s), **changed)
+
+
+def test_runs_that_overlap_stand_below_each_other_in_the_lane_of_their_job() -> None:
+    runs = [ran("b", 0, 60), ran("a", 0, 60), ran("a", 30, 60), ran("a", 90, 10)]
+    lanes = lanes_of(runs, NOW, NOW + timedelta(seconds=200), NOW + timedelta(seconds=200))
+    assert [(lane.job, lane.rows, len(lane.bars)) for lane in lanes] == [("a", 2, 3), ("b", 1, 1)]
+    assert [(bar.x, bar.width) for bar in lanes[0].bars] == [(0, 30), (15, 30), (45, 5)]
+    assert lanes[0].bars[0].y == lanes[0].bars[2].y < lanes[0].bars[1].y
+
+
+def test_a_run_that_began_before_the_drawing_and_one_that_runs_still_end_at_its_edges() -> None:
+    still = ran("a", -100, 0, state=RunState.RUNNING)
+    still = replace(still, finished_at=None)
+    (lane,) = lanes_of([still], NOW, NOW + timedelta(seconds=100), NOW + timedelta(seconds=50))
+    assert [(bar.x, bar.width) for bar in lane.bars] == [(0, 50)]
+
+
+def test_a_sparkline_tells_its_sums_and_shows_one_failure_among_a_thousand() -> None:
+    start = NOW - timedelta(hours=23)
+    tally = Tally()
+    tally.add(RunState.SUCCEEDED, 2.0, 1)
+    tally.ends[RunState.SUCCEEDED] = 1000
+    tally.add(RunState.FAILED, None)
+    key = TallyKey(trigger="nightly", job="import", width=Width.HOUR, began_at=NOW)
+    line = drawn([TallyRow(key=key, tally=tally)], start, Width.HOUR)
+    assert line.label == "1\u202f001 runs in 24 hours, 1 failed"
+    assert len(line.bars) == 24
+    last = line.bars[-1]
+    assert last.bad == 3.0
+    assert last.good + last.bad + last.other <= 24.0
+    assert line.sums.success_rate == pytest.approx(1000 / 1001)
+
+
+def test_an_interval_is_drawn_from_change_to_change_within_its_bounds() -> None:
+    view = {
+        "interval_s": 3600.0, "base_s": 1800.0, "min_s": 600.0, "max_s": 14_400.0,
+        "changes": [{"at": "2026-11-20T03:00:00Z", "old_s": 1800.0, "new_s": 3600.0, "reason": "slower", "rule": "x"}],
+    }  # fmt: skip
+    curve = curve_of(view, NOW)
+    (point,) = curve.points
+    assert point.slower
+    assert 0 < point.x < 1000
+    highest, configured, lowest = (y for _, _, y in curve.guides)
+    assert highest < point.y < configured < lowest
+    assert curve.path.endswith("H1000")

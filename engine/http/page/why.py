@@ -64,25 +64,7 @@ async def make(call: Call) -> View:
         "cursor": call.request.query.get("cursor"),
     }
     told = await ask(call, get_why, query)
-    length_s = max((end - start).total_seconds(), 1.0)
-
-    def at(value: str | None, otherwise: datetime) -> float:
-        passed = ((instant(value) or otherwise) - start).total_seconds() / length_s * 100
-        return round(min(max(passed, 0.0), 100.0), 2)
-
-    lines = [{**line, "kind": kind_of(line), "place": f"line-{at}"} for at, line in enumerate(told["items"], 1)]
-    marks = []
-    for line in lines:
-        x, last = at(line["at"], start), at(line["until"] or line["at"], end)
-        title = f"{line['verdict'].replace('_', ' ')}: {line['reason']}"
-        width = max(round(last - x, 2), NARROWEST)
-        marks.append(Mark(x=x, width=width, kind=line["kind"], place=line["place"], title=title))
-    shades = [
-        Shade(
-            x=at(one["from"], start), width=round(at(one["to"], end) - at(one["from"], start), 2), title=one["reason"]
-        )
-        for one in told["periods"]
-    ]
+    lines, marks, shades = _drawn(told, start, end)
     counts: Counter[str] = Counter()
     for line in told["items"]:
         counts[line["verdict"]] += line["count"]
@@ -94,7 +76,7 @@ async def make(call: Call) -> View:
             "told": told,
             "groups": _grouped(lines[::-1]),
             "marks": marks,
-            "shades": [one for one in shades if one.width > 0],
+            "shades": shades,
             "counts": counts.most_common(),
             "start": start,
             "end": end,
@@ -105,6 +87,31 @@ async def make(call: Call) -> View:
             "first": "cursor" not in call.request.query,
         },
     )
+
+
+def _drawn(
+    told: dict[str, Any], start: datetime, end: datetime
+) -> tuple[list[dict[str, Any]], list[Mark], list[Shade]]:  # fmt: skip
+    """Return the lines with how each is drawn and where it is told, their marks, and the periods as shades."""
+    length_s = max((end - start).total_seconds(), 1.0)
+
+    def x(value: str | None, otherwise: datetime) -> float:
+        passed = ((instant(value) or otherwise) - start).total_seconds() / length_s * 100
+        return round(min(max(passed, 0.0), 100.0), 2)
+
+    lines, marks = [], []
+    for number, line in enumerate(told["items"], 1):
+        kind, place = kind_of(line), f"line-{number}"
+        first, last = x(line["at"], start), x(line["until"] or line["at"], end)
+        title = f"{line['verdict'].replace('_', ' ')}: {line['reason']}"
+        lines.append({**line, "kind": kind, "place": place})
+        marks.append(Mark(x=first, width=max(round(last - first, 2), NARROWEST), kind=kind, place=place, title=title))
+    shades = []
+    for period in told["periods"]:
+        first, last = x(period["from"], start), x(period["to"], end)
+        if last > first:
+            shades.append(Shade(x=first, width=round(last - first, 2), title=period["reason"]))
+    return lines, marks, shades
 
 
 def kind_of(line: dict[str, Any]) -> str:
