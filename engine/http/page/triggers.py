@@ -17,6 +17,7 @@ from engine.http.page.words import span
 from engine.http.stats_routes import statistics_view
 from engine.http.trigger_routes import get_trigger, list_trigger_runs
 from engine.tallies import Width
+from engine.triggers import GATES
 
 LIMIT = 40
 RUNS = 12
@@ -82,7 +83,7 @@ async def make_one(call: Call) -> View:
             "month": await sparkline(operations.store, now, Width.DAY, trigger=name),
             "adaptive": adaptive,
             "curve": None if adaptive is None else curve_of(adaptive, now),
-            "gates": ("conditions", "maintenance", "debounce", "pause"),
+            "gates": sorted(GATES),
         },
     )
 
