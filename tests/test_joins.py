@@ -446,14 +446,16 @@ async def test_an_event_that_was_held_back_before_it_was_asked_by_which_input_it
 ) -> None:
     async with bench(tmp_path / "s.db", triggers=[joined()]) as desk:
         first = await sale(desk, 1)
+        await desk.advance(3600)
+        late = await count(desk, 2)
         stored = await desk.store.event(first.event)
         assert stored is not None
         paused = Outcome(trigger="on-grain", outcome=EventOutcome.PAUSED, code="trigger_paused", reason="paused")
-        again = await desk.intake.rehearsal.replay(
-            replace(stored, outcomes=(paused,)), trigger=None, reason="the pause is over"
-        )
-        assert verdict(again)[0] is not EventOutcome.RUN
-        assert [window.run for window in desk.intake.open_joins("on-grain")] == [run_id(first)]
+        held_back = replace(stored, outcomes=(paused,))
+        again = await desk.intake.rehearsal.replay(held_back, trigger=None, reason="the pause is over")
+        assert verdict(again) == (EventOutcome.JOINED, "join_complete")
+        await desk.settle()
+        assert given(desk, run_id(late)) == [("stock", 2), ("sales", 1)]
         await sound(desk)
 
 
