@@ -593,6 +593,14 @@ class Operations(Protocol):
         """
         ...
 
+    def triggers_of(self, job: str) -> list[str]:
+        """Return the names of the triggers that run a job."""
+        ...
+
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        """Return the triggers that come due first, and when; those that are paused are not among them."""
+        ...
+
     def definition(self, name: str) -> tuple[Trigger, Job]:
         """Return a trigger and its job; raise NotFound."""
         ...
