@@ -7,6 +7,7 @@ own look at nothing: `/live`.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,10 +73,12 @@ def _ask(wire: Wire, target: str) -> float:
     took = []
     for _ in range(ASKED):
         began_s = time.perf_counter()
-        status, _ = wire.ask("GET", target, token=TOKEN)
+        status, body = wire.ask("GET", target, token=TOKEN)
         took.append((time.perf_counter() - began_s) * 1000)
         if status != 200:
             raise BenchFailed(f"GET {target}: {status}")
+        if target.startswith("/api/") and not isinstance(json.loads(body), dict):
+            raise BenchFailed(f"GET {target}: no list")
     return sorted(took)[ASKED // 2]
 
 
