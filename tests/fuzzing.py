@@ -71,7 +71,7 @@ warehouse = 2
 
 NAMES = {
     "triggers": "nightly", "jobs": "import", "alerts": "failing", "conditions": "up", "pools": "warehouse",
-    "maintenance": "move", "tokens": "spare", "sources": "event:order.*",
+    "maintenance": "move", "tokens": "spare",
 }  # fmt: skip
 """What is there, by the part of the path before its name."""
 
