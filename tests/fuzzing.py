@@ -4,6 +4,8 @@
 
 Schemathesis stands in an environment of its own: it needs another version of a library than the engine. It sends what
 the description allows, and what it does not, to a whole engine; no answer may be a 500, or one that is not described.
+What it makes up names nothing that is there. So each path with a name in it is asked a second time, with names and ids
+of what is.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from tests.bench.processes import TOKEN, Server, start_engine
 
@@ -53,7 +56,24 @@ tags = ["warehouse"]
 [triggers.heard]
 on.event = { type = "order.*" }
 job = "import"
+
+[triggers.easy]
+on.interval = "1h"
+adaptive = { min = "30m", max = "2h", success_rate_min = 0.9 }
+job = "import"
+
+[conditions.up]
+check.exec.command = ["true"]
+
+[pools]
+warehouse = 2
 """
+
+NAMES = {
+    "triggers": "nightly", "jobs": "import", "alerts": "failing", "conditions": "up", "pools": "warehouse",
+    "maintenance": "move", "tokens": "spare",
+}  # fmt: skip
+"""What is there, by the part of the path before its name."""
 
 
 def main() -> int:
@@ -66,7 +86,13 @@ def main() -> int:
         server = start_engine(Path(folder) / "engine", CONFIG)
         try:
             tokens = {role: _token(server, role) for role in ROLES}
-            found = [role for role, token in {**tokens, "nobody": None}.items() if not _ask(server, role, token, asked)]
+            named = _write_names(server)
+            found = [
+                role if names is None else f"{role}, of what is there"
+                for role, token in {**tokens, "nobody": None}.items()
+                for names in (None, named)
+                if not _ask(server, role, token, asked, names)
+            ]
         finally:
             server.stop()
     sys.stdout.write(f"found something as {', '.join(found)}\n" if found else "nothing was found\n")
@@ -75,27 +101,53 @@ def main() -> int:
 
 def _token(server: Server, role: str) -> str:
     """Make a token of a role, and return its secret."""
+    return str(_post(server, "tokens", {"name": f"as-{role}", "role": role})["token"])
+
+
+def _post(server: Server, path: str, body: Any) -> Any:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}/api/v1/tokens",
-        data=json.dumps({"name": f"as-{role}", "role": role}).encode(),
+        f"http://127.0.0.1:{server.port}/api/v1/{path}", data=json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-    )
+    )  # fmt: skip
     with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(json.load(answer)["token"])
+        return json.load(answer)
 
 
-def _ask(server: Server, role: str, token: str | None, asked: argparse.Namespace) -> bool:
+def _write_names(server: Server) -> Path:
+    """Make what has a name or an id, write down how it is called, for Schemathesis; return the file."""
+    _post(server, "tokens", {"name": NAMES["tokens"], "role": "viewer"})
+    _post(server, "maintenance", {"name": NAMES["maintenance"], "duration": "1s"})
+    fired = _post(server, "triggers/nightly/fire", {})
+    past = {"trigger": "nightly", "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
+    ids = {"events": fired["event"], "runs": fired["runs"][0], "backfills": _post(server, "backfills", past)["id"]}
+    values = [(part, "name", name) for part, name in NAMES.items()] + [(part, "id", one) for part, one in ids.items()]
+    file = server.log.parent / "names.toml"
+    file.write_text("".join(
+        f'[[operations]]\ninclude-path-regex = "^/api/v1/{part}/[{{]{kind}[}}]"\n'
+        f'parameters = {{ "path.{kind}" = "{value}" }}\n'
+        for part, kind, value in values
+    ))  # fmt: skip
+    return file
+
+
+def _ask(server: Server, role: str, token: str | None, asked: argparse.Namespace, names: Path | None) -> bool:
     """Have Schemathesis ask everything with a token; return whether nothing was found."""
     url = f"http://127.0.0.1:{server.port}"
-    command = [os.environ["SCHEMATHESIS"], "run", f"{url}/openapi.json", "--url", url, "--no-color",
-               "--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--max-examples",
-               str(asked.examples), "--seed", str(asked.seed), "--request-timeout", "20", "--continue-on-failure",
-               "--suppress-health-check", "all", "--generation-database", "none"]  # fmt: skip
+    command = [os.environ["SCHEMATHESIS"]]
+    if names is not None:
+        command += ["--config-file", str(names)]
+    phases = "examples,coverage,fuzzing" if names is None else "examples,fuzzing"
+    command += ["run", f"{url}/openapi.json", "--url", url, "--no-color", "--checks", ",".join(CHECKS),
+                "--phases", phases, "--max-examples", str(asked.examples), "--seed", str(asked.seed),
+                "--request-timeout", "20", "--continue-on-failure", "--suppress-health-check", "all",
+                "--generation-database", "none"]  # fmt: skip
     for name in NOT_ASKED:
         command += ["--exclude-operation-id", name]
+    if names is not None:
+        command += ["--include-path-regex", "^/api/v1/.*[{]"]
     if token is not None:
         command += ["--header", f"Authorization: Bearer {token}"]
-    sys.stdout.write(f"== as {role}\n")
+    sys.stdout.write(f"== as {role}{'' if names is None else ', of what is there'}\n")
     sys.stdout.flush()
     return subprocess.run(command, check=False, timeout=LONGEST_S, cwd=server.log.parent).returncode == 0
 

@@ -149,6 +149,28 @@ async def test_while_the_first_is_in_progress_another_one_is_409(operations: Fak
         await server.stop(0.1)
 
 
+def all_written(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+
+
+async def test_the_secret_of_a_token_is_told_again_and_is_on_no_disk(tmp_path: Path) -> None:
+    made = {"name": "dashboard", "role": "viewer"}
+    async with engine(tmp_path) as (_, sender):
+        status, token = await sender.ask(f"{V1}/tokens", made, headers=KEY)
+        assert (status, await sender.ask(f"{V1}/tokens", made, headers=KEY)) == (201, (201, token))
+        rotate = f"{V1}/tokens/dashboard/rotate"
+        status, rotated = await sender.ask(rotate, {}, headers=KEY)
+        assert (status, await sender.ask(rotate, {}, headers=KEY)) == (200, (200, rotated))
+        secrets = [token["token"].encode(), rotated["token"].encode()]
+        assert len(set(secrets)) == 2
+        written = all_written(tmp_path)
+    written += all_written(tmp_path)
+    assert any(b"dashboard" in content for content in written), "the token itself is stored"
+    assert not any(secret in content for content in written for secret in secrets)
+    async with engine(tmp_path) as (_, sender):  # what is gone with the memory is not made up
+        assert (await sender.ask(f"{V1}/tokens", made, headers=KEY))[0] == 409
+
+
 async def test_an_answer_with_a_secret_is_kept_in_memory_alone(operations: FakeOperations) -> None:
     made = 0
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from engine.events import EventOutcome, Outcome
 from engine.ids import first_id_at, new_id
 from engine.runs import ENDED, Lane, Origin, RunState
-from engine.store.base import Depth, EventFilter, RunFilter, Store
+from engine.store.base import Depth, EventFilter, Listed, RunFilter, Store
 from engine.store.changes import Cursor, Enqueue, Finish, Memory, Start
 from engine.testing.store_contract.material import (
     a_join,
@@ -168,6 +168,65 @@ class ReadingCases(Place):
         assert await ids(all_of_it) == [runs[n].id for n in (10, 2)]
         assert await ids(RunFilter(triggers=frozenset())) == []
         assert await ids(RunFilter(states=frozenset())) == []
+
+    @promise(
+        "RunFilter: `text` stands somewhere in the names, the code or the trace, whatever its case (of ASCII letters).",
+        "RunFilter: `since` is the id from which on they are, or what `engine.ids.first_id_at` gives.",
+        "EventFilter: They met one of `triggers`; `text` stands somewhere in the source, the type, the subject or the "
+        "key, whatever its case (of ASCII letters); `since` is as in `RunFilter`.",
+    )
+    async def test_lists_are_narrowed_by_text_and_from_an_id_on(self, store: Store) -> None:
+        texts = (
+            {"type": "Order.MADE"}, {"subject": "an Order.made"}, {"key": "order.made-7"}, {"source": "order.madeup"},
+        )  # fmt: skip
+        events, runs = [], []
+        for n, fields in enumerate((*texts, {"type": "other"})):
+            event = replace(an_event(), **fields)
+            run = a_run(event, trigger=f"t{n}", job="Mixer" if n < 2 else "oven", code=f"so_said{n}")
+            await make(store, accept(an_entry(event, run)))
+            events.append(event.id)
+            runs.append(run.id)
+
+        async def found(which: EventFilter) -> list[str]:
+            return [one.event.id for one in await store.events(which, limit=100)]
+
+        async def ran(which: RunFilter) -> list[str]:
+            return [run.id for run in await store.runs(which, limit=100)]
+
+        assert await found(EventFilter(text="oRDER.made")) == events[3::-1]
+        assert await found(EventFilter(text="order%made")) == []
+        assert await found(EventFilter(triggers=frozenset({"t1", "t4", "none"}))) == [events[4], events[1]]
+        assert await found(EventFilter(since=events[3])) == [events[4], events[3]]
+        assert await found(EventFilter(since=events[1], text="ORDER", triggers=frozenset({"t0", "t2"}))) == [events[2]]
+        assert await ran(RunFilter(text="mIX")) == [runs[1], runs[0]]
+        assert await ran(RunFilter(text="T3")) == [runs[3]]
+        assert await ran(RunFilter(since=runs[3])) == [runs[4], runs[3]]
+        assert await ran(RunFilter(since=first_id_at(datetime(2999, 1, 1, tzinfo=UTC)))) == []
+        assert await ran(RunFilter(text="So_Said4")) == [runs[4]]
+        assert await ran(RunFilter(text="Made by A case", since=runs[2])) == runs[:1:-1]  # the trace says so
+
+    @promise(
+        "Store.nth_before: Return the id of the n-th event or run before an id, or from the newest on; None where "
+        "there are fewer.",
+        "Store.nth_before: A list that is narrowed is looked for in so many at a time, so that it never reads them "
+        "all.",
+    )
+    async def test_the_nth_event_or_run_before_an_id_is_known(self, store: Store) -> None:
+        events, runs = [], []
+        for _ in range(7):
+            event, run, change = accept_run()
+            await make(store, change)
+            events.append(event.id)
+            runs.append(run.id)
+        kinds: dict[Listed, list[str]] = {"events": events[::-1], "runs": runs[::-1]}
+        for what, newest in kinds.items():
+            for n in (1, 3, 7):
+                assert await store.nth_before(what, None, n) == newest[n - 1]
+            assert await store.nth_before(what, None, 8) is None
+            assert await store.nth_before(what, newest[2], 1) == newest[3]
+            assert await store.nth_before(what, newest[2], 4) == newest[6]
+            assert await store.nth_before(what, newest[2], 5) is None
+            assert await store.nth_before(what, newest[6], 1) is None
 
     @promise("Store.run_events: Return all events of a run, oldest first.")
     async def test_all_events_of_a_run_are_read_oldest_first(self, store: Store) -> None:
