@@ -148,6 +148,10 @@ class Feed:
         bell, self._bell = self._bell, anyio.Event()
         bell.set()
 
+    def alert(self, data: dict[str, Any], *, job: str | None = None, triggers: tuple[str, ...] = ()) -> None:
+        """Tell all who listen of an alert."""
+        self.tell(Kind.ALERT, data, job=job, triggers=triggers)
+
     def written(self, batch: Sequence[tuple[Change, Any]]) -> None:
         """Take what has become durable, each change with its result."""
         if not self._active:

@@ -399,6 +399,12 @@ class Operations:
             default_zone=self.config.engine.timezone, windows=self.maintenance.windows_of(rule),
         )  # fmt: skip
 
+    def triggers_of(self, job: str) -> list[str]:
+        return [name for name, rule in self._rules.items() if rule.trigger.job == job]
+
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        return self._timers.soonest(limit)
+
     def definition(self, name: str) -> tuple[Trigger, Job]:
         rule = self._rule(name)
         return rule.trigger, rule.job

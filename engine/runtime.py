@@ -457,6 +457,7 @@ class Runtime:
             operations, clock=clock, rules=rules, timers=timers, conditions=conditions, guards=guards,
             counting=counting, lease=lease, loop_watch=loop_watch, backlog=backlog,
         )  # fmt: skip
+        alerts.announce = operations.feed.alert
         operations.metrics = Measuring(
             aliases=lambda: operations.config.metrics.aliases, clock=clock, store=store, counts=counts,
             version=distribution_version(), rules=rules,

@@ -15,7 +15,7 @@ ANYWHERE = frozenset({400, 405, 408, 417, 431, 500, 501})
 """Statuses that a path's description does not name: of requests that are none, and of faults that tests put in."""
 
 JSON_KINDS = frozenset({"application/json", "application/problem+json"})
-_ROUTER = Router()
+_ROUTER = Router(ROUTES)  # pages for people are not of the API
 
 
 @cache

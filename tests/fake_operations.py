@@ -591,6 +591,7 @@ class FakeOperations:
         self.previewed: list[tuple[str, Any, int]] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
+        self.due_soon: list[tuple[datetime, str]] = []
         self.changed = asyncio.Condition()
         job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), defined_in="c:1")
         trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=Cron(expression="0 2 * * *"))
@@ -834,6 +835,12 @@ class FakeOperations:
         if name not in self.config.triggers:
             raise NotFound(f"there is no trigger {name!r}")
         return upcoming(self.config.triggers[name], after, pause=self.paused.get(name))
+
+    def triggers_of(self, job: str) -> list[str]:
+        return [name for name, trigger in self.config.triggers.items() if trigger.job == job]
+
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        return self.due_soon[:limit]
 
     def source_views(self) -> list[dict[str, Any]]:
         return [self.source_view(name) for name in self.sources]

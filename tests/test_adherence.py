@@ -207,7 +207,7 @@ async def test_a_run_that_waits_for_its_slot_is_as_late_as_that(tmp_path: Path) 
 [engine]
 shutdown_grace = "0s"
 [jobs.work]
-run.gate = "shut"
+run.gate = { gate = "shut", look_s = 1.0 }
 concurrency = 1
 [triggers.tick]
 on.interval = "10m"

@@ -19,6 +19,7 @@ from engine.decide.breakers import SOURCE
 from engine.decide.rules import Rule
 from engine.deliveries import Delivery, DeliveryFilter, Receiver
 from engine.errors import Conflict, NotFound, StoreUnavailable
+from engine.feed import Feed, Kind
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.plugin import Channel, ChannelContext, Message, Receipt
@@ -174,6 +175,32 @@ async def test_what_changed_is_told_as_soon_as_it_was_gathered_and_not_at_the_ne
         await room.clock.advance(2)
         await clock_turn(room)
         assert len(room.titles) == 1
+
+
+async def test_who_listens_hears_at_once_of_what_changes(tmp_path: Path) -> None:
+    async with world(tmp_path, an_alert(limit=1.0)) as room:
+        feed = Feed(room.clock, "boot")
+        room.alerts.announce = feed.alert
+        with feed.listen():
+            room.end(RunState.FAILED)
+            await room.turn()
+            await room.alerts.mute("failing", duration_s=25.0, reason="we know")
+            await room.alerts.acknowledge("failing", reason="on it")
+            await room.turn(40)
+            await room.alerts.mute("failing", duration_s=60.0, reason="still")
+            await room.alerts.unmute("failing")
+            await room.alerts.unmute("failing")
+            room.end(RunState.SUCCEEDED)
+            await room.turn(120)
+        found = feed.after(0, 100) or []
+    assert [message.kind for message in found] == [Kind.ALERT] * 7
+    assert [message.data["changed"] for message in found] == [
+        "opened", "muted", "acknowledged", "unmuted", "muted", "unmuted", "over",
+    ]  # fmt: skip
+    opened = found[0]
+    assert opened.triggers == ("t1",)
+    assert (opened.data["subject"], opened.data["severity"]) == ("trigger t1", "warning")
+    assert "1 run failed in a row" in opened.data["text"]
 
 
 async def test_an_engine_that_was_killed_tells_nothing_twice_and_what_was_over_meanwhile(tmp_path: Path) -> None:

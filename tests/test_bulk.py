@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.errors import Conflict
+from engine.defined import Key
+from engine.definitions.force import InForce
+from engine.definitions.kept import Shelf
+from engine.errors import ConfigError, ConfigProblem, Conflict
 from engine.journal import Journal
 from engine.pauses import PAUSES_SOURCE
 from engine.store.changes import Accept, Change
@@ -137,3 +140,56 @@ async def test_a_whole_engine_does_it_in_one_commit(tmp_path: Path, monkeypatch:
     async with engine(tmp_path) as (_, sender):
         status, trigger = await sender.ask(HEARD, method="GET")
         assert (trigger["state"], trigger["stats"]["total"]) == ("active", 1)
+
+
+async def test_a_whole_engine_enables_and_disables_in_one_commit_and_for_admins_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Gate.open.add("held")
+    names, commit, commits = ["heard", "hooked", "plain"], InForce.commit, []
+
+    async def noting(self: InForce, shelf: Shelf, touched: Collection[Key]) -> None:
+        commits.append([key.name for key in touched])
+        await commit(self, shelf, touched)
+
+    monkeypatch.setattr(InForce, "commit", noting)
+    async with engine(tmp_path) as (_, sender):
+        off = {"action": "disable", "names": ["none", *names], "reason": "the move"}
+        status, done = await sender.ask(BULK, off)
+        assert (status, done["count"], done["failed"], commits) == (200, 3, 1, [names])
+        assert (done["items"][0]["name"], done["items"][0]["status"]) == ("none", 404)
+        _, trigger = await sender.ask(HEARD, method="GET")
+        assert (trigger["state"], trigger["overrides"]["changes"]) == ("disabled", {"enabled": False})
+        refused = await sender.ask(BULK, {"action": "enable", "names": [*names, "none"], "atomic": True})
+        assert (refused[0], len(commits)) == (409, 1)
+        _, made = await sender.ask("/api/v1/tokens", {"name": "on-call", "role": "operator"})
+        operator = {"Authorization": f"Bearer {made['token']}"}
+        status, problem = await sender.ask(BULK, {"action": "enable", "all": True}, headers=operator)
+        assert (status, problem["code"]) == (403, "role_needed")
+    async with engine(tmp_path) as (_, sender):
+        _, trigger = await sender.ask(HEARD, method="GET")
+        assert trigger["state"] == "disabled"
+        status, done = await sender.ask(BULK, {"action": "enable", "names": names, "atomic": True})
+        assert (status, done["count"], commits[1:]) == (200, 3, [names])
+        _, trigger = await sender.ask(HEARD, method="GET")
+        assert trigger["state"] == "active"
+        status, done = await sender.ask(BULK, {"action": "reset", "names": names})
+        assert done["count"] == 3
+        _, trigger = await sender.ask(HEARD, method="GET")
+        assert trigger["overrides"] is None
+
+
+async def test_where_one_can_not_be_disabled_the_others_are(
+    operations: FakeOperations, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def patch_all(keys: Collection[Key], changes: Any, *, who: str, reason: str = "") -> None:
+        asked.append([key.name for key in keys])
+        raise ConfigError([ConfigProblem(file="", line=0, path="triggers.nightly", message="it has a mistake")])
+
+    monkeypatch.setattr(operations.definitions, "patch_all", patch_all)
+    got = await client.ask("POST", BULK, body={"action": "disable", "names": ["nightly", "none"]})
+    assert [item["status"] for item in got.json["items"]] == [422, 404]
+    assert "it has a mistake" in got.json["items"][0]["detail"]
+    assert asked == [["nightly"], ["nightly"]]

@@ -811,3 +811,20 @@ def test_an_adapted_interval_is_frozen_unfrozen_and_reset(running: Running) -> N
     assert ask(running, "adaptive", "nightly", "--freeze", "--reset").exit_code == 2
     assert ask(running, "adaptive", "nightly", "--reason", "x").exit_code == 2
     assert ask(running, "adaptive", "unknown").exit_code == 1
+
+
+def test_one_thing_is_done_with_many_triggers(running: Running) -> None:
+    done = ask(running, "bulk", "pause", "nightly", "none", "--reason", "the move", "--for", "2h")
+    assert (done.exit_code, done.stdout) == (1, "1 trigger is paused\n")
+    assert "none: " in done.stderr
+    assert running.operations.paused["nightly"].reason == "the move"
+    done = ask(running, "bulk", "resume", "--all", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["count"]) == (0, 1)
+    fired = ask(running, "bulk", "fire", "--tag", "warehouse", "--data", '{"id": 7}', "--priority", "9")
+    assert fired.stdout.startswith("1 trigger is fired\n  nightly: ")
+    assert (running.operations.fired[0]["data"], running.operations.fired[0]["priority"]) == ({"id": 7}, 9)
+    assert ask(running, "bulk", "pause", "nightly", "none", "--atomic").exit_code == 1
+    assert running.operations.paused == {}
+    for wrong in (("melt", "nightly"), ("pause",), ("pause", "nightly", "--all"), ("resume", "--all", "--for", "1h"),
+                  ("fire", "--all", "--data", "{")):  # fmt: skip
+        assert ask(running, "bulk", *wrong).exit_code == 2, wrong

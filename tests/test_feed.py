@@ -255,7 +255,7 @@ async def test_the_stream_ends_as_the_engine_stops(operations: FakeOperations, s
     assert operations.feed.listeners == 0
 
 
-async def test_a_whole_engine_tells_of_an_event_its_run_and_a_pause(tmp_path: Path) -> None:
+async def test_a_whole_engine_tells_of_an_event_its_run_a_pause_and_an_alert(tmp_path: Path) -> None:
     Gate.open.add("held")
     async with engine(tmp_path) as (started, sender):
         assert started.server is not None
@@ -276,3 +276,7 @@ async def test_a_whole_engine_tells_of_an_event_its_run_and_a_pause(tmp_path: Pa
             while (message := await listener.message())[0] != "trigger":
                 pass
             assert message[1] == {"changed": "pause", "key": "heard", "name": "heard"}
+            await sender.ask("/api/v1/alerts/failing/mute", {"duration": "2h", "reason": "we know"})
+            while (message := await listener.message())[0] != "alert":
+                pass
+            assert (message[1]["name"], message[1]["changed"]) == ("failing", "muted")

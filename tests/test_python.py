@@ -45,7 +45,8 @@ async def test_a_function_gets_its_run_and_returns_its_outputs(tmp_path: Path, i
         run.output(rows=1, kept=True)
         return {"run": [run.run_id, run.job, run.trigger, run.attempt, run.scheduled_for.isoformat()],
                 "event": [run.event.type, run.event.subject, run.event.key, run.event.time.isoformat()],
-                "data": [run.data, [event.data for event in run.events]], "rows": 2, "cancelled": run.cancelled}
+                "data": [run.data, [event.data for event in run.events]], "rows": 2, "cancelled": run.cancelled,
+                "traceparent": run.traceparent}
     """
     async with desk(tmp_path, for_place(isolate, source)) as at:
         made = at.context({"n": 2}, attempt=3, scheduled_for=AT)
@@ -57,8 +58,23 @@ async def test_a_function_gets_its_run_and_returns_its_outputs(tmp_path: Path, i
         "run": [made.run_id, "import-csv", "nightly", 3, "2026-03-01T02:00:00+00:00"],
         "event": ["file.created", "a.csv", "k1", "2026-03-01T02:00:00+00:00"],
         "data": [{"n": 2}, [{"n": 1}, {"n": 2}]],
-        "rows": 2, "kept": True, "cancelled": False,
+        "rows": 2, "kept": True, "cancelled": False, "traceparent": made.traceparent,
     }  # fmt: skip
+
+
+async def test_what_a_worker_starts_finds_the_trace_of_its_own_run_and_never_that_of_another(tmp_path: Path) -> None:
+    source = """
+    def work(run):
+        child = subprocess.run(["sh", "-c", "echo $TRACEPARENT"], capture_output=True, text=True)
+        return {"pid": os.getpid(), "same": child.stdout.strip() == run.traceparent, "is": run.traceparent}
+    """
+    async with desk(tmp_path, source) as at:
+        first, second = await at.run(), await at.run()
+    assert first.outputs is not None
+    assert second.outputs is not None
+    assert first.outputs["pid"] == second.outputs["pid"]  # the worker is used again: nothing of a run stays in it
+    assert first.outputs["same"] is second.outputs["same"] is True
+    assert first.outputs["is"] != second.outputs["is"]
 
 
 @PLACES

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from engine.alerts import announcing
+from engine.alerts.announcing import Announce, announce_turn, to_nobody
 from engine.alerts.counted import Counted, Counts
 from engine.alerts.facts import Facts
 from engine.alerts.kept import (
@@ -59,10 +61,11 @@ _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Sever
 class Alerts:
     """All alerts. `configured` and `receivers` say what there is now; `counts` hears of the ends that this hears of.
 
-    `facts` is what is looked at; it is set before `run`.
+    `facts` is what is looked at; it is set before `run`. `announce` is told at once of what changes.
     """
 
     facts: Facts
+    announce: Announce = staticmethod(to_nobody)
 
     def __init__(
         self, *, clock: Clock, store: Store, submit: Callable[[Accept], Awaitable[Any]], line: Line, counts: Counts,
@@ -204,6 +207,7 @@ class Alerts:
         masked = {name: msgspec.structs.replace(one, text=self._mask(one.text)) for name, one in findings.items()}
         for turn in course.look(alert, masked, now, now_s):
             self._log(alert, turn)
+            announce_turn(self.announce, alert, turn, now)
         told = course.due(
             alert, now_s, muted=alert.name in self._mutes, acknowledged=alert.name in self._acknowledged
         )  # fmt: skip
@@ -232,6 +236,7 @@ class Alerts:
         self._acknowledged.pop(name, None)
         await self._teller.remember(dict.fromkeys([*keys, f"{ACKNOWLEDGED}{name}"]))
         del self._courses[name]
+        self._changed(name, announcing.GONE)
         log.info("Alert %s is not looked at any more", name, extra={"action": "alert_gone", "alert": name})
 
     async def _end_mutes(self, configured: Mapping[str, Alert]) -> None:
@@ -241,9 +246,13 @@ class Alerts:
             await self._teller.remember({f"{MUTE}{name}": None for name in over})
             for name in over:
                 del self._mutes[name]
+                self._changed(name, announcing.UNMUTED)
 
     def _course(self, name: str) -> Course:
         return self._courses.setdefault(name, Course())
+
+    def _changed(self, name: str, changed: str) -> None:
+        announcing.announce_change(self.announce, name, changed, self._clock.now())
 
     def _log(self, alert: Alert, turn: Turn) -> None:
         one, ids = turn.standing, {"alert": alert.name, "subject": turn.standing.subject}
@@ -284,6 +293,7 @@ class Alerts:
         made = Mute(since=now, until=now + timedelta(seconds=duration_s), who=who, reason=reason)
         await self._teller.remember({f"{MUTE}{name}": msgspec.to_builtins(made)})
         self._mutes[name] = made
+        self._changed(name, announcing.MUTED)
         log.info(
             "Alert %s is muted until %s: %s", name, rfc3339(made.until), reason,
             extra={"action": "alert_muted", "alert": name, "who": who},
@@ -296,6 +306,7 @@ class Alerts:
         if name in self._mutes:
             await self._teller.remember({f"{MUTE}{name}": None})
             self._mutes.pop(name, None)
+            self._changed(name, announcing.UNMUTED)
             log.info(
                 "Alert %s is not muted any more", name, extra={"action": "alert_unmuted", "alert": name, "who": who}
             )
@@ -313,6 +324,7 @@ class Alerts:
         made = Acknowledgement(at=self._clock.now(), who=who, reason=reason)
         await self._teller.remember({f"{ACKNOWLEDGED}{name}": msgspec.to_builtins(made)})
         self._acknowledged[name] = made
+        self._changed(name, announcing.ACKNOWLEDGED)
         return self._view(alert)
 
     async def test(self, name: str, *, who: str = "") -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from engine.cli.adherence import adherence
 from engine.cli.alerting import alert_commands
 from engine.cli.audit import audit
 from engine.cli.backfill_commands import backfill, backfills
+from engine.cli.bulk import bulk
 from engine.cli.completion import completion
 from engine.cli.conditions import conditions
 from engine.cli.configuring import export, reload
@@ -95,6 +96,7 @@ app.command()(run_commands.events)
 app.command()(why)
 app.command()(pausing.pause)
 app.command()(pausing.resume)
+app.command()(bulk)
 app.command("next")(trigger_commands.show_next)
 app.command()(simulate)
 app.command()(plan)

@@ -37,7 +37,7 @@ def pause(
 ) -> None:
     """Pause a trigger, a tag or all; without an end, until it is resumed. Events meanwhile are recorded, not run."""
     path, scope = _path(name, tag, whole, "pause")
-    given = {"reason": reason, "duration": duration, "until": None if until is None else _in_utc(until), **scope}
+    given = {"reason": reason, "duration": duration, "until": None if until is None else in_utc(until), **scope}
     body = {key: value for key, value in given.items() if value is not None}
     found = session.client().post(*path, body=body, headers=claim())
     if session.json:
@@ -53,7 +53,7 @@ def pause(
         say(f"  Also: {line}")
 
 
-def _in_utc(text: str) -> str:
+def in_utc(text: str) -> str:
     """Return a time for the API: one without an offset is local, as times are printed. It judges what is no time."""
     try:
         at = datetime.fromisoformat(text)

@@ -27,7 +27,7 @@ def fire_trigger(
     if reason:
         body["reason"] = reason
     if priority is not None:
-        body["priority"] = int(priority) if priority.isascii() and priority.isdigit() else priority
+        body["priority"] = priority_of(priority)
     answer: dict[str, Any] = client.post("triggers", name, "fire", body=body)
     return answer
 
@@ -53,6 +53,11 @@ def wait_for_runs(client: Client, run_ids: list[str]) -> list[dict[str, Any]]:
             raise CommandFailed(f"run {run_id} is {run['state']}, and the engine stopped telling of it")
         ended.append(run)
     return ended
+
+
+def priority_of(text: str) -> int | str:
+    """Return a priority as the API takes it: a number, or one of the names."""
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def read_data(text: str | None) -> Any:

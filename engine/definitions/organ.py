@@ -179,20 +179,34 @@ class Definitions:
         Those of what the API defines are changed for good; what files define has others until it is reset, which may be
         those of `engine.config.overriding`. Raises ConfigError, NotFound, Conflict, Changed and StoreUnavailable.
         """
+        await self.patch_all((key,), changes, who=who, reason=reason, match=match)
+
+    async def patch_all(
+        self, keys: Collection[Key], changes: Mapping[str, Any], *, who: str, reason: str = "",
+        match: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Change the same settings of many, in one commit: of all or none. See `patch`."""
         async with self.force.turn:
-            self.force.check(key, match)
-            if (kept := self.force.shelf.kept.get(key)) is not None:
-                shelf = self.force.shelf.with_kept({key: self._kept(kept, patched(kept.settings, changes), who)})
-            elif self.force.configured(key) is not None:
-                known = self.force.shelf.overrides.get(key)
-                merged = patched({} if known is None else known.changes, changes)
-                override = Override(changes=merged, at=self._clock.now(), who=who, reason=reason) if merged else None
-                shelf = self.force.shelf.with_override(key, override)
-            else:
-                raise NotFound(f"there is no {key.kind} {key.name}")
-            await self.force.commit(shelf, [key])
-        log.info("The %s %s has other settings (by %s): %s", key.kind, key.name, who or "hand",
-                 reason or "no reason given", extra={"action": "patched", key.kind: key.name, "by": who})  # fmt: skip
+            shelf = self.force.shelf
+            for key in keys:
+                self.force.check(key, match)
+                shelf = self._patched(shelf, key, changes, who, reason)
+            await self.force.commit(shelf, keys)
+        for key in keys:
+            log.info(
+                "The %s %s has other settings (by %s): %s", key.kind, key.name, who or "hand",
+                reason or "no reason given", extra={"action": "patched", key.kind: key.name, "by": who},
+            )  # fmt: skip
+
+    def _patched(self, shelf: Shelf, key: Key, changes: Mapping[str, Any], who: str, reason: str) -> Shelf:
+        if (kept := shelf.kept.get(key)) is not None:
+            return shelf.with_kept({key: self._kept(kept, patched(kept.settings, changes), who)})
+        if self.force.configured(key) is None:
+            raise NotFound(f"there is no {key.kind} {key.name}")
+        known = shelf.overrides.get(key)
+        merged = patched({} if known is None else known.changes, changes)
+        override = Override(changes=merged, at=self._clock.now(), who=who, reason=reason) if merged else None
+        return shelf.with_override(key, override)
 
     def rebase(self, base: Config) -> None:
         """Take in what a program has defined meanwhile, which the engine has taken up already."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from engine.errors import Conflict, EngineError, NotFound
+from engine.defined import Key, Kind
+from engine.errors import ConfigError, Conflict, EngineError, InvalidRequest, NotFound
 from engine.http import shapes
+from engine.http.access import Role
 from engine.http.calls import Call
 from engine.http.described import described
 from engine.http.fields import idempotency_key
@@ -32,9 +35,14 @@ class Action(StrEnum):
     FIRE = "fire"
     RELEASE = "release"
     RESET = "reset"
+    ENABLE = "enable"
+    DISABLE = "disable"
 
 
-AT_ONCE = frozenset({Action.PAUSE, Action.RESUME, Action.FIRE})
+SWITCHES = frozenset({Action.ENABLE, Action.DISABLE})
+"""What changes a setting: as with PATCH it is overridden or, where the API defines the trigger, changed for good."""
+
+AT_ONCE = SWITCHES | {Action.PAUSE, Action.RESUME, Action.FIRE}
 """What can be done with all of them or none."""
 
 _OF_PAUSES = ("duration", "until")
@@ -50,7 +58,7 @@ class Bulk(TriggerPausing, frozen=True, kw_only=True):
     names: Annotated[tuple[str, ...] | None, Names(MOST, 1)] = None
     tag: Annotated[str | None, Line(128), "Those with this tag, their own or their job's"] = None
     all: Annotated[bool, Flag(), "All that there are"] = False
-    atomic: Annotated[bool, Flag(), "All or none; for pause, resume and fire"] = False
+    atomic: Annotated[bool, Flag(), "All or none; not for release and reset"] = False
     data: Annotated[Any, Anything(), "The data of the event; for fire"] = None
     priority: Annotated[int | None, Priority(), "For fire"] = None
     bypass: Annotated[frozenset[str], BYPASS, "For fire"] = frozenset()
@@ -72,15 +80,19 @@ class Bulk(TriggerPausing, frozen=True, kw_only=True):
     example={"action": "pause", "tag": "warehouse", "duration": "2h", "reason": "the upgrade", "atomic": True},
 )
 async def post_bulk(call: Call, query: Nothing, body: Bulk) -> Response:
-    """Pause, resume, fire, release or reset many triggers.
+    """Pause, resume, fire, release, reset, enable or disable many triggers; the latter two take the role admin.
 
     Each of them has its answer in `items`; one that fails keeps none of the others from being done. With `atomic` it is
     one commit: nothing is done where one of them can't be, and the problem names each that can't.
     """
+    if body.action in SWITCHES and (call.who is None or call.who.role < Role.ADMIN):
+        raise Problem(403, f"to {body.action} triggers takes the role admin", code="role_needed")
     names = _named(call, body)
     until = body.end(call.operations.clock.now())
     if body.atomic:
         items = await _at_once(call, body, names, until)
+    elif body.action in SWITCHES:
+        items = await _switch(call, body, names)
     else:
         items = [await _one(call, body, name, until) for name in names]
     failed = sum(not item["ok"] for item in items)
@@ -109,6 +121,22 @@ async def _one(call: Call, body: Bulk, name: str, until: datetime | None) -> sha
         return {"name": name, "ok": False, "status": problem.status, "code": problem.code, "detail": problem.detail}
 
 
+async def _switch(call: Call, body: Bulk, names: list[str]) -> list[shapes.BulkItem]:
+    """Enable or disable triggers in one commit, without those with which that can't be done."""
+    why_not = {name: why for name in names if (why := _why_not(call, body, name)) is not None}
+    wanted = [name for name in names if name not in why_not]
+    with suppress(ConfigError, Conflict, NotFound):  # one of them keeps all from it
+        await _switch_all(call, body, wanted)
+        return [await _one(call, body, name, None) if name in why_not else {"name": name, "ok": True} for name in names]
+    return [await _one(call, body, name, None) for name in names]
+
+
+async def _switch_all(call: Call, body: Bulk, names: list[str]) -> None:
+    keys = [Key(Kind.TRIGGER, name) for name in names]
+    enabled = body.action == Action.ENABLE
+    await call.operations.definitions.patch_all(keys, {"enabled": enabled}, who=performer(call), reason=body.reason)
+
+
 async def _at_once(call: Call, body: Bulk, names: list[str], until: datetime | None) -> list[shapes.BulkItem]:
     wrong = [
         {"pointer": f"#/names/{index}" if body.names else "#/names", "detail": f"{name}: {why}"}
@@ -123,6 +151,8 @@ async def _at_once(call: Call, body: Bulk, names: list[str], until: datetime | N
         await bulk.pause(names, reason=body.reason, until=until, who=performer(call))
     elif body.action == Action.RESUME:
         await bulk.resume(names, who=performer(call))
+    elif body.action in SWITCHES:
+        await _switch_all(call, body, names)
     else:
         accepted = await bulk.fire(
             names, data=body.data, reason=body.reason, priority=body.priority, bypass=body.bypass,
@@ -170,10 +200,20 @@ async def _release(call: Call, body: Bulk, name: str, until: datetime | None) ->
 
 
 async def _reset(call: Call, body: Bulk, name: str, until: datetime | None) -> shapes.BulkItem:
+    await call.operations.definitions.reset(Key(Kind.TRIGGER, name), who=performer(call))
     await call.operations.reset_trigger(name, body.reason)
+    return {"name": name, "ok": True}
+
+
+async def _switch_one(call: Call, body: Bulk, name: str, until: datetime | None) -> shapes.BulkItem:
+    try:
+        await _switch_all(call, body, [name])
+    except ConfigError as error:
+        raise InvalidRequest(str(error)) from error
     return {"name": name, "ok": True}
 
 
 _DOES: dict[Action, Callable[[Call, Bulk, str, datetime | None], Awaitable[shapes.BulkItem]]] = {
     Action.PAUSE: _pause, Action.RESUME: _resume, Action.FIRE: _fire, Action.RELEASE: _release, Action.RESET: _reset,
+    Action.ENABLE: _switch_one, Action.DISABLE: _switch_one,
 }  # fmt: skip

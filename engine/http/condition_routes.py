@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from engine.http import shapes
+from engine.http import shapes, surroundings
 from engine.http.asked import LONGEST_REASON
 from engine.http.calls import Call
 from engine.http.described import described
@@ -37,20 +37,20 @@ class Overriding(Form, frozen=True, kw_only=True):
             yield "thresholds", "one of enabled, shadow, thresholds and reset is required"
 
 
-@described({200: shapes.Page[shapes.Named]})
+@described({200: shapes.Page[surroundings.Condition]})
 async def list_conditions(call: Call, query: Nothing) -> Response:
     """Answer with all conditions, by name: what they say, since when, and who waits for them."""
     return Response(body=list_view(await call.operations.conditions.views(), None))
 
 
-@described({200: shapes.Named})
+@described({200: surroundings.Condition})
 async def get_condition(call: Call, query: Nothing) -> Response:
     """Answer with one condition."""
     name = call.name("condition")
     return Response(body=await call.operations.conditions.view(name))
 
 
-@described({200: shapes.Named}, example={"reason": "the probe is broken", "enabled": False})
+@described({200: surroundings.Condition}, example={"reason": "the probe is broken", "enabled": False})
 async def patch_condition(call: Call, query: Nothing, body: Overriding) -> Response:
     """Override a condition's thresholds, or whether it counts; or (`reset`) let its configuration hold again.
 

@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
+from msgspec import Struct, field
+
+from engine.http import surroundings
 from engine.http.calls import Call
-from engine.http.fields import Fields, body, near, query
+from engine.http.described import described
+from engine.http.fields import Fields, near
+from engine.http.forms import Form, Nothing
+from engine.http.kinds import Schema, Span
 from engine.http.pause_routes import performer
 from engine.loglevels import LEVELS, LONGEST_S, mistake_in
 from engine.plugin import Response
 
 
-async def get_levels(call: Call) -> Response:
+class Levels(Struct, frozen=True):
+    """Levels of parts of the engine; null for the configured one."""
+
+    @property
+    def schema(self) -> Schema:
+        return {
+            "type": "object", "minProperties": 1, "additionalProperties": {"enum": [*LEVELS, None]},
+            "examples": [{"engine.http": "debug"}],
+        }  # fmt: skip
+
+    def read(self, fields: Fields, name: str) -> dict[str, Any] | None:
+        given: Any = fields.value(name)
+        if given is None:
+            return None
+        if not isinstance(given, dict) or not given:
+            fields.fault(name, f'{name} must be an object of parts and levels, such as {{"engine.http": "debug"}}')
+            return None
+        for part, level in given.items():
+            if (wrong := mistake_in(part)) is not None:
+                fields.fault(name, wrong)
+            if level is not None and not (isinstance(level, str) and level in LEVELS):
+                fields.fault(name, f"unknown level {level!r} of {part}{near(str(level), LEVELS)}")
+        return given
+
+
+class Levelling(Form, frozen=True, kw_only=True):
+    """Which levels are changed, and for how long."""
+
+    levels: Annotated[dict[str, Any], Levels(), "By part; null has what is configured hold again"]
+    for_s: Annotated[float | None, Span(), "By default until the engine ends"] = field(name="for", default=None)
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        if self.for_s is not None and self.for_s > LONGEST_S:
+            yield "for", "for must be seven days at most: else configure it in [logs] levels"
+
+
+@described({200: surroundings.LogLevels})
+async def get_levels(call: Call, query: Nothing) -> Response:
     """Answer with the levels that hold, those that are configured, and what was changed since the start."""
-    query(call.request).finish()
     return Response(body=call.operations.log_levels.view())
 
 
-async def patch_levels(call: Call) -> Response:
+@described({200: surroundings.LogLevels}, example={"levels": {"engine.http": "debug"}, "for": "1h"})
+async def patch_levels(call: Call, query: Nothing, body: Levelling) -> Response:
     """Change levels, for a time or until the engine ends; null has what is configured hold again."""
-    query(call.request).finish()
-    fields = body(call.request, ("levels", "for"))
-    levels, for_s = _levels(fields), fields.duration("for")
-    if for_s is not None and for_s > LONGEST_S:
-        fields.fault("for", "for must be seven days at most: else configure it in [logs] levels")
-    fields.finish()
-    call.operations.log_levels.change(levels, for_s=for_s, who=performer(call))
+    call.audit(before={"changed": call.operations.log_levels.view()["changed"]})
+    call.operations.log_levels.change(body.levels, for_s=body.for_s, who=performer(call))
     return Response(body=call.operations.log_levels.view())
-
-
-def _levels(fields: Fields) -> dict[str, Any]:
-    given = fields.value("levels")
-    if not isinstance(given, dict) or not given:
-        fields.fault("levels", 'levels must be an object of parts and levels, such as {"engine.http": "debug"}')
-        return {}
-    for part, level in given.items():
-        if (wrong := mistake_in(part)) is not None:
-            fields.fault("levels", wrong)
-        if level is not None and level not in LEVELS:
-            fields.fault("levels", f"unknown level {level!r} of {part}{near(str(level), LEVELS)}")
-    return given

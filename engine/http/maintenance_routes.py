@@ -13,7 +13,7 @@ from engine.clock import rfc3339
 from engine.config.maintenance import MaintenanceTable
 from engine.config.shapes import fields_of
 from engine.errors import ConfigError, ConfigProblem, NotFound
-from engine.http import shapes
+from engine.http import shapes, surroundings
 from engine.http.asked import Reason
 from engine.http.calls import Call
 from engine.http.described import Raw, described
@@ -52,19 +52,21 @@ class OverridingWindow(Form, frozen=True, kw_only=True):
             yield "until", "an override has one end: duration or until"
 
 
-@described({200: shapes.Page[shapes.Window]})
+@described({200: shapes.Page[surroundings.Window]})
 async def list_maintenance(call: Call, query: Nothing) -> Response:
     """Answer with all windows: those that are open first, then those that open next."""
     return Response(body={"items": call.operations.maintenance.views(), "next": None})
 
 
-@described({200: shapes.Window})
+@described({200: surroundings.Window})
 async def get_maintenance(call: Call, query: Nothing) -> Response:
     """Answer with one window."""
     return Response(body=call.operations.maintenance.view(call.name("maintenance window")))
 
 
-@described({201: shapes.Window}, takes=WINDOW, example={"name": "upgrade", "duration": "2h", "tags": ["warehouse"]})
+@described(
+    {201: surroundings.Window}, takes=WINDOW, example={"name": "upgrade", "duration": "2h", "tags": ["warehouse"]}
+)
 async def post_maintenance(call: Call, query: Nothing) -> Response:
     """Make a window of the settings that the configuration takes, or another one of that name. Answers when it is
     durable. One that says only when it ends begins now."""
@@ -89,7 +91,7 @@ async def post_maintenance(call: Call, query: Nothing) -> Response:
     return Response(status=201, body=view, headers={"Location": f"/api/v1/maintenance/{name}"})
 
 
-@described({200: shapes.Window})
+@described({200: surroundings.Window})
 async def delete_maintenance(call: Call, query: Nothing) -> Response:
     """Remove a window of the API; what waits for it runs. Answers when that is durable, with how it was."""
     name = call.name("maintenance window")
@@ -100,7 +102,7 @@ async def delete_maintenance(call: Call, query: Nothing) -> Response:
     return Response(body=view)
 
 
-@described({200: shapes.Window}, example={"reason": "one import has to run", "duration": "30m"})
+@described({200: surroundings.Window}, example={"reason": "one import has to run", "duration": "30m"})
 async def override_maintenance(call: Call, query: Nothing, body: OverridingWindow) -> Response:
     """Have a window count as closed: until an instant, for a while, or until this opening or the next one is over."""
     name = call.name("maintenance window")
@@ -112,7 +114,7 @@ async def override_maintenance(call: Call, query: Nothing, body: OverridingWindo
     return Response(body=maintenance.view(name))
 
 
-@described({200: shapes.Window})
+@described({200: surroundings.Window})
 async def end_override(call: Call, query: Nothing) -> Response:
     """End the override of a window; where there is none, nothing happens."""
     name = call.name("maintenance window")

@@ -231,6 +231,10 @@ class DefinitionOperations(Protocol):
         """Change single settings, durably, or override those of files."""
         ...
 
+    async def patch_all(self, keys: Collection[Key], changes: Mapping[str, Any], *, who: str, reason: str = "") -> None:
+        """Change the same settings of many, in one commit: of all or none."""
+        ...
+
     async def remove(self, key: Key, *, who: str, match: Collection[str] | None = None) -> None:
         """Remove a definition of the API, durably."""
         ...
@@ -587,6 +591,14 @@ class Operations(Protocol):
 
         Raises NotFound, Conflict where it is on no timer, and on the way PluginError where its timer fails.
         """
+        ...
+
+    def triggers_of(self, job: str) -> list[str]:
+        """Return the names of the triggers that run a job."""
+        ...
+
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        """Return the triggers that come due first, and when; those that are paused are not among them."""
         ...
 
     def definition(self, name: str) -> tuple[Trigger, Job]:

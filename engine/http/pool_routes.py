@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from engine.decide.limits import HIGHEST_LIMIT
-from engine.http import shapes
+from engine.http import shapes, surroundings
 from engine.http.asked import LONGEST_REASON
 from engine.http.calls import Call
 from engine.http.described import described
@@ -33,20 +33,20 @@ class Resizing(Form, frozen=True, kw_only=True):
             yield "limit", "one of limit and reset is required"
 
 
-@described({200: shapes.Page[shapes.Pool]})
+@described({200: shapes.Page[surroundings.Pool]})
 async def list_pools(call: Call, query: Nothing) -> Response:
     """Answer with all pools: the slots of the engine (`engine`) first."""
     return Response(body=list_view(await call.operations.pools.views(), None))
 
 
-@described({200: shapes.Pool})
+@described({200: surroundings.Pool})
 async def get_pool(call: Call, query: Nothing) -> Response:
     """Answer with one pool."""
     name = call.name("pool")
     return Response(body=await call.operations.pools.view(name))
 
 
-@described({200: shapes.Pool}, example={"limit": 2, "reason": "the warehouse is slow today"})
+@described({200: surroundings.Pool}, example={"limit": 2, "reason": "the warehouse is slow today"})
 async def patch_pool(call: Call, query: Nothing, body: Resizing) -> Response:
     """Have a pool hold another amount; or (`reset`) what is configured again.
 

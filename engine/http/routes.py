@@ -45,6 +45,7 @@ from engine.http import (
 )
 from engine.http.access import Role
 from engine.http.calls import RouteHandler
+from engine.http.page import ASSETS, PAGES, handler_of
 from engine.http.route import Route as Route
 
 API = "/api/v1"
@@ -202,6 +203,12 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/runs/{{id}}/log", logs.get_log, _VIEWER, "Its log"),
 )
 
+PAGE_ROUTES: tuple[Route, ...] = (
+    _route("GET", "/assets/{name*}", ASSETS.get, None, "Style, scripts and images of the page"),
+    *(_route("GET", page.path, handler_of(page), page.role, page.title) for page in PAGES),
+)
+"""What people look at, besides the API."""
+
 Methods = Mapping[str, Route]
 
 
@@ -209,7 +216,7 @@ class Router:
     """Finds the routes of a path: a fixed path first, then patterns with as many segments, then open ones,
     those with more after the name first."""
 
-    def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
+    def __init__(self, routes: Iterable[Route] = ROUTES + PAGE_ROUTES) -> None:
         self._fixed: dict[str, dict[str, Route]] = {}
         self._patterns: dict[int, dict[tuple[str, ...], dict[str, Route]]] = {}
         self._open: dict[str, dict[str, Route]] = {}
@@ -252,6 +259,11 @@ class Router:
             name, _, after = rest.partition("*}")
             if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
                 yield self._open[pattern], {name: path[len(before) : len(path) - len(after)]}
+
+
+def is_guarded(methods: Methods) -> bool:
+    """Tell whether it takes a role to ask for something at a path."""
+    return any(route.role is not None for route in methods.values())
 
 
 def allowed(methods: Iterable[str]) -> str:

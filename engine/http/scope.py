@@ -36,8 +36,8 @@ from engine.members import near
 from engine.plugin import Settled
 from engine.replays import Rehearsed
 from engine.runs import Run
-from engine.store.base import EventFilter, RunFilter, StoredEvent, TriggerStats
-from engine.tallies import Statistics
+from engine.store.base import EventFilter, HeldPlace, RunFilter, StoredEvent, TriggerStats
+from engine.tallies import Statistics, TallyRow, Width
 from engine.triggers import Pause, PauseScope, Trigger, TriggerState
 from engine.waiting import Flushed, FlushRequest, Retried, RetryRequest
 
@@ -159,6 +159,13 @@ class _Operations(_Closed):
     def upcoming(self, name: str, after: datetime) -> Iterator[Upcoming]:
         return self._inner.upcoming(self._scope.trigger(name), after)
 
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        found = self._inner.soonest(len(self._inner.trigger_names()))
+        return [one for one in found if one[1] in self._scope.triggers][:limit]
+
+    def triggers_of(self, job: str) -> list[str]:
+        return [name for name in self._inner.triggers_of(job) if name in self._scope.triggers]
+
     def subject(self, name: str) -> Subject:
         return self._inner.subject(self._scope.trigger(name))
 
@@ -277,6 +284,26 @@ class _Store(_Closed):
         self._scope.named(which.trigger, None)
         return self._all_seen(await self._inner.events_after(which, after=after, before=before, limit=limit))
 
+    async def running(self) -> list[Run]:
+        return [run for run in await self._inner.running() if self._scope.holds(run)]
+
+    async def held(self, trigger: str | None, *, after: HeldPlace | None, limit: int) -> list[Run]:
+        found = await self._inner.held(trigger, after=after, limit=limit)
+        return [run for run in found if self._scope.holds(run)]
+
+    async def due(self, *, after: tuple[datetime, str] | None, limit: int) -> list[tuple[datetime, Run]]:
+        return [one for one in await self._inner.due(after=after, limit=limit) if self._scope.holds(one[1])]
+
+    async def find_event(self, source: str, key: str) -> Accepted | None:
+        found = await self._inner.find_event(source, key)
+        return None if found is None or await self.event(found.event) is None else found
+
+    async def tallies(
+        self, *, trigger: str | None = None, job: str | None = None, width: Width, start: datetime, end: datetime
+    ) -> list[TallyRow]:
+        self._scope.named(trigger, job)
+        return await self._inner.tallies(trigger=trigger, job=job, width=width, start=start, end=end)
+
     async def delivery(self, delivery_id: str) -> Delivery | None:
         found = await self._inner.delivery(delivery_id)
         return None if found is None or await self.run(found.run) is None else found
@@ -298,11 +325,17 @@ class _Store(_Closed):
 
 
 class _Config(_Closed):
-    """What handlers need to mask text, and to say how long things are kept."""
+    """What handlers need to mask text, to write times, and to say how long things are kept."""
 
     def __init__(self, operations: Operations) -> None:
+        self.engine = _Zone(operations.config.engine.timezone)
         self.secrets = operations.config.secrets
         self.store = _Kept(operations.config.store.keep)
+
+
+class _Zone(_Closed):
+    def __init__(self, timezone: str) -> None:
+        self.timezone = timezone
 
 
 class _Kept(_Closed):

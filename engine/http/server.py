@@ -32,9 +32,10 @@ from engine.http.idempotency import HEADER as IDEMPOTENCY_KEY
 from engine.http.idempotency import Idempotency
 from engine.http.keyring import Keyring
 from engine.http.operations import Operations
+from engine.http.page import is_for_people, shown_fault
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import GUESSING, LIMITED, WRONG_TOKEN, Guesses, RateLimit
-from engine.http.routes import DETAILED, METRICS, Router, allowed
+from engine.http.routes import METRICS, Router, allowed, is_guarded
 from engine.http.scope import narrowed
 from engine.http.sessions import Sessions
 from engine.http.tokens import AdminToken
@@ -49,9 +50,6 @@ from engine.tokens import Who
 HOOKS: Final = "/hooks/"
 API: Final = "/api/"
 EVENTS: Final = "/api/v1/events"
-GUARDED: Final = frozenset({METRICS, DETAILED})
-"""Paths outside of the API that take a token as it does."""
-
 SESSION: Final = "/session"
 PROBES: Final = frozenset({"/live", "/ready", "/livez", "/readyz"})
 """Answered whatever a client's rate is: an engine that is busy is not to be taken for one that is dead."""
@@ -245,6 +243,10 @@ class HttpServer:
                 path, status=problem.status, reason=reason or problem.detail, remote=self._client(request),
                 request_id=request_id, explain=explain,
             )  # fmt: skip
+        if is_for_people(request.method, path, request.headers):
+            now = self._operations.clock.now()
+            fault = shown_fault(problem, target, request.headers, request_id, now=now)
+            return self._heads.answer(fault, request_id, close=problem.close)
         return self._heads.problem(problem, target.partition("?")[0], request_id)
 
     def _client(self, request: web.BaseRequest) -> str:
@@ -308,7 +310,7 @@ class HttpServer:
             asking.parameters = found[1]
             known = found[0].get("GET" if method == "HEAD" else method)
             asking.pattern = path if known is None else known.pattern
-        takes_token = path.startswith(API) or (path in GUARDED and not self._is_public(path))
+        takes_token = path.startswith(API) or (found is not None and is_guarded(found[0]) and not self._is_public(path))
         if takes_token or path.startswith(SESSION):
             self._gate.check_site(request.headers, http_1_0=request.version < (1, 1))
         who = None if method == "OPTIONS" else self._who(request, path, asking.address, takes_token=takes_token)

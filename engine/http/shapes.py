@@ -21,6 +21,9 @@ At = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """An instant in RFC 3339, in UTC."""
 
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
+INVALID = "invalid"
+"""The state of a trigger that the API defined, and that does not fit the configuration any more."""
+
 State = Annotated[str, Meta(extra_json_schema={"enum": list(words_of(RunState))})]
 Duration = Annotated[str, Meta(examples=["30m"])]
 
@@ -408,9 +411,9 @@ class TriggerOf(TypedDict):
     """A trigger."""
 
     name: str
-    job: str
+    job: str | None
     on: Any
-    state: Annotated[str, Meta(extra_json_schema={"enum": list(words_of(TriggerState))})]
+    state: Annotated[str, Meta(extra_json_schema={"enum": [*words_of(TriggerState), INVALID]})]
     enabled: bool
     paused: PauseOf | None
     tags: list[str]
@@ -446,20 +449,23 @@ class BulkDone(TypedDict):
 
 
 class JobOf(TypedDict):
-    """A job, with its secrets masked."""
+    """A job, with its secrets masked. One that does not fit the configuration any more has `state` and `state_reason`
+    in the place of how it would run."""
 
     name: str
-    run: dict[str, Any]
-    timeout: Duration
-    retry: dict[str, Any]
-    concurrency: int | None
-    concurrency_key: Any
-    pools: dict[str, Any]
-    overlap: str
-    on_crash: str
-    notify: Any
-    callback: Any
-    log: dict[str, Any]
+    run: dict[str, Any] | None
+    state: NotRequired[str]
+    state_reason: NotRequired[str]
+    timeout: NotRequired[Duration]
+    retry: NotRequired[dict[str, Any]]
+    concurrency: NotRequired[int | None]
+    concurrency_key: NotRequired[Any]
+    pools: NotRequired[dict[str, Any]]
+    overlap: NotRequired[str]
+    on_crash: NotRequired[str]
+    notify: NotRequired[Any]
+    callback: NotRequired[Any]
+    log: NotRequired[dict[str, Any]]
     description: str
     tags: list[str]
     enabled: bool
@@ -610,26 +616,6 @@ BackfillPlanOf = TypedDict(
 )  # fmt: skip
 
 
-class Pool(Named):
-    """A limit that jobs share."""
-
-    limit: int
-    configured: int
-    taken: int
-    queued: int
-    jobs: dict[str, int]
-    runs: list[Any]
-    override: Any
-
-
-class Window(Named):
-    """A maintenance window."""
-
-    state: str
-    opens_at: At | None
-    closes_at: At | None
-
-
 class PresetOf(Named):
     """A preset."""
 
@@ -638,11 +624,3 @@ class PresetOf(Named):
     parameters: dict[str, Any]
     defined_in: str
     changed: list[str]
-
-
-class Backup(Named):
-    """A copy of the store."""
-
-    path: str
-    bytes: int
-    made_at: At

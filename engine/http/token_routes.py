@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Struct, field
 
-from engine.http import shapes
+from engine.http import shapes, surroundings
 from engine.http.calls import Call
 from engine.http.described import described
 from engine.http.fields import Fields, refuse
@@ -69,14 +69,15 @@ class Rotating(Form, frozen=True, kw_only=True):
     overlap_s: Annotated[float, Overlap()] = field(name="overlap", default=OVERLAP_S)
 
 
-@described({200: shapes.Page[shapes.Named]})
+@described({200: shapes.Page[surroundings.TokenOf]})
 async def list_tokens(call: Call, query: Nothing) -> Response:
     """Answer with all tokens: what they may do, how they begin, and when they were used; no secret."""
     return Response(body=list_view(call.operations.tokens.views(), None))
 
 
 @described(
-    {201: shapes.Named}, keyed="in_memory", example={"name": "dashboard", "role": "viewer", "expires_in": "90d"}
+    {201: surroundings.MintedToken}, keyed="in_memory",
+    example={"name": "dashboard", "role": "viewer", "expires_in": "90d"},
 )  # fmt: skip
 async def post_token(call: Call, query: Nothing, body: Minting) -> Response:
     """Make a token, and answer with its secret, which is told this once."""
@@ -89,13 +90,13 @@ async def post_token(call: Call, query: Nothing, body: Minting) -> Response:
     return Response(status=201, body={**view, "token": secret}, headers={"Location": f"/api/v1/tokens/{body.name}"})
 
 
-@described({200: shapes.Named})
+@described({200: surroundings.TokenOf})
 async def get_token(call: Call, query: Nothing) -> Response:
     """Answer with one token, without its secret."""
     return Response(body=call.operations.tokens.view(call.name("token")))
 
 
-@described({200: shapes.Named}, keyed="in_memory")
+@described({200: surroundings.MintedToken}, keyed="in_memory")
 async def rotate_token(call: Call, query: Nothing, body: Rotating) -> Response:
     """Give a token another secret, and answer with it; the one it had stays valid for the overlap."""
     name, tokens = call.name("token"), call.operations.tokens

@@ -26,6 +26,7 @@ class FunctionContext:
     - `event`: the latest event, with the data as the trigger merged it; `events`: all of the run, oldest first.
     - `run_id`, `job`, `trigger`: the same over all attempts; `attempt`: the number of this one, from 1.
     - `scheduled_for`: the due instant of a timer, in UTC; None for others.
+    - `traceparent`: to be sent along with requests to others (https://www.w3.org/TR/trace-context/).
     - `outputs`: what `output` was told so far.
 
     The engine makes it; in a test of a function `FunctionContext(Event(type="order", data={…}))` is enough. `log`,
@@ -34,12 +35,12 @@ class FunctionContext:
 
     __slots__ = (
         "_is_cancelled", "_log", "_on_progress", "attempt", "event", "events", "job", "outputs", "run_id",
-        "scheduled_for", "trigger",
+        "scheduled_for", "traceparent", "trigger",
     )  # fmt: skip
 
     def __init__(
         self, event: Event, *, events: tuple[Event, ...] = (), run_id: str = "", job: str = "", trigger: str = "",
-        attempt: int = 1, scheduled_for: datetime | None = None,
+        attempt: int = 1, scheduled_for: datetime | None = None, traceparent: str = "",
         log: Callable[[], logging.Logger] = lambda: _log, is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[float, str], None] | None = None,
     ) -> None:  # fmt: skip
@@ -50,6 +51,7 @@ class FunctionContext:
         self.trigger = trigger
         self.attempt = attempt
         self.scheduled_for = scheduled_for
+        self.traceparent = traceparent
         self.outputs: dict[str, Any] = {}
         self._log = log
         self._is_cancelled = is_cancelled

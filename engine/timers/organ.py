@@ -21,7 +21,7 @@ from engine.clock import LONGEST_SLEEP_S, Clock, rfc3339, sleep_or_wake, suspend
 from engine.decide.firing import Firing
 from engine.decide.misfire import Due
 from engine.decide.pacing import first_by, paced
-from engine.decide.schedule import Schedule, schedule_of
+from engine.decide.schedule import Schedule, owner_of, schedule_of
 from engine.errors import Conflict, StoreDamaged, StoreUnavailable
 from engine.store.changes import Cursor
 from engine.timers.ahead import is_wrong, tell_ahead
@@ -102,6 +102,11 @@ class Timers:
         except Exception:  # plugin code; it is asked again, and told of, when the pause is over
             log.debug("The timer of trigger %s raised", trigger, exc_info=True, extra={"action": "timer_raised"})
             return None
+
+    def soonest(self, limit: int) -> list[tuple[datetime, str]]:
+        """Return the `limit` triggers that come due first, and when; those that are paused are not among them."""
+        known = ((one.next_at, owner_of(name)) for name, one in self._states.items() if one.pause is None)
+        return heapq.nsmallest(limit, ((at, name) for at, name in known if at is not None))
 
     def is_completed(self, trigger: str) -> bool:
         """Tell whether the trigger's last due instant has been dealt with."""

@@ -206,7 +206,8 @@ class Python(Runner, frozen=True, kw_only=True):
         task = Task(
             target=self.function, is_async=plan.is_async, takes_run=plan.takes_run, arguments=arguments,
             memory_bytes=self.memory, marks=dict(context.marks), run_id=context.run_id, job=context.job,
-            trigger=context.trigger, attempt=context.attempt, scheduled_for=context.scheduled_for, event=event,
+            trigger=context.trigger, attempt=context.attempt, scheduled_for=context.scheduled_for,
+            traceparent=context.traceparent, event=event,
             events=tuple(map(_without_http, context.events)) if several else (),
         )  # fmt: skip
         try:

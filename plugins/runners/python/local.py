@@ -30,8 +30,8 @@ class Attempt:
         self._open_log = run.open_log
         self.context = FunctionContext(
             run.event, events=run.events, run_id=run.run_id, job=run.job, trigger=run.trigger, attempt=run.attempt,
-            scheduled_for=run.scheduled_for, log=self.log, is_cancelled=is_cancelled or self.is_cancelled,
-            on_progress=self.progress,
+            scheduled_for=run.scheduled_for, traceparent=run.traceparent, log=self.log,
+            is_cancelled=is_cancelled or self.is_cancelled, on_progress=self.progress,
         )  # fmt: skip
 
     def is_cancelled(self) -> bool:

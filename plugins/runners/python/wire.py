@@ -39,6 +39,7 @@ class Task(Struct, frozen=True, kw_only=True, array_like=True):
     trigger: str
     attempt: int
     scheduled_for: datetime | None
+    traceparent: str
     event: Event
     events: tuple[Event, ...]
     """All events where there are several; empty where `event` is the only one."""

@@ -97,7 +97,7 @@ class Worker:
     def _begin(self, task: Task, log: int) -> None:
         """Make the process that of a run: its mark, its variables, its log as standard output and error."""
         self._mark.show(task.run_id)
-        os.environ.update(task.marks)
+        os.environ.update(_variables(task))
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
@@ -107,8 +107,8 @@ class Worker:
     def _execute(self, task: Task) -> Outcome:
         context = FunctionContext(
             task.event, events=task.events, run_id=task.run_id, job=task.job, trigger=task.trigger,
-            attempt=task.attempt, scheduled_for=task.scheduled_for, log=self._logger, is_cancelled=self._is_cancelled,
-            on_progress=Progress(self._logger),
+            attempt=task.attempt, scheduled_for=task.scheduled_for, traceparent=task.traceparent, log=self._logger,
+            is_cancelled=self._is_cancelled, on_progress=Progress(self._logger),
         )  # fmt: skip
         try:
             try:
@@ -156,9 +156,9 @@ class Worker:
         os.close(null)
         if task.memory_bytes is not None:
             _limit_memory(None)
-        for name in task.marks:
+        for name in (own := _variables(task)):
             os.environ.pop(name, None)
-        for name in task.marks.keys() & environment.keys():
+        for name in own.keys() & environment.keys():
             os.environ[name] = environment[name]
         self._mark.show(NO_RUN)
         return self._state() == self._before and dict(os.environ) == environment
@@ -215,6 +215,11 @@ class Worker:
             self._connection.sendall(frame)
         except OSError:
             os._exit(LOST)
+
+
+def _variables(task: Task) -> dict[str, str]:
+    """Return what a process that the function starts has in its environment, as programs have it."""
+    return {**task.marks, "TRACEPARENT": task.traceparent}
 
 
 def _call(function: Callable[..., Any], context: FunctionContext, task: Task) -> Any:

@@ -1,0 +1,124 @@
+// Buttons that change something ask the API, as every other program does: one implementation, one check, one record.
+
+import { refreshNow } from "./live.js";
+
+export function toast(text, bad = false) {
+  const note = document.createElement("p");
+  note.className = bad ? "toast bad" : "toast";
+  note.textContent = text;
+  document.querySelector(".toasts").append(note);
+  setTimeout(() => note.remove(), bad ? 9000 : 4000);
+}
+
+export async function call(method, place, body) {
+  const answer = await fetch(place, {
+    method,
+    credentials: "same-origin",
+    headers: { Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  const text = await answer.text();
+  let said = null;
+  try {
+    said = text ? JSON.parse(text) : null;
+  } catch {
+    // What is no JSON says no more than the status.
+  }
+  if (!answer.ok) {
+    const details = (said?.errors ?? []).map((one) => one.detail).filter(Boolean);
+    throw new Error(details.length ? details.join("; ") : (said?.detail ?? `The engine answered ${answer.status}.`));
+  }
+  return said;
+}
+
+// Reads a form into the body that the API takes: empty fields are left out, and `data-as` says what a text stands for.
+export function read(form) {
+  const body = {};
+  for (const field of form.elements) {
+    if (!field.name || field.disabled) continue;
+    const text = field.value.trim();
+    if (field.type === "checkbox") {
+      if (field.dataset.as === "list") {
+        if (field.checked) (body[field.name] ??= []).push(field.value);
+      } else if (field.dataset.as === "no" ? !field.checked : field.checked) {
+        body[field.name] = field.dataset.as !== "no";
+      }
+    } else if (text === "") {
+      continue;
+    } else if (field.dataset.as === "json") {
+      try {
+        body[field.name] = JSON.parse(text);
+      } catch (error) {
+        throw new Error(`${field.name} is not valid JSON: ${error.message}`);
+      }
+    } else if (field.dataset.as === "words") {
+      body[field.name] = text.split(",").map((word) => word.trim()).filter(Boolean);
+    } else if (field.dataset.as === "number") {
+      body[field.name] = Number(text);
+    } else if (field.type === "datetime-local") {
+      body[field.name] = new Date(text).toISOString();
+    } else {
+      body[field.name] = text;
+    }
+  }
+  return body;
+}
+
+async function send(form) {
+  const fault = form.querySelector(".fault");
+  const button = form.querySelector("[type=submit]");
+  fault.hidden = true;
+  button.disabled = true;
+  try {
+    const method = form.dataset.method;
+    const body = read(form);
+    const bare = method === "DELETE" && Object.keys(body).length === 0;
+    const said = await call(method, form.dataset.place, bare ? undefined : body);
+    form.closest("dialog").close();
+    const then = form.dataset.then;
+    if (then === "run" && said?.runs?.length) location.assign(`/runs/${said.runs[0]}`);
+    else if (then === "event" && said?.event) location.assign(`/events/${said.event}`);
+    else if (then.startsWith("/")) location.assign(then);
+    else if (then === "show") show(said);
+    else {
+      toast("Done.");
+      await refreshNow();
+      if (!document.querySelector("[data-live]")) location.reload();
+    }
+  } catch (error) {
+    fault.textContent = error.message;
+    fault.hidden = false;
+  } finally {
+    button.disabled = false;
+  }
+}
+
+// What is told once only, such as a new token, stays until it is closed.
+function show(said) {
+  const place = document.querySelector("dialog:has([data-said])");
+  place.querySelector("[data-said]").textContent = said?.token ?? said?.secret ?? JSON.stringify(said, null, 2);
+  place.addEventListener("close", () => location.reload(), { once: true });
+  place.showModal();
+}
+
+export function listen() {
+  document.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-opens]");
+    if (opener) {
+      const dialog = document.getElementById(opener.dataset.opens);
+      const fault = dialog.querySelector(".fault");
+      if (fault) fault.hidden = true;
+      dialog.showModal();
+      dialog.querySelector("input:not([type=checkbox]), textarea, select")?.focus();
+    } else if (event.target.closest("[data-closes]")) {
+      event.target.closest("dialog").close();
+    } else if (event.target.closest("[data-leave]")) {
+      call("DELETE", "/session").finally(() => location.assign("/sign-in"));
+    }
+  });
+  document.addEventListener("submit", (event) => {
+    if (!event.target.dataset.place) return;
+    event.preventDefault();
+    send(event.target);
+  });
+}
