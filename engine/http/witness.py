@@ -19,6 +19,7 @@ import msgspec
 
 from engine.audits import NOTING, Audit, AuditOutcome
 from engine.errors import EngineError
+from engine.http.claims import CREATED_BY, PERFORMED_BY, TRIGGERED_BY, claim
 from engine.http.operations import AuditOperations
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import PREFIX
@@ -26,8 +27,8 @@ from engine.logs import Masker
 from engine.plugin import Headers, Refusal
 from engine.tokens import Who
 
-CLAIMS = {"X-Created-By": "created_by", "X-Triggered-By": "triggered_by", "X-Performed-By": "performed_by"}
-"""Headers in which callers say on whose behalf they ask: it is recorded, proves nothing, and gives no rights."""
+CLAIMS = {CREATED_BY: "created_by", TRIGGERED_BY: "triggered_by", PERFORMED_BY: "performed_by"}
+"""How rows name what callers say on whose behalf they ask."""
 
 ASKING = frozenset({
     ("POST", "/api/v1/simulate"), ("POST", "/api/v1/plan"), ("POST", "/api/v1/triggers/{name}/test"),
@@ -46,7 +47,6 @@ DEEPEST_SHOWN = 20
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED = frozenset({401, 403})
 _GUESSING = "too_many_wrong_tokens"
-_CLAIM = re.compile(r"[\x20-\x7e]{1,128}\Z")
 _SECRET = re.compile(
     r"secret|passw|passphrase|token|authorization|cookie|api[-_ ]?key|credential|private[-_ ]?key", re.IGNORECASE
 )
@@ -208,12 +208,6 @@ class Witness:
             before=None if note is None else _bounded(_shown(note.before, mask)),
             after=None if asking.who is None and note is None else _bounded(_shown(after, mask)),
         )
-
-
-def claim(headers: Headers, header: str) -> str | None:
-    """Return what a caller says in one of `CLAIMS`, or None where it says nothing that can be told."""
-    value = headers.get(header)
-    return value if value is not None and _CLAIM.match(value) else None
 
 
 def _prefix(asking: Asking) -> str:
