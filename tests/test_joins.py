@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from engine.errors import Conflict, StoreUnavailable
 from engine.events import Accepted, Event, EventOutcome, Outcome
@@ -434,6 +435,24 @@ async def test_a_replayed_event_is_a_part_of_the_join_that_is_open(tmp_path: Pat
         stored = await desk.store.event(first.event)
         assert stored is not None
         again = await desk.intake.rehearsal.replay(stored, trigger=None, reason="late")
+        assert verdict(again) == (EventOutcome.JOINED, "join_complete")
+        await desk.settle()
+        assert given(desk, run_id(late)) == [("stock", 2), ("sales", 1)]
+        await sound(desk)
+
+
+async def test_an_event_that_was_held_back_before_it_was_asked_by_which_input_it_comes_is_a_part_when_it_is_replayed(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path / "s.db", triggers=[joined()]) as desk:
+        first = await sale(desk, 1)
+        await desk.advance(3600)
+        late = await count(desk, 2)
+        stored = await desk.store.event(first.event)
+        assert stored is not None
+        paused = Outcome(trigger="on-grain", outcome=EventOutcome.PAUSED, code="trigger_paused", reason="paused")
+        held_back = replace(stored, outcomes=(paused,))
+        again = await desk.intake.rehearsal.replay(held_back, trigger=None, reason="the pause is over")
         assert verdict(again) == (EventOutcome.JOINED, "join_complete")
         await desk.settle()
         assert given(desk, run_id(late)) == [("stock", 2), ("sales", 1)]

@@ -111,14 +111,21 @@ class Rehearsal:
         return [rule for rule in found if rule.disabled is None]
 
     def _way(self, name: str, stored: StoredEvent) -> Rule:
-        """Return a trigger's rule, for the input by which an event came the first time, where it has several."""
+        """Return a trigger's rule, for the input by which an event came the first time, where it has several.
+
+        One that a pause or a quarantine held back was not asked by which it comes: it may be by each that it suits.
+        """
         rule = self._rules[name]
+        if rule.joining is None:
+            return rule
         came_by = {
             seen.saw["input"]
             for outcome in stored.outcomes if outcome.trigger == name
             for seen in outcome.gates if seen.gate == "on" and isinstance(seen.saw, dict) and "input" in seen.saw
         }  # fmt: skip
-        return rule.through(came_by) if came_by else rule
+        inputs = rule.joining.inputs
+        suit = [one.name for one in inputs.values() if _takes(one.source, one.on, stored.event, named=True)]
+        return rule.through(came_by or suit or inputs)
 
     def _rule(self, trigger: str) -> Rule:
         rule = self._rules.get(trigger)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from playwright.sync_api import Browser, expect, sync_playwright
@@ -43,12 +44,14 @@ def main() -> int:
     parser.add_argument("--token", default="the-bench-is-the-admin")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright, launch(playwright) as browser:
+    with ExitStack() as stack:
         if given.url:
-            take(browser, Api(given.url, given.token), given.folder, given.pages)
-            return 0
-        with tempfile.TemporaryDirectory(prefix="shop-") as folder, shop(Path(folder)) as api:
-            take(browser, api, given.folder, given.pages)
+            api = Api(given.url, given.token)
+        else:
+            # The shop first: playwright has an event loop of its own from when it begins.
+            api = stack.enter_context(shop(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shop-")))))
+        playwright = stack.enter_context(sync_playwright())
+        take(stack.enter_context(launch(playwright)), api, given.folder, given.pages)
     return 0
 
 

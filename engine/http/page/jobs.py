@@ -30,9 +30,8 @@ async def make_list(call: Call) -> View:
     for name in page:
         view = job_view(jobs[name], operations.config.secrets)
         line = await sparkline(operations.store, now, Width.HOUR, job=name)
-        rows.append(
-            {**view, "runner": next(iter(view["run"] or ()), ""), "stats": statistics_view(line.sums), "line": line}
-        )
+        runner = next(iter(view["run"] or ()), "")
+        rows.append({**view, "runner": runner, "stats": statistics_view(line.sums), "line": line})
     return View(
         template="jobs.html",
         values={
