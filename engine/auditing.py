@@ -83,8 +83,11 @@ class AuditLog:
     def note_reload(self, why: str, found: dict[str, Any] | ConfigError) -> None:
         """Have it written how a reload went that no call asked for; of mistakes, where the first one is."""
         if isinstance(found, ConfigError):
-            first = found.problems[0]
-            said = f"{why}: {first.file}:{first.line}: {first.path} is wrong, of {len(found.problems)} mistakes"
+            # Where, and not what: the text of a mistake may quote what stands there, secrets too.
+            first, count = found.problems[0], len(found.problems)
+            place = f"{first.file}:{first.line}" if first.line else first.file
+            place = f"{place}: {first.path}" if first.path else place
+            said = f"{why}: {place} is wrong" + (f", the first of {count} mistakes" if count > 1 else "")
             self.note("configuration reloaded", means="file", reason=said, outcome=AuditOutcome.REFUSED)
         else:
             self.note("configuration reloaded", means="file", reason=why, after=found)

@@ -671,3 +671,16 @@ async def test_a_reload_that_no_call_asked_for_is_in_the_audit_log(tmp_path: Pat
     assert (done.action, done.outcome.value, done.reason) == ("configuration reloaded", "done", "SIGHUP")
     assert "later" in json.dumps(done.after)
     assert (wrong.outcome.value, wrong.reason.startswith(f"SIGHUP: {file}:")) == ("refused", True)
+
+
+async def test_a_later_token_of_the_same_name_is_not_given_what_the_first_was_answered(tmp_path: Path) -> None:
+    key, body = {"Idempotency-Key": "k-1"}, {"action": "pause", "names": ["oven"], "reason": "hot"}
+    async with engine(tmp_path) as (_, asker):
+        first = await asker.make("worker", "operator")
+        done = await asker.ask("POST", "/triggers/bulk", body, token=first, headers=key)
+        again = await asker.ask("POST", "/triggers/bulk", body, token=first, headers=key)
+        assert (again.status, again.json) == (200, done.json)
+        await asker.ask("DELETE", "/tokens/worker")
+        later = await asker.make("worker", "operator", tags=["nothing"])
+        got = await asker.ask("POST", "/triggers/bulk", body, token=later, headers=key)
+        assert got.json["items"][0]["status"] == 404

@@ -63,6 +63,22 @@ def test_each_command_has_help_and_examples_that_are_its_own(name: str) -> None:
         assert f" {example}\n" in result.output, "examples stand on one line each, to be copied"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_is_to_be_given_as_manuals_do(name: str) -> None:
+    usage, *lines = call(*name.split(), "--help").output.splitlines()
+    output = "\n".join(lines)
+    assert "{" not in usage
+    assert "[[" not in usage
+    for words in ("<str>", "<int>", "list["):
+        assert words not in output, f"{words} is Python's word for it"
+
+
+@pytest.mark.parametrize("group", ["", "token", "maintenance", "alert", "import"])
+def test_lists_of_commands_tell_whole_sentences(group: str) -> None:
+    _, *lines = call(*group.split(), "--help").output.splitlines()
+    assert not [line for line in lines if line.endswith("...")]
+
+
 @pytest.mark.parametrize(
     ("name", "example"),
     [(name, example) for name, command in COMMANDS.items() for example in getattr(command, "examples", ())],

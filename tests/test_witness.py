@@ -67,6 +67,11 @@ async def test_whatever_is_sent_can_be_stored(body: bytes) -> None:
         (b"[" * 9000, {"bytes": 9000}),
         (b'"' + b"x" * 17_000 + b'"', {"bytes": 17_002}),
         (b'{"token": "t", "in": {"API_KEY": "k", "data": 1}}', {"token": "***", "in": {"API_KEY": "***", "data": 1}}),
+        (b'{"X-API-Key": "k", "passwords": ["p"]}', {"X-API-Key": "***", "passwords": "***"}),
+        (b'{"secret": null, "cookie": "c"}', {"secret": None, "cookie": "***"}),
+        (b'{"pin_secret": 1234, "has_token": true}', {"pin_secret": "***", "has_token": True}),
+        (b'{"token": {"env": "HOOK_TOKEN"}}', {"token": {"env": "HOOK_TOKEN"}}),
+        (b'{"in": {"sesame-open": 1}}', {"in": {"***": 1}}),
         (b'{"data": {"a": 1}, "reason": "sesame-open"}', {"data": "(not shown)", "reason": "***"}),
         (b"[" * 30 + b"]" * 30, None),
     ],
@@ -84,6 +89,14 @@ async def test_what_is_no_json_is_shown_as_text_and_what_is_large_by_its_size() 
         "at": "2026-01-01 00:00:00+00:00"
     }
     assert (await row_of(asked(), before=["x" * 1000] * 40)).before == {"bytes": 40 * 1003 + 1}
+
+
+async def test_secrets_are_in_no_claim_and_no_target() -> None:
+    asking = asked()
+    asking.headers = {"X-Created-By": "sesame-open", "X-Performed-By": "Bob"}
+    asking.parameters = {"name": "sesame-open"}
+    row = await row_of(asking, secrets=frozenset({"sesame-open"}))
+    assert (row.claims, row.target) == ({"created_by": "***", "performed_by": "Bob"}, "***")
 
 
 async def test_of_nobody_nothing_that_was_sent_is_shown() -> None:

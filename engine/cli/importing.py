@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from engine.cli.configuring import definitions, write_file
 from engine.cli.failures import FAILED, USAGE, CommandFailed
 from engine.cli.options import sharing
 from engine.cli.output import say, say_json
 from engine.cli.session import Session
-from engine.cli.tree import Tree
+from engine.cli.tree import Group, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class ImportCommands(TyperGroup):
+class ImportCommands(Group):
     """Takes `import FILE` for `import definitions FILE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -18,8 +18,47 @@ from engine.errors import ConfigError, EngineError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+LONGEST_SHORT_HELP = 200
+"""Of a command in the list of all: its first sentence, which is wrapped and not cut off."""
+
+
 class Command(TyperCommand):
     """A command whose help ends with its examples."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for parameter in self.params:  # named as manuals have it, and not by Python's types
+            if parameter.metavar is None and parameter.param_type_name == "argument":
+                name = parameter.name.upper()
+                parameter.metavar = name if parameter.required else f"[{name}]"
+            elif parameter.metavar is None:
+                taken = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+                parameter.metavar = "NUMBER" if taken is int else "TEXT" if taken in (str, list[str]) else None
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what follows the command's name in its usage."""
+        arguments = [str(one.metavar) for one in self.get_params(ctx) if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *arguments]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write what it takes, arguments first."""
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None:
+                continue
+            if parameter.param_type_name == "argument":
+                rows["Arguments"].append((str(parameter.metavar), record[1]))
+            else:
+                rows["Options"].append(record)
+        for title, found in rows.items():
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return its first sentence, whole."""
+        return super().get_short_help_str(LONGEST_SHORT_HELP)
 
     @property
     def examples(self) -> tuple[str, ...]:
@@ -35,7 +74,15 @@ class Command(TyperCommand):
                     formatter.write(f"{'':{formatter.current_indent}}{program} {example}\n")
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """Commands that belong together."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return its first sentence, whole."""
+        return super().get_short_help_str(LONGEST_SHORT_HELP)
+
+
+class Commands(Group):
     """Turns errors into sentences and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -71,7 +118,7 @@ class Tree(typer.Typer):
     """Commands, or a group of them, with plain help that tells examples."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"rich_markup_mode": None, "add_completion": False, **options})
+        super().__init__(**{"cls": Group, "rich_markup_mode": None, "add_completion": False, **options})
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
         """Add a command, as typer does."""

@@ -7,11 +7,10 @@ from typing import Annotated
 from engine.defined import Key, Kind
 from engine.http import shapes
 from engine.http.asked import Because, Reason
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import JSON, described
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import OneOf
-from engine.http.pause_routes import performer
 from engine.http.trigger_routes import one_trigger
 from engine.plugin import Response
 

@@ -10,12 +10,11 @@ from msgspec import field
 from engine.deliveries import DeliveryFilter, of_alert
 from engine.http import shapes, surroundings
 from engine.http.asked import Because, Reason
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.delivery_routes import delivery_view
 from engine.http.described import described
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Span
-from engine.http.pause_routes import performer
 from engine.http.views import list_view
 from engine.plugin import Response
 

@@ -12,12 +12,12 @@ from engine.defined import Key, Kind
 from engine.errors import ConfigError, Conflict, EngineError, InvalidRequest, NotFound
 from engine.http import shapes
 from engine.http.access import Role
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.fields import idempotency_key
 from engine.http.forms import Nothing
 from engine.http.kinds import Anything, Flag, Line, Names, OneOf, Priority, words_of
-from engine.http.pause_routes import TriggerPausing, performer
+from engine.http.pause_routes import TriggerPausing
 from engine.http.problems import Problem, problem_of
 from engine.http.trigger_routes import BYPASS
 from engine.plugin import Response

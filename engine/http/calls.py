@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.http.access import Gate, Role
+from engine.http.claims import CREATED_BY, PERFORMED_BY, claim
 from engine.http.operations import Operations
 from engine.http.problems import Problem
 from engine.http.witness import CallNote
@@ -65,6 +66,22 @@ class Call(Struct, frozen=True, kw_only=True):
         if not is_slug(value):
             raise Problem(404, f"there is no {what} of that name")
         return value
+
+
+def performer(call: Call) -> str:
+    """Return who asks: the token or the user, and on whose behalf where the caller says so."""
+    return _said(call, claim(call.request.headers, PERFORMED_BY))
+
+
+def creator(call: Call) -> str:
+    """Return who defines something: who asks, and for whom where the caller says so."""
+    headers = call.request.headers
+    return _said(call, claim(headers, CREATED_BY) or claim(headers, PERFORMED_BY))
+
+
+def _said(call: Call, claimed: str | None) -> str:
+    owner = "nobody" if call.who is None else call.who.said()
+    return owner if claimed is None else f"{owner}, for {claimed}"
 
 
 class Stream(Struct, frozen=True, kw_only=True):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from engine.http.calls import Call
-from engine.http.definition_routes import creator
+from engine.http.calls import Call, creator, performer
 from engine.http.described import JSON, Media, Raw, described
 from engine.http.fields import body, media_type, query
 from engine.http.forms import Form
 from engine.http.kinds import Switch
-from engine.http.pause_routes import performer
 from engine.plugin import Response
 
 TOML = "application/toml"

@@ -9,18 +9,15 @@ from typing import Any
 from engine.defined import Key, Kind
 from engine.errors import ConfigError, ConfigProblem, NotFound
 from engine.http import shapes
-from engine.http.calls import Call
+from engine.http.calls import Call, creator, performer
 from engine.http.described import Raw, described
 from engine.http.fields import body, near, query, refuse
-from engine.http.pause_routes import performer
 from engine.http.problems import Problem
 from engine.http.trigger_routes import LONGEST_REASON, one_job, one_trigger
 from engine.ids import is_slug
 from engine.payload import parse_json
 from engine.plugin import Response
 
-CREATED_BY = "X-Created-By"
-_CLAIM = re.compile(r"[^\x00-\x1f\x7f]{1,128}\Z")
 _TAG = re.compile(r'(?:W/)?"([^"]*)"|(\*)')
 
 
@@ -171,14 +168,6 @@ def _audit(call: Call, key: Key) -> None:
     about = call.operations.definitions.about(key)
     overrides = about["overrides"]
     call.audit(before=about["settings"] or (None if overrides is None else overrides["changes"]))
-
-
-def creator(call: Call) -> str:
-    """Return who defines something: the token's owner, and for whom where the caller says so."""
-    claim = call.request.headers.get(CREATED_BY)
-    if claim is None or _CLAIM.match(claim) is None:
-        return performer(call)
-    return f"{performer(call).partition(',')[0]}, for {claim}"
 
 
 def _settings(call: Call) -> dict[str, Any]:

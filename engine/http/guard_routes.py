@@ -8,10 +8,9 @@ from engine.clock import rfc3339
 from engine.decide.breakers import Released
 from engine.http import shapes
 from engine.http.asked import Because
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.forms import Nothing
-from engine.http.pause_routes import performer
 from engine.plugin import Response
 
 

@@ -19,6 +19,7 @@ from engine.http.operations import ReplyOperations
 from engine.http.problems import Problem
 from engine.http.route import Route
 from engine.plugin import Response, encode_json
+from engine.tokens import Who
 
 HEADER = "Idempotency-Key"
 REPLAYED = {"Idempotency-Replayed": "true"}
@@ -35,11 +36,11 @@ class Idempotency:
         self._going: dict[str, str] = {}
         self._secret: dict[str, tuple[str, Response]] = {}
 
-    async def once(self, call: Call, route: Route, caller: str) -> Response | Stream:
+    async def once(self, call: Call, route: Route, who: Who) -> Response | Stream:
         """Answer a POST with a key. Raises Problem 409 while the first is in progress, 422 for another body, 429."""
         key = idempotency_key(call.request.headers)
         asked = call.request
-        place = _digest(caller, asked.path, encode_json(sorted(asked.query.items())), key or "")
+        place = _digest(*_caller(who), asked.path, encode_json(sorted(asked.query.items())), key or "")
         request = _digest(asked.headers.get("Content-Type", ""), asked.body)
         if (going := self._going.get(place)) is not None:
             if going != request:
@@ -109,6 +110,14 @@ def _again(status: int, body: Any, headers: dict[str, str]) -> Response:
 def key_reused() -> Problem:
     """Return the problem that a key was used for something else before."""
     return Problem(422, "this Idempotency-Key was used for a request with another body", code="key_reused")
+
+
+def _caller(who: Who) -> tuple[str, str]:
+    """Return what tells who asks from everybody else, also from a user, or a later token, of the same name.
+
+    A token that sees less than one before it is not given what that one was answered.
+    """
+    return f"{'user' if who.means == 'proxy' else 'token'}:{who.name}", encode_json(sorted(who.tags)).decode()
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 from msgspec import Struct, field
 
 from engine.http import surroundings
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.fields import Fields, near
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Schema, Span
-from engine.http.pause_routes import performer
 from engine.loglevels import LEVELS, LONGEST_S, mistake_in
 from engine.plugin import Response
 

@@ -15,12 +15,11 @@ from engine.config.shapes import fields_of
 from engine.errors import ConfigError, ConfigProblem, NotFound
 from engine.http import shapes, surroundings
 from engine.http.asked import Reason
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import Raw, described
 from engine.http.fields import body, refuse
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Instant, Slug, Span
-from engine.http.pause_routes import performer
 from engine.ids import is_slug
 from engine.payload import parse_json
 from engine.plugin import Response

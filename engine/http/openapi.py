@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from engine.http.claims import LONGEST_CLAIM, PERFORMED_BY
 from engine.http.described import Media
 from engine.http.fields import LONGEST_KEY
 from engine.http.forms import Form, forms_of, parameters_of, schema_of
@@ -25,7 +26,6 @@ from engine.http.sessions import COOKIE
 from engine.http.shapes import ProblemDetails
 
 API = "/api/v1"
-CLAIM = "X-Performed-By"
 _REFERENCE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)(\*?)\}")
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -188,7 +188,7 @@ def _headers(route: Route) -> list[dict[str, Any]]:
         return []
     text = {"type": "string", "minLength": 1}
     claim = {
-        "name": CLAIM, "in": "header", "required": False, "schema": {**text, "maxLength": 128},
+        "name": PERFORMED_BY, "in": "header", "required": False, "schema": {**text, "maxLength": LONGEST_CLAIM},
         "description": "On whose behalf; it is recorded as a claim",
     }  # fmt: skip
     key = {

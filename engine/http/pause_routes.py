@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Annotated, ClassVar
@@ -11,7 +10,7 @@ from msgspec import field
 
 from engine.http import shapes
 from engine.http.asked import Reason
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Instant, Line, Span
@@ -20,12 +19,7 @@ from engine.http.views import pause_view
 from engine.plugin import Response
 from engine.triggers import PauseScope
 
-CLAIM = "X-Performed-By"
-"""The header in which a caller says on whose behalf it asks; it is recorded as a claim, and gives no rights."""
-
 Tag = Annotated[str | None, Line(128), "All triggers with this tag; without it the engine"]
-
-_CLAIM = re.compile(r"[\x20-\x7e]{1,128}\Z")
 
 
 class TriggerPausing(Form, frozen=True, kw_only=True):
@@ -107,13 +101,6 @@ def _note_before(call: Call, scope: PauseScope, name: str) -> None:
     """Tell the audit log which pause held, and, where the path does not say it, what this is about."""
     held = [pause_view(one) for one in call.operations.pauses() if (one.scope, one.name) == (scope, name)]
     call.audit(before=held[0] if held else None, what=name or scope.value)
-
-
-def performer(call: Call) -> str:
-    """Return who asks: the token or the user, and on whose behalf where the caller says so."""
-    owner = "nobody" if call.who is None else call.who.said()
-    claim = call.request.headers.get(CLAIM)
-    return f"{owner}, for {claim}" if claim is not None and _CLAIM.match(claim) else owner
 
 
 def _scope(tag: str | None) -> tuple[PauseScope, str]:

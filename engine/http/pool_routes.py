@@ -8,11 +8,10 @@ from typing import Annotated
 from engine.decide.limits import HIGHEST_LIMIT
 from engine.http import shapes, surroundings
 from engine.http.asked import LONGEST_REASON
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Flag, Line, Whole
-from engine.http.pause_routes import performer
 from engine.http.views import list_view
 from engine.plugin import Response
 

@@ -11,12 +11,11 @@ from msgspec import Struct
 from engine.clock import rfc3339
 from engine.http import shapes
 from engine.http.asked import Because, Reason
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.fields import DEFAULT_LIMIT, Fields, idempotency_key
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import ID_PATTERN, LIMIT, Flag, Line, ListOf, OneOf, Priority, Schema, Slug, words_of
-from engine.http.pause_routes import performer
 from engine.http.run_routes import event_ids
 from engine.http.views import accepted_view, list_view, run_summary, run_view
 from engine.ids import is_id

@@ -9,12 +9,11 @@ from msgspec import Struct, field
 
 from engine.http import shapes
 from engine.http.asked import Reason
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.fields import Fields
 from engine.http.forms import Form, Nothing
 from engine.http.kinds import Flag, Id, Instant, ListOf, Schema, Slug, Whole, words_of
-from engine.http.pause_routes import performer
 from engine.plugin import Response
 from engine.runs import RunState
 from engine.units import parse_rate

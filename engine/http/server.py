@@ -349,7 +349,7 @@ class HttpServer:
             gone=lambda: self._stopping or request.transport is None or request.transport.is_closing(),
         )
         keyed = method == "POST" and IDEMPOTENCY_KEY in request.headers
-        once = self._idempotency.once(call, route, who.name) if keyed and who is not None else None
+        once = self._idempotency.once(call, route, who) if keyed and who is not None else None
         answering = route.answer(call) if once is None else once
         if note is not None:
             answering = self._witness.noting(note, answering)

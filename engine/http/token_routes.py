@@ -9,13 +9,12 @@ from typing import Annotated, Any, ClassVar
 from msgspec import Struct, field
 
 from engine.http import shapes, surroundings
-from engine.http.calls import Call
+from engine.http.calls import Call, performer
 from engine.http.described import described
 from engine.http.fields import Fields, refuse
 from engine.http.forms import Form, Nothing
 from engine.http.keyring import OVERLAP_S
 from engine.http.kinds import Instant, Line, OneOf, Schema, Slug, Span
-from engine.http.pause_routes import performer
 from engine.http.views import list_view
 from engine.plugin import Response
 from engine.tokens import LONGEST_DESCRIPTION, ROLES, is_tag

@@ -19,6 +19,7 @@ import msgspec
 
 from engine.audits import NOTING, Audit, AuditOutcome
 from engine.errors import EngineError
+from engine.http.claims import CREATED_BY, PERFORMED_BY, TRIGGERED_BY, claim
 from engine.http.operations import AuditOperations
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import PREFIX
@@ -26,8 +27,8 @@ from engine.logs import Masker
 from engine.plugin import Headers, Refusal
 from engine.tokens import Who
 
-CLAIMS = {"X-Created-By": "created_by", "X-Triggered-By": "triggered_by", "X-Performed-By": "performed_by"}
-"""Headers in which callers say on whose behalf they ask: it is recorded, proves nothing, and gives no rights."""
+CLAIMS = {CREATED_BY: "created_by", TRIGGERED_BY: "triggered_by", PERFORMED_BY: "performed_by"}
+"""How rows name what callers say on whose behalf they ask."""
 
 ASKING = frozenset({
     ("POST", "/api/v1/simulate"), ("POST", "/api/v1/plan"), ("POST", "/api/v1/triggers/{name}/test"),
@@ -46,8 +47,9 @@ DEEPEST_SHOWN = 20
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED = frozenset({401, 403})
 _GUESSING = "too_many_wrong_tokens"
-_CLAIM = re.compile(r"[\x20-\x7e]{1,128}\Z")
-_SECRET = re.compile(r"secret|passw|token|authorization|api_?key|credential|private_?key", re.IGNORECASE)
+_SECRET = re.compile(
+    r"secret|passw|passphrase|token|authorization|cookie|api[-_ ]?key|credential|private[-_ ]?key", re.IGNORECASE
+)
 _PAYLOADS = frozenset({"data", "payload", "body", "event", "events"})
 """Members that hold what others sent: it stands in the event, where it is redacted."""
 
@@ -196,9 +198,9 @@ class Witness:
             prefix=_prefix(asking) if who is None else who.prefix,
             address=asking.address,
             request=asking.request_id,
-            claims={name: value for header, name in CLAIMS.items() if (value := claim(asking.headers, header))},
+            claims={name: mask(value) for header, name in CLAIMS.items() if (value := claim(asking.headers, header))},
             action=_clean(f"{asking.method} {asking.pattern or 'an unknown path'}")[:256],
-            target=_clean(target)[:256],
+            target=mask(_clean(target))[:256],
             outcome=outcome,
             status=0 if problem is None else problem.status,
             code="" if problem is None else problem.code,
@@ -206,12 +208,6 @@ class Witness:
             before=None if note is None else _bounded(_shown(note.before, mask)),
             after=None if asking.who is None and note is None else _bounded(_shown(after, mask)),
         )
-
-
-def claim(headers: Headers, header: str) -> str | None:
-    """Return what a caller says in one of `CLAIMS`, or None where it says nothing that can be told."""
-    value = headers.get(header)
-    return value if value is not None and _CLAIM.match(value) else None
 
 
 def _prefix(asking: Asking) -> str:
@@ -241,8 +237,8 @@ def _shown(value: Any, mask: Callable[[str], str], depth: int = 0) -> Any:
         return str(value)  # JSON of the store has no such numbers
     if isinstance(value, Mapping):
         return {
-            _clean(str(name)): HIDDEN
-            if _SECRET.search(str(name)) and isinstance(item, str)
+            mask(_clean(str(name))): _hidden(item)
+            if _SECRET.search(str(name)) and not isinstance(item, Mapping)
             else NOT_SHOWN
             if depth == 0 and name in _PAYLOADS and item is not None
             else _shown(item, mask, depth + 1)
@@ -251,6 +247,11 @@ def _shown(value: Any, mask: Callable[[str], str], depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_shown(item, mask, depth + 1) for item in value]
     return value if value is None or isinstance(value, (bool, int, float)) else mask(_clean(str(value)))
+
+
+def _hidden(value: Any) -> Any:
+    """Return what stands for a secret; that there is none, or whether there is one, may be told."""
+    return value if value is None or isinstance(value, bool) else HIDDEN
 
 
 def _bounded(value: Any) -> Any:

@@ -7,6 +7,10 @@ const element = (name, properties = {}, ...children) => {
   made.append(...children.filter((child) => child !== null));
   return made;
 };
+// Text with what stands in `code` and **bold** as such, and its paragraphs in one line each.
+const prose = (text) => text.replace(/(\S)\n(?=\S)/g, "$1 ").split(/(`[^`]+`|\*\*[^*]+\*\*)/).map((part) =>
+  /^`.+`$/s.test(part) ? element("code", { textContent: part.slice(1, -1) })
+    : /^\*\*.+\*\*$/s.test(part) ? element("strong", { textContent: part.slice(2, -2) }) : part);
 let description = null;
 
 const resolve = (value) => {
@@ -43,7 +47,7 @@ const membersOf = (given) => {
     element("tr", {},
       element("td", {}, element("code", { textContent: name + ((schema.required || []).includes(name) ? "" : "?") })),
       element("td", {}, element("code", { textContent: kindOf(one) })),
-      element("td", { textContent: (resolve(one) || {}).description || "" })));
+      element("td", {}, ...prose((resolve(one) || {}).description || ""))));
   return element("table", {}, element("tbody", {}, ...rows));
 };
 
@@ -97,7 +101,7 @@ const show = (method, path, operation) => {
 };
 
 const fill = (inner, method, path, operation) => {
-  inner.append(element("p", { textContent: operation.description }));
+  inner.append(element("p", {}, ...prose(operation.description || "")));
   const fields = [];
   if (operation.parameters.length) {
     const rows = operation.parameters.map((given) => {
@@ -107,7 +111,7 @@ const fill = (inner, method, path, operation) => {
       fields.push([parameter, input]);
       return element("tr", {},
         element("td", {}, element("code", { textContent: parameter.name })), element("td", { textContent: parameter.in }),
-        element("td", {}, input), element("td", { textContent: [parameter.description, kindOf(parameter.schema)].filter(Boolean).join(": ") }));
+        element("td", {}, input), element("td", {}, ...prose([parameter.description, kindOf(parameter.schema)].filter(Boolean).join(": "))));
     });
     inner.append(element("h3", { textContent: "Parameters" }), element("table", {}, element("tbody", {}, ...rows)));
   }
@@ -138,7 +142,7 @@ const begin = async () => {
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     description = await answer.json();
   } catch (error) { about.textContent = `The description could not be read: ${error.message}`; return; }
-  about.textContent = `Version ${description.info.version}. ${description.info.description}`;
+  about.replaceChildren(...prose(`Version ${description.info.version}. ${description.info.description}`));
   const main = document.getElementById("operations");
   for (const { name } of description.tags) {
     const section = element("section", {}, element("h2", { textContent: name }));
