@@ -696,6 +696,7 @@ class FakeOperations:
     ) -> Accepted:
         if self.fault is not None:
             raise self.fault
+        self.trigger_view(trigger)
         self.fired.append(
             {
                 "trigger": trigger,

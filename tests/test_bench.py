@@ -52,6 +52,8 @@ EXTRA = {
         "flooded",
     },
     "idle": {"seconds", "wakeups_per_s"},
+    "lists": {"slowest"},
+    "pages": {"triggers", "runs", "page", "largest_kb"},
 }
 
 
