@@ -1,6 +1,6 @@
 """`pages`: how long each page of the web page takes, and how much of it goes over the wire, with a large store.
 
-There are 10,000 triggers and 100,000 runs. What counts is the worst page; the baseline is `/live`, asked in the same way.
+There are 10,000 triggers and 100,000 runs. What counts is the worst page; the baseline is `/live`, asked the same way.
 """
 
 from __future__ import annotations
