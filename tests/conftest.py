@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,6 +25,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("full") is not None:
             item.add_marker(pytest.mark.skip(reason="long tier: runs with --full"))
+
+
+@pytest.fixture(autouse=True)
+def levels_stay() -> Iterator[None]:
+    """An engine that listens sets the levels of its log, which are those of the whole process."""
+    parts = [logging.getLogger(name) for name in ("engine", "plugins")]
+    before = [part.level for part in parts]
+    yield
+    for part, level in zip(parts, before, strict=True):
+        part.setLevel(level)
 
 
 @pytest.fixture

@@ -377,7 +377,7 @@ def test_every_route_says_which_role_it_takes() -> None:
 async def test_a_change_is_in_the_audit_log_with_who_and_why(tmp_path: Path) -> None:
     async with engine(tmp_path) as (_, asker):
         token = await asker.make("worker", "operator")
-        headers = {"X-Performed-By": "Ada", "X-Request-ID": "r-1", "X-Created-By": "bad\xff"}
+        headers = {"X-Performed-By": "Ada", "X-Request-ID": "r-1", "X-Created-By": "bad\u202e"}
         await asker.ask("POST", "/triggers/oven/pause", {"reason": "too hot"}, token=token, headers=headers)
         [row] = await asker.audit(who="worker")
         assert row.pop("at").endswith("Z")
