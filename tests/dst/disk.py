@@ -19,6 +19,7 @@ from engine.store.changes import Change
 from engine.store.connection import Connection, connector, translate
 from engine.store.opening import prepare
 from engine.store.sqlite import SqliteStore
+from tests.dst.gone import lay_aside, tell_all
 from tests.dst.turns import Clock
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Disk:
         self.random = random.Random(seed)
         self._open: list[sqlite3.Connection] = []
         self._reader: sqlite3.Connection | None = None
+        self._story: sqlite3.Connection | None = None
 
     @property
     def weather(self) -> Weather:
@@ -92,7 +94,13 @@ class Disk:
         raw = connector(self.path, read_only=read_only)()
         raw.execute("pragma synchronous = off")
         self._open.append(raw)
+        if not read_only:
+            lay_aside(raw, self._aside)
         return raw
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name("aside.db")
 
     @property
     def reader(self) -> sqlite3.Connection:
@@ -102,6 +110,17 @@ class Disk:
             self._reader = connector(self.path, read_only=True)()
         return self._reader
 
+    @property
+    def story(self) -> sqlite3.Connection:
+        """A connection as `reader` is, to which nothing was ever removed by housekeeping."""
+        if self._story is None:
+            prepare(self.path)
+            if not self._aside.exists():
+                self.connect(read_only=False)
+            self._story = connector(self.path, read_only=True)()
+            tell_all(self._story, self._aside)
+        return self._story
+
     def cut(self) -> None:
         """Close what a life of the engine left open, as the kernel does when a process dies."""
         for raw in self._open:
@@ -110,8 +129,9 @@ class Disk:
 
     def close(self) -> None:
         self.cut()
-        if self._reader is not None:
-            self._reader.close()
+        for raw in (self._reader, self._story):
+            if raw is not None:
+                raw.close()
 
 
 class SimulatedStore(SqliteStore):

@@ -25,6 +25,7 @@ from engine.store.changes import Accept, Change, accept_of
 from engine.store.ledger import ledger as ledger_of
 from engine.triggers import Trigger
 from tests.dst.disk import Disk
+from tests.dst.gone import Gone
 from tests.dst.guarded import Guarded
 from tests.dst.joined import Joined
 from tests.dst.people import People
@@ -58,6 +59,7 @@ class Oracle:
 
     def __init__(self, plan: Plan, config: Config, disk: Disk, clock: Clock) -> None:
         self.started = Started(config, disk, clock, self.find)
+        self.gone = Gone(config, disk, clock, self.find)
         self.clock = clock
         self.plan = plan
         self.config = config
@@ -100,6 +102,7 @@ class Oracle:
         for run_id in runs:
             self._see_run(run_id)
         self._see_limits()
+        self.gone.see_commit(changes)
 
     def _see_accept(self, accept: Accept, answers: Sequence[Accepted]) -> None:
         self.started.see_accept(accept)
@@ -190,9 +193,10 @@ class Oracle:
     def choose(self, what: str, which: int) -> str | None:
         """Name a run that something may be asked of, or an event that may be replayed; None where there is none."""
         if what == "replay":
-            found = self._rows("select id from events where source not like 'engine:%' order by seq")
+            query = "select id from events where source not like 'engine:%' order by seq"
         else:
-            found = self._rows(f"select id from runs where {_STEERABLE[what]} order by seq")
+            query = f"select id from runs where {_STEERABLE[what]} order by seq"
+        found = self.disk.reader.execute(query).fetchall()
         return str(found[which % len(found)][0]) if found else None
 
     def held_by_hand(self) -> list[str]:
@@ -216,8 +220,9 @@ class Oracle:
         ledger = ledger_of(self.disk.reader)
         for line in ledger.missing:
             self.find(f"ledger: {line}")
-        if ledger.accepted != ledger.ended + ledger.waiting:
-            self.find(f"ledger: {ledger.accepted} accepted, {ledger.ended} ended, {ledger.waiting} waiting")
+        if ledger.accepted != ledger.ended + ledger.waiting + ledger.purged:
+            sums = f"{ledger.ended} ended, {ledger.waiting} waiting, {ledger.purged} gone"
+            self.find(f"ledger: {ledger.accepted} accepted, {sums}")
 
     def see_end(self, world: World, people: People, now: datetime) -> None:
         """Judge the whole story, once nothing is left to do."""
@@ -225,6 +230,7 @@ class Oracle:
         checks = (
             self._integrity(), self._unique(), self._outcomes(), self._receipts(world), self._runs(world),
             self._feeds(), self._instants(now), self._backfills(people), self._cancelled(world, people),
+            self.gone.left(),
             Joined(self.plan, self.config, self.disk).findings(
                 stepped_back=any(seconds < 0 for _, seconds in world.steps)
             ),
@@ -385,7 +391,7 @@ class Oracle:
         return dict(self._rows("select state, count(*) from runs group by state order by state"))
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        return self.disk.reader.execute(query, values).fetchall()
+        return self.disk.story.execute(query, values).fetchall()
 
 
 def sources_of(trigger: Trigger) -> Sequence[str]:

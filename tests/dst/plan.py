@@ -14,7 +14,7 @@ from engine.clock import rfc3339
 from engine.triggers import GATES
 from tests.dst.deciding import CALLS, Deciding, Sky
 from tests.dst.turns import BEGINNING
-from tests.dst.wider import guards, inputs, joins
+from tests.dst.wider import guards, inputs, joins, keeping
 
 DAY_S = 86_400.0
 
@@ -85,13 +85,15 @@ class Plan(Struct, kw_only=True):
     """What the conditions that are `sky` look at, by their names."""
     source_fails: float
     longest_sleep_s: float
+    disk_bytes: int | None
+    """What store and logs may take; the configuration does not take so little."""
 
     @property
     def config(self) -> str:
         """The configuration, as its user would write it."""
         lines = []
         for table, content in self.tables.items():
-            if table in ("engine", "pools"):
+            if table in ("engine", "pools", "store"):
                 lines += [f"[{table}]", *[f"{name} = {_toml(value)}" for name, value in content.items()], ""]
                 continue
             for name, fields in content.items():
@@ -158,6 +160,9 @@ class _Drawing:
             "pools": self.deciding.pools, "conditions": conditions, "jobs": jobs,
             "maintenance": self.deciding.maintenance([*triggers], [*jobs]), "triggers": triggers,
         }  # fmt: skip
+        keep, disk_bytes = keeping(random.Random(f"keep {self.seed}"))
+        if keep:
+            tables["store"] = {"keep": keep}
         temper = {
             name: 0.0 if calm or not self.chance(0.6) else self.random.uniform(0.0, most)
             for name, most in (
@@ -172,6 +177,7 @@ class _Drawing:
             skies=self.deciding.skies,
             source_fails=0.0 if calm or self.chance(0.5) else 0.02,
             longest_sleep_s=self.random.choice([120.0, *[300.0] * 5, *[900.0] * 7, *[3600.0] * 7]),
+            disk_bytes=disk_bytes,
         )  # fmt: skip
 
     # The configuration

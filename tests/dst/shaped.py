@@ -68,7 +68,7 @@ class Shaped:
     def findings(self, *, stepped: bool, stepped_back: bool) -> Iterator[str]:
         """Yield what is wrong. Where the clock was set, what depends on distances is not looked at."""
         columns = "id, trigger, origin, priority, state, created_at, closes_at, event_count, throttled, trace"
-        self._runs = {row[0]: _Run(*row) for row in self._disk.reader.execute(f"select {columns} from runs")}
+        self._runs = {row[0]: _Run(*row) for row in self._disk.story.execute(f"select {columns} from runs")}
         for name, trigger in self._config.triggers.items():
             met = self._met(name)
             if not stepped_back:
@@ -82,7 +82,7 @@ class Shaped:
 
     def _met(self, trigger: str) -> list[Met]:
         """Return the events that met the gates of a trigger, in the order in which they became durable."""
-        rows = self._disk.reader.execute(
+        rows = self._disk.story.execute(
             "select e.received_at, e.subject, e.data, e.priority, e.source, e.key, o.outcome, o.code, o.run, e.id "
             "from outcomes o join events e on e.id = o.event where o.trigger = ? order by e.seq", (trigger,)
         )  # fmt: skip

@@ -13,12 +13,13 @@ from typing import Any
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 import engine.execution
 import engine.runtime
 import engine.settlement
 import engine.strays
-from engine.config import load
+from engine.config import Config, load
 from engine.errors import EngineError
 from engine.operations import Operations
 from engine.registry import Registry
@@ -55,6 +56,7 @@ class Verdict(Struct, kw_only=True):
     attempts: int
     runs: dict[str, int]
     refused: dict[str, int]
+    gone: int
 
 
 def simulate(seed: int, *, days: float = 7.0, tamper: Tampers | None = None, log: bool = False) -> Verdict:
@@ -79,13 +81,13 @@ class Simulation:
         self._registry = registry
         file = folder / "config.toml"
         file.write_text(plan.config)
-        self.config = load([file], environment={}, registry=registry)
+        self.config = _kept(load([file], environment={}, registry=registry), plan)
         self.disk = Disk(folder / "engine.db", self.clock, f"disk {plan.seed}")
         self.oracle = Oracle(plan, self.config, self.disk, self.clock)
         self.world = World(plan, self.clock, self.oracle.find, self.oracle.why_not_running)
-        self.oracle.started.world = self.world
+        self.oracle.started.world = self.oracle.gone.world = self.world
         self.people = People(self.world, self.oracle.choose)
-        self.standing = Standing(self.world, self.config, self.disk, self.clock, self.oracle.started)
+        self.standing = Standing(self.world, self.config, self.disk, self.clock, self.oracle.started, self.oracle.gone)
         self._tamper = tamper
         self._log = log
         self._met: set[int] = set()
@@ -130,7 +132,7 @@ class Simulation:
             return Verdict(
                 seed=self.plan.seed, findings=self.oracle.findings, digest=self.oracle.digest, lives=world.life,
                 crashes=crashes, commits=self.oracle.commits, attempts=world.attempts,
-                runs=dict(self.oracle.counts()), refused=dict(self.people.refused),
+                runs=dict(self.oracle.counts()), refused=dict(self.people.refused), gone=self.oracle.gone.count,
             )  # fmt: skip
         finally:
             logging.disable(level)
@@ -291,6 +293,14 @@ class Simulation:
     def _say(self, what: str) -> None:
         if self._log:
             print(f"-- {self.clock.now()} ({self.clock.monotonic():.3f} s, life {self.world.life}) {what}")  # noqa: T201
+
+
+def _kept(config: Config, plan: Plan) -> Config:
+    """Limit the disk to less than a configuration may say: what a week brings is not much."""
+    if plan.disk_bytes is None:
+        return config
+    keep = replace(config.store.keep, disk=plan.disk_bytes)
+    return replace(config, store=replace(config.store, keep=keep))
 
 
 class _no_processes:
