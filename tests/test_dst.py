@@ -37,7 +37,7 @@ from engine.intake.guarding import Guarding
 from engine.maintenance import Maintenance
 from engine.runtime import Runtime
 from engine.shaping import Shaper, throttle
-from engine.store import purging
+from engine.store import boots, purging
 from engine.store.base import Result
 from engine.store.changes import Accept, Change, Finish, accept_of
 from engine.store.sqlite import _fresh
@@ -92,7 +92,7 @@ def test_seeds_differ_in_what_they_configure_and_bring() -> None:
         assert word in configs
     assert {plan.disk_bytes is None for plan in plans} == {True, False}
     hazards = {hazard.kind for plan in plans for hazard in plan.hazards}
-    assert hazards == {"crash", "ambush", "stop", "step", "weather"}
+    assert hazards == {"crash", "ambush", "stop", "step", "weather", "freeze"}
     calls = {call.kind for plan in plans for call in plan.calls}
     assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn", "release", *CALLS}
 
@@ -293,6 +293,11 @@ def purges_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimulatedStore, "apply", with_one_more)
 
 
+def writes_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not see that another engine has the store by now."""
+    monkeypatch.setattr(boots, "must_own", lambda raw, path, boot: None)
+
+
 def findings(seeds: Sequence[int], tamper: Any = None, days: float = 3.0) -> str:
     """Return what is found first at one of the seeds."""
     for seed in seeds:
@@ -325,6 +330,7 @@ def test_a_store_that_loses_something_is_found_out(tamper: Any) -> None:
         (purges_nothing, "still there"),
         (counts_no_purge, "is counted as"),
         (purges_what_waits, "nobody purged it"),
+        (writes_after_all, "was succeeded"),
     ],
 )
 @pytest.mark.timeout(180)

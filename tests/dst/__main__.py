@@ -96,7 +96,7 @@ def _line(verdict: Verdict) -> str:
     return (
         f"{'FAILED' if verdict.findings else 'ok'} seed {verdict.seed} {verdict.digest}: lives {verdict.lives}, "
         f"crashes {verdict.crashes}, commits {verdict.commits}, attempts {verdict.attempts}, "
-        f"gone {verdict.gone}; {ended}"
+        f"gone {verdict.gone}, thawed {verdict.thawed}; {ended}"
     )
 
 

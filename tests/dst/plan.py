@@ -40,7 +40,8 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class Hazard(Struct, frozen=True, kw_only=True):
-    """Something that goes wrong: `crash`, `stop`, `step` (of the wall clock) or `weather` (of the disk)."""
+    """Something that goes wrong: `crash`, `ambush` (a crash at a commit), `stop`, `step` (of the wall clock), `weather`
+    (of the disk), or `freeze`: the engine stands still, and goes on when another one has taken its store over."""
 
     at_s: float
     kind: str
@@ -372,6 +373,11 @@ class _Drawing:
         likely = {kind: self.random.choice([0, 1, 3, 8]) for kind in ("crash", "stop", "step", "weather", "ambush")}
         for kind, most in likely.items():
             hazards += [self.hazard(kind) for _ in range(self.random.randint(0, most))]
+        chances = random.Random(f"frozen {self.seed}")
+        for _ in range(chances.choice([0, 0, 1, 3])):
+            at_s = chances.choice([*self.hot, chances.uniform(60, self.days * DAY_S)])
+            what = {"turns": chances.randint(0, 40), "down_s": chances.choice([0.5, 60.0, 20000.0])}
+            hazards.append(Hazard(at_s=round(at_s + chances.uniform(0, 3), 3), kind="freeze", what=what))
         return sorted(hazards, key=lambda hazard: hazard.at_s)
 
     def hazard(self, kind: str) -> Hazard:

@@ -49,6 +49,14 @@ class Crashed(BaseException):
     """The engine was killed: nothing of it goes on, not even a `finally`."""
 
 
+class Frozen(BaseException):
+    """The engine stands still, as by SIGSTOP; `thaw` lets it go on."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self.loop = loop
+
+
 class Stuck(Exception):
     """Nobody waits for anything but another one who waits, or something turns round without end."""
 
@@ -90,6 +98,9 @@ class Loop(asyncio.SelectorEventLoop):
         self._at_once = 0
         self.turns = 0
         self.dies_at: int | None = None
+        self.freezes = False
+        """Whether it only stands still then."""
+        self.main: asyncio.Task[Any] | None = None
         self.failed: list[dict[str, Any]] = []
         selector = _Selector()
         super().__init__(selector)
@@ -106,7 +117,7 @@ class Loop(asyncio.SelectorEventLoop):
         if not self.turns % COLLECT_EACH:
             gc.collect()  # at a moment that the seed says, as everything
         if self.dies_at is not None and self.turns >= self.dies_at:
-            raise Crashed
+            raise Frozen(self) if self.freezes else Crashed
         if timeout is None:
             raise Stuck("everybody waits, and nobody for the time")
         self._time_s += TURN_S
@@ -137,9 +148,13 @@ class Loop(asyncio.SelectorEventLoop):
         timers: list[asyncio.TimerHandle] = getattr(self, "_scheduled")  # noqa: B009
         return timers[0].when() if timers else self._time_s
 
-    def die_soon(self, turns: int) -> None:
-        """Be dead after so many further turns."""
-        self.dies_at = self.turns + turns
+    def die_soon(self, turns: int, *, freezes: bool = False) -> None:
+        """Be dead after so many further turns, or stand still."""
+        self.dies_at, self.freezes = self.turns + turns, freezes
+
+    def wake(self, at_s: float) -> None:
+        """Go on at a later time, after having stood still."""
+        self._time_s, self.dies_at, self.freezes = at_s, None, False
 
 
 class Graveyard:
@@ -286,14 +301,35 @@ def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]
 
 
 def live(clock: Clock, graveyard: Graveyard, work: Callable[[Loop], Coroutine[Any, Any, T]]) -> T:
-    """Run one life of the engine in a loop of its own, from when the last one ended; raise Crashed, Stuck."""
-    loop = clock.loop = Loop(clock.at_s)
-    main = loop.create_task(work(loop), name="life")
+    """Run one life of the engine in a loop of its own, from when the last one ended; raise Crashed, Frozen, Stuck."""
+    loop = Loop(clock.at_s)
+    main = loop.main = loop.create_task(work(loop), name="life")
     main.add_done_callback(lambda _: loop.stop())
+    _run(clock, graveyard, loop)
+    result: T = main.result()
+    return result
+
+
+def thaw(clock: Clock, graveyard: Graveyard, loop: Loop, *, within_s: float) -> None:
+    """Let a life that stood still go on; raise Stuck where it has not ended within so long, and what it raises."""
+    loop.wake(clock.at_s)
+    loop.call_later(within_s, loop.stop)
+    _run(clock, graveyard, loop)
+    assert loop.main is not None
+    if not loop.main.done():
+        raise Stuck(f"it goes on for {within_s} s")
+    loop.main.result()
+
+
+def _run(clock: Clock, graveyard: Graveyard, loop: Loop) -> None:
+    clock.loop, is_over = loop, True
     try:
         loop.run_forever()
-        return main.result()
+    except Frozen:
+        is_over = False
+        raise
     finally:
         clock.at_s, clock.loop = loop.time(), None
         asyncio.set_event_loop(None)
-        graveyard.bury(loop)
+        if is_over:
+            graveyard.bury(loop)

@@ -62,6 +62,8 @@ class World:
         """The numbers of a run's attempts, as they began."""
         self.done: set[tuple[str, int]] = set()
         self.life = 0
+        self.is_thawed = False
+        """Whether what goes on is an engine that stood still while another one took its store over."""
         self.cut_off: dict[str, int] = {}
         """The runs that a crash cut off first, with how often they had begun by then."""
         self.attempts = 0
@@ -79,10 +81,14 @@ class World:
                 self.cut_off.setdefault(run, len(self.begun[run]))
         elif self.going:
             self.find(f"the engine has stopped, and runs go on: {sorted(self.going)}")
+        self.forget_life()
+        self.life += 1
+
+    def forget_life(self) -> None:
+        """Forget what went on within an engine that is gone."""
         self.going.clear()
         self.looks.clear()
         self.stuck.clear()
-        self.life += 1
 
     # Programs
 
@@ -91,6 +97,8 @@ class World:
         run, job = context.run_id, context.job
         if run in self.going:
             self.find(f"run {run} runs twice at once")
+        if self.is_thawed:
+            self.find(f"an engine that was succeeded began attempt {context.attempt} of run {run}")
         wrong = self._is_running(run, context.attempt)
         if wrong:
             self.find(f"an attempt of run {run} was begun, and {wrong}")
