@@ -135,7 +135,7 @@ class Gone:
                 row["id"],
             ):  # fmt: skip
                 self._find(f"{said}, and tells how job {row['job']} ended last")
-            elif self._rows(
+            elif row["origin"] == "backfill" and self._rows(
                 "select 1 from main.backfills b, events e where e.id = ? and e.source = 'backfill:' || b.id "
                 "and b.state not in ('completed', 'cancelled')", row["first_event"],
             ):  # fmt: skip
