@@ -190,6 +190,11 @@ class Oracle:
             return "it is not stored"
         return "" if rows[0] == ("running", attempt) else f"it is stored as {rows[0][0]}, attempt {rows[0][1]}"
 
+    def not_begun(self, world: World) -> frozenset[str]:
+        """Return the runs whose start is durable, and whose program has not begun."""
+        rows = self._rows("select id, attempt from runs where state = 'running'")
+        return frozenset(run for run, attempt in rows if attempt not in world.begun.get(run, ()))
+
     def choose(self, what: str, which: int) -> str | None:
         """Name a run that something may be asked of, or an event that may be replayed; None where there is none."""
         if what == "replay":

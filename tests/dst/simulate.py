@@ -105,8 +105,8 @@ class Simulation:
         self._rest_began_s: float | None = None
         self._days_seen = 0
         self._store: SimulatedStore | None = None
-        self._still: tuple[Loop, Sequence[sqlite3.Connection]] | None = None
-        """An engine that stands still, and what it has open."""
+        self._still: tuple[Loop, Sequence[sqlite3.Connection], frozenset[str]] | None = None
+        """An engine that stands still, what it has open, and the runs that it was about to begin."""
         self._thawed: Loop | None = None
         self._thaws = 0
 
@@ -167,16 +167,16 @@ class Simulation:
         if self._still is not None or self._store is None or not self._store.owns:
             graveyard.bury(loop)
             return False
-        self._still = (loop, self.disk.leave_open())
+        self._still = (loop, self.disk.leave_open(), self.oracle.not_begun(self.world))
         return True
 
     def _thaw(self, graveyard: Graveyard) -> None:
         """Let the engine go on that stood still, once another one has taken its store over, and has ended."""
         if self._still is None or self._store is None or not self._store.owns:
             return
-        (loop, left_open), self._still = self._still, None
+        (loop, left_open, about_to_begin), self._still = self._still, None
         self._thaws += 1
-        self._thawed, self.world.is_thawed, self.disk.weather = loop, True, FAIR
+        self._thawed, self.world.thawed, self.disk.weather = loop, about_to_begin, FAIR
         for task in asyncio.all_tasks(loop):
             if task.get_name() in ("fate", "people"):
                 task.cancel()
@@ -186,7 +186,7 @@ class Simulation:
             pass  # something was found, and it goes no further
         except (Stuck, Exception) as error:
             self.oracle.find(f"an engine that was succeeded ends as {_shown(error)}")
-        self._thawed, self.world.is_thawed = None, False
+        self._thawed = self.world.thawed = None
         for raw in left_open:
             raw.close()
         self.world.forget_life()

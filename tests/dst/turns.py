@@ -39,6 +39,9 @@ MOST_TURNS_AT_ONCE = 50_000
 """So many turns of the loop at one instant are a circle in which something turns for ever."""
 
 
+MOST_CANCELS = 1_000
+"""A task that was told to end so often, and goes on, waits for others to end."""
+
 _deliver_cancellation = anyio_backend.CancelScope._deliver_cancellation
 
 TURN_S = 1e-6
@@ -96,6 +99,7 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self, start_s: float) -> None:
         self._time_s = start_s
         self._at_once = 0
+        self._turns_of_wakes = 0
         self.turns = 0
         self.dies_at: int | None = None
         self.freezes = False
@@ -135,14 +139,20 @@ class Loop(asyncio.SelectorEventLoop):
     def _only_cancels(self) -> bool:
         """Tell whether nobody has anything to do but anyio, which asks with each turn whether what it cancelled ended.
 
-        That goes on for as long as something shields itself, which may be long.
+        That goes on for as long as something shields itself, which may be long. A task group that waits for such a one
+        is woken each time, and waits on: so it is where nothing else has been done for some turns.
         """
+        only_asks, only_wakes = True, True
         ready: Iterable[asyncio.Handle] = getattr(self, "_ready")  # noqa: B009 - nothing public tells
         for handle in ready:
             callback = getattr(handle, "_callback", None)
-            if getattr(callback, "__func__", None) is not _deliver_cancellation and not handle.cancelled():
-                return False
-        return True
+            if getattr(callback, "__func__", None) is _deliver_cancellation or handle.cancelled():
+                continue
+            woken = getattr(callback, "__self__", None)
+            only_asks = False
+            only_wakes = only_wakes and isinstance(woken, asyncio.Task) and woken.cancelling() > MOST_CANCELS
+        self._turns_of_wakes = self._turns_of_wakes + 1 if only_wakes and not only_asks else 0
+        return only_asks or self._turns_of_wakes > MOST_CANCELS
 
     def _next_s(self) -> float:
         timers: list[asyncio.TimerHandle] = getattr(self, "_scheduled")  # noqa: B009
