@@ -16,12 +16,12 @@ from engine.adaptive import ADAPTIVE_SOURCE
 from engine.clock import from_microseconds, to_microseconds
 from engine.config import Config
 from engine.decide.schedule import Schedule, schedule_of
-from engine.errors import EngineError
+from engine.errors import Conflict, EngineError
 from engine.events import Accepted
 from engine.replays import REPLAY_KEY, RETRY_KEY
 from engine.runs import CANCELLING, ENDED, PRIORITY, TRANSITIONS, RunState
 from engine.store.base import Result
-from engine.store.changes import Accept, Change, accept_of
+from engine.store.changes import Accept, Change, Finish, accept_of
 from engine.store.ledger import ledger as ledger_of
 from engine.triggers import Trigger
 from tests.dst.disk import Disk
@@ -71,6 +71,7 @@ class Oracle:
         self._first_cursor: dict[str, datetime] = {}
         self._released: dict[str, int] = {}
         """When it was durable that a run had left its throttle."""
+        self._ends_anew: set[str] = set()
         self._limits = {job.name: job.concurrency for job in config.jobs.values() if job.concurrency is not None}
 
     @property
@@ -89,6 +90,7 @@ class Oracle:
         self.commits += 1
         runs: dict[str, None] = {}
         for change, result in zip(changes, results, strict=True):
+            self._see_refusal(change, result)
             self._digest.update(repr((type(change).__name__, result)).encode())
             accept = accept_of(change)
             if not isinstance(change, Accept):
@@ -103,6 +105,17 @@ class Oracle:
             self._see_run(run_id)
         self._see_limits()
         self.gone.see_commit(changes)
+
+    def _see_refusal(self, change: Change, result: Result) -> None:
+        """Take note of an end that is decided anew, as what follows from it was decided by a mark that has moved.
+
+        Its program is over, and its slot another's, before that is written.
+        """
+        if isinstance(change, Finish):
+            if isinstance(result, Conflict):
+                self._ends_anew.add(change.run)
+            else:
+                self._ends_anew.discard(change.run)
 
     def _see_accept(self, accept: Accept, answers: Sequence[Accepted]) -> None:
         self.started.see_accept(accept)
@@ -165,9 +178,10 @@ class Oracle:
             self.find(f"run {run_id} counts {attempt} attempts, and was started {started} times")
 
     def _see_limits(self) -> None:
+        over = ", ".join(f"'{run}'" for run in sorted(self._ends_anew))
         rows = self._rows(
             "select job, limit_key, count(*) from runs where state in ('running', 'held') and state = 'running' "
-            "group by job, limit_key"
+            f"and id not in ({over}) group by job, limit_key"
         )
         running: Counter[str] = Counter()
         for job, key, count in rows:

@@ -74,7 +74,7 @@ class Shaped:
             if not stepped_back:
                 yield from self._deduplicated(trigger, met)
                 yield from self._limited(trigger, met)
-            yield from self._gathered(trigger, met)
+            yield from self._gathered(trigger, met, stepped_back=stepped_back)
             if not stepped:
                 yield from self._throttled(trigger, met)
             if trigger.join is None:  # what is superseded leaves its urgency behind
@@ -133,7 +133,7 @@ class Shaped:
 
     # What gathers
 
-    def _gathered(self, trigger: Trigger, met: Sequence[Met]) -> Iterator[str]:
+    def _gathered(self, trigger: Trigger, met: Sequence[Met], *, stepped_back: bool) -> Iterator[str]:
         rule = trigger.debounce or trigger.batch
         if rule is None:
             return
@@ -156,7 +156,7 @@ class Shaped:
                 yield f"run {run_id} of {trigger.name} has events of different keys"
             before = last.get(key)
             last[key] = (run, events)
-            if before is None or before[0].by_hand or _is_full(trigger, before[1]):
+            if before is None or before[0].by_hand or _is_full(trigger, before[1]) or stepped_back:
                 continue
             # Its run may wait on after that: for what its throttle must know of it, or for the disk.
             over = min(before[0].left_at or math.inf, _due(trigger, *before))
