@@ -410,7 +410,7 @@ class Runtime:
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=settling, base=config.base,
             files=config.engine.data / "files", max_data=config.http.max_body_bytes, routes=routes,
-            on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
+            on_change=lambda: routes_ready.set() if not sources.awaited() else None,
         )  # fmt: skip
         adaptation = Adaptation(clock=clock, door=intake, store=store, timers=timers, sources=sources)
         await adaptation.load()
