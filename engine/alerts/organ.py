@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -283,6 +283,13 @@ class Alerts:
             for name, course in sorted(self._courses.items())
             if name in configured and course.open
         }
+
+    def counted_open(self) -> Iterator[tuple[str, Severity, int]]:
+        """Yield each alert that is looked at, how bad it is, and for how many subjects it is open."""
+        for name, alert in self._configured().items():
+            if alert.enabled:
+                course = self._courses.get(name)
+                yield name, alert.severity, 0 if course is None else len(course.open)
 
     def check(self) -> dict[str, Any]:
         """Return what health says of it: one that is critical is not well while it is open, whoever is told of it."""
