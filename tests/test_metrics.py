@@ -202,10 +202,7 @@ async def test_attempts_and_retries_are_those_of_the_runs(tmp_path: Path) -> Non
 
 
 async def test_open_alerts_are_told_of_by_name_and_severity(tmp_path: Path) -> None:
-    more = (
-        "\n[alerts.failed]\nwhen = { failures = 1 }"
-        "\n[alerts.none]\nwhen = { queue_depth = 9 }\nenabled = false\n"
-    )
+    more = "\n[alerts.failed]\nwhen = { failures = 1 }\n[alerts.none]\nwhen = { queue_depth = 9 }\nenabled = false\n"
     config, clock = configured(tmp_path, LOAD + more), VirtualClock()
     async with running(config, clock) as engine:
         assert figure(await scraped(engine), "alerts_open", alert="failed", severity="warning") == 0
