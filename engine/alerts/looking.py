@@ -174,7 +174,11 @@ class Look:
             # One that is invalid has no rule: it is known by its name alone.
             holds = alert.scope.is_all or name in alert.scope.triggers if rule is None else alert.scope.holds(rule)
             if holds:
-                yield Finding(subject=f"trigger {name}", value=1.0, text=f"is {state}" + (f": {why}" if why else ""))
+                own = f"trigger {name} is "
+                said = f"is {why.removeprefix(own)}" if why and why.startswith(own) else f"is {state}"
+                yield Finding(
+                    subject=f"trigger {name}", value=1.0, text=f"{said}: {why}" if why and own not in why else said
+                )
 
     async def _silent(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         for (kind, name), text in self._facts.silent():
