@@ -252,6 +252,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
     assert got.status == 202
     assert set(got.json) >= {"event", "runs", "duplicate"}
     assert got.headers["Location"] == f"{V1}/events/{got.json['event']}"
+    assert operations.fired[0]["request_id"].startswith("k 1 (")
     assert operations.fired == [
         {
             "trigger": "nightly",
@@ -259,7 +260,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
             "reason": "because",
             "priority": 8,
             "bypass": frozenset({"debounce"}),
-            "request_id": "k 1",
+            "request_id": operations.fired[0]["request_id"],
             "traceparent": None,
         }
     ]

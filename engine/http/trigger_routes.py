@@ -15,8 +15,9 @@ from engine.http.definition_lists import OfJobs, OfTriggers, page_of_names, want
 from engine.http.definition_views import invalid_job
 from engine.http.described import described
 from engine.http.disclosure import disclosed
-from engine.http.fields import idempotency_key, near
+from engine.http.fields import near
 from engine.http.forms import Form, Nothing
+from engine.http.idempotency import request_id_of
 from engine.http.kinds import Anything, ListOf, Priority
 from engine.http.run_routes import OfStates, page_of_runs
 from engine.http.views import job_view, list_view, stats_view
@@ -93,7 +94,7 @@ async def list_trigger_runs(call: Call, query: OfStates) -> Response:
 async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
     """Fire a trigger by hand. Its answer comes when the event is durable."""
     name = call.name("trigger")
-    key = idempotency_key(call.request.headers)
+    key = request_id_of(call, f"fire {name}")
     accepted = await call.operations.fire(
         name,
         data=body.data,
