@@ -139,7 +139,9 @@ async def test_the_sentences_name_what_one_has_to_know(tmp_path: Path, monkeypat
     monkeypatch.setattr("engine.alerts.looking.os.statvfs", lambda path: Stat)
     rules = an_alert(What.SOURCE_UNHEALTHY, name="source"), an_alert(What.SILENT, name="silent")
     disk = an_alert(What.DISK_SHARE, name="disk", limit=0.05, description="a disk is nearly full")
-    async with world(tmp_path, *rules, disk) as room:
+    paused = an_alert(What.TRIGGER_STATE, name="paused", states=frozenset({"paused", "quarantined"}))
+    async with world(tmp_path, *rules, disk, paused) as room:
+        room.states |= {"t1": ("paused", "trigger t1 is paused: a look"), "t2": ("quarantined", "too many events")}
         room.alerts.facts = type(room.alerts.facts)(**{
             **{name: getattr(room.alerts.facts, name) for name in room.alerts.facts.__struct_fields__},
             "least_free_bytes": 64 * 2**20,
@@ -152,7 +154,10 @@ async def test_the_sentences_name_what_one_has_to_know(tmp_path: Path, monkeypat
             "[warning] source: source event:t1: failed: no route to host; on it: t1",
             "[warning] silent: trigger t2: expects an event every 5m, and none came since noon",
             f"[warning] disk: disk {tmp_path}: only 4.0% are free (40MiB); no event is taken until 64MiB are",
+            "[warning] paused: 2 of them",
         }
+        [told] = [message for message in Ear.heard if "paused" in message.title]
+        assert told.text == "trigger t1: is paused: a look\ntrigger t2: is quarantined: too many events"
         [told] = [message for message in Ear.heard if "disk" in message.title]
         assert told.text.endswith("no event is taken until 64MiB are\n\na disk is nearly full")
         Stat.f_bavail = 500
