@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ async def test_each_action_does_what_it_does_with_one(operations: FakeOperations
     assert fired.json["items"][0]["runs"]
     assert operations.fired[0] | {"traceparent": None} == {
         "trigger": "nightly", "data": 7, "reason": "", "priority": 8, "bypass": frozenset({"pause"}),
-        "request_id": "k nightly", "traceparent": None,
+        "request_id": operations.fired[0]["request_id"], "traceparent": None,
     }  # fmt: skip
+    assert re.fullmatch(r"k \([0-9a-f]{32}\) nightly", operations.fired[0]["request_id"])
     reset = await client.ask("POST", BULK, body={"action": "reset", "all": True, "reason": "r"})
     assert (reset.json["count"], operations.adapted) == (1, [("nightly", "reset", "r")])
     released = await client.ask("POST", BULK, body={"action": "release", "all": True})

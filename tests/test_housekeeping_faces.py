@@ -102,7 +102,9 @@ async def test_a_source_that_is_not_there_yet_or_any_more_asks_to_come_again(
     operations: FakeOperations, client: Client
 ) -> None:
     assert (await client.ask("POST", "/hooks/none", body={})).status == 404
-    operations.unready = ["the engine is stopping"]
+    operations.unready = ["the store is away"]
+    assert (await client.ask("POST", "/hooks/none", body={})).status == 404
+    operations.unready, operations.to_come = [], {"/hooks/none"}
     got = await client.ask("POST", "/hooks/none", body={})
     assert (got.status, got.json["code"], got.headers["Retry-After"]) == (503, "not_ready", "2")
 

@@ -156,7 +156,10 @@ async def test_a_problem_has_all_its_members(client: Client) -> None:
 
 async def test_the_probes_tell_the_truth(operations: FakeOperations, client: Client) -> None:
     assert (await client.ask("GET", "/live")).json == {"status": "ok"}
-    assert (await client.ask("GET", "/ready")).json == {"ready": True, "waiting_for": []}
+    assert (await client.ask("GET", "/ready")).json == {"ready": True, "waiting_for": [], "unhealthy": []}
+    operations.ailing = ["source database:orders is failed: no route to host"]
+    got = await client.ask("GET", "/ready")
+    assert (got.status, got.json["ready"], got.json["unhealthy"]) == (200, True, operations.ailing)
     operations.unready = ["source webhook:github is not ready"]
     got = await client.ask("GET", "/ready")
     assert (got.status, got.json["waiting_for"]) == (503, operations.unready)
@@ -230,6 +233,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
     assert got.status == 202
     assert set(got.json) >= {"event", "runs", "duplicate"}
     assert got.headers["Location"] == f"{V1}/events/{got.json['event']}"
+    assert operations.fired[0]["request_id"].startswith("k 1 (")
     assert operations.fired == [
         {
             "trigger": "nightly",
@@ -237,7 +241,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
             "reason": "because",
             "priority": 8,
             "bypass": frozenset({"debounce"}),
-            "request_id": "k 1",
+            "request_id": operations.fired[0]["request_id"],
             "traceparent": None,
         }
     ]

@@ -259,3 +259,21 @@ async def test_keys_hold_after_a_restart(tmp_path: Path) -> None:
         assert (await sender.ask("/api/v1/events", {**order, "data": {"n": 2}}, headers=KEY))[0] == 422
         assert await sender.ask(fire, {"data": {"n": 1}}, headers=KEY) == (202, {**fired[1], "duplicate": True})
         assert (await sender.ask(fire, {"data": {"n": 2}}, headers=KEY))[0] == 422
+
+
+async def test_a_key_of_another_trigger_route_or_caller_is_another_one(tmp_path: Path) -> None:
+    Gate.open.add("held")
+    fires = [f"{V1}/triggers/{name}/fire" for name in ("heard", "plain")]
+    async with engine(tmp_path) as (_, sender):
+        got = await sender.ask(f"{V1}/tokens", {"name": "ann", "role": "operator"})
+        ann = {"Authorization": f"Bearer {got[1]['token']}"}
+        first = [await sender.ask(path, {}, headers=KEY) for path in fires]
+        first.append(await sender.ask(fires[0], {}, headers={**KEY, **ann}))
+        bulk = {"action": "fire", "names": ["heard"], "atomic": True}
+        _, done = await sender.ask(f"{V1}/triggers/bulk", bulk, headers=KEY)
+        again = [await sender.ask(path, {}, headers=KEY) for path in fires]
+        again.append(await sender.ask(fires[0], {}, headers={**KEY, **ann}))
+    assert [status for status, _ in [*first, *again]] == [202] * 6
+    assert len({answer["event"] for _, answer in first} | {done["items"][0]["event"]}) == 4
+    assert [answer["event"] for _, answer in again] == [answer["event"] for _, answer in first]
+    assert all(answer["duplicate"] for _, answer in again)
