@@ -79,6 +79,7 @@ def answer(call: Call, page: Page, view: View, pages: Sequence[Page]) -> Respons
         "who": call.who,
         "may_operate": may(call, Role.OPERATOR),
         "may_admin": may(call, Role.ADMIN),
+        "scoped": is_scoped(call),
         "ready": ready,
         "not_ready": waits_for,
         **view.values,
