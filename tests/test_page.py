@@ -264,6 +264,6 @@ def test_an_interval_is_drawn_from_change_to_change_within_its_bounds() -> None:
     (point,) = curve.points
     assert point.slower
     assert 0 < point.x < 1000
-    highest, configured, lowest = (y for _, _, y in curve.guides)
+    highest, configured, lowest = (one.y for one in curve.guides)
     assert highest < point.y < configured < lowest
     assert curve.path.endswith("H1000")

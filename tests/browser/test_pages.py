@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,9 @@ AXE = (Path(__file__).parent / "axe.min.js").read_text("utf-8")
 RULES = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 }
+
+TABLES = ".table:not(:has(.heat))"
+"""A week's hours are too many for a phone: that table alone is moved under the finger."""
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
@@ -48,6 +53,10 @@ def check(page: Page) -> None:
     assert not told, "\n".join(told)
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0, f"{page.url} is {wide} pixels wider than its window"
+    cut = page.evaluate(
+        f"[...document.querySelectorAll('{TABLES}')].filter((one) => one.scrollWidth > one.clientWidth).length"
+    )
+    assert not cut, f"{page.url} has {cut} tables that are cut at the edge"
 
 
 LOOKS = (
@@ -260,3 +269,134 @@ def test_pages_can_be_read_without_scripts(api: Api, browser: Browser) -> None:
             page.goto(place)
             expect(page.locator("h1")).to_be_visible()
             expect(page.locator("nav.side a").first).to_be_visible()
+
+
+def test_a_trigger_is_disabled_and_enabled(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/triggers/quarterly")
+        for verb, state in (("Disable", "disabled"), ("Enable", "active")):
+            page.get_by_role("button", name=verb, exact=True).click()
+            page.get_by_role("dialog").get_by_label("Reason").fill("a test")
+            page.get_by_role("dialog").get_by_role("button", name=verb, exact=True).click()
+            expect(page.locator("#heading .state").first).to_have_text(state)
+        assert api.get("/triggers/quarterly")["overrides"]["reason"] == "a test"
+
+
+def test_a_fire_that_runs_nothing_leads_to_what_became_of_it(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/triggers/orders")
+        page.get_by_role("button", name="Fire").click()
+        page.get_by_role("dialog").get_by_label("Data, as JSON").fill('{"total": 3}')
+        page.get_by_role("dialog").get_by_role("button", name="Fire now").click()
+        page.wait_for_url("**/events/*")
+        expect(page.locator("main")).to_contain_text("data.total > 50 is false")
+
+
+def test_who_is_signed_out_meanwhile_is_told_so_and_led_to_the_door(api: Api, browser: Browser) -> None:
+    name = f"leaves-{os.urandom(4).hex()}"
+    token = api.post("/tokens", {"name": name, "role": "operator"})["token"]
+    with visitor(browser, api.url, None, refusals=True) as page:
+        page.goto("/sign-in?next=/triggers/orders")
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("button", name="Fire").click()
+        api.post(f"/tokens/{name}", method="DELETE")
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name="Fire now").click()
+        expect(dialog.get_by_role("alert")).to_contain_text("You are not signed in any more")
+        expect(dialog.get_by_role("link", name="Sign in")).to_have_attribute(
+            "href", "/sign-in?next=%2Ftriggers%2Forders"
+        )
+        dialog.get_by_role("button", name="Back").click()
+        page.keyboard.press("r")
+        page.wait_for_url("**/sign-in?next=/triggers/orders")
+
+
+def test_a_page_of_what_is_gone_meanwhile_says_so(api: Api, browser: Browser) -> None:
+    api.post("/triggers", {"name": "goes", "on": {"cron": "40 4 * * *"}, "job": "tidy-up"})
+    with visitor(browser, api.url, api.token, refusals=True) as page:
+        page.goto("/triggers/goes")
+        api.post("/triggers/goes", method="DELETE")
+        page.keyboard.press("r")
+        expect(page.locator(".offline")).to_contain_text("This is not there any more.")
+
+
+def test_times_that_are_given_are_of_the_zone_in_which_times_are_shown(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/backfills")
+        page.get_by_role("button", name="Begin one").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Trigger").fill("quarterly")
+        dialog.get_by_label("From, Europe/Berlin").fill("2026-03-28T00:00")
+        dialog.get_by_label("To, Europe/Berlin").fill("2026-07-02T00:00")
+        dialog.get_by_role("button", name="Begin one").click()
+        expect(page.locator("#list")).to_contain_text("quarterly")
+        (begun,) = [one for one in api.get("/backfills")["items"] if one["trigger"] == "quarterly"]
+        assert (begun["from"], begun["to"]) == ("2026-03-27T23:00:00Z", "2026-07-01T22:00:00Z")
+        script = next(one for one in re.findall(r"/assets/[^\"]+page.js", page.content()))
+        told = "".join(
+            f"(await import('{script.replace('page.js', 'actions.js')}')).instantOf('{text}', 'Europe/Berlin'),"
+            for text in ("2026-10-25T02:30", "2026-10-25T03:30", "2026-03-29T03:30", "2026-03-29T01:30")
+        )
+        assert page.evaluate(f"(async () => [{told}])()") == [
+            "2026-10-25T00:30:00.000Z",
+            "2026-10-25T02:30:00.000Z",
+            "2026-03-29T01:30:00.000Z",
+            "2026-03-29T00:30:00.000Z",
+        ]
+
+
+def test_the_chosen_row_stays_chosen_and_opens_what_it_is_about(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/runs")
+        page.keyboard.press("j")
+        chosen = page.locator("tr.chosen")
+        expect(chosen).to_have_count(1)
+        row = chosen.get_attribute("id") or ""
+        api.post("/triggers/orders/fire", {"data": {"total": 70}})
+        page.keyboard.press("r")
+        expect(page.locator("tbody tr").first).not_to_have_attribute("id", row)
+        expect(chosen).to_have_attribute("id", row)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/runs/{row.removeprefix('run-')}")
+
+
+def test_a_button_is_of_its_own_row_also_after_the_list_has_changed(api: Api, browser: Browser) -> None:
+    api.post("/maintenance", {"name": "middle", "duration": "2h", "scope": {"tags": ["storage"]}})
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/maintenance")
+        api.post("/maintenance", {"name": "before", "duration": "2h", "scope": {"tags": ["storage"]}})
+        page.keyboard.press("r")
+        expect(page.locator("#window-before")).to_be_visible()
+        page.locator("#window-middle").get_by_role("button", name="Remove").click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        expect(page.locator("#window-middle")).to_have_count(0)
+        expect(page.locator("#window-before")).to_be_visible()
+    api.post("/maintenance/before", method="DELETE")
+
+
+def test_what_is_paused_is_not_what_comes_next(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/")
+        expect(page.locator("#coming-minute")).to_contain_text("paused until then")
+        expect(page.locator(".sentence")).not_to_contain_text("Next: minute")
+
+
+def test_each_setting_is_shown_with_where_it_comes_from(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/configuration")
+        expect(page.locator(".settings .row", has_text="timezone").first).to_contain_text("config.toml:4")
+        page.get_by_role("link", name="uploads").click()
+        secret = page.locator(".row", has_text="verify.token")
+        expect(secret).to_contain_text("file upload.token, named in config.toml")
+        expect(page.locator("main")).not_to_contain_text("an-upload-token")
+        check(page)
+        for name, key, origin in (("stock-taking", "on.cron.expression", "preset"), ("tidy-up", "job", "api"),
+                                  ("crm", "expect", "override")):  # fmt: skip
+            page.goto(f"/configuration?table=triggers&name={name}")
+            expect(page.locator(".row").filter(has=page.get_by_text(key, exact=True)).locator(".origin")).to_have_text(
+                origin
+            )
+        answer = page.goto("/configuration?table=jobs&name=tidy-up")
+        assert answer is not None
+        check(page)

@@ -23,12 +23,15 @@ LIMIT = 50
 async def make_doctor(call: Call) -> View:
     """Make the page of checks; the ledger is added up when the page asks for that, as it reads the whole store."""
     health = call.operations.health()
+    watched = {one["name"] for one in health["checks"]}
     whole = await ask(call, get_doctor) if "whole" in call.request.query else None
     return View(
         template="doctor.html",
         values={
             "health": health,
             "whole": whole,
+            # What the engine checks all the time stands beside it, in the list of checks.
+            "wrong": [one for one in whole["checks"] if not one["ok"] and one["name"] not in watched] if whole else [],
             "status": await call.operations.status(),
             "housekeeping": await ask(call, get_housekeeping),
         },

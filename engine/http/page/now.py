@@ -59,6 +59,7 @@ class Coming(Struct, frozen=True, kw_only=True):
     ticks: list[float]
     often: bool
     maintained: bool
+    paused: bool
 
 
 class Banner(Struct, frozen=True, kw_only=True):
@@ -110,29 +111,41 @@ async def running(operations: Operations, now: datetime) -> list[Going]:
 
 
 def coming(operations: Operations, now: datetime) -> list[Coming]:
-    """Return the triggers that are due next, within a day."""
+    """Return the triggers that are due next, within a day; of those that are paused, from the end of that on."""
     rows: list[Coming] = []
     for at, name in operations.soonest(SOONEST):
         if at > now + AHEAD:
             break
         if any(row.trigger == name for row in rows):  # it is on several timers
             continue
-        instants = _instants(operations, name, now)
-        often = len(instants) > MOST_TICKS
         view = operations.trigger_view(name)
+        resumed = _resumed(view, now)
+        instants = [] if resumed is None else _instants(operations, name, resumed, now)
+        if resumed != now:
+            if not instants:  # the banner tells of the pause
+                continue
+            at = instants[0]
+        often = len(instants) > MOST_TICKS
         rows.append(
             Coming(
                 at=at, trigger=name, job=str(view["job"]), often=often, maintained=bool(view["maintenance"]),
+                paused=resumed != now,
                 ticks=[] if often else [max((one - now) / AHEAD, 0.0) for one in instants],
             )
         )  # fmt: skip
-    return rows
+    return sorted(rows, key=lambda row: row.at)
 
 
-def _instants(operations: Operations, name: str, now: datetime) -> list[datetime]:
+def _resumed(view: Mapping[str, Any], now: datetime) -> datetime | None:
+    """Return from when on a trigger runs what is due: now, or the end of its pauses; None where they have none."""
+    ends = [pause["until"] for pause in view["pauses"]]
+    return None if None in ends else max((datetime.fromisoformat(end) for end in ends), default=now)
+
+
+def _instants(operations: Operations, name: str, after: datetime, now: datetime) -> list[datetime]:
     """Return the due instants of a trigger within a day, and one more than are drawn where there are as many."""
     try:
-        within = takewhile(lambda one: one.at < now + AHEAD, operations.upcoming(name, now))
+        within = takewhile(lambda one: one.at < now + AHEAD, operations.upcoming(name, after))
         return [one.at for one in islice(within, MOST_TICKS + 1)]
     except EngineError:  # it is on several timers, or its timer fails: the page tells of that elsewhere
         return []

@@ -28,6 +28,9 @@ NARROWEST = 0.25
 LONGEST_S = 14 * 86_400.0
 LISTED = 60
 
+LEGEND = ("succeeded", "failed", "timed_out", "running", "queued", "retrying", "held", "skipped", "cancelled", "missed")
+"""States in the order in which the legend names those that are drawn."""
+
 SPANS = (("15 min", "15m"), ("1 hour", "1h"), ("6 hours", "6h"), ("24 hours", "1d"), ("7 days", "7d"))
 
 
@@ -69,6 +72,7 @@ async def make(call: Call) -> View:
             "more_lanes": max(len(lanes) - MOST_LANES, 0),
             "count": len(runs),
             "all_there": all_there,
+            "drawn": [state for state in LEGEND if any(run.state.value == state for run in runs)],
             "listed": runs[:LISTED],
             "start": start,
             "end": end,
