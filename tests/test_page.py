@@ -186,6 +186,16 @@ def test_a_run_that_is_named_is_a_link_and_everything_else_is_text() -> None:
     )
 
 
+@pytest.mark.parametrize("told", ["2026-11-26 17:38:34 UTC", "2026-11-26T17:38:34Z", "2026-11-26T17:38:34.160739Z"])
+def test_an_instant_that_is_told_is_a_time_that_browsers_show_in_the_zone_of_all_others(told: str) -> None:
+    shown = str(linked(f"held until {told} (disks)"))
+    assert shown == (
+        '<bdi>held until <time datetime="2026-11-26T17:38:34Z" title="2026-11-26 17:38:34 UTC" data-tick="local">'
+        "2026-11-26 17:38:34 UTC</time> (disks)</bdi>"
+    )
+    assert "<time" not in str(linked(f"x{told}y"))
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

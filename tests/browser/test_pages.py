@@ -400,3 +400,12 @@ def test_each_setting_is_shown_with_where_it_comes_from(api: Api, browser: Brows
         answer = page.goto("/configuration?table=jobs&name=tidy-up")
         assert answer is not None
         check(page)
+
+
+def test_instants_in_sentences_are_told_in_the_zone_of_all_others(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/")
+        held = page.locator("#waiting .row", has_text="maintenance storage-move until")
+        expect(held.locator("time[data-tick=local]")).to_have_text(
+            re.compile(r"^(\w{3} \d\d \w{3,4} )?\d\d:\d\d(:\d\d)?$")
+        )

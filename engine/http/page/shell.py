@@ -52,7 +52,12 @@ def _environment() -> Environment:
         kept=words.kept,
     )  # fmt: skip
     environment.globals.update(
-        asset=ASSETS.url, plural=words.plural, seconds_between=words.seconds_between, min=min, max=max
+        asset=ASSETS.url,
+        plural=words.plural,
+        seconds_between=words.seconds_between,
+        instant=words.instant,
+        min=min,
+        max=max,
     )
     return environment
 
