@@ -18,6 +18,7 @@ from engine.http.views import pause_view
 from engine.runs import Run, RunState
 from engine.store.base import RunFilter
 from engine.tallies import Statistics
+from engine.triggers import PauseScope
 
 FAILURES = 8
 MOST_RUNNING = 40
@@ -113,9 +114,9 @@ async def running(operations: Operations, now: datetime) -> list[Going]:
 def coming(operations: Operations, now: datetime) -> list[Coming]:
     """Return the triggers that are due next, within a day; of those that are paused, from the end of that on."""
     rows: list[Coming] = []
-    for at, name in operations.soonest(SOONEST):
+    for at, name in (*operations.soonest(SOONEST), *_resuming(operations)):
         if at > now + AHEAD:
-            break
+            continue
         if any(row.trigger == name for row in rows):  # it is on several timers
             continue
         view = operations.trigger_view(name)
@@ -134,6 +135,12 @@ def coming(operations: Operations, now: datetime) -> list[Coming]:
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: row.at)
+
+
+def _resuming(operations: Operations) -> list[tuple[datetime, str]]:
+    """Return the triggers whose own pause ends, the first first: what is paused is not among what is due soonest."""
+    ends = [(pause.until, pause.name) for pause in operations.pauses() if pause.scope is PauseScope.TRIGGER]
+    return sorted((until, name) for until, name in ends if until is not None)[:SOONEST]
 
 
 def _resumed(view: Mapping[str, Any], now: datetime) -> datetime | None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.http.calls import Call
+from engine.http.page.now import FAILED
 from engine.http.page.views import View
 from engine.http.page.words import instant, span
 from engine.http.problems import Problem
@@ -107,6 +108,8 @@ def lanes_of(runs: Iterable[Run], start: datetime, end: datetime, now: datetime)
         took = "" if run.started_at is None else f", {span((_ended(run, now) - run.started_at).total_seconds())}"
         title = f"{run.job} {run.state.value.replace('_', ' ')}{took}, by {run.trigger}: {run.reason}"
         lane.bars.append(Bar(run=run, x=round(x, 3), width=round(width, 3), y=row * ROW_PX + GAP_PX // 2, title=title))
+    for lane in lanes.values():  # what failed lies over what went well, where they are close
+        lane.bars.sort(key=lambda bar: bar.run.state in FAILED)
     return sorted(lanes.values(), key=lambda lane: lane.job)
 
 

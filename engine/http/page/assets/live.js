@@ -6,7 +6,7 @@ import { setClock, tick } from "./clocks.js";
 const POLL_MS = 5000;
 const TOLD_POLL_MS = 20000; // while the engine tells of changes by itself
 const SOONEST_MS = 1500; // two refreshes are so far apart at least
-const SLOWEST_MS = 60000;
+const SLOWEST_MS = 20000;
 const GONE = {
   403: "You may not see this any more.",
   404: "This is not there any more.",
@@ -58,6 +58,9 @@ function listen() {
   if (stream) return;
   stream = new EventSource("/api/v1/stream");
   for (const kind of KINDS) stream.addEventListener(kind, () => soon(SOONEST_MS));
+  stream.onopen = () => {
+    if (failures) soon(0); // the engine is back
+  };
   stream.onerror = () => {
     if (stream?.readyState === EventSource.CLOSED) stream = null;
   };
