@@ -1,7 +1,7 @@
 """Where each setting comes from: what was written, kept small, and told beside all that holds without being written.
 
 What files, presets and the environment say is kept packed by the table, or its named part, that it is of: a hundred
-thousand triggers take some ten megabytes so. Only what somebody asks for is taken apart again.
+thousand triggers take some twenty megabytes so. Only what somebody asks for is taken apart again.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ NAMED = tuple(field.key for field in fields_of(Root) if field.shape.kind == "dic
 
 PLAIN = tuple(field.key for field in fields_of(Root) if field.key not in NAMED)
 """The tables that there is one of."""
+
+_NOWHERE = Place("", 0, Path(), 0)
 
 _FIELDS: Mapping[str, Field] = {field.key: field for field in fields_of(Root)}
 
@@ -259,33 +261,37 @@ def _leaves(value: Mapping[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyP
 
 
 def _packed(node: Node) -> bytes:
-    return msgspec.msgpack.encode(_listed(node))
+    return msgspec.msgpack.encode(_listed(node, _NOWHERE))
 
 
-def _listed(node: Node) -> list[Any]:
-    value = node.value
+def _listed(node: Node, above: Place) -> list[Any]:
+    """Return a node as a list: its value, and of its place what is another than that of the table above it."""
+    value, place = node.value, node.place
     if isinstance(value, Struct):  # a plugin that code has made of its settings
-        value = node_of(written(value, Shape("any")), node.place, node.shown).value
+        value = node_of(written(value, Shape("any")), place, node.shown).value
     if isinstance(value, dict):
-        value = {key: _listed(child) for key, child in value.items()}
+        value = {key: _listed(child, place) for key, child in value.items()}
     elif isinstance(value, list):
-        value = [_listed(child) for child in value]
+        value = [_listed(child, place) for child in value]
     elif isinstance(value, (datetime, date, time)):
         value = value.isoformat()
     elif not isinstance(value, (str, int, float, bool, type(None))) or (type(value) is int and abs(value) >= 2**63):
         value = str(value)
-    return [value, node.place.file, node.place.line, node.place.origin, node.shown]
+    if node.shown or place.origin != above.origin or place.file != above.file:
+        return [value, place.line, place.file, place.origin, node.shown]
+    return [value] if place.line == above.line else [value, place.line]
 
 
 def _unpacked(packed: bytes | None) -> Node:
     """Return what was packed; an empty table where that is nothing."""
-    return Node({}, Place("", 0, Path(), 0)) if packed is None else _node(msgspec.msgpack.decode(packed))
+    return Node({}, _NOWHERE) if packed is None else _node(msgspec.msgpack.decode(packed), _NOWHERE)
 
 
-def _node(listed: list[Any]) -> Node:
-    value, file, line, origin, shown = listed
+def _node(listed: list[Any], above: Place) -> Node:
+    value, line, file, origin, shown = (*listed, *(above.line, above.file, above.origin, None)[len(listed) - 1 :])
+    place = Place(file, line, Path(), 0, origin)
     if isinstance(value, dict):
-        value = {key: _node(child) for key, child in value.items()}
+        value = {key: _node(child, place) for key, child in value.items()}
     elif isinstance(value, list):
-        value = [_node(child) for child in value]
-    return Node(value, Place(file, line, Path(), 0, origin), shown)
+        value = [_node(child, place) for child in value]
+    return Node(value, place, shown)
