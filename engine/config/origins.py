@@ -288,7 +288,9 @@ def _unpacked(packed: bytes | None) -> Node:
 
 
 def _node(listed: list[Any], above: Place) -> Node:
-    value, line, file, origin, shown = (*listed, *(above.line, above.file, above.origin, None)[len(listed) - 1 :])
+    value, *rest = listed
+    line = rest[0] if rest else above.line
+    file, origin, shown = rest[1:] or (above.file, above.origin, None)
     place = Place(file, line, Path(), 0, origin)
     if isinstance(value, dict):
         value = {key: _node(child, place) for key, child in value.items()}
