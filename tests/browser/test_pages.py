@@ -409,3 +409,25 @@ def test_instants_in_sentences_are_told_in_the_zone_of_all_others(api: Api, brow
         expect(held.locator("time[data-tick=local]")).to_have_text(
             re.compile(r"^(\w{3} \d\d \w{3,4} )?\d\d:\d\d(:\d\d)?$")
         )
+
+
+def test_the_engine_and_what_has_a_tag_are_paused_and_resumed_on_the_first_page(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/")
+        for tag, told in (("crm", "All with the tag crm is paused"), ("", "The engine is paused")):
+            page.get_by_role("button", name="Pause", exact=True).click()
+            dialog = page.get_by_role("dialog")
+            dialog.get_by_label("For").fill("2h")
+            dialog.get_by_label("Only what has the tag").fill(tag)
+            dialog.get_by_label("Reason").fill("the disks move")
+            dialog.get_by_role("button", name="Pause", exact=True).click()
+            banner = page.locator(".banner", has_text=told)
+            expect(banner).to_contain_text("the disks move")
+            if not tag:
+                expect(page.get_by_role("button", name="Pause", exact=True)).to_have_count(0)
+            banner.get_by_role("button", name="Resume").click()
+            page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+            expect(banner).to_have_count(0)
+    with visitor(browser, api.url, tokens(api)["viewer"]) as page:
+        page.goto("/")
+        expect(page.get_by_role("button", name="Pause", exact=True)).to_have_count(0)

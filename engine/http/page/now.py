@@ -71,6 +71,8 @@ class Banner(Struct, frozen=True, kw_only=True):
     text: str
     until: str | None = None
     place: str | None = None
+    resumes: str | None = None
+    """The tag that a button here resumes; empty: the engine."""
 
 
 async def make(call: Call) -> View:
@@ -91,6 +93,7 @@ async def make(call: Call) -> View:
             "failed_lately": sum(1 for run in failures if _ended(run) > now - timedelta(hours=1)),
             "most_failures": FAILURES,
             "banners": banners(operations, status),
+            "is_paused": any(pause.scope is PauseScope.ENGINE for pause in operations.pauses()),
             "hours": [now + timedelta(hours=6 * number) for number in range(5)],
         },
     )
@@ -197,7 +200,10 @@ def _of_pause(pause: Mapping[str, Any]) -> Banner:
     who = f", by {pause['who']}" if pause["who"] else ""
     text = f"{pause['reason'] or 'no reason given'}{who}"
     place = f"/triggers/{name}" if pause["scope"] == "trigger" else None
-    return Banner(kind="pause", title=f"{what} is paused", text=text, until=pause["until"], place=place)
+    resumes = {"engine": "", "tag": name}.get(pause["scope"])  # a trigger has the button on its own page
+    return Banner(
+        kind="pause", title=f"{what} is paused", text=text, until=pause["until"], place=place, resumes=resumes
+    )
 
 
 def _of_window(window: dict[str, Any]) -> Banner:
