@@ -111,14 +111,15 @@ class Journal:
         store has failed for good, and Conflict where the change can't be made.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = Submitted(loop=loop) if isinstance(change, Accept) else loop.create_future()
+        accept = change if isinstance(change, Accept) else None
+        future: asyncio.Future[Any] = loop.create_future() if accept is None else Submitted(loop=loop)
         if self._ended:
             future.set_exception(self.failure or StoreUnavailable("the engine has stopped"))
-        elif self.failure is not None and (isinstance(change, Accept) or isinstance(self.failure, StoreDamaged)):
+        elif self.failure is not None and (accept is not None or isinstance(self.failure, StoreDamaged)):
             future.set_exception(type(self.failure)(str(self.failure)))
-        elif self.refusing is not None and isinstance(change, Accept) and change.entries:
+        elif self.refusing is not None and accept is not None and accept.entries:
             future.set_exception(type(self.refusing)(str(self.refusing)))
-        elif isinstance(change, Accept) and len(self._waiting) >= MOST_WAITING:
+        elif accept is not None and len(self._waiting) >= MOST_WAITING:
             future.set_exception(StoreUnavailable("too many events wait to be written; try again in a moment"))
         else:
             if audit is None and (note := NOTING.get()) is not None:

@@ -37,6 +37,7 @@ _PLAIN = frozenset({"Location", "Retry-After", "Allow", "Link"})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HEADS: dict[int, str] = {}
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Answer(web.StreamResponse):
@@ -84,7 +85,8 @@ class Answer(web.StreamResponse):
         transport.write(f"{self._head}{connection}\r\n".encode() + body)
         writer = request.writer
         writer.output_size += 1  # so that an error handler knows that an answer is on its way
-        await writer.drain()
+        if request.protocol.writing_paused:
+            await writer.drain()
 
 
 class Heads:
@@ -161,13 +163,12 @@ def _prepare(status: int, without: frozenset[str] = frozenset()) -> str:
 
 
 def _checked(name: str, value: str) -> str:
-    if (name not in _PLAIN and _TOKEN.match(name) is None) or _FORBIDDEN.search(value) is not None:
+    if (name not in _PLAIN and _TOKEN.match(name) is None) or (
+        not value.isprintable() and _FORBIDDEN.search(value) is not None
+    ):
         raise ValueError(f"the header {name!r} holds control characters, or has no valid name")
     return value
 
 
 def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Status"
+    return _PHRASES.get(status, "Status")

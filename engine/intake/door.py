@@ -177,10 +177,10 @@ class Intake:
         """Make events of a source durable, with what they bring about; see `SourceContext.emit`."""
         if self._backlog.crowded():
             self._backlog.admit(source, self._by_source)
-        if any(event.traceparent is not None for event in events):
-            named = [self._admit(event, source, await self._cause(event.traceparent)) for event in events]
-        else:
-            named = [self._admit(event, source) for event in events]
+        named: list[Admitted] = []
+        for event in events:
+            cause = None if event.traceparent is None else await self._cause(event.traceparent)
+            named.append(self._admit(event, source, cause))
         move = None if cursor is None else Cursor(source=source, value=cursor)
         memory = Memory(source=source, values=remember) if remember else None
         return await self._commit(
@@ -555,7 +555,8 @@ class Intake:
     def _hand_on_all(self, drafts: Sequence[Draft], answers: Sequence[Accepted]) -> bool:
         launched = False
         for draft, answer in zip(drafts, answers, strict=True):
-            launched |= self._hand_on(draft, answer)
+            if self._hand_on(draft, answer):
+                launched = True
         return launched
 
     def _hand_on(self, draft: Draft, answer: Accepted) -> bool:
@@ -573,7 +574,7 @@ class Intake:
         self.accepted += 1
         if self._counts is not None:
             self._counts.met(draft.event.source, answer.outcomes)
-        stored = {outcome.run for outcome in answer.outcomes}
+        stored = answer.runs
         if draft.claims or draft.filled or draft.parts or draft.notes is not None:
             self._drafting.settle(draft)
         for run, event in draft.runs:

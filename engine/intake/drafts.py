@@ -375,15 +375,17 @@ class Drafting:
             # What gathers is not late before its window is over.
             since = now if fields.get("window") is None else fields["due_at"]
             fields["expires_at"] = since + timedelta(seconds=expires_s)
-        key = event.key or event.id
-        if event.key is not None and (
-            event.input is not None or (origin is Origin.EVENT and event.source != rule.trigger.source)
-        ):
+        key = event.key
+        if key is None:
+            key = event.id
+        elif (
             # Heard, or of several sources: they may use the same keys for different events.
-            key = f"{event.source} {event.key}"
-        elif origin is Origin.BACKFILL:
+            event.input is not None
+            or (origin is Origin.EVENT and event.source != rule.trigger.source)
             # Another backfill may run the same instant again.
-            key = f"{event.source} {event.key}"
+            or origin is Origin.BACKFILL
+        ):
+            key = f"{event.source} {key}"
         on_time = origin in _ON_TIME or (origin is Origin.REPLAY and event.type == TIMER_TYPE)
         return Run(
             id=run_id, job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,

@@ -101,15 +101,15 @@ class Context:
     async def emit(
         self, *events: Event, cursor: Any = None, remember: Mapping[str, Any] | None = None
     ) -> list[Accepted]:
-        return await self._offer(len(events) or 1, self._accept, events, cursor, remember)
-
-    async def _accept(
-        self, events: Sequence[Event], cursor: Any, remember: Mapping[str, Any] | None
-    ) -> list[Accepted]:  # fmt: skip
-        self._check_call(events, cursor, remember)
-        answers = await self._door.accept(self.name, events, cursor=cursor, remember=remember)
+        answers = await self._offer(len(events) or 1, self._accept, events, cursor, remember)
         self._state.count(events, answers, self.clock.now())
         return answers
+
+    def _accept(
+        self, events: Sequence[Event], cursor: Any, remember: Mapping[str, Any] | None
+    ) -> Awaitable[list[Accepted]]:  # fmt: skip
+        self._check_call(events, cursor, remember)
+        return self._door.accept(self.name, events, cursor=cursor, remember=remember)
 
     async def reject(self, event: Event, reason: str) -> Accepted:
         return await self._offer(1, self._reject, event, str(reason))

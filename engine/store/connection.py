@@ -52,7 +52,7 @@ class Connection(aiosqlite.Connection):
         if not self._running:
             future.set_exception(StoreUnavailable("the store is closed"))
         else:
-            self._tx.put_nowait((future, partial(_translating, function, self._conn)))
+            self._tx.put_nowait((future, partial(_translating, [function], self._conn)))
         return future
 
     def run_aside(self, function: Callable[[sqlite3.Connection], None]) -> None:
@@ -65,7 +65,13 @@ class Connection(aiosqlite.Connection):
         return await self.begin(function)
 
 
-def _translating(function: Callable[[sqlite3.Connection], T], raw: sqlite3.Connection) -> T:
+def _translating(functions: list[Callable[[sqlite3.Connection], T]], raw: sqlite3.Connection) -> T:
+    """Call the one function that is there.
+
+    The thread keeps what it was given until there is more to do. It is to keep nothing of the function by that: who
+    waits for it gives that back, in the thread which made it and has it at hand.
+    """
+    function = functions.pop()
     try:
         return function(raw)
     except sqlite3.Error as error:

@@ -65,7 +65,7 @@ from engine.store.ledger import ledger
 from engine.store.opening import Lock, prepare
 from engine.store.place import FilePlace, lost_text, refuse_network
 from engine.store.room import shrink, size_of
-from engine.store.writes import Wave, plan
+from engine.store.writes import Statement, Wave, plan
 from engine.tallies import TallyRow, Width
 from engine.tokens import Token
 
@@ -187,9 +187,11 @@ class SqliteStore(Store):
             self._log_pages = 0
 
         place = self._place
+        # Made ready here, where all that they are of is at hand: the other thread reads no more than it has to.
+        statements = [statement for wave in waves for statement in wave.statements()]
 
-        def write(raw: sqlite3.Connection) -> list[Result]:
-            results = _apply(raw, waves, keys, changes, self._clock, self._own, notes)
+        def write(raw: sqlite3.Connection) -> list[Result] | None:
+            results = _apply(raw, statements, keys, changes, self._clock, self._own, notes)
             if self._boot is not None and not self._owned:
                 self._owned, self._renewed_at = True, self._clock.now()
             if place is not None and (lost := place.lost()) is not None:
@@ -201,7 +203,8 @@ class SqliteStore(Store):
                     _checkpoint(raw)
             return results
 
-        return await self._writer.call(write)
+        results = await self._writer.call(write)
+        return [_fresh(change) for change in changes] if results is None else results
 
     def lost(self) -> str | None:
         """Say what became of the store's files where they are not those any more that were opened."""
@@ -498,25 +501,27 @@ def _keys_of(changes: Sequence[Change]) -> list[tuple[str, str]]:
 
 def _apply(
     raw: sqlite3.Connection,
-    waves: Sequence[Wave],
+    statements: Sequence[Statement],
     keys: Sequence[tuple[str, str]],
     changes: Sequence[Change],
     clock: Clock,
     own: Callable[[sqlite3.Connection], None],
     notes: Mapping[int, Audit] | None = None,
-) -> list[Result]:
-    """Make all changes in one transaction: together where nothing is in their way, else one by one."""
+) -> list[Result] | None:
+    """Make all changes in one transaction: together where nothing is in their way, else one by one.
+
+    Return what became of each; None where all were made together, by `statements`, and nothing of them was there.
+    """
+    results: list[Result] | None = None
     raw.execute("begin immediate")
     try:
         own(raw)
-        if len(set(keys)) == len(keys) and not reads.known_keys(raw, keys) and _apply_waves(raw, waves):
-            results = [_fresh(change) for change in changes]
-        else:
+        if len(set(keys)) != len(keys) or reads.known_keys(raw, keys) or not _run(raw, statements):
             raw.execute("rollback")
             raw.execute("begin immediate")
             own(raw)
             results = [_apply_one(raw, change, to_microseconds(clock.now())) for change in changes]
-        if notes and (made := [row for place, row in notes.items() if not isinstance(results[place], EngineError)]):
+        if notes and (made := [note for place, note in notes.items() if not _is_refused(results, place)]):
             audits.append(raw, made)
         raw.execute("commit")
     except BaseException:
@@ -526,16 +531,24 @@ def _apply(
     return results
 
 
-def _apply_waves(raw: sqlite3.Connection, waves: Sequence[Wave]) -> bool:
-    """Run the statements of the waves; return False where one of them met something in its way."""
+def _is_refused(results: Sequence[Result] | None, place: int) -> bool:
+    return results is not None and isinstance(results[place], EngineError)
+
+
+def _run(raw: sqlite3.Connection, statements: Sequence[Statement]) -> bool:
+    """Run statements; return False where one of them met something in its way."""
     try:
-        for wave in waves:
-            for text, count, values, guarded in wave.statements():
-                if raw.execute(text, values).rowcount != count and guarded:
-                    return False
+        for text, count, values, guarded in statements:
+            if raw.execute(text, values).rowcount != count and guarded:
+                return False
     except sqlite3.IntegrityError:
         return False
     return True
+
+
+def _apply_waves(raw: sqlite3.Connection, waves: Sequence[Wave]) -> bool:
+    """Run the statements of the waves; return False where one of them met something in its way."""
+    return _run(raw, [statement for wave in waves for statement in wave.statements()])
 
 
 def _fresh(change: Change) -> Result:

@@ -269,6 +269,10 @@ def statement(name: str, count: int) -> str:
     return text.replace("{rows}", ", ".join([row] * count))
 
 
+Statement = tuple[str, int, list[Any], bool]
+"""Text, row count, parameters, and whether each row must change exactly one run."""
+
+
 class Wave:
     """Changes that can be made together: rows by statement, in the one order in which statements run."""
 
@@ -302,9 +306,9 @@ class Wave:
             (before := self.claims.get(claim.place)) is None or claim.seen == before.mark.until for claim in claims
         )
 
-    def statements(self) -> list[tuple[str, int, list[Any], bool]]:
-        """Return text, row count, parameters, and whether each row must change exactly one run, in order."""
-        result = []
+    def statements(self) -> list[Statement]:
+        """Return the statements that make the changes, in order."""
+        result: list[Statement] = []
         for claim in self.claims.values():
             self.add("extend" if claim.extends else "claim", claim_row(claim))
         self.claims = {}

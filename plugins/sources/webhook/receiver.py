@@ -58,6 +58,7 @@ LONGEST_KEY = 255
 RETRY_AFTER_S = 5
 """What a sender is told to wait when the store can't take its event."""
 
+_NOTHING_TOLD: dict[str, Any] = {}
 _EVENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}\Z")
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?\Z")
 
@@ -215,10 +216,10 @@ class Receiver:
         event = self._event(request, content.data)
         idempotent = event.key is not None and event.key == request.headers.get("Idempotency-Key")
         if not content.files:
-            accepted = await (self._emit_once(event) if idempotent else self._emit(event))
-        else:
-            event, accepted = await self._emit_with_files(event, content, once=idempotent)
-        return Taken(events=[event], accepted=[accepted])
+            accepted = [await self._emit_once(event)] if idempotent else await self._context.emit(event)
+            return Taken(events=[event], accepted=accepted)
+        event, only = await self._emit_with_files(event, content, once=idempotent)
+        return Taken(events=[event], accepted=[only])
 
     async def _emit(self, event: Event) -> Accepted:
         return (await self._context.emit(event))[0]
@@ -274,22 +275,24 @@ class Receiver:
 
     async def _answer(self, taken: Taken, within_s: float | None) -> Response:
         """Return the answer for what is durable, once its runs have ended or the time is up."""
-        bodies = [{"event": one.event, "runs": one.runs, "duplicate": one.duplicate} for one in taken.accepted]
-        status, told = 202, dict[str, Any]()
+        status, told = 202, _NOTHING_TOLD
         if within_s is not None:
             runs = tuple(run for one in taken.accepted for run in one.runs)
             asked = Accepted(event=taken.accepted[0].event if taken.accepted else "", runs=runs)
             with suppress(StoreUnavailable):  # the event is durable, whatever can't be told of its runs
                 status, told = waited_view(await self._context.settled(asked, within_s=within_s))
         if taken.batch:
-            return Response(status=status, body={"items": bodies, "next": None, **told})
-        headers = {"Location": f"/api/v1/events/{taken.accepted[0].event}"}
+            items = [_said(one) for one in taken.accepted]
+            return Response(status=status, body={"items": items, "next": None, **told})
+        (accepted,) = taken.accepted
+        headers = {"Location": f"/api/v1/events/{accepted.event}"}
         if self._responder is not None and (within_s is None or status == 200):
             try:
                 return self._responder.answer(self._names(taken, told))
             except (ExpressionError, InvalidEvent) as error:
                 self._context.warn(f"the answer that `respond` says can't be made: {error}")
-        return Response(status=status, body={**bodies[0], **told}, headers=headers)
+        body = _said(accepted)
+        return Response(status=status, body={**body, **told} if told else body, headers=headers)
 
     def _names(self, taken: Taken, told: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the templates of an answer see."""
@@ -333,6 +336,10 @@ class Receiver:
             "query": _readable(query) if query else {},
             "remote": request.remote,
         }
+
+
+def _said(accepted: Accepted) -> dict[str, Any]:
+    return {"event": accepted.event, "runs": accepted.runs, "duplicate": accepted.duplicate}
 
 
 def _event_name(offered: str | None, otherwise: str) -> str:
