@@ -302,10 +302,10 @@ async def test_what_no_longer_fits_is_invalid_and_the_engine_starts(site: Site) 
         listed = (await client.ask("GET", f"{V1}/triggers")).json["items"]
         assert [one["name"] for one in listed] == ["alert", "by-hand", "filed", "wide"]
         people = {"Accept": "text/html", "Accept-Encoding": "identity"}
-        for place, told in (("/triggers/by-hand", "there is no such job"), ("/jobs/work", "may not use the runner"),
+        for place, problem in (("/triggers/by-hand", "there is no such job"), ("/jobs/work", "may not use the runner"),
                             ("/triggers", "there is no such job"), ("/jobs", "may not use the runner")):  # fmt: skip
             page = await client.ask("GET", place, headers=people)
-            assert (page.status, told in page.body.decode()) == (200, True), place
+            assert (page.status, problem in page.body.decode()) == (200, True), place
         assert len((await client.ask("GET", f"{V1}/jobs")).json["items"]) == 2
         health = (await client.ask("GET", "/health")).json
         check = next(check for check in health["checks"] if check["name"] == "configuration")
