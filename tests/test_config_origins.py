@@ -179,6 +179,11 @@ def test_what_only_a_restart_changes_is_told_as_it_holds_until_then(config: Conf
     assert http["http.listen"] == ("127.0.0.1:9000", "environment", "ENGINE__HTTP__LISTEN")
 
 
+def test_a_value_is_written_as_a_file_would_have_it_and_as_json_where_a_file_can_not() -> None:
+    texts = [Setting(path=(), value=value, origin="file", said="").text for value in (None, "a", [1], {"a": None})]
+    assert texts == [None, '"a"', "[1]", '{"a": null}']
+
+
 def test_it_is_kept_small(config: Config) -> None:
     assert sum(map(len, config.written.values())) < 4 * len(FILES["config.toml"])
     assert all(isinstance(packed, bytes) for packed in config.written.values())

@@ -22,20 +22,17 @@ def settings(
     session: Session,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="TABLE", help="One table alone, such as http, or triggers.NAME, jobs.NAME, …"),
+        typer.Argument(metavar="[TABLE]", help="One table alone, such as http, or triggers.NAME, jobs.NAME, …"),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also those that nothing says.")] = False,
 ) -> None:
     """Tell each setting of the configuration as it holds, and where it comes from: a line of a file, the environment,
     a preset. What the API defines and overrides is not in it: the running engine's page tells that."""
-    from engine.config.writing import toml
-
     found = [one for one in _settings(session, name) if everything or one.origin != "default"]
     if session.json:
         say_json({"items": [one.view() for one in found]})
         return
-    views = [one.view() for one in found]
-    rows = [[one["key"], None if one["value"] is None else toml(one["value"]), one["said"]] for one in views]
+    rows = [[one.key, one.text, one.said] for one in found]
     say_table(("setting", "value", "where it comes from"), rows)
 
 

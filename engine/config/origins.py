@@ -6,7 +6,8 @@ thousand triggers take some twenty megabytes so. Only what somebody asks for is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from engine.config.plugin_tables import as_table, plugins_of
 from engine.config.reader import keys_of, takes
 from engine.config.schema import written
 from engine.config.shapes import TEXT_KINDS, Field, Shape, fields_of
+from engine.config.writing import toml
 from engine.errors import PluginError
 from engine.registry import Registry
 
@@ -58,9 +60,22 @@ class Setting(Struct, frozen=True, kw_only=True):
     origin: Origin
     said: str
 
+    @property
+    def key(self) -> str:
+        """The keys of its path as they are written, such as `engine.timezone`."""
+        return show_path(self.path)
+
+    @property
+    def text(self) -> str | None:
+        """The value as a file would have it, or as JSON where a file can't; None where nothing is set."""
+        try:
+            return None if self.value is None else toml(self.value)
+        except ValueError:
+            return json.dumps(self.value)
+
     def view(self) -> dict[str, Any]:
         """Return it as the API shows it."""
-        return {"key": show_path(self.path), "value": self.value, "origin": self.origin, "said": self.said}
+        return {"key": self.key, "value": self.value, "origin": self.origin, "said": self.said}
 
 
 def pack(root: Node) -> dict[KeyPath, bytes]:
@@ -74,16 +89,14 @@ def pack(root: Node) -> dict[KeyPath, bytes]:
     return packed
 
 
-def keep_old(old: Mapping[KeyPath, bytes], new: Mapping[KeyPath, bytes], keys: KeyPath) -> dict[KeyPath, bytes]:
+def keep_old(old: Mapping[KeyPath, bytes], new: Mapping[KeyPath, bytes], keys: Collection[str]) -> dict[KeyPath, bytes]:
     """Return what `new` says, but for some keys, such as `http.listen`, that are as `old` has them."""
     kept = dict(new)
-    for key in map(str, keys):
+    for key in keys:
         table, name = key.split(".", 1)
         before, after = (_unpacked(one.get((table,))) for one in (old, kept))
-        merged = {name_: child for name_, child in after.value.items() if name_ != name}
-        if name in before.value:
-            merged[name] = before.value[name]
-        kept[table,] = _packed(Node(merged, after.place))
+        merged = {**after.value, name: before.value.get(name)}
+        kept[table,] = _packed(Node({key: child for key, child in merged.items() if child is not None}, after.place))
     return kept
 
 
@@ -158,8 +171,8 @@ class Origins:
     def _struct(self, cls: type[Struct], node: Node, path: KeyPath) -> Iterator[Setting]:
         for field in fields_of(cls):
             if field.shape.inline:
-                takes = plugins_of(self._registry, field.shape.of)
-                named = {key: child for key, child in node.value.items() if key in takes}
+                known = plugins_of(self._registry, field.shape.of)
+                named = {key: child for key, child in node.value.items() if key in known}
                 yield from self._plugin(field.shape.of, Node(named, node.place), path)
             elif (child := node.value.get(field.key)) is not None:
                 yield from self._value(field.shape, child, (*path, field.key))
@@ -210,9 +223,7 @@ class Origins:
         return self._show(value, self._config.secrets)
 
 
-def overridden(
-    settings: list[Setting], changes: Mapping[str, Any], said: str, root: KeyPath
-) -> list[Setting]:  # fmt: skip
+def overridden(settings: list[Setting], changes: Mapping[str, Any], said: str, root: KeyPath) -> list[Setting]:
     """Return settings with what was put in the place of some of them; `said` is by whom, since when and why."""
     found = {one.path: one for one in settings}
     for key, value in _leaves(changes):
@@ -246,9 +257,9 @@ def _plain(node: Node, shape: Shape) -> Any:
     """Return a value without places; texts of a list that stand elsewhere are secrets."""
     items = next((item.items[0] for item in shape.alternatives() if item.kind == "list"), None)
     if items is not None and isinstance(node.value, list):
-        takes = {item.kind for item in items.alternatives()} & TEXT_KINDS
-        secret = "secret" in takes and "str" not in takes
-        return [MASK if secret or (takes and child.is_reference) else child.plain() for child in node.value]
+        texts = {item.kind for item in items.alternatives()} & TEXT_KINDS
+        secret = "secret" in texts and "str" not in texts
+        return [MASK if secret or (texts and child.is_reference) else child.plain() for child in node.value]
     return node.plain()
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.config.document import show_path
-from engine.config.origins import PLAIN
-from engine.config.writing import toml
+from engine.config.origins import PLAIN, Setting
 from engine.errors import NotFound
 from engine.http.audit_routes import list_audit
 from engine.http.calls import Call
@@ -40,9 +39,8 @@ async def make_doctor(call: Call) -> View:
 
 async def make_configuration(call: Call) -> View:
     """Make the page of the configuration as it holds, each setting with where it comes from; secrets are masked."""
-    asked = await ask_settings(call)
-    if asked is not None:
-        return asked
+    if call.request.query.get("name"):
+        return await _make_settings(call)
     config, operations = call.operations.config, call.operations
     named: dict[str, Mapping[str, Any]] = {
         "triggers": operations.config.triggers, "jobs": operations.jobs, "sources": config.sources,
@@ -57,7 +55,7 @@ async def make_configuration(call: Call) -> View:
         values={
             "files": [str(file) for file in config.files],
             "standing": standing,
-            "tables": {table: _shown([one.view() for one in found], table) for table, found in tables.items() if found},
+            "tables": {table: _shown(found, table) for table, found in tables.items() if found},
             "named": {
                 table: [(one, item.defined_in) for one, item in sorted(items.items())[:LIMIT]]
                 for table, items in named.items()
@@ -68,13 +66,11 @@ async def make_configuration(call: Call) -> View:
     )
 
 
-async def ask_settings(call: Call) -> View | None:
-    """Make the page of one thing that has a name, where that is asked for."""
-    table, name = call.request.query.get("table"), call.request.query.get("name")
-    if not table and not name:
-        return None
-    found = await ask(call, list_settings, {"table": table, "name": name})
-    where = _place_of(call, str(table), str(name))
+async def _make_settings(call: Call) -> View:
+    """Make the page of the settings of one thing that has a name."""
+    table, name = (call.request.query.get(key, "") for key in ("table", "name"))
+    await ask(call, list_settings, {"table": table, "name": name})
+    where = _place_of(call, table, name)
     if where is None:
         raise NotFound(f"there is no {name} among the {table}")
     return View(
@@ -84,7 +80,7 @@ async def ask_settings(call: Call) -> View | None:
             "table": table,
             "name": name,
             "where": where,
-            "settings": _shown(found["items"], show_path((str(table), str(name)))),
+            "settings": _shown(settings_of(call, table, name), show_path((table, name))),
         },
     )
 
@@ -102,14 +98,14 @@ def _of_files(items: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one for name, one in items.items() if one.defined_in}
 
 
-def _shown(settings: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Any]:
+def _shown(settings: Sequence[Setting], prefix: str) -> dict[str, Any]:
     """Return settings as the page shows them: the keys below their table's, the values as TOML, defaults apart."""
     rows = [
         {
-            "key": one["key"].removeprefix(f"{prefix}."),
-            "value": None if one["value"] is None else toml(one["value"]),
-            "origin": one["origin"],
-            "said": one["said"],
+            "key": one.key.removeprefix(f"{prefix}."),
+            "value": one.text,
+            "origin": one.origin,
+            "said": one.said,
         }
         for one in settings
     ]
