@@ -199,9 +199,9 @@ async def test_limits_of_interval_look_ahead_and_creator(site: Site) -> None:
         assert (await client.ask("POST", path, body=third)).status == 201
         got = await client.ask("POST", path, body={**third, "name": "fourth"})
         assert (got.status, "may define 3 jobs and triggers" in got.json["detail"]) == (409, True)
-        assert (
-            await client.ask("POST", path, body={**third, "name": "fourth"}, headers={"X-Created-By": "ann"})
-        ).status == 201
+        # Whom it is for is what the caller says: nobody gets more for that.
+        got = await client.ask("POST", path, body={**third, "name": "fourth"}, headers={"X-Created-By": "ann"})
+        assert (got.status, "admin token may define 3 jobs and triggers" in got.json["detail"]) == (409, True)
 
 
 async def test_a_job_that_a_trigger_needs_stays(site: Site) -> None:
@@ -301,6 +301,11 @@ async def test_what_no_longer_fits_is_invalid_and_the_engine_starts(site: Site) 
         assert "may not use the runner" in job.json["state_reason"]
         listed = (await client.ask("GET", f"{V1}/triggers")).json["items"]
         assert [one["name"] for one in listed] == ["alert", "by-hand", "filed", "wide"]
+        people = {"Accept": "text/html", "Accept-Encoding": "identity"}
+        for place, problem in (("/triggers/by-hand", "there is no such job"), ("/jobs/work", "may not use the runner"),
+                            ("/triggers", "there is no such job"), ("/jobs", "may not use the runner")):  # fmt: skip
+            page = await client.ask("GET", place, headers=people)
+            assert (page.status, problem in page.body.decode()) == (200, True), place
         assert len((await client.ask("GET", f"{V1}/jobs")).json["items"]) == 2
         health = (await client.ask("GET", "/health")).json
         check = next(check for check in health["checks"] if check["name"] == "configuration")
@@ -423,7 +428,17 @@ async def test_an_import_is_whole_or_not_at_all(site: Site) -> None:
         assert (got.status, got.json["code"]) == (422, "invalid_config")
         assert got.json["errors"][0]["path"] == "engine"
         got = await send(client, many(4) + '[triggers.odd]\non.cron = "99 * * * *"\njob = "none"\n')
-        assert [error["path"] for error in got.json["errors"]] == ["triggers.odd.on.cron"], got.json
+        text = many(4) + '[triggers.odd]\non.cron = "99 * * * *"\njob = "none"\n'
+        at = ("import.toml", text.count("\n") - 1)
+        [error] = got.json["errors"]
+        assert (error["path"], error["file"], error["line"]) == ("triggers.odd.on.cron", *at), got.json
+        assert error["detail"].startswith(f"import.toml:{at[1]}: triggers.odd.on.cron: ")
+        got = await send(
+            client, '[jobs.late]\ntimeout = "1m"\nrun.gate = "open"\ncolour = 1\n[triggers.bare]\njob = "late"\n'
+        )
+        assert sorted((error["path"], error["line"]) for error in got.json["errors"]) == [
+            ("jobs.late.colour", 4), ("triggers.bare.on", 5)
+        ]  # fmt: skip
         assert sorted(site.operations.trigger_names()) == ["filed", "wide"]
         assert (await send(client, "no toml")).status == 422
         assert (await client.ask("POST", f"{V1}/config/import", body={})).status == 415
@@ -484,3 +499,36 @@ async def test_the_interval_of_a_source_that_polls_is_overridden_for_all_that_ar
         assert "is shorter than a second" in errors(short)[0]
         await client.ask("POST", f"{V1}/triggers/one/reset")
         assert site.operations.config.triggers["two"].on.every == 30.0
+
+
+async def test_each_setting_is_told_with_who_has_said_it(site: Site) -> None:
+    async with asked(site) as client:
+        await defined(client)
+        change = {"interval": "30m", "expect": "2h", "reason": "it is slow"}
+        got = await client.ask("PATCH", f"{V1}/triggers/filed", body=change, headers={"If-Match": "*"})
+        assert got.status == 200, got.json
+
+        async def told(query: str) -> dict[str, dict[str, Any]]:
+            found = await client.ask("GET", f"{V1}/config/settings?{query}")
+            assert found.status == 200, found.json
+            return {one["key"]: one for one in found.json["items"]}
+
+        mine = await told("table=triggers&name=by-hand")
+        assert (mine["triggers.by-hand.job"]["value"], mine["triggers.by-hand.job"]["origin"]) == ("work", "api")
+        assert mine["triggers.by-hand.job"]["said"].startswith("admin token, 20")
+        assert mine["triggers.by-hand.priority"]["origin"] == "default"
+        filed = await told("table=triggers&name=filed")
+        assert filed["triggers.filed.on.interval.every"]["origin"] == "file"
+        over = filed["triggers.filed.expect"]
+        assert (over["value"], over["origin"]) == ("2h", "override")
+        assert over["said"].endswith(": it is slow")
+        assert (await told("table=security"))["security.api_runners"]["value"] == ["gate", "exec"]
+        assert {key.split(".")[0] for key in await told("")} >= {"engine", "http", "store", "security"}
+        await client.ask("POST", f"{V1}/triggers/filed/reset")
+        assert (await told("table=triggers&name=filed"))["triggers.filed.expect"]["origin"] == "default"
+
+
+@pytest.mark.parametrize("query", ["table=triggers", "name=filed", "table=engine&name=x", "table=no_such", "more=1"])
+async def test_settings_of_nothing_are_refused(site: Site, query: str) -> None:
+    async with asked(site) as client:
+        assert (await client.ask("GET", f"{V1}/config/settings?{query}")).status == 422

@@ -33,6 +33,7 @@ from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryReque
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.config.origins import Setting
     from engine.metrics.exposition import Exposed
 
 
@@ -249,6 +250,12 @@ class DefinitionOperations(Protocol):
 
     def about(self, key: Key) -> dict[str, Any]:
         """Return where a definition comes from."""
+        ...
+
+    def settings(
+        self, table: str, name: str | None, *, config: Config, show: Callable[[Any, Any], Any]
+    ) -> Sequence[Setting]:
+        """Return each setting of a table with where it comes from; raise NotFound where there is no such table."""
         ...
 
     def invalid(self, kind: Kind) -> Mapping[str, str]:
@@ -638,7 +645,18 @@ class Operations(Protocol):
         ...
 
     def ready(self) -> tuple[bool, list[str]]:
-        """Tell whether the engine takes events, and what is not ready, in words."""
+        """Tell whether the engine takes events, and what it waits for, in words.
+
+        Each source is waited for until it has had its chance, at the engine's start: see `unhealthy`.
+        """
+        ...
+
+    def unhealthy(self) -> list[str]:
+        """Return what is wrong with single sources and timers now, in words; it keeps no events of others away."""
+        ...
+
+    def may_answer(self, path: str) -> bool:
+        """Tell whether a path that no source answers at now may be one of a source that is about to run, or failed."""
         ...
 
     def health(self) -> dict[str, Any]:
