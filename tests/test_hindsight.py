@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from anyio.to_thread import run_sync
 from hypothesis import given
 from hypothesis import strategies as st
