@@ -67,6 +67,7 @@ def facts_of(
         silent=guards.silent, unchecked=unchecked, in_state=in_state,
         is_paused=lambda name: operations.pause_of(name) is not None, waiting=lambda: backlog.total,
         schedule_of=timers.schedule,
-        disks=(config.store.path.parent, config.engine.data), lease_age_s=lambda: lease.age_s(clock.now()),
+        disks=(config.store.path.parent, config.engine.data),
+        least_free_bytes=config.store.min_free_bytes, lease_age_s=lambda: lease.age_s(clock.now()),
         held_up=loop_watch.held_up,
     )  # fmt: skip

@@ -14,6 +14,7 @@ RECOVERED = "recovered"
 
 
 ALERT = "alert:"
+CALLBACK, NOTIFY = "callback:", "notify:"
 """Where a delivery tells of an alert, this and the alert's name stand in the place of the run."""
 
 
@@ -101,3 +102,14 @@ class DeliveryFilter(Struct, frozen=True, kw_only=True):
     state: DeliveryState | None = None
     target: str | None = None
     run: str | None = None
+
+
+def named_target(target: str) -> str:
+    """Return who gets a message as people know it."""
+    kind, _, name = target.partition(":")
+    return f"callback of job {name}" if f"{kind}:" == CALLBACK else f"notify.{name}"
+
+
+def named_subject(delivery: Delivery) -> str:
+    """Return what a message tells of."""
+    return f"run {delivery.run}" if delivery.alert is None else f"alert {delivery.alert}"

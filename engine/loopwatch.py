@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from engine.clock import Clock, rfc3339
 from engine.metrics.figures import SHORT_S, Histogram
+from engine.units import format_span
 
 log = logging.getLogger("engine.loop")
 
@@ -139,9 +140,9 @@ class LoopWatch:
         if ago_s > RECENT_S:
             return None
         who = culprit.name if culprit.name == culprit.place else f"{culprit.name} at {culprit.place}"
-        return took_s, (
-            f"the event loop was held up for {took_s:.1f} s by {who}, {ago_s:.0f} s ago ({culprit.count} times in all)"
-        )
+        often = f" ({culprit.count} times in all)" if culprit.count > 1 else ""
+        ago = format_span(round(ago_s)) if ago_s >= 1 else "a moment"
+        return took_s, f"the event loop was held up for {took_s:.1f} s by {who}, {ago} ago{often}"
 
     def _watch(self) -> None:
         """Look again and again, until stopped; runs in the thread."""

@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from engine.adaptive import Adaptation
 from engine.aftermath import Counting
+from engine.alerts import Alerts
 from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.conditions import Conditions
@@ -67,7 +68,7 @@ class Measuring:
         maintenance: Maintenance, conditions: Conditions, pools: Pools, sources: Sources, timers: Timers,
         adaptation: Adaptation, guards: Guards, counting: Counting, housekeeping: Housekeeping,
         windows: Callable[[], int], backlog: Backlog, health: Callable[[], Mapping[str, Any]],
-        ready: Callable[[], tuple[bool, Any]],
+        ready: Callable[[], tuple[bool, Any]], alerts: Alerts,
     ) -> None:  # fmt: skip
         self._aliases = aliases
         self._clock = clock
@@ -94,6 +95,7 @@ class Measuring:
         self._backlog = backlog
         self._health = health
         self._ready = ready
+        self._alerts = alerts
         self._one_at_a_time = anyio.Lock()
 
     async def scrape(self, *, accept: str = "", accept_encoding: str = "") -> Exposed:
@@ -131,11 +133,14 @@ class Measuring:
     def _counted(self) -> Iterator[tuple[str, Told]]:
         counts = self._counts
         for name, counter in (
-            ("events_total", counts.events), ("runs_total", counts.runs), ("runs_not_done_total", counts.codes)
+            ("events_total", counts.events), ("runs_total", counts.runs), ("runs_not_done_total", counts.codes),
+            ("run_retries_total", counts.retried),
         ):  # fmt: skip
             for labels, count in counter.items():
                 yield name, (labels, count)
         yield "events_duplicate_total", ((), self._intake.duplicates)
+        for job, count in counts.attempts().items():
+            yield "run_attempts_total", ((job,), count)
         for job, took_s in counts.durations.items():
             yield "run_duration_seconds", ((job,), took_s)
         for trigger, late_s in counts.lateness.items():
@@ -163,6 +168,8 @@ class Measuring:
         opened = {view["name"] for view in self._maintenance.open_views()}
         for name in self._maintenance.all():
             yield "maintenance_open", ((name,), name in opened)
+        for name, severity, count in self._alerts.counted_open():
+            yield "alerts_open", ((name, severity.value), count)
 
     def _of_sources(self) -> Iterator[tuple[str, Told]]:
         for state in self._sources.states:

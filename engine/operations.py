@@ -586,10 +586,17 @@ class Operations:
     def ready(self) -> tuple[bool, list[str]]:
         if self.state != "running":
             return False, [f"the engine is {self.state}"]
-        problems = [self._mask(problem) for problem in self._sources.not_ready()]
+        problems = [self._mask(problem) for problem in self._sources.awaited()]
         if (failure := self._journal.failure or self._journal.refusing) is not None:
             problems.append(str(failure))
         return not problems, problems
+
+    def unhealthy(self) -> list[str]:
+        timers = [f"timer {name}: {problem}" for name, problem in self._timers.problems().items()]
+        return [self._mask(text) for text in (*self._sources.not_ready(), *self._sources.warnings(), *timers)]
+
+    def may_answer(self, path: str) -> bool:
+        return self.state != "running" or self._sources.may_answer(path)
 
     def health(self) -> dict[str, Any]:
         failure = self._journal.failure

@@ -80,7 +80,7 @@ from engine.queueing import Queueing
 from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runnotes import RunNotes
-from engine.runs import ENDED, Run
+from engine.runs import ENDED, Run, RunState
 from engine.settlement import settle
 from engine.settling import Changes, Settling
 from engine.shaping import Shaper
@@ -281,6 +281,8 @@ class Runtime:
             if end.step.state in ENDED:
                 endings.note(run, end.step)
                 conditions.note_end(run)
+            elif end.step.state is RunState.RETRYING:
+                counts.tried_again(run.job, end.attempt.state)
             queue.note_end(run, end)
 
         def limited(trigger: str, job: Job) -> Job:
@@ -410,7 +412,7 @@ class Runtime:
         sources = self._sources = Sources(
             clock=clock, sources=used, door=intake, memory=settling, base=config.base,
             files=config.engine.data / "files", max_data=config.http.max_body_bytes, routes=routes,
-            on_ready=lambda: routes_ready.set() if not sources.not_ready() else None,
+            on_change=lambda: routes_ready.set() if not sources.awaited() else None,
         )  # fmt: skip
         adaptation = Adaptation(clock=clock, door=intake, store=store, timers=timers, sources=sources)
         await adaptation.load()
@@ -465,6 +467,7 @@ class Runtime:
             maintenance=maintenance, conditions=conditions, pools=pools, sources=sources, timers=timers,
             adaptation=adaptation, guards=guards, counting=counting, housekeeping=housekeeping,
             windows=lambda: len(windows), backlog=backlog, health=operations.health, ready=operations.ready,
+            alerts=alerts,
         )  # fmt: skip
         operations.vitals = Vitals(
             clock=clock, store=store, journal=journal, loop_watch=loop_watch, lease=lease,

@@ -107,6 +107,15 @@ class Who(Struct, frozen=True, kw_only=True):
         return self.name if self.means == "proxy" else f"{self.name} token"
 
 
+FOR = ", for "
+"""Between who asks and whom that is for, which is what the caller says and proves nothing."""
+
+
+def proved(said: str) -> str:
+    """Return who asked, of what was said of that, without whom it was for."""
+    return said.partition(FOR)[0]
+
+
 def new_secret() -> str:
     """Return a new token: 256 random bits."""
     return MARK + secrets.token_urlsafe(32)

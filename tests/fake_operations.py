@@ -588,6 +588,8 @@ class FakeOperations:
         self.tokens = keyring(self.clock, TOKEN)
         self.audit_log = FakeAuditLog()
         self.unready: list[str] = []
+        self.ailing: list[str] = []
+        self.to_come: set[str] = set()
         self.previewed: list[tuple[str, Any, int]] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
@@ -899,6 +901,12 @@ class FakeOperations:
 
     def ready(self) -> tuple[bool, list[str]]:
         return not self.unready, self.unready
+
+    def unhealthy(self) -> list[str]:
+        return self.ailing
+
+    def may_answer(self, path: str) -> bool:
+        return path in self.to_come
 
     def health(self) -> dict[str, Any]:
         return {

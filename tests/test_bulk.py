@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,13 @@ from engine.errors import ConfigError, ConfigProblem, Conflict
 from engine.journal import Journal
 from engine.pauses import PAUSES_SOURCE
 from engine.store.changes import Accept, Change
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 from tests.test_runtime import Gate
 from tests.test_waits import engine
 
 BULK = "/api/v1/triggers/bulk"
 HEARD = "/api/v1/triggers/heard"
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 async def test_each_trigger_has_its_answer_and_one_that_fails_stops_no_other(
@@ -64,8 +54,9 @@ async def test_each_action_does_what_it_does_with_one(operations: FakeOperations
     assert fired.json["items"][0]["runs"]
     assert operations.fired[0] | {"traceparent": None} == {
         "trigger": "nightly", "data": 7, "reason": "", "priority": 8, "bypass": frozenset({"pause"}),
-        "request_id": "k nightly", "traceparent": None,
+        "request_id": operations.fired[0]["request_id"], "traceparent": None,
     }  # fmt: skip
+    assert re.fullmatch(r"k \([0-9a-f]{32}\) nightly", operations.fired[0]["request_id"])
     reset = await client.ask("POST", BULK, body={"action": "reset", "all": True, "reason": "r"})
     assert (reset.json["count"], operations.adapted) == (1, [("nightly", "reset", "r")])
     released = await client.ask("POST", BULK, body={"action": "release", "all": True})

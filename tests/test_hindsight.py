@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from anyio.to_thread import run_sync
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from engine.decide.schedule import Schedule
 from engine.hindsight import Line, Period, inquire
 from engine.hindsight.account import Account
 from engine.hindsight.periods import Noted, periods_of
+from engine.hindsight.proof import Proof
 from engine.plugin import Event
 from engine.runs import RunState
 from engine.spans import Span, SpanKind
@@ -344,3 +346,16 @@ async def test_doctor_names_a_due_instant_of_which_nothing_is_recorded(tmp_path:
     [check] = [one for one in found["checks"] if one["name"] == "due_instants"]
     assert not check["ok"]
     assert f"trigger tick: nothing is recorded of what was due at {key}" in check["detail"]
+
+
+@pytest.mark.parametrize(
+    ("timers", "due", "said"),
+    [
+        (0, 0, "there are no timers"),
+        (2, 0, "nothing came due of 2 timers since each has its schedule"),
+        (1, 3, "3 due instants of 1 timer were dealt with, since it has its schedule, and each is recorded"),
+    ],
+)
+def test_the_proof_says_since_when_it_counts(timers: int, due: int, said: str) -> None:
+    check = Proof(timers=timers, left_out=0, due=due, recorded=due, broken=()).check()
+    assert (check["ok"], check["detail"]) == (True, said)

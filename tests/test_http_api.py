@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,27 +18,10 @@ from engine.runs import RunState
 from engine.tokens import Role
 from tests.fake_backfills import FIRST, NOW
 from tests.fake_operations import TOKEN, FakeOperations, serving
-from tests.http_client import Client, asking, raw
+from tests.http_client import Client, raw
 
 V1 = "/api/v1"
 A_DAY = BackfillRequest(trigger="nightly", start=FIRST, end=NOW)
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 def test_the_table_names_each_route_once_and_only_known_methods() -> None:
@@ -175,7 +156,10 @@ async def test_a_problem_has_all_its_members(client: Client) -> None:
 
 async def test_the_probes_tell_the_truth(operations: FakeOperations, client: Client) -> None:
     assert (await client.ask("GET", "/live")).json == {"status": "ok"}
-    assert (await client.ask("GET", "/ready")).json == {"ready": True, "waiting_for": []}
+    assert (await client.ask("GET", "/ready")).json == {"ready": True, "waiting_for": [], "unhealthy": []}
+    operations.ailing = ["source database:orders is failed: no route to host"]
+    got = await client.ask("GET", "/ready")
+    assert (got.status, got.json["ready"], got.json["unhealthy"]) == (200, True, operations.ailing)
     operations.unready = ["source webhook:github is not ready"]
     got = await client.ask("GET", "/ready")
     assert (got.status, got.json["waiting_for"]) == (503, operations.unready)
@@ -249,6 +233,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
     assert got.status == 202
     assert set(got.json) >= {"event", "runs", "duplicate"}
     assert got.headers["Location"] == f"{V1}/events/{got.json['event']}"
+    assert operations.fired[0]["request_id"].startswith("k 1 (")
     assert operations.fired == [
         {
             "trigger": "nightly",
@@ -256,7 +241,7 @@ async def test_a_fire_hands_over_what_it_was_given(operations: FakeOperations, c
             "reason": "because",
             "priority": 8,
             "bypass": frozenset({"debounce"}),
-            "request_id": "k 1",
+            "request_id": operations.fired[0]["request_id"],
             "traceparent": None,
         }
     ]

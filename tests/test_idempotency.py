@@ -22,7 +22,7 @@ from engine.plugin import Response
 from engine.replies import MOST_KEPT, REMOVED_AT_ONCE, Replies
 from engine.store.sqlite import SqliteStore
 from engine.testing import VirtualClock
-from tests.fake_operations import TOKEN, FakeOperations, serving
+from tests.fake_operations import TOKEN, FakeOperations
 from tests.http_client import Client, asking
 from tests.test_runtime import Gate
 from tests.test_waits import engine
@@ -30,23 +30,6 @@ from tests.test_waits import engine
 V1 = "/api/v1"
 KEY = {"Idempotency-Key": "k-1"}
 PAUSE = f"{V1}/triggers/nightly/pause"
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 async def test_a_request_that_is_sent_again_is_not_done_again(operations: FakeOperations, client: Client) -> None:
@@ -276,3 +259,21 @@ async def test_keys_hold_after_a_restart(tmp_path: Path) -> None:
         assert (await sender.ask("/api/v1/events", {**order, "data": {"n": 2}}, headers=KEY))[0] == 422
         assert await sender.ask(fire, {"data": {"n": 1}}, headers=KEY) == (202, {**fired[1], "duplicate": True})
         assert (await sender.ask(fire, {"data": {"n": 2}}, headers=KEY))[0] == 422
+
+
+async def test_a_key_of_another_trigger_route_or_caller_is_another_one(tmp_path: Path) -> None:
+    Gate.open.add("held")
+    fires = [f"{V1}/triggers/{name}/fire" for name in ("heard", "plain")]
+    async with engine(tmp_path) as (_, sender):
+        got = await sender.ask(f"{V1}/tokens", {"name": "ann", "role": "operator"})
+        ann = {"Authorization": f"Bearer {got[1]['token']}"}
+        first = [await sender.ask(path, {}, headers=KEY) for path in fires]
+        first.append(await sender.ask(fires[0], {}, headers={**KEY, **ann}))
+        bulk = {"action": "fire", "names": ["heard"], "atomic": True}
+        _, done = await sender.ask(f"{V1}/triggers/bulk", bulk, headers=KEY)
+        again = [await sender.ask(path, {}, headers=KEY) for path in fires]
+        again.append(await sender.ask(fires[0], {}, headers={**KEY, **ann}))
+    assert [status for status, _ in [*first, *again]] == [202] * 6
+    assert len({answer["event"] for _, answer in first} | {done["items"][0]["event"]}) == 4
+    assert [answer["event"] for _, answer in again] == [answer["event"] for _, answer in first]
+    assert all(answer["duplicate"] for _, answer in again)

@@ -38,7 +38,6 @@ from tests.fake_operations import FakeOperations
 from tests.fakes import until
 from tests.http_client import Client
 from tests.organs import InlineStore
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 from tests.test_runtime import Gate, _fresh, configured, fire  # noqa: F401 - a fixture
 from tests.test_runtime import operations as of
 from tests.test_runtime import running as running_engine
@@ -57,6 +56,9 @@ run.gate = "open"
 pools = ["ware"]
 [jobs.bad]
 run.exec = ["false"]
+[jobs.flaky]
+run.exec = ["false"]
+retry = { attempts = 3, delay = "1s", jitter = 0 }
 [jobs.stuck]
 run.gate = "shut"
 concurrency = 1
@@ -70,6 +72,9 @@ filter = "data.size() > 100"
 [triggers.go]
 on.manual = true
 job = "bad"
+[triggers.again]
+on.manual = true
+job = "flaky"
 [triggers.wait]
 on.manual = true
 job = "stuck"
@@ -164,7 +169,7 @@ async def test_the_figures_are_those_of_the_ledger_after_a_load(tmp_path: Path) 
         assert figure(found, "queue_runs", lane="manual") == 2
         assert figure(found, "runs", state="running") == 1
         assert figure(found, "triggers", state="disabled") == 1
-        assert figure(found, "triggers", state="active") == 5
+        assert figure(found, "triggers", state="active") == 6
         assert figure(found, "trigger_failures_in_a_row", trigger="go") == 3
         assert figure(found, "trigger_failures_in_a_row", trigger="tick") == 0
         assert figure(found, "pool_limit", pool="ware") == 2
@@ -175,6 +180,39 @@ async def test_the_figures_are_those_of_the_ledger_after_a_load(tmp_path: Path) 
         assert figure(found, "schedules_total", type="interval", status="active") == 2
         assert figure(found, "schedule_executions_total", status="succeeded") == 6
         assert figure(found, "schedule_misfires_total") == 0
+
+
+async def test_attempts_and_retries_are_those_of_the_runs(tmp_path: Path) -> None:
+    config, clock = configured(tmp_path, LOAD), VirtualClock()
+    async with running(config, clock) as engine:
+        await fire(engine, "go")
+        run_id = await fire(engine, "again")
+        for number in range(3):
+            await until(lambda: of(engine).metrics._counts.attempts()["flaky"] == number + 1)  # noqa: B023
+            await clock.advance(2.5)
+        run, found = await of(engine).store.run(run_id), await scraped(engine)
+        assert run is not None
+        assert (run.state, len(run.attempts)) == (RunState.FAILED, 3)
+        assert figure(found, "run_attempts_total", job="flaky") == 3
+        assert figure(found, "run_attempts_total", job="bad") == 1
+        assert figure(found, "run_retries_total", job="flaky", state="failed") == 2
+        assert summed(found, "run_retries_total") == 2
+        assert figure(found, "runs_total", job="flaky", state="failed") == 1
+
+
+async def test_open_alerts_are_told_of_by_name_and_severity(tmp_path: Path) -> None:
+    more = "\n[alerts.failed]\nwhen = { failures = 1 }\n[alerts.none]\nwhen = { queue_depth = 9 }\nenabled = false\n"
+    config, clock = configured(tmp_path, LOAD + more), VirtualClock()
+    async with running(config, clock) as engine:
+        assert figure(await scraped(engine), "alerts_open", alert="failed", severity="warning") == 0
+        await fire(engine, "go")
+        await until(lambda: of(engine).metrics._counts.attempts()["bad"] == 1)
+        await clock.advance(11)
+        found = await scraped(engine)
+        assert figure(found, "alerts_open", alert="failed", severity="warning") == 1
+        assert figure(found, "alerts_open", alert="disk", severity="critical") == 0
+        assert summed(found, "alerts_open") == 1
+        assert not [labels for name, labels in found if ("alert", "none") in labels]
 
 
 async def test_what_was_missed_is_counted_by_its_code_and_held_queues_have_an_age(tmp_path: Path) -> None:
@@ -296,6 +334,10 @@ def test_names_beyond_the_bound_are_added_up_and_no_counter_goes_down() -> None:
     assert counts.runs == {("a", "succeeded"): 2, ("b", "succeeded"): 2, (OTHERS, "succeeded"): 4}
     assert {name: one.count for name, one in counts.durations.items()} == {"a": 2, "b": 2, OTHERS: 4}
     assert set(counts.lateness) == {"a", "b", OTHERS}
+    for job in ("a", "c", "d"):
+        counts.tried_again(job, RunState.TIMED_OUT)
+    assert counts.retried == {("a", "timed_out"): 1, (OTHERS, "timed_out"): 2}
+    assert counts.attempts() == {"a": 3, "b": 2, OTHERS: 6}
     assert Names(0).label("a") == OTHERS
 
 
@@ -325,12 +367,12 @@ def test_a_histogram_counts_by_the_first_bound_that_is_not_exceeded() -> None:
 # Over HTTP
 
 
-def _configure(operations: FakeOperations, **metrics: Any) -> None:  # noqa: F811
+def _configure(operations: FakeOperations, **metrics: Any) -> None:
     operations.config = replace(operations.config, metrics=MetricsTable(**metrics))
 
 
 async def test_metrics_take_a_token_unless_they_are_public(
-    operations: FakeOperations, client: Client  # noqa: F811
+    operations: FakeOperations, client: Client
 ) -> None:  # fmt: skip
     got = await client.ask("GET", "/metrics", token=None)
     assert (got.status, got.json["code"]) == (401, "unauthorized")
@@ -356,7 +398,7 @@ async def test_metrics_take_a_token_unless_they_are_public(
         ("text/plain;version=99.x.y,,;;", "text/plain; version=0.0.4"),
     ],
 )
-async def test_the_form_is_what_is_asked_for(client: Client, accept: str, kind: str) -> None:  # noqa: F811
+async def test_the_form_is_what_is_asked_for(client: Client, accept: str, kind: str) -> None:
     got = await client.ask("GET", "/metrics", headers={"Accept": accept} if accept else {})
     assert got.status == 200
     assert got.headers["Content-Type"].startswith(kind)

@@ -27,7 +27,7 @@ from engine.errors import Conflict, EngineError, NotFound, StoreDamaged, StoreIn
 from engine.execution import RUN_MARK
 from engine.jobs import Job
 from engine.operations import Operations
-from engine.plugin import Event, Outcome, PrepareContext, RunContext, Runner, Source, SourceContext
+from engine.plugin import Event, Outcome, PrepareContext, Request, Response, RunContext, Runner, Source, SourceContext
 from engine.registry import Registry
 from engine.runs import Lane, Run, RunState
 from engine.runtime import Runtime
@@ -492,21 +492,67 @@ class Loud(Source, frozen=True, kw_only=True):
         raise RuntimeError("no route to host")
 
 
+def with_another(path: Path, plugin: type[Source]) -> Config:
+    """Return a configuration with one more trigger, on a source of a plugin."""
+    registry = a_registry()
+    registry.add(plugin)
+    file = path / "config.toml"
+    listen = f"http.listen = '127.0.0.1:{free_port()}'\n"
+    file.write_text(f"{listen}{QUICK}\n[triggers.another]\non.{plugin.name} = {{}}\njob = 'work'\n", "utf-8")
+    return load([file], environment={}, registry=registry)
+
+
 async def test_a_source_that_fails_keeps_nothing_from_starting_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime_module, "ROUTES_S", 0.05)
-    registry = a_registry()
-    registry.add(Loud)
-    file = tmp_path / "config.toml"
-    file.write_text(QUICK + "\n[triggers.loud]\non.loud = {}\njob = 'work'\n", "utf-8")
-    config = load([file], environment={}, registry=registry)
-    async with running(config) as engine:
+    monkeypatch.setattr(runtime_module, "ROUTES_S", 3600.0)  # it has had its chance as soon as it failed
+    async with running(with_another(tmp_path, Loud)) as engine:
         await comes_to(engine, await fire(engine, "go"), RunState.SUCCEEDED)
-        ready, problems = operations(engine).ready()
-        assert not ready
-        assert "no route to host" in problems[0]
-        assert operations(engine).health()["status"] == "degraded"
+        assert operations(engine).ready() == (True, [])
+        [problem] = operations(engine).unhealthy()
+        assert problem.startswith("source ")
+        assert problem.endswith(" is failed: RuntimeError: no route to host")
+        health = operations(engine).health()
+        assert health["status"] == "degraded"
+        assert [check["detail"] for check in health["checks"] if not check["ok"]] == [problem]
+
+
+class Slow(Source, frozen=True, kw_only=True):
+    """Answers at a path once its gate is open."""
+
+    name: ClassVar[str] = "slow"
+
+    async def run(self, context: SourceContext) -> None:
+        async def answer(request: Request) -> Response:
+            return Response(status=202)
+
+        await until(lambda: "slow" in Gate.open)
+        context.route("POST", "/hooks/slow", answer)
+        context.ready()
+        await anyio.sleep_forever()
+
+
+async def test_a_source_that_starts_slowly_is_waited_for_and_its_senders_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "ROUTES_S", 0.05)
+    config = with_another(tmp_path, Slow)
+    url = f"http://127.0.0.1:{config.http.port}"
+    async with running(config, listen=True) as engine, aiohttp.ClientSession() as client:
+        async with client.get(f"{url}/ready") as answer:
+            assert (answer.status, await answer.json()) == (503, {
+                "ready": False,
+                "waiting_for": operations(engine).unhealthy(),
+                "unhealthy": operations(engine).unhealthy(),
+            })  # fmt: skip
+        async with client.post(f"{url}/hooks/slow") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+        Gate.open.add("slow")
+        await until(lambda: operations(engine).ready() == (True, []))
+        async with client.post(f"{url}/hooks/slow") as answer:
+            assert answer.status == 202
+        async with client.post(f"{url}/hooks/other") as answer:
+            assert answer.status == 404
 
 
 # Those who look on

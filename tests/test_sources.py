@@ -78,7 +78,7 @@ class Yard:
         self.sources = Sources(
             clock=self.clock, sources=[(name, Acts(act=act)) for name, act in acts.items()], door=self.door,
             memory=self, base=path, files=path / "files", max_data=1000, routes=self.routes,
-            on_ready=lambda: self.readiness.append(self.sources.not_ready()),
+            on_change=lambda: self.readiness.append(self.sources.not_ready()),
         )  # fmt: skip
         self.ended = False
 
@@ -119,6 +119,10 @@ async def receives(context: SourceContext) -> None:
     await anyio.sleep_forever()
 
 
+async def hangs(context: SourceContext) -> None:
+    await anyio.sleep_forever()
+
+
 def raising(error: BaseException, times: list[float] | None = None, *, ready: bool = False) -> Act:
     async def act(context: SourceContext) -> None:
         if times is not None:
@@ -154,6 +158,77 @@ async def test_the_sources_are_ready_when_all_of_them_say_so(tmp_path: Path) -> 
             "refused_requests": None, "pushed_back": 0, "emitting": 0, "waited_s": 0.0, "lag_s": None,
             "last_event_at": None, "last_error": None, "last_error_at": None,
         }  # fmt: skip
+
+
+async def test_each_source_is_waited_for_until_it_had_its_chance(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def late(context: SourceContext) -> None:
+        await gate.wait()
+        raise RuntimeError("no route to host")
+
+    async with yard(tmp_path, good=receives, late=late) as at_work:
+        assert at_work.sources.awaited() == ["source late is starting"]
+        gate.set()
+        await until(lambda: at_work.state("late").state == "failed")
+        assert at_work.sources.awaited() == []
+        assert at_work.readiness[-1] == ["source late is failed: RuntimeError: no route to host"]
+        await at_work.clock.advance(600)
+        assert at_work.sources.awaited() == []
+
+
+async def test_one_that_still_emits_what_it_found_keeps_others_waiting_for_a_time_alone(tmp_path: Path) -> None:
+    async def busy(context: SourceContext) -> None:
+        async for _ in context.every(10):
+            await context.emit(event())
+
+    async with yard(tmp_path, busy=busy) as at_work:
+        await at_work.clock.advance(Source.ready_within_s - 1)
+        assert at_work.sources.awaited() == ["source busy is starting"]
+        await at_work.clock.advance(2)
+        assert at_work.sources.awaited() == []
+        assert at_work.sources.not_ready() == ["source busy is starting"]
+
+
+async def test_one_that_comes_later_or_is_started_again_is_not_waited_for(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def once(context: SourceContext) -> None:
+        if not gate.is_set():
+            context.ready()
+            await gate.wait()
+            raise RuntimeError("gone")
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, once=once) as at_work:
+        at_work.sources.add("new", Acts(act=hangs))
+        gate.set()
+        await until(lambda: at_work.state("once").state == "failed")
+        await at_work.clock.advance(2 * FIRST_PAUSE_S)
+        assert len(at_work.sources.not_ready()) == 2
+        assert at_work.sources.awaited() == []
+
+
+async def test_a_path_may_be_that_of_a_source_that_had_it_or_has_never_run(tmp_path: Path) -> None:
+    gate = anyio.Event()
+
+    async def asked(context: SourceContext) -> None:
+        context.route("POST", "/hooks/mine", answers)
+        context.ready()
+        await gate.wait()
+        raise RuntimeError("gone")
+
+    async with yard(tmp_path, asked=asked) as at_work:
+        assert not at_work.sources.may_answer("/hooks/other")
+        gate.set()
+        await until(lambda: at_work.state("asked").state == "failed")
+        assert at_work.routes.find("POST", "/hooks/mine") is None
+        assert at_work.sources.may_answer("/hooks/mine")
+        assert not at_work.sources.may_answer("/hooks/other")
+        at_work.sources.add("new", Acts(act=hangs))
+        assert at_work.sources.may_answer("/hooks/other")
+        await at_work.sources.remove("new")
+        assert not at_work.sources.may_answer("/hooks/other")
 
 
 async def test_what_a_source_warns_of_is_shown_until_it_is_over_or_the_source_starts_again(tmp_path: Path) -> None:
@@ -465,7 +540,7 @@ def sources_of(desk: Bench, path: Path, act: Act, changes: Changes) -> Sources:
         clock=desk.clock, sources=[("mill", Acts(act=act))], door=desk.intake,
         memory=Settling(desk.store, changes, desk.clock, anyio.Event()), base=path, files=path / "files",
         max_data=1000, routes=Routes(),
-        on_ready=lambda: None,
+        on_change=lambda: None,
     )  # fmt: skip
 
 

@@ -389,7 +389,7 @@ async def test_a_source_that_emits_as_fast_as_it_can_delays_no_other(tmp_path: P
             clock=SystemClock(), sources=[("flood", Acts(act=flood)), ("good", Acts(act=good))], door=intake,
             memory=Settling(store, Changes(), SystemClock(), anyio.Event()), base=tmp_path,
             files=tmp_path / "files", max_data=1000, routes=Routes(),
-            on_ready=lambda: None,
+            on_change=lambda: None,
         )  # fmt: skip
         async with anyio.create_task_group() as group:
             group.start_soon(journal.run)

@@ -12,13 +12,22 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from engine import cancellation
 from engine.aftermath.messages import message_of
-from engine.aftermath.organ import CALLBACK, NOTIFY
 from engine.clock import LONGEST_SLEEP_S, Clock, sleep_or_wake
 from engine.decide.delivering import OLDEST, after_try, given_up
-from engine.deliveries import Delivery, DeliveryState, Receiver, Tried
+from engine.deliveries import (
+    CALLBACK,
+    NOTIFY,
+    Delivery,
+    DeliveryState,
+    Receiver,
+    Tried,
+    named_subject,
+    named_target,
+)
 from engine.errors import StoreUnavailable
 from engine.jobs import Job
 from engine.logs import IdLogger, Masker
@@ -94,8 +103,8 @@ class Deliverer:
         self._served: dict[str, float] = {}
         self._woken = asyncio.Event()
         self._counts_anew = False
-        self.on_given_up: Callable[[Delivery], None] = lambda delivery: None
-        """Hears of what could not be told."""
+        self.on_given_up: Callable[[Delivery, str], None] = lambda delivery, why: None
+        """Hears of what could not be told, and why."""
 
     # The line
 
@@ -108,6 +117,13 @@ class Deliverer:
     def stored(self, *, well: bool) -> None:
         self._counts_anew = self._counts_anew or not well
         self._woken.set()
+
+    async def try_at_once(self, delivery: Delivery, within_s: float) -> Receipt:
+        channel = self._channel_of(delivery.target)
+        if channel is None:
+            return Receipt.not_now(f"the configuration has no {named_target(delivery.target)} any more")
+        receipt = await self._deliver(channel, delivery, within_s)
+        return replace(receipt, reason=self._said(receipt))
 
     # Life
 
@@ -140,7 +156,11 @@ class Deliverer:
         """Serve the targets for which something is due; return when to look again, where that is known."""
         if self._counts_anew:
             self._counts_anew = False
-            await self.load()
+            try:
+                await self.load()
+            except BaseException:
+                self._counts_anew = True
+                raise
         elif not self.waiting:
             return None
         now, next_at = self._clock.now(), None
@@ -180,13 +200,12 @@ class Deliverer:
         channel = self._channel_of(delivery.target)
         if channel is None:
             return given_up(
-                delivery, "no_receiver", f"the configuration has no {_named(delivery.target)} any more", now
+                delivery, "no_receiver", f"the configuration has no {named_target(delivery.target)} any more", now
             )
         if now - delivery.created_at >= OLDEST and delivery.attempts:
             return given_up(delivery, "given_up", f"it waits for too long; {delivery.reason}", now)
         receipt = await self._deliver(channel, delivery)
-        reason = self._mask(" ".join(receipt.reason.split()))[:LONGEST_REASON]
-        receipt = Receipt(reception=receipt.reception, reason=reason, retry_after_s=receipt.retry_after_s)
+        receipt = replace(receipt, reason=self._said(receipt))
         now = self._clock.now()
         tried = after_try(delivery, receipt, channel.pauses_s, now)
         if receipt.reception is Reception.NOT_NOW:
@@ -197,7 +216,10 @@ class Deliverer:
             self._rests.pop(delivery.target, None)
         return tried
 
-    async def _deliver(self, channel: Channel, delivery: Delivery) -> Receipt:
+    def _said(self, receipt: Receipt) -> str:
+        return self._mask(" ".join(receipt.reason.split()))[:LONGEST_REASON]
+
+    async def _deliver(self, channel: Channel, delivery: Delivery, within_s: float = TRY_WITHIN_S) -> Receipt:
         """Let the channel deliver, whatever it does, in bounded time."""
         receipts: list[Receipt] = []
         context, message = Context(delivery, self._clock, self._base), message_of(delivery)
@@ -208,9 +230,9 @@ class Deliverer:
 
         async with anyio.create_task_group() as group:
             group.start_soon(work)
-            await self._clock.sleep(TRY_WITHIN_S)
+            await self._clock.sleep(within_s)
             group.cancel_scope.cancel()
-        return receipts[0] if receipts else Receipt.not_now(f"no answer within {TRY_WITHIN_S:g}s")
+        return receipts[0] if receipts else Receipt.not_now(f"no answer within {within_s:g}s")
 
     async def _receipt(self, channel: Channel, context: Context, message: Message) -> Receipt:
         try:
@@ -252,10 +274,10 @@ class Deliverer:
         if tried.state is DeliveryState.DELIVERED:
             return
         if tried.state is DeliveryState.FAILED:
-            self.on_given_up(delivery)
+            self.on_given_up(delivery, tried.reason)
         level = logging.WARNING if tried.state is DeliveryState.WAITING else logging.ERROR
         log.log(
-            level, "%s was not told of %s: %s", _named(delivery.target), _subject(delivery), tried.reason,
+            level, "%s was not told of %s: %s", named_target(delivery.target), named_subject(delivery), tried.reason,
             extra={"action": "not_delivered", "delivery": delivery.id, "code": tried.code},
         )  # fmt: skip
 
@@ -270,13 +292,3 @@ class Deliverer:
             except StoreUnavailable:
                 pass
             await self._clock.sleep(TIDY_S)
-
-
-def _subject(delivery: Delivery) -> str:
-    return f"run {delivery.run}" if delivery.alert is None else f"alert {delivery.alert}"
-
-
-def _named(target: str) -> str:
-    """Return a target as people know it."""
-    kind, _, name = target.partition(":")
-    return f"callback of job {name}" if f"{kind}:" == CALLBACK else f"notify.{name}"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from engine.aftermath.messages import event_of, masked, told_of
 from engine.aftermath.series import AllSeries, Series
-from engine.deliveries import RECOVERED, Delivery, DeliveryState, Receiver
+from engine.deliveries import CALLBACK, NOTIFY, RECOVERED, Delivery, DeliveryState, Receiver
 from engine.ids import new_id
 from engine.jobs import Job
 from engine.logs import Masker
@@ -18,7 +18,6 @@ from engine.runs import Run, RunState
 from engine.store.base import Store
 from engine.store.changes import Accept, End, Finish, Memory
 
-CALLBACK, NOTIFY = "callback:", "notify:"
 """The target of a delivery is one of these, and the name of the job or of the receiver."""
 
 

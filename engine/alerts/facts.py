@@ -24,7 +24,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     - `unchecked`: the conditions that can't be checked, and why.
     - `in_state`: the triggers that are in one of some states, with the state and why; `is_paused`: whether one is
       paused; `schedule_of`: when one comes due. `waiting`: how many runs wait, in all.
-    - `disks`: the directories of the store and of the logs.
+    - `disks`: the directories of the store and of the logs; `least_free_bytes`: with less there no event is taken.
     - `lease_age_s`: how long ago the lease was renewed; None where there is none. `held_up`: for how long the event
       loop was held up of late, and by whom.
     """
@@ -40,5 +40,6 @@ class Facts(Struct, frozen=True, kw_only=True):
     waiting: Callable[[], int]
     schedule_of: Callable[[str], Schedule | None]
     disks: Sequence[Path]
+    least_free_bytes: int
     lease_age_s: Callable[[], float | None]
     held_up: Callable[[], tuple[float, str] | None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from engine.decide.breakers import SOURCE
 from engine.decide.deadlines import promise_of
 from engine.decide.ends import Count, Ends, Window
 from engine.decide.rules import Rule
+from engine.deliveries import named_target
 from engine.plugin import Timer
 from engine.runs import Lane, RunState
 from engine.spans import SpanKind
@@ -25,6 +26,12 @@ LOOKED_AT = 50
 
 SHORTEST_SLOW_S = 60.0
 """What takes less is never called slow: what usually takes a second takes four now and then."""
+
+IN_STORE = frozenset({What.DEADLINE, What.DURATION, What.SLOWER, What.QUEUE_AGE, What.QUEUE_DEPTH})
+"""What is read from the store, when it is looked for."""
+
+MOST_ON_IT = 3
+"""So many triggers on a source that is in trouble are named."""
 
 ENGINE = "engine"
 _TIMER = "timer:"
@@ -39,6 +46,8 @@ class Look:
         self._ends = ends
         self._known_since: dict[str, datetime] = {}
         self.undelivered: dict[float, Window] = {}
+        self.given_up: dict[str, str] = {}
+        """Of each target the last message that it was not told, and why."""
 
     async def findings(self, alert: Alert, now: datetime) -> dict[str, Finding]:
         """Return for whom it holds; raise StoreUnavailable, and what timers raise."""
@@ -132,9 +141,9 @@ class Look:
     # Of runs that run
 
     async def _duration(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
-        for trigger, (run_id, _, for_s) in (await self._running(alert, now)).items():
+        for trigger, (run_id, job, for_s) in (await self._running(alert, now)).items():
             if for_s >= alert.limit:
-                said = f"run {run_id} has been running for {format_span(for_s)}"
+                said = f"run {run_id} of job {job} has been running for {format_span(for_s)}"
                 yield Finding(subject=f"trigger {trigger}", value=for_s, text=said)
 
     async def _slower(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
@@ -142,7 +151,7 @@ class Look:
             usual_s = await self._facts.usual_s(job) if for_s >= SHORTEST_SLOW_S else None
             if usual_s is not None and for_s >= alert.limit * usual_s:
                 usually = f"half of them take {format_span(usual_s)} at most"
-                said = f"run {run_id} has been running for {format_span(for_s)}; {usually}"
+                said = f"run {run_id} of job {job} has been running for {format_span(for_s)}; {usually}"
                 yield Finding(subject=f"trigger {trigger}", value=for_s / max(usual_s, 0.001), text=said)
 
     async def _running(self, alert: Alert, now: datetime) -> dict[str, tuple[str, str, float]]:
@@ -165,14 +174,19 @@ class Look:
             # One that is invalid has no rule: it is known by its name alone.
             holds = alert.scope.is_all or name in alert.scope.triggers if rule is None else alert.scope.holds(rule)
             if holds:
-                yield Finding(subject=f"trigger {name}", value=1.0, text=f"is {state}" + (f": {why}" if why else ""))
+                own = f"trigger {name} is "
+                said = f"is {why.removeprefix(own)}" if why and why.startswith(own) else f"is {state}"
+                yield Finding(
+                    subject=f"trigger {name}", value=1.0, text=f"{said}: {why}" if why and own not in why else said
+                )
 
     async def _silent(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         for (kind, name), text in self._facts.silent():
             rules = self._on(name) if kind == SOURCE else [rule for rule in (self._facts.rules.get(name),) if rule]
             if alert.scope.holds_source(_names(name, rules) if kind == SOURCE else [], rules):
                 shown = _names(name, rules)[-1] if kind == SOURCE else name
-                yield Finding(subject=f"{'source' if kind == SOURCE else 'trigger'} {shown}", value=1.0, text=text)
+                subject = f"{'source' if kind == SOURCE else 'trigger'} {shown}"
+                yield Finding(subject=subject, value=1.0, text=text.removeprefix(f"{subject} "))
 
     async def _source_unhealthy(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         for source, (text, since) in self._facts.troubles().items():
@@ -182,7 +196,7 @@ class Look:
                 for_s = 0.0 if since is None else max((now - since).total_seconds(), 0.0)
                 is_timer = source.startswith(_TIMER)
                 subject = f"timer of {source.removeprefix(_TIMER)}" if is_timer else f"source {names[-1]}"
-                yield Finding(subject=subject, value=for_s, text=text)
+                yield Finding(subject=subject, value=for_s, text=text if is_timer else text + _on_it(rules))
 
     async def _condition_unhealthy(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         for name, text in self._facts.unchecked():
@@ -201,13 +215,14 @@ class Look:
         if not self._facts.waiting():
             return
         runs = await self._store.line(lanes=frozenset(Lane), limit=LOOKED_AT)
-        ready = [(run.trace[-1].at if run.trace else run.created_at, run.id) for run in runs]
+        ready = [(run.trace[-1].at if run.trace else run.created_at, run.id, run.job) for run in runs]
         if not ready:
             return
-        since, run_id = min(ready)
+        since, run_id, job = min(ready)
         for_s = (now - since).total_seconds()
         if for_s >= alert.limit:
-            yield Finding(subject=ENGINE, value=for_s, text=f"run {run_id} has been ready for {format_span(for_s)}")
+            said = f"run {run_id} of job {job} has been ready for {format_span(for_s)}"
+            yield Finding(subject=ENGINE, value=for_s, text=said)
 
     async def _queue_depth(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         depth = (await self._store.counts()).get(RunState.QUEUED, 0)
@@ -217,19 +232,27 @@ class Look:
     async def _disk_free(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         for place, free, _ in _disks(self._facts.disks):
             if free < alert.limit:
-                said = f"only {format_size(free)} are free on the disk of {place}"
+                said = f"only {format_size(free)} are free{self._refuses(free)}"
                 yield Finding(subject=f"disk {place}", value=free, text=said)
 
     async def _disk_share(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         for place, free, share in _disks(self._facts.disks):
             if share < alert.limit:
-                said = f"only {share:.1%} are free on the disk of {place} ({format_size(free)})"
+                said = f"only {share:.1%} are free ({format_size(free)}){self._refuses(free)}"
                 yield Finding(subject=f"disk {place}", value=share, text=said)
+
+    def _refuses(self, free: int) -> str:
+        """Say what the engine does about it."""
+        least = self._facts.least_free_bytes
+        if not least:
+            return ""
+        less = format_size(least)
+        return f"; no event is taken until {less} are" if free < least else f"; with less than {less} no event is taken"
 
     async def _lease_age(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
         age_s = self._facts.lease_age_s()
         if age_s is not None and age_s >= alert.limit:
-            said = f"the lease of the store was renewed {format_span(age_s)} ago, and not since"
+            said = f"the store could not be written for {format_span(age_s)}: the engine's lease of it was not renewed"
             yield Finding(subject=ENGINE, value=age_s, text=said)
 
     async def _loop_lag(self, alert: Alert, now: datetime) -> AsyncIterator[Finding]:
@@ -243,7 +266,9 @@ class Look:
             if count.failed >= alert.limit:
                 what = "message was" if count.failed == 1 else "messages were"
                 said = f"{count.failed} {what} given up in {format_span(alert.over_s)}"
-                yield Finding(subject=target, value=count.failed, text=said)
+                if (last := self.given_up.get(target)) is not None:
+                    said += f"; the last one, of {last}"
+                yield Finding(subject=named_target(target), value=count.failed, text=said)
 
     _looks: Mapping[What, Callable[[Look, Alert, datetime], AsyncIterator[Finding]]] = {
         What.FAILURE_RATE: _failure_rate,
@@ -265,6 +290,15 @@ class Look:
         What.LOOP_LAG: _loop_lag,
         What.UNDELIVERED: _undelivered,
     }
+
+
+def _on_it(rules: Sequence[Rule]) -> str:
+    """Say which triggers hear nothing of a source."""
+    names = [rule.trigger.name for rule in rules[:MOST_ON_IT]]
+    if not names:
+        return ""
+    more = f" and {len(rules) - len(names)} more" if len(rules) > len(names) else ""
+    return f"; on it: {', '.join(names)}{more}"
 
 
 def _names(source: str, rules: Iterable[Rule]) -> list[str]:

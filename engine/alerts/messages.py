@@ -16,6 +16,9 @@ MOST_NAMED = 20
 
 LONGEST_TEXT = 4_000
 
+TOLD_FOR_S = 60.0
+"""What has held for less just began: nobody has to be told for how long."""
+
 OPENED, RECOVERED, REPEATED, TEST = "opened", "recovered", "repeated", "test"
 """What a delivery tells of an alert."""
 
@@ -39,7 +42,7 @@ def told_of(alert: Alert, told: Round, now: datetime) -> dict[str, Any]:
         lines += _section("Over:" if told.began else "", told.over, now, over=True)
     if told.still:
         lines += _section("Still open:" if told.began or told.over else "", told.still, now)
-    if alert.description:
+    if alert.description and event != RECOVERED:  # it says what is wrong
         lines += ["", alert.description]
     first = told.began or told.over or told.still
     what = f"{first[0].subject}: {first[0].text}" if len(first) == 1 else f"{len(first)} of them"
@@ -72,12 +75,17 @@ def test_of(alert: Alert, who: str) -> dict[str, Any]:
 def _section(title: str, standings: Iterable[Standing], now: datetime, *, over: bool = False) -> list[str]:
     shown = list(standings)
     lines = ([title] if title else []) + [
-        f"{one.subject}: {one.text} (for {format_span(max((now - one.since).total_seconds(), 0.0))})"
+        f"{one.subject}: {one.text}{_for(one, now)}"
         if not over
         else f"{one.subject}: over after {format_span(max((now - one.since).total_seconds(), 0.0))}; it was: {one.text}"
         for one in shown[:MOST_NAMED]
     ]
     return lines + ([f"and {len(shown) - MOST_NAMED} more"] if len(shown) > MOST_NAMED else [])
+
+
+def _for(one: Standing, now: datetime) -> str:
+    for_s = (now - one.since).total_seconds()
+    return f" (for {format_span(for_s)})" if for_s >= TOLD_FOR_S else ""
 
 
 def _data(standings: Iterable[Standing]) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ from engine.alerts.kept import (
     open_key,
     open_value,
 )
-from engine.alerts.looking import Look
+from engine.alerts.looking import IN_STORE, Look
 from engine.alerts.messages import RECOVERED, TEST, event_of, test_of, told_of
 from engine.alerts.telling import Line, Teller
 from engine.alerts.view import alert_view
@@ -37,7 +38,7 @@ from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config.scalars import near
 from engine.decide.alerts import COUNTED, Alert, Course, Round, Severity, Turn, What
 from engine.decide.ends import watch
-from engine.deliveries import Delivery, Receiver
+from engine.deliveries import Delivery, DeliveryState, Receiver, named_subject
 from engine.errors import Conflict, EngineError, NotFound, StoreError, StoreUnavailable
 from engine.logs import Masker
 from engine.runs import Run, RunState
@@ -83,7 +84,9 @@ class Alerts:
         self._acknowledged: dict[str, Acknowledgement] = {}
         self._problems: dict[str, str] = {}
         self._looked_at: datetime | None = None
-        self._undelivered: list[tuple[str, datetime]] = []
+        self._undelivered: list[tuple[str, str, datetime]] = []
+        self._owed: list[tuple[dict[str, Any], tuple[Delivery, ...]]] = []
+        """What was told past the store and is yet to be kept: what is open by it, and how the deliveries went."""
         self._look: Look | None = None
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -94,9 +97,9 @@ class Alerts:
         """Count the end of a run, and have it counted elsewhere, too."""
         self._counted.ended(run, state, code, at, duration_s)
 
-    def note_given_up(self, delivery: Delivery) -> None:
-        """Take note that somebody could not be told of something."""
-        self._undelivered.append((delivery.target, self._clock.now()))
+    def note_given_up(self, delivery: Delivery, why: str) -> None:
+        """Take note that somebody could not be told of something, and why."""
+        self._undelivered.append((delivery.target, f"{named_subject(delivery)}: {why}", self._clock.now()))
 
     # Life
 
@@ -132,8 +135,8 @@ class Alerts:
             self._wake.clear()
             try:
                 await self.look()
-            except StoreUnavailable:  # what is to be told waits; what is open, is open
-                continue
+            except StoreUnavailable:  # what was not told past it waits; what is open, is open
+                await self._clock.sleep(RETRY_S)
             except EngineError:
                 log.exception("Alerts can't be looked for", extra={"action": "alerts_failed"})
 
@@ -165,24 +168,44 @@ class Alerts:
     # Looking
 
     async def look(self) -> None:
-        """Look for all alerts once, and tell what is to be told; raise StoreUnavailable."""
+        """Look for all alerts once, and tell what is to be told.
+
+        A store that is away keeps none from being looked for but those that are about what is in it, and what opens is
+        told past it. Raises StoreUnavailable at the end, where something is left to be looked for, told or remembered.
+        """
         assert self._look is not None  # noqa: S101 - it runs
         async with self._one_at_a_time:
             self._watch()
-            undelivered, self._undelivered = self._undelivered, []
-            for target, at in undelivered:
-                for window in self._look.undelivered.values():
-                    window.add(target, "", RunState.FAILED, at, 1)
-            configured = self._configured()
-            await self._end_mutes(configured)
-            for name in [name for name in self._courses if name not in configured or not configured[name].enabled]:
-                await self._forget(name)
-            for alert in configured.values():
-                if alert.enabled:
+            self._note_undelivered(self._look)
+            configured, away = self._configured(), list[StoreUnavailable]()
+            enabled = [alert for alert in configured.values() if alert.enabled]
+            for alert in sorted(enabled, key=lambda alert: alert.what in IN_STORE):
+                if away and alert.what in IN_STORE:
+                    break  # each of them would wait for it
+                with _noting(away):
                     await self._look_for(alert)
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
             self._looked_at = self._clock.now()
+            with _noting(away):
+                await self._keep_owed()
+            with _noting(away):
+                await self._end_mutes(configured)
+            for name in [name for name in self._courses if name not in configured or not configured[name].enabled]:
+                with _noting(away):
+                    await self._forget(name)
+            for alert in enabled:
+                with _noting(away):
+                    await self._tell_of(alert)
+            if away:
+                raise away[0]
             await self._counted.remember()
+
+    def _note_undelivered(self, look: Look) -> None:
+        undelivered, self._undelivered = self._undelivered, []
+        for target, what, at in undelivered:
+            look.given_up[target] = self._mask(what)
+            for window in look.undelivered.values():
+                window.add(target, "", RunState.FAILED, at, 1)
 
     async def _look_for(self, alert: Alert) -> None:
         assert self._look is not None  # noqa: S101 - it runs
@@ -208,8 +231,14 @@ class Alerts:
         for turn in course.look(alert, masked, now, now_s):
             self._log(alert, turn)
             announce_turn(self.announce, alert, turn, now)
+
+    async def _tell_of(self, alert: Alert) -> None:
+        """Tell what of an alert is to be told now, and drop its course where nothing is left of it."""
+        course, now, now_s = self._courses.get(alert.name), self._clock.now(), self._clock.monotonic()
+        if course is None:
+            return
         told = course.due(
-            alert, now_s, muted=alert.name in self._mutes, acknowledged=alert.name in self._acknowledged
+            alert, now_s, muted=self._is_muted(alert.name, now), acknowledged=alert.name in self._acknowledged
         )  # fmt: skip
         if told is not None:
             await self._tell(alert, course, told, now, now_s)
@@ -224,11 +253,41 @@ class Alerts:
         values |= {
             open_key(alert.name, one.subject): open_value(alert.name, one, now) for one in (*told.began, *told.still)
         }  # fmt: skip
-        silent = alert.name in self._mutes or (event_of(told) == RECOVERED and not alert.recovery)
-        deliveries = () if silent else self._teller.deliveries(alert, event_of(told), told_of(alert, told, now), now)
-        superseded = await self._teller.superseded(alert, {one.target for one in deliveries}, now) if deliveries else ()
-        await self._teller.commit(values, deliveries, superseded)
+        silent = self._is_muted(alert.name, now) or (event_of(told) == RECOVERED and not alert.recovery)
+        targets = () if silent else self._teller.targets(alert)
+        try:
+            superseded = await self._teller.superseded(alert, targets, now) if targets else ()
+            message = told_of(alert, told, now)
+            deliveries = self._teller.deliveries(alert, event_of(told), message, now) if targets else ()
+            await self._teller.commit(values, deliveries, superseded)
+        except StoreUnavailable:
+            if targets and told.began:
+                await self._tell_past_store(alert, course, told, now, now_s)
+            raise
         course.told(told, now, now_s)
+
+    async def _tell_past_store(self, alert: Alert, course: Course, told: Round, now: datetime, now_s: float) -> None:
+        """Tell at once what the store can't keep: that it can't may be what is to be told. The rest waits for it."""
+        told = Round(began=told.began, still=told.still)
+        made = await self._teller.at_once(alert, event_of(told), told_of(alert, told, now), now)
+        if not any(one.state is DeliveryState.DELIVERED for one in made):
+            return
+        values = {
+            open_key(alert.name, one.subject): open_value(alert.name, one, now) for one in (*told.began, *told.still)
+        }
+        self._owed.append((values, made))
+        course.told(told, now, now_s)
+        ids = {"action": "alert_told_past_store", "alert": alert.name}
+        log.warning("Alert %s was told at once, as the store can't keep it", alert.name, extra=ids)
+
+    async def _keep_owed(self) -> None:
+        """Have it kept what was told past the store, and tell those who were not reached by that."""
+        while self._owed:
+            values, made = self._owed[0]
+            waiting = [one for one in made if one.state is DeliveryState.WAITING]
+            done = [one for one in made if one.state is not DeliveryState.WAITING]
+            await self._teller.commit(values, (*done, *(self._teller.joined(one) for one in waiting)))
+            del self._owed[0]
 
     async def _forget(self, name: str) -> None:
         """Forget how an alert stood that is not there any more, or not looked at: nobody is told that it is over."""
@@ -247,6 +306,11 @@ class Alerts:
             for name in over:
                 del self._mutes[name]
                 self._changed(name, announcing.UNMUTED)
+
+    def _is_muted(self, name: str, now: datetime) -> bool:
+        """Tell whether a mute holds; one whose end can't be stored now is over all the same."""
+        mute = self._mutes.get(name)
+        return mute is not None and mute.until > now
 
     def _course(self, name: str) -> Course:
         return self._courses.setdefault(name, Course())
@@ -283,6 +347,13 @@ class Alerts:
             for name, course in sorted(self._courses.items())
             if name in configured and course.open
         }
+
+    def counted_open(self) -> Iterator[tuple[str, Severity, int]]:
+        """Yield each alert that is looked at, how bad it is, and for how many subjects it is open."""
+        for name, alert in self._configured().items():
+            if alert.enabled:
+                course = self._courses.get(name)
+                yield name, alert.severity, 0 if course is None else len(course.open)
 
     def check(self) -> dict[str, Any]:
         """Return what health says of it: one that is critical is not well while it is open, whoever is told of it."""
@@ -365,3 +436,12 @@ class Alerts:
             hint = near(name, configured)
             raise NotFound(f"there is no alert {name}" + (f"; {hint}" if hint else ""))
         return configured[name]
+
+
+@contextmanager
+def _noting(away: list[StoreUnavailable]) -> Iterator[None]:
+    """Take note that the store was away for something, and let the rest be done."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        away.append(error)

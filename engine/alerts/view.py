@@ -61,22 +61,15 @@ def _standing_view(one: Standing) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _of(number: float, noun: str) -> str:
-    return f"{number:g} {noun}" if number == 1 else f"{number:g} {noun}s"
-
-
-def _were(number: float) -> str:
-    return "was" if number == 1 else "were"
-
-
 def said_of(alert: Alert) -> str:
     """Say when an alert opens."""
     limit, over = alert.limit, format_duration(alert.over_s)
     whose = {By.TRIGGER: "of a trigger", By.JOB: "of a job", By.ALL: "in all"}[alert.by]
+    was, are, wait = ("was", "is", "waits") if limit == 1 else ("were", "are", "wait")
     said = {
         What.FAILURE_RATE: f"{limit:.0%} of the runs {whose} failed in {over}",
-        What.FAILURES: f"{_of(limit, 'run')} of a trigger failed in a row",
-        What.MISSED: f"{_of(limit, 'due instant')} {whose} {_were(limit)} missed in {over}",
+        What.FAILURES: f"{_counted(limit, 'run')} of a trigger failed in a row",
+        What.MISSED: f"{_counted(limit, 'due instant')} {whose} {was} missed in {over}",
         What.MISFIRE_RATE: f"{limit:.0%} of what was to run {whose} was missed in {over}",
         What.DURATION: f"a run has been running for {format_duration(limit)}",
         What.SLOWER: f"a run has been running for {limit:g} times as long as usually",
@@ -86,13 +79,17 @@ def said_of(alert: Alert) -> str:
         What.CONDITION_UNHEALTHY: "a condition can't be checked",
         What.TRIGGER_STATE: f"a trigger is {' or '.join(sorted(alert.states))}",
         What.QUEUE_AGE: f"a run has been ready for {format_duration(limit)}",
-        What.QUEUE_DEPTH: f"{limit:g} run is ready and waits" if limit == 1 else f"{limit:g} runs are ready and wait",
+        What.QUEUE_DEPTH: f"{_counted(limit, 'run')} {are} ready and {wait}",
         What.DISK_FREE: f"less than {format_size(int(limit))} are free on a disk",
         What.DISK_SHARE: f"less than {limit:.0%} of a disk is free",
         What.LEASE_AGE: f"the lease was not renewed for {format_duration(limit)}",
         What.LOOP_LAG: f"the event loop was held up for {format_duration(limit)}",
-        What.UNDELIVERED: f"{_of(limit, 'message')} to somebody {_were(limit)} given up in {over}",
+        What.UNDELIVERED: f"{_counted(limit, 'message')} to somebody {was} given up in {over}",
     }[alert.what]
     least = f", of {alert.least} at least" if alert.what in COUNTED and alert.least > 1 else ""
     held = f", for {format_duration(alert.for_s)}" if alert.for_s else ""
     return f"{said}{least}{held}"
+
+
+def _counted(count: float, what: str) -> str:
+    return f"{count:g} {what}" if count == 1 else f"{count:g} {what}s"

@@ -36,7 +36,7 @@ class LimitsTable(Struct, frozen=True, kw_only=True):
     min_interval: Annotated[
         Duration | None, Meta(gt=0, description="No trigger of the API may be due, or poll, more often. Default: none.")
     ] = None
-    per_creator: Annotated[int, Meta(ge=1, description="So many jobs and triggers may one creator define.")] = 1000
+    per_creator: Annotated[int, Meta(ge=1, description="So many may one token or user define.")] = 1000
     look_ahead: Annotated[
         Duration, Meta(gt=0, description="A trigger of the API has to be due within this time for the first time.")
     ] = 365 * 86400.0

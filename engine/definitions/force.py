@@ -20,6 +20,7 @@ from engine.definitions.kept import DEFINITIONS_SOURCE, Shelf
 from engine.errors import Changed, ConfigError, Conflict, StoreUnavailable
 from engine.store.base import Store
 from engine.store.changes import Accept, Memory
+from engine.tokens import proved
 
 log = logging.getLogger("engine.config")
 
@@ -116,8 +117,10 @@ class InForce:
         return assembled
 
     def _count(self, shelf: Shelf) -> None:
-        most, counted = self.base.permits.limits.per_creator, Counter(one.created_by for one in shelf.kept.values())
-        before = Counter(one.created_by for one in self.shelf.kept.values())
+        # By who has proved to be somebody: whom it is for is anybody's word.
+        most = self.base.permits.limits.per_creator
+        counted = Counter(proved(one.created_by) for one in shelf.kept.values())
+        before = Counter(proved(one.created_by) for one in self.shelf.kept.values())
         for who, count in counted.items():
             if count > most and count > before[who]:
                 raise Conflict(f"{who} may define {most:,} jobs and triggers ([limits] per_creator)")

@@ -23,7 +23,7 @@ from engine.definitions.explained import explained
 from engine.definitions.force import InForce
 from engine.definitions.kept import Kept, Override, Shelf
 from engine.definitions.patching import difference_of, patched
-from engine.definitions.text import read, written
+from engine.definitions.text import placed, read, written
 from engine.definitions.watch import Signature, signature_of
 from engine.errors import ConfigError, ConfigProblem, Conflict, EngineError, NotFound, StoreUnavailable
 from engine.events import Event
@@ -238,7 +238,15 @@ class Definitions:
         judged. Raises ConfigError with all that is wrong, Conflict where files define one of them, and
         StoreUnavailable.
         """
-        found = read(content, Place(file=IMPORTED, line=1, base=self.force.base.base, order=0))
+        found, lines = read(content, Place(file=IMPORTED, line=1, base=self.force.base.base, order=0))
+        try:
+            return await self._import(found, who, replace=replace, dry_run=dry_run)
+        except ConfigError as error:
+            raise placed(error, IMPORTED, lines) from None
+
+    async def _import(
+        self, found: Mapping[Key, dict[str, Any]], who: str, *, replace: bool, dry_run: bool
+    ) -> tuple[dict[str, Any], Config]:
         async with self.force.turn:
             before = self.force.shelf
             changes: dict[Key, Kept | None] = dict.fromkeys(before.kept.keys() - found.keys()) if replace else {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date, datetime, time
 from typing import Any
 
 from engine.clock import EPOCH
-from engine.config.document import Node, Place, Problems, read_source
+from engine.config.document import Node, Place, Problems, read_source, show_path
 from engine.config.writing import toml, toml_key
 from engine.defined import Key, Kind
 from engine.definitions.kept import Kept
@@ -28,8 +29,11 @@ def written(kept: Mapping[Key, Kept]) -> str:
     return "\n".join(parts)
 
 
-def read(content: bytes, place: Place) -> dict[Key, dict[str, Any]]:
-    """Return the settings of all jobs and triggers that a TOML text defines; raise ConfigError with all mistakes."""
+def read(content: bytes, place: Place) -> tuple[dict[Key, dict[str, Any]], dict[str, int]]:
+    """Return the settings of all jobs and triggers that a TOML text defines, and the lines of all that stands in it.
+
+    Raises ConfigError with all mistakes.
+    """
     problems = Problems()
     root = read_source(content, place, problems)
     found: dict[Key, dict[str, Any]] = {}
@@ -43,7 +47,31 @@ def read(content: bytes, place: Place) -> dict[Key, dict[str, Any]]:
             _read_one(Key(kind, name), child, found, problems)
     if len(problems):
         raise ConfigError(problems.ordered())
-    return found
+    return found, {} if root is None else dict(_lines(root, ()))
+
+
+def placed(error: ConfigError, file: str, lines: Mapping[str, int]) -> ConfigError:
+    """Return mistakes of definitions with their lines in the text that they came in, as far as they stand in one."""
+    return ConfigError([
+        replace(one, file=file, line=line) if (line := _line_of(one.path, lines)) else one for one in error.problems
+    ])  # fmt: skip
+
+
+def _line_of(path: str, lines: Mapping[str, int]) -> int | None:
+    """Return the line of a key path, or of the nearest table around what is missing or was left to a default."""
+    while path:
+        if path in lines:
+            return lines[path]
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return None
+
+
+def _lines(node: Node, path: tuple[str | int, ...]) -> Iterator[tuple[str, int]]:
+    if len(path) > 1:  # what is above is everybody's
+        yield show_path(path), node.place.line
+    if isinstance(node.value, (dict, list)):
+        for name, child in node.value.items() if isinstance(node.value, dict) else enumerate(node.value):
+            yield from _lines(child, (*path, name))
 
 
 def _read_one(key: Key, node: Node, found: dict[Key, dict[str, Any]], problems: Problems) -> None:

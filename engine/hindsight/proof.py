@@ -46,7 +46,14 @@ class Proof(Struct, frozen=True, kw_only=True):
 
     def check(self) -> dict[str, object]:
         """Return it as one of doctor's checks."""
-        told = f"{self.due:,} due instants of {self.timers:,} timers were dealt with, and each is recorded"
+        # With another schedule it is counted anew: what was due by the one before can't be told from that of today.
+        what = "1 timer" if self.timers == 1 else f"{self.timers:,} timers"
+        since = "since it has its schedule" if self.timers == 1 else "since each has its schedule"
+        told = f"{self.due:,} due instants of {what} were dealt with, {since}, and each is recorded"
+        if not self.due and self.timers:
+            told = f"nothing came due of {what} {since}"
+        elif not self.timers:
+            told = "there are no timers"
         if self.broken:
             told = "; ".join(self.broken[:3])
         if self.left_out:

@@ -14,8 +14,8 @@ from engine.http import shapes
 from engine.http.access import Role
 from engine.http.calls import Call, performer
 from engine.http.described import described
-from engine.http.fields import idempotency_key
 from engine.http.forms import Nothing
+from engine.http.idempotency import request_id_of
 from engine.http.kinds import Anything, Flag, Line, Names, OneOf, Priority, words_of
 from engine.http.pause_routes import TriggerPausing
 from engine.http.problems import Problem, problem_of
@@ -156,7 +156,7 @@ async def _at_once(call: Call, body: Bulk, names: list[str], until: datetime | N
     else:
         accepted = await bulk.fire(
             names, data=body.data, reason=body.reason, priority=body.priority, bypass=body.bypass,
-            request_id=idempotency_key(call.request.headers),
+            request_id=request_id_of(call, "bulk"),
         )  # fmt: skip
         return [
             {"name": name, "ok": True, "event": one.event, "runs": list(one.runs)}
@@ -185,7 +185,7 @@ async def _resume(call: Call, body: Bulk, name: str, until: datetime | None) -> 
 
 
 async def _fire(call: Call, body: Bulk, name: str, until: datetime | None) -> shapes.BulkItem:
-    key = idempotency_key(call.request.headers)
+    key = request_id_of(call, "bulk")
     accepted = await call.operations.fire(
         name, data=body.data, reason=body.reason, priority=body.priority, bypass=body.bypass,
         request_id=None if key is None else f"{key} {name}",

@@ -14,7 +14,7 @@ from engine.http.problems import Problem
 from engine.http.witness import CallNote
 from engine.ids import is_id, is_slug
 from engine.plugin import Request, Response
-from engine.tokens import Who
+from engine.tokens import FOR, Who
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ def creator(call: Call) -> str:
 
 def _said(call: Call, claimed: str | None) -> str:
     owner = "nobody" if call.who is None else call.who.said()
-    return owner if claimed is None else f"{owner}, for {claimed}"
+    return owner if claimed is None else f"{owner}{FOR}{claimed}"
 
 
 class Stream(Struct, frozen=True, kw_only=True):

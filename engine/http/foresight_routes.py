@@ -12,6 +12,7 @@ from engine.foresight.desk import LONGEST
 from engine.http import shapes
 from engine.http.calls import Call
 from engine.http.described import JSON, Raw, described
+from engine.http.disclosure import disclosed
 from engine.http.fields import DEFAULT_LIMIT, Fields, media_type, refuse
 from engine.http.forms import Form, Nothing, read_body, read_members, read_query, schema_of
 from engine.http.kinds import LIMIT, Flag, Instant, Number, Schema, Slug, Span, Text, Whole
@@ -172,7 +173,8 @@ async def post_plan(call: Call) -> Response:
         sent, days, count = call.request.body, parameters.days, parameters.count
     else:
         sent, days, count = _plan_fields(call.request)
-    return Response(body=await call.operations.foresight.plan(sent, days=days, count=count))
+    plan = await call.operations.foresight.plan(sent, days=days, count=count)
+    return Response(body=disclosed(call.role, plan))
 
 
 def _plan_fields(request: Request) -> tuple[bytes, int, int]:

@@ -28,9 +28,9 @@ async def get_live(call: Call) -> Response:
 
 @described({200: shapes.Ready, 503: shapes.Ready})
 async def get_ready(call: Call) -> Response:
-    """Answer 200 when the engine takes events, else 503 with what is not ready."""
+    """Answer 200 when the engine takes events, else 503 with what it waits for; and which sources are not well."""
     ready, waiting_for = call.operations.ready()
-    body = {"ready": ready, "waiting_for": waiting_for}
+    body = {"ready": ready, "waiting_for": waiting_for, "unhealthy": call.operations.unhealthy()}
     return Response(body=body) if ready else Response(status=503, body=body, headers={"Retry-After": "1"})
 
 

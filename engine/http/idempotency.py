@@ -90,6 +90,18 @@ class Idempotency:
         return answer
 
 
+def request_id_of(call: Call, place: str) -> str | None:
+    """Return what a request's key is in the commit of what it asks for; None where it has none.
+
+    Keys of other callers, and for other places, are other ones, though they read the same.
+    """
+    key = idempotency_key(call.request.headers)
+    if key is None:
+        return None
+    who = () if call.who is None else _caller(call.who)
+    return f"{key} ({_digest(*who, place, key)[:32]})"
+
+
 async def _keep(replies: ReplyOperations, place: str, request: str, answer: Response) -> None:
     """Keep an answer. Where that can't be, what was asked for is done all the same, and so it is answered."""
     body, headers = answer.body, dict(answer.headers or {})

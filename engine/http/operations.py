@@ -645,7 +645,18 @@ class Operations(Protocol):
         ...
 
     def ready(self) -> tuple[bool, list[str]]:
-        """Tell whether the engine takes events, and what is not ready, in words."""
+        """Tell whether the engine takes events, and what it waits for, in words.
+
+        Each source is waited for until it has had its chance, at the engine's start: see `unhealthy`.
+        """
+        ...
+
+    def unhealthy(self) -> list[str]:
+        """Return what is wrong with single sources and timers now, in words; it keeps no events of others away."""
+        ...
+
+    def may_answer(self, path: str) -> bool:
+        """Tell whether a path that no source answers at now may be one of a source that is about to run, or failed."""
         ...
 
     def health(self) -> dict[str, Any]:

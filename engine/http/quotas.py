@@ -111,7 +111,7 @@ class RateLimit:
 
 
 class Guesses:
-    """Wrong tokens: after some, what an address offers is not looked at for a while.
+    """Wrong tokens: after some, what an address offers and could have guessed is not looked at for a while.
 
     A token that was right before, from the same address, is looked at even then: who shares its address with a
     guesser, behind a proxy or on one machine, is not locked out (OWASP calls this a device cookie).

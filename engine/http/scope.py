@@ -237,6 +237,9 @@ class _Operations(_Closed):
     def ready(self) -> tuple[bool, list[str]]:
         return self._inner.ready()
 
+    def unhealthy(self) -> list[str]:
+        return self._inner.unhealthy()
+
     def health(self) -> dict[str, Any]:
         return self._inner.health()
 

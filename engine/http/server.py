@@ -282,9 +282,9 @@ class HttpServer:
 
     def _other_method(self, methods: tuple[str, ...] | None, method: str, path: str) -> Handler | Response:
         if not methods:
-            if not self._operations.ready()[0]:
+            if self._operations.may_answer(path):
                 # It may be there in a moment, or is not any more as the engine ends: nobody is to give up for that.
-                detail = "no source receives here now; the engine is not ready"
+                detail = "no source receives here now; one may in a moment"
                 raise Problem(503, detail, code="not_ready", headers={"Retry-After": "2"})
             raise Problem(404, "no source receives here")
         if method == "OPTIONS":

@@ -66,10 +66,11 @@ class Live(TypedDict):
 
 
 class Ready(TypedDict):
-    """Whether the engine takes events, and what it waits for."""
+    """Whether the engine takes events, what it waits for, and what is wrong with single sources and timers."""
 
     ready: bool
     waiting_for: list[str]
+    unhealthy: list[str]
 
 
 class Check(TypedDict):

@@ -14,8 +14,10 @@ from engine.http.calls import Call
 from engine.http.definition_lists import OfJobs, OfTriggers, page_of_names, wants_job, wants_trigger
 from engine.http.definition_views import invalid_job
 from engine.http.described import described
-from engine.http.fields import idempotency_key, near
+from engine.http.disclosure import disclosed
+from engine.http.fields import near
 from engine.http.forms import Form, Nothing
+from engine.http.idempotency import request_id_of
 from engine.http.kinds import Anything, ListOf, Priority
 from engine.http.run_routes import OfStates, page_of_runs
 from engine.http.views import job_view, list_view, stats_view
@@ -47,10 +49,14 @@ async def list_triggers(call: Call, query: OfTriggers) -> Response:
     items = []
     for name in names:
         found = stats.get(name)
-        view = call.operations.trigger_view(name)
-        view |= call.operations.definitions.about(Key(Kind.TRIGGER, name))
+        view = _trigger(call, name)
         items.append({**view, "last_run": found.last_run if found else None, "stats": stats_view(found)})
     return Response(body=list_view(items, following))
+
+
+def _trigger(call: Call, name: str) -> dict[str, Any]:
+    view = {**call.operations.trigger_view(name), **call.operations.definitions.about(Key(Kind.TRIGGER, name))}
+    return {**view, "on": disclosed(call.role, view["on"]), "settings": disclosed(call.role, view["settings"])}
 
 
 @described({200: shapes.TriggerOf})
@@ -62,11 +68,10 @@ async def get_trigger(call: Call, query: Nothing) -> Response:
 async def one_trigger(call: Call, name: str) -> Response:
     """Answer with one trigger and its statistics as they are now."""
     key = Key(Kind.TRIGGER, name)
-    view = call.operations.trigger_view(name)
     found = (await call.operations.store.stats([name])).get(name)
     return Response(
         body={
-            **view, **call.operations.definitions.about(key), "last_run": found.last_run if found else None,
+            **_trigger(call, name), "last_run": found.last_run if found else None,
             "stats": stats_view(found),
         },
         headers=_etag(call, key),
@@ -89,7 +94,7 @@ async def list_trigger_runs(call: Call, query: OfStates) -> Response:
 async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
     """Fire a trigger by hand. Its answer comes when the event is durable."""
     name = call.name("trigger")
-    key = idempotency_key(call.request.headers)
+    key = request_id_of(call, f"fire {name}")
     accepted = await call.operations.fire(
         name,
         data=body.data,
@@ -106,7 +111,7 @@ async def fire_trigger(call: Call, query: Waiting, body: Firing) -> Response:
 
 @described({200: shapes.Page[shapes.JobOf]})
 async def list_jobs(call: Call, query: OfJobs) -> Response:
-    """Answer with all jobs, by name; secrets are masked."""
+    """Answer with all jobs, by name; secrets are masked, and for all but admins what may be one."""
     jobs, invalid = call.operations.jobs, call.operations.definitions.invalid(Kind.JOB)
 
     def wanted(name: str) -> bool:
@@ -119,7 +124,7 @@ async def list_jobs(call: Call, query: OfJobs) -> Response:
 
 @described({200: shapes.JobOf})
 async def get_job(call: Call, query: Nothing) -> Response:
-    """Answer with one job; secrets are masked."""
+    """Answer with one job; secrets are masked, and for all but admins what may be one."""
     name = call.name("job")
     return await one_job(call, name)
 
@@ -132,8 +137,10 @@ async def one_job(call: Call, name: str) -> Response:
 def _job(call: Call, name: str) -> dict[str, Any]:
     operations, key = call.operations, Key(Kind.JOB, name)
     job, about = operations.jobs.get(name), operations.definitions.about(key)
+    about["settings"] = disclosed(call.role, about["settings"])
     if job is not None:
-        return {**job_view(job, operations.config.secrets), **about}
+        view = job_view(job, operations.config.secrets)
+        return {**view, "run": disclosed(call.role, view["run"]), **about}
     problem = operations.definitions.invalid(Kind.JOB).get(name)
     if problem is None:
         raise NotFound(f"there is no job {name!r}{near(name, operations.jobs.keys())}")

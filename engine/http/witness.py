@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ import msgspec
 from engine.audits import NOTING, Audit, AuditOutcome
 from engine.errors import EngineError
 from engine.http.claims import CREATED_BY, PERFORMED_BY, TRIGGERED_BY, claim
+from engine.http.disclosure import hidden, names_secret
 from engine.http.operations import AuditOperations
 from engine.http.problems import Problem, problem_of
 from engine.http.quotas import PREFIX
@@ -38,7 +38,6 @@ ASKING = frozenset({
 RECORDED_ELSEWHERE = frozenset({("POST", "/api/v1/events")})
 """Calls whose success is a row of another kind; their refusals are in the log."""
 
-HIDDEN = "***"
 NOT_SHOWN = "(not shown)"
 LARGEST_SHOWN_BYTES = 16 * 1024
 LONGEST_REASON = 1000
@@ -47,9 +46,6 @@ DEEPEST_SHOWN = 20
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REFUSED = frozenset({401, 403})
 _GUESSING = "too_many_wrong_tokens"
-_SECRET = re.compile(
-    r"secret|passw|passphrase|token|authorization|cookie|api[-_ ]?key|credential|private[-_ ]?key", re.IGNORECASE
-)
 _PAYLOADS = frozenset({"data", "payload", "body", "event", "events"})
 """Members that hold what others sent: it stands in the event, where it is redacted."""
 
@@ -237,8 +233,8 @@ def _shown(value: Any, mask: Callable[[str], str], depth: int = 0) -> Any:
         return str(value)  # JSON of the store has no such numbers
     if isinstance(value, Mapping):
         return {
-            mask(_clean(str(name))): _hidden(item)
-            if _SECRET.search(str(name)) and not isinstance(item, Mapping)
+            mask(_clean(str(name))): hidden(item)
+            if names_secret(str(name)) and not isinstance(item, Mapping)
             else NOT_SHOWN
             if depth == 0 and name in _PAYLOADS and item is not None
             else _shown(item, mask, depth + 1)
@@ -247,11 +243,6 @@ def _shown(value: Any, mask: Callable[[str], str], depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_shown(item, mask, depth + 1) for item in value]
     return value if value is None or isinstance(value, (bool, int, float)) else mask(_clean(str(value)))
-
-
-def _hidden(value: Any) -> Any:
-    """Return what stands for a secret; that there is none, or whether there is one, may be told."""
-    return value if value is None or isinstance(value, bool) else HIDDEN
 
 
 def _bounded(value: Any) -> Any:

@@ -59,6 +59,11 @@ FAMILIES: tuple[Family, ...] = (
         _C, "runs_not_done_total", "Runs that were skipped, missed, cancelled or expired, by the code of the reason.",
         "state", "code",
     ),
+    _family(_C, "run_attempts_total", "Attempts that ended, but for those that a stop of the engine cut off.", "job"),
+    _family(
+        _C, "run_retries_total", "Attempts that failed or timed out, and after which another one was to come.", "job",
+        "state",
+    ),
     _family(_H, "run_duration_seconds", "How long the last attempt of each ended run took.", "job"),
     _family(
         _H, "run_lateness_seconds",
@@ -81,6 +86,11 @@ FAMILIES: tuple[Family, ...] = (
     _family(_G, "pauses", "Pauses that hold, by what they are of.", "scope"),
     _family(
         _G, "condition_state", "1 for the state that a condition is in, 0 for the others.", "condition", "state"
+    ),
+    # Alerts
+    _family(
+        _G, "alerts_open", "Subjects for which an alert is open, muted or not; 0 where it is looked at and is not.",
+        "alert", "severity",
     ),
     # Sources
     _family(_G, "source_up", "1 where a source runs well, else 0.", "source", "plugin"),

@@ -71,6 +71,8 @@ class Counts:
         """Ends, by job and state. A missed run counts as the instants that it is the record of."""
         self.codes: Counter[tuple[str, str]] = Counter()
         """Ends without work, by state and code."""
+        self.retried: Counter[tuple[str, str]] = Counter()
+        """Attempts that were not the last of their runs, by job and how they ended."""
         self.durations: dict[str, Histogram] = {}
         """How long the last attempts of ended runs took, by job."""
         self.lateness: dict[str, Histogram] = {}
@@ -113,6 +115,17 @@ class Counts:
             self.scheduled[state._value_] += count
             if duration_s is not None:
                 self.scheduled_durations.add(duration_s)
+
+    def tried_again(self, job: str, state: RunState) -> None:
+        """Count an attempt that ended so, and after which another one is to come."""
+        self.retried[self.jobs.label(job), state._value_] += 1
+
+    def attempts(self) -> Counter[str]:
+        """Return how many attempts ended, by job: the last one of each run, and those before it."""
+        found = Counter({job: took_s.count for job, took_s in self.durations.items()})
+        for (job, _), count in self.retried.items():
+            found[job] += count
+        return found
 
     def began(self, trigger: str, late_s: float) -> None:
         """Count how late the run of a due instant began."""

@@ -144,7 +144,7 @@ class SourceContext(Protocol):
         ...
 
     def ready(self) -> None:
-        """Say that the source receives; the engine is ready when all its sources are."""
+        """Say that the source receives: an engine that starts is ready when all its sources did, or failed."""
         ...
 
     def warn(self, text: str | None) -> None:

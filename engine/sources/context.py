@@ -204,6 +204,7 @@ class Context:
         self._stand_open()
         self._routes.add(method, path, handler, self._note_refused, encodings=encodings)
         self._mine.append((method, path))
+        self._state.paths.add(path)
 
     def _note_refused(self, request: RefusedRequest) -> None:
         self._state.refusals.note(self.name, request, self.clock.now())

@@ -61,6 +61,8 @@ class SourceState(Struct):
     - `emitting` calls wait for their commit now; all calls together waited `waited_s`.
     - `refusals`: requests to its routes that were refused.
     - `lag_s`: how old the last event was when it was durable, where the source said when it happened.
+    - `awaited`: whether it is there since the engine's start and has not had its chance yet: it neither was ready nor
+      failed. `has_run`: whether it ever was ready; `paths` are those that it ever answered requests at.
     """
 
     id: str
@@ -86,6 +88,9 @@ class SourceState(Struct):
     settling: int = 0
     beat: Round | None = None
     refusals: Refusals = field(default_factory=Refusals)
+    awaited: bool = False
+    has_run: bool = False
+    paths: set[str] = field(default_factory=set)
     turned_away: int = 0
     """Calls in a row that were refused, for whatever reason."""
     factor: float = 1.0
@@ -96,6 +101,8 @@ class SourceState(Struct):
     def enter(self, state: Phase, now: datetime) -> None:
         """Go over to a state."""
         self.state, self.since = state, now
+        self.awaited &= state is Phase.STARTING
+        self.has_run |= state is Phase.RUNNING
 
     def fail(self, error: str, now: datetime) -> None:
         """Note why it does not run."""
@@ -129,6 +136,10 @@ class SourceState(Struct):
         if self.state is Phase.RUNNING:
             return self._slow_round(clock)
         return f"source {self.id} is {self.state}" + (f": {self.error}" if self.error else "")
+
+    def may_answer(self, path: str) -> bool:
+        """Tell whether it may answer requests at a path once it runs: where it did before, or has never run."""
+        return self.state is not Phase.RUNNING and (path in self.paths or not self.has_run)
 
     def trouble(self, clock: Clock) -> Trouble | None:
         """Return what may keep its triggers from running: its problem, what it warns of, or failures of late."""

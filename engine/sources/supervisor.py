@@ -42,15 +42,16 @@ class _Watched(Struct, eq=False):
 class Sources:
     """Runs all sources side by side, also those that come later; one that raises, hangs or ends harms no other.
 
-    `on_ready` is called whenever a source says that it is ready.
+    `on_change` is called whenever a source says that it is ready, and when one has failed.
     """
 
     def __init__(
         self, *, clock: Clock, sources: Sequence[tuple[str, Source]], door: Door, memory: Memory, base: Path,
-        files: Path, max_data: int, routes: Routes, on_ready: Callable[[], None],
+        files: Path, max_data: int, routes: Routes, on_change: Callable[[], None],
     ) -> None:  # fmt: skip
         self._clock = clock
-        self._watched = {source_id: self._new(source_id, source) for source_id, source in sources}
+        self._watched = {source_id: self._new(source_id, source, awaited=True) for source_id, source in sources}
+        self._began_s = clock.monotonic()
         self._going: dict[str, tuple[SourceState, Started]] = {}
         """Those whose task has not ended, with what became of their states: also of sources that were removed."""
         self._group: TaskGroup | None = None
@@ -60,7 +61,7 @@ class Sources:
         self._files = files
         self._max_data = max_data
         self._routes = routes
-        self._on_ready = on_ready
+        self._on_change = on_change
         self._random = random.Random()  # noqa: S311 - spreads restarts, no secret
 
     @property
@@ -86,6 +87,21 @@ class Sources:
         """Return the sources that do not receive, in words."""
         problems = (watched.state.problem(self._clock) for watched in self._watched.values())
         return [problem for problem in problems if problem is not None]
+
+    def awaited(self) -> list[str]:
+        """Return the sources, of those at the start, that have not had their chance yet, in words.
+
+        Each has had it once it was ready or failed, and when the time that it may take is over: one that comes to
+        nothing, then or later, keeps nothing away from the others.
+        """
+        spent_s = self._clock.monotonic() - self._began_s
+        states = [watched.state for watched in self._watched.values()]
+        waiting = (state for state in states if state.awaited and spent_s < state.source.ready_within_s)
+        return [problem for state in waiting if (problem := state.problem(self._clock)) is not None]
+
+    def may_answer(self, path: str) -> bool:
+        """Tell whether a source that does not run now may answer requests at a path when it does."""
+        return any(watched.state.may_answer(path) for watched in self._watched.values())
 
     def warnings(self) -> list[str]:
         """Return what sources say is wrong while they go on, and which were removed but do not stop."""
@@ -140,8 +156,8 @@ class Sources:
             watched.over.set()
         return watched.over
 
-    def _new(self, source_id: str, source: Source) -> _Watched:
-        return _Watched(state=SourceState(id=source_id, source=source, since=self._clock.now()))
+    def _new(self, source_id: str, source: Source, *, awaited: bool = False) -> _Watched:
+        return _Watched(state=SourceState(id=source_id, source=source, since=self._clock.now(), awaited=awaited))
 
     def _leaving(self) -> list[SourceState]:
         """Return how those are that were removed and have not ended."""
@@ -174,6 +190,7 @@ class Sources:
                 state.enter(Phase.STOPPED, self._clock.now())
                 return
             self._note_failure(state, started)
+            self._on_change()
             state.restarts += 1
             if self._clock.monotonic() - began_s >= STEADY_S:
                 pause_s = FIRST_PAUSE_S
@@ -193,7 +210,7 @@ class Sources:
         def make_context(note_ready: Callable[[], None]) -> Context:
             def on_ready() -> None:
                 note_ready()
-                self._on_ready()
+                self._on_change()
 
             return Context(
                 state, door=self._door, memory=self._memory, clock=self._clock, base=self._base,
