@@ -41,6 +41,8 @@ QUARANTINED_TYPE = f"{RESERVED_PREFIX}quarantined"
 
 PAGE = 1_000
 RETRY_S = 5.0
+TELL_AGAIN_S = 86_400.0
+"""A quarantine that is older is not told of at the next start: its event, and with it its key, may have been purged."""
 
 _COUNTED = frozenset(EventOutcome) - {EventOutcome.QUARANTINED, EventOutcome.UNMATCHED}
 
@@ -118,7 +120,8 @@ class Quarantines:
             if isinstance(known, Quarantine):
                 held = await self._received(place, known.since, frozenset({EventOutcome.QUARANTINED}), MOST_COUNTED)
                 self._breakers.load(place, quarantine=known, held=len(held))
-                self._untold.append(known)  # it may not have been told of; the same key is the same event
+                if (now - known.since).total_seconds() < TELL_AGAIN_S:
+                    self._untold.append(known)  # it may not have been told of; the same key is the same event
                 log.warning("Still: %s", known.said(), extra={"action": "still_quarantined", "of": place[1]})
             else:
                 passed = await self._received(place, since, _COUNTED, rule.limit)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+
+from engine.http.server import HttpServer
+from tests.fake_operations import FakeOperations, serving
+from tests.http_client import Client, asking
 
 
 def pytest_configure() -> None:
@@ -40,3 +45,21 @@ def levels_stay() -> Iterator[None]:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def operations(tmp_path: Path) -> FakeOperations:
+    """What the server is given in place of an engine."""
+    return FakeOperations(tmp_path)
+
+
+@pytest.fixture
+async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
+    async with serving(operations) as started:
+        yield started
+
+
+@pytest.fixture
+async def client(server: HttpServer) -> AsyncIterator[Client]:
+    async with asking(server) as connected:
+        yield connected

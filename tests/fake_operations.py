@@ -827,6 +827,7 @@ class FakeOperations:
             "conditions": [{"name": "warehouse-up", "state": "hold", "reason": "connection refused", "shadow": False}],
             "paused": None if pause is None else pause_view(pause),
             "pauses": [] if pause is None else [pause_view(pause)],
+            "maintenance": [],
             "next_at": "2026-11-22T02:00:00Z",
             "description": "",
             "defined_in": "config.toml:1",

@@ -36,7 +36,6 @@ from tests.http_client import Client
 from tests.organs import InlineStore
 from tests.test_cli import Running, ask, here  # noqa: F401 - a fixture
 from tests.test_cli import running as served  # noqa: F401 - a fixture
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 from tests.test_runtime import Gate, _fresh, configured  # noqa: F401 - a fixture
 from tests.test_runtime import operations as of
 from tests.test_runtime import running as running_engine
@@ -303,7 +302,7 @@ def _row(trigger: str, width: Width, at: datetime, tally: Tally) -> TallyRow:
 
 
 async def test_the_api_tells_of_one_trigger_and_of_all(
-    operations: FakeOperations, client: Client  # noqa: F811
+    operations: FakeOperations, client: Client
 ) -> None:  # fmt: skip
     one = (await client.ask("GET", f"{V1}/triggers/nightly/adherence?over=24h")).json
     assert one["trigger"] == "nightly"
@@ -333,7 +332,7 @@ async def test_the_api_tells_of_one_trigger_and_of_all(
 @pytest.mark.parametrize("path", ["adherence", "triggers/nightly/adherence"])
 @pytest.mark.parametrize(("query", "accept"), [("?format=csv", ""), ("", "text/csv, */*;q=0.1")])
 async def test_a_table_for_spreadsheets_holds_no_formulas(
-    client: Client, path: str, query: str, accept: str  # noqa: F811
+    client: Client, path: str, query: str, accept: str
 ) -> None:  # fmt: skip
     got = await client.ask("GET", f"{V1}/{path}{query}", headers={"Accept": accept} if accept else {})
     assert got.headers["Content-Type"].startswith("text/csv")

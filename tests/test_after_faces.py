@@ -14,13 +14,12 @@ from engine.embedding import RunContext
 from tests.fake_operations import AT, FakeOperations
 from tests.http_client import Client
 from tests.test_cli import Running, ask, here, running  # noqa: F401 - fixtures
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 
 V1 = "/api/v1"
 
 
 async def test_deliveries_are_listed_filtered_and_shown_with_their_run(
-    operations: FakeOperations, client: Client  # noqa: F811
+    operations: FakeOperations, client: Client
 ) -> None:  # fmt: skip
     run, other = (operations.add_run(state=RunState.FAILED) for _ in range(2))
     waits = operations.add_delivery(run, reason="waiting: 503", attempts=2, due_at=AT + timedelta(minutes=5))
@@ -48,7 +47,7 @@ async def test_deliveries_are_listed_filtered_and_shown_with_their_run(
 
 
 async def test_statistics_are_answered_for_triggers_and_jobs(
-    operations: FakeOperations, client: Client  # noqa: F811
+    operations: FakeOperations, client: Client
 ) -> None:  # fmt: skip
     for path, key, name in (("triggers/nightly", "trigger", "nightly"), ("jobs/import", "job", "import")):
         found = (await client.ask("GET", f"{V1}/{path}/stats?over=7d")).json
@@ -65,7 +64,7 @@ async def test_statistics_are_answered_for_triggers_and_jobs(
 
 
 def test_the_commands_show_them(running: Running) -> None:  # noqa: F811
-    operations = running.operations  # noqa: F811 - the engine's, not the fixture
+    operations = running.operations
     run = operations.add_run(state=RunState.FAILED)
     made = operations.add_delivery(run, reason="waiting: connection refused", attempts=1, due_at=AT)
     listed = ask(running, "deliveries")

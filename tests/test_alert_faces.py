@@ -19,7 +19,6 @@ from tests.fake_operations import FakeOperations
 from tests.http_client import Client
 from tests.organs import InlineStore
 from tests.test_cli import Running, ask, here, running  # noqa: F401 - fixtures
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 
 V1 = "/api/v1"
 
@@ -88,7 +87,7 @@ def test_a_table_without_a_rule_is_the_one_that_is_built_in_and_one_with_a_rule_
 
 
 async def test_the_api_shows_them_and_takes_what_people_do(
-    operations: FakeOperations, client: Client  # noqa: F811
+    operations: FakeOperations, client: Client
 ) -> None:  # fmt: skip
     (one,) = (await client.ask("GET", f"{V1}/alerts")).json["items"]
     assert (one["name"], one["state"], one["open"]) == ("failing", "open", 1)

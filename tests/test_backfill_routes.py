@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,27 +10,16 @@ from engine.backfills import Order
 from engine.errors import Conflict, InvalidRequest, NotFound, PluginError, StoreUnavailable
 from engine.ids import new_id
 from tests.fake_backfills import FakeBackfills
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 
 BACKFILLS = "/api/v1/backfills"
 ASKED = {"trigger": "nightly", "from": "2026-11-20", "to": "2026-11-21T09:30:00Z"}
 
 
 @pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
 def backfills(operations: FakeOperations) -> FakeBackfills:
     return operations.backfills
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 async def post(client: Client, path: str = BACKFILLS, body: Any = None) -> Any:

@@ -18,7 +18,7 @@ from engine.plugin import Source
 from engine.quarantine import QUARANTINED_TYPE
 from engine.runs import RunState
 from engine.store.base import EventFilter
-from engine.store.changes import Accept
+from engine.store.changes import Accept, Purge
 from engine.testing import VirtualClock
 from engine.triggers import Breaker, SharedSource, Trigger
 from tests.organs import Bench, Heard, Listed, bench, event, trigger
@@ -153,6 +153,21 @@ async def test_it_is_told_once_by_an_event_that_rules_hear(tmp_path: Path) -> No
     async with bench(tmp_path / "s.db", triggers=triggers, hearing=[("event:q", listening)], clock=clock) as desk:
         assert await announced(desk) == ["on-grain"]
         assert desk.script.begun == []
+
+
+async def test_it_is_told_once_also_where_what_was_told_is_kept_no_longer(tmp_path: Path) -> None:
+    clock, triggers = VirtualClock(), [trigger(breaker=THREE)]
+    async with bench(tmp_path / "s.db", triggers=triggers, clock=clock) as desk:
+        await desk.emit(*(event() for _ in range(5)))
+        assert await announced(desk) == ["on-grain"]
+        await clock.advance(4 * 86_400)
+        (told,) = await desk.store.events(EventFilter(type=QUARANTINED_TYPE), limit=2)
+        await desk.emit(event())  # the newest is never removed
+        await desk.journal.submit(Accept(entries=(), purge=Purge(before=clock.now(), events=(told.event.id,))))
+        assert await announced(desk) == []
+    async with bench(tmp_path / "s.db", triggers=triggers, clock=clock) as desk:
+        assert await announced(desk) == []
+        assert desk.guards.quarantined().keys() == {"on-grain"}
 
 
 async def test_a_quarantine_outlives_the_engine_and_so_does_its_end(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,13 @@ from engine.errors import ConfigError, ConfigProblem, Conflict
 from engine.journal import Journal
 from engine.pauses import PAUSES_SOURCE
 from engine.store.changes import Accept, Change
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 from tests.test_runtime import Gate
 from tests.test_waits import engine
 
 BULK = "/api/v1/triggers/bulk"
 HEARD = "/api/v1/triggers/heard"
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 async def test_each_trigger_has_its_answer_and_one_that_fails_stops_no_other(

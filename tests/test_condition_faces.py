@@ -17,7 +17,6 @@ from plugins.conditions.tcp import Tcp
 from tests.fake_operations import FakeOperations
 from tests.http_client import Client
 from tests.test_cli import Running, ask, here, running  # noqa: F401 - fixtures
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 from tests.test_plan import compare
 from tests.test_plan import read as read_sent
 from tests.test_runtime import comes_to, configured, fire, free_port
@@ -122,8 +121,8 @@ def test_a_wrong_condition_is_refused_where_it_stands(
 
 
 async def test_conditions_are_listed_shown_overridden_and_reset(
-    operations: FakeOperations,  # noqa: F811
-    client: Client,  # noqa: F811
+    operations: FakeOperations,
+    client: Client,
 ) -> None:
     listed = await client.ask("GET", f"{V1}/conditions")
     assert [one["name"] for one in listed.json["items"]] == ["warehouse-up"]
@@ -146,7 +145,7 @@ async def test_conditions_are_listed_shown_overridden_and_reset(
     ],
 )  # fmt: skip
 async def test_a_change_that_makes_no_sense_is_422(
-    client: Client,  # noqa: F811
+    client: Client,
     body: Any,
     pointer: str,
 ) -> None:
@@ -155,7 +154,7 @@ async def test_a_change_that_makes_no_sense_is_422(
     assert pointer in [error["pointer"] for error in got.json["errors"]]
 
 
-async def test_what_is_no_threshold_is_422_and_what_is_not_there_404(client: Client) -> None:  # noqa: F811
+async def test_what_is_no_threshold_is_422_and_what_is_not_there_404(client: Client) -> None:
     body = {"thresholds": {"address": "evil:1"}, "reason": "x"}
     assert (await client.ask("PATCH", f"{V1}/conditions/warehouse-up", body=body)).status == 422
     assert (await client.ask("GET", f"{V1}/conditions/none")).status == 404
@@ -229,8 +228,8 @@ async def test_an_engine_holds_runs_over_a_restart_and_lets_them_go(tmp_path: Pa
 
 
 async def test_a_held_run_is_shown_with_how_its_conditions_are_now(
-    operations: FakeOperations,  # noqa: F811
-    client: Client,  # noqa: F811
+    operations: FakeOperations,
+    client: Client,
 ) -> None:
     held = operations.add_run(state=RunState.HELD)
     shown = (await client.ask("GET", f"{V1}/runs/{held.id}")).json

@@ -301,6 +301,11 @@ async def test_what_no_longer_fits_is_invalid_and_the_engine_starts(site: Site) 
         assert "may not use the runner" in job.json["state_reason"]
         listed = (await client.ask("GET", f"{V1}/triggers")).json["items"]
         assert [one["name"] for one in listed] == ["alert", "by-hand", "filed", "wide"]
+        people = {"Accept": "text/html", "Accept-Encoding": "identity"}
+        for place, problem in (("/triggers/by-hand", "there is no such job"), ("/jobs/work", "may not use the runner"),
+                            ("/triggers", "there is no such job"), ("/jobs", "may not use the runner")):  # fmt: skip
+            page = await client.ask("GET", place, headers=people)
+            assert (page.status, problem in page.body.decode()) == (200, True), place
         assert len((await client.ask("GET", f"{V1}/jobs")).json["items"]) == 2
         health = (await client.ask("GET", "/health")).json
         check = next(check for check in health["checks"] if check["name"] == "configuration")
@@ -494,3 +499,36 @@ async def test_the_interval_of_a_source_that_polls_is_overridden_for_all_that_ar
         assert "is shorter than a second" in errors(short)[0]
         await client.ask("POST", f"{V1}/triggers/one/reset")
         assert site.operations.config.triggers["two"].on.every == 30.0
+
+
+async def test_each_setting_is_told_with_who_has_said_it(site: Site) -> None:
+    async with asked(site) as client:
+        await defined(client)
+        change = {"interval": "30m", "expect": "2h", "reason": "it is slow"}
+        got = await client.ask("PATCH", f"{V1}/triggers/filed", body=change, headers={"If-Match": "*"})
+        assert got.status == 200, got.json
+
+        async def told(query: str) -> dict[str, dict[str, Any]]:
+            found = await client.ask("GET", f"{V1}/config/settings?{query}")
+            assert found.status == 200, found.json
+            return {one["key"]: one for one in found.json["items"]}
+
+        mine = await told("table=triggers&name=by-hand")
+        assert (mine["triggers.by-hand.job"]["value"], mine["triggers.by-hand.job"]["origin"]) == ("work", "api")
+        assert mine["triggers.by-hand.job"]["said"].startswith("admin token, 20")
+        assert mine["triggers.by-hand.priority"]["origin"] == "default"
+        filed = await told("table=triggers&name=filed")
+        assert filed["triggers.filed.on.interval.every"]["origin"] == "file"
+        over = filed["triggers.filed.expect"]
+        assert (over["value"], over["origin"]) == ("2h", "override")
+        assert over["said"].endswith(": it is slow")
+        assert (await told("table=security"))["security.api_runners"]["value"] == ["gate", "exec"]
+        assert {key.split(".")[0] for key in await told("")} >= {"engine", "http", "store", "security"}
+        await client.ask("POST", f"{V1}/triggers/filed/reset")
+        assert (await told("table=triggers&name=filed"))["triggers.filed.expect"]["origin"] == "default"
+
+
+@pytest.mark.parametrize("query", ["table=triggers", "name=filed", "table=engine&name=x", "table=no_such", "more=1"])
+async def test_settings_of_nothing_are_refused(site: Site, query: str) -> None:
+    async with asked(site) as client:
+        assert (await client.ask("GET", f"{V1}/config/settings?{query}")).status == 422

@@ -27,6 +27,8 @@ from engine.dispatch import organ as dispatch_organ
 from engine.dispatch import timing as dispatch_timing
 from engine.events import Event
 from engine.gates import Gates
+from engine.housekeeping import Housekeeping
+from engine.housekeeping.rounds import Cut
 from engine.ids import new_id
 from engine.intake import drafts
 from engine.intake import shaping as intake_shaping
@@ -35,8 +37,9 @@ from engine.intake.guarding import Guarding
 from engine.maintenance import Maintenance
 from engine.runtime import Runtime
 from engine.shaping import Shaper, throttle
+from engine.store import boots, purging
 from engine.store.base import Result
-from engine.store.changes import Accept, Change, Finish
+from engine.store.changes import Accept, Change, Finish, accept_of
 from engine.store.sqlite import _fresh
 from engine.timers import firings, organ
 from tests.dst.deciding import CALLS
@@ -84,10 +87,12 @@ def test_seeds_differ_in_what_they_configure_and_bring() -> None:
         "throttle", "rate_limit", "dedupe", "expires", "max_waiting", "max_events", "bytes", "edge", "take",
         "conditions", "otherwise", "shadow", "on_error", "maintenance", "latest", "drop", "cancel", "adaptive",
         "reserve", "queue", "concurrency_key", "pools", "{{", "join", "all", "any", "breaker", "schema", "max_hops",
+        "keep",
     ):  # fmt: skip
         assert word in configs
+    assert {plan.disk_bytes is None for plan in plans} == {True, False}
     hazards = {hazard.kind for plan in plans for hazard in plan.hazards}
-    assert hazards == {"crash", "ambush", "stop", "step", "weather"}
+    assert hazards == {"crash", "ambush", "stop", "step", "weather", "freeze"}
     calls = {call.kind for plan in plans for call in plan.calls}
     assert calls == {"emit", "fire", "pause", "resume", "backfill", "turn", "release", *CALLS}
 
@@ -246,6 +251,53 @@ def puts_nothing_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttle, "LATE", timedelta(days=9))
 
 
+def keeps_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what is over to be older than it is."""
+    by_age = Cut.by_age
+    monkeypatch.setattr(Cut, "by_age", staticmethod(lambda keep, now: by_age(keep, now + timedelta(minutes=90))))
+
+
+def forgets_last_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let go how a job ended last."""
+
+    async def none(self: SimulatedStore) -> frozenset[str]:
+        return frozenset()
+
+    monkeypatch.setattr(SimulatedStore, "latest_ends", none)
+
+
+def purges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep for ever what is to be kept for some time."""
+    monkeypatch.setattr(Housekeeping, "_do_rounds", lambda self: anyio.sleep_forever())
+
+
+def counts_no_purge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove events without counting them."""
+    rows_of = purging.purge_rows
+    monkeypatch.setattr(
+        purging, "purge_rows", lambda purge: [row for row in rows_of(purge) if row[0] != "count_events"]
+    )  # fmt: skip
+
+
+def purges_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a run that waits go with those that are over."""
+    apply = SimulatedStore.apply
+
+    async def with_one_more(self: SimulatedStore, changes: Sequence[Change], notes: Any = None) -> list[Result]:
+        purges = [accept.purge for change in changes if (accept := accept_of(change)) and accept.purge]
+        if any(purge.runs for purge in purges) and self._writer is not None:
+            one = "select id from runs where state in ('held', 'pending', 'queued', 'retrying') limit 1"
+            await self._writer.call(lambda raw: raw.execute(f"delete from runs where id in ({one})"))
+        return await apply(self, changes, notes)
+
+    monkeypatch.setattr(SimulatedStore, "apply", with_one_more)
+
+
+def writes_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not see that another engine has the store by now."""
+    monkeypatch.setattr(boots, "must_own", lambda raw, path, boot: None)
+
+
 def findings(seeds: Sequence[int], tamper: Any = None, days: float = 3.0) -> str:
     """Return what is found first at one of the seeds."""
     for seed in seeds:
@@ -273,6 +325,12 @@ def test_a_store_that_loses_something_is_found_out(tamper: Any) -> None:
         (loses_count, "runs that wait, stored are"),
         (expires_nothing, "expired at"),
         (is_deaf, "run"),
+        (keeps_too_little, "went, and is not old enough"),
+        (forgets_last_ends, "tells how job"),
+        (purges_nothing, "still there"),
+        (counts_no_purge, "is counted as"),
+        (purges_what_waits, "nobody purged it"),
+        (writes_after_all, "was succeeded"),
     ],
 )
 @pytest.mark.timeout(180)

@@ -20,7 +20,7 @@ from engine.ids import new_id
 from engine.runs import Run, RunState, Step
 from engine.store.changes import Accept, Entry, Finish, Hold, Memory, NoteProcess, Start
 from engine.testing import VirtualClock
-from tests.fake_operations import AT, TOKEN, FakeOperations, serving
+from tests.fake_operations import AT, TOKEN, FakeOperations
 from tests.test_runtime import Gate
 from tests.test_waits import engine
 
@@ -152,17 +152,6 @@ async def listening(url: str, query: str = "", **headers: str) -> AsyncIterator[
     sent = {"Authorization": f"Bearer {TOKEN}"} | {name.replace("_", "-"): value for name, value in headers.items()}
     async with aiohttp.ClientSession() as session, session.get(f"{url}{STREAM}{query}", headers=sent) as answer:
         yield Listener(answer)
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
 
 
 async def test_who_listens_is_told_and_goes_on_where_it_was(operations: FakeOperations, server: HttpServer) -> None:

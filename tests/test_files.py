@@ -19,6 +19,7 @@ from anyio.to_thread import run_sync
 from engine.plugin import BadSetting, Event, InvalidEvent
 from plugins.sources.files import Files, claims, lookout, tree
 from plugins.sources.files.known import Held, Known, Waiting
+from plugins.sources.files.patterns import Selection
 from plugins.watching import hints
 from plugins.watching.names import shown
 from plugins.watching.opening import Mark
@@ -269,6 +270,26 @@ def test_an_inode_number_that_was_given_anew_tells_of_its_latest_file(removed: s
     names = {removed: list(mark), "m": list(latest)}
     known = Known(dict(sorted(names.items())))
     assert known.origins_of("new", latest._replace(ctime_ns=3_000)) == ["m"]
+
+
+def test_a_scan_misses_neither_what_it_finds_nor_what_was_told_behind_its_back(tmp_path: Path) -> None:
+    """What is taken for missing is soon taken for deleted, and is told so where it moves meanwhile."""
+    selection = Selection(("*",), (), hidden=False, recursive=True, own=frozenset())
+    place, known = tree.Tree(tmp_path, selection, follow=False, sentinel=None), Known({})
+    (tmp_path / "a").write_text("a")
+    scan = tree.Scan(place, known)
+    while found := scan.next_portion():
+        for one in found:
+            assert one.mark is not None
+            known.apply(known.change(one.path, one.mark))
+    assert scan.missing() == []
+    (tmp_path / "b").write_text("b")
+    (told,) = place.look(["b"])
+    assert told.mark is not None
+    known.apply(known.change("b", told.mark))
+    assert scan.missing() == [told]
+    (tmp_path / "b").unlink()
+    assert scan.missing() == [tree.Found("b", None)]
 
 
 async def test_a_copy_that_keeps_size_and_time_is_a_change_each_time(yard: Yard) -> None:

@@ -24,7 +24,10 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
-        {"errors", "clock", "units", "ids", "logs", "logids", "loglevels", "logsink", "cancellation", "networks"}
+        {
+            "errors", "clock", "units", "ids", "logs", "logids", "loglevels", "logsink", "cancellation", "mounts",
+            "networks",
+        }
     ),
     frozenset(
         {"events", "runs", "jobs", "triggers", "backfills", "waiting", "payload", "members", "cloudevents",

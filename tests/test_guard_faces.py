@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from engine.decide.breakers import Quarantine
 from engine.errors import ConfigError
 from engine.ids import new_id
 from engine.triggers import Breaker
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 
 V1 = "/api/v1"
 SINCE = datetime(2026, 11, 21, 12, 0, 5, tzinfo=UTC)
@@ -102,12 +101,6 @@ def operations(tmp_path: Path) -> FakeOperations:
     made = FakeOperations(tmp_path)
     made.sources = ["webhook:team/release"]
     return made
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 @pytest.mark.anyio

@@ -22,7 +22,6 @@ from tests.test_adherence import pass_time
 from tests.test_adherence import running as quiet_end
 from tests.test_cli import Running, ask, here  # noqa: F401 - a fixture
 from tests.test_cli import running as served  # noqa: F401 - a fixture
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 from tests.test_runtime import Gate, _fresh, a_registry, configured, fire  # noqa: F401 - a fixture
 from tests.test_runtime import operations as of
 
@@ -159,7 +158,7 @@ async def test_a_store_that_is_away_is_told_of_and_the_rest_is_known(
 
 @pytest.mark.parametrize(("alias", "name"), [("/livez", "/live"), ("/readyz", "/ready"), ("/healthz", "/health")])
 async def test_probes_have_the_names_that_kubernetes_uses(
-    operations: FakeOperations, client: Client, alias: str, name: str  # noqa: F811
+    operations: FakeOperations, client: Client, alias: str, name: str
 ) -> None:  # fmt: skip
     for unready in ([], ["the store is away"]):
         operations.unready = unready
@@ -170,7 +169,7 @@ async def test_probes_have_the_names_that_kubernetes_uses(
 
 
 async def test_details_are_for_viewers_and_have_the_status_of_health(
-    operations: FakeOperations, client: Client  # noqa: F811
+    operations: FakeOperations, client: Client
 ) -> None:  # fmt: skip
     assert (await client.ask("GET", "/health/detailed", token=None)).status == 401
     assert (await client.ask("GET", "/health/detailed", headers={"Host": "evil.example"})).status == 403

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from engine import Engine, RunContext
+from engine import Engine, RunContext, mounts
 from engine.decide.schedule import Schedule
 from engine.errors import StoreUnavailable
 from engine.hindsight.account import Account
@@ -19,27 +19,15 @@ from engine.ids import new_id
 from engine.runs import RunState
 from engine.store import place
 from engine.store.base import Purged
-from engine.store.place import mounted_at
 from engine.store.sqlite import SqliteStore
 from plugins.timers.interval import Interval
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 from tests.test_cli import VARIABLES, Running, ask
 from tests.test_hindsight import at
 
 V1 = "/api/v1"
 GONE = Purged(events=7, runs=5, last_event="f" * 36, last_run="f" * 36, before=datetime(2026, 10, 1, tzinfo=UTC))
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 @pytest.fixture
@@ -194,9 +182,9 @@ def test_instants_whose_records_were_removed_are_not_unexplained() -> None:
 
 
 async def test_a_store_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(f"21 1 0:1 / / rw - ext4 /dev/a rw\n22 21 0:2 / {tmp_path}/shared rw - nfs4 server:/x rw\n")
-    monkeypatch.setattr(place, "MOUNTS", mounts)
+    told = tmp_path / "mountinfo"
+    told.write_text(f"21 1 0:1 / / rw - ext4 /dev/a rw\n22 21 0:2 / {tmp_path}/shared rw - nfs4 server:/x rw\n")
+    monkeypatch.setattr(mounts, "MOUNTS", told)
     (tmp_path / "shared").mkdir()
     with pytest.raises(StoreUnavailable, match=r"network file system \(nfs4\)"):
         await SqliteStore(tmp_path / "shared" / "engine.db").open()
@@ -212,5 +200,5 @@ async def test_a_store_on_a_network_file_system_is_refused(tmp_path: Path, monke
      ("ext4", False), ("xfs", False), ("btrfs", False), ("tmpfs", False), ("overlay", False), ("zfs", False)],
 )  # fmt: skip
 def test_local_file_systems_are_told_from_those_of_networks(kind: str, refused: bool) -> None:
-    found = mounted_at(f"1 0 0:1 / / rw - {kind} x rw", Path("/srv/data"))
+    found = mounts.mounted_at(f"1 0 0:1 / / rw - {kind} x rw", Path("/srv/data"))
     assert bool(place.NETWORK.match(found)) is refused

@@ -17,7 +17,7 @@ from engine.http.session_routes import get_session
 from engine.http.tokens import AdminToken, read_admin_token, rotate_admin_token, token_path
 from engine.ids import new_id
 from tests.fake_operations import TOKEN, FakeOperations, serving
-from tests.http_client import Client, asking, raw
+from tests.http_client import Client, raw
 
 PUBLIC = frozenset({
     "/live", "/ready", "/health", "/livez", "/readyz", "/healthz", "/session", "/session/end",
@@ -30,12 +30,6 @@ PUBLIC = frozenset({
 async def server(tmp_path: Path) -> AsyncIterator[HttpServer]:
     async with serving(FakeOperations(tmp_path)) as started:
         yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 def path_of(pattern: str) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,27 +18,10 @@ from engine.runs import RunState
 from engine.tokens import Role
 from tests.fake_backfills import FIRST, NOW
 from tests.fake_operations import TOKEN, FakeOperations, serving
-from tests.http_client import Client, asking, raw
+from tests.http_client import Client, raw
 
 V1 = "/api/v1"
 A_DAY = BackfillRequest(trigger="nightly", start=FIRST, end=NOW)
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 def test_the_table_names_each_route_once_and_only_known_methods() -> None:

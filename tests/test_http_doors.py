@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -39,23 +38,6 @@ class Time:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 async def until(server: HttpServer, *, connected: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from engine.foresight import desk
-from engine.http.server import HttpServer
 from engine.jobs import Job
 from engine.runs import RunState
 from engine.triggers import Pause, Trigger
 from plugins.timers.interval import Interval
-from tests.fake_operations import FakeOperations, Program, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations, Program
+from tests.http_client import Client
 
 V1 = "/api/v1"
 FROM, TO = "2026-01-05T12:00:00Z", "2026-01-05T13:00:00Z"
@@ -36,18 +34,6 @@ def operations(tmp_path: Path) -> FakeOperations:
     job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), concurrency=1)
     made.config = replace(made.config, triggers=triggers, jobs={"import": job})
     return made
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 async def simulate(client: Client, query: str = "", **body: Any) -> Any:

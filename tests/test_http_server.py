@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -20,23 +19,6 @@ from tests.fake_operations import TOKEN, FakeOperations, serving
 from tests.http_client import Client, asking, raw
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 def receive(operations: FakeOperations, path: str = "/hooks/x", method: str = "POST") -> list[Request]:

@@ -25,12 +25,6 @@ async def server(tmp_path: Path) -> AsyncIterator[HttpServer]:
         yield started
 
 
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
-
-
 def cookie_of(got: Got) -> str:
     found = re.match(r"engine_session=([\w-]+);", got.headers["Set-Cookie"])
     assert found is not None

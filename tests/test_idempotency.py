@@ -22,7 +22,7 @@ from engine.plugin import Response
 from engine.replies import MOST_KEPT, REMOVED_AT_ONCE, Replies
 from engine.store.sqlite import SqliteStore
 from engine.testing import VirtualClock
-from tests.fake_operations import TOKEN, FakeOperations, serving
+from tests.fake_operations import TOKEN, FakeOperations
 from tests.http_client import Client, asking
 from tests.test_runtime import Gate
 from tests.test_waits import engine
@@ -30,23 +30,6 @@ from tests.test_waits import engine
 V1 = "/api/v1"
 KEY = {"Idempotency-Key": "k-1"}
 PAUSE = f"{V1}/triggers/nightly/pause"
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 async def test_a_request_that_is_sent_again_is_not_done_again(operations: FakeOperations, client: Client) -> None:

@@ -24,7 +24,7 @@ from engine.runs import Lane, Origin, Run, RunState, Step
 from engine.store.base import EventFilter, RunFilter
 from engine.store.changes import Accept, End
 from engine.testing.store_contract.material import a_missed_run
-from engine.triggers import Debounce
+from engine.triggers import Batch, Debounce
 from tests.organs import Bench, Heard, Listed, bench, event, job, trigger
 
 
@@ -187,6 +187,23 @@ async def test_a_duplicate_within_one_batch_is_one_event(tmp_path: Path) -> None
         assert again.event == first.event
         assert len(await all_runs(desk)) == 2
         await nothing_is_in_limbo(desk)
+
+
+async def test_a_duplicate_within_one_batch_fills_no_window(tmp_path: Path) -> None:
+    triggers = [trigger(batch=Batch(size=3, wait_s=60.0))]
+    async with bench(tmp_path / "s.db", triggers=triggers) as desk:
+        async with anyio.create_task_group() as group:
+            group.start_soon(desk.emit, event(key="a"), event(key="a"))
+            await anyio.lowlevel.checkpoint()  # it is decided, and not durable yet
+            group.start_soon(desk.emit, event(key="b"))
+        await desk.settle()
+        ((run,),) = [{one.id for one in await all_runs(desk)}]
+        found = await desk.run_of(run)
+        assert (found.state, found.event_count) == (RunState.PENDING, 2)
+        await desk.emit_one(event(key="c"))
+        await desk.settle()
+        assert (await desk.run_of(run)).event_count == 3
+        assert (await desk.run_of(run)).state is RunState.SUCCEEDED
 
 
 async def test_a_duplicate_that_joined_a_window_does_not_put_it_off(tmp_path: Path) -> None:

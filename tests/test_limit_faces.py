@@ -16,12 +16,11 @@ from tests.fake_operations import FakeOperations
 from tests.fakes import until
 from tests.http_client import Client
 from tests.test_cli import Running, ask, here, running  # noqa: F401 - fixtures
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 
 V1 = "/api/v1"
 
 
-async def test_pools_are_listed_changed_and_reset(operations: FakeOperations, client: Client) -> None:  # noqa: F811
+async def test_pools_are_listed_changed_and_reset(operations: FakeOperations, client: Client) -> None:
     (one,) = (await client.ask("GET", f"{V1}/pools")).json["items"]
     assert (one["name"], one["taken"]) == ("warehouse", 2)
     answer = await client.ask("PATCH", f"{V1}/pools/warehouse", body={"limit": 3, "reason": "the night shift"})
@@ -45,7 +44,7 @@ async def test_pools_are_listed_changed_and_reset(operations: FakeOperations, cl
     ],
 )
 async def test_a_change_of_a_pool_that_makes_no_sense_is_422(
-    client: Client,  # noqa: F811
+    client: Client,
     body: dict[str, Any],
     field: str,
 ) -> None:
@@ -55,8 +54,8 @@ async def test_a_change_of_a_pool_that_makes_no_sense_is_422(
 
 
 async def test_a_queued_run_is_shown_with_what_it_waits_for(
-    operations: FakeOperations,  # noqa: F811
-    client: Client,  # noqa: F811
+    operations: FakeOperations,
+    client: Client,
 ) -> None:
     run = operations.add_run(state=RunState.QUEUED)
     assert (await client.ask("GET", f"{V1}/runs/{run.id}")).json["waits_for"].startswith("waits for pool warehouse")
@@ -64,7 +63,7 @@ async def test_a_queued_run_is_shown_with_what_it_waits_for(
     assert (await client.ask("GET", f"{V1}/runs/{ended.id}")).json["waits_for"] is None
 
 
-async def test_failed_runs_are_retried_together(operations: FakeOperations, client: Client) -> None:  # noqa: F811
+async def test_failed_runs_are_retried_together(operations: FakeOperations, client: Client) -> None:
     body = {"reason": "the disk is back", "job": "import", "limit": 50, "rate": "5/s", "states": ["failed"]}
     answer = await client.ask("POST", f"{V1}/runs/retry", body=body)
     assert answer.status == 200, answer.json
@@ -87,7 +86,7 @@ async def test_failed_runs_are_retried_together(operations: FakeOperations, clie
     ],
 )
 async def test_a_retry_of_many_that_makes_no_sense_is_422(
-    client: Client,  # noqa: F811
+    client: Client,
     body: dict[str, Any],
     told: str,
 ) -> None:

@@ -17,8 +17,8 @@ from engine.store.base import EventFilter, Listed, RunFilter
 from engine.store.changes import Accept, Entry
 from engine.store.sqlite import SqliteStore
 from engine.testing import VirtualClock
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 
 V1 = "/api/v1"
 CLOCK = VirtualClock()
@@ -123,17 +123,6 @@ async def test_a_list_that_is_not_narrowed_is_read_at_once(store: SqliteStore) -
             store, CLOCK, "runs", find, lambda run: run.id, limit=limit, before=None, since=None, narrowed=False
         )  # fmt: skip
         assert (len(page), cursor) == (limit, following)
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 async def test_triggers_are_narrowed(operations: FakeOperations, client: Client) -> None:

@@ -27,7 +27,6 @@ from tests.fake_operations import FakeOperations
 from tests.http_client import Client
 from tests.log_actions import logged
 from tests.test_cli import Running, ask, here, running  # noqa: F401 - fixtures
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 
 HOSTILE = 'a\r\n2026-01-01T00:00:00Z error fake\x1b[2J\x9b\u202e"\u2028'
 
@@ -246,7 +245,7 @@ def test_another_configuration_holds_at_once_but_where_people_changed_something(
     assert (shared.level, pools.level) == (logging.NOTSET, logging.NOTSET)
 
 
-async def test_the_api_shows_and_changes_levels(operations: FakeOperations, client: Client) -> None:  # noqa: F811
+async def test_the_api_shows_and_changes_levels(operations: FakeOperations, client: Client) -> None:
     answer = await client.ask("PATCH", "/api/v1/logs/levels", body={"levels": {"engine.pools": "debug"}, "for": "10m"})
     assert answer.json["changed"]["engine.pools"]["level"] == "debug"
     assert (await client.ask("GET", "/api/v1/logs/levels")).json == answer.json

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 from engine.decide.windows import MaintenanceWindow, Once, Opening
 from engine.errors import StoreUnavailable
 from tests.fake_maintenance import StoresNothing, fake_maintenance
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 
 V1 = "/api/v1/maintenance"
 
@@ -27,12 +26,6 @@ def operations(tmp_path: Path) -> FakeOperations:
     made.config.maintenance["fixed"] = fixed
     made.maintenance = fake_maintenance(made.config, made.clock)
     return made
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 async def test_a_window_is_made_shown_overridden_and_removed(client: Client) -> None:

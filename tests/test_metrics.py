@@ -38,7 +38,6 @@ from tests.fake_operations import FakeOperations
 from tests.fakes import until
 from tests.http_client import Client
 from tests.organs import InlineStore
-from tests.test_http_api import client, operations, server  # noqa: F401 - fixtures
 from tests.test_runtime import Gate, _fresh, configured, fire  # noqa: F401 - a fixture
 from tests.test_runtime import operations as of
 from tests.test_runtime import running as running_engine
@@ -368,12 +367,12 @@ def test_a_histogram_counts_by_the_first_bound_that_is_not_exceeded() -> None:
 # Over HTTP
 
 
-def _configure(operations: FakeOperations, **metrics: Any) -> None:  # noqa: F811
+def _configure(operations: FakeOperations, **metrics: Any) -> None:
     operations.config = replace(operations.config, metrics=MetricsTable(**metrics))
 
 
 async def test_metrics_take_a_token_unless_they_are_public(
-    operations: FakeOperations, client: Client  # noqa: F811
+    operations: FakeOperations, client: Client
 ) -> None:  # fmt: skip
     got = await client.ask("GET", "/metrics", token=None)
     assert (got.status, got.json["code"]) == (401, "unauthorized")
@@ -399,7 +398,7 @@ async def test_metrics_take_a_token_unless_they_are_public(
         ("text/plain;version=99.x.y,,;;", "text/plain; version=0.0.4"),
     ],
 )
-async def test_the_form_is_what_is_asked_for(client: Client, accept: str, kind: str) -> None:  # noqa: F811
+async def test_the_form_is_what_is_asked_for(client: Client, accept: str, kind: str) -> None:
     got = await client.ask("GET", "/metrics", headers={"Accept": accept} if accept else {})
     assert got.status == 200
     assert got.headers["Content-Type"].startswith(kind)

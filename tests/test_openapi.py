@@ -20,7 +20,7 @@ from engine.http.server import HttpServer
 from engine.plugin import Response
 from tests.described import description, hold_against_description
 from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.http_client import Client
 
 V1 = "/api/v1"
 
@@ -29,12 +29,6 @@ V1 = "/api/v1"
 async def server(tmp_path: Path) -> AsyncIterator[HttpServer]:
     async with serving(FakeOperations(tmp_path)) as started:
         yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from engine.errors import StoreUnavailable
 from engine.http.page import ASSETS, PAGES
 from engine.http.page.curves import curve_of
+from engine.http.page.now import coming
 from engine.http.page.sign_in import own_path
 from engine.http.page.sparklines import drawn
 from engine.http.page.timeline import lanes_of
@@ -23,6 +25,7 @@ from engine.http.routes import PAGE_ROUTES
 from engine.ids import new_id
 from engine.runs import Origin, Run, RunState
 from engine.tallies import Tally, TallyKey, TallyRow, Width
+from engine.triggers import Pause
 from tests.fake_operations import FakeOperations, serving
 from tests.http_client import Client, asking
 
@@ -186,6 +189,16 @@ def test_a_run_that_is_named_is_a_link_and_everything_else_is_text() -> None:
     )
 
 
+@pytest.mark.parametrize("told", ["2026-11-26 17:38:34 UTC", "2026-11-26T17:38:34Z", "2026-11-26T17:38:34.160739Z"])
+def test_an_instant_that_is_told_is_a_time_that_browsers_show_in_the_zone_of_all_others(told: str) -> None:
+    shown = str(linked(f"held until {told} (disks)"))
+    assert shown == (
+        '<bdi>held until <time datetime="2026-11-26T17:38:34Z" title="2026-11-26 17:38:34 UTC" data-tick="local">'
+        "2026-11-26 17:38:34 UTC</time> (disks)</bdi>"
+    )
+    assert "<time" not in str(linked(f"x{told}y"))
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -264,6 +277,38 @@ def test_an_interval_is_drawn_from_change_to_change_within_its_bounds() -> None:
     (point,) = curve.points
     assert point.slower
     assert 0 < point.x < 1000
-    highest, configured, lowest = (y for _, _, y in curve.guides)
+    highest, configured, lowest = (one.y for one in curve.guides)
     assert highest < point.y < configured < lowest
     assert curve.path.endswith("H1000")
+
+
+def due_at(operations: FakeOperations, now: datetime) -> list[tuple[str, bool]]:
+    return [(f"{one.at:%d %H:%M}", one.paused) for one in coming(operations, now)]
+
+
+def test_what_is_paused_comes_next_when_the_pause_is_over_and_not_before(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    operations.due_soon = [(NOW + timedelta(hours=23), "nightly")]
+    assert due_at(operations, NOW) == [("22 02:00", False)]
+    pause = Pause(reason="", since=NOW, until=NOW + timedelta(hours=2), name="nightly")
+    operations.paused = {"nightly": pause}
+    assert due_at(operations, NOW) == [("22 02:00", True)]
+    operations.due_soon = []  # its timer waits for the end of the pause
+    assert due_at(operations, NOW) == [("22 02:00", True)]
+    for until in (NOW + timedelta(hours=23, minutes=30), NOW + timedelta(days=2), None):
+        operations.paused = {"nightly": replace(pause, until=until)}
+        operations.due_soon = [(NOW + timedelta(hours=23), "nightly")]
+        assert due_at(operations, NOW) == []
+
+
+def test_names_beside_a_curve_stand_clear_of_each_other() -> None:
+    view = {"interval_s": 60, "base_s": 60, "min_s": 60, "max_s": 60, "changes": []}
+    heights = [one.label_y for one in curve_of(view, NOW).guides]
+    assert all(after - before >= 14 for before, after in itertools.pairwise(heights))
+    assert max(heights) <= 160
+
+
+def test_what_failed_is_drawn_over_what_went_well() -> None:
+    runs = [a_run(state=state, started_at=NOW, finished_at=NOW) for state in (RunState.FAILED, RunState.SUCCEEDED)]
+    (lane,) = lanes_of(runs, NOW - timedelta(hours=1), NOW, NOW)
+    assert [bar.run.state for bar in lane.bars] == [RunState.SUCCEEDED, RunState.FAILED]

@@ -254,11 +254,6 @@ async def test_a_url_is_asked_and_told_of_as_a_change_or_not(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
 async def client(operations: FakeOperations) -> AsyncIterator[Client]:
     async with serving_api(operations) as server, asking(server) as connected:
         yield connected

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,27 +9,16 @@ import pytest
 from engine.errors import Conflict, NotFound, StoreUnavailable
 from engine.ids import new_id
 from engine.runs import Lane, RunState
-from tests.fake_operations import FakeOperations, serving
+from tests.fake_operations import FakeOperations
 from tests.fake_queue import FLUSHED, FakeQueue
-from tests.http_client import Client, asking
+from tests.http_client import Client
 
 V1 = "/api/v1"
 
 
 @pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
 def queue(operations: FakeOperations) -> FakeQueue:
     return operations.queue
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 async def test_the_queue_is_told_in_its_order_and_in_pages(operations: FakeOperations, client: Client) -> None:

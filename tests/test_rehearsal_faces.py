@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from engine.events import Event, EventOutcome, Outcome
 from engine.ids import new_id
 from engine.replays import REPLAY_KEY
 from engine.store.base import StoredEvent
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 from tests.test_cli import VARIABLES, Running, ask
 
 
@@ -25,17 +25,6 @@ def keep(operations: FakeOperations, trigger: str | None = "nightly", key: str |
     outcome = Outcome(trigger=trigger, outcome=EventOutcome.RUN, run=new_id(), code="matched", reason="matched")
     operations.memory.stored[event.id] = StoredEvent(event=event, outcomes=(outcome,))
     return event.id
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 def span(operations: FakeOperations) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,8 +21,8 @@ from plugins.sources.manual import Manual
 from plugins.timers.at import At
 from plugins.timers.cron import Cron
 from plugins.timers.interval import Interval
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 
 V1 = "/api/v1"
 BERLIN = "Europe/Berlin"
@@ -195,17 +194,6 @@ def test_what_does_not_work_or_has_no_zone_that_changes_has_no_notes_on_clocks()
 
 
 # The API
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def client(operations: FakeOperations) -> AsyncIterator[Client]:
-    async with serving(operations) as server, asking(server) as connected:
-        yield connected
 
 
 async def test_the_api_tells_as_many_instants_as_are_asked_for(operations: FakeOperations, client: Client) -> None:

@@ -10,8 +10,9 @@ import pytest
 from anyio.to_thread import run_sync
 from watchfiles._rust_notify import RustNotify
 
+from engine.mounts import filesystem_of, mounted_at
 from plugins.watching import hints
-from plugins.watching.filesystems import filesystem_of, keeps_inodes, mounted_at, tells_of_changes
+from plugins.watching.filesystems import keeps_inodes, tells_of_changes
 from plugins.watching.hints import Watch, WatchBroken
 from plugins.watching.names import shown, valid_text, variant
 from plugins.watching.opening import below, move, opened

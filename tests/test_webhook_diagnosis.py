@@ -113,7 +113,7 @@ SENT = json.dumps({"b": "ü", "a": [1, 2]}, separators=(",", ":"), ensure_ascii=
         (SENT, json.dumps(json.loads(SENT), indent=2).encode()),
         (json.dumps(json.loads(SENT), sort_keys=True).encode(), SENT),
         (json.dumps(json.loads(SENT), indent=2, ensure_ascii=False).encode(), SENT),
-        (SENT, gzip.compress(SENT)),
+        (SENT, gzip.compress(SENT, mtime=0)),
         (b"", SENT),
     ],
 )

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from engine.cli.failures import CommandFailed
 from engine.cli.hindsight import _instant
-from engine.http.server import HttpServer
 from engine.spans import Span, SpanKind
-from tests.fake_operations import FakeOperations, serving
-from tests.http_client import Client, asking
+from tests.fake_operations import FakeOperations
+from tests.http_client import Client
 
 PATH = "/api/v1/triggers/nightly/why"
 RANGE = "?from=2026-11-20T00:00:00Z&to=2026-11-22T00:00:00Z"
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
-
-
-@pytest.fixture
-def operations(tmp_path: Path) -> FakeOperations:
-    return FakeOperations(tmp_path)
-
-
-@pytest.fixture
-async def server(operations: FakeOperations) -> AsyncIterator[HttpServer]:
-    async with serving(operations) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(server: HttpServer) -> AsyncIterator[Client]:
-    async with asking(server) as connected:
-        yield connected
 
 
 async def test_each_due_instant_of_the_range_is_told_of(client: Client, operations: FakeOperations) -> None:

@@ -17,6 +17,7 @@ from engine.cli.completion import completion
 from engine.cli.conditions import conditions
 from engine.cli.configuring import export, reload
 from engine.cli.describing import openapi
+from engine.cli.explaining import settings
 from engine.cli.foresight import plan, simulate
 from engine.cli.health import health
 from engine.cli.housekeeping_commands import backup, housekeeping
@@ -124,6 +125,7 @@ app.add_typer(maintenance_commands, name="maintenance")
 app.command()(adaptive)
 app.command()(override)
 app.command()(presets)
+app.command()(settings)
 app.command()(reload)
 app.command()(export)
 app.add_typer(import_commands, name="import")

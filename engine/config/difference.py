@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.config.model import Config, EngineSettings
+from engine.config.origins import keep_old
 from engine.decide.lanes import starved
 
 _TAKEN_UP = frozenset({"timezone", "concurrency", "shutdown_grace_s", "conditions", "watch"})
@@ -67,11 +68,13 @@ def for_running(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
     settings: EngineSettings = replace(old.engine, **engine)
     store = replace(old.store, keep=new.store.keep)
     metrics = replace(new.metrics, most_names=old.metrics.most_names)
+    waiting = tuple(sorted(dict.fromkeys(waits)))
     kept = replace(
         new, engine=settings, store=store, http=old.http, metrics=metrics, redaction=old.redaction, base=old.base,
         tracing=old.tracing, logs=replace(new.logs, format=old.logs.format),
+        written=keep_old(old.written, new.written, waiting),
     )  # fmt: skip
-    return kept, tuple(sorted(dict.fromkeys(waits)))
+    return kept, waiting
 
 
 def _differing(old: Struct, new: Struct, without: str = "") -> Iterator[str]:

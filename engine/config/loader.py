@@ -13,6 +13,7 @@ from engine.config.build import Builder
 from engine.config.document import Node, Place, Problems, merge, read_document, read_source, show_value
 from engine.config.environment import Overrides, split_overrides
 from engine.config.model import Config, DefaultsTable, EngineSettings, RetryTable, Root
+from engine.config.origins import pack
 from engine.config.plugin_tables import SettingsReader
 from engine.config.presets import Presets
 from engine.config.references import References
@@ -102,7 +103,7 @@ def load(
     config = Builder(reader, root, tables).build(base, tuple(file.absolute() for file in files))
     if config is None or len(problems):
         raise error_of(problems, references)
-    config = replace(config, presets=presets.by_name)
+    config = replace(config, presets=presets.by_name, written=pack(root))
     if create_secrets:
         references.write_generated()
         if len(problems):

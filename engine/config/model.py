@@ -8,7 +8,7 @@ descriptions that reading, environment overrides and the JSON Schema all use. A 
 from __future__ import annotations
 
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -889,6 +889,7 @@ class Config(Struct, frozen=True, kw_only=True):
     - `icals`, `schemas`: the files that its calendars and its schemas were read from.
     - `redaction`: what is replaced in every event. `permits`: what the API may define.
     - `secrets`: the values of all secret settings and references, to be masked wherever text is shown.
+    - `written`: what stands in files and the environment, packed, for `engine.config.origins`.
     """
 
     engine: EngineSettings
@@ -915,6 +916,7 @@ class Config(Struct, frozen=True, kw_only=True):
     pools: dict[str, int] = {}
     metrics: MetricsTable = MetricsTable()
     permits: Permits = Permits()
+    written: Mapping[tuple[str | int, ...], bytes] = {}
 
     def __repr__(self) -> str:
         files = ", ".join(map(str, self.files))

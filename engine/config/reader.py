@@ -164,14 +164,14 @@ class Reader:
         """Return the alternative that a value's TOML type asks for, or None."""
         value = node.value
         candidates = [item for item in shape.alternatives() if fits(item, value)]
-        if node.is_reference and not any(_takes(item, value) for item in candidates):
+        if node.is_reference and not any(takes(item, value) for item in candidates):
             candidates = [item for item in shape.alternatives() if item.kind in TEXT_KINDS] or candidates
         for item in candidates:
             if item.kind in ("literal", "enum") and any(same(value, choice) for choice in item.choices):
                 return item
         open_ones = [item for item in candidates if item.kind not in ("literal", "enum")]
         if isinstance(value, dict) and len(open_ones) > 1:
-            return max(open_ones, key=lambda item: len(_keys_of(item) & value.keys()))
+            return max(open_ones, key=lambda item: len(keys_of(item) & value.keys()))
         exact = [item for item in open_ones if item.kind == type(value).__name__]
         return next(iter(exact or open_ones or candidates), None)
 
@@ -312,14 +312,15 @@ def _mistake(text: str, error: ExpressionError) -> str:
     return f", which {message.removeprefix(again)}" if message.startswith(again) else f": {message}"
 
 
-def _keys_of(shape: Shape) -> frozenset[str]:
+def keys_of(shape: Shape) -> frozenset[str]:
+    """Return the keys that the table of a struct has."""
     return frozenset(field.key for field in fields_of(shape.cls)) if shape.kind == "struct" else frozenset()
 
 
-def _takes(shape: Shape, value: dict[str, Any]) -> bool:
+def takes(shape: Shape, value: dict[str, Any]) -> bool:
     """Tell whether a table that looks like a reference is one of this shape's own."""
     if shape.kind == "struct":
-        return value.keys() <= _keys_of(shape)
+        return value.keys() <= keys_of(shape)
     return shape.kind in ("dict", "data", "data_templates", "any")
 
 

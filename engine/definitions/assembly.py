@@ -13,6 +13,7 @@ from engine.clock import Clock
 from engine.config import Config, Given, Place, problem
 from engine.config.document import show_path
 from engine.config.model import JobTable, TriggerTable
+from engine.config.origins import API
 from engine.config.overriding import overridden_job, overridden_trigger
 from engine.config.permits import Mistake
 from engine.config.scalars import near
@@ -27,9 +28,6 @@ from engine.registry import Registry
 from engine.triggers import Trigger
 
 log = logging.getLogger("engine.config")
-
-API = "api"
-"""Where definitions of the API stand, as views and problems say it."""
 
 _KEYS = {Kind.JOB: frozenset(field.key for field in fields_of(JobTable)),
          Kind.TRIGGER: frozenset(field.key for field in fields_of(TriggerTable))}  # fmt: skip

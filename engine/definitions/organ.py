@@ -15,9 +15,11 @@ from anyio.to_thread import run_sync
 
 from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config import Config, Place
+from engine.config.origins import Setting
 from engine.defined import Key, Kind
 from engine.definitions.assembly import Assembler
 from engine.definitions.change import Change, Reload
+from engine.definitions.explained import explained
 from engine.definitions.force import InForce
 from engine.definitions.kept import Kept, Override, Shelf
 from engine.definitions.patching import difference_of, patched
@@ -60,7 +62,8 @@ class Definitions:
     ) -> None:
         self._clock = clock
         self._read = read
-        self.force = InForce(config, Assembler(registry=registry or Registry(), clock=clock))
+        self._registry = registry or Registry()
+        self.force = InForce(config, Assembler(registry=self._registry, clock=clock))
         self.force.wake = self._wake
         self._asked = anyio.Event()
         self._asked_by = ""
@@ -294,6 +297,17 @@ class Definitions:
                 "problem": "; ".join(map(str, problems)) or None,
             },
         }
+
+    def settings(
+        self, table: str, name: str | None, *, config: Config, show: Callable[[Any, Any], Any]
+    ) -> list[Setting]:
+        """Return the settings of a table, or of what it has by that name, as they hold in `config`, each with where
+        it comes from; none of what a program defines. Raises NotFound. `show` makes what anybody may see of a value,
+        given the texts that are secret."""
+        return explained(
+            table, name, config=config, shelf=self.force.shelf, assembled=self.force.assembled,
+            registry=self._registry, show=show,
+        )  # fmt: skip
 
     def invalid(self, kind: Kind) -> dict[str, str]:
         """Return what is wrong with the definitions of the API that do not work, by name."""

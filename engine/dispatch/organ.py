@@ -63,7 +63,8 @@ class Dispatch:
 
     Slots are counted here alone: a slot is taken before the change that makes a run running is handed to the
     journal, and given back after the change that ends its attempt was. As the journal keeps the order, the
-    store never shows more running runs than slots.
+    store never shows more running runs than slots; but for one that is over, and whose end is decided anew
+    as what follows from it was refused.
     """
 
     def __init__(

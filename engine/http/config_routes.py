@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
+from engine.config.origins import NAMED, PLAIN, Setting
 from engine.http.calls import Call, creator, performer
 from engine.http.described import JSON, Media, Raw, described
 from engine.http.fields import body, media_type, query
 from engine.http.forms import Form
-from engine.http.kinds import Switch
+from engine.http.kinds import OneOf, Slug, Switch
+from engine.http.views import shown
 from engine.plugin import Response
 
 TOML = "application/toml"
@@ -29,6 +32,36 @@ async def get_config(call: Call) -> Response:
     """Answer with where the configuration comes from, how the last reload went, and what only a restart changes."""
     query(call.request).finish()
     return Response(body=call.operations.definitions.view())
+
+
+class OfSettings(Form, frozen=True, kw_only=True):
+    """Which settings are meant; default: all that are no jobs, triggers or other things with names."""
+
+    table: Annotated[str | None, OneOf((*PLAIN, *NAMED)), "Such as `engine` or `jobs`"] = None
+    name: Annotated[str | None, Slug(), "Which one, of a table of things with names"] = None
+
+    def mistakes(self) -> Iterable[tuple[str, str]]:
+        if self.table in NAMED and self.name is None:
+            yield "name", f"{self.table} are many: name one"
+        if self.name is not None and self.table not in NAMED:
+            yield "name", f"only {', '.join(NAMED)} have names"
+
+
+@described({200: JSON})
+async def list_settings(call: Call, query: OfSettings) -> Response:
+    """Answer with each setting as it holds, and where it comes from: a line of a file, the environment, …
+
+    What a program defines and what is built in has none, as they stand in no file.
+    """
+    items: list[dict[str, Any]] = []
+    for table in PLAIN if query.table is None else (query.table,):
+        items += (one.view() for one in settings_of(call, table, query.name))
+    return Response(body={"items": items})
+
+
+def settings_of(call: Call, table: str, name: str | None = None) -> Sequence[Setting]:
+    """Return the settings of a table, or of what it has by that name, with every secret masked."""
+    return call.operations.definitions.settings(table, name, config=call.operations.config, show=shown)
 
 
 @described({200: JSON})

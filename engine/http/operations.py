@@ -33,6 +33,7 @@ from engine.waiting import Flushed, FlushRequest, QueuePage, Retried, RetryReque
 
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.config.origins import Setting
     from engine.metrics.exposition import Exposed
 
 
@@ -249,6 +250,12 @@ class DefinitionOperations(Protocol):
 
     def about(self, key: Key) -> dict[str, Any]:
         """Return where a definition comes from."""
+        ...
+
+    def settings(
+        self, table: str, name: str | None, *, config: Config, show: Callable[[Any, Any], Any]
+    ) -> Sequence[Setting]:
+        """Return each setting of a table with where it comes from; raise NotFound where there is no such table."""
         ...
 
     def invalid(self, kind: Kind) -> Mapping[str, str]:

@@ -149,6 +149,7 @@ ROUTES: tuple[Route, ...] = (
     _route("GET", f"{API}/backups", housekeeping_routes.list_backups, _VIEWER, "Copies of the store"),
     _route("POST", f"{API}/backup", housekeeping_routes.post_backup, _ADMIN, "Copy the store"),
     _route("GET", f"{API}/config", config_routes.get_config, _VIEWER, "Where it comes from, and how reloads went"),
+    _route("GET", f"{API}/config/settings", config_routes.list_settings, _ADMIN, "Each setting, and where it is from"),
     _route("GET", f"{API}/config/export", config_routes.get_export, _ADMIN, "All that the API defines, as TOML"),
     _route("POST", f"{API}/config/import", config_routes.post_import, _ADMIN, "Define all of a TOML text, or none"),
     _route("POST", f"{API}/config/reload", config_routes.post_reload, _ADMIN, "Read the configuration anew"),

@@ -508,17 +508,19 @@ class Intake:
     ) -> list[Accepted]:  # fmt: skip
         """Decide what the events become, store it, and hand on what is ready."""
         doubted: set[str] = set()
+        repeats = _repeats(events) if len(events) > 1 else ()
         for attempt in range(1, _TRIES + 1):
             drafts: list[Draft] = []
             apart = doubted if attempt == _TRIES else None
             stored: asyncio.Future[list[Accepted]] | None = None
             try:
-                for admitted in events:
+                for place, admitted in enumerate(events):
                     met = rules_of(admitted[0])
                     draft = self._drafting.draft(admitted, met, again=origin is Origin.REPLAY)
                     draft.apart, draft.caught_up = apart, caught_up
                     drafts.append(draft)
-                    self._drafting.decide(draft, met, origin, reason, bypass)
+                    if place not in repeats:
+                        self._drafting.decide(draft, met, origin, reason, bypass)
                 entries = tuple([draft.entry() for draft in drafts])
                 change = Accept(entries=entries, missed=missed, cursor=cursor, memory=memory, backfill=backfill)
                 stored = self._journal.submit(change)
@@ -602,6 +604,18 @@ class Intake:
         if missed and self._after is not None:
             for run in missed:
                 self._after.note(run)
+
+
+def _repeats(events: Sequence[Admitted]) -> set[int]:
+    """Return the places of events that one before them is already, by its key: they count nowhere once more."""
+    offered: set[tuple[str, str]] = set()
+    repeats: set[int] = set()
+    for place, (event, _) in enumerate(events):
+        if event.key is not None:
+            if (event.source, event.key) in offered:
+                repeats.add(place)
+            offered.add((event.source, event.key))
+    return repeats
 
 
 def _check_name(what: str, text: Any) -> None:

@@ -27,6 +27,7 @@ from engine.cloudevents import (
 from engine.errors import ExpressionError, InvalidEvent, PluginError, StoreUnavailable
 from engine.events import RESERVED_PREFIX, Accepted, Event
 from engine.expressions import Expression, Scope, Template, plain, render
+from engine.mounts import filesystem_of
 from engine.networks import Networks
 from engine.payload import encode_json, parse_json, survey
 from engine.plugin.channels import Channel, ChannelContext, Message, Mood, Receipt, Reception
@@ -120,6 +121,7 @@ __all__ = [
     "Whereabouts",
     "binary_attributes",
     "encode_json",
+    "filesystem_of",
     "instant_of",
     "is_binary",
     "parse_duration",

@@ -3,6 +3,9 @@
 What was purged is gone from the tables, and counted. So a row that names one that is not there is in order where that
 one may have been purged, by its id; and as rows are numbered without gaps, the greatest number is how many there were:
 those that are there and those that were purged have to come to as many.
+
+An event that joined later than another one has a lower id, and was purged before it, where the clock was set back in
+between. So what runs gathered is added up only of those that began well after the events that may be gone.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from engine.store.purging import purged
 from engine.store.reads import snapshot
 
 MOST_BROKEN = 100
+SET_BACK_US = 86_400_000_000
+"""A clock that was set back by so much, in all, makes nobody believe that something is missing."""
 
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 _OVER = f"(o.run is null or coalesce(r.state in ({_ENDED}), o.run <= ?))"
@@ -72,9 +77,10 @@ def _broken(raw: sqlite3.Connection, gone: Purged) -> Iterator[str]:
         yield f"run {run} has no event {event}"
     for run, counted, joined in raw.execute(
         "select r.id, r.event_count, count(o.event) from runs r left join outcomes o "
-        "on o.run = r.id and o.outcome = ? where r.event_count > 1 and r.first_event > ? group by r.id "
+        "on o.run = r.id and o.outcome = ? where r.event_count > 1 and r.first_event > ? and r.created_at > "
+        "(select coalesce(max(before), 0) + ? from purged where what = 'event') group by r.id "
         f"having r.event_count <> count(o.event) + 1 {limit}",
-        (EventOutcome.JOINED, gone.last_event),
+        (EventOutcome.JOINED, gone.last_event, SET_BACK_US),
     ):
         yield f"run {run} counts {counted} events, its outcomes {joined + 1}"
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from engine.errors import StoreUnavailable
-
-MOUNTS = Path("/proc/self/mountinfo")
+from engine.mounts import filesystem_of
 
 NETWORK = re.compile(
     r"(nfs\d?|cifs|smb\d?|smbfs|ncpfs|afs|coda|ceph|lustre|gpfs|beegfs|ocfs2|gfs2|glusterfs|davfs\d?"
@@ -18,8 +17,6 @@ NETWORK = re.compile(
 )
 """File systems that several machines may change: locks and shared memory, which the write-ahead log needs, do not hold
 there (sqlite.org/wal.html and howtocorrupt.html)."""
-
-_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 class Identity(Struct, frozen=True):
@@ -68,28 +65,9 @@ def _identity(path: str) -> Identity | None:
 
 def refuse_network(path: Path) -> None:
     """Raise StoreUnavailable where the file is, or would be, on a network file system."""
-    try:
-        mounts = MOUNTS.read_text("utf-8", "surrogateescape")
-    except OSError:
-        return
-    kind = mounted_at(mounts, path.parent.resolve())
+    kind = filesystem_of(path.parent)
     if NETWORK.match(kind):
         raise StoreUnavailable(
             f"{path} is on a network file system ({kind}), whose locks can't be trusted: two engines could write it at "
             "once. Name a directory on a local disk in [engine] data, or another [store] url."
         )
-
-
-def mounted_at(mounts: str, path: Path) -> str:
-    """Return the type of the file system of an absolute path, by the lines of mountinfo (proc_pid_mountinfo(5))."""
-    longest, found = -1, ""
-    for line in mounts.splitlines():
-        place, separator, rest = line.partition(" - ")
-        fields = place.split(" ")
-        if not separator or len(fields) < 5:
-            continue
-        point = Path(_ESCAPED.sub(lambda escape: chr(int(escape[1], 8)), fields[4]))
-        # Of several that are mounted at one place, the last covers the others.
-        if len(point.parts) >= longest and path.is_relative_to(point):
-            longest, found = len(point.parts), rest.split(" ")[0]
-    return found

@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from engine.plugin import BadSetting, Channel, ChannelContext, Duration, Message, Receipt, Secret, encode_json
+from engine.plugin import Channel, ChannelContext, Duration, Message, Receipt, Secret, encode_json
 from plugins.outgoing.answers import retry_after_s
 from plugins.outgoing.client import Call, CallFailed, open_client, origin_of
 from plugins.outgoing.masking import Masker, parts_of_url
 from plugins.outgoing.networks import read_reach
 from plugins.outgoing.signing import Signer
-from plugins.outgoing.urls import read_url
+from plugins.outgoing.urls import read_target
 
 GONE = 410
 MOST_ANSWER_BYTES = 4096
@@ -41,18 +41,11 @@ class Callback(Channel, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         Signer(self.secret, "secret")
-        reach = read_reach(self.allow_private)
-        try:
-            read_url(_revealed(self.url), reach)
-        except BadSetting as error:
-            if isinstance(self.url, Secret):
-                # What is wrong may be told with parts of the URL, which is a secret here.
-                raise BadSetting("url", "is no URL that may be a target", error.hint) from None
-            raise
+        read_target(self.url, read_reach(self.allow_private))
 
     async def deliver(self, context: ChannelContext, message: Message) -> Receipt:
         reach, secret = read_reach(self.allow_private), self.secret
-        url = read_url(_revealed(self.url), reach)
+        url = read_target(self.url, reach)
         body = encode_json({"type": message.type, "timestamp": message.at, "data": message.data})
         signed = Signer(secret, "secret").headers(message.id, context.clock.now(), body)
         call = Call("POST", url, {**signed, "Content-Type": "application/json"}, body)
@@ -71,7 +64,3 @@ class Callback(Channel, frozen=True, kw_only=True):
         if answer.status == GONE:
             return Receipt.gone(f"{line}: it wants no more of it")
         return Receipt.not_now(line, retry_after_s=retry_after_s(answer.headers, context.clock.now()))
-
-
-def _revealed(text: Secret | str) -> str:
-    return text.reveal() if isinstance(text, Secret) else text

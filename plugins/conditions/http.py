@@ -24,7 +24,7 @@ from plugins.outgoing.client import Call, CallFailed, open_client, origin_of
 from plugins.outgoing.headers import Headers, read_headers
 from plugins.outgoing.masking import Masker, parts_of_url
 from plugins.outgoing.networks import read_reach
-from plugins.outgoing.urls import read_url
+from plugins.outgoing.urls import read_target
 
 ANSWER_NAMES = frozenset({"status", "headers", "body"})
 MOST_BODY_BYTES = 512 * 1024
@@ -67,14 +67,7 @@ class Answers(Condition, frozen=True, kw_only=True):
 
     def target(self) -> URL:
         """Return what is asked; raise BadSetting where it can't be."""
-        reach = read_reach(self.allow_private)
-        if not isinstance(self.url, Secret):
-            return read_url(self.url, reach)
-        try:
-            return read_url(self.url.reveal(), reach)
-        except BadSetting as error:
-            # What is wrong may be told with parts of the URL, which is a secret here.
-            raise BadSetting("url", "is no URL that may be a target", error.hint) from None
+        return read_target(self.url, read_reach(self.allow_private))
 
     def sent_headers(self) -> Headers:
         """Return the headers that are sent; raise BadSetting where one can't be."""

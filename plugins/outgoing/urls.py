@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 from yarl import URL
 
-from engine.plugin import BadSetting, Expression, ExpressionError, Scope, Template, render
+from engine.plugin import BadSetting, Expression, ExpressionError, Scope, Secret, Template, render
 from plugins.outgoing.networks import Reach, host_refusal
 
 LONGEST_URL = 8192
@@ -91,6 +91,16 @@ def read_url(text: str, reach: Reach) -> URL:
     if "{{" in text:
         raise BadSetting("url", "holds a template, but there is no event yet whose data could fill it")
     return UrlTemplate(text, reach, ()).render(Scope({}))
+
+
+def read_target(url: Secret | str, reach: Reach) -> URL:
+    """Return a URL as `read_url` does, also where it is a secret: what is wrong is told without any part of it then."""
+    if not isinstance(url, Secret):
+        return read_url(url, reach)
+    try:
+        return read_url(url.reveal(), reach)
+    except BadSetting as error:
+        raise BadSetting("url", "is no URL that may be a target", error.hint) from None
 
 
 def _split(text: str, reach: Reach) -> tuple[URL, str]:

@@ -50,6 +50,14 @@ shutdown_grace = "1s"
 [http]
 listen = "127.0.0.1:PORT"
 
+[security]
+api_runners = ["exec"]
+api_commands = ["true"]
+api_sources = ["cron"]
+
+[defaults]
+timeout = "30m"
+
 [pools]
 warehouse = 2
 
@@ -161,7 +169,7 @@ on.cron = "15 6 * * mon-fri"
 job = "report"
 
 [triggers.uploads]
-on.webhook = {{ path = "uploads", verify = {{ token = "an-upload-token" }} }}
+on.webhook = {{ path = "uploads", verify = {{ token = {{ file = "upload.token" }} }} }}
 job = "thumbnails"
 debounce = {{ wait = "2s", max_wait = "30s", key = "event.subject" }}
 
@@ -180,6 +188,10 @@ job = "heartbeat"
 
 [triggers.minute]
 on.cron = "* * * * *"
+job = "heartbeat"
+
+[triggers.stock-taking]
+preset = "business_hours_only"
 job = "heartbeat"
 
 [triggers.quarterly]
@@ -238,6 +250,7 @@ def build(folder: Path, port: int, *, days: float = 7, scale: float = 1) -> None
     config = CONFIG.replace("PORT", str(port)).replace("CLOSED", str(free_port()))
     config = config.replace("BEGAN", rfc3339(datetime.now(UTC) - timedelta(hours=1)))
     (folder / "config.toml").write_text(config, "utf-8")
+    (folder / "upload.token").write_text("an-upload-token", "utf-8")
     (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "inbox").mkdir(exist_ok=True)
     with closing(sqlite3.connect(folder / "shop.db")) as orders:
@@ -258,6 +271,9 @@ def enliven(api: Api, folder: Path) -> None:
     for name in ("crm", "crm", "archive-daily", "morning-report", "board", "orders"):
         api.post(f"/triggers/{name}/fire", {"reason": "to see what happens", "data": {"total": 80}})
     api.post("/triggers/minute/pause", {"reason": "the on-call phone is full", "duration": "3h"})
+    api.post("/triggers/crm", {"expect": "6h", "reason": "the supplier is slow this week"}, method="PATCH")
+    api.post("/jobs", {"name": "tidy-up", "run": {"exec": ["true"]}, "description": "made by the night shift"})
+    api.post("/triggers", {"name": "tidy-up", "on": {"cron": "40 4 * * *"}, "job": "tidy-up"})
     events: list[dict[str, Any]] = [
         {"type": "order.placed", "subject": f"order-{number}", "data": {"total": 45 * number, "who": "Grace"}}
         for number in range(4)

@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
+import re
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.browser.demo import shop
+from tests.browser.checking import MARKS, check
 from tests.browser.places import places, tokens
-from tests.browser.viewing import CHROMIUM, SIZES, Theme, launch, visitor
+from tests.browser.viewing import SIZES, Theme, visitor
 from tests.browser.wire import Api
 
-AXE = (Path(__file__).parent / "axe.min.js").read_text("utf-8")
-RULES = {
-    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-}
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
-    pytest.mark.timeout(240),
-]
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with shop(tmp_path_factory.mktemp("shop"), days=2) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright, launch(playwright) as started:
-        yield started
-
-
-def check(page: Page) -> None:
-    """Refuse a page on which something is wrong for people who don't see, or that is wider than its window."""
-    page.evaluate(AXE)
-    found = page.evaluate(f"axe.run(document, {json.dumps(RULES)})")
-    told = [
-        f"{page.url}: {one['id']}: {one['help']}: {[node['html'][:160] for node in one['nodes'][:3]]}"
-        for one in found["violations"]
-    ]
-    assert not told, "\n".join(told)
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide <= 0, f"{page.url} is {wide} pixels wider than its window"
-
+pytestmark = MARKS
 
 LOOKS = (
     ("desktop", "light"),
@@ -142,121 +106,45 @@ def test_a_megabyte_of_text_is_a_small_page_with_a_link_to_the_whole(api: Api, b
         expect(page.get_by_role("link", name="All of it")).to_have_attribute("href", f"/api/v1/events/{huge['id']}")
 
 
-def test_one_signs_in_comes_to_where_one_wanted_to_and_signs_out(api: Api, browser: Browser) -> None:
-    with visitor(browser, api.url, None, refusals=True) as page:
-        page.goto("/triggers?q=crm")
-        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-        page.get_by_label("Token").fill("not-this-one")
-        page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_role("alert")).to_contain_text("not valid")
-        page.get_by_label("Token").fill(api.token)
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url("**/triggers?q=crm")
-        page.get_by_role("button", name="Sign out").click()
-        page.wait_for_url("**/sign-in")
-        page.goto("/")
-        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-
-
-def test_a_trigger_is_fired_with_data_and_its_run_is_shown_with_its_log(api: Api, browser: Browser) -> None:
-    with visitor(browser, api.url, api.token) as page:
-        page.goto("/triggers/orders")
-        page.get_by_role("button", name="Fire").click()
-        dialog = page.get_by_role("dialog")
-        dialog.get_by_label("Data, as JSON").fill("{")
-        dialog.get_by_role("button", name="Fire now").click()
-        expect(dialog.get_by_role("alert")).to_contain_text("not valid JSON")
-        dialog.get_by_label("Data, as JSON").fill('{"total": 99}')
-        dialog.get_by_label("Reason").fill("from the page")
-        dialog.get_by_role("button", name="Fire now").click()
-        page.wait_for_url("**/runs/*")
-        expect(page.locator(".story")).to_contain_text("from the page")
-        expect(page.locator("[data-lines]")).to_contain_text("billed")
-        expect(page.locator("#heading .state").first).to_have_text("succeeded", timeout=15_000)
-
-
-def test_a_trigger_is_paused_until_it_is_resumed(api: Api, browser: Browser) -> None:
-    with visitor(browser, api.url, api.token) as page:
-        page.goto("/triggers/quarterly")
-        page.get_by_role("button", name="Pause").click()
-        page.get_by_role("dialog").get_by_label("For").fill("2h")
-        page.get_by_role("dialog").get_by_label("Reason").fill("the board is away")
-        page.get_by_role("dialog").get_by_role("button", name="Pause").click()
-        expect(page.locator("#heading")).to_contain_text("the board is away")
-        page.get_by_role("button", name="Resume").click()
-        page.get_by_role("dialog").get_by_role("button", name="Resume").click()
-        expect(page.get_by_role("button", name="Pause")).to_be_visible()
-        assert api.get("/triggers/quarterly")["paused"] is None
-
-
-def test_a_log_follows_is_searched_and_is_no_markup(api: Api, browser: Browser) -> None:
-    run = api.get("/runs?state=running&job=warehouse-load")["items"][0]["id"]
-    with visitor(browser, api.url, api.token) as page:
-        page.goto(f"/runs/{run}")
-        lines = page.locator("[data-lines]")
-        expect(lines).to_contain_text("<b>this is no markup</b>")
-        assert lines.locator("b").count() == 0
-        expect(lines.locator(".f1.bold")).to_have_text("error")
-        page.get_by_role("searchbox", name="Search the log").fill("part 17 ")
-        expect(lines.locator("div:visible")).to_have_count(1)
-
-
-def test_now_stays_as_the_engine_is(api: Api, browser: Browser) -> None:
-    with visitor(browser, api.url, api.token) as page:
-        page.goto("/")
-        api.post("/pause", {"reason": "the disks are full", "tag": "crm"})
-        try:
-            expect(page.locator("#banners")).to_contain_text("the disks are full", timeout=15_000)
-        finally:
-            api.post("/resume", {"tag": "crm"})
-        expect(page.locator("#banners")).not_to_contain_text("the disks are full", timeout=15_000)
-
-
-def test_it_is_told_that_the_engine_does_not_answer_until_it_does(api: Api, browser: Browser) -> None:
-    with visitor(browser, api.url, api.token, refusals=True) as page:
-        page.goto("/")
-        page.context.set_offline(True)
-        for _ in range(2):
-            page.keyboard.press("r")
-            page.wait_for_timeout(100)
-        expect(page.locator(".offline")).to_be_visible(timeout=30_000)
-        page.context.set_offline(False)
-        page.keyboard.press("r")
-        expect(page.locator(".offline")).to_be_hidden()
-
-
-def test_all_can_be_done_by_the_keyboard(api: Api, browser: Browser) -> None:
-    with visitor(browser, api.url, api.token) as page:
-        page.goto("/")
-        page.keyboard.press("?")
-        expect(page.get_by_role("dialog")).to_contain_text("Search")
-        page.keyboard.press("Escape")
-        page.keyboard.press("g")
-        page.keyboard.press("t")
-        page.wait_for_url("**/triggers")
-        page.keyboard.press("j")
-        page.keyboard.press("j")
-        expect(page.locator("tr.chosen")).to_have_count(1)
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/triggers/*")
-        page.keyboard.press("/")
-        page.keyboard.type("nightly-load")
-        page.keyboard.press("Enter")
-        page.wait_for_url("**/triggers/nightly-load")
-
-
-def test_a_chosen_theme_stays(api: Api, browser: Browser) -> None:
-    with visitor(browser, api.url, api.token) as page:
-        page.goto("/")
-        page.get_by_role("button", name="Dark or light").click()
-        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-        page.goto("/runs")
-        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-
-
 def test_pages_can_be_read_without_scripts(api: Api, browser: Browser) -> None:
     with visitor(browser, api.url, api.token, scripts=False) as page:
         for place in ("/", "/runs", "/triggers/crm"):
             page.goto(place)
             expect(page.locator("h1")).to_be_visible()
             expect(page.locator("nav.side a").first).to_be_visible()
+
+
+def test_what_is_paused_is_not_what_comes_next(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/")
+        expect(page.locator("#coming-minute")).to_contain_text("paused until then")
+        expect(page.locator(".sentence")).not_to_contain_text("Next: minute")
+
+
+def test_each_setting_is_shown_with_where_it_comes_from(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/configuration")
+        expect(page.locator(".settings .row", has_text="timezone").first).to_contain_text("config.toml:4")
+        page.get_by_role("link", name="uploads").click()
+        secret = page.locator(".row", has_text="verify.token")
+        expect(secret).to_contain_text("file upload.token, named in config.toml")
+        expect(page.locator("main")).not_to_contain_text("an-upload-token")
+        check(page)
+        for name, key, origin in (("stock-taking", "on.cron.expression", "preset"), ("tidy-up", "job", "api"),
+                                  ("crm", "expect", "override")):  # fmt: skip
+            page.goto(f"/configuration?table=triggers&name={name}")
+            expect(page.locator(".row").filter(has=page.get_by_text(key, exact=True)).locator(".origin")).to_have_text(
+                origin
+            )
+        answer = page.goto("/configuration?table=jobs&name=tidy-up")
+        assert answer is not None
+        check(page)
+
+
+def test_instants_in_sentences_are_told_in_the_zone_of_all_others(api: Api, browser: Browser) -> None:
+    with visitor(browser, api.url, api.token) as page:
+        page.goto("/")
+        held = page.locator("#waiting .row", has_text="maintenance storage-move until")
+        expect(held.locator("time[data-tick=local]")).to_have_text(
+            re.compile(r"^(\w{3} \d\d \w{3,4} )?\d\d:\d\d(:\d\d)?$")
+        )

@@ -21,7 +21,7 @@ class Api:
             f"{self.url}/api/v1{place}",
             data=None if body is None else json.dumps(body).encode(),
             method=method,
-            headers={"Authorization": f"Bearer {self.token}", "Content-Type": self._kind(place)},
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": self._kind(place), "If-Match": "*"},
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:

@@ -21,6 +21,7 @@ from tests.crash.storm import storm
 console = Console()
 
 MOST_SHOWN = 20
+FIGURES = ("events", "runs", "attempts", "cut off", "killed", "adopted", "retried", "done twice")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--call", choices=list(CALLS), action="append", help="only steps of this kind")
     parser.add_argument("--at", type=int, action="append", help="with --call: only at these numbers")
     given = parser.parse_args(arguments)
-    table = Table("what", "kills", "events", "runs", "attempts", "cut off", "killed", "done twice", "seconds", "wrong")
+    table = Table("what", "kills", *FIGURES, "seconds", "wrong")
     wrong: list[str] = []
     path = Path(tempfile.mkdtemp(prefix="crash-"))
     if given.kills > 0 and not given.call:
@@ -84,8 +85,7 @@ def _steps(path: Path, call: str, numbers: Sequence[int] | None, table: Table) -
 
 
 def _add_row(table: Table, what: str, kills: int, sums: Sequence[Sum], seconds: float) -> None:
-    names = ("events", "runs", "attempts", "cut off", "killed", "done twice")
-    figures = [sum(one.counts.get(name, 0) for one in sums) for name in names]
+    figures = [sum(one.counts.get(name, 0) for one in sums) for name in FIGURES]
     findings = sum(len(one.findings) for one in sums)
     table.add_row(what, str(kills), *map(str, figures), f"{seconds:.0f}", str(findings))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engine.runs import ENDED
+from engine.runs import ADOPTED, ENDED, RunState
 from engine.store.sqlite import SqliteStore
 from tests.crash.feeders import Feeder, Load
 from tests.crash.process import marked
@@ -28,6 +28,7 @@ EXPECTED = {
     "webhook:keyed": {"keyed"},
     "webhook:heavy": {"heavy"},
     "webhook:light": {"light"},
+    "webhook:kept": {"kept"},
     "manual": {"by-hand"},
     "api": {"heard", "heard-too"},
     "trigger_dir:": {"dropped"},
@@ -292,6 +293,10 @@ def _starts(site: Site, runs: Mapping[str, StoredRun], witnessed: Sequence[Witne
         for number, count in numbers.items():
             if count > told[number]:
                 yield f"run {run_id}: attempt {number} was started {count} times, told {told[number]} times"
+    for run_id, number in done:
+        run = runs.get(run_id)
+        if run is not None and site.jobs[run.job].on_crash == "adopt" and starts[run_id][number] > 1:
+            yield f"run {run_id} came to its end, and its attempt {number} was started again: its job says to adopt it"
     for run in runs.values():
         if run.state == "succeeded" and (run.id, run.attempts[-1].number) not in done:
             yield f"run {run.id} of {run.trigger} succeeded, and its program never came to its end"
@@ -356,6 +361,8 @@ def _counts(
         "cut off": sum(attempt.code == "engine_died" for attempt in attempts),
         "killed": sum(attempt.code == "signal" for attempt in attempts),
         "interrupted": sum(attempt.code == "interrupted" for attempt in attempts),
+        "adopted": sum(step[2] == ADOPTED for run in runs.values() for step in run.trace),
+        "retried": sum(step[1] == RunState.RETRYING for run in runs.values() for step in run.trace),
         "done twice": sum(count > 1 for count in stops.values()),
     }
     if load is not None:

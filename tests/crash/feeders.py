@@ -163,6 +163,7 @@ class Load:
             feeder("keyed", _to("keyed"), 3.0),
             feeder("heavy", _to("heavy"), 1.5),
             feeder("light", _to("light"), 3.0),
+            feeder("kept", _to("kept"), 0.7),
             feeder("api", _api, 4.0),
             feeder("fire", _fire, 1.0),
         )

@@ -31,6 +31,7 @@ JOBS = {
     "keyed": Job(limit=1, key="string(data.n % 3)", seconds=0.15, retry=AGAIN),
     "heavy": Job(pool="warehouse", weight=2, seconds=0.2, retry=AGAIN),
     "light": Job(pool="warehouse", limit=2, key="string(data.n % 2)", seconds=0.1, on_crash="fail", retry=AGAIN),
+    "kept": Job(limit=2, seconds=1.5, on_crash="adopt"),
     "reawaited": Job(runner="loop", seconds=0.05, failing=1, retry='{ attempts = 2, delay = "100ms" }'),
 }
 TRIGGERS = """
@@ -66,6 +67,9 @@ job = "heavy"
 [triggers.light]
 on.webhook = { path = "light", verify = "none" }
 job = "light"
+[triggers.kept]
+on.webhook = { path = "kept", verify = "none" }
+job = "kept"
 [sources.watched.files]
 path = "watched"
 complete = "rename"
@@ -132,7 +136,7 @@ DRAIN_S = 300.0
 
 
 def make_site(path: Path) -> Site:
-    """Make a site with every kind of source and runner, and jobs with limits, retries and both crash policies."""
+    """Make a site with every kind of source and runner, and jobs with limits, retries and every crash policy."""
     return Site(path, jobs=JOBS, triggers=TRIGGERS, concurrency=8, pools=POOLS)
 
 

@@ -95,7 +95,8 @@ def _line(verdict: Verdict) -> str:
     ended = ", ".join(f"{state} {count}" for state, count in verdict.runs.items())
     return (
         f"{'FAILED' if verdict.findings else 'ok'} seed {verdict.seed} {verdict.digest}: lives {verdict.lives}, "
-        f"crashes {verdict.crashes}, commits {verdict.commits}, attempts {verdict.attempts}; {ended}"
+        f"crashes {verdict.crashes}, commits {verdict.commits}, attempts {verdict.attempts}, "
+        f"gone {verdict.gone}, thawed {verdict.thawed}; {ended}"
     )
 
 

@@ -14,11 +14,12 @@ from msgspec import Struct
 
 from engine.audits import Audit
 from engine.errors import StoreUnavailable
-from engine.store.base import Result
+from engine.store.base import Boot, Result
 from engine.store.changes import Change
 from engine.store.connection import Connection, connector, translate
 from engine.store.opening import prepare
 from engine.store.sqlite import SqliteStore
+from tests.dst.gone import lay_aside, tell_all
 from tests.dst.turns import Clock
 
 T = TypeVar("T")
@@ -71,8 +72,11 @@ class Disk:
         self._clock = clock
         self._weather = Weather()
         self.random = random.Random(seed)
+        self.owning = random.Random(f"owning {seed}")
+        """Draws what comes while the store is taken over."""
         self._open: list[sqlite3.Connection] = []
         self._reader: sqlite3.Connection | None = None
+        self._story: sqlite3.Connection | None = None
 
     @property
     def weather(self) -> Weather:
@@ -92,7 +96,13 @@ class Disk:
         raw = connector(self.path, read_only=read_only)()
         raw.execute("pragma synchronous = off")
         self._open.append(raw)
+        if not read_only:
+            lay_aside(raw, self._aside)
         return raw
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name("aside.db")
 
     @property
     def reader(self) -> sqlite3.Connection:
@@ -102,16 +112,33 @@ class Disk:
             self._reader = connector(self.path, read_only=True)()
         return self._reader
 
+    @property
+    def story(self) -> sqlite3.Connection:
+        """A connection as `reader` is, to which nothing was ever removed by housekeeping."""
+        if self._story is None:
+            prepare(self.path)
+            if not self._aside.exists():
+                self.connect(read_only=False)
+            self._story = connector(self.path, read_only=True)()
+            tell_all(self._story, self._aside)
+        return self._story
+
     def cut(self) -> None:
         """Close what a life of the engine left open, as the kernel does when a process dies."""
         for raw in self._open:
             raw.close()
         self._open.clear()
 
+    def leave_open(self) -> Sequence[sqlite3.Connection]:
+        """Return what a life of the engine that only stands still has open; `cut` leaves it as it is."""
+        left, self._open = self._open, []
+        return left
+
     def close(self) -> None:
         self.cut()
-        if self._reader is not None:
-            self._reader.close()
+        for raw in (self._reader, self._story):
+            if raw is not None:
+                raw.close()
 
 
 class SimulatedStore(SqliteStore):
@@ -126,12 +153,21 @@ class SimulatedStore(SqliteStore):
     ) -> None:
         super().__init__(disk.path, clock=clock)
         self._disk = disk
+        self._is_at_once = False
         self._on_commit = on_commit
 
     async def open(self) -> None:
         self.checked = prepare(self.path)
         self._writer = cast("Connection", _Inline(self._disk.connect(read_only=False)))
         self._readers = [cast("Connection", _Inline(self._disk.connect(read_only=True))) for _ in range(2)]
+
+    async def take_over(self, boot: Boot) -> None:
+        # It takes no time and no chance of the others', so that what a seed stood for before it goes on to be so.
+        chance, self._disk.random, self._is_at_once = self._disk.random, self._disk.owning, True
+        try:
+            await super().take_over(boot)
+        finally:
+            self._disk.random, self._is_at_once = chance, False
 
     async def apply(self, changes: Sequence[Change], notes: Mapping[int, Audit] | None = None) -> list[Result]:
         await self._take_time()
@@ -141,6 +177,11 @@ class SimulatedStore(SqliteStore):
         self._on_commit(changes, results)
         await self._take_time()
         return results
+
+    @property
+    def owns(self) -> bool:
+        """Whether it is written that this engine has the store."""
+        return self._owned
 
     async def check(self) -> list[str]:
         rows = self._disk.reader.execute("pragma integrity_check(20)").fetchall()
@@ -153,6 +194,8 @@ class SimulatedStore(SqliteStore):
         return await super()._read(function, slow=slow)
 
     async def _take_time(self) -> None:
+        if self._is_at_once:
+            return
         weather, chance = self._disk.weather, self._disk.random
         if weather.slow_s and chance.random() < 0.5:
             await anyio.sleep(chance.uniform(0, weather.slow_s))

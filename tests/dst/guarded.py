@@ -65,7 +65,7 @@ class Guarded:
                 yield from self._broken(trigger, met)
 
     def _met(self, trigger: str) -> Sequence[Met]:
-        rows = self._disk.reader.execute(
+        rows = self._disk.story.execute(
             "select e.id, e.received_at, e.source, e.key, e.data, o.outcome, o.code from outcomes o "
             "join events e on e.id = o.event where o.trigger = ? order by e.seq", (trigger,)
         )  # fmt: skip
@@ -106,10 +106,10 @@ class Guarded:
         hops: dict[str, int] = {}
         of_run: dict[str, int] = {}
         runs: dict[str, list[str]] = {}
-        rows = self._disk.reader.execute("select event, run from outcomes where outcome in ('run', 'joined')")
+        rows = self._disk.story.execute("select event, run from outcomes where outcome in ('run', 'joined')")
         for event, run in rows.fetchall():
             runs.setdefault(event, []).append(run)
-        rows = self._disk.reader.execute("select id, source, subject, key, cause from events order by seq")
+        rows = self._disk.story.execute("select id, source, subject, key, cause from events order by seq")
         for event, source, subject, key, cause in rows.fetchall():
             if (key or "").startswith(RETRY_KEY):
                 hops[event] = 0 if cause is None else json.loads(cause)["hops"]  # that of a run before

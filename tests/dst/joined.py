@@ -126,7 +126,7 @@ class Joined:
             yield f"{said} was over at {steps[1][0]}, its window ends at {group.ends}"
 
     def _came(self, trigger: Trigger, ways: Mapping[str, Ways]) -> Sequence[Came]:
-        rows = self._disk.reader.execute(
+        rows = self._disk.story.execute(
             "select e.received_at, e.subject, e.data, e.source, e.type, e.key, o.outcome, o.code, o.run, e.id "
             "from outcomes o join events e on e.id = o.event where o.trigger = ? order by e.seq", (trigger.name,)
         )  # fmt: skip
@@ -145,7 +145,7 @@ class Joined:
         return found
 
     def _runs(self, trigger: str) -> dict[str, Any]:
-        rows = self._disk.reader.execute(
+        rows = self._disk.story.execute(
             "select id, state, event_count, trace from runs where trigger = ?", (trigger,)
         )  # fmt: skip
         return {

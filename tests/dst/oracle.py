@@ -16,15 +16,16 @@ from engine.adaptive import ADAPTIVE_SOURCE
 from engine.clock import from_microseconds, to_microseconds
 from engine.config import Config
 from engine.decide.schedule import Schedule, schedule_of
-from engine.errors import EngineError
+from engine.errors import Conflict, EngineError
 from engine.events import Accepted
 from engine.replays import REPLAY_KEY, RETRY_KEY
 from engine.runs import CANCELLING, ENDED, PRIORITY, TRANSITIONS, RunState
 from engine.store.base import Result
-from engine.store.changes import Accept, Change, accept_of
+from engine.store.changes import Accept, Change, Finish, accept_of
 from engine.store.ledger import ledger as ledger_of
 from engine.triggers import Trigger
 from tests.dst.disk import Disk
+from tests.dst.gone import Gone
 from tests.dst.guarded import Guarded
 from tests.dst.joined import Joined
 from tests.dst.people import People
@@ -58,6 +59,7 @@ class Oracle:
 
     def __init__(self, plan: Plan, config: Config, disk: Disk, clock: Clock) -> None:
         self.started = Started(config, disk, clock, self.find)
+        self.gone = Gone(config, disk, clock, self.find)
         self.clock = clock
         self.plan = plan
         self.config = config
@@ -69,6 +71,7 @@ class Oracle:
         self._first_cursor: dict[str, datetime] = {}
         self._released: dict[str, int] = {}
         """When it was durable that a run had left its throttle."""
+        self._ends_anew: set[str] = set()
         self._limits = {job.name: job.concurrency for job in config.jobs.values() if job.concurrency is not None}
 
     @property
@@ -87,6 +90,7 @@ class Oracle:
         self.commits += 1
         runs: dict[str, None] = {}
         for change, result in zip(changes, results, strict=True):
+            self._see_refusal(change, result)
             self._digest.update(repr((type(change).__name__, result)).encode())
             accept = accept_of(change)
             if not isinstance(change, Accept):
@@ -100,6 +104,18 @@ class Oracle:
         for run_id in runs:
             self._see_run(run_id)
         self._see_limits()
+        self.gone.see_commit(changes)
+
+    def _see_refusal(self, change: Change, result: Result) -> None:
+        """Take note of an end that is decided anew, as what follows from it was decided by a mark that has moved.
+
+        Its program is over, and its slot another's, before that is written.
+        """
+        if isinstance(change, Finish):
+            if isinstance(result, Conflict):
+                self._ends_anew.add(change.run)
+            else:
+                self._ends_anew.discard(change.run)
 
     def _see_accept(self, accept: Accept, answers: Sequence[Accepted]) -> None:
         self.started.see_accept(accept)
@@ -162,9 +178,10 @@ class Oracle:
             self.find(f"run {run_id} counts {attempt} attempts, and was started {started} times")
 
     def _see_limits(self) -> None:
+        over = ", ".join(f"'{run}'" for run in sorted(self._ends_anew))
         rows = self._rows(
             "select job, limit_key, count(*) from runs where state in ('running', 'held') and state = 'running' "
-            "group by job, limit_key"
+            f"and id not in ({over}) group by job, limit_key"
         )
         running: Counter[str] = Counter()
         for job, key, count in rows:
@@ -187,12 +204,18 @@ class Oracle:
             return "it is not stored"
         return "" if rows[0] == ("running", attempt) else f"it is stored as {rows[0][0]}, attempt {rows[0][1]}"
 
+    def not_begun(self, world: World) -> frozenset[str]:
+        """Return the runs whose start is durable, and whose program has not begun."""
+        rows = self._rows("select id, attempt from runs where state = 'running'")
+        return frozenset(run for run, attempt in rows if attempt not in world.begun.get(run, ()))
+
     def choose(self, what: str, which: int) -> str | None:
         """Name a run that something may be asked of, or an event that may be replayed; None where there is none."""
         if what == "replay":
-            found = self._rows("select id from events where source not like 'engine:%' order by seq")
+            query = "select id from events where source not like 'engine:%' order by seq"
         else:
-            found = self._rows(f"select id from runs where {_STEERABLE[what]} order by seq")
+            query = f"select id from runs where {_STEERABLE[what]} order by seq"
+        found = self.disk.reader.execute(query).fetchall()
         return str(found[which % len(found)][0]) if found else None
 
     def held_by_hand(self) -> list[str]:
@@ -216,8 +239,9 @@ class Oracle:
         ledger = ledger_of(self.disk.reader)
         for line in ledger.missing:
             self.find(f"ledger: {line}")
-        if ledger.accepted != ledger.ended + ledger.waiting:
-            self.find(f"ledger: {ledger.accepted} accepted, {ledger.ended} ended, {ledger.waiting} waiting")
+        if ledger.accepted != ledger.ended + ledger.waiting + ledger.purged:
+            sums = f"{ledger.ended} ended, {ledger.waiting} waiting, {ledger.purged} gone"
+            self.find(f"ledger: {ledger.accepted} accepted, {sums}")
 
     def see_end(self, world: World, people: People, now: datetime) -> None:
         """Judge the whole story, once nothing is left to do."""
@@ -225,6 +249,7 @@ class Oracle:
         checks = (
             self._integrity(), self._unique(), self._outcomes(), self._receipts(world), self._runs(world),
             self._feeds(), self._instants(now), self._backfills(people), self._cancelled(world, people),
+            self.gone.left(),
             Joined(self.plan, self.config, self.disk).findings(
                 stepped_back=any(seconds < 0 for _, seconds in world.steps)
             ),
@@ -385,7 +410,7 @@ class Oracle:
         return dict(self._rows("select state, count(*) from runs group by state order by state"))
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        return self.disk.reader.execute(query, values).fetchall()
+        return self.disk.story.execute(query, values).fetchall()
 
 
 def sources_of(trigger: Trigger) -> Sequence[str]:

@@ -14,7 +14,7 @@ from engine.clock import rfc3339
 from engine.triggers import GATES
 from tests.dst.deciding import CALLS, Deciding, Sky
 from tests.dst.turns import BEGINNING
-from tests.dst.wider import guards, inputs, joins
+from tests.dst.wider import guards, inputs, joins, keeping
 
 DAY_S = 86_400.0
 
@@ -40,7 +40,8 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class Hazard(Struct, frozen=True, kw_only=True):
-    """Something that goes wrong: `crash`, `stop`, `step` (of the wall clock) or `weather` (of the disk)."""
+    """Something that goes wrong: `crash`, `ambush` (a crash at a commit), `stop`, `step` (of the wall clock), `weather`
+    (of the disk), or `freeze`: the engine stands still, and goes on when another one has taken its store over."""
 
     at_s: float
     kind: str
@@ -85,13 +86,15 @@ class Plan(Struct, kw_only=True):
     """What the conditions that are `sky` look at, by their names."""
     source_fails: float
     longest_sleep_s: float
+    disk_bytes: int | None
+    """What store and logs may take; the configuration does not take so little."""
 
     @property
     def config(self) -> str:
         """The configuration, as its user would write it."""
         lines = []
         for table, content in self.tables.items():
-            if table in ("engine", "pools"):
+            if table in ("engine", "pools", "store"):
                 lines += [f"[{table}]", *[f"{name} = {_toml(value)}" for name, value in content.items()], ""]
                 continue
             for name, fields in content.items():
@@ -158,6 +161,9 @@ class _Drawing:
             "pools": self.deciding.pools, "conditions": conditions, "jobs": jobs,
             "maintenance": self.deciding.maintenance([*triggers], [*jobs]), "triggers": triggers,
         }  # fmt: skip
+        keep, disk_bytes = keeping(random.Random(f"keep {self.seed}"))
+        if keep:
+            tables["store"] = {"keep": keep}
         temper = {
             name: 0.0 if calm or not self.chance(0.6) else self.random.uniform(0.0, most)
             for name, most in (
@@ -172,6 +178,7 @@ class _Drawing:
             skies=self.deciding.skies,
             source_fails=0.0 if calm or self.chance(0.5) else 0.02,
             longest_sleep_s=self.random.choice([120.0, *[300.0] * 5, *[900.0] * 7, *[3600.0] * 7]),
+            disk_bytes=disk_bytes,
         )  # fmt: skip
 
     # The configuration
@@ -366,6 +373,11 @@ class _Drawing:
         likely = {kind: self.random.choice([0, 1, 3, 8]) for kind in ("crash", "stop", "step", "weather", "ambush")}
         for kind, most in likely.items():
             hazards += [self.hazard(kind) for _ in range(self.random.randint(0, most))]
+        chances = random.Random(f"frozen {self.seed}")
+        for _ in range(chances.choice([0, 0, 1, 3])):
+            at_s = chances.choice([*self.hot, chances.uniform(60, self.days * DAY_S)])
+            what = {"turns": chances.randint(0, 40), "down_s": chances.choice([0.5, 60.0, 20000.0])}
+            hazards.append(Hazard(at_s=round(at_s + chances.uniform(0, 3), 3), kind="freeze", what=what))
         return sorted(hazards, key=lambda hazard: hazard.at_s)
 
     def hazard(self, kind: str) -> Hazard:

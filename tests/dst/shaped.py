@@ -68,13 +68,13 @@ class Shaped:
     def findings(self, *, stepped: bool, stepped_back: bool) -> Iterator[str]:
         """Yield what is wrong. Where the clock was set, what depends on distances is not looked at."""
         columns = "id, trigger, origin, priority, state, created_at, closes_at, event_count, throttled, trace"
-        self._runs = {row[0]: _Run(*row) for row in self._disk.reader.execute(f"select {columns} from runs")}
+        self._runs = {row[0]: _Run(*row) for row in self._disk.story.execute(f"select {columns} from runs")}
         for name, trigger in self._config.triggers.items():
             met = self._met(name)
             if not stepped_back:
                 yield from self._deduplicated(trigger, met)
                 yield from self._limited(trigger, met)
-            yield from self._gathered(trigger, met)
+            yield from self._gathered(trigger, met, stepped_back=stepped_back)
             if not stepped:
                 yield from self._throttled(trigger, met)
             if trigger.join is None:  # what is superseded leaves its urgency behind
@@ -82,7 +82,7 @@ class Shaped:
 
     def _met(self, trigger: str) -> list[Met]:
         """Return the events that met the gates of a trigger, in the order in which they became durable."""
-        rows = self._disk.reader.execute(
+        rows = self._disk.story.execute(
             "select e.received_at, e.subject, e.data, e.priority, e.source, e.key, o.outcome, o.code, o.run, e.id "
             "from outcomes o join events e on e.id = o.event where o.trigger = ? order by e.seq", (trigger,)
         )  # fmt: skip
@@ -133,7 +133,7 @@ class Shaped:
 
     # What gathers
 
-    def _gathered(self, trigger: Trigger, met: Sequence[Met]) -> Iterator[str]:
+    def _gathered(self, trigger: Trigger, met: Sequence[Met], *, stepped_back: bool) -> Iterator[str]:
         rule = trigger.debounce or trigger.batch
         if rule is None:
             return
@@ -156,7 +156,7 @@ class Shaped:
                 yield f"run {run_id} of {trigger.name} has events of different keys"
             before = last.get(key)
             last[key] = (run, events)
-            if before is None or before[0].by_hand or _is_full(trigger, before[1]):
+            if before is None or before[0].by_hand or _is_full(trigger, before[1]) or stepped_back:
                 continue
             # Its run may wait on after that: for what its throttle must know of it, or for the disk.
             over = min(before[0].left_at or math.inf, _due(trigger, *before))

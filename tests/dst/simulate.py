@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,24 +14,27 @@ from typing import Any
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 import engine.execution
 import engine.runtime
 import engine.settlement
 import engine.strays
-from engine.config import load
-from engine.errors import EngineError
+from engine.config import Config, load
+from engine.errors import EngineError, StoreLost
+from engine.lease import Lease
 from engine.operations import Operations
 from engine.registry import Registry
 from engine.runtime import Runtime
 from engine.store.base import Result
+from engine.store.boots import this_process
 from engine.store.changes import Change
 from tests.dst.disk import FAIR, Disk, SimulatedStore, Weather
 from tests.dst.oracle import Oracle, feeds_of
 from tests.dst.people import People
 from tests.dst.plan import DAY_S, Hazard, Plan, plan_of
 from tests.dst.standing import Standing
-from tests.dst.turns import BEGINNING, Clock, Crashed, Graveyard, Ids, Loop, Stuck, determined, live
+from tests.dst.turns import BEGINNING, Clock, Crashed, Frozen, Graveyard, Ids, Loop, Stuck, determined, live, thaw
 from tests.dst.world import Act, Feed, SkyCheck, World
 
 LONGEST_REST_S = 60 * DAY_S
@@ -39,6 +43,9 @@ runs wait for a month."""
 
 LOOK_S = 120.0
 RESTART_S = 60.0
+
+THAWED_S = 300.0
+"""An engine that was succeeded ends within so long, beside what its organs look round for: with what it writes next."""
 
 Tampers = Callable[[Runtime, SimulatedStore], None]
 
@@ -55,6 +62,8 @@ class Verdict(Struct, kw_only=True):
     attempts: int
     runs: dict[str, int]
     refused: dict[str, int]
+    gone: int
+    thawed: int
 
 
 def simulate(seed: int, *, days: float = 7.0, tamper: Tampers | None = None, log: bool = False) -> Verdict:
@@ -79,13 +88,13 @@ class Simulation:
         self._registry = registry
         file = folder / "config.toml"
         file.write_text(plan.config)
-        self.config = load([file], environment={}, registry=registry)
+        self.config = _kept(load([file], environment={}, registry=registry), plan)
         self.disk = Disk(folder / "engine.db", self.clock, f"disk {plan.seed}")
         self.oracle = Oracle(plan, self.config, self.disk, self.clock)
         self.world = World(plan, self.clock, self.oracle.find, self.oracle.why_not_running)
-        self.oracle.started.world = self.world
+        self.oracle.started.world = self.oracle.gone.world = self.world
         self.people = People(self.world, self.oracle.choose)
-        self.standing = Standing(self.world, self.config, self.disk, self.clock, self.oracle.started)
+        self.standing = Standing(self.world, self.config, self.disk, self.clock, self.oracle.started, self.oracle.gone)
         self._tamper = tamper
         self._log = log
         self._met: set[int] = set()
@@ -95,6 +104,11 @@ class Simulation:
         self._over = False
         self._rest_began_s: float | None = None
         self._days_seen = 0
+        self._store: SimulatedStore | None = None
+        self._still: tuple[Loop, Sequence[sqlite3.Connection], frozenset[str]] | None = None
+        """An engine that stands still, what it has open, and the runs that it was about to begin."""
+        self._thawed: Loop | None = None
+        self._thaws = 0
 
     def run(self) -> Verdict:
         """Run all lives, and judge."""
@@ -111,11 +125,14 @@ class Simulation:
             ):
                 while not self._over and not self.oracle.findings:
                     self.ids.new_life()
-                    crashed = False
+                    crashed = still = False
                     try:
                         live(self.clock, graveyard, self._live)
                     except Crashed:
                         crashed = True
+                    except Frozen as frozen:
+                        crashed = True
+                        still = self._stand_still(frozen.loop, graveyard)
                     except Stuck as error:
                         self.oracle.find(f"stuck: {error}")
                     except BaseException as error:
@@ -125,18 +142,54 @@ class Simulation:
                     world.end_life(crashed=crashed)
                     self.clock.at_s += self._down_s
                     self._down_s = RESTART_S
+                    if not still:
+                        self._thaw(graveyard)
                 if not self.oracle.findings:
                     self.oracle.see_end(world, self.people, self.clock.now())
             return Verdict(
                 seed=self.plan.seed, findings=self.oracle.findings, digest=self.oracle.digest, lives=world.life,
                 crashes=crashes, commits=self.oracle.commits, attempts=world.attempts,
-                runs=dict(self.oracle.counts()), refused=dict(self.people.refused),
+                runs=dict(self.oracle.counts()), refused=dict(self.people.refused), gone=self.oracle.gone.count,
+                thawed=self._thaws,
             )  # fmt: skip
         finally:
             logging.disable(level)
             World.here = None
+            if self._still is not None:
+                graveyard.bury(self._still[0])
             graveyard.close()
             self.disk.close()
+
+    # An engine that stands still
+
+    def _stand_still(self, loop: Loop, graveyard: Graveyard) -> bool:
+        """Keep a life as it stands; return False where that is its end: it has no store yet, or another one stands."""
+        if self._still is not None or self._store is None or not self._store.owns:
+            graveyard.bury(loop)
+            return False
+        self._still = (loop, self.disk.leave_open(), self.oracle.not_begun(self.world))
+        return True
+
+    def _thaw(self, graveyard: Graveyard) -> None:
+        """Let the engine go on that stood still, once another one has taken its store over, and has ended."""
+        if self._still is None or self._store is None or not self._store.owns:
+            return
+        (loop, left_open, about_to_begin), self._still = self._still, None
+        self._thaws += 1
+        self._thawed, self.world.thawed, self.disk.weather = loop, about_to_begin, FAIR
+        for task in asyncio.all_tasks(loop):
+            if task.get_name() in ("fate", "people"):
+                task.cancel()
+        try:
+            thaw(self.clock, graveyard, loop, within_s=self.plan.longest_sleep_s + THAWED_S)
+        except Crashed:
+            pass  # something was found, and it goes no further
+        except (Stuck, Exception) as error:
+            self.oracle.find(f"an engine that was succeeded ends as {_shown(error)}")
+        self._thawed = self.world.thawed = None
+        for raw in left_open:
+            raw.close()
+        self.world.forget_life()
 
     # One life
 
@@ -144,6 +197,7 @@ class Simulation:
         self._ambush = None
         self._was_foul = self.disk.weather is not FAIR
         store = SimulatedStore(self.disk, self.clock, lambda changes, results: self._see(loop, changes, results))
+        self._store = store
         await store.open()
         ready = anyio.Event()
         runtime = Runtime(
@@ -157,12 +211,17 @@ class Simulation:
         for task in (fate, people):
             task.add_done_callback(lambda done: self._see_ended(loop, done))
         try:
+            await store.take_over(this_process(runtime.boot))
             await runtime._run_on(store)
         except (EngineError, BaseExceptionGroup) as error:
             # The store was away at the start: it ends, and is started again, as by a service manager.
-            if not all(isinstance(cause, EngineError) for cause in engine.runtime.causes(error)):
+            causes = engine.runtime.causes(error)
+            if not all(isinstance(cause, EngineError) for cause in causes):
                 raise
-            if self.disk.weather is FAIR and not self._was_foul:
+            if loop is self._thawed:
+                if not any(isinstance(cause, StoreLost) for cause in causes):
+                    self.oracle.find(f"an engine that was succeeded does not say so: {_shown(error)}")
+            elif self.disk.weather is FAIR and not self._was_foul:
                 self.oracle.find(f"the engine gave up: {_shown(error)}")
         else:
             if not runtime.stopping.is_set():
@@ -181,6 +240,8 @@ class Simulation:
             loop.die_soon(0)
 
     def _see(self, loop: Loop, changes: Sequence[Change], results: Sequence[Result]) -> None:
+        if loop is self._thawed and changes:
+            self.oracle.find(f"an engine that was succeeded has written {changes}")
         self.oracle.see_commit(changes, results)
         if self.oracle.findings:
             loop.die_soon(0)
@@ -210,6 +271,9 @@ class Simulation:
         if hazard.kind == "crash":
             self._down_s = what["down_s"]
             loop.die_soon(what["turns"])
+        elif hazard.kind == "freeze":
+            self._down_s = what["down_s"]
+            loop.die_soon(what["turns"], freezes=True)
         elif hazard.kind == "ambush":
             self._down_s = what["down_s"]
             self._ambush = (what["commits"], what["turns"])
@@ -293,6 +357,14 @@ class Simulation:
             print(f"-- {self.clock.now()} ({self.clock.monotonic():.3f} s, life {self.world.life}) {what}")  # noqa: T201
 
 
+def _kept(config: Config, plan: Plan) -> Config:
+    """Limit the disk to less than a configuration may say: what a week brings is not much."""
+    if plan.disk_bytes is None:
+        return config
+    keep = replace(config.store.keep, disk=plan.disk_bytes)
+    return replace(config, store=replace(config.store, keep=keep))
+
+
 class _no_processes:
     """In the simulation no attempt has a process, so none is left: looking for them takes its time all the same."""
 
@@ -312,12 +384,16 @@ class _no_processes:
         # It is a thread's work, whose turns nobody could foretell.
         self._look = self._strays.run_sync
         self._strays.run_sync = look
+        # The lease is renewed by a thread, too.
+        self._start: Any = Lease.start
+        setattr(Lease, "start", lambda _: None)  # noqa: B010 - a method can't be assigned
         self._before = [module.end_leftovers for module in self._modules]
         for module in self._modules:
             module.end_leftovers = end_leftovers
 
     def __exit__(self, *_: object) -> None:
         self._strays.run_sync = self._look
+        setattr(Lease, "start", self._start)  # noqa: B010
         for module, function in zip(self._modules, self._before, strict=True):
             module.end_leftovers = function
 

@@ -16,6 +16,7 @@ from engine.decide.rules import Rule
 from engine.operations import Operations
 from engine.runs import WAITING
 from tests.dst.disk import FAIR, Disk
+from tests.dst.gone import Gone
 from tests.dst.started import Started
 from tests.dst.turns import Clock
 from tests.dst.world import SkyCheck, World
@@ -32,12 +33,15 @@ _STATES = ", ".join(f"'{state}'" for state in sorted(WAITING))
 class Standing:
     """Looks at one life of the engine; `quiet_s` is how long nothing must have been in the way."""
 
-    def __init__(self, world: World, config: Config, disk: Disk, clock: Clock, started: Started) -> None:
+    def __init__(
+        self, world: World, config: Config, disk: Disk, clock: Clock, started: Started, gone: Gone
+    ) -> None:  # fmt: skip
         self._world = world
         self._config = config
         self._disk = disk
         self._clock = clock
         self._started = started
+        self._gone = gone
         self._rounds_s = world.plan.longest_sleep_s
         self._rules = {name: Rule(trigger, config.jobs[trigger.job]) for name, trigger in config.triggers.items()}
         self._random = random.Random(f"standing {world.plan.seed}")
@@ -54,19 +58,23 @@ class Standing:
 
     async def look(self, operations: Operations) -> None:
         """Look once."""
-        if not self._is_quiet():
+        quiet_s = self._quiet_s()
+        if quiet_s <= self._rounds_s + SETTLES_S:
             return
-        for finding in (*self._overdue(), *self._startable(operations), *self._held(operations)):
+        for finding in (
+            *self._overdue(), *self._startable(operations), *self._held(operations), *self._gone.overdue(quiet_s)
+        ):  # fmt: skip
             self._world.find(finding)
         await self._counts(operations)
 
-    def _is_quiet(self) -> bool:
+    def _quiet_s(self) -> float:
+        """Return for how long nothing has been in the way."""
         now_s = self._clock.monotonic()
         if self._disk.weather is not FAIR:
             self._foul_s = now_s
-            return False
+            return 0.0
         begun_s = max([self._up_s, self._foul_s, self._disk.foul_until_s, *(at for at, _ in self._world.steps[-1:])])
-        return now_s - begun_s > self._rounds_s + SETTLES_S
+        return now_s - begun_s
 
     # What waits for its time
 
@@ -151,7 +159,7 @@ class Standing:
             if not wrong:
                 return
             await self._clock.sleep(3.0)
-            if not self._is_quiet():
+            if self._quiet_s() <= self._rounds_s + SETTLES_S:
                 return
         for finding in wrong:
             self._world.find(finding)

@@ -39,6 +39,9 @@ MOST_TURNS_AT_ONCE = 50_000
 """So many turns of the loop at one instant are a circle in which something turns for ever."""
 
 
+MOST_CANCELS = 1_000
+"""A task that was told to end so often, and goes on, waits for others to end."""
+
 _deliver_cancellation = anyio_backend.CancelScope._deliver_cancellation
 
 TURN_S = 1e-6
@@ -47,6 +50,14 @@ TURN_S = 1e-6
 
 class Crashed(BaseException):
     """The engine was killed: nothing of it goes on, not even a `finally`."""
+
+
+class Frozen(BaseException):
+    """The engine stands still, as by SIGSTOP; `thaw` lets it go on."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__()
+        self.loop = loop
 
 
 class Stuck(Exception):
@@ -88,8 +99,12 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self, start_s: float) -> None:
         self._time_s = start_s
         self._at_once = 0
+        self._turns_of_wakes = 0
         self.turns = 0
         self.dies_at: int | None = None
+        self.freezes = False
+        """Whether it only stands still then."""
+        self.main: asyncio.Task[Any] | None = None
         self.failed: list[dict[str, Any]] = []
         selector = _Selector()
         super().__init__(selector)
@@ -106,7 +121,7 @@ class Loop(asyncio.SelectorEventLoop):
         if not self.turns % COLLECT_EACH:
             gc.collect()  # at a moment that the seed says, as everything
         if self.dies_at is not None and self.turns >= self.dies_at:
-            raise Crashed
+            raise Frozen(self) if self.freezes else Crashed
         if timeout is None:
             raise Stuck("everybody waits, and nobody for the time")
         self._time_s += TURN_S
@@ -124,22 +139,32 @@ class Loop(asyncio.SelectorEventLoop):
     def _only_cancels(self) -> bool:
         """Tell whether nobody has anything to do but anyio, which asks with each turn whether what it cancelled ended.
 
-        That goes on for as long as something shields itself, which may be long.
+        That goes on for as long as something shields itself, which may be long. A task group that waits for such a one
+        is woken each time, and waits on: so it is where nothing else has been done for some turns.
         """
+        only_asks, only_wakes = True, True
         ready: Iterable[asyncio.Handle] = getattr(self, "_ready")  # noqa: B009 - nothing public tells
         for handle in ready:
             callback = getattr(handle, "_callback", None)
-            if getattr(callback, "__func__", None) is not _deliver_cancellation and not handle.cancelled():
-                return False
-        return True
+            if getattr(callback, "__func__", None) is _deliver_cancellation or handle.cancelled():
+                continue
+            woken = getattr(callback, "__self__", None)
+            only_asks = False
+            only_wakes = only_wakes and isinstance(woken, asyncio.Task) and woken.cancelling() > MOST_CANCELS
+        self._turns_of_wakes = self._turns_of_wakes + 1 if only_wakes and not only_asks else 0
+        return only_asks or self._turns_of_wakes > MOST_CANCELS
 
     def _next_s(self) -> float:
         timers: list[asyncio.TimerHandle] = getattr(self, "_scheduled")  # noqa: B009
         return timers[0].when() if timers else self._time_s
 
-    def die_soon(self, turns: int) -> None:
-        """Be dead after so many further turns."""
-        self.dies_at = self.turns + turns
+    def die_soon(self, turns: int, *, freezes: bool = False) -> None:
+        """Be dead after so many further turns, or stand still."""
+        self.dies_at, self.freezes = self.turns + turns, freezes
+
+    def wake(self, at_s: float) -> None:
+        """Go on at a later time, after having stood still."""
+        self._time_s, self.dies_at, self.freezes = at_s, None, False
 
 
 class Graveyard:
@@ -286,14 +311,35 @@ def determined(ids: Ids, *, seed: str, longest_sleep_s: float) -> Iterator[None]
 
 
 def live(clock: Clock, graveyard: Graveyard, work: Callable[[Loop], Coroutine[Any, Any, T]]) -> T:
-    """Run one life of the engine in a loop of its own, from when the last one ended; raise Crashed, Stuck."""
-    loop = clock.loop = Loop(clock.at_s)
-    main = loop.create_task(work(loop), name="life")
+    """Run one life of the engine in a loop of its own, from when the last one ended; raise Crashed, Frozen, Stuck."""
+    loop = Loop(clock.at_s)
+    main = loop.main = loop.create_task(work(loop), name="life")
     main.add_done_callback(lambda _: loop.stop())
+    _run(clock, graveyard, loop)
+    result: T = main.result()
+    return result
+
+
+def thaw(clock: Clock, graveyard: Graveyard, loop: Loop, *, within_s: float) -> None:
+    """Let a life that stood still go on; raise Stuck where it has not ended within so long, and what it raises."""
+    loop.wake(clock.at_s)
+    loop.call_later(within_s, loop.stop)
+    _run(clock, graveyard, loop)
+    assert loop.main is not None
+    if not loop.main.done():
+        raise Stuck(f"it goes on for {within_s} s")
+    loop.main.result()
+
+
+def _run(clock: Clock, graveyard: Graveyard, loop: Loop) -> None:
+    clock.loop, is_over = loop, True
     try:
         loop.run_forever()
-        return main.result()
+    except Frozen:
+        is_over = False
+        raise
     finally:
         clock.at_s, clock.loop = loop.time(), None
         asyncio.set_event_loop(None)
-        graveyard.bury(loop)
+        if is_over:
+            graveyard.bury(loop)

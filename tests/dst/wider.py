@@ -59,3 +59,12 @@ def inputs(chances: random.Random, jobs: Sequence[str]) -> dict[str, tuple[dict[
         on: dict[str, Any] = {"run": {"job": of}} if kind == "ends" else {"event" if kind == "heard" else kind: of}
         found[name] = (on, kind, of)
     return found
+
+
+def keeping(chances: random.Random) -> tuple[dict[str, Any], int | None]:
+    """Return for how long what is over is kept, and how much of the disk it may take."""
+    if chances.random() < 0.5:
+        return {}, None
+    keep: dict[str, Any] = {"runs": chances.choice(["1h", "5h", "1d", "4d"]), "events": chances.choice(["72h", "80h"])}
+    keep["logs"] = chances.choice(["1h", "2d"])
+    return keep, chances.choice([None, None, 300_000, 1_500_000])

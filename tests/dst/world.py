@@ -62,6 +62,9 @@ class World:
         """The numbers of a run's attempts, as they began."""
         self.done: set[tuple[str, int]] = set()
         self.life = 0
+        self.thawed: frozenset[str] | None = None
+        """Where what goes on is an engine that stood still while another one took its store over: the runs of which it
+        knew by then that their start was durable. No write comes before it begins these, so nothing tells it."""
         self.cut_off: dict[str, int] = {}
         """The runs that a crash cut off first, with how often they had begun by then."""
         self.attempts = 0
@@ -79,16 +82,24 @@ class World:
                 self.cut_off.setdefault(run, len(self.begun[run]))
         elif self.going:
             self.find(f"the engine has stopped, and runs go on: {sorted(self.going)}")
+        self.forget_life()
+        self.life += 1
+
+    def forget_life(self) -> None:
+        """Forget what went on within an engine that is gone."""
         self.going.clear()
         self.looks.clear()
         self.stuck.clear()
-        self.life += 1
 
     # Programs
 
     async def act(self, context: RunContext) -> Outcome:
         """Be one attempt of a run."""
         run, job = context.run_id, context.job
+        if self.thawed is not None:
+            if run not in self.thawed:
+                self.find(f"an engine that was succeeded began attempt {context.attempt} of run {run}")
+            await anyio.sleep_forever()
         if run in self.going:
             self.find(f"run {run} runs twice at once")
         wrong = self._is_running(run, context.attempt)

@@ -7,11 +7,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.http.page.words import instant
 
 WIDTH, HEIGHT = 1000.0, 160.0
 PAD = 14.0
+NAME_PX = 14.0
+"""How high a name stands."""
+
 SHORTEST = timedelta(hours=1)
 """A curve is of no shorter time."""
 
@@ -25,12 +29,21 @@ class Point(Struct, frozen=True, kw_only=True):
     change: dict[str, Any]
 
 
+class Guide(Struct, frozen=True, kw_only=True):
+    """A bound, or the configured interval: how high it lies, and where its name stands beside the drawing."""
+
+    name: str
+    value_s: float
+    y: float
+    label_y: float
+
+
 class Curve(Struct, frozen=True, kw_only=True):
     """The line as an SVG path, the changes on it, and the heights of the bounds and the configured interval."""
 
     path: str
     points: list[Point]
-    guides: list[tuple[str, float, float]]
+    guides: list[Guide]
     start: datetime
     end: datetime
 
@@ -63,5 +76,15 @@ def curve_of(view: dict[str, Any], now: datetime) -> Curve:
         points.append(Point(x=x(at), y=y(change["new_s"]), slower=change["new_s"] > change["old_s"], change=change))
     path.append(f"H{WIDTH:.0f}")
     named = (("max", view["max_s"]), ("configured", view["base_s"]), ("min", view["min_s"]))
-    guides = [(name, value, y(value)) for name, value in named if value]
+    guides = _guides([(name, value, y(value)) for name, value in named if value])
     return Curve(path="".join(path), points=points, guides=guides, start=start, end=now)
+
+
+def _guides(named: list[tuple[str, float, float]]) -> list[Guide]:
+    """Return the guides from the highest to the lowest, their names far enough from each other to be read."""
+    guides: list[Guide] = []
+    for name, value_s, y in sorted(named, key=lambda one: one[2]):
+        lowest = guides[-1].label_y + NAME_PX if guides else 0.0
+        guides.append(Guide(name=name, value_s=value_s, y=y, label_y=max(y + NAME_PX / 4, lowest)))
+    over = max(guides[-1].label_y - HEIGHT + 2.0, 0.0) if guides else 0.0
+    return [replace(one, label_y=round(one.label_y - over, 1)) for one in guides]

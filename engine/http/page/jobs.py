@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from datetime import timedelta
 
+from engine.defined import Kind
 from engine.http.calls import Call
 from engine.http.page.sparklines import sparkline
-from engine.http.page.triggers import LIMIT, LONGEST_WORD, RUNS
+from engine.http.page.triggers import INVALID, LIMIT, LONGEST_WORD, RUNS
 from engine.http.page.views import View, ask
 from engine.http.run_routes import list_runs
 from engine.http.stats_routes import statistics_view
@@ -40,6 +41,7 @@ async def make_list(call: Call) -> View:
             "following": page[-1] if start + LIMIT < len(names) else None,
             "first": start == 0,
             "q": sought,
+            "invalid": sorted(operations.definitions.invalid(Kind.JOB).items())[:LIMIT],
         },
     )
 
@@ -48,6 +50,8 @@ async def make_one(call: Call) -> View:
     """Make the page of one job."""
     operations = call.operations
     job = await ask(call, get_job)
+    if job.get("state") == INVALID:
+        return View(template="invalid.html", title=job["name"], values={"one": job, "table": "jobs"})
     name, now = job["name"], operations.clock.now()
     runs = await ask(call, list_runs, {"job": name, "limit": str(RUNS)})
     spans = []

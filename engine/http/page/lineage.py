@@ -34,6 +34,11 @@ class Node(Struct, kw_only=True):
     more: int = 0
     here: bool = False
 
+    @property
+    def depth(self) -> int:
+        """How many stand one after the other from here on."""
+        return 1 + max((child.depth for child in self.children), default=0)
+
 
 class _Room(Struct):
     left: int = MOST_NODES

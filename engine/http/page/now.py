@@ -18,6 +18,7 @@ from engine.http.views import pause_view
 from engine.runs import Run, RunState
 from engine.store.base import RunFilter
 from engine.tallies import Statistics
+from engine.triggers import PauseScope
 
 FAILURES = 8
 MOST_RUNNING = 40
@@ -59,6 +60,7 @@ class Coming(Struct, frozen=True, kw_only=True):
     ticks: list[float]
     often: bool
     maintained: bool
+    paused: bool
 
 
 class Banner(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,8 @@ class Banner(Struct, frozen=True, kw_only=True):
     text: str
     until: str | None = None
     place: str | None = None
+    resumes: str | None = None
+    """The tag that a button here resumes; empty: the engine."""
 
 
 async def make(call: Call) -> View:
@@ -89,6 +93,7 @@ async def make(call: Call) -> View:
             "failed_lately": sum(1 for run in failures if _ended(run) > now - timedelta(hours=1)),
             "most_failures": FAILURES,
             "banners": banners(operations, status),
+            "is_paused": any(pause.scope is PauseScope.ENGINE for pause in operations.pauses()),
             "hours": [now + timedelta(hours=6 * number) for number in range(5)],
         },
     )
@@ -110,29 +115,47 @@ async def running(operations: Operations, now: datetime) -> list[Going]:
 
 
 def coming(operations: Operations, now: datetime) -> list[Coming]:
-    """Return the triggers that are due next, within a day."""
+    """Return the triggers that are due next, within a day; of those that are paused, from the end of that on."""
     rows: list[Coming] = []
-    for at, name in operations.soonest(SOONEST):
+    for at, name in (*operations.soonest(SOONEST), *_resuming(operations)):
         if at > now + AHEAD:
-            break
+            continue
         if any(row.trigger == name for row in rows):  # it is on several timers
             continue
-        instants = _instants(operations, name, now)
-        often = len(instants) > MOST_TICKS
         view = operations.trigger_view(name)
+        resumed = _resumed(view, now)
+        instants = [] if resumed is None else _instants(operations, name, resumed, now)
+        if resumed != now:
+            if not instants:  # the banner tells of the pause
+                continue
+            at = instants[0]
+        often = len(instants) > MOST_TICKS
         rows.append(
             Coming(
                 at=at, trigger=name, job=str(view["job"]), often=often, maintained=bool(view["maintenance"]),
+                paused=resumed != now,
                 ticks=[] if often else [max((one - now) / AHEAD, 0.0) for one in instants],
             )
         )  # fmt: skip
-    return rows
+    return sorted(rows, key=lambda row: row.at)
 
 
-def _instants(operations: Operations, name: str, now: datetime) -> list[datetime]:
+def _resuming(operations: Operations) -> list[tuple[datetime, str]]:
+    """Return the triggers whose own pause ends, the first first: what is paused is not among what is due soonest."""
+    ends = [(pause.until, pause.name) for pause in operations.pauses() if pause.scope is PauseScope.TRIGGER]
+    return sorted((until, name) for until, name in ends if until is not None)[:SOONEST]
+
+
+def _resumed(view: Mapping[str, Any], now: datetime) -> datetime | None:
+    """Return from when on a trigger runs what is due: now, or the end of its pauses; None where they have none."""
+    ends = [pause["until"] for pause in view["pauses"]]
+    return None if None in ends else max((datetime.fromisoformat(end) for end in ends), default=now)
+
+
+def _instants(operations: Operations, name: str, after: datetime, now: datetime) -> list[datetime]:
     """Return the due instants of a trigger within a day, and one more than are drawn where there are as many."""
     try:
-        within = takewhile(lambda one: one.at < now + AHEAD, operations.upcoming(name, now))
+        within = takewhile(lambda one: one.at < now + AHEAD, operations.upcoming(name, after))
         return [one.at for one in islice(within, MOST_TICKS + 1)]
     except EngineError:  # it is on several timers, or its timer fails: the page tells of that elsewhere
         return []
@@ -177,7 +200,10 @@ def _of_pause(pause: Mapping[str, Any]) -> Banner:
     who = f", by {pause['who']}" if pause["who"] else ""
     text = f"{pause['reason'] or 'no reason given'}{who}"
     place = f"/triggers/{name}" if pause["scope"] == "trigger" else None
-    return Banner(kind="pause", title=f"{what} is paused", text=text, until=pause["until"], place=place)
+    resumes = {"engine": "", "tag": name}.get(pause["scope"])  # a trigger has the button on its own page
+    return Banner(
+        kind="pause", title=f"{what} is paused", text=text, until=pause["until"], place=place, resumes=resumes
+    )
 
 
 def _of_window(window: dict[str, Any]) -> Banner:

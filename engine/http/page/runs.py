@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.http.calls import Call
+from engine.http.page.now import USUAL_OVER
 from engine.http.page.views import View, ask
 from engine.http.run_routes import get_run, list_runs
 from engine.http.views import event_view
@@ -37,7 +38,7 @@ async def make_list(call: Call) -> View | Response:
             "first": "cursor" not in asked,
             "states": STATES,
             "chosen": asked.get("state", ""),
-            "asked": {name: asked.get(name, "") for name in ("trigger", "job", "tag", "text")},
+            "asked": {name: asked.get(name, "") for name in ("trigger", "job", "tag", "text", "origin")},
         },
     )
 
@@ -52,6 +53,9 @@ async def make_one(call: Call) -> View | Response:
         if stored is not None:
             events.append(event_view(stored))
     by_hand = run["code"] == HELD_BY_HAND
+    usual = None
+    if state is RunState.RUNNING:
+        usual = (await call.operations.counting.statistics(job=run["job"], over=USUAL_OVER)).duration_p50_s
     return View(
         template="run.html",
         title=f"{run['job']} {run['id'][-8:]}",
@@ -62,6 +66,7 @@ async def make_one(call: Call) -> View | Response:
             "is_over": state in ENDED,
             "is_waiting": state in WAITING,
             "is_running": state is RunState.RUNNING,
+            "usual_s": usual,
             "story": _story(run),
             "can_hold": state in WAITING and not by_hand,
             "can_release": state is RunState.HELD and by_hand,

@@ -52,7 +52,12 @@ def _environment() -> Environment:
         kept=words.kept,
     )  # fmt: skip
     environment.globals.update(
-        asset=ASSETS.url, plural=words.plural, seconds_between=words.seconds_between, min=min, max=max
+        asset=ASSETS.url,
+        plural=words.plural,
+        seconds_between=words.seconds_between,
+        instant=words.instant,
+        min=min,
+        max=max,
     )
     return environment
 
@@ -79,6 +84,7 @@ def answer(call: Call, page: Page, view: View, pages: Sequence[Page]) -> Respons
         "who": call.who,
         "may_operate": may(call, Role.OPERATOR),
         "may_admin": may(call, Role.ADMIN),
+        "scoped": is_scoped(call),
         "ready": ready,
         "not_ready": waits_for,
         **view.values,

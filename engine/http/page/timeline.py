@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.http.calls import Call
+from engine.http.page.now import FAILED
 from engine.http.page.views import View
 from engine.http.page.words import instant, span
 from engine.http.problems import Problem
@@ -27,6 +28,9 @@ ROW_PX, GAP_PX, LOWEST_PX = 12, 10, 26
 NARROWEST = 0.25
 LONGEST_S = 14 * 86_400.0
 LISTED = 60
+
+LEGEND = ("succeeded", "failed", "timed_out", "running", "queued", "retrying", "held", "skipped", "cancelled", "missed")
+"""States in the order in which the legend names those that are drawn."""
 
 SPANS = (("15 min", "15m"), ("1 hour", "1h"), ("6 hours", "6h"), ("24 hours", "1d"), ("7 days", "7d"))
 
@@ -69,6 +73,7 @@ async def make(call: Call) -> View:
             "more_lanes": max(len(lanes) - MOST_LANES, 0),
             "count": len(runs),
             "all_there": all_there,
+            "drawn": [state for state in LEGEND if any(run.state.value == state for run in runs)],
             "listed": runs[:LISTED],
             "start": start,
             "end": end,
@@ -103,6 +108,8 @@ def lanes_of(runs: Iterable[Run], start: datetime, end: datetime, now: datetime)
         took = "" if run.started_at is None else f", {span((_ended(run, now) - run.started_at).total_seconds())}"
         title = f"{run.job} {run.state.value.replace('_', ' ')}{took}, by {run.trigger}: {run.reason}"
         lane.bars.append(Bar(run=run, x=round(x, 3), width=round(width, 3), y=row * ROW_PX + GAP_PX // 2, title=title))
+    for lane in lanes.values():  # what failed lies over what went well, where they are close
+        lane.bars.sort(key=lambda bar: bar.run.state in FAILED)
     return sorted(lanes.values(), key=lambda lane: lane.job)
 
 

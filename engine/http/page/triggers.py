@@ -24,6 +24,9 @@ RUNS = 12
 NEXT = 8
 LONGEST_WORD = 200
 
+INVALID = "invalid"
+"""The state of what the API has defined and the configuration does not take any more: little is known of it."""
+
 OVER = {"day": (Width.HOUR, timedelta(days=1)), "month": (Width.DAY, timedelta(days=28))}
 
 
@@ -58,6 +61,8 @@ async def make_one(call: Call) -> View:
     """Make the page of one trigger."""
     operations = call.operations
     trigger = await ask(call, get_trigger)
+    if trigger["state"] == INVALID:
+        return View(template="invalid.html", title=trigger["name"], values={"one": trigger, "table": "triggers"})
     name, now = trigger["name"], operations.clock.now()
     runs = await ask(call, list_trigger_runs, {"limit": str(RUNS)})
     adaptive = await ask(call, get_adaptive) if trigger["adaptive"] else None

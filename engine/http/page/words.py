@@ -24,8 +24,14 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u20
 """What can't be seen, or turns what follows it around: control characters, marks of direction, broken surrogates."""
 
 
-_RUN = re.compile(r"(?<![0-9a-f-])([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})(?![0-9a-f-])")
+_TOLD = re.compile(
+    r"(?<![0-9a-f-])([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})(?![0-9a-f-])"
+    r"|(?<!\d)(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z| UTC)(?!\w)"
+)
+"""What sentences of the engine name: runs, and instants in UTC."""
+
 _LINK = Markup('<a class="id" href="/runs/{}" title="{}">{}</a>')
+_TIME = Markup('<time datetime="{0}T{1}Z" title="{0} {1} UTC" data-tick="local">{0} {1} UTC</time>')
 
 
 def instant(value: datetime | str | None) -> datetime | None:
@@ -50,14 +56,16 @@ def cut(value: object, longest: int = 300) -> str:
 
 
 def linked(value: object, longest: int = 300) -> Markup:
-    """Return a sentence of the engine's with the runs that it names as links."""
+    """Return a sentence of the engine's with the runs that it names as links, and its instants as times, which
+    browsers show in the engine's zone, as all others."""
     text = cut(value, longest)
     parts, last = [], 0
-    for match in _RUN.finditer(text):
-        one = match[1]
+    for match in _TOLD.finditer(text):
+        run, date, time = match.groups()
         # The random part comes last: it is what differs between runs that were made at the same time.
-        parts += [escape(text[last : match.start(1)]), _LINK.format(one, one, one[-8:])]
-        last = match.end(1)
+        shown = _LINK.format(run, run, run[-8:]) if run else _TIME.format(date, time)
+        parts += [escape(text[last : match.start()]), shown]
+        last = match.end()
     return Markup("<bdi>{}</bdi>").format(Markup("").join([*parts, escape(text[last:])]))
 
 

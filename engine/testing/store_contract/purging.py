@@ -92,6 +92,21 @@ class PurgingCases(Place):
         assert (await store.run_events(done.id), len(await store.run_events(gathering.id))) == ((), 1)
         assert (await store.event(second.id)) is not None
 
+    async def test_what_joined_after_the_clock_was_set_back_is_not_missed_where_it_was_purged_before_the_first(
+        self, store: Store
+    ) -> None:
+        joined, gathered = an_event(), an_event()
+        joined = replace(joined, received_at=NOON - timedelta(minutes=10))
+        gathering = a_run(gathered, state=RunState.PENDING, window="w")
+        await make(store, accept(an_entry(gathered, gathering)))
+        await make(store, accept(an_entry(joined, joins=[a_join(joined, gathering)])), accept(an_entry(an_event())))
+        await make(store, enqueue(gathering), start(gathering), finish(gathering), accept_run()[2])
+        before = NOON - timedelta(minutes=5)
+        await make(store, Accept(entries=(), purge=Purge(before=before, events=(joined.id,))))
+        assert joined.id < gathered.id
+        assert (await store.event(joined.id), await store.event(gathered.id) is not None) == (None, True)
+        assert (await store.ledger()).missing == ()
+
     @promise("Store: A run that has not ended stays, and so does an event of one.")
     async def test_open_runs_and_their_events_are_not_purged(self, store: Store) -> None:
         (event, run, change), late = accept_run(state=RunState.PENDING, window="w"), an_event()

@@ -10,9 +10,9 @@ from anyio.to_thread import run_sync
 from msgspec import Struct
 from watchfiles import Change
 
-from engine.plugin import SourceContext
+from engine.plugin import SourceContext, filesystem_of
 from plugins.sources.files.tree import Tree
-from plugins.watching.filesystems import filesystem_of, tells_of_changes
+from plugins.watching.filesystems import tells_of_changes
 from plugins.watching.hints import Watch, WatchBroken
 
 STEP_S = 0.005

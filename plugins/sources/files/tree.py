@@ -177,13 +177,16 @@ class Scan:
         self._portions.close()
 
     def missing(self) -> list[Found]:
-        """Return the known files that were not seen; for a scan of all, at its end."""
+        """Return the known files that were not seen; for a scan of all, at its end.
+
+        They are looked at once more: a file may have come, and been told, where the scan had passed. Raises OSError.
+        """
         if self._known.marks.keys() <= self._seen:
             return []
         places = tuple(f"{path}/" for path in self.unreadable)
-        return [
-            Found(path, None) for path in self._known.marks if path not in self._seen and not path.startswith(places)
-        ]
+        return self._tree.look(
+            path for path in self._known.marks if path not in self._seen and not path.startswith(places)
+        )
 
     def _walk(self) -> Generator[list[Found]]:
         found: list[Found] = []
@@ -240,9 +243,9 @@ class Scan:
         except OSError:
             self._seen.add(path)  # it is there
             return None
-        if is_known and stat.S_ISREG(stated.st_mode):
+        if stat.S_ISREG(stated.st_mode):
             self._seen.add(path)
-            if self._known.is_known(path, mark_of(stated)):
+            if is_known and self._known.is_known(path, mark_of(stated)):
                 return None
         return tree._file(directory, path, entry.name, stated)
 

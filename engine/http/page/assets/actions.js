@@ -11,11 +11,12 @@ export function toast(text, bad = false) {
 }
 
 export async function call(method, place, body) {
-  const answer = await fetch(place, {
-    method,
-    credentials: "same-origin",
-    headers: { Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
-    body: body === undefined ? undefined : JSON.stringify(body),
+  const headers = { Accept: "application/json" };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (method === "PATCH") headers["If-Match"] = "*"; // one setting is changed, whatever the others have become
+  const sent = { method, credentials: "same-origin", headers, body: body === undefined ? undefined : JSON.stringify(body) };
+  const answer = await fetch(place, sent).catch(() => {
+    throw new Error("The engine does not answer. Nothing is known to have been done: try again.");
   });
   const text = await answer.text();
   let said = null;
@@ -24,11 +25,29 @@ export async function call(method, place, body) {
   } catch {
     // What is no JSON says no more than the status.
   }
+  if (answer.status === 401) throw new SignedOut("You are not signed in any more.");
   if (!answer.ok) {
     const details = (said?.errors ?? []).map((one) => one.detail).filter(Boolean);
     throw new Error(details.length ? details.join("; ") : (said?.detail ?? `The engine answered ${answer.status}.`));
   }
   return said;
+}
+
+class SignedOut extends Error {}
+
+// Reads a wall time of a zone as an instant; in the hour that comes twice it is the first.
+export function instantOf(text, zone) {
+  const wall = Date.parse(`${text}Z`);
+  const early = wall - ahead(wall - 86_400_000, zone);
+  return new Date(ahead(early, zone) === wall - early ? early : wall - ahead(early, zone)).toISOString();
+}
+
+// Returns by how many milliseconds a zone's clocks are ahead of UTC at an instant.
+function ahead(at, zone) {
+  const named = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const format = new Intl.DateTimeFormat("en-GB", { timeZone: zone, hourCycle: "h23", ...named });
+  const parts = Object.fromEntries(format.formatToParts(at).map(({ type, value }) => [type, Number(value)]));
+  return Date.UTC(parts.year, parts.month - 1, parts.day, parts.hour, parts.minute, parts.second) - at;
 }
 
 // Reads a form into the body that the API takes: empty fields are left out, and `data-as` says what a text stands for.
@@ -56,7 +75,7 @@ export function read(form) {
     } else if (field.dataset.as === "number") {
       body[field.name] = Number(text);
     } else if (field.type === "datetime-local") {
-      body[field.name] = new Date(text).toISOString();
+      body[field.name] = instantOf(text, document.body.dataset.zone); // as the page shows all times
     } else {
       body[field.name] = text;
     }
@@ -77,7 +96,7 @@ async function send(form) {
     form.closest("dialog").close();
     const then = form.dataset.then;
     if (then === "run" && said?.runs?.length) location.assign(`/runs/${said.runs[0]}`);
-    else if (then === "event" && said?.event) location.assign(`/events/${said.event}`);
+    else if ((then === "event" || then === "run") && said?.event) location.assign(`/events/${said.event}`);
     else if (then.startsWith("/")) location.assign(then);
     else if (then === "show") show(said);
     else {
@@ -87,10 +106,18 @@ async function send(form) {
     }
   } catch (error) {
     fault.textContent = error.message;
+    if (error instanceof SignedOut) fault.append(" ", signInLink());
     fault.hidden = false;
   } finally {
     button.disabled = false;
   }
+}
+
+function signInLink() {
+  const link = document.createElement("a");
+  link.href = `/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`;
+  link.textContent = "Sign in";
+  return link;
 }
 
 // What is told once only, such as a new token, stays until it is closed.

@@ -28,6 +28,17 @@ function rough(seconds) {
   return `${Math.floor(seconds)} s`;
 }
 
+// An instant in the engine's zone, as the templates write it: today's without its date.
+function local(at) {
+  const zone = document.body.dataset.zone;
+  const write = (options) => new Intl.DateTimeFormat("en-GB", { timeZone: zone, ...options }).format(at).replaceAll(",", "");
+  const day = (when) => new Intl.DateTimeFormat("en-CA", { timeZone: zone, dateStyle: "short" }).format(when);
+  const [there, today] = [day(at), day(Date.now() + skew)];
+  if (there === today) return write({ timeStyle: "medium" });
+  const date = { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit" };
+  return write(there.slice(0, 4) === today.slice(0, 4) ? { weekday: "short", ...date } : { year: "numeric", ...date });
+}
+
 const forms = {
   ago: (passed) => (Math.abs(passed) < 1 ? "now" : passed > 0 ? `${rough(passed)} ago` : `in ${rough(-passed)}`),
   until: (passed) => (passed >= 0 ? "now" : `in ${span(-passed)}`),
@@ -39,8 +50,8 @@ export function tick() {
   for (const element of document.querySelectorAll("time[data-tick]")) {
     const at = Date.parse(element.dateTime);
     const form = forms[element.dataset.tick];
-    if (Number.isNaN(at) || !form) continue;
-    const text = form((now - at) / 1000);
+    if (Number.isNaN(at) || (!form && element.dataset.tick !== "local")) continue;
+    const text = element.dataset.tick === "local" ? local(at) : form((now - at) / 1000);
     if (element.textContent !== text) element.textContent = text;
   }
 }

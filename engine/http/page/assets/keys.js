@@ -56,5 +56,6 @@ function step(by) {
 }
 
 function open() {
-  document.querySelector("main .chosen a")?.click();
+  const chosen = document.querySelector("main .chosen");
+  (chosen?.querySelector("a[data-row]") ?? chosen?.querySelector("a"))?.click();
 }

@@ -6,7 +6,12 @@ import { setClock, tick } from "./clocks.js";
 const POLL_MS = 5000;
 const TOLD_POLL_MS = 20000; // while the engine tells of changes by itself
 const SOONEST_MS = 1500; // two refreshes are so far apart at least
-const SLOWEST_MS = 60000;
+const SLOWEST_MS = 20000;
+const GONE = {
+  403: "You may not see this any more.",
+  404: "This is not there any more.",
+  410: "This is not there any more.",
+};
 const KINDS = ["run", "event", "trigger", "alert", "reset"];
 
 let last = 0;
@@ -14,6 +19,7 @@ let waiting = null;
 let failures = 0;
 let stream = null;
 let busy = false;
+let over = false; // the page can't be had any more: nothing is asked again
 
 // What takes long to find out is fetched once the page stands.
 export async function later() {
@@ -52,6 +58,9 @@ function listen() {
   if (stream) return;
   stream = new EventSource("/api/v1/stream");
   for (const kind of KINDS) stream.addEventListener(kind, () => soon(SOONEST_MS));
+  stream.onopen = () => {
+    if (failures) soon(0); // the engine is back
+  };
   stream.onerror = () => {
     if (stream?.readyState === EventSource.CLOSED) stream = null;
   };
@@ -67,7 +76,7 @@ function pause() {
 }
 
 function soon(after) {
-  if (document.hidden) return;
+  if (document.hidden || over) return;
   if (waiting !== null) {
     if (after >= POLL_MS) return;
     clearTimeout(waiting);
@@ -77,6 +86,7 @@ function soon(after) {
 
 async function refresh() {
   waiting = null;
+  if (over) return;
   if (busy || document.querySelector("dialog[open]")) {
     soon(POLL_MS);
     return;
@@ -84,18 +94,28 @@ async function refresh() {
   busy = true;
   last = performance.now();
   try {
-    const answer = await fetch(location.href, { headers: { "X-Live": "1" }, credentials: "same-origin" });
+    // Asked for as a person asks, so that who has to sign in again is led to where that is done.
+    const headers = { Accept: "text/html", "X-Live": "1" };
+    const answer = await fetch(location.href, { headers, credentials: "same-origin" });
     if (answer.redirected && new URL(answer.url).pathname === "/sign-in") {
       location.assign(answer.url);
       return;
     }
-    if (!answer.ok) throw new Error(String(answer.status));
-    take(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    failures = 0;
-    seen(true);
+    if (answer.ok) {
+      take(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      failures = 0;
+      seen(null);
+    } else if (answer.status in GONE) {
+      over = true;
+      leave();
+      seen(GONE[answer.status]);
+    } else {
+      failures += 1;
+      seen(`The engine can't show this now (${answer.status}).`);
+    }
   } catch {
     failures += 1;
-    if (failures > 1) seen(false);
+    if (failures > 1) seen("The engine does not answer.");
   } finally {
     busy = false;
     soon(Math.min(pause() * 2 ** failures, SLOWEST_MS));
@@ -104,11 +124,15 @@ async function refresh() {
 
 let seenAt = new Date();
 
-function seen(well) {
+// Says what is wrong, and of when it is what one sees; null: all is well.
+function seen(wrong) {
   const note = document.querySelector(".offline");
-  if (well) seenAt = new Date();
-  else note.querySelector("[data-seen]").textContent = seenAt.toLocaleTimeString();
-  note.hidden = well;
+  if (wrong === null) seenAt = new Date();
+  else {
+    note.querySelector("[data-told]").textContent = wrong;
+    note.querySelector("[data-seen]").textContent = seenAt.toLocaleTimeString("en-GB", { timeZone: document.body.dataset.zone });
+  }
+  note.hidden = wrong === null;
 }
 
 function take(fresh) {
@@ -132,13 +156,16 @@ export function morph(old, fresh) {
     if (old.data !== fresh.data) old.data = fresh.data;
     return;
   }
-  if (old.localName === "dialog" || "keep" in old.dataset) return;
+  if (old.open && old.localName === "dialog") return; // somebody fills it in
+  if ("keep" in old.dataset) return;
+  const chosen = old.classList.contains("chosen"); // by who goes through the rows
   for (const { name } of [...old.attributes]) {
     if (!fresh.hasAttribute(name) && !(name === "open" && old.localName === "details")) old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value && !(name === "open" && old.localName === "details")) old.setAttribute(name, value);
   }
+  if (chosen) old.classList.add("chosen");
   const byId = new Map([...old.children].filter((one) => one.id).map((one) => [one.id, one]));
   let place = old.firstChild;
   for (const wanted of [...fresh.childNodes]) {

@@ -46,6 +46,12 @@ document.addEventListener("pointerup", (event) => {
   location.assign(`/timeline?${asked}`);
 });
 
+document.addEventListener("pointercancel", () => {
+  from = null;
+  const brush = document.querySelector("[data-brush]");
+  if (brush) brush.hidden = true;
+});
+
 document.addEventListener("dragstart", (event) => {
   if (event.target.closest?.("[data-timeline]")) event.preventDefault();
 });
