@@ -135,6 +135,17 @@ def test_a_long_queue_of_events_is_not_held_in_memory() -> None:
     assert known.find("bake", "by-clock") is not None
 
 
+def test_one_that_has_begun_and_waits_again_after_two_starts_counts_for_the_room_of_due_instants() -> None:
+    """Found by the machine of limits: the second start did not take it up as in the way, and nobody counted it."""
+    known = OpenRuns([job(concurrency=2)])
+    begun, waits = run("begun", origin=Origin.EVENT, attempt=1), run("by-clock")
+    known.add(waits)
+    found = known.decide("bake", "a", Origin.SCHEDULE, queued=lambda: [begun, waits])
+    assert (found.action, found.run) == (Action.SKIP, "by-clock")
+    known.add(begun)
+    assert known.decide("bake", "a", Origin.SCHEDULE, queued=lambda: [begun, waits]) == found
+
+
 def test_what_makes_up_for_missed_instants_puts_nobody_off_while_it_waits() -> None:
     known = OpenRuns([job(concurrency=1)])
     known.add(run("late", code=CAUGHT_UP))

@@ -235,7 +235,8 @@ class OpenRuns:
         count = len(runs)
         for run in queued():
             counts = lane.keys is None or run.limit_key == key
-            if counts and run.id not in runs and not is_exempt(run) and not has_begun(run):
+            # One that has begun and waits again, as the engine died, is not taken up as in the way at the next start.
+            if counts and run.id not in runs and (has_begun(run) or not is_exempt(run)):
                 count += 1
                 if count >= lane.limit:
                     return True

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from tests.crash.folders import ClaimedFolder, TriggerFiles, WatchedFolder
-from tests.crash.outside import Outside
+from tests.crash.outside import Outside, always
 from tests.crash.polled import Feed, Orders, Stock
 from tests.crash.site import Site, ask
 
@@ -69,12 +69,14 @@ class Feeder(threading.Thread):
         self._pause_s = 1.0 / per_second
         self._most = most
         self._random = random.Random(f"{seed}/{name}")
+        self.may_go = always()
         self._enough = threading.Event()
         self._give_up = threading.Event()
         self._connection: HTTPConnection | None = None
 
     def run(self) -> None:
         while not self._enough.is_set() and self.sent != self._most:
+            self.may_go.wait()
             self.sent += 1
             self._deliver(self.sent)
             if self.receipts and self._random.random() < REPEATS:
@@ -153,6 +155,7 @@ class Load:
             # Changes follow each other: a few are needed until there was one of each kind.
             return kind(site, per_second=per_second * rate, most=most and 2 * most, seed=seed)
 
+        self._may_go = always()
         self.http: Sequence[Feeder] = (
             feeder("hook", _hook, 8.0),
             feeder("unkeyed", _unkeyed, 3.0),
@@ -176,17 +179,25 @@ class Load:
             outside(Feed, 1.0),
         )
 
+    def _every(self) -> Sequence[Feeder | Outside]:
+        return (*self.http, *self.outside)
+
     def start(self) -> None:
         """Begin to send, and to change what is outside."""
-        for feeder in (*self.http, *self.outside):
+        for feeder in self._every():
+            feeder.may_go = self._may_go
             feeder.start()
+
+    def rest(self, *, for_now: bool) -> None:
+        """Send and change nothing for now, as more waits than a busy machine gets done; or go on."""
+        (self._may_go.clear if for_now else self._may_go.set)()
 
     def finish(self) -> None:
         """Send and change nothing new, and return when all is acknowledged and told."""
-        every: Sequence[Feeder | Outside] = (*self.http, *self.outside)
-        for one in every:
+        for one in self._every():
             one.enough()
-        for one in every:
+        self.rest(for_now=False)
+        for one in self._every():
             one.finish()
 
     def is_done(self) -> bool:

@@ -31,6 +31,13 @@ class Told(Struct, frozen=True, kw_only=True):
     run: str | None
 
 
+def always() -> threading.Event:
+    """Return an event that is set."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
 class Outside(threading.Thread):
     """Makes changes, `per_second` of them, `most` at most, of which a source has to tell.
 
@@ -48,11 +55,13 @@ class Outside(threading.Thread):
         self._pause_s = 1.0 / per_second
         self._most = most
         self._random = random.Random(f"{seed}/{self.name}")
+        self.may_go = always()
         self._enough = threading.Event()
 
     def run(self) -> None:
         try:
             while not self._enough.is_set() and self.made != self._most:
+                self.may_go.wait()
                 self.make(self.made + 1)
                 self.made += 1
                 self._enough.wait(self._pause_s * self._random.uniform(0.2, 1.8))

@@ -132,6 +132,9 @@ STOP_S = 0.3
 LONG_AWAY, AWAY_S = 0.05, 2.5
 """How often, and how long, the engine stays away, so that due seconds are missed."""
 
+MOST_WAITING = 1_000
+"""Where more runs wait, nothing new comes: an hour of a busy machine's backlog would take another one to drain."""
+
 DRAIN_S = 300.0
 
 
@@ -171,6 +174,7 @@ def storm(
             if chance.random() < LONG_AWAY:
                 time.sleep(AWAY_S)
             engine = started(site)
+            load.rest(for_now=(site.unfinished() or 0) > MOST_WAITING)
             tell(number + 1)
         reaper.finish()
         result = settle(site, load, engine, reaper)
