@@ -312,3 +312,15 @@ def test_what_failed_is_drawn_over_what_went_well() -> None:
     runs = [a_run(state=state, started_at=NOW, finished_at=NOW) for state in (RunState.FAILED, RunState.SUCCEEDED)]
     (lane,) = lanes_of(runs, NOW - timedelta(hours=1), NOW, NOW)
     assert [bar.run.state for bar in lane.bars] == [RunState.SUCCEEDED, RunState.FAILED]
+
+
+async def test_where_nothing_is_there_is_a_word_and_another_where_nothing_was_found(client: Client) -> None:
+    for place, told in (
+        ("/runs", "Nothing has run yet"),
+        ("/runs?state=failed", "There are no such runs"),
+        ("/events", "No event has come yet"),
+        ("/events?type=no.such", "There are no such events"),
+        ("/jobs?q=no-such", "There are no such jobs"),
+    ):
+        page = await client.ask("GET", place, headers=PEOPLE)
+        assert (page.status, told in page.body.decode()) == (200, True), place
