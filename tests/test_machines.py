@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 
 from engine.jobs import Overlap
+from engine.triggers import CatchUp, Misfire
 from tests.machines.driven import Machine, drive
 from tests.machines.limits import LimitsMachine
 from tests.machines.misfire import MisfireMachine
@@ -41,6 +42,23 @@ def test_a_run_that_has_taken_a_place_and_waits_takes_no_other_at_the_next_start
         for killed in (False, True):
             machine.be_away(Fraction(1), killed=killed)
             machine.compare()
+    finally:
+        machine.teardown()
+
+
+def test_what_is_caught_up_on_keeps_to_its_rate_whatever_is_paused_and_resumed_meanwhile() -> None:
+    """Found by the machine of misfires: the next instant ran at once."""
+    machine = MisfireMachine()
+    try:
+        machine.begin(period=7, rule=Misfire(catch_up=CatchUp.ALL, grace_s=None, max=2, rate_per_s=1.0))
+        machine.pause(length=None)
+        machine.be_away(killed=False, seconds=0, step=600)
+        machine.resume()
+        machine.pause(length=None)
+        machine.resume()
+        machine.compare()
+        machine.wait(1)
+        machine.compare()
     finally:
         machine.teardown()
 

@@ -389,6 +389,7 @@ class Timers:
         if not self._is_current(state):
             return
         state.since, state.tries, state.ticket = found.first, 0, 0
+        state.pause = None  # what it caught up on keeps to its rate, whatever is paused and resumed meanwhile
         self._newcomers.forget(name)
         if firing.missed:
             what = "the latest is run" if len(found.runs) == 1 else f"{len(found.runs):,} are caught up on"
@@ -404,7 +405,7 @@ class Timers:
             state.next_at = state.backlog[-1]
             self._push_delayed(1 / rule.rate_per_s, state)
             return
-        state.backlog = state.pause = None
+        state.backlog = None
         self._correct(state)
         self._schedule(state)
 
