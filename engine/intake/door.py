@@ -255,7 +255,8 @@ class Intake:
     async def hear(self, events: Sequence[Event]) -> list[Accepted]:
         """Make events from the API durable, and offer them to the sources that listen.
 
-        Raises InvalidEvent for types that begin with `engine.`, and StoreUnavailable.
+        Their data is what `read_json` returned, or `survey` let pass. Raises InvalidEvent for types that begin with
+        `engine.`, and StoreUnavailable.
         """
         for event in events:
             if event.type.startswith(RESERVED_PREFIX):
@@ -266,8 +267,9 @@ class Intake:
                     f"the source {event.source!r} is one of the engine's own; send another name", status=422
                 )
         named = [
-            self._admit(event, event.source or "api", await self._cause(event.traceparent)) for event in events
-        ]  # fmt: skip
+            self._admit(event, event.source or "api", await self._cause(event.traceparent), surveyed=True)
+            for event in events
+        ]
         if self._backlog.crowded():
             for source in {rule.trigger.source for event, _ in named for rule in self._listeners(event)}:
                 self._backlog.admit(source, self._by_source)
@@ -469,8 +471,13 @@ class Intake:
         """Return what caused an event that is handed in now; raise StoreUnavailable."""
         return None if self._causes is None else await self._causes.find(traceparent)
 
-    def _admit(self, event: Event, source: str, cause: Cause | None = None, *, any_size: bool = False) -> Admitted:
-        """Check what is offered and fill in what the engine gives; raise InvalidEvent."""
+    def _admit(
+        self, event: Event, source: str, cause: Cause | None = None, *, any_size: bool = False, surveyed: bool = False
+    ) -> Admitted:
+        """Check what is offered and fill in what the engine gives; raise InvalidEvent.
+
+        `surveyed`: its data is known to be what JSON can hold, and not too deep.
+        """
         _check_name("type", event.type)
         if event.subject is not None:
             _check_name("subject", event.subject)
@@ -481,7 +488,8 @@ class Intake:
         if type(data) is Raw:
             data, encoded = read_json(bytes(data))
         else:
-            survey(data)
+            if not surveyed:
+                survey(data)
             encoded = encode_json(data)
         if len(encoded) > self._max_data_bytes and not any_size:
             raise InvalidEvent(
