@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.failures import USAGE, CommandFailed, NotThere
-from engine.cli.offline import find_plugins
 from engine.cli.options import stands_alone
 from engine.cli.output import say_json, say_table
 from engine.cli.session import Session
@@ -38,6 +37,7 @@ def settings(
 
 def _settings(session: Session, name: str | None) -> Sequence[Setting]:
     """Return what is asked for; raise CommandFailed where that is no table, NotThere where it has no such name."""
+    from engine.cli.offline import find_plugins
     from engine.config.origins import NAMED, PLAIN, Origins
     from engine.config.scalars import near
     from engine.http.views import shown
