@@ -178,7 +178,7 @@ def test_the_two_commands_of_the_readme_are_one_line_each() -> None:
         assert command.count("\n") == 1
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
     assert start.endswith("&& .venv/bin/python -m engine\n")
-    assert tests.endswith("&& .venv/bin/python -m pytest -n 4\n")
+    assert tests.endswith("&& .venv/bin/python -m pytest -n 3\n")
 
 
 @contextmanager
