@@ -75,9 +75,9 @@ class Context:
     """What a runner gets for one attempt; see `engine.plugin.RunContext`."""
 
     __slots__ = (
-        "_adopted", "_attendant", "_first", "_interrupted", "_log_bytes", "_logging", "_make_scope", "_notes",
+        "_adopted", "_attendant", "_first", "_interrupted", "_log", "_log_bytes", "_logging", "_make_scope", "_notes",
         "_run_logs", "_scope", "_shared", "_traceparent", "attempt", "base", "clock", "event", "events", "job",
-        "keep_path", "log", "marks", "run_id", "scheduled_for", "started", "trigger",
+        "keep_path", "marks", "run_id", "scheduled_for", "started", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -100,9 +100,7 @@ class Context:
         self._first = run.attempt <= 1 and not run.attempts
         self.base = base
         self.clock = clock
-        self.log: logging.LoggerAdapter[logging.Logger] = IdLogger(
-            log, {"run": run.id, "job": run.job, "trigger": run.trigger}
-        )
+        self._log: logging.LoggerAdapter[logging.Logger] | None = None
         self.marks: Mapping[str, str] = {RUN_MARK: run.id}
         self._run_logs = run_logs
         self._shared = shared
@@ -121,6 +119,12 @@ class Context:
         if self._scope is None:
             self._scope = self._make_scope()
         return self._scope
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        if self._log is None:
+            self._log = IdLogger(log, {"run": self.run_id, "job": self.job, "trigger": self.trigger})
+        return self._log
 
     @property
     def traceparent(self) -> str:
@@ -385,6 +389,8 @@ def _checked(outcome: Any) -> Outcome:
         text = _printable(_shown(outcome, repr))[:_LONGEST_REPR]
         return Outcome.failed("runner_broke_contract", f"failed: the runner returned {text}")
     outputs = outcome.outputs
+    if outputs is None and type(outcome.state) is RunState and outcome.reason.isascii():
+        return outcome
     try:
         if outputs is not None:
             outputs = dict(outputs)

@@ -127,7 +127,12 @@ class Gates:
         """Ask all gates about a run."""
         if not self.gates or (rule := self._rule_of(run.trigger)) is None:
             return PASS
-        asked = [gate for gate in self.gates if gate.concerns(rule)]
+        asked: list[Gate] = []
+        for gate in self.gates:
+            if gate.concerns(rule):
+                asked.append(gate)  # noqa: PERF401 - mostly none does, and it is asked for each run
+        if not asked:
+            return PASS
         return asked[0].look(run, rule) if len(asked) == 1 else decided(gate.look(run, rule) for gate in asked)
 
     def seen(self, run: Run) -> str | None:

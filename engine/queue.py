@@ -96,8 +96,9 @@ class _Lane:
     @property
     def is_low(self) -> bool:
         """Whether more must be read."""
-        held = len(self.entries) - min(len(self.set_aside), MOST_ASIDE)
-        return self.edge is not None and not self.reading and held < LOW_WATER
+        if self.edge is None or self.reading:
+            return False
+        return len(self.entries) - min(len(self.set_aside), MOST_ASIDE) < LOW_WATER
 
     def put_aside(self, place: QueuePlace) -> None:
         """Set the run at the head aside, as its key has no slot."""
@@ -337,7 +338,7 @@ class Queue:
     def is_low(self, job: str) -> bool:
         """Tell whether more of the job's queue must be read."""
         lane = self._lanes.get(job)
-        return lane is not None and lane.is_low
+        return lane is not None and lane.edge is not None and lane.is_low
 
     async def refill(self, job: str) -> None:
         """Read more of a job's queue into its window."""

@@ -114,6 +114,7 @@ class RunLogs:
         return f"{self._directory}/{_day(run_id)}/{run_id}.{kind}"
 
 
+@lru_cache(maxsize=1024)
 def _day(run_id: str) -> str:
     """Return the day on which an id was made: a UUIDv7 begins with milliseconds since 1970."""
     return _date(int(run_id[:8] + run_id[9:13], 16) // _DAY_MS)

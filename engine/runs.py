@@ -191,6 +191,11 @@ class Run(Struct, frozen=True, kw_only=True):
         return lane_of(self.origin)
 
     @property
+    def instants(self) -> int:
+        """How many due instants it stands for: the record of missed ones may be that of several."""
+        return int((self.outputs or {}).get("instants", 1)) if self.state is RunState.MISSED else 1
+
+    @property
     def ready_at(self) -> datetime:
         """Since when it waits for a slot alone: since it was queued (again), or its window, pause or retry was over."""
         moved = [step.at for step in self.trace if step.state is not RunState.HELD and step.code != PRIORITY]

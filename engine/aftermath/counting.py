@@ -56,11 +56,6 @@ def _end_of(run: Run) -> datetime:
     return run.finished_at or run.created_at
 
 
-def instants_of(run: Run) -> int:
-    """Return how many due instants a run stands for: the record of missed ones may be that of several."""
-    return int((run.outputs or {}).get("instants", 1)) if run.state is RunState.MISSED else 1
-
-
 def _keep_latest(known: dict[str, Last], trigger: str, last: Last) -> None:
     if (other := known.get(trigger)) is None or other.at <= last.at:
         known[trigger] = last
@@ -173,14 +168,14 @@ class Counting:
             took_s = None
             if run.state in OUTCOMES and run.attempts and run.started_at is not None:
                 took_s = (_end_of(run) - run.started_at).total_seconds()
-            self._add(run, run.state, run.code, _end_of(run), took_s, instants_of(run))
+            self._add(run, run.state, run.code, _end_of(run), took_s, run.instants)
             for attempt in run.attempts:
                 if attempt.finished_at > until:
                     self._begin(run, attempt)
 
     def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
         """Count the end of a run: one of what is the record of missed instants counts as these."""
-        count = instants_of(run)
+        count = run.instants
         if self._counts is not None:
             self._counts.ended(run.job, state, code, run.origin, duration_s, count)
         self._add(run, state, code, at, duration_s, count)

@@ -18,8 +18,6 @@ from engine.runs import Run, RunState
 from engine.store.base import Store
 from engine.store.changes import Accept, End, Finish, Memory
 
-"""The target of a delivery is one of these, and the name of the job or of the receiver."""
-
 
 class Line(Protocol):
     """What delivers: it knows how much waits for whom."""

@@ -46,11 +46,10 @@ class Counted:
     def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
         """Count the end of a run, and have it counted elsewhere, too."""
         self._counts.ended(run, state, code, at, duration_s)
-        count = _count_of(run)
         if self._early is not None:
-            self._early.append((run.trigger, run.job, state, at, count))
+            self._early.append((run.trigger, run.job, state, at, run.instants))
         else:
-            self.ends.add(run.trigger, run.job, state, at, count)
+            self.ends.add(run.trigger, run.job, state, at, run.instants)
 
     def watch(self, rates: Collection[float], misses: Collection[float]) -> None:
         """Count all ends over these times, and what was missed over those."""
@@ -82,7 +81,7 @@ class Counted:
                 continue
             for windows in (self.ends.windows, self.ends.misses if run.state is RunState.MISSED else {}):
                 for window in windows.values():
-                    window.add(run.trigger, run.job, run.state, at, _count_of(run))
+                    window.add(run.trigger, run.job, run.state, at, run.instants)
             if at > until:
                 self.ends.note(run.trigger, run.state, at)
         for trigger, job, state, at, count in early:
@@ -105,7 +104,3 @@ class Counted:
 
 def _end_of(run: Run) -> datetime:
     return run.finished_at or run.created_at
-
-
-def _count_of(run: Run) -> int:
-    return int((run.outputs or {}).get("instants", 1)) if run.state is RunState.MISSED else 1

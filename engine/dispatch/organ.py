@@ -479,7 +479,6 @@ class Dispatch:
         start = None
         if step is not None:
             start = self._journal.submit(Start(run=run.id, step=step, attempt=run.attempt, boot=self.boot))
-            start.add_done_callback(self._backlog.removing(run.trigger))
             if run.throttled is not None:
                 self._shaper.note_passing(run, start)
             active.start = start
@@ -498,6 +497,7 @@ class Dispatch:
                     # Interrupted while the store is away: its start may never be durable, and is not waited for.
                     if active.why is None:
                         raise
+                self._backlog.remove(run.trigger)
             self._on_change(run.id)
             outcome, started_at = await self._attempt(active, events)
             if outcome is None and active.why == LEFT:

@@ -25,7 +25,7 @@ from engine.plugin import (
     TemplateText,
 )
 from plugins.runners.child import EXIT_UNKNOWN, Child
-from plugins.runners.command import CannotStart, Command, check_variable, compile_command, refuse_data_as_code
+from plugins.runners.command import CannotStart, check_variable, compile_command, refuse_data_as_code
 from plugins.runners.exitcodes import ExitCodes
 from plugins.runners.explaining import explain
 from plugins.runners.keeping import Foster, forget_record, machine_boot, read_record
@@ -335,27 +335,25 @@ class _Attempt:
     def _render(self, person: Person | None, outputs: str) -> tuple[list[str], dict[bytes, bytes]]:
         settings, context = self._settings, self._context
         try:
-            command = compile_command(tuple(settings.command), tuple(settings.env.items()))
+            command = compile_command(settings.command, tuple(settings.env.items()))
             scope = context.scope if command.has_templates else _NOTHING
             if settings.shell is None or settings.script is None:
                 arguments = command.arguments(scope)
             else:
                 arguments = list(shell_arguments(settings.shell, settings.script))
-            environment = {
-                **(inherited() if person is None else {**inherited(), **person.variables}),
-                **(command.environment(scope) if settings.env_file is None else self._variables(command, scope)),
-                **run_variables(context),
-                b"ENGINE_OUTPUT": os.fsencode(outputs),
-            }
+            environment = inherited().copy()
+            if person is not None:
+                environment.update(person.variables)
+            if settings.env_file is not None:
+                environment.update(read_env_file(os.path.join(context.base, settings.env_file)))
+            environment.update(command.environment(scope))
+            environment.update(run_variables(context))
+            environment[b"ENGINE_OUTPUT"] = os.fsencode(outputs)
         except ExpressionError as error:
             raise CannotStart("template_error", str(error)) from None
         except ValueError as error:
             raise CannotStart("template_error", f"a value can't be passed to a program: {error}") from None
         return arguments, environment
-
-    def _variables(self, command: Command, scope: Scope) -> dict[bytes, bytes]:
-        path = os.path.join(self._context.base, self._settings.env_file or "")
-        return {**read_env_file(path), **command.environment(scope)}
 
     def _open_input(self) -> int:
         stdin = self._settings.stdin

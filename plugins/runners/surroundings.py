@@ -51,7 +51,7 @@ def run_variables(context: RunContext) -> dict[bytes, bytes]:
 
 
 def _instant(at: datetime) -> bytes:
-    return encode_json(at.astimezone(UTC)).strip(b'"')
+    return encode_json(_in_utc(at)).strip(b'"')
 
 
 def read_env_file(path: str) -> dict[bytes, bytes]:
@@ -132,14 +132,18 @@ def _event_json(event: Event) -> bytes:
             "source": event.source,
             "type": event.type,
             "subject": event.subject,
-            "time": event.time and event.time.astimezone(UTC),
-            "received_at": event.received_at and event.received_at.astimezone(UTC),
+            "time": event.time and _in_utc(event.time),
+            "received_at": event.received_at and _in_utc(event.received_at),
             "key": event.key,
             "data": event.data,
             "priority": event.priority,
             **({} if event.input is None else {"input": event.input}),
         }
     )
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo is UTC else at.astimezone(UTC)
 
 
 @lru_cache(maxsize=64)
