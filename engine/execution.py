@@ -361,7 +361,7 @@ class Executor:
             event = replace(event, data=rule.data_of(event))
             return event, events, lambda: rule.scope(event, event.data).derive(now=self._clock.now())
         merged = tuple(
-            event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events
+            [event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events]
         )
         event = taken(merged, Take.LAST if rule.gathering is None else rule.gathering.take)
         return event, merged, lambda: rule.scope(event, event.data).derive(now=self._clock.now())

@@ -27,7 +27,7 @@ class RunLogs:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory = str(directory)
         self._spare: dict[str, None] = {}
         self._cap = LogCap()
 
@@ -100,7 +100,7 @@ class RunLogs:
             descriptor = os.open(path, _FLAGS)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            if os.fstat(descriptor).st_size == 0:
+            if os.lseek(descriptor, 0, os.SEEK_END) == 0:
                 return descriptor
         except OSError:
             pass

@@ -114,6 +114,12 @@ def test_ids_of_events_and_attempts_can_be_told_again() -> None:
     plain = parse(plain_traceparent("0198b0c0-0000-7000-8000-000000000001", 1))
     assert plain is not None
     assert plain.trace == "0198b0c0000070008000000000000001"
+    again = parse(plain_traceparent("0198b0c0-0000-7000-8000-000000000001", 2))
+    assert again is not None
+    assert (again.trace, again.span != plain.span) == (plain.trace, True)
+    other = parse(plain_traceparent("some-run", 1))
+    assert other is not None
+    assert other.span == span_of_attempt("some-run", 1)
 
 
 # One trace

@@ -59,8 +59,9 @@ def plain_traceparent(run_id: str, attempt: int) -> str:
     """Return the traceparent of an attempt where nothing is traced: one trace a run, whose id is the run's."""
     trace = run_id.replace("-", "")
     if len(trace) != 32 or trace.strip("0123456789abcdef"):
-        trace = _digest(run_id, 16)
-    return f"00-{trace}-{span_of_attempt(run_id, attempt)}-01"
+        return f"00-{_digest(run_id, 16)}-{span_of_attempt(run_id, attempt)}-01"
+    # No span of ours is told anywhere then: the random part of the id does, which is never zero.
+    return f"00-{trace}-{int(trace[16:], 16) ^ attempt:016x}-01"
 
 
 def _digest(text: str, size: int) -> str:

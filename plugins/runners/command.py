@@ -102,11 +102,8 @@ class Command(NamedTuple):
     elements: tuple[str | _Argument, ...]
     fixed: dict[bytes, bytes]
     variables: tuple[_Variable, ...]
-
-    @property
-    def has_templates(self) -> bool:
-        """Whether arguments or variables depend on the scope."""
-        return bool(self.variables) or not all(isinstance(part, str) for part in self.elements)
+    has_templates: bool
+    """Whether arguments or variables depend on the scope."""
 
     def arguments(self, scope: Scope) -> list[str]:
         """Return the argument list; raise CannotStart, in words, where a value must not or can't be in it."""
@@ -132,12 +129,14 @@ def compile_command(command: tuple[str, ...], env: tuple[tuple[str, str], ...]) 
         else:
             elements.append(_Argument(number, template, guarded and isinstance(template.parts[0], Expression)))
     templates = {name: Template(text) for name, text in env}
+    variables = tuple(
+        _Variable(name.encode(), template) for name, template in templates.items() if not template.constant
+    )
     return Command(
         elements=tuple(elements),
         fixed={name.encode(): text.encode() for name, text in env if templates[name].constant},
-        variables=tuple(
-            _Variable(name.encode(), template) for name, template in templates.items() if not template.constant
-        ),
+        variables=variables,
+        has_templates=bool(variables) or not all(isinstance(part, str) for part in elements),
     )
 
 
