@@ -347,7 +347,7 @@ class Runtime:
         deliverer.on_given_up = alerts.note_given_up
         aftermath = Aftermath(
             notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=alerts,
-            secrets=config.secrets,
+            secrets=config.secrets, pausing=failures.pausing,
         )  # fmt: skip
         await aftermath.load(store)
         await shaper.catch_up()
