@@ -157,7 +157,7 @@ async def test_a_problem_has_all_its_members(client: Client) -> None:
 async def test_the_probes_tell_the_truth(operations: FakeOperations, client: Client) -> None:
     assert (await client.ask("GET", "/live")).json == {"status": "ok"}
     assert (await client.ask("GET", "/ready")).json == {"ready": True, "waiting_for": [], "unhealthy": []}
-    operations.ailing = ["source database:orders is failed: no route to host"]
+    operations.ailing = ["source database:orders failed: no route to host"]
     got = await client.ask("GET", "/ready")
     assert (got.status, got.json["ready"], got.json["unhealthy"]) == (200, True, operations.ailing)
     operations.unready = ["source webhook:github is not ready"]

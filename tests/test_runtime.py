@@ -511,7 +511,7 @@ async def test_a_source_that_fails_keeps_nothing_from_starting_and_is_named(
         assert operations(engine).ready() == (True, [])
         [problem] = operations(engine).unhealthy()
         assert problem.startswith("source ")
-        assert problem.endswith(" is failed: RuntimeError: no route to host")
+        assert problem.endswith(" failed: RuntimeError: no route to host")
         health = operations(engine).health()
         assert health["status"] == "degraded"
         assert [check["detail"] for check in health["checks"] if not check["ok"]] == [problem]

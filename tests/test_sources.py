@@ -172,7 +172,7 @@ async def test_each_source_is_waited_for_until_it_had_its_chance(tmp_path: Path)
         gate.set()
         await until(lambda: at_work.state("late").state == "failed")
         assert at_work.sources.awaited() == []
-        assert at_work.readiness[-1] == ["source late is failed: RuntimeError: no route to host"]
+        assert at_work.readiness[-1] == ["source late failed: RuntimeError: no route to host"]
         await at_work.clock.advance(600)
         assert at_work.sources.awaited() == []
 
@@ -280,7 +280,7 @@ async def test_what_raises_is_started_again_after_pauses_that_grow_to_a_bound(tm
     async with yard(tmp_path, bad=raising(RuntimeError("no route to host"), times)) as at_work:
         state = at_work.state("bad")
         assert (state.state, state.error, state.restarts) == ("failed", "RuntimeError: no route to host", 1)
-        assert at_work.sources.not_ready() == ["source bad is failed: RuntimeError: no route to host"]
+        assert at_work.sources.not_ready() == ["source bad failed: RuntimeError: no route to host"]
         await at_work.clock.advance(500)
         pauses = [later - earlier for earlier, later in pairwise(times)]
         expected = [min(FIRST_PAUSE_S * 2**number, LONGEST_PAUSE_S) for number in range(len(pauses))]
@@ -334,6 +334,31 @@ async def test_a_source_that_came_back_is_healthy_and_has_no_error(tmp_path: Pat
         state = at_work.state("wavers")
         assert (state.state, state.error, state.restarts) == ("running", None, 1)
         assert at_work.sources.not_ready() == []
+
+
+async def test_that_a_source_is_well_again_is_logged_once_and_not_for_a_mere_try(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    starts = 0
+
+    async def act(context: SourceContext) -> None:
+        nonlocal starts
+        starts += 1
+        context.ready()
+        if starts <= 3:
+            await context.clock.sleep(1)
+            raise RuntimeError("lost")
+        await anyio.sleep_forever()
+
+    async with yard(tmp_path, wavers=act, steady=receives) as at_work:
+        await at_work.clock.advance(STEADY_S - 1)
+        assert (starts, at_work.state("wavers").problem(at_work.clock)) == (4, None)
+        assert "well again" not in caplog.text
+        await at_work.clock.advance(1000)
+        told = [record for record in caplog.records if "well again" in record.getMessage()]
+        assert [record.getMessage() for record in told] == ["Source wavers is well again: it has run for 1m"]
+        assert told[0].__dict__["action"] == "source_well"
 
 
 async def test_a_warning_stands_until_it_is_taken_back_or_the_source_starts_anew_and_is_logged_once(

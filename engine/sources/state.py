@@ -97,6 +97,8 @@ class SourceState(Struct):
     """By how much its periods and pauses are longer than its settings say, where its interval is adapted."""
     paced: anyio.Event = field(default_factory=anyio.Event)
     """Set when `factor` changes, and then another one."""
+    ailing: bool = False
+    """Whether it failed, and the log does not say yet that it is well again."""
 
     def enter(self, state: Phase, now: datetime) -> None:
         """Go over to a state."""
@@ -110,6 +112,7 @@ class SourceState(Struct):
             self.failing_since = now
         self.error = self.last_error = error
         self.last_error_at = now
+        self.ailing = True
 
     def warn(self, text: str | None, now: datetime) -> None:
         """Note what it says is wrong; None: nothing is."""
@@ -135,7 +138,8 @@ class SourceState(Struct):
         """Return what keeps it from receiving, in words, or None."""
         if self.state is Phase.RUNNING:
             return self._slow_round(clock)
-        return f"source {self.id} is {self.state}" + (f": {self.error}" if self.error else "")
+        how = "failed" if self.state is Phase.FAILED else f"is {self.state}"
+        return f"source {self.id} {how}" + (f": {self.error}" if self.error else "")
 
     def may_answer(self, path: str) -> bool:
         """Tell whether it may answer requests at a path once it runs: where it did before, or has never run."""

@@ -25,7 +25,7 @@ log = logging.getLogger("engine.sources")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 STEADY_S = 60.0
-"""A source that ran so long before it failed is started again after the first pause."""
+"""A source that ran so long before it failed is started again after the first pause; one that failed is well again."""
 
 STOP_S = 5.0
 """How long a source may take to end when it is told to."""
@@ -231,7 +231,17 @@ class Sources:
                 await self._give_up_start(state, started)
                 break
             await wait_for(started.changed, self._clock, left_s)
+        if state.ailing:
+            await self._watch_recovery(state, started)
         await started.ended.wait()
+
+    async def _watch_recovery(self, state: SourceState, started: Started) -> None:
+        """Say that a source is well again after it failed, once it has run so long that it is no mere try."""
+        await wait_for(started.ended, self._clock, STEADY_S)
+        if not started.ended.is_set():
+            state.ailing = False
+            ids = {"action": "source_well", "source": state.id}
+            log.info("Source %s is well again: it has run for %s", state.id, format_span(STEADY_S), extra=ids)
 
     async def _give_up_start(self, state: SourceState, started: Started) -> None:
         state.fail(
