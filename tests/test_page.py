@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from engine.decide.alerts import Alert, Course, Finding, What
 from engine.errors import StoreUnavailable
 from engine.http.page import ASSETS, PAGES
 from engine.http.page.curves import curve_of
@@ -280,6 +281,30 @@ def test_an_interval_is_drawn_from_change_to_change_within_its_bounds() -> None:
     highest, configured, lowest = (one.y for one in curve.guides)
     assert highest < point.y < configured < lowest
     assert curve.path.endswith("H1000")
+
+
+async def test_an_alert_that_is_not_open_says_so_and_its_severity_is_told_as_such(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    async with serving(operations) as server, asking(server) as client:
+        shown = (await client.ask("GET", "/alerts", headers=PEOPLE)).body.decode()
+        assert 'title="open"' in shown
+        for state, course, enabled in (
+            ("not open", Course(), True), ("not open yet", pending_course(), True), ("disabled", Course(), False),
+        ):  # fmt: skip
+            operations.alerts.course = course
+            operations.alerts.alert = replace(operations.alerts.alert, for_s=60.0, enabled=enabled)
+            shown = (await client.ask("GET", "/alerts", headers=PEOPLE)).body.decode()
+            row = re.findall(r'<li class="row" id="watched-failing">.*?</span></div>', shown, re.DOTALL)[0]
+            assert f'title="{state}"><span class="sr">{state}</span>' in row
+            assert f'<span class="by">{state}' in row
+            assert "severity: warning" in row
+            assert "succeeded" not in re.sub(r'class="[^"]*"', "", row)
+
+
+def pending_course() -> Course:
+    alert, course = Alert(name="failing", what=What.FAILURES, limit=3, for_s=60.0), Course()
+    course.look(alert, {"trigger nightly": Finding(subject="trigger nightly", value=3, text="3 failed")}, NOW, 0.0)
+    return course
 
 
 def due_at(operations: FakeOperations, now: datetime) -> list[tuple[str, bool]]:
