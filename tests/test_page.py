@@ -24,7 +24,7 @@ from engine.http.page.timeline import lanes_of
 from engine.http.page.words import Clockwork, cut, linked, percent, pretty, span, visible
 from engine.http.routes import PAGE_ROUTES
 from engine.ids import new_id
-from engine.runs import Origin, Run, RunState
+from engine.runs import Attempt, Origin, Run, RunState
 from engine.tallies import Tally, TallyKey, TallyRow, Width
 from engine.triggers import Pause
 from tests.fake_operations import FakeOperations, serving
@@ -299,6 +299,40 @@ async def test_an_alert_that_is_not_open_says_so_and_its_severity_is_told_as_suc
             assert f'<span class="by">{state}' in row
             assert "severity: warning" in row
             assert "succeeded" not in re.sub(r'class="[^"]*"', "", row)
+
+
+async def test_a_run_of_several_attempts_says_which_of_its_times_is_of_what(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    starts = [NOW + timedelta(seconds=seconds) for seconds in (1, 20, 60)]
+    attempts = tuple(
+        Attempt(
+            number=number, started_at=at, finished_at=at + timedelta(seconds=4), state=RunState.FAILED, code="exit",
+            reason="exited with 1",
+        )
+        for number, at in enumerate(starts, 1)
+    )  # fmt: skip
+    times = {"started_at": starts[-1], "finished_at": starts[-1] + timedelta(seconds=4), "attempt": 3}
+    thrice, once = a_run(attempts=attempts, **times), a_run(attempts=attempts[:1], **{**times, "attempt": 1})
+    running = a_run(attempts=attempts[:2], state=RunState.RUNNING, started_at=starts[-1], attempt=3)
+    for run in (thrice, once, running):
+        operations.memory.kept[run.id] = run
+        operations.memory.joined[run.id] = [run.event]
+    async with serving(operations) as server, asking(server) as client:
+        facts = [await facts_of(client, run) for run in (thrice, once, running)]
+        listed = (await client.ask("GET", "/runs", headers=PEOPLE)).body.decode()
+    assert facts[0]["Waited"] == "1 s until its first attempt"
+    assert facts[0]["Last attempt took"] == "4 s"
+    assert facts[0]["In all"] == "1 min 3 s 3 attempts and the pauses between them"
+    assert (facts[1]["Waited"], facts[1]["Took"], "In all" in facts[1]) == ("1 s", "4 s", False)
+    assert facts[2]["Waited"] == "1 s until its first attempt"
+    assert "Runs for" in facts[2]
+    assert listed.count("until its last attempt") == 2
+
+
+async def facts_of(client: Client, run: Run) -> dict[str, str]:
+    shown = (await client.ask("GET", f"/runs/{run.id}", headers=PEOPLE)).body.decode()
+    found = re.findall(r'<div class="fact"><dt>(.*?)</dt><dd>(.*?)</dd>', shown, re.DOTALL)
+    return {name: " ".join(re.sub("<[^>]*>", "", value).split()) for name, value in found}
 
 
 def pending_course() -> Course:
