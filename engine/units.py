@@ -93,6 +93,11 @@ def format_span(seconds: float) -> str:
     return format_duration(round(seconds / 3600) * 3600)
 
 
+def two_digits(seconds: float) -> float:
+    """Round a time, of a millisecond or more, to two digits: what is known to a twentieth bears no more."""
+    return 0.001 if seconds < 0.001 else float(f"{seconds:.1e}")
+
+
 def parse_size(text: str) -> int:
     """Read a size into bytes: `"64KiB"`, `"1MiB"`, `"5GB"`, `"100"`. Raises ValueError, in words."""
     match = _SIZE.match(text)

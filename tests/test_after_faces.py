@@ -80,6 +80,7 @@ def test_the_commands_show_them(running: Running) -> None:  # noqa: F811
     shown = ask(running, "stats", "nightly", "--over", "7d")
     assert shown.exit_code == 0, shown.output
     assert "50.0% of those that were judged succeeded" in shown.stdout
+    assert "half of them at most about 1s, 95% at most about 9s" in shown.stdout
     assert json.loads(ask(running, "--json", "stats", "import", "--job").stdout)["total"] == 3
     assert ask(running, "stats", "nope").exit_code == 1
 

@@ -21,11 +21,11 @@ from engine.http.page.now import coming
 from engine.http.page.sign_in import own_path
 from engine.http.page.sparklines import drawn
 from engine.http.page.timeline import lanes_of
-from engine.http.page.words import Clockwork, cut, linked, percent, pretty, span, visible
+from engine.http.page.words import Clockwork, about, cut, linked, percent, pretty, span, visible
 from engine.http.routes import PAGE_ROUTES
 from engine.ids import new_id
 from engine.runs import Attempt, Origin, Run, RunState
-from engine.tallies import Tally, TallyKey, TallyRow, Width
+from engine.tallies import Tally, TallyKey, TallyRow, Width, bin_of, percentile
 from engine.triggers import Pause
 from tests.fake_operations import FakeOperations, serving
 from tests.http_client import Client, asking
@@ -214,6 +214,18 @@ def test_an_instant_that_is_told_is_a_time_that_browsers_show_in_the_zone_of_all
 )
 def test_spans_are_written_for_people(seconds: float | None, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_what_is_known_to_a_twentieth_claims_no_more_digits() -> None:
+    of_205_ms = percentile({bin_of(0.205): 5}, 0.5)
+    assert of_205_ms is not None
+    told = [about(seconds) for seconds in (of_205_ms, 9.46, 93.4, 754.0, 0.0004, None)]
+    assert told == ["about 200 ms", "about 9.5 s", "about 1 min 33 s", "about 12 min 30 s", "about 1 ms", "–"]
+
+
+async def test_statistics_say_which_times_are_rough(client: Client) -> None:
+    shown = (await client.ask("GET", "/jobs/import", headers=PEOPLE)).body.decode()
+    assert re.findall(r'data-label="(?:Median|95 %)"[^>]*>([^<]*)<', shown)[:2] == ["about 1 s", "about 9 s"]
 
 
 def test_almost_all_is_not_all() -> None:

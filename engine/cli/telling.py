@@ -12,7 +12,7 @@ from engine.cli.failures import USAGE, CommandFailed
 from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.session import Session
-from engine.units import format_span
+from engine.units import format_span, two_digits
 
 
 @asks("deliveries --state failed", "deliveries --target notify:ops -n 50")
@@ -85,5 +85,6 @@ def stats(
     if found["success_rate"] is not None:
         say(f"  {found['success_rate']:.1%} of those that were judged succeeded")
     if found["duration_mean_s"] is not None:
-        mean, half, most = (format_span(found[f"duration_{key}_s"]) for key in ("mean", "p50", "p95"))
-        say(f"  they took {mean} on average; half of them at most {half}, 95% at most {most}")
+        mean = format_span(found["duration_mean_s"])
+        half, most = (format_span(two_digits(found[f"duration_{key}_s"])) for key in ("p50", "p95"))
+        say(f"  they took {mean} on average; half of them at most about {half}, 95% at most about {most}")

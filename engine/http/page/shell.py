@@ -47,7 +47,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        visible=words.visible, cut=words.cut, linked=words.linked, pretty=words.pretty, span=words.span,
+        visible=words.visible, cut=words.cut, linked=words.linked, pretty=words.pretty, span=words.span, about=words.about,
         count=words.count, percent=words.percent, size=words.size, instant=words.instant,
         kept=words.kept,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup, escape
 
-from engine.units import format_size
+from engine.units import format_size, two_digits
 
 LONGEST_TEXT = 16_384
 """Characters of a text from outside that a page shows; the rest is behind a link."""
@@ -105,6 +105,11 @@ def span(seconds: float | None) -> str:
     if whole < 86_400:
         return _two(whole // 3600, "h", whole % 3600 // 60, "min")
     return _two(whole // 86_400, "d", whole % 86_400 // 3600, "h")
+
+
+def about(seconds: float | None) -> str:
+    """Write a time that is known to a twentieth: with as many digits as that bears."""
+    return "–" if seconds is None else f"about {span(two_digits(seconds))}"
 
 
 def _two(many: int, unit: str, few: int, finer: str) -> str:
