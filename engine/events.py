@@ -105,6 +105,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
     gates: tuple[Seen, ...] = ()
 
 
+def at_first(reason: str) -> str:
+    """Write an outcome's reason as it is told later: where its run had to wait, that was then, and the run has a state
+    of its own now."""
+    return reason.replace("pending: ", "pending at first: ", 1) if reason.startswith("pending: ") else reason
+
+
 class Accepted(Struct, frozen=True, kw_only=True):
     """What the engine answers for an event once it is durable.
 

@@ -248,6 +248,17 @@ def test_sources_are_listed_and_one_is_shown_by_its_name(running: Running) -> No
     assert [one["name"] for one in json.loads(ask(running, "--json", "sources").output)["items"]][1] == "nightly"
 
 
+def test_what_became_of_an_event_at_first_does_not_read_as_the_state_of_its_run_now(running: Running) -> None:
+    memory = running.operations.memory
+    run = running.operations.add_run(state=RunState.SUCCEEDED)
+    (first,) = memory.stored[run.event].outcomes
+    gathered = replace(first, code="debounce", reason="pending: gathers events for 2s (debounce)")
+    memory.stored[run.event] = replace(memory.stored[run.event], outcomes=(gathered,))
+    told = ask(running, "why", run.event).output
+    assert f"run, run {run.id}: pending at first: gathers events for 2s (debounce) [debounce]" in told
+    assert ": pending: " not in told
+
+
 def test_why_tells_the_story_of_a_run_an_event_and_a_trigger(running: Running) -> None:
     run = running.operations.add_run(state=RunState.SUCCEEDED)
     told = ask(running, "why", run.id).output

@@ -347,6 +347,18 @@ async def facts_of(client: Client, run: Run) -> dict[str, str]:
     return {name: " ".join(re.sub("<[^>]*>", "", value).split()) for name, value in found}
 
 
+async def test_what_became_of_an_event_at_first_does_not_read_as_the_state_of_its_run_now(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    run = operations.add_run(state=RunState.SUCCEEDED)
+    stored = operations.memory.stored[run.event]
+    gathered = replace(stored.outcomes[0], code="debounce", reason="pending: gathers events for 2s (debounce)")
+    operations.memory.stored[run.event] = replace(stored, outcomes=(gathered,))
+    async with serving(operations) as server, asking(server) as client:
+        shown = (await client.ask("GET", f"/events/{run.event}", headers=PEOPLE)).body.decode()
+    assert "pending at first: gathers events for 2s (debounce)" in shown
+    assert "pending: " not in shown
+
+
 def pending_course() -> Course:
     alert, course = Alert(name="failing", what=What.FAILURES, limit=3, for_s=60.0), Course()
     course.look(alert, {"trigger nightly": Finding(subject="trigger nightly", value=3, text="3 failed")}, NOW, 0.0)

@@ -10,6 +10,7 @@ from engine.cli.client import Client
 from engine.cli.failures import Gone, NotThere
 from engine.cli.output import local, sentence
 from engine.cli.pausing import sentences as sentences_of_pauses
+from engine.events import at_first
 from engine.ids import is_id
 
 LAST_RUNS = 10
@@ -139,7 +140,7 @@ def _event_name(event: dict[str, Any]) -> str:
 def _outcome(outcome: dict[str, Any]) -> str:
     met = f"trigger {outcome['trigger']}" if outcome["trigger"] else "no trigger"
     run = f", run {outcome['run']}" if outcome["run"] else ""
-    told = outcome["reason"].removeprefix(f"{outcome['outcome']}: ")
+    told = at_first(outcome["reason"].removeprefix(f"{outcome['outcome']}: "))
     return f"{met}: {outcome['outcome']}{run}: {told} [{outcome['code']}]"
 
 

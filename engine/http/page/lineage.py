@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from engine.events import Outcome
+from engine.events import Outcome, at_first
 from engine.following import JOB_SOURCE
 from engine.http.operations import Operations
 from engine.runs import ENDED, Run
@@ -81,7 +81,7 @@ async def _event(operations: Operations, stored: StoredEvent, depth: int, room: 
 async def _outcome(operations: Operations, outcome: Outcome, depth: int, room: _Room) -> Node:
     node = Node(
         kind="trigger", id=outcome.trigger or "", label=outcome.trigger or "no trigger", state=outcome.outcome.value,
-        told=outcome.reason, children=[],
+        told=at_first(outcome.reason), children=[],
     )  # fmt: skip
     run = None if outcome.run is None else await operations.store.run(outcome.run)
     if run is not None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from engine.clock import rfc3339
+from engine.events import at_first
 from engine.http.access import Role
 from engine.http.calls import Call
 from engine.http.page import words
@@ -49,7 +50,7 @@ def _environment() -> Environment:
     environment.filters.update(
         visible=words.visible, cut=words.cut, linked=words.linked, pretty=words.pretty, span=words.span, about=words.about,
         count=words.count, percent=words.percent, size=words.size, instant=words.instant,
-        kept=words.kept,
+        kept=words.kept, at_first=at_first,
     )  # fmt: skip
     environment.globals.update(
         asset=ASSETS.url,
