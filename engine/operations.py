@@ -387,6 +387,12 @@ class Operations:
         timers = () if rule is None else timers_of(rule.trigger)
         return min((at for timer in timers if (at := self._timers.next_at(timer.name)) is not None), default=None)
 
+    def next_fires_at(self, name: str) -> datetime | None:
+        """Return when a trigger, or one of its inputs, fires next by the clock: with its jitter, after it is due."""
+        rule = self._rules.get(name)
+        timers = () if rule is None else timers_of(rule.trigger)
+        return min((at for timer in timers if (at := self._timers.fires_at(timer.name)) is not None), default=None)
+
     def open_joins(self, name: str) -> Sequence[JoinWindow]:
         """Return the joins of a trigger that wait for inputs, as they began."""
         return self._intake.open_joins(name)
@@ -549,7 +555,7 @@ class Operations:
         rule = self._rule(name)
         trigger = rule.trigger
         source = self._sources.state(trigger.source)
-        next_at, pauses = self.next_at(name), self._pauses.of(name)
+        next_at, fires_at, pauses = self.next_at(name), self.next_fires_at(name), self._pauses.of(name)
         pause = merged(pauses)
         state, why = state_of(
             trigger, pause, completed=self._timers.why_completed(name), job=rule.job,
@@ -580,6 +586,7 @@ class Operations:
             "description": trigger.description,
             "defined_in": trigger.defined_in,
             "next_at": None if next_at is None else rfc3339(next_at),
+            "next_fires_at": None if fires_at is None else rfc3339(fires_at),
             "adaptive": self._adaptation.view(name),
         }
 

@@ -594,6 +594,7 @@ class FakeOperations:
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
         self.due_soon: list[tuple[datetime, str]] = []
+        self.fires_at: str | None = "2026-11-22T02:00:00Z"
         self.changed = asyncio.Condition()
         job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), defined_in="c:1")
         trigger = Trigger(name="nightly", job="import", source="timer:nightly", on=Cron(expression="0 2 * * *"))
@@ -829,6 +830,7 @@ class FakeOperations:
             "pauses": [] if pause is None else [pause_view(pause)],
             "maintenance": [],
             "next_at": "2026-11-22T02:00:00Z",
+            "next_fires_at": self.fires_at,
             "description": "",
             "defined_in": "config.toml:1",
             "created_at": None,

@@ -21,7 +21,7 @@ from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
-from engine.cli.output import say_table, terminal_safe
+from engine.cli.output import local, say_table, terminal_safe
 from engine.cli.upcoming import local_text
 from engine.events import Accepted, Event
 from engine.http.server import HttpServer
@@ -788,6 +788,16 @@ def test_the_list_of_triggers_says_what_is_paused(running: Running) -> None:
     told = ask(running, "triggers").output
     assert "Trigger nightly is paused since 2026-11-21 09:30:00" in told
     assert ": stock-taking" in told
+
+
+def test_the_list_of_triggers_says_when_each_fires_next_and_not_of_what_is_paused_then(running: Running) -> None:
+    running.operations.fires_at = "2026-11-22T02:04:43Z"
+    fires = local(running.operations.fires_at)
+    assert f"active  {fires}  " in ask(running, "triggers").output
+    ask(running, "pause", "nightly", "--until", "2026-11-22T02:04:00Z", "--reason", "stock-taking")
+    assert f"paused  {fires}  " in ask(running, "triggers").output
+    ask(running, "pause", "nightly", "--until", "2026-11-22T02:05:00Z", "--reason", "stock-taking")
+    assert str(fires) not in ask(running, "triggers").output
 
 
 def test_an_adapted_interval_is_shown_with_what_it_goes_by_and_its_changes(running: Running) -> None:

@@ -328,7 +328,7 @@ async def test_a_run_of_several_attempts_says_which_of_its_times_is_of_what(tmp_
     running = a_run(attempts=attempts[:2], state=RunState.RUNNING, started_at=starts[-1], attempt=3)
     for run in (thrice, once, running):
         operations.memory.kept[run.id] = run
-        operations.memory.joined[run.id] = [run.event]
+        operations.memory.joined[run.id] = (run.event,)
     async with serving(operations) as server, asking(server) as client:
         facts = [await facts_of(client, run) for run in (thrice, once, running)]
         listed = (await client.ask("GET", "/runs", headers=PEOPLE)).body.decode()

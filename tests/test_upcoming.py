@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from pathlib import Path
@@ -11,9 +12,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from engine import Conflict, Engine, NotFound, RunContext
+from engine.cli.output import local
+from engine.cli.welcome import welcome
+from engine.cli.why import sentences
+from engine.clock import rfc3339
 from engine.decide.schedule import Schedule
 from engine.decide.upcoming import Upcoming, clock_changes, clock_notes, upcoming
 from engine.errors import PluginError
+from engine.http.page.now import coming
 from engine.plugin import Timer
 from engine.testing import VirtualClock
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, merged
@@ -22,7 +28,8 @@ from plugins.timers.at import At
 from plugins.timers.cron import Cron
 from plugins.timers.interval import Interval
 from tests.fake_operations import FakeOperations
-from tests.http_client import Client
+from tests.http_client import Client, asking
+from tests.test_runtime import configured, operations, running
 
 V1 = "/api/v1"
 BERLIN = "Europe/Berlin"
@@ -260,3 +267,66 @@ async def test_a_program_asks_before_it_runs_and_while_it_does(tmp_path: Path) -
             engine.next("nighty")
         with pytest.raises(Conflict, match="time zone"):
             engine.next("nightly", after=datetime(2027, 1, 1))  # noqa: DTZ001
+
+
+# What is shown of a running engine
+
+ADMIN = "t" * 43
+PEOPLE = {"Accept": "text/html", "Accept-Encoding": "identity"}
+
+SPREAD = """
+[jobs.work]
+run.gate = "open"
+[triggers.spread]
+on.cron = { expression = "0 9 * * *", jitter = "10m" }
+job = "work"
+[triggers.halted]
+on.cron = "0 9 * * *"
+job = "work"
+"""
+
+
+async def test_when_a_trigger_fires_next_is_shown_with_its_jitter_and_not_of_one_that_is_paused_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = VirtualClock()
+    async with running(configured(tmp_path, SPREAD), clock=clock, listen=True) as engine:
+        asked, now = operations(engine), clock.now()
+        soonest = next(iter(asked.upcoming("spread", now)))
+        assert soonest.fires_at > soonest.at
+        view = asked.trigger_view("spread")
+        assert (view["next_at"], view["next_fires_at"]) == (rfc3339(soonest.at), rfc3339(soonest.fires_at))
+        assert f"fires {local(rfc3339(soonest.fires_at))}" in "\n".join(
+            sentences({"trigger": view, "runs": [], "events": []})
+        )
+        (soon,) = [one for one in coming(asked, now) if one.trigger == "spread"]
+        assert (soon.at, soon.ticks[0]) == (
+            soonest.fires_at,
+            pytest.approx((soonest.fires_at - now) / timedelta(days=1)),
+        )
+
+        await asked.pause(PauseScope.TRIGGER, "halted", reason="stock-taking")
+        welcome(engine, [])
+        due = capsys.readouterr().out.partition("By the clock it runs next\n")[2].partition("\n\n")[0]
+        assert due.split("\n") == [f"  spread  {local(rfc3339(soonest.fires_at))}"]
+        await asked.pause(PauseScope.TRIGGER, "halted", reason="stock-taking", until=now + timedelta(seconds=1))
+        welcome(engine, [])
+        assert f"  halted  {local(rfc3339(soonest.at))}\n" in capsys.readouterr().out
+
+        assert engine.server is not None
+        async with asking(engine.server) as client:
+            page = (await client.ask("GET", "/triggers/spread", headers=PEOPLE, token=ADMIN)).body.decode()
+            assert f'datetime="{rfc3339(soonest.fires_at)}"' in page
+            assert re.search(r'<td data-label="Fires" class="tight">\d.* later</td>', page)
+            page = (await client.ask("GET", "/triggers/halted", headers=PEOPLE, token=ADMIN)).body.decode()
+            assert 'data-label="Fires"' not in page
+
+
+async def test_the_page_of_a_paused_trigger_says_why_once_and_the_word_at_each_instant(tmp_path: Path) -> None:
+    async with running(configured(tmp_path, SPREAD), listen=True) as engine:
+        await operations(engine).pause(PauseScope.TRIGGER, "halted", reason="stock-taking")
+        assert engine.server is not None
+        async with asking(engine.server) as client:
+            page = (await client.ask("GET", "/triggers/halted", headers=PEOPLE, token=ADMIN)).body.decode()
+    assert page.count("stock-taking") == 1
+    assert page.count('<td><span class="tag">paused</span>') == 8

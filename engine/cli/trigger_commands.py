@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -56,7 +57,7 @@ def triggers(
     say_table(
         columns,
         [
-            [one["name"], one["job"], one["state"], local(one.get("next_at")), *_counts(one["stats"])]
+            [one["name"], one["job"], one["state"], local(_next_of(one)), *_counts(one["stats"])]
             for one in found["items"]
         ],
         optional=optional,
@@ -72,6 +73,16 @@ def triggers(
         say(f"{line[:1].upper()}{line[1:]}")
     for line in dict.fromkeys(line for one in found["items"] for line in sentences_of_windows(one["maintenance"])):
         say(f"{line[:1].upper()}{line[1:]}")
+
+
+def _next_of(trigger: dict[str, Any]) -> str | None:
+    """Return when a trigger runs next by the clock; None where it is paused then."""
+    at, ends = (
+        trigger.get("next_fires_at") or trigger.get("next_at"),
+        [one["until"] for one in trigger.get("pauses", ())],
+    )
+    paused = at is None or any(end is None or datetime.fromisoformat(end) > datetime.fromisoformat(at) for end in ends)
+    return None if paused else at
 
 
 def _counts(stats: dict[str, Any]) -> list[Any]:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from engine.plugin import Source, Whereabouts
 from engine.triggers import Trigger
 
 if TYPE_CHECKING:
+    from engine.operations import Operations
     from engine.runtime import Runtime
 
 log = logging.getLogger("engine.cli")
@@ -79,12 +81,18 @@ def _listening(triggers: Sequence[Trigger], here: Whereabouts, secrets: Collecti
 def _next(runtime: Runtime, triggers: Sequence[Trigger]) -> list[str]:
     if runtime.operations is None:
         return []
-    due = [(runtime.operations.next_at(trigger.name), trigger.name) for trigger in triggers]
-    rows = [(name, local(rfc3339(at)) or "") for at, name in sorted((at, name) for at, name in due if at is not None)]
+    due = [(at, trigger.name) for trigger in triggers if (at := _runs_at(runtime.operations, trigger.name)) is not None]
+    rows = [(name, local(rfc3339(at)) or "") for at, name in sorted(due)]
     lines = ["", "By the clock it runs next", *_columns(rows)] if rows else []
     ends = [(trigger.name, runtime.operations.why_completed(trigger.name)) for trigger in triggers]
     over = [(name, said) for name, said in ends if said is not None]
     return [*lines, "", "By the clock it does not run again", *_columns(over)] if over else lines
+
+
+def _runs_at(operations: Operations, name: str) -> datetime | None:
+    """Return when a trigger runs next by the clock; None where it is paused then, which is told elsewhere."""
+    at, pause = operations.next_fires_at(name), operations.pause_of(name)
+    return None if at is None or (pause is not None and pause.holds(at)) else at
 
 
 def _paused(runtime: Runtime) -> list[str]:

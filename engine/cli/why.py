@@ -177,7 +177,9 @@ def _trigger(known: dict[str, Any]) -> Iterator[str]:
         if line != trigger.get("state_reason"):
             yield f"  {line[:1].upper()}{line[1:]}."
     if trigger.get("next_at"):
-        yield f"  It is next due {local(trigger['next_at'])}."
+        at = trigger.get("next_fires_at")
+        fires = f", and fires {local(at)}: its load is spread" if at not in (None, trigger["next_at"]) else ""
+        yield f"  It is next due {local(trigger['next_at'])}{fires}."
     if (trouble := trouble_of(trigger)) is not None:
         yield f"  {trouble[:1].upper()}{trouble[1:]}."
     if trigger.get("refused_requests"):

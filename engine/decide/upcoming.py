@@ -35,6 +35,8 @@ class Upcoming(Struct, frozen=True, kw_only=True):
     - `at`: the instant, in UTC; `local`: the same in the trigger's zone, whose name is `zone`.
     - `fires_at`: when it fires; later than `at` where the trigger spreads its load.
     - `note`: what is special about it, such as that a change of the clock moves it, or that the trigger is paused then.
+    - `own`: that part of `note` which is of this instant alone; `idle`: why nothing is run then, in a word: `disabled`,
+      `paused`, or None.
     """
 
     at: datetime
@@ -42,6 +44,8 @@ class Upcoming(Struct, frozen=True, kw_only=True):
     zone: str
     fires_at: datetime
     note: str | None
+    own: str | None = None
+    idle: str | None = None
 
     def view(self) -> dict[str, Any]:
         """Return it as JSON; `local` is written as RFC 9557 does: with its offset, and the zone in brackets."""
@@ -109,8 +113,14 @@ def _walk(
         at = following
         paused = [part.said() for part in parts if part.holds(at)]
         held = [text for window in windows if (text := _held(window, fires_at)) is not None]
-        said = "; ".join(filter(None, (note, disabled, *paused, *held))) or None
-        yield Upcoming(at=at, local=local, zone=zone, fires_at=fires_at, note=said)
+        yield Upcoming(
+            at=at, local=local, zone=zone, fires_at=fires_at, note=_joined(note, disabled, *paused, *held),
+            own=_joined(note, *held), idle="disabled" if disabled else "paused" if paused else None,
+        )  # fmt: skip
+
+
+def _joined(*said: str | None) -> str | None:
+    return "; ".join(filter(None, said)) or None
 
 
 def _held(window: MaintenanceWindow, at: datetime) -> str | None:

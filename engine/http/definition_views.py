@@ -14,7 +14,7 @@ def invalid_trigger(name: str, settings: Mapping[str, Any], problem: str) -> dic
         "refused_requests": None, "enabled": False, "paused": None, "pauses": [], "maintenance": [],
         "filter": settings.get("filter"), "conditions": [], "otherwise": None, "priority": settings.get("priority"),
         "quarantine": None, "tags": settings.get("tags", []), "description": settings.get("description", ""),
-        "defined_in": "api", "next_at": None, "adaptive": None,
+        "defined_in": "api", "next_at": None, "next_fires_at": None, "adaptive": None,
     }  # fmt: skip
 
 

@@ -423,6 +423,7 @@ class TriggerOf(TypedDict):
     created_at: At | None
     updated_at: At | None
     next_at: At | None
+    next_fires_at: At | None
     last_run: Any
     stats: Stats
 

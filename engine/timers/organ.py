@@ -103,6 +103,17 @@ class Timers:
             log.debug("The timer of trigger %s raised", trigger, exc_info=True, extra={"action": "timer_raised"})
             return None
 
+    def fires_at(self, trigger: str) -> datetime | None:
+        """Return when the trigger's next due instant fires: later than `next_at` where its load is spread."""
+        due_at = self.next_at(trigger)
+        if due_at is None:
+            return None
+        try:
+            return self._states[trigger].schedule.fires_at(due_at)
+        except Exception:  # plugin code; what it raises is told of when its instant has come
+            log.debug("The timer of trigger %s raised", trigger, exc_info=True, extra={"action": "timer_raised"})
+            return due_at
+
     def soonest(self, limit: int) -> list[tuple[datetime, str]]:
         """Return the `limit` triggers that come due first, and when; those that are paused are not among them."""
         known = ((one.next_at, owner_of(name)) for name, one in self._states.items() if one.pause is None)

@@ -14,6 +14,7 @@ from engine.http.calls import Call
 from engine.http.operations import Operations
 from engine.http.page.views import View, is_scoped
 from engine.http.page.waiting import waiting
+from engine.http.page.words import instant
 from engine.http.views import pause_view
 from engine.runs import Run, RunState
 from engine.store.base import RunFilter
@@ -129,6 +130,8 @@ def coming(operations: Operations, now: datetime) -> list[Coming]:
             if not instants:  # the banner tells of the pause
                 continue
             at = instants[0]
+        else:
+            at = instant(view["next_fires_at"]) or at
         often = len(instants) > MOST_TICKS
         rows.append(
             Coming(
@@ -153,10 +156,10 @@ def _resumed(view: Mapping[str, Any], now: datetime) -> datetime | None:
 
 
 def _instants(operations: Operations, name: str, after: datetime, now: datetime) -> list[datetime]:
-    """Return the due instants of a trigger within a day, and one more than are drawn where there are as many."""
+    """Return when a trigger fires within a day, and one more than are drawn where there are as many."""
     try:
         within = takewhile(lambda one: one.at < now + AHEAD, operations.upcoming(name, after))
-        return [one.at for one in islice(within, MOST_TICKS + 1)]
+        return [one.fires_at for one in islice(within, MOST_TICKS + 1)]
     except EngineError:  # it is on several timers, or its timer fails: the page tells of that elsewhere
         return []
 

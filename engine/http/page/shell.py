@@ -48,8 +48,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        visible=words.visible, cut=words.cut, linked=words.linked, pretty=words.pretty, span=words.span, about=words.about,
-        count=words.count, percent=words.percent, size=words.size, instant=words.instant,
+        visible=words.visible, cut=words.cut, linked=words.linked, pretty=words.pretty, span=words.span,
+        about=words.about, count=words.count, percent=words.percent, size=words.size, instant=words.instant,
         kept=words.kept, at_first=at_first,
     )  # fmt: skip
     environment.globals.update(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import timedelta
+from itertools import islice
 from typing import Any
+
+import anyio.lowlevel
 
 from engine.errors import EngineError
 from engine.http.adaptive_routes import get_adaptive
 from engine.http.calls import Call
-from engine.http.next_routes import get_next
 from engine.http.page.curves import curve_of
 from engine.http.page.sparklines import sparkline
 from engine.http.page.views import View, ask
@@ -80,7 +82,7 @@ async def make_one(call: Call) -> View:
         values={
             "trigger": trigger,
             "words": on_words(trigger["on"]),
-            "next": await _next(call),
+            "next": await _next(call, name),
             "runs": runs["items"],
             "more": runs["next"] is not None,
             "spans": spans,
@@ -93,13 +95,20 @@ async def make_one(call: Call) -> View:
     )
 
 
-async def _next(call: Call) -> list[dict[str, Any]]:
-    """Return the next due instants; none where the trigger is on no timer, or its timer fails."""
+async def _next(call: Call, name: str) -> list[dict[str, Any]]:
+    """Return the next due instants; none where the trigger is on no timer, or its timer fails.
+
+    Why nothing is run then stands above all of them: each has the word alone.
+    """
+    operations, found = call.operations, []
     try:
-        found = await ask(call, get_next, {"count": str(NEXT)})
+        for one in islice(operations.upcoming(name, operations.clock.now()), NEXT):
+            found.append({**one.view(), "note": one.own, "idle": one.idle, "later": one.fires_at != one.at})
+            # A timer may have to look far: others have their turn meanwhile.
+            await anyio.lowlevel.checkpoint()
     except EngineError:
         return []
-    return [one for one in found if isinstance(one, dict)]
+    return found
 
 
 def on_words(on: dict[str, Any]) -> tuple[str, str]:
