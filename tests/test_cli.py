@@ -746,7 +746,9 @@ def test_columns_that_a_terminal_has_no_room_for_are_left_out_in_order(
 
 def test_a_trigger_is_paused_and_resumed(running: Running) -> None:
     result = ask(running, "pause", "nightly", "--reason", "stock-taking", "--until", "2999-01-01T00:00:00Z")
-    assert (result.exit_code, result.output) == (0, "Trigger nightly is paused until 2999-01-01 00:00:00+00:00\n")
+    assert (result.exit_code, result.output.splitlines()[0]) == (
+        0, "Trigger nightly is paused until 2999-01-01 00:00:00+00:00"
+    )  # fmt: skip
     assert running.operations.paused["nightly"].reason == "stock-taking"
     assert json.loads(ask(running, "pause", "nightly", "--for", "30m", "--json").output)["state"] == "paused"
     assert "until it is resumed" in ask(running, "pause", "nightly").output
@@ -763,7 +765,7 @@ def test_a_trigger_is_paused_and_resumed(running: Running) -> None:
 def test_the_engine_and_a_tag_are_paused_and_resumed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "ann")
     result = ask(running, "pause", "--all", "--reason", "move")
-    assert result.output == "The engine is paused until it is resumed\n  It holds for nightly\n"
+    assert result.output.startswith("The engine is paused until it is resumed\n  It holds for nightly\n")
     assert running.operations.paused["engine:"].who == "admin token, for ann"
     assert ask(running, "pause", "--tag", "night", "--until", "2999-01-01T00:00:00Z").output.startswith(
         "Tag night is paused until 2999-01-01 00:00:00+00:00\n"
