@@ -359,6 +359,28 @@ async def test_what_became_of_an_event_at_first_does_not_read_as_the_state_of_it
     assert "pending: " not in shown
 
 
+@pytest.mark.parametrize(("failed", "told"), [(9, "9"), (120, "100 or more")])
+async def test_how_many_failed_lately_is_counted_beyond_those_that_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: int, told: str
+) -> None:
+    operations = FakeOperations(tmp_path)
+    monkeypatch.setattr(operations, "status", status_of_a_whole_engine)
+    for _ in range(failed):
+        run = a_run(created_at=operations.clock.now(), finished_at=operations.clock.now())
+        operations.memory.kept[run.id] = run
+    async with serving(operations) as server, asking(server) as client:
+        shown = (await client.ask("GET", "/", headers=PEOPLE)).body.decode()
+    assert re.search(r">([^<]*)</b> failed in the last hour", shown)[1] == told  # type: ignore[index]
+    assert shown.count('class="row failure"') == 8
+
+
+async def status_of_a_whole_engine() -> dict[str, Any]:
+    return {
+        "state": "running", "started_at": "2026-11-21T03:00:00Z", "triggers": 1, "jobs": 1, "concurrency": 4,
+        "sources": [], "maintenance": [], "conditions": {"holding": {}},
+    }  # fmt: skip
+
+
 def pending_course() -> Course:
     alert, course = Alert(name="failing", what=What.FAILURES, limit=3, for_s=60.0), Course()
     course.look(alert, {"trigger nightly": Finding(subject="trigger nightly", value=3, text="3 failed")}, NOW, 0.0)

@@ -330,3 +330,12 @@ async def test_the_page_of_a_paused_trigger_says_why_once_and_the_word_at_each_i
             page = (await client.ask("GET", "/triggers/halted", headers=PEOPLE, token=ADMIN)).body.decode()
     assert page.count("stock-taking") == 1
     assert page.count('<td><span class="tag">paused</span>') == 8
+
+
+async def test_what_a_trigger_by_hand_is_on_is_told_without_a_stray_blank(tmp_path: Path) -> None:
+    text = '[jobs.work]\nrun.gate = "open"\n[triggers.by-hand]\non.manual = {}\njob = "work"\n'
+    async with running(configured(tmp_path, text), listen=True) as engine:
+        assert engine.server is not None
+        async with asking(engine.server) as client:
+            page = (await client.ask("GET", "/triggers/by-hand", headers=PEOPLE, token=ADMIN)).body.decode()
+    assert "on manual, run " in page

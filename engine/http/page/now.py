@@ -22,6 +22,9 @@ from engine.tallies import Statistics
 from engine.triggers import PauseScope
 
 FAILURES = 8
+MOST_COUNTED = 100
+"""So many failures are counted; where there were more, the page says that it is these or more."""
+
 MOST_RUNNING = 40
 MOST_ALERTS = 6
 SOONEST = 14
@@ -82,7 +85,7 @@ async def make(call: Call) -> View:
     now = operations.clock.now()
     scoped = is_scoped(call)
     status = None if scoped else await operations.status()
-    failures = await operations.store.runs(RunFilter(states=FAILED), limit=FAILURES)
+    failures = await operations.store.runs(RunFilter(states=FAILED), limit=MOST_COUNTED)
     return View(
         template="now.html",
         values={
@@ -90,9 +93,9 @@ async def make(call: Call) -> View:
             "running": await running(operations, now),
             "waiting": await waiting(operations, scoped=scoped),
             "coming": coming(operations, now),
-            "failures": failures,
+            "failures": failures[:FAILURES],
             "failed_lately": sum(1 for run in failures if _ended(run) > now - timedelta(hours=1)),
-            "most_failures": FAILURES,
+            "most_counted": MOST_COUNTED,
             "banners": banners(operations, status),
             "is_paused": any(pause.scope is PauseScope.ENGINE for pause in operations.pauses()),
             "hours": [now + timedelta(hours=6 * number) for number in range(5)],
