@@ -374,6 +374,11 @@ async def test_how_many_failed_lately_is_counted_beyond_those_that_are_listed(
     assert shown.count('class="row failure"') == 8
 
 
+async def test_the_page_leads_to_the_reference_of_the_api_and_back(client: Client) -> None:
+    assert b'<a href="/docs">' in (await client.ask("GET", "/search", headers=PEOPLE)).body
+    assert b'<a href="./">' in (await client.ask("GET", "/docs", headers=PEOPLE)).body
+
+
 async def status_of_a_whole_engine() -> dict[str, Any]:
     return {
         "state": "running", "started_at": "2026-11-21T03:00:00Z", "triggers": 1, "jobs": 1, "concurrency": 4,
