@@ -438,6 +438,11 @@ def test_where_no_engine_answers_the_way_out_is_said(here: Path) -> None:
     assert result.exit_code == 1
     assert "no engine answers at http://127.0.0.1:1" in result.output
     assert "start it with python -m engine" in result.output
+    configure(here, more=NIGHTLY)
+    assert "--from 1h" not in call("why", "nightly", "--url", "http://127.0.0.1:1", "--token", "x").output
+    said = call("why", "nightly", "--token", "x").output
+    assert "`why nightly --from 1h` tells without it" in said
+    assert "there is no store yet" in call("why", "nightly", "--from", "1h", "--token", "x").output
     result = call("runs", "--url", "nowhere", "--token", "x")
     assert (result.exit_code, "is no URL" in result.output) == (2, True)
 

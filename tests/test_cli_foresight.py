@@ -113,8 +113,13 @@ def test_past_runs_and_pauses_are_read_from_the_store(config: Path, here: Path) 
     anyio.run(live)
     view = json.loads(call("simulate", *DAY, "--json").output)
     triggers = {one["name"]: one for one in view["triggers"]}
-    assert triggers["pull"]["duration"] == {"seconds": pytest.approx(7.0, abs=0.01), "origin": "past", "runs": 3}
-    assert triggers["nightly"]["duration"]["origin"] == "past"
+    assert triggers["pull"]["duration"] == {
+        "seconds": pytest.approx(7.0, abs=0.01), "origin": "past", "runs": 3, "of_job": False
+    }  # fmt: skip
+    assert (triggers["nightly"]["duration"]["origin"], triggers["nightly"]["duration"]["of_job"]) == ("past", True)
+    said = call("simulate", *DAY).output
+    assert "7s (3 past runs)\n" in said
+    assert "7s (3 past runs of its job)\n" in said
     assert (triggers["pull"]["paused"], triggers["pull"]["runs"]) == (144, 0)
     assert "we move" in view["examples"]["paused"][0]["reason"]
 

@@ -473,6 +473,10 @@ def test_the_command_reads_standard_input_and_speaks_json() -> None:
     found = json.loads(done.stdout)
     assert (found["jobs"], found["triggers"], found["problems"][0]["line"]) == (1, 1, 2)
     assert "on.cron" in found["config"]
+    said = run("-", input=b"0 1 * * * x\nbad\n").stderr.splitlines()
+    assert said[0].startswith("standard input:2: not carried over: ")
+    assert said[1] == "standard input: triggers: 1, jobs: 1, not carried over: 1"
+    assert "standard input:1: is not UTF-8" in run("-", input=b"\xff").stderr
 
 
 def test_a_file_that_is_there_is_not_written_over_unasked(tmp_path: Path) -> None:

@@ -91,8 +91,8 @@ def crontab(
         sys.stdout.flush()
     if not session.json:
         for one in result.problems:
-            say(f"{file}:{one.line}: not carried over: {one.message}", error=True)
-        say(f"{file}: triggers: {result.triggers}, jobs: {result.jobs}, not carried over: {len(lines)}", error=True)
+            say(f"{_named(file)}:{one.line}: not carried over: {one.message}", error=True)
+        say(f"{_named(file)}: triggers: {result.triggers}, jobs: {result.jobs}, not carried over: {len(lines)}", error=True)
     if strict and any(one.bad for one in result.problems):
         raise typer.Exit(FAILED)
 
@@ -101,12 +101,16 @@ def _read(file: str) -> str:
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise CommandFailed(f"{file} can't be read: {error.strerror}") from None
+        raise CommandFailed(f"{_named(file)} can't be read: {error.strerror}") from None
     try:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise CommandFailed(f"{file}:{line}: is not UTF-8; convert it first, such as with iconv") from None
+        raise CommandFailed(f"{_named(file)}:{line}: is not UTF-8; convert it first, such as with iconv") from None
+
+
+def _named(file: str) -> str:
+    return "standard input" if file == "-" else file
 
 
 def _user() -> str:

@@ -104,7 +104,8 @@ def _say_triggers(view: Mapping[str, Any]) -> None:
 def _length(duration: Mapping[str, Any]) -> str:
     span = format_span(duration["seconds"])
     if duration["origin"] == "past":
-        return f"{span} ({_count(duration['runs'], 'past run')})"
+        of_job = " of its job" if duration.get("of_job") else ""
+        return f"{span} ({_count(duration['runs'], 'past run')}{of_job})"
     return f"{span} (given)" if duration["origin"] == "given" else f"{span} (a guess)"
 
 

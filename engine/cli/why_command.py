@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from engine.cli import completing
-from engine.cli.failures import USAGE, CommandFailed
+from engine.cli.failures import USAGE, CommandFailed, NoEngine
 from engine.cli.options import asks
 from engine.cli.output import say, say_json
 from engine.cli.session import Session
@@ -30,7 +30,12 @@ def why(
     if start is None and end is None and not whole:
         from engine.cli.why import ask, sentences
 
-        known = ask(session.client(), what)
+        try:
+            known = ask(session.client(), what)
+        except NoEngine as error:
+            if session.named or is_id(what):
+                raise
+            raise NoEngine(f"{error}; `why {what} --from 1h` tells without it what became of the last hour") from None
         say_all = sentences(known)
     else:
         from engine.cli import hindsight

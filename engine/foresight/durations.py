@@ -26,11 +26,15 @@ class Origin(StrEnum):
 
 
 class Length(Struct, frozen=True, kw_only=True):
-    """How long runs of one trigger are taken to last; `runs` is how many past ones tell so."""
+    """How long runs of one trigger are taken to last.
+
+    `runs` is how many past ones tell so: its own, or with `of_job` those of other triggers with its job.
+    """
 
     seconds: float
     origin: Origin
     runs: int = 0
+    of_job: bool = False
 
 
 class Durations:
@@ -57,7 +61,7 @@ class Durations:
         if not runs:
             return Length(seconds=DEFAULT_DURATION_S, origin=Origin.DEFAULT)
         mean_s = sum(length.seconds * length.runs for length in others) / runs
-        return Length(seconds=mean_s, origin=Origin.PAST, runs=runs)
+        return Length(seconds=mean_s, origin=Origin.PAST, runs=runs, of_job=True)
 
 
 def past_lengths(stats: Mapping[str, TriggerStats]) -> dict[str, Length]:

@@ -107,7 +107,8 @@ def _trigger_view(counts: Counts) -> dict[str, Any]:
         "wait_longest_at": _at(counts.longest_at_us) if counts.waited else None,
         "waits_for": counts.waits_for,
         "duration": {
-            "seconds": course.length.seconds, "origin": course.length.origin.value, "runs": course.length.runs
+            "seconds": course.length.seconds, "origin": course.length.origin.value, "runs": course.length.runs,
+            "of_job": course.length.of_job,
         },
         "busy_s": counts.busy_us / 1e6,
     }  # fmt: skip
