@@ -76,6 +76,14 @@ def test_simulate_prints_sums_waits_hours_and_windows_in_the_zone_of_the_engine(
     assert all(len(line) <= 92 for line in lines)
 
 
+def test_windows_that_are_all_as_quiet_are_not_told_as_the_quietest(config: Path) -> None:
+    config.write_text(CONFIG.replace('on.cron = "0 2 * * *"', "on.manual = {}"))
+    lines = call("simulate", *DAY, "--quiet", "1h", "--durations", "none").output.splitlines()
+    place = lines.index("All windows of that length are about as quiet; the first are:")
+    assert lines[place + 1].startswith("  Thu 2026-11-26 00:00 to Thu 2026-11-26 01:00")
+    assert "The quietest windows:" not in lines
+
+
 def test_json_is_streamed_whole(config: Path) -> None:
     result = call("simulate", *DAY, "--json", "--durations", "none")
     view = json.loads(result.output)

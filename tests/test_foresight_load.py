@@ -75,6 +75,9 @@ def test_the_quietest_window_is_what_trying_all_of_them_finds(
     ]
     found = counted.quietest(60.0 * minutes, 3)
     assert bool(found) == bool(tried)
+    both = [[one[part] for one in tried] for part in (0, 1)]
+    alike = len(tried) > 1 and all((max(values) - min(values)) * 20 <= max(values) for values in both)
+    assert counted.are_alike(60.0 * minutes) == alike
     if found:
         best = min(tried)
         assert (found[0].busy_s, found[0].due, found[0].start) == (*best[:2], start + timedelta(seconds=best[2]))
@@ -82,3 +85,16 @@ def test_the_quietest_window_is_what_trying_all_of_them_finds(
         ordered = sorted(found, key=lambda one: one.start)
         assert all(one.end <= other.start for one, other in pairwise(ordered))
         assert [one.busy_s for one in found] == sorted(one.busy_s for one in found)
+
+
+def test_windows_of_an_even_load_are_alike_and_one_busy_minute_makes_a_difference() -> None:
+    start = datetime(2026, 1, 5, 12, 0, 30, tzinfo=UTC)
+    counted, first_us = load(start, 6), to_microseconds(start)
+    for at in range(0, 6 * 3600, 600):
+        counted.came(first_us + at * SECOND_US)
+        counted.busy(first_us + at * SECOND_US, first_us + (at + 20) * SECOND_US)
+    assert counted.are_alike(3600.0)
+    assert not counted.are_alike(300.0)
+    counted.busy(first_us + 7200 * SECOND_US, first_us + 7260 * SECOND_US)
+    assert not counted.are_alike(3600.0)
+    assert not load(start, 1).are_alike(3600.0), "there is no other one"

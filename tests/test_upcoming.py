@@ -339,3 +339,25 @@ async def test_what_a_trigger_by_hand_is_on_is_told_without_a_stray_blank(tmp_pa
         async with asking(engine.server) as client:
             page = (await client.ask("GET", "/triggers/by-hand", headers=PEOPLE, token=ADMIN)).body.decode()
     assert "on manual, run " in page
+
+
+async def test_a_calendar_says_why_it_shows_less_than_a_week_and_names_no_quietest_of_equal_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.foresight.desk.MOST_INSTANTS", 2_000)
+    text = '[jobs.work]\nrun.gate = "open"\n[triggers.tick]\non.interval = "INTERVAL"\njob = "work"\n'
+    pages = {}
+    for interval in ("10m", "2m", "1s"):
+        config = configured(tmp_path, text.replace("INTERVAL", interval))
+        async with running(config, listen=True) as engine:
+            assert engine.server is not None
+            async with asking(engine.server) as client:
+                got = await client.ask("GET", "/calendar?foreseen=1", headers=PEOPLE, token=ADMIN)
+        pages[interval] = got.body.decode()
+    assert "The week to come" in pages["10m"]
+    assert "too many to foresee" not in pages["10m"]
+    assert "none: all are about equal" in pages["10m"]
+    assert "The two days to come" in pages["2m"]
+    assert re.search("About 5.04[0-9] instants come due in the week: too many to foresee all", pages["2m"])
+    assert "More comes due within twelve hours than can be foreseen here" in pages["1s"]
+    assert "data-later" not in pages["1s"]

@@ -185,7 +185,8 @@ def _quiet(view: Mapping[str, Any], zone: ZoneInfo) -> Iterator[str]:
     if not view["quiet"]:
         return
     yield ""
-    yield "The quietest windows:"
+    alike = view.get("quiet_alike", False)
+    yield "All windows of that length are about as quiet; the first are:" if alike else "The quietest windows:"
     for window in view["quiet"]:
         busy = "nothing runs" if not window["busy_s"] else f"{format_span(window['busy_s'])} of runs"
         due = "nothing comes due" if not window["due"] else f"{window['due']:,} due"

@@ -74,6 +74,7 @@ class Forecast:
             "hours": [_hour_view(hour) for hour in tally.load.hours(world.timezone)],
             "maintenance": self._simulation.openings(),
             "quiet": [_window_view(window) for window in windows],
+            "quiet_alike": question.quiet_s is not None and tally.load.are_alike(question.quiet_s),
         }
 
     def _assumptions(self, told: list[Counts]) -> list[str]:

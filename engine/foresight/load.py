@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import accumulate
 from zoneinfo import ZoneInfo
@@ -15,6 +15,9 @@ from engine.clock import from_microseconds, to_microseconds
 MINUTE_US = 60_000_000
 BLOCK = 1024
 _HOUR = timedelta(hours=1)
+ALIKE = 20
+"""Windows that differ by no more than one part of so many are told to be alike."""
+
 _NONE = (2**62, 2**62, 2**62)
 
 
@@ -128,6 +131,14 @@ class Load:
             for at in chosen
         ]
 
+    def are_alike(self, length_s: float) -> bool:
+        """Tell whether all windows of a length, at whole minutes, are about as quiet: what runs in them, and what
+        comes due, differs by no more than one part of `ALIKE`."""
+        minutes = max(-(-int(length_s * 1e6) // MINUTE_US), 1)
+        first = 1 if self._start_us % MINUTE_US else 0
+        starts = range(first, self._end_us // MINUTE_US - self._first - minutes + 1)
+        return len(starts) > 1 and all(_is_flat(sums, starts, minutes) for sums in (self._busy_sums(), self._due_sums()))
+
     def _index(self, at: datetime) -> int:
         return min(max(to_microseconds(at) // MINUTE_US - self._first, 0), self._count)
 
@@ -140,3 +151,14 @@ class Load:
 
     def _due_sums(self) -> array[int]:
         return array("q", accumulate(self._due, initial=0))
+
+
+def _is_flat(sums: Sequence[int], starts: Sequence[int], minutes: int) -> bool:
+    """Tell whether so many minutes have about as much from each start on; what is not is mostly seen soon."""
+    least, most = None, 0
+    for at in starts:
+        value = sums[at + minutes] - sums[at]
+        least, most = value if least is None else min(least, value), max(most, value)
+        if (most - least) * ALIKE > most:
+            return False
+    return True

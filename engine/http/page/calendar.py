@@ -11,11 +11,14 @@ from engine.http.access import Role
 from engine.http.calls import Call
 from engine.http.maintenance_routes import list_maintenance
 from engine.http.page.views import View, ask, may
-from engine.http.page.words import instant
+from engine.http.page.words import count, instant
 
 DAYS = 7
-SPANS = (timedelta(days=7), timedelta(days=2), timedelta(hours=12))
-"""The time that is foreseen; a shorter one where too much comes due in it."""
+SPANS = (
+    (timedelta(days=7), "The week to come"), (timedelta(days=2), "The two days to come"),
+    (timedelta(hours=12), "The twelve hours to come"),
+)  # fmt: skip
+"""The time that is foreseen, with its title; a shorter one where too much comes due in it."""
 
 DEGREES = (0.0, 0.05, 0.2, 0.5, 0.8)
 """From which part of the slots' time on an hour is drawn as fuller."""
@@ -24,22 +27,24 @@ DEGREES = (0.0, 0.05, 0.2, 0.5, 0.8)
 async def make(call: Call) -> View:
     """Make the page; what takes long is left out until it is asked for."""
     windows = await ask(call, list_maintenance)
-    foreseen = None
-    if "foreseen" in call.request.query and may(call, Role.OPERATOR):
-        foreseen = await _foreseen(call)
-    return View(template="calendar.html", values={"foreseen": foreseen, "windows": windows["items"][:20]})
+    asked = "foreseen" in call.request.query and may(call, Role.OPERATOR)
+    foreseen = await _foreseen(call) if asked else None
+    return View(
+        template="calendar.html", values={"foreseen": foreseen, "asked": asked, "windows": windows["items"][:20]}
+    )
 
 
 async def _foreseen(call: Call) -> dict[str, Any] | None:
     """Return the days with their hours, and what the simulation says; None where too much comes due."""
-    desk, now = call.operations.foresight, call.operations.clock.now()
-    for span in SPANS:
+    desk, now, left_out = call.operations.foresight, call.operations.clock.now(), None
+    for span, title in SPANS:
         question = Question(start=now, end=now + span, quiet_s=3600.0, windows=3, first=5)
         try:
             told = await desk.simulate(question, desk.world(), Items(0, 0))
-        except TooMany:
+        except TooMany as error:
+            left_out = left_out or f"About {count(error.about)} instants come due in the week: too many to foresee all."
             continue
-        return {**told, "days": _days(told)}
+        return {**told, "days": _days(told), "title": title, "left_out": left_out}
     return None
 
 
