@@ -70,6 +70,8 @@ async def test_a_script_runs_in_the_shell_that_is_named_and_gets_values_by_its_e
         ({"command": ("true",), "umask": "8"}, "umask", "is no umask"),
         ({"command": ("true",), "umask": "999"}, "umask", "is no umask"),
         ({"command": ("true",), "user": ""}, "user", "names nobody"),
+        ({"command": ("true",), "user": "4294967295"}, "user", "is no number of a user"),
+        ({"command": ("true",), "group": "99999999999"}, "group", "is no number of a group"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(settings: dict[str, Any], field: str, words: str) -> None:

@@ -34,6 +34,7 @@ from plugins.runners.launching import (
     Launched,
     Limits,
     Person,
+    check_person,
     check_umask,
     explain_stage,
     find_person,
@@ -122,9 +123,9 @@ class Exec(Runner, frozen=True, kw_only=True):
             )
         if self.umask is not None:
             check_umask(self.umask)
-        for field in ("user", "group"):
-            if getattr(self, field) == "":
-                raise BadSetting(field, "names nobody", "leave it out to run as the engine does")
+        for field, text in (("user", self.user), ("group", self.group)):
+            if text is not None:
+                check_person(field, text)
 
     def programs(self) -> Sequence[str]:
         return self.command[:1]
