@@ -194,6 +194,16 @@ async def test_limits_umask_and_niceness_hold_for_the_program_and_nothing_else_r
     assert third == f"True {tmp_path} {unchanged.logged().splitlines()[-1]}"
 
 
+async def test_variables_that_steer_programs_act_on_the_program_and_not_on_its_launcher(tmp_path: Path) -> None:
+    # The launcher is still the engine's user, and a file of variables may be writable by the program's.
+    (tmp_path / "env").write_text(f"LD_DEBUG=libs\nLD_DEBUG_OUTPUT={tmp_path / 'loader'}\nLD_PRELOAD=\nX=1\n")
+    outcome, made = await run(tmp_path, "env", env_file=Path("env"), nice=1)
+    assert outcome.state is RunState.SUCCEEDED, made.logged()
+    assert {"X=1", "LD_PRELOAD=", "LD_DEBUG=libs"} <= set(made.logged().split("\n"))
+    told = "".join(path.read_text() for path in tmp_path.glob("loader.*"))
+    assert [line.split()[-1] for line in told.splitlines() if "initialize program" in line] == ["env"]
+
+
 async def test_a_program_that_takes_more_memory_than_it_may_fails_and_nothing_else_does(tmp_path: Path) -> None:
     outcome, made = await run(tmp_path, *program("b = bytearray(8 * 2**30)"), limits=Limits(memory=200 * 2**20))
     assert outcome.exit_code == 1

@@ -20,6 +20,10 @@ from typing import Any, NoReturn
 TOLD = 3
 """The descriptor on which is told what can't be done."""
 
+SPOKEN, HELD = b"ENGINE_", b"_"
+"""A variable of the program is held from what runs in this process by `HELD` before its name, unless it begins with
+`SPOKEN`: what steers programs, such as LD_PRELOAD, is for the program, and must not act while this is another user."""
+
 RECORD_BYTES = 512
 """So long is a record: its place on the disk is taken before the program runs, so that a full disk keeps none back."""
 
@@ -35,7 +39,8 @@ def main(order: str, arguments: list[str]) -> None:
     wanted: dict[str, Any] = marshal.loads(bytes.fromhex(order))  # noqa: S302 - our own engine made it
     # As it was given: Python changes its own copy where the locale is C.
     with open("/proc/self/environ", "rb") as file:
-        environment = dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if b"=" in entry)
+        entries = [entry.split(b"=", 1) for entry in file.read().split(b"\0") if b"=" in entry]
+    environment = {name if name.startswith(SPOKEN) else name[len(HELD) :]: value for name, value in entries}
     if wanted["keep"]:
         _keep(wanted, arguments, environment)
     else:

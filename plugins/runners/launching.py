@@ -161,11 +161,14 @@ def launch_program(
     order: Mapping[str, Any], arguments: Sequence[str], *, stdin: int, output: int, environment: Mapping[bytes, bytes]
 ) -> Launched:
     """Start a launcher in a session of its own; raises OSError and ValueError as `start` does."""
+    held = {
+        name if name.startswith(launch.SPOKEN) else launch.HELD + name: value for name, value in environment.items()
+    }
     told, tell = os.pipe()
     try:
         pid = start_beside(
             [sys.executable, "-I", "-S", _LAUNCHER, marshal.dumps(dict(order)).hex(), *arguments],
-            stdin=stdin, output=output, third=tell, environment=environment,
+            stdin=stdin, output=output, third=tell, environment=held,
         )  # fmt: skip
     except OSError as error:
         os.close(told)
