@@ -122,6 +122,7 @@ async def test_exit_codes_mean_what_the_job_says(
     codes = ExitCodes(success=(0, 3), skip=(75,), retry=(111,))
     outcome, _ = await script(tmp_path, f"exit {code}", exit_codes=codes)
     assert (outcome.state, outcome.code, outcome.exit_code, outcome.final) == (state, name, code, final)
+    assert outcome.reason.endswith("; not tried again, as `exit_codes.retry` does not name it") == final
 
 
 async def test_where_no_code_is_named_for_retries_every_failure_may_be_tried_again(tmp_path: Path) -> None:

@@ -235,7 +235,10 @@ class Exec(Runner, frozen=True, kw_only=True):
         record = read_record(context.keep_path or "", context.attempt)
         if record is None or record.status is None:
             # Its launcher was ended before it could record anything: by a signal, as it has no other end.
-            return self._judge(otherwise if otherwise < 0 else EXIT_UNKNOWN, outputs)
+            if otherwise < 0:
+                return self._judge(otherwise, outputs)
+            reason = "ended, but what would have recorded its exit status was ended first, maybe by hand"
+            return Outcome.failed("exit_unknown", reason, outputs=outputs)
         context.used(record.cpu_s, record.peak_bytes, ended_at=record.ended_at)
         return self._judge(record.exit_code, outputs)
 
