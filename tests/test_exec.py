@@ -341,11 +341,17 @@ async def test_an_exit_status_that_was_lost_is_no_success(
     assert (outcome.state, outcome.code) == (RunState.FAILED, "exit_unknown")
 
 
-async def test_an_adopted_run_whose_launcher_is_ended_by_hand_says_so(tmp_path: Path) -> None:
-    made = context(tmp_path, keep_path=str(tmp_path / "kept"))
+def recorded_launcher(record: Path) -> subprocess.Popen[bytes]:
+    """Start what stands for a launcher, and record it as one does itself."""
     launcher = subprocess.Popen(["sleep", "60"], start_new_session=True)
     facts = {"attempt": 1, "boot": machine_boot(), "pid": launcher.pid, "started": kernel_start(launcher.pid)}
-    (tmp_path / "kept").write_text(json.dumps(facts))
+    record.write_text(json.dumps(facts))
+    return launcher
+
+
+async def test_an_adopted_run_whose_launcher_is_ended_by_hand_says_so(tmp_path: Path) -> None:
+    made = context(tmp_path, keep_path=str(tmp_path / "kept"))
+    launcher = recorded_launcher(tmp_path / "kept")
     outcomes: list[Outcome] = []
 
     async def take_up() -> None:

@@ -201,8 +201,13 @@ async def test_variables_that_steer_programs_act_on_the_program_and_not_on_its_l
     outcome, made = await run(tmp_path, "env", env_file=Path("env"), nice=1)
     assert outcome.state is RunState.SUCCEEDED, made.logged()
     assert {"X=1", "LD_PRELOAD=", "LD_DEBUG=libs"} <= set(made.logged().split("\n"))
-    told = "".join(path.read_text() for path in tmp_path.glob("loader.*"))
-    assert [line.split()[-1] for line in told.splitlines() if "initialize program" in line] == ["env"]
+    assert programs_loaded(tmp_path) == ["env"]
+
+
+def programs_loaded(folder: Path) -> list[str]:
+    """Return what ld.so(8) tells in `loader.PID` of the programs that it has begun."""
+    told = "".join(path.read_text() for path in folder.glob("loader.*"))
+    return [line.split()[-1] for line in told.splitlines() if "initialize program" in line]
 
 
 async def test_a_program_that_takes_more_memory_than_it_may_fails_and_nothing_else_does(tmp_path: Path) -> None:
