@@ -88,6 +88,10 @@ class OwningCases(Place):
                     assert caught.value.pid == other.pid
             finally:
                 other.kill()
+            # A zombie, as its parent has not taken its exit status, does nothing any more.
+            os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+            async with self.opened() as store:
+                await store.take_over(living)
         async with self.opened() as store:
             # A second life of one process, after the first has ended, is no other one; nor is what has ended.
             mine = Boot(id=new_id(), pid=os.getpid(), started=kernel_start(os.getpid()) or 0, machine=living.machine)
