@@ -23,6 +23,12 @@ def a_boot(pid: int = 1, started: int = 0, machine: str = "") -> Boot:
     return Boot(id=new_id(), pid=pid, started=started, machine=machine)
 
 
+def _kill_unseen(process: subprocess.Popen[bytes]) -> None:
+    """Make a zombie of a process: it has ended, but its exit status was not taken."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
 class OwningCases(Place):
     """**Owner** of the contract."""
 
@@ -87,9 +93,7 @@ class OwningCases(Place):
                         await store.take_over(living)
                     assert caught.value.pid == other.pid
             finally:
-                other.kill()
-            # A zombie, as its parent has not taken its exit status, does nothing any more.
-            os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+                _kill_unseen(other)
             async with self.opened() as store:
                 await store.take_over(living)
         async with self.opened() as store:
