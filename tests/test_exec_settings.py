@@ -270,6 +270,18 @@ async def test_a_program_runs_as_its_user_with_that_ones_groups_and_leaves_outpu
 
 
 @AS_ROOT
+async def test_a_program_of_another_user_cannot_have_files_read_and_removed_that_are_not_its_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "outputs").write_text("secret=1\n")
+    text = 'cd /; d=$(dirname "$ENGINE_OUTPUT"); rmdir "$d"; ln -s "$FOLDER" "$d"'
+    outcome, made = await script(tmp_path, text, user="nobody", cwd=Path("/"), env={"FOLDER": str(tmp_path)})
+    assert (outcome.state, outcome.outputs) == (RunState.SUCCEEDED, None), made.logged()
+    assert (tmp_path / "outputs").exists()
+    assert f"engine-{made.run_id}" not in os.listdir(tempfile.gettempdir())
+
+
+@AS_ROOT
 async def test_a_user_by_number_has_the_group_that_is_given(tmp_path: Path) -> None:
     _, made = await script(tmp_path, "id -u; id -G", user="4711", group="4712", cwd=Path("/"))
     assert made.logged() == "4711\n4712\n"

@@ -106,7 +106,8 @@ def _keep(wanted: dict[str, Any], arguments: list[str], environment: dict[bytes,
     floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _, status, used = os.wait4(program, 0)
     if wanted["outputs"]:
-        _hand_over(*wanted["outputs"])
+        source, target = wanted["outputs"]
+        _hand_over(source, target, wanted["uid"])
     facts += f', "status": {status}, "cpu_s": {used.ru_utime + used.ru_stime:.6f}'
     facts += f', "peak_kib": {used.ru_maxrss}, "floor_kib": {floor}, "ended": {time.time():.6f}}}'
     os.pwrite(end, facts.encode().ljust(RECORD_BYTES), 0)
@@ -127,18 +128,22 @@ def _kernel_start() -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-def _hand_over(source: str, target: str) -> None:
+def _hand_over(source: str, target: str, owner: int) -> None:
     """Copy what the program left as outputs, in a folder of its user, to where the engine looks for it."""
+    place, name = os.path.split(source)
     with suppress(OSError):
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        # That user may have put a link in the place of the folder, to files that are the engine's alone.
+        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if os.fstat(folder).st_uid != owner:
+            return
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         with open(descriptor, "rb") as file:
             body = file.read(LARGEST_OUTPUT_FILE_BYTES + 1)
         with open(target, "wb") as file:
             file.write(body)
+        os.unlink(name, dir_fd=folder)
     with suppress(OSError):
-        os.unlink(source)
-    with suppress(OSError):
-        os.rmdir(os.path.dirname(source))
+        os.rmdir(place)
 
 
 def _adopt_orphans() -> None:
