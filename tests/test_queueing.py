@@ -191,3 +191,27 @@ async def test_an_expected_start_is_told_once_runs_of_the_job_have_ended(tmp_pat
         ((_, standing),) = (await engine.queue.page()).items
         assert standing.expected_start_at is not None
         hang.set()
+
+
+async def test_when_a_pool_or_a_key_is_free_again_is_not_foretold(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "data", concurrency=10, pools={"warehouse": 1})
+    go_on = anyio.Event()
+
+    @engine.job(pools=["warehouse"])
+    async def ship(run: RunContext) -> None:
+        await go_on.wait()
+
+    @engine.job(concurrency_key="data", concurrency=1)
+    async def bake(run: RunContext) -> None:
+        await go_on.wait()
+
+    engine.add_trigger("ships", job="ship", event="ship")
+    engine.add_trigger("bakes", job="bake", event="bake")
+    async with engine:
+        runs = [await engine.emit(kind, "anna") for kind in ("ship", "ship", "bake", "bake")]
+        page = await engine.queue.page()
+        assert [run.job for run, _ in page.items] == ["ship", "bake"]
+        # Slots are free: only the engine's own would have them start at once.
+        assert [standing.expected_start_at for _, standing in page.items] == [None, None]
+        go_on.set()
+        await engine.wait(*runs)
