@@ -341,6 +341,17 @@ async def test_an_exit_status_that_was_lost_is_no_success(
     assert (outcome.state, outcome.code) == (RunState.FAILED, "exit_unknown")
 
 
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM"])
+async def test_a_signal_to_the_group_leaves_the_launcher_that_records_the_end_of_an_adoptable_run(
+    tmp_path: Path, name: str
+) -> None:
+    made = context(tmp_path, keep_path=str(tmp_path / "kept"))
+    text = f"import signal\nsignal.signal(signal.SIG{name}, lambda *_: sys.exit(3))\nos.killpg(0, signal.SIG{name})"
+    with anyio.fail_after(20):
+        outcome = await Exec(command=program(text)).run(made)
+    assert (outcome.code, outcome.exit_code) == ("exit_code", 3)
+
+
 def recorded_launcher(record: Path) -> subprocess.Popen[bytes]:
     """Start what stands for a launcher, and record it as one does itself."""
     launcher = subprocess.Popen(["sleep", "60"], start_new_session=True)

@@ -14,7 +14,22 @@ import resource
 import sys
 import time
 from contextlib import suppress
-from signal import SIG_DFL, SIG_IGN, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGXFSZ, signal
+from signal import (
+    SIG_DFL,
+    SIG_IGN,
+    SIGALRM,
+    SIGCONT,
+    SIGHUP,
+    SIGINT,
+    SIGKILL,
+    SIGPIPE,
+    SIGQUIT,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGXFSZ,
+    signal,
+)
 from typing import Any, NoReturn
 
 TOLD = 3
@@ -29,6 +44,9 @@ RECORD_BYTES = 512
 
 LARGEST_OUTPUT_FILE_BYTES = 512 * 1024
 LEFTOVER_GRACE_S, LEFTOVER_LONGEST_S = 0.05, 5.0
+
+FOR_THE_PROGRAM = (SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM)
+"""Whoever sends one of these to the group means the program; this process, which is in it, is deaf to them."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -50,7 +68,7 @@ def main(order: str, arguments: list[str]) -> None:
 def _become(wanted: dict[str, Any], arguments: list[str], environment: dict[bytes, bytes]) -> NoReturn:
     stage = ""
     try:
-        for number in (SIGPIPE, SIGXFSZ, SIGTERM, SIGINT, SIGHUP):
+        for number in (SIGPIPE, SIGXFSZ, *FOR_THE_PROGRAM):
             signal(number, SIG_DFL)
         with suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
             file.write(str(min(int(file.read()) + wanted["likely_victim"], 1000)))
@@ -86,8 +104,8 @@ def _tell(stage: str, error: Exception) -> None:
 
 def _keep(wanted: dict[str, Any], arguments: list[str], environment: dict[bytes, bytes]) -> None:
     """Have the program run beside this process, in its group, and record how it ended."""
-    for number in (SIGTERM, SIGINT, SIGHUP):
-        signal(number, SIG_IGN)  # they are for the program, which is in the same group
+    for number in FOR_THE_PROGRAM:
+        signal(number, SIG_IGN)
     path = wanted["keep"]
     facts = f'{{"attempt": {wanted["attempt"]}, "boot": "{wanted["boot"]}", "pid": {os.getpid()}'
     facts += f', "started": {_kernel_start()}'
