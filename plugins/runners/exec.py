@@ -359,7 +359,7 @@ class _Attempt:
     def _render(self, person: Person | None, outputs: str) -> tuple[list[str], dict[bytes, bytes]]:
         settings, context = self._settings, self._context
         try:
-            command = compile_command(settings.command, tuple(settings.env.items()))
+            command = compile_command(tuple(settings.command), tuple(settings.env.items()))
             scope = context.scope if command.has_templates else _NOTHING
             if settings.shell is None or settings.script is None:
                 arguments = command.arguments(scope)
