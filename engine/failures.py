@@ -94,6 +94,14 @@ class Failures:
         row = self._rows.get(trigger)
         return 0 if row is None else row.count
 
+    def pausing(self, run: Run) -> str | None:
+        """Say that the trigger of a run is paused for its end, where that was noted and is so."""
+        row, rule = self._rows.get(run.trigger), self._rules.get(run.trigger)
+        most = None if rule is None else rule.trigger.pause_after
+        if row is None or most is None or row.run != run.id or row.count < most:
+            return None
+        return f"trigger {run.trigger} is paused now: {_in_a_row(row.count)}; resume it when that is mended"
+
     def noting(self, run: Run, end: Finish | End) -> Finish | End:
         """Return an end of a run together with what it makes of the count of its trigger."""
         row = self._after(run, end)
@@ -164,8 +172,9 @@ class Failures:
         row, rule = self._rows.get(trigger), self._rules.get(trigger)
         if row is None or rule is None or row.paused:
             return
-        failed = "1 run failed" if row.count == 1 else f"{row.count} runs failed in a row"
-        reason = f"{failed} (pause_after = {rule.trigger.pause_after}), the last: run {row.run}: {row.reason}"
+        reason = (
+            f"{_in_a_row(row.count)} (pause_after = {rule.trigger.pause_after}), the last: run {row.run}: {row.reason}"
+        )
         if not any(pause.who == BY_ENGINE for pause in self._pauses.of(trigger)):
             await self._pauses.pause(PauseScope.TRIGGER, trigger, reason=reason, until=None, who=BY_ENGINE)
         data = {"trigger": trigger, "job": rule.job.name, "failures": row.count, "run": row.run, "reason": reason}
@@ -176,6 +185,10 @@ class Failures:
         if now is not None and now.count >= row.count:  # else somebody has resumed it, or a run succeeded
             self._rows[trigger] = replace(now, paused=True)
             self._store(trigger, self._rows[trigger])
+
+
+def _in_a_row(count: int) -> str:
+    return "1 run failed" if count == 1 else f"{count} runs failed in a row"
 
 
 def _memory(trigger: str, row: Row) -> Memory:

@@ -10,7 +10,6 @@ from engine.backlog import Backlog
 from engine.clock import Clock
 from engine.decide.attempts import AttemptEnd
 from engine.decide.expected import Going, Lengths, Prospect
-from engine.decide.limits import Block
 from engine.decide.rules import Rule
 from engine.dispatch import Dispatch
 from engine.errors import Conflict, InvalidEvent, NotFound
@@ -169,15 +168,14 @@ class Queueing:
                 for name, job in jobs.items()
                 if job.concurrency is not None and job.concurrency_key is None
             },
+            keyed={name for name, job in jobs.items() if job.concurrency_key is not None},
+            pools=self._dispatch.slots.pools, needs={name: job.pools for name, job in jobs.items() if job.pools},
         )  # fmt: skip
         halted, first = self._pauses.engine is not None, sum(ahead.values()) + 1
         standing = []
         for place, run in enumerate(runs):
             wait_s = line.wait_s(run.job)
-            shortage = self._dispatch.shortage(run)
-            # How long a key or a pool is taken is not estimated.
-            unknown = halted or (shortage is not None and shortage.block in (Block.KEY, Block.POOL))
-            expected = None if wait_s is None or unknown else now + timedelta(seconds=wait_s)
+            expected = None if wait_s is None or halted else now + timedelta(seconds=wait_s)
             standing.append(Standing(position=first + place, expected_start_at=expected))
         return standing
 
