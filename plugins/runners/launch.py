@@ -36,8 +36,8 @@ TOLD = 3
 """The descriptor on which is told what can't be done."""
 
 SPOKEN, HELD = b"ENGINE_", b"_"
-"""A variable of the program is held from what runs in this process by `HELD` before its name, unless it begins with
-`SPOKEN`: what steers programs, such as LD_PRELOAD, is for the program, and must not act while this is another user."""
+"""The program's variables come with `HELD` before their names, but for those that begin with `SPOKEN`: so one that
+steers programs, such as LD_PRELOAD, acts on the program alone, and not on this process while it is another user's."""
 
 RECORD_BYTES = 512
 """So long is a record: its place on the disk is taken before the program runs, so that a full disk keeps none back."""
