@@ -22,10 +22,10 @@ from engine.decide.rules import Rule
 from engine.errors import EngineError
 from engine.events import Event
 from engine.journal import Journal
-from engine.runs import Origin, Run, RunState
+from engine.runs import FAILURES, Origin, Run, RunState
 from engine.store.base import Store
 from engine.store.changes import Accept, End, Finish, Memory
-from engine.triggers import Pause, PauseScope
+from engine.triggers import BY_ENGINE, Pause, PauseScope
 
 log = logging.getLogger("engine.failures")
 
@@ -35,13 +35,8 @@ FAILURES_SOURCE = "engine:failures"
 EVENT_TYPE = "engine.trigger.paused"
 EVENT_SOURCE = "engine:failures"
 
-PAUSED_BY = "the engine"
-"""Who paused a trigger, where it was this."""
-
 PAGE = 1_000
 RETRY_S = 5.0
-
-_FAILED = frozenset({RunState.FAILED, RunState.TIMED_OUT})
 
 
 class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -125,7 +120,7 @@ class Failures:
         if rule is None or rule.trigger.pause_after is None or run.origin is Origin.BACKFILL:
             return None
         known = self._rows.get(run.trigger)
-        if state in _FAILED:
+        if state in FAILURES:
             before = Row(count=0, run="", reason="") if known is None else known
             return replace(before, count=before.count + 1, run=run.id, reason=end.step.reason)
         if state is RunState.SUCCEEDED and known is not None:
@@ -180,8 +175,8 @@ class Failures:
         reason = (
             f"{_in_a_row(row.count)} (pause_after = {rule.trigger.pause_after}), the last: run {row.run}: {row.reason}"
         )
-        if not any(pause.who == PAUSED_BY for pause in self._pauses.of(trigger)):
-            await self._pauses.pause(PauseScope.TRIGGER, trigger, reason=reason, until=None, who=PAUSED_BY)
+        if not any(pause.who == BY_ENGINE for pause in self._pauses.of(trigger)):
+            await self._pauses.pause(PauseScope.TRIGGER, trigger, reason=reason, until=None, who=BY_ENGINE)
         data = {"trigger": trigger, "job": rule.job.name, "failures": row.count, "run": row.run, "reason": reason}
         await self._announce(
             Event(type=EVENT_TYPE, source=EVENT_SOURCE, subject=trigger, key=f"{trigger} {row.run}", data=data)

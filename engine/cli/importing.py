@@ -92,7 +92,8 @@ def crontab(
     if not session.json:
         for one in result.problems:
             say(f"{_named(file)}:{one.line}: not carried over: {one.message}", error=True)
-        say(f"{_named(file)}: triggers: {result.triggers}, jobs: {result.jobs}, not carried over: {len(lines)}", error=True)
+        made = f"triggers: {result.triggers}, jobs: {result.jobs}, not carried over: {len(lines)}"
+        say(f"{_named(file)}: {made}", error=True)
     if strict and any(one.bad for one in result.problems):
         raise typer.Exit(FAILED)
 

@@ -137,7 +137,8 @@ class Load:
         minutes = max(-(-int(length_s * 1e6) // MINUTE_US), 1)
         first = 1 if self._start_us % MINUTE_US else 0
         starts = range(first, self._end_us // MINUTE_US - self._first - minutes + 1)
-        return len(starts) > 1 and all(_is_flat(sums, starts, minutes) for sums in (self._busy_sums(), self._due_sums()))
+        both = (self._busy_sums(), self._due_sums())
+        return len(starts) > 1 and all(_is_flat(sums, starts, minutes) for sums in both)
 
     def _index(self, at: datetime) -> int:
         return min(max(to_microseconds(at) // MINUTE_US - self._first, 0), self._count)

@@ -16,12 +16,12 @@ from engine.http.page.views import View, is_scoped
 from engine.http.page.waiting import waiting
 from engine.http.page.words import instant
 from engine.http.views import pause_view
-from engine.runs import Run, RunState
+from engine.runs import FAILURES, Run
 from engine.store.base import RunFilter
 from engine.tallies import Statistics
 from engine.triggers import PauseScope
 
-FAILURES = 8
+MOST_FAILURES = 8
 MOST_COUNTED = 100
 """So many failures are counted; where there were more, the page says that it is these or more."""
 
@@ -33,7 +33,6 @@ MOST_TICKS = 48
 """So many due instants of one trigger are drawn; one that has more is drawn as a band."""
 
 USUAL_OVER = timedelta(days=7)
-FAILED = frozenset({RunState.FAILED, RunState.TIMED_OUT})
 
 
 class Going(Struct, frozen=True, kw_only=True):
@@ -85,7 +84,7 @@ async def make(call: Call) -> View:
     now = operations.clock.now()
     scoped = is_scoped(call)
     status = None if scoped else await operations.status()
-    failures = await operations.store.runs(RunFilter(states=FAILED), limit=MOST_COUNTED)
+    failures = await operations.store.runs(RunFilter(states=FAILURES), limit=MOST_COUNTED)
     return View(
         template="now.html",
         values={
@@ -93,7 +92,7 @@ async def make(call: Call) -> View:
             "running": await running(operations, now),
             "waiting": await waiting(operations, scoped=scoped),
             "coming": coming(operations, now),
-            "failures": failures[:FAILURES],
+            "failures": failures[:MOST_FAILURES],
             "failed_lately": sum(1 for run in failures if _ended(run) > now - timedelta(hours=1)),
             "most_counted": MOST_COUNTED,
             "banners": banners(operations, status),
