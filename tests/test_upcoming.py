@@ -29,7 +29,7 @@ from plugins.timers.cron import Cron
 from plugins.timers.interval import Interval
 from tests.fake_operations import FakeOperations
 from tests.http_client import Client, asking
-from tests.test_runtime import configured, operations, running
+from tests.test_runtime import Gate, configured, operations, running
 
 V1 = "/api/v1"
 BERLIN = "Europe/Berlin"
@@ -343,6 +343,7 @@ async def test_a_calendar_says_why_it_shows_less_than_a_week_and_names_no_quiete
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.foresight.desk.MOST_INSTANTS", 2_000)
+    monkeypatch.setattr(Gate, "open", {"open"})
     text = '[jobs.work]\nrun.gate = "open"\n[triggers.tick]\non.interval = "INTERVAL"\njob = "work"\n'
     pages = {}
     for interval in ("10m", "2m", "1s"):
