@@ -77,6 +77,10 @@ def _written(milliseconds: int) -> str:
     return "".join(parts)
 
 
+_ROUGH = ((0.001, "ms", 1000.0), (1.0, "s", 100.0), (60.0, "m", 100.0), (3600.0, "h", 48.0))
+"""The units of rough times, with what of each is told in the next."""
+
+
 def format_span(seconds: float) -> str:
     """Write how long something took or takes, for people: at most two units, rounded.
 
@@ -93,9 +97,16 @@ def format_span(seconds: float) -> str:
     return format_duration(round(seconds / 3600) * 3600)
 
 
-def two_digits(seconds: float) -> float:
-    """Round a time, of a millisecond or more, to two digits: what is known to a twentieth bears no more."""
-    return 0.001 if seconds < 0.001 else float(f"{seconds:.1e}")
+def two_digits(seconds: float) -> tuple[str, str]:
+    """Return a time that is known to a twentieth in two digits, which is what it bears, and their unit.
+
+    `0.198` is `("200", "ms")`, `93.4` is `("93", "s")`, `754` is `("13", "m")`; a millisecond is the least.
+    """
+    for unit_s, unit, limit in _ROUGH:
+        value = float(f"{max(seconds, 0.001) / unit_s:.1e}")
+        if value < limit:
+            return f"{value:g}", unit
+    return f"{float(f'{seconds / 86_400:.1e}'):g}", "d"
 
 
 def parse_size(text: str) -> int:

@@ -17,6 +17,7 @@ from engine.units import (
     format_span,
     parse_duration,
     parse_size,
+    two_digits,
 )
 
 TEN_YEARS_MS = int(LONGEST_DURATION_S * 1000)
@@ -195,3 +196,14 @@ def test_a_name_that_could_climb_or_confuse_is_no_slug(text: str) -> None:
 )  # fmt: skip
 def test_a_span_is_told_in_two_units_at_most(seconds: float, text: str) -> None:
     assert format_span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1ms"), (0.0146, "15ms"), (0.198, "200ms"), (0.996, "1s"), (9.46, "9.5s"), (93.4, "93s"), (99.6, "1.7m"),
+        (754.0, "13m"), (2500.0, "42m"), (5999.0, "1.7h"), (86_000.0, "24h"), (172_900.0, "2d"), (1e7, "120d"),
+    ],
+)  # fmt: skip
+def test_a_rough_time_is_told_in_two_digits(seconds: float, text: str) -> None:
+    assert "".join(two_digits(seconds)) == text

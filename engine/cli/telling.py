@@ -86,5 +86,5 @@ def stats(
         say(f"  {found['success_rate']:.1%} of those that were judged succeeded")
     if found["duration_mean_s"] is not None:
         mean = format_span(found["duration_mean_s"])
-        half, most = (format_span(two_digits(found[f"duration_{key}_s"])) for key in ("p50", "p95"))
+        half, most = ("".join(two_digits(found[f"duration_{key}_s"])) for key in ("p50", "p95"))
         say(f"  they took {mean} on average; half of them at most about {half}, 95% at most about {most}")

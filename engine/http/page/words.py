@@ -109,7 +109,10 @@ def span(seconds: float | None) -> str:
 
 def about(seconds: float | None) -> str:
     """Write a time that is known to a twentieth: with as many digits as that bears."""
-    return "–" if seconds is None else f"about {span(two_digits(seconds))}"
+    if seconds is None:
+        return "–"
+    number, unit = two_digits(seconds)
+    return f"≈\u00a0{number}\u00a0{'min' if unit == 'm' else unit}"
 
 
 def _two(many: int, unit: str, few: int, finer: str) -> str:
