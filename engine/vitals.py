@@ -126,8 +126,8 @@ class Vitals:
             yield str(trouble["problem"])
         if view["expected"] is not None and view["expected"]["reason"] is not None:
             yield str(view["expected"]["reason"])
-        if view["state"] == "active" and view["next_at"] is not None:
-            late_s = (self._clock.now() - datetime.fromisoformat(view["next_at"])).total_seconds()
+        if view["state"] == "active" and view["next_fires_at"] is not None:
+            late_s = (self._clock.now() - datetime.fromisoformat(view["next_fires_at"])).total_seconds()
             if late_s > LATE_S:
                 yield f"it was due {format_span(late_s)} ago, and nothing has come of it yet"
 

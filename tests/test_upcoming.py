@@ -23,6 +23,7 @@ from engine.http.page.now import coming
 from engine.plugin import Timer
 from engine.testing import VirtualClock
 from engine.triggers import Pause, PauseScope, SharedSource, Trigger, merged
+from engine.vitals import LATE_S
 from plugins.sources.manual import Manual
 from plugins.timers.at import At
 from plugins.timers.cron import Cron
@@ -33,7 +34,7 @@ from tests.test_runtime import Gate, configured, operations, running
 
 V1 = "/api/v1"
 BERLIN = "Europe/Berlin"
-MINUTE = timedelta(minutes=1)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 def instant(text: str) -> datetime:
@@ -318,6 +319,21 @@ async def test_when_a_trigger_fires_next_is_shown_with_its_jitter_and_not_of_one
             assert re.search(r'<td data-label="Fires" class="tight">\d.* later</td>', page)
             page = (await client.ask("GET", "/triggers/halted", headers=PEOPLE, token=ADMIN)).body.decode()
             assert 'data-label="Fires"' not in page
+
+
+async def test_a_trigger_is_not_late_while_its_jitter_lasts(tmp_path: Path) -> None:
+    config = configured(tmp_path, SPREAD.partition("[triggers.halted]")[0].replace("10m", "3h"))
+    soonest = next(upcoming(config.triggers["spread"], instant("2026-12-01T00:00:00")))
+    assert (soonest.fires_at - soonest.at).total_seconds() > 2 * LATE_S
+    clock = VirtualClock(soonest.at - SECOND)
+    async with running(config, clock=clock) as engine:
+        asked = operations(engine)
+        await clock.advance(1.5 * LATE_S)
+        view = asked.trigger_view("spread")
+        assert (view["next_at"], view["next_fires_at"]) == (rfc3339(soonest.at), rfc3339(soonest.fires_at))
+        assert asked.vitals is not None
+        told = await asked.vitals.trigger("spread")
+        assert not [said for said in told["troubles"] if "due" in said]
 
 
 async def test_the_page_of_a_paused_trigger_says_why_once_and_the_word_at_each_instant(tmp_path: Path) -> None:
