@@ -625,13 +625,8 @@ def test_token_tells_where_it_is_shows_it_on_request_and_makes_a_new_one(
     assert (result.exit_code, "change it there" in result.output) == (1, True)
 
 
-def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
+def make_store(here: Path) -> None:
     from engine.store.sqlite import SqliteStore
-
-    configure(here)
-    result = call("doctor", "--json")
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["checks"][-1]["name"] == "store_file"
 
     async def make() -> None:
         store = SqliteStore(here / "data" / "engine.db")
@@ -639,12 +634,46 @@ def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
         await store.close()
 
     asyncio.run(make())
+
+
+def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
+    configure(here)
+    make_store(here)
     result = call("doctor")
     assert result.exit_code == 0, result.output
     assert "accepted 0  ended 0  waiting 0  purged 0  missing 0" in result.output
-    (here / "data" / "engine.db").write_bytes(b"this is no store" * 1000)
+    file = here / "data" / "engine.db"
+    assert f"note engine: it does not run; the store was read from its file, {file}" in result.output
+    file.write_bytes(b"this is no store" * 1000)
     result = call("doctor")
     assert (result.exit_code, "BAD  integrity:" in result.output) == (1, True), result.output
+    assert "ledger" not in result.output, "a ledger that could not be read is not said to add up"
+
+
+def test_doctor_says_that_there_is_no_store_and_that_nothing_was_read(here: Path) -> None:
+    configure(here)
+    result = call("doctor", "--json")
+    found = json.loads(result.output)
+    assert (result.exit_code, found["ok"], found["ledger"]) == (1, False, None)
+    assert [(one["name"], one["ok"]) for one in found["checks"]] == [("store_file", False), ("engine", True)]
+    text = call("doctor").output
+    assert f"BAD  store_file: there is none in {here / 'data' / 'engine.db'}, and nothing that an engine left" in text
+    assert "note engine: it does not run\n" in text
+    assert ("was read" in text, "whole" in text, "accepted" in text) == (False, False, False)
+
+
+def test_doctor_tells_a_store_that_is_missing_from_one_that_never_was(here: Path) -> None:
+    configure(here)
+    make_store(here)
+    file = here / "data" / "engine.db"
+    (here / "data" / "logs").mkdir()
+    file.rename(here / "engine.db")
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "but what an engine leaves is there (engine.db.lock, logs): put the file" in result.output
+    Path(f"{file}-wal").write_bytes(b"rows")
+    result = call("doctor")
+    assert (result.exit_code, "its write-ahead log engine.db-wal is there: put it back" in result.output) == (1, True)
 
 
 def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:

@@ -27,4 +27,8 @@ def examine(session: Session) -> dict[str, Any]:
             raise
     from engine.cli.offline import offline_doctor
 
-    return {**offline_doctor(session.load())}
+    config = session.load()
+    found = offline_doctor(config)
+    read = "" if found["ledger"] is None else f"; the store was read from its file, {config.store.path}"
+    note = {"name": "engine", "ok": True, "level": "note", "detail": f"it does not run{read}"}
+    return {**found, "checks": [*found["checks"], note]}
