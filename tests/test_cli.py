@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -28,6 +29,7 @@ from engine.http.server import HttpServer
 from engine.http.tokens import token_path
 from engine.ids import new_id
 from engine.runs import RunState
+from engine.store.opening import Lock
 from engine.triggers import PauseScope
 from engine.units import format_span
 from tests.fake_operations import TOKEN, FakeOperations, serving
@@ -674,6 +676,40 @@ def test_doctor_tells_a_store_that_is_missing_from_one_that_never_was(here: Path
     Path(f"{file}-wal").write_bytes(b"rows")
     result = call("doctor")
     assert (result.exit_code, "its write-ahead log engine.db-wal is there: put it back" in result.output) == (1, True)
+
+
+def test_an_engine_that_runs_at_another_address_is_not_said_to_be_away(here: Path) -> None:
+    timer = '[jobs.j.run.exec]\ncommand = ["true"]\n[triggers.t]\non.interval = "1h"\njob = "j"\n'
+    configure(here, more=timer)
+    make_store(here)
+    token_path(here / "data").write_text(TOKEN)
+    token_path(here / "data").chmod(0o600)
+    lock = Lock(here / "data" / "engine.lock", "the data directory")
+    try:
+        held = f"process {os.getpid()} holds {here / 'data'}, so an engine runs; it has only begun to start or to end"
+        for arguments in (("runs",), ("token", "create", "x"), ("next", "t"), ("why", "t", "--from", "1h")):
+            result = call(*arguments)
+            said = result.output + result.stderr
+            assert held in " ".join(said.split()), arguments
+            assert "start it with python -m engine" not in said
+            assert result.exit_code == (0 if arguments[0] in ("next", "why") else 1), said
+        result = call("doctor", "--json")
+        found = json.loads(result.output)
+        assert (result.exit_code, found["ok"], found["ledger"]["missing"]) == (1, False, 0)
+        engine = found["checks"][-1]
+        assert (engine["name"], engine["ok"]) == ("engine", False)
+        assert engine["detail"].startswith("no engine answers at http://127.0.0.1:1 (")
+        assert held in engine["detail"]
+        token_path(here / "data").unlink()
+        result = call("doctor")
+        assert result.exit_code == 1
+        assert (
+            f"BAD  engine: process {os.getpid()} holds {here / 'data'}, but can't be asked: there is" in result.output
+        )
+    finally:
+        lock.release()
+    result = call("doctor")
+    assert (result.exit_code, "note engine: it does not run;" in result.output) == (0, True), result.output
 
 
 def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
-from engine.cli.failures import USAGE, CommandFailed, Gone, NoEngine, NotThere
+from engine.cli.failures import USAGE, CommandFailed, EngineSilent, Gone, NoEngine, NotThere
 from engine.cli.output import say
 from engine.cli.program import version
 from engine.ids import is_id
@@ -42,7 +42,8 @@ _NO_ROUTE = "there is nothing here"
 class Client:
     """Asks the engine at `url` with a token; `origin` says in words where the token comes from.
 
-    `ca_file` holds the certificates of who may vouch for it; by default those that the system trusts do.
+    `ca_file` holds the certificates of who may vouch for it; by default those that the system trusts do. `silent` is
+    asked where nothing answers: it says which engine runs all the same, and why it may be silent.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Client:
         ca_file: Path | None = None,
         timeout_s: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        silent: Callable[[], str | None] = lambda: None,
     ) -> None:
         parts = parts_of(url)
         self.url = url.rstrip("/")
@@ -63,10 +65,13 @@ class Client:
         self._connect_s = CONNECT_S if timeout_s is None else timeout_s
         self._timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self._sleep, self._left_s = sleep, LONGEST_WAIT_S if timeout_s is None else 0.0
+        self._silent = silent
 
     def briefly(self, timeout_s: float) -> Client:
         """Return a client that gives up soon, and waits for nothing."""
-        return Client(self.url, self._token, self._origin, ca_file=self._ca_file, timeout_s=timeout_s)
+        return Client(
+            self.url, self._token, self._origin, ca_file=self._ca_file, timeout_s=timeout_s, silent=self._silent
+        )
 
     def get(self, *path: str, **query: Any) -> Any:
         """Return what is at a path below /api/v1; parameters that are None are left out."""
@@ -176,7 +181,10 @@ class Client:
             ) from None
         except OSError as error:
             connection.close()
-            raise NoEngine(f"no engine answers at {self.url} ({_words(error)}): {self._way_to_one()}") from None
+            said = f"no engine answers at {self.url} ({_words(error)})"
+            if (running := self._silent()) is not None:
+                raise EngineSilent(f"{said}, but {running}") from None
+            raise NoEngine(f"{said}: {self._way_to_one()}") from None
         return connection
 
     @cached_property
