@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
+from engine.audits import beside
 from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config import Config, Place
 from engine.config.origins import Setting
@@ -323,7 +324,8 @@ class Definitions:
             "The configuration is wrong, and the one before it holds on (%s):\n%s", who, error,
             extra={"action": "config_rejected", "problems": len(error.problems)},
         )  # fmt: skip
-        await self._tell(REJECTED, {"who": who, "errors": [one.view() for one in error.problems]})
+        with beside():
+            await self._tell(REJECTED, {"who": who, "errors": [one.view() for one in error.problems]})
 
     async def _tell(self, kind: str, data: dict[str, Any]) -> None:
         """Tell of it by an event, for triggers that listen; that it can't be stored now is no reason to fail."""
