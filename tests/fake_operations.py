@@ -593,6 +593,7 @@ class FakeOperations:
         self.previewed: list[tuple[str, Any, int]] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
+        self.standing_still: str | None = None
         self.due_soon: list[tuple[datetime, str]] = []
         self.changed = asyncio.Condition()
         job = Job(name="import", runner=Program(command=("import", "--key=sesame-open")), defined_in="c:1")
@@ -911,6 +912,7 @@ class FakeOperations:
     def health(self) -> dict[str, Any]:
         return {
             "status": self.state,
+            "paused": self.standing_still,
             "checks": [{"name": "loop", "ok": self.state == "ok", "detail": "1 ms"}],
         }
 
