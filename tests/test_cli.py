@@ -22,9 +22,10 @@ from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
+from engine.cli.firing import _resume
 from engine.cli.output import say_table, terminal_safe
 from engine.cli.upcoming import local_text
-from engine.events import Accepted, Event
+from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.http.server import HttpServer
 from engine.http.tokens import token_path
 from engine.ids import new_id
@@ -114,6 +115,38 @@ def test_fire_hands_over_its_options_and_prints_the_ids(running: Running, here: 
     (run,) = running.operations.memory.kept
     assert run in result.output
     assert json.loads(ask(running, "fire", "nightly", "--json").output)["duplicate"] is False
+
+
+def test_fire_fails_and_tells_the_way_on_where_no_run_comes_of_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    what = Outcome(trigger="nightly", outcome=EventOutcome.PAUSED, code="paused", reason="trigger nightly is paused")
+
+    async def fire(name: str, **given: Any) -> Accepted:
+        return Accepted(event=new_id(), outcomes=(what,))
+
+    monkeypatch.setattr(running.operations, "fire", fire)
+    ask(running, "pause", "nightly")
+    result = ask(running, "fire", "nightly")
+    assert (result.exit_code, "  nightly: paused: trigger nightly is paused" in result.stdout) == (1, True)
+    assert "fire nightly --bypass pause to run it all the same; resume nightly to end it" in result.stderr
+    what = replace(what, outcome=EventOutcome.QUARANTINED)
+    assert (
+        "--bypass quarantine to run it all the same; release nightly to end it"
+        in ask(running, "fire", "nightly").stderr
+    )
+    what = replace(what, outcome=EventOutcome.FILTERED)
+    result = ask(running, "fire", "nightly", "--json")
+    assert (result.exit_code, result.stderr, json.loads(result.stdout)["runs"]) == (1, "", [])
+
+
+@pytest.mark.parametrize(
+    ("pause", "way"),
+    [({"scope": "engine", "name": ""}, "resume --all"), ({"scope": "tag", "name": "t"}, "resume --tag t"),
+     ({"scope": "trigger", "name": "n"}, "resume n")],
+)  # fmt: skip
+def test_each_pause_is_ended_by_a_command_of_its_own(pause: dict[str, Any], way: str) -> None:
+    assert _resume(pause) == way
 
 
 def test_fire_reads_standard_input(running: Running) -> None:
@@ -298,6 +331,30 @@ def test_logs_are_printed_as_they_are_when_piped(running: Running) -> None:
     assert ask(running, "logs", run.id, "--tail", "1", "-f").stdout_bytes == b"\x1b[31mtwo\n"
     assert json.loads(ask(running, "logs", run.id, "--json").output)["log"].startswith("one")
     assert ask(running, "logs", new_id()).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "started", "said"),
+    [
+        (RunState.SUCCEEDED, True, "wrote nothing, or its log was kept long enough"),
+        (RunState.RUNNING, True, "has written nothing so far"),
+        (RunState.QUEUED, False, "has not started, so that it wrote nothing: queued"),
+        (RunState.SKIPPED, False, "was never started, so that it wrote nothing: skipped"),
+    ],
+)
+def test_of_an_empty_log_it_is_said_why_beside_the_output(
+    running: Running, state: RunState, started: bool, said: str
+) -> None:  # fmt: skip
+    run = running.operations.add_run(state=state)
+    if not started:
+        running.operations.memory.kept[run.id] = replace(run, attempts=(), started_at=None)
+    for arguments in ((), ("--tail", "5")):
+        result = ask(running, "logs", run.id, *arguments)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert said in " ".join(result.stderr.split())
+        assert run.id in result.stderr
+    assert ask(running, "logs", run.id, "--tail", "0").output == "", "nothing was asked for"
+    assert json.loads(ask(running, "logs", run.id, "--json").stdout) == {"run": run.id, "log": ""}
 
 
 def test_followed_logs_end_with_the_run(running: Running) -> None:
