@@ -34,6 +34,10 @@ from engine.registry import Registry
 log = logging.getLogger("engine.config")
 
 SOURCE = "engine:configuration"
+
+MOST_LOGGED = 20
+"""So many mistakes of a file are told in one line of the log."""
+
 RELOADED, REJECTED = "engine.config.reloaded", "engine.config.rejected"
 INVALID = "engine.definition.invalid"
 
@@ -320,8 +324,11 @@ class Definitions:
 
     async def _note_refused(self, who: str, error: ConfigError) -> None:
         self.last = Reload(at=self._clock.now(), who=who, problems=error.problems)
+        said = [str(problem) for problem in error.problems[:MOST_LOGGED]]
+        if more := len(error.problems) - len(said):
+            said.append(f"and {more} more, which `check` tells")
         log.error(
-            "The configuration is wrong, and the one before it holds on (%s):\n%s", who, error,
+            "The configuration is wrong, and the one before it holds on (%s): %s", who, "; ".join(said),
             extra={"action": "config_rejected", "problems": len(error.problems)},
         )  # fmt: skip
         with beside():
