@@ -357,6 +357,38 @@ def test_of_an_empty_log_it_is_said_why_beside_the_output(
     assert json.loads(ask(running, "logs", run.id, "--json").stdout) == {"run": run.id, "log": ""}
 
 
+def test_a_run_and_an_event_are_named_by_the_last_digits_of_their_ids(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.HELD)
+    running.operations.add_run(state=RunState.SUCCEEDED)
+    event, tail = run.event, run.id[-8:]
+    running.operations.log_path(run.id).write_bytes(b"one\n")
+    assert json.loads(ask(running, "run", tail.upper(), "--json").stdout)["id"] == run.id
+    assert ask(running, "logs", run.id[-20:]).stdout == "one\n"
+    assert json.loads(ask(running, "logs", tail, "--json").stdout)["run"] == run.id
+    assert json.loads(ask(running, "why", tail, "--json").stdout)["run"]["id"] == run.id
+    assert json.loads(ask(running, "why", event[-8:], "--json").stdout)["event"]["id"] == event
+    assert ask(running, "release", tail).exit_code == 0
+    assert ask(running, "cancel", tail, "--detach").exit_code == 0
+    for arguments in (("run", "0" * 8), ("why", "0" * 8), ("cancel", "0" * 8)):
+        result = ask(running, *arguments)
+        assert result.exit_code == 1
+        assert "none of the latest 1,000 runs has an id that ends with 00000000" in " ".join(result.output.split())
+    assert "of that id" in ask(running, "run", tail[-7:]).output, "seven digits are no tail"
+
+
+def test_of_several_ids_that_end_alike_more_is_asked_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    ids = [f"0197a3f4-5b6c-7d8e-9f0{number}-23456789abcd" for number in range(2)]
+    for one in ids:
+        run = running.operations.add_run()
+        running.operations.memory.kept[one] = replace(run, id=one)
+        del running.operations.memory.kept[run.id]
+    result = ask(running, "run", "56789abcd")
+    assert (result.exit_code, all(one in result.output for one in ids)) == (2, True), result.output
+    assert json.loads(ask(running, "run", "1-23456789abcd", "--json").stdout)["id"] == ids[1]
+
+
 def test_followed_logs_end_with_the_run(running: Running) -> None:
     run = running.operations.add_run(state=RunState.RUNNING)
     running.operations.log_path(run.id).write_bytes(b"one\n")

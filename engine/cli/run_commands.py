@@ -80,6 +80,7 @@ def logs(
     import codecs
 
     client = session.client()
+    run_id = client.named("runs", run_id)
     chunks = client.stream("runs", run_id, "log", follow=1 if follow else None, tail=tail)
     first = next(chunks, None)
     if first is None and tail != 0:
