@@ -2,7 +2,8 @@
 
 A change's row goes with the change itself, in one commit; see `engine.audits.NOTING`. Refusals have rows of their own,
 and those that are alike are counted: the first has a row at once, and what follows within a minute another one for all
-of them, so that nobody can fill the disk by being refused.
+of them, so that nobody can fill the disk by being refused. Rows of what was not done that can't be stored are told in
+the engine's log by the same measure.
 """
 
 from __future__ import annotations
@@ -38,6 +39,36 @@ _PLACEHOLDER = re.compile(r"\{[^}]*\}")
 log = logging.getLogger("engine.audit")
 
 
+class Alike:
+    """Counts rows that are alike: the first of a minute is for at once, the others of it are one row at its end."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, ...], Audit | None] = {}
+        """Kinds of this minute, with the last one of those that were counted."""
+        self._counts: dict[tuple[str, ...], int] = {}
+
+    def first(self, audit: Audit) -> Audit | None:
+        """Return the row that is for at once; None where it was counted with those that are alike."""
+        # Of somebody who is known, each thing that is refused is told; of others, what they tried is their own word.
+        what = audit.target if audit.who else ""
+        kind: tuple[str, ...] = (audit.who or audit.address, audit.means, audit.action, audit.code, what)
+        if kind not in self._last and len(self._last) >= MOST_KINDS:
+            kind = (OTHERS,)
+            audit = replace(audit, who="", role="", means="", prefix="", address=OTHERS, action=OTHERS, target="")
+        if kind not in self._last:
+            self._last[kind] = None
+            return audit
+        self._last[kind] = audit
+        self._counts[kind] = self._counts.get(kind, 0) + audit.count
+        return None
+
+    def close(self) -> list[Audit]:
+        """End the minute; return the rows of what was counted, each with how many it stands for."""
+        last, self._last = self._last, {}
+        counts, self._counts = self._counts, {}
+        return [replace(audit, count=counts[kind]) for kind, audit in last.items() if audit is not None]
+
+
 class AuditLog:
     """The audit log of an engine that runs."""
 
@@ -47,13 +78,13 @@ class AuditLog:
         self._clock = clock
         self._store = store
         self._submit = submit
-        self._counted: dict[tuple[str, ...], Audit | None] = {}
-        """Kinds of refusals of this minute, with the last one of those that have no row yet."""
-        self._counts: dict[tuple[str, ...], int] = {}
+        self._refusals, self._untold = Alike(), Alike()
+        """Refusals without a row yet, and rows that were lost without a word in the engine's log yet."""
         self._writing: set[asyncio.Task[None]] = set()
-        self._refused = anyio.Event()
+        self._counting = anyio.Event()
+        self._why_lost = ""
         self.lost = 0
-        """Rows that could not be stored; they stand in the engine's own log."""
+        """Rows that could not be stored; the engine's own log tells of them."""
 
     def now(self) -> int:
         """Return the instant as rows tell it."""
@@ -65,11 +96,26 @@ class AuditLog:
             await self._submit(Accept(entries=()), audit)
         except EngineError as error:
             self.lost += 1
-            log.error(
-                "A row of the audit log was not stored: %s", error, extra={**told(audit), "action": "audit_lost"}
-            )  # fmt: skip
+            self._why_lost = str(error)
+            self._lose(audit)
         else:
             self.tell(audit)
+
+    def _lose(self, audit: Audit) -> None:
+        """Tell of a row that could not be stored: of each where something was done, else at once or with its like."""
+        if audit.outcome is AuditOutcome.DONE:
+            self._tell_lost(audit)
+            return
+        self._counting.set()
+        if (first := self._untold.first(audit)) is not None:
+            self._tell_lost(first)
+
+    def _tell_lost(self, audit: Audit) -> None:
+        more = "" if audit.count == 1 else f", the last of {audit.count:,} that are alike"
+        log.error(
+            "A row of the audit log was not stored%s: %s", more, self._why_lost,
+            extra={**told(audit), "action": "audit_lost", "asked": audit.action},
+        )  # fmt: skip
 
     def tell(self, audit: Audit) -> None:
         """Tell of a row in the engine's own log too, which may be kept where nobody here can reach it."""
@@ -100,26 +146,18 @@ class AuditLog:
 
     def refuse(self, audit: Audit) -> None:
         """Have a refusal written, with those that are alike."""
-        self._refused.set()
-        # Of somebody who is known, each thing that is refused is told; of others, what they tried is their own word.
-        what = audit.target if audit.who else ""
-        kind: tuple[str, ...] = (audit.who or audit.address, audit.means, audit.action, audit.code, what)
-        if kind not in self._counted and len(self._counted) >= MOST_KINDS:
-            kind = (OTHERS,)
-            audit = replace(audit, who="", role="", means="", prefix="", address=OTHERS, action=OTHERS, target="")
-        if kind in self._counted:
-            self._counted[kind] = audit
-            self._counts[kind] = self._counts.get(kind, 0) + 1
-        else:
-            self._counted[kind] = None
-            self._write_soon(audit)
+        self._counting.set()
+        if (first := self._refusals.first(audit)) is not None:
+            self._write_soon(first)
 
     def _close_minute(self) -> None:
-        counted, self._counted = self._counted, {}
-        counts, self._counts = self._counts, {}
-        for kind, audit in counted.items():
-            if audit is not None:
-                self._write_soon(replace(audit, count=counts[kind]))
+        self._tell_untold()
+        for audit in self._refusals.close():
+            self._write_soon(audit)
+
+    def _tell_untold(self) -> None:
+        for audit in self._untold.close():
+            self._tell_lost(audit)
 
     def _write_soon(self, audit: Audit) -> None:
         task = asyncio.get_running_loop().create_task(self.write(audit), name="audit")
@@ -127,11 +165,11 @@ class AuditLog:
         task.add_done_callback(self._writing.discard)
 
     async def run(self) -> None:
-        """Write what was counted, a minute after the first refusal."""
+        """Write and tell what was counted, a minute after the first of it."""
         while True:
-            await self._refused.wait()
+            await self._counting.wait()
             await self._clock.sleep(COUNTED_FOR_S)
-            self._refused = anyio.Event()
+            self._counting = anyio.Event()
             self._close_minute()
 
     async def end(self) -> None:
@@ -139,6 +177,7 @@ class AuditLog:
         self._close_minute()
         if self._writing:
             await asyncio.wait(self._writing)
+        self._tell_untold()
 
     async def page(self, which: AuditFilter, *, limit: int, before: int | None = None) -> list[AuditRow]:
         """Return rows, the newest first; raise StoreUnavailable."""

@@ -22,10 +22,10 @@ from engine.decide.rules import Rule
 from engine.errors import EngineError
 from engine.events import Event
 from engine.journal import Journal
-from engine.runs import Origin, Run, RunState
+from engine.runs import FAILURES, Origin, Run, RunState
 from engine.store.base import Store
 from engine.store.changes import Accept, End, Finish, Memory
-from engine.triggers import Pause, PauseScope
+from engine.triggers import BY_ENGINE, Pause, PauseScope
 
 log = logging.getLogger("engine.failures")
 
@@ -35,13 +35,8 @@ FAILURES_SOURCE = "engine:failures"
 EVENT_TYPE = "engine.trigger.paused"
 EVENT_SOURCE = "engine:failures"
 
-PAUSED_BY = "the engine"
-"""Who paused a trigger, where it was this."""
-
 PAGE = 1_000
 RETRY_S = 5.0
-
-_FAILED = frozenset({RunState.FAILED, RunState.TIMED_OUT})
 
 
 class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,6 +94,14 @@ class Failures:
         row = self._rows.get(trigger)
         return 0 if row is None else row.count
 
+    def pausing(self, run: Run) -> str | None:
+        """Say that the trigger of a run is paused for its end, where that was noted and is so."""
+        row, rule = self._rows.get(run.trigger), self._rules.get(run.trigger)
+        most = None if rule is None else rule.trigger.pause_after
+        if row is None or most is None or row.run != run.id or row.count < most:
+            return None
+        return f"trigger {run.trigger} is paused now: {_in_a_row(row.count)}; resume it when that is mended"
+
     def noting(self, run: Run, end: Finish | End) -> Finish | End:
         """Return an end of a run together with what it makes of the count of its trigger."""
         row = self._after(run, end)
@@ -117,7 +120,7 @@ class Failures:
         if rule is None or rule.trigger.pause_after is None or run.origin is Origin.BACKFILL:
             return None
         known = self._rows.get(run.trigger)
-        if state in _FAILED:
+        if state in FAILURES:
             before = Row(count=0, run="", reason="") if known is None else known
             return replace(before, count=before.count + 1, run=run.id, reason=end.step.reason)
         if state is RunState.SUCCEEDED and known is not None:
@@ -169,10 +172,11 @@ class Failures:
         row, rule = self._rows.get(trigger), self._rules.get(trigger)
         if row is None or rule is None or row.paused:
             return
-        failed = "1 run failed" if row.count == 1 else f"{row.count} runs failed in a row"
-        reason = f"{failed} (pause_after = {rule.trigger.pause_after}), the last: run {row.run}: {row.reason}"
-        if not any(pause.who == PAUSED_BY for pause in self._pauses.of(trigger)):
-            await self._pauses.pause(PauseScope.TRIGGER, trigger, reason=reason, until=None, who=PAUSED_BY)
+        reason = (
+            f"{_in_a_row(row.count)} (pause_after = {rule.trigger.pause_after}), the last: run {row.run}: {row.reason}"
+        )
+        if not any(pause.who == BY_ENGINE for pause in self._pauses.of(trigger)):
+            await self._pauses.pause(PauseScope.TRIGGER, trigger, reason=reason, until=None, who=BY_ENGINE)
         data = {"trigger": trigger, "job": rule.job.name, "failures": row.count, "run": row.run, "reason": reason}
         await self._announce(
             Event(type=EVENT_TYPE, source=EVENT_SOURCE, subject=trigger, key=f"{trigger} {row.run}", data=data)
@@ -181,6 +185,10 @@ class Failures:
         if now is not None and now.count >= row.count:  # else somebody has resumed it, or a run succeeded
             self._rows[trigger] = replace(now, paused=True)
             self._store(trigger, self._rows[trigger])
+
+
+def _in_a_row(count: int) -> str:
+    return "1 run failed" if count == 1 else f"{count} runs failed in a row"
 
 
 def _memory(trigger: str, row: Row) -> Memory:

@@ -22,7 +22,7 @@ from engine.journal import Journal
 from engine.spans import Span, SpanKind
 from engine.store.base import Store
 from engine.store.changes import Accept, Memory
-from engine.triggers import Pause, PauseScope, merged
+from engine.triggers import BY_ENGINE, Pause, PauseScope, merged
 
 log = logging.getLogger("engine.pauses")
 
@@ -297,7 +297,8 @@ def _kept(pause: Pause | None) -> Any:
 
 
 def _log_pause(pause: Pause) -> None:
-    log.info(
+    log.log(
+        logging.WARNING if pause.who == BY_ENGINE else logging.INFO,
         "%s", _capital(pause.said() + (f" (by {pause.who})" if pause.who else "")),
         extra={"action": "paused", "scope": pause.scope.value, "of": pause.name, "by": pause.who},
     )  # fmt: skip

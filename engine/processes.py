@@ -39,6 +39,9 @@ _PEAK = re.compile(rb"VmHWM:\s*(\d+) kB")
 _GONE = frozenset("ZXx")
 """States of processes that have ended: zombies, which only wait to be reaped, and the dead."""
 
+_EXITING = 0x4
+"""PF_EXITING of the kernel, in a process's flags: it executes nothing of its program any more."""
+
 
 class _Process(NamedTuple):
     pid: int
@@ -46,6 +49,7 @@ class _Process(NamedTuple):
     parent: int
     group: int
     session: int
+    flags: int
     started: int
 
     @property
@@ -60,6 +64,19 @@ def kernel_start(pid: int) -> int | None:
     """
     process = _read_process(pid)
     return process.started if process else None
+
+
+def is_at_work(pid: int, started: int) -> bool:
+    """Tell whether the process that the kernel started then can still do anything.
+
+    One that was killed can't, though it may take its time to go, and is a zombie until its parent looks: under a
+    first process that reaps none, as in many containers, for ever.
+    """
+    process = _read_process(pid)
+    return (
+        process is not None and process.started == started
+        and process.state not in _GONE and not process.flags & _EXITING
+    )  # fmt: skip
 
 
 def family_of(pid: int) -> list[int]:
@@ -319,4 +336,5 @@ def _read_process(pid: int) -> _Process | None:
     fields = text.rpartition(b")")[2].split()
     if len(fields) < 20:
         return None
-    return _Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    state, (parent, group, session) = fields[0].decode(), map(int, fields[1:4])
+    return _Process(pid, state, parent, group, session, int(fields[6]), int(fields[19]))

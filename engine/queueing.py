@@ -168,6 +168,8 @@ class Queueing:
                 for name, job in jobs.items()
                 if job.concurrency is not None and job.concurrency_key is None
             },
+            keyed={name for name, job in jobs.items() if job.concurrency_key is not None},
+            pools=self._dispatch.slots.pools, needs={name: job.pools for name, job in jobs.items() if job.pools},
         )  # fmt: skip
         halted, first = self._pauses.engine is not None, sum(ahead.values()) + 1
         standing = []

@@ -46,6 +46,9 @@ ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.TIMED_OUT, _S.CANCELLED, _S.SKIPP
 OUTCOMES = ENDED - {_S.MISSED}
 """How a run can end that had its turn; a missed one is the record of an instant that was not run."""
 
+FAILURES = frozenset({_S.FAILED, _S.TIMED_OUT})
+"""The ends of a run that did not do its work."""
+
 WAITING = frozenset({_S.PENDING, _S.QUEUED, _S.HELD, _S.RETRYING})
 """The states in which a run has no process and no slot."""
 

@@ -65,6 +65,7 @@ from engine.intake import MANUAL_SOURCE, Intake
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.lease import Lease
+from engine.leftovers import settle_leftovers
 from engine.loglevels import LogLevels
 from engine.loopwatch import LoopWatch
 from engine.maintenance import Maintenance
@@ -81,7 +82,6 @@ from engine.registry import Registry
 from engine.runlogs import RunLogs
 from engine.runnotes import RunNotes
 from engine.runs import ENDED, Run, RunState
-from engine.settlement import settle
 from engine.settling import Changes, Settling
 from engine.shaping import Shaper
 from engine.shared import Shared
@@ -347,7 +347,7 @@ class Runtime:
         deliverer.on_given_up = alerts.note_given_up
         aftermath = Aftermath(
             notes=notes, jobs=dispatch.jobs, receivers=config.receivers, line=deliverer, counts=alerts,
-            secrets=config.secrets,
+            secrets=config.secrets, pausing=failures.pausing,
         )  # fmt: skip
         await aftermath.load(store)
         await shaper.catch_up()
@@ -374,7 +374,7 @@ class Runtime:
             counts=counts,
         )  # fmt: skip
         await failures.load(store)
-        await settle(
+        await settle_leftovers(
             store, boot=self.boot, clock=clock, jobs=config.jobs, mark=RUN_MARK, ageing_s=config.engine.ageing_s,
             journal=journal, finish=finish, is_kept=executor.is_kept, adopt=dispatch.adopt,
             ended=run_logs.ended,

@@ -97,6 +97,10 @@ class PauseScope(StrEnum):
     TRIGGER = "trigger"
 
 
+BY_ENGINE = "the engine"
+"""Who made a pause that nobody asked for: a trigger failed too often."""
+
+
 class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Since when a trigger, all with a tag, or the whole engine runs nothing, and why.
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import anyio
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
-from engine.audits import AuditFilter
+from engine.auditing import COUNTED_FOR_S, AuditLog
+from engine.audits import Audit, AuditFilter, AuditOutcome
 from engine.clock import from_microseconds
 from engine.config import load
 from engine.http import keyring
@@ -23,6 +26,7 @@ from engine.http.routes import ROUTES, Route
 from engine.runtime import Runtime
 from engine.store.base import EventFilter
 from engine.store.changes import Accept
+from engine.testing import VirtualClock
 from engine.tokens import Role
 from tests.test_runtime import Gate, a_registry, configured, operations, running
 
@@ -542,6 +546,41 @@ async def test_a_change_that_the_store_refuses_leaves_a_word_in_the_engines_own_
             assert got.status == 503
         assert operations(started).audit_log.lost == 1
     assert [record.__dict__["reason"] for record in caplog.records if record.__dict__.get("action") == "audit_lost"]
+
+
+async def test_rows_that_a_store_that_is_away_loses_are_told_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    from engine.errors import StoreUnavailable
+
+    def refuse(change: Any, audit: Any) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(StoreUnavailable("the disk is full"))
+        return future
+
+    def told() -> list[tuple[str, int]]:
+        lost = [record for record in caplog.records if record.__dict__.get("action") == "audit_lost"]
+        return [(record.__dict__["target"], record.__dict__.get("count", 1)) for record in lost]
+
+    clock = VirtualClock()
+    log = AuditLog(clock, cast(Any, None), refuse)
+    failed = Audit(at=1, action="POST /x", outcome=AuditOutcome.FAILED, who="ann", target="oven", code="store_full")
+    async with anyio.create_task_group() as group:
+        group.start_soon(log.run)
+        for _ in range(30):
+            await log.write(failed)
+        await log.write(replace(failed, target="stove"))
+        for _ in range(2):  # what was done is told of each, whatever is counted
+            await log.write(replace(failed, outcome=AuditOutcome.DONE, target="level"))
+        assert told() == [("oven", 1), ("stove", 1), ("level", 1), ("level", 1)]
+        await clock.advance(COUNTED_FOR_S)
+        assert told()[4:] == [("oven", 29)]
+        assert "the last of 29 that are alike: the disk is full" in caplog.records[-1].getMessage()
+        for _ in range(3):
+            await log.write(failed)
+        group.cancel_scope.cancel()
+    log.refuse(replace(failed, outcome=AuditOutcome.REFUSED))  # its row is lost at the end, and no less told
+    await log.end()
+    assert told()[5:] == [("oven", 1), ("oven", 2), ("oven", 1)]
+    assert log.lost == 37
 
 
 # Who a proxy says is asking

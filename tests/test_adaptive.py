@@ -211,6 +211,21 @@ async def test_a_restart_goes_on_with_the_interval_and_its_instants(tmp_path: Pa
         assert gaps == sorted(gaps)
 
 
+async def test_after_a_restart_it_says_what_was_decided_before_it(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    async with acting(tmp_path / "s.db", clock=clock) as (desk, acts):
+        assert desk.adaptation.whole_view("sync")["why"] == "nothing was decided yet"
+        acts.fails = True
+        await desk.advance(1.5 * MINUTE)
+    async with acting(tmp_path / "s.db", clock=clock) as (desk, _):
+        view = desk.adaptation.whole_view("sync")
+        latest = view["changes"][-1]["reason"]
+        assert view["why"] == f"nothing was decided since the trigger was loaded; before that: {latest}"
+        await desk.adaptation.act("sync", "freeze", "the audit")
+    async with acting(tmp_path / "s.db", clock=clock) as (desk, _):
+        assert desk.adaptation.whole_view("sync")["why"] == "it is frozen: the audit"
+
+
 async def test_an_instant_that_was_missed_while_the_engine_was_away_is_one_of_the_adapted_interval(
     tmp_path: Path,
 ) -> None:

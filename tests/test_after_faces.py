@@ -76,7 +76,7 @@ def test_the_commands_show_them(running: Running) -> None:  # noqa: F811
     assert ask(running, "deliveries", made.id, "--state", "waiting").exit_code == 2
     assert json.loads(ask(running, "--json", "deliveries", "--run", run.id).stdout)["items"][0]["id"] == made.id
     assert "There are none" in ask(running, "deliveries", "--target", "callback:x").stdout
-    assert "notify:ops [failed]: waiting: connection refused" in ask(running, "run", run.id).stdout
+    assert "notify:ops about failed: waiting: connection refused" in ask(running, "run", run.id).stdout
     shown = ask(running, "stats", "nightly", "--over", "7d")
     assert shown.exit_code == 0, shown.output
     assert "50.0% of those that were judged succeeded" in shown.stdout
@@ -105,3 +105,19 @@ async def test_a_program_has_them_too(tmp_path: Path) -> None:
         assert await engine.deliveries(run=run.id) == ()
         with pytest.raises(NotFound):
             await engine.fire("nope")
+
+
+async def test_who_is_told_of_failures_is_told_when_they_pause_the_trigger(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "data", notify={"ops": {"url": "json://127.0.0.1:1/"}})
+
+    @engine.job(notify=["ops"])
+    async def work(run: RunContext) -> None:
+        raise ValueError("no")
+
+    engine.add_trigger("go", job=work, manual=True, pause_after=2)
+    async with engine:
+        for number in (1, 2):
+            await engine.wait(await engine.fire("go", {"n": number}))
+        last, first = [str(one.message["text"]) for one in await engine.deliveries(target="notify:ops")]
+    assert "paused" not in first
+    assert last.splitlines()[-1] == ("trigger go is paused now: 2 runs failed in a row; resume it when that is mended")

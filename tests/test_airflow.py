@@ -200,6 +200,8 @@ async def test_a_url_that_is_a_secret_is_shown_nowhere(tmp_path: Path) -> None:
         ({"dag": ".."}, "dag"),
         ({"url": "http://127.0.0.1/", "allow_private": False}, "url"),
         ({"url": "https://example.com/?x=1"}, "url"),
+        ({"url": "https://example.com/airflow/api/v2"}, "url"),
+        ({"url": Secret("https://example.com/api/v1/")}, "url"),
         ({"url": "https://{{ data.x }}/"}, "url"),
         ({"username": None}, "username"),
         ({"password": None}, "username"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import anyio
 import pytest
 
 from engine.decide.alerts import What
-from engine.deliveries import DeliveryState, Receiver
+from engine.deliveries import DeliveryFilter, DeliveryState, Receiver
 from engine.errors import StoreUnavailable
 from engine.plugin import Channel, ChannelContext, Message, Receipt
 from engine.runs import RunState
@@ -90,6 +91,40 @@ async def test_who_was_not_reached_past_the_store_is_told_when_it_is_back(tmp_pa
         await room.turn(60)
         assert (len(Ear.heard), len(Deaf.heard)) == (1, 1)
         assert room.deliverer.waiting.total() == 0
+
+
+class Hung(Channel, frozen=True, kw_only=True):
+    """Never answers."""
+
+    name: ClassVar[str] = "hung"
+    asked: ClassVar[list[Message]] = []
+
+    async def deliver(self, context: ChannelContext, message: Message) -> Receipt:
+        Hung.asked.append(message)
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_a_receiver_that_hangs_keeps_alerts_from_nobody_else_past_the_store(tmp_path: Path) -> None:
+    Hung.asked.clear()
+    names = [f"a{number}" for number in range(5)]
+    rules = [an_alert(What.LEASE_AGE, name=name, limit=60.0, notify=("stuck", "ops")) for name in names]
+    async with world(tmp_path, *rules) as room:
+        room.receivers["stuck"] = Receiver(name="stuck", channel=Hung())
+        away(room)
+        room.lease_s = 61.0
+        await room.turn(10)
+        # All of them are at the one receiver, while the other one has been asked once.
+        assert [title.split(":")[0] for title in room.titles] == [f"[warning] {name}" for name in names]
+        assert len(Hung.asked) == 1
+        looked_at = room.alerts.view("a0")["looked_at"]
+        await room.turn(50)  # 30 seconds for all, and the pause after what the store could not keep
+        assert room.alerts.view("a0")["looked_at"] != looked_at
+        assert (len(room.titles), len(Hung.asked)) == (5, 1)
+        away(room, None)
+        await room.turn(60)
+        [*waiting] = await room.store.deliveries(DeliveryFilter(target="notify:stuck"), limit=10)
+        assert [one.state for one in waiting] == [DeliveryState.WAITING] * 5
 
 
 async def test_what_nobody_could_be_told_is_tried_until_somebody_is(tmp_path: Path) -> None:

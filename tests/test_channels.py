@@ -88,6 +88,7 @@ async def test_what_an_answer_means(status: str, reception: str) -> None:
     async with serving(saying(answer(status, "", "Location: http://127.0.0.1:1/"))) as server:
         receipt = await a_callback(server.url()).deliver(CONTEXT, a_message())
     assert receipt.reception == reception
+    assert ("redirects are not followed" in receipt.reason) == status.startswith("3")
     assert len(server.requests) == 1
 
 

@@ -18,9 +18,11 @@ import anyio
 import pytest
 
 from engine.plugin import Event, Outcome, SystemClock
+from engine.processes import kernel_start
 from engine.runs import RunState
 from plugins.runners import spawning, surroundings
 from plugins.runners.exec import Exec
+from plugins.runners.keeping import machine_boot
 from tests.exec_runs import AT, Context, FastClock, cancelled, context, lives, pids_in, program, run, until
 
 
@@ -337,6 +339,43 @@ async def test_an_exit_status_that_was_lost_is_no_success(
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert (outcome.state, outcome.code) == (RunState.FAILED, "exit_unknown")
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM"])
+async def test_a_signal_to_the_group_leaves_the_launcher_that_records_the_end_of_an_adoptable_run(
+    tmp_path: Path, name: str
+) -> None:
+    made = context(tmp_path, keep_path=str(tmp_path / "kept"))
+    text = f"import signal\nsignal.signal(signal.SIG{name}, lambda *_: sys.exit(3))\nos.killpg(0, signal.SIG{name})"
+    with anyio.fail_after(20):
+        outcome = await Exec(command=program(text)).run(made)
+    assert (outcome.code, outcome.exit_code) == ("exit_code", 3)
+
+
+def recorded_launcher(record: Path) -> subprocess.Popen[bytes]:
+    """Start what stands for a launcher, and record it as one does itself."""
+    launcher = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    facts = {"attempt": 1, "boot": machine_boot(), "pid": launcher.pid, "started": kernel_start(launcher.pid)}
+    record.write_text(json.dumps(facts))
+    return launcher
+
+
+async def test_an_adopted_run_whose_launcher_is_ended_by_hand_says_so(tmp_path: Path) -> None:
+    made = context(tmp_path, keep_path=str(tmp_path / "kept"))
+    launcher = recorded_launcher(tmp_path / "kept")
+    outcomes: list[Outcome] = []
+
+    async def take_up() -> None:
+        outcomes.append(await Exec(command=("sleep", "60")).take_up(made))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_up)
+            await until(lambda: made.started)
+            launcher.kill()
+            launcher.wait()
+    assert outcomes[0].code == "exit_unknown"
+    assert outcomes[0].reason == "ended, but what would have recorded its exit status was ended first, maybe by hand"
 
 
 async def test_without_pidfd_and_memfd_everything_works_as_well(

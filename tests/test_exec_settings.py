@@ -70,6 +70,8 @@ async def test_a_script_runs_in_the_shell_that_is_named_and_gets_values_by_its_e
         ({"command": ("true",), "umask": "8"}, "umask", "is no umask"),
         ({"command": ("true",), "umask": "999"}, "umask", "is no umask"),
         ({"command": ("true",), "user": ""}, "user", "names nobody"),
+        ({"command": ("true",), "user": "4294967295"}, "user", "is no number of a user"),
+        ({"command": ("true",), "group": "99999999999"}, "group", "is no number of a group"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(settings: dict[str, Any], field: str, words: str) -> None:
@@ -120,6 +122,7 @@ async def test_exit_codes_mean_what_the_job_says(
     codes = ExitCodes(success=(0, 3), skip=(75,), retry=(111,))
     outcome, _ = await script(tmp_path, f"exit {code}", exit_codes=codes)
     assert (outcome.state, outcome.code, outcome.exit_code, outcome.final) == (state, name, code, final)
+    assert outcome.reason.endswith("; not tried again, as `exit_codes.retry` does not name it") == final
 
 
 async def test_where_no_code_is_named_for_retries_every_failure_may_be_tried_again(tmp_path: Path) -> None:
@@ -192,6 +195,21 @@ async def test_limits_umask_and_niceness_hold_for_the_program_and_nothing_else_r
     assert third == f"True {tmp_path} {unchanged.logged().splitlines()[-1]}"
 
 
+async def test_variables_that_steer_programs_act_on_the_program_and_not_on_its_launcher(tmp_path: Path) -> None:
+    # The launcher is still the engine's user, and a file of variables may be writable by the program's.
+    (tmp_path / "env").write_text(f"LD_DEBUG=libs\nLD_DEBUG_OUTPUT={tmp_path / 'loader'}\nLD_PRELOAD=\nX=1\n")
+    outcome, made = await run(tmp_path, "env", env_file=Path("env"), nice=1)
+    assert outcome.state is RunState.SUCCEEDED, made.logged()
+    assert {"X=1", "LD_PRELOAD=", "LD_DEBUG=libs"} <= set(made.logged().split("\n"))
+    assert programs_loaded(tmp_path) == ["env"]
+
+
+def programs_loaded(folder: Path) -> list[str]:
+    """Return what ld.so(8) tells in `loader.PID` of the programs that it has begun."""
+    told = "".join(path.read_text() for path in folder.glob("loader.*"))
+    return [line.split()[-1] for line in told.splitlines() if "initialize program" in line]
+
+
 async def test_a_program_that_takes_more_memory_than_it_may_fails_and_nothing_else_does(tmp_path: Path) -> None:
     outcome, made = await run(tmp_path, *program("b = bytearray(8 * 2**30)"), limits=Limits(memory=200 * 2**20))
     assert outcome.exit_code == 1
@@ -248,6 +266,18 @@ async def test_a_program_runs_as_its_user_with_that_ones_groups_and_leaves_outpu
     assert outcome.outputs == {"n": "5"}, made.logged()
     groups = " ".join(map(str, os.getgrouplist("nobody", nobody.pw_gid)))
     assert made.logged() == f"{nobody.pw_uid}\n{groups}\nnobody {nobody.pw_dir} nobody\nagain\n"
+    assert f"engine-{made.run_id}" not in os.listdir(tempfile.gettempdir())
+
+
+@AS_ROOT
+async def test_a_program_of_another_user_cannot_have_files_read_and_removed_that_are_not_its_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "outputs").write_text("secret=1\n")
+    text = 'cd /; d=$(dirname "$ENGINE_OUTPUT"); rmdir "$d"; ln -s "$FOLDER" "$d"'
+    outcome, made = await script(tmp_path, text, user="nobody", cwd=Path("/"), env={"FOLDER": str(tmp_path)})
+    assert (outcome.state, outcome.outputs) == (RunState.SUCCEEDED, None), made.logged()
+    assert (tmp_path / "outputs").exists()
     assert f"engine-{made.run_id}" not in os.listdir(tempfile.gettempdir())
 
 

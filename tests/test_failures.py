@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
 from engine.errors import StoreUnavailable
 from engine.events import Event
@@ -79,7 +81,9 @@ async def stored(desk: Bench) -> dict[str, Any]:
     return await desk.store.memory(FAILURES_SOURCE, after=None, limit=10)
 
 
-async def test_a_trigger_that_fails_so_often_in_a_row_pauses_itself_and_tells_of_it(tmp_path: Path) -> None:
+async def test_a_trigger_that_fails_so_often_in_a_row_pauses_itself_and_tells_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with kitchen(tmp_path) as made:
         await made.run(2)
         await made.run(succeeds=True)
@@ -88,6 +92,9 @@ async def test_a_trigger_that_fails_so_often_in_a_row_pauses_itself_and_tells_of
         assert made.paused() is None
         await made.run()
         assert (made.paused() or "").startswith("3 runs failed in a row (pause_after = 3), the last: run ")
+        # People asked for no pause: it has to be seen where only warnings are.
+        (warned,) = [record for record in caplog.records if getattr(record, "action", "") == "paused"]
+        assert warned.levelno == logging.WARNING
         (told,) = await made.told()
         assert (told.source, told.subject, told.data["failures"]) == (EVENT_SOURCE, NAME, 3)
         # A trigger that listens for it runs: that is what an alert hangs on.

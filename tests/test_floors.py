@@ -38,7 +38,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"store", "journal", "queue", "lanes", "following", "registry", "metrics", "processes", "runlogs", "runnotes",
          "shared",
-         "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "settlement", "logcap",
+         "systemd", "loopwatch", "lease", "overlaps", "gates", "backlog", "marks", "attending", "leftovers", "logcap",
          "logtext", "strays", "causing", "replies", "feed", "traces"}
     ),
     frozenset({"config", "foresight", "hindsight"}),

@@ -309,9 +309,24 @@ async def test_with_little_room_events_are_refused_and_everything_else_goes_on(
         assert await home.are_there(run) == [False]
         free[0] = 65 * 2**20
         assert await refused(), "it does not go on and off at the mark"
+        assert "65MiB are free" in room.check()["detail"]
         free[0] = 80 * 2**20
         assert not await refused()
         assert room.check()["ok"]
+
+
+async def test_what_is_free_is_told_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free: list[int | None] = [100 * 2**20]
+    monkeypatch.setattr(room_module.Room, "_measure", lambda self: None if free[0] is None else (free[0], tmp_path))
+    async with at_home(tmp_path) as home:
+        for least in (64 * 2**20, 0):  # 0: it is never looked at by itself
+            room = home.anew(min_free_bytes=least).room
+            room.look()
+            told = []
+            for found in (90 * 2**20, None, 100 * 2**20):
+                free[0] = found
+                told.append(room.check()["detail"])
+            assert told == ["90MiB free", "what is free can't be told", "100MiB free"]
 
 
 async def test_the_disk_is_looked_at_more_often_where_little_is_left(

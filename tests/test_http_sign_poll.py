@@ -134,6 +134,17 @@ async def test_expressions_say_where_the_status_is_when_it_is_over_and_whether_i
         assert [one.target for one in server.requests] == ["/go", "/s/1", "/s/1"]
 
 
+@pytest.mark.parametrize(("redirects", "code"), [(0, "http_status"), (1, "succeeded")])
+async def test_a_status_that_leads_on_to_the_result_is_followed_as_far_as_the_job_says(
+    tmp_path: Path, redirects: int, code: str
+) -> None:
+    begun, over = answer("202 Accepted", "", "Location: /jobs/7"), answer("303 See Other", "", "Location: /rows/7")
+    async with serving(saying(begun, over, json_answer('{"rows": 12}'))) as server:
+        outcome, _ = await send(tmp_path, server.url("/export"), redirects=redirects, poll=poll())
+    assert outcome.code == code
+    assert [one.target for one in server.requests] == ["/export", "/jobs/7", "/rows/7"][: 2 + redirects]
+
+
 async def test_data_of_the_answer_fills_the_path_of_a_status_url_that_is_written_out(tmp_path: Path) -> None:
     async with serving(saying(json_answer('{"id": "a/b"}'), answer())) as server:
         settings = poll(url=server.url("/jobs/{{ body.id }}"))

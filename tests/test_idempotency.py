@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,33 @@ async def test_a_key_of_another_trigger_route_or_caller_is_another_one(tmp_path:
     assert len({answer["event"] for _, answer in first} | {done["items"][0]["event"]}) == 4
     assert [answer["event"] for _, answer in again] == [answer["event"] for _, answer in first]
     assert all(answer["duplicate"] for _, answer in again)
+
+
+HOURLY = """
+[triggers.hourly]
+on.cron = "0 * * * *"
+job = "work"
+"""
+
+
+async def test_what_is_run_again_or_backfilled_with_a_key_is_done_once_for_each_caller(tmp_path: Path) -> None:
+    Gate.open.add("held")
+    now = datetime.now(UTC)
+    span = {"from": (now - timedelta(hours=4)).isoformat(), "to": (now - timedelta(hours=2)).isoformat()}
+    async with engine(tmp_path, HOURLY) as (_, sender):
+        made = await sender.ask(f"{V1}/tokens", {"name": "ann", "role": "operator"})
+        callers = [KEY, {**KEY, "Authorization": f"Bearer {made[1]['token']}"}]
+        _, fired = await sender.ask(f"{V1}/triggers/heard/fire?wait=30s", {})
+        around = {"from": (now - timedelta(hours=1)).isoformat(), "to": (now + timedelta(hours=1)).isoformat()}
+        asked: list[tuple[str, dict[str, Any], Callable[[Any], str]]] = [
+            (f"{V1}/runs/{fired['runs'][0]}/retry", {}, lambda answer: str(answer["event"])),
+            (f"{V1}/events/{fired['event']}/replay", {}, lambda answer: str(answer["event"])),
+            (f"{V1}/replay", {**around, "trigger": "heard"}, lambda answer: str(answer["items"][-1]["event"])),
+            (f"{V1}/backfills", {**span, "trigger": "hourly"}, lambda answer: str(answer["id"])),
+        ]
+        for path, body, made_by in asked:
+            first, second, again = [
+                made_by((await sender.ask(path, body, headers=caller))[1]) for caller in (*callers, callers[1])
+            ]
+            assert first != second, f"{path} answers one caller with what another one asked for"
+            assert again == second

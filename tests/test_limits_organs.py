@@ -108,7 +108,7 @@ async def test_skip_and_replace_go_by_the_key_as_well(tmp_path: Path) -> None:
         anna, again, bert = await emitted(desk, "anna", "anna", "bert")
         assert set(oven.going) == {anna, bert}
         assert (await desk.run_of(again)).reason == (
-            f"skipped: run {anna} is in its way, and the limit of the job is reached"
+            f"skipped: run {anna} is in its way, and the limit of key 'anna' is reached"
         )
     oven = Oven()
     async with bench(tmp_path / "r.db", jobs=[keyed(overlap=Overlap.REPLACE)], concurrency=10, act=oven.act) as desk:

@@ -46,6 +46,23 @@ def test_the_limit_of_a_job_counts_where_it_takes_longer() -> None:
     assert line.wait_s("mill") == 0
 
 
+def test_a_run_waits_for_its_pools_as_much_as_it_weighs() -> None:
+    line = Prospect(
+        lengths=lengths(pick=10, lift=4, look=1), going=[Going("pick", 4.0)], ahead={"lift": 1}, slots=9, limits={},
+        pools={"hall": 3, "yard": 1}, needs={"pick": {"hall": 1}, "lift": {"hall": 2}, "haul": {"yard": 2}},
+    )  # fmt: skip
+    assert line.wait_s("look") == 0
+    assert line.wait_s("pick") == (6 + 4 * 2) / 3
+    assert line.wait_s("lift") == (6 + 4 * 2 + 10) / 3
+    assert line.wait_s("haul") is None  # it weighs more than there is
+
+
+def test_where_a_limit_is_by_key_nothing_can_be_told() -> None:
+    line = Prospect(lengths=lengths(bake=10), going=[], ahead={}, slots=2, limits={}, keyed={"bake"})
+    assert line.wait_s("bake") is None
+    assert line.wait_s("mill") == 0
+
+
 def test_what_was_never_run_can_not_be_told_and_what_is_free_is_free() -> None:
     line = Prospect(lengths=lengths(bake=10), going=[], ahead={}, slots=2, limits={})
     assert [line.wait_s(job) for job in ("bake", "new", "bake")] == [0, 0, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import StoreDamaged, StoreError, StoreInUse, StoreVersion
+from engine.errors import Conflict, StoreDamaged, StoreError, StoreInUse, StoreVersion
 from engine.store import opening
 from engine.store.base import RunFilter
+from engine.store.copying import copy_store
 from engine.store.migrations import APPLICATION_ID, MIGRATIONS
 from engine.store.opening import Lock, holder_of, prepare
 from engine.store.sqlite import SqliteStore
@@ -403,3 +405,20 @@ async def test_a_second_engine_is_refused_before_it_touches_the_file(path: Path)
         await reader.close()
     finally:
         await first.close()
+
+
+async def test_a_copy_can_be_made_where_there_are_no_hard_links_and_nothing_is_copied_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(path, runs=3)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    copy = path.with_name("copy.db")
+    copy_store(path, copy)
+    assert _rows(copy, "select count(*) from runs") == [(3,)]
+    with pytest.raises(Conflict):
+        copy_store(path, copy)
+    assert sorted(one.name for one in path.parent.iterdir() if "copy" in one.name) == ["copy.db"]

@@ -27,6 +27,8 @@ LARGEST = 1e15
 MOST_CHANGES = 10
 """So many of the latest changes are remembered with a trigger; all of them are events."""
 
+UNDECIDED = "nothing was decided yet"
+
 
 class Change(Struct, frozen=True, kw_only=True):
     """One change of an interval, or in shadow mode one that would have been made."""
@@ -66,6 +68,20 @@ def kept_interval_s(kept: Kept, settings: Adaptive, base_s: float | None) -> flo
     return min(max(kept.pace.interval_s, settings.min_s), settings.max_s)
 
 
+def said_of_kept(kept: Kept) -> str:
+    """Say what is known of a trigger's interval until something is decided again."""
+    if kept.frozen is not None:
+        return said_of_freeze("frozen", kept.frozen.reason)
+    if kept.changes:
+        return f"nothing was decided since the trigger was loaded; before that: {kept.changes[-1].why}"
+    return UNDECIDED
+
+
+def said_of_freeze(word: str, reason: str) -> str:
+    """Say that a trigger's interval is `frozen` or `adapted again`, and why."""
+    return f"it is {word}{reason and ': '}{reason}"
+
+
 class Case(Struct):
     """One adaptive trigger. `since_s` is when its interval changed last, by the monotonic clock, or when it came.
 
@@ -84,7 +100,7 @@ class Case(Struct):
     frozen: Freeze | None = None
     changes: tuple[Change, ...] = ()
     seen: Seen = Seen()
-    why: str = "nothing was decided yet"
+    why: str = UNDECIDED
     proposed_s: float | None = None
 
     @property

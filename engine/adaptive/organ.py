@@ -22,6 +22,8 @@ from engine.adaptive.cases import (
     Kept,
     change_view,
     kept_interval_s,
+    said_of_freeze,
+    said_of_kept,
     sample_of,
 )
 from engine.adaptive.machine import Machine
@@ -105,6 +107,7 @@ class Adaptation:
         if kept is None:
             return
         case.frozen, case.changes = kept.frozen, kept.changes
+        case.why = said_of_kept(kept)
         interval_s = kept_interval_s(kept, settings, base_s)
         if interval_s is not None:
             self._go_on(case, kept, interval_s)
@@ -360,7 +363,7 @@ class Adaptation:
         await self._record(case, event, replace(case.kept(), frozen=frozen))
         case.frozen = frozen
         case.begin(self._clock.monotonic())
-        case.why = f"it is {word}{reason and ': '}{reason}"
+        case.why = said_of_freeze(word, reason)
         log.info(
             "The interval of trigger %s is %s: %s", case.name, word, reason or "no reason given",
             extra={"action": "interval_frozen" if frozen else "interval_unfrozen", "trigger": case.name},

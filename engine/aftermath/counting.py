@@ -14,12 +14,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from engine.aftermath.series import FAILURES
 from engine.clock import EPOCH, Clock, rfc3339
 from engine.errors import EngineError, StoreUnavailable
 from engine.events import EventOutcome, Outcome
 from engine.metrics import Counts
-from engine.runs import OUTCOMES, Attempt, Origin, Run, RunState
+from engine.runs import FAILURES, OUTCOMES, Attempt, Origin, Run, RunState
 from engine.store.base import Store
 from engine.store.changes import Accept, Memory
 from engine.tallies import Last, Statistics, Tally, TallyKey, TallyRow, Width, sum_up

@@ -45,8 +45,12 @@ class Told(Struct, frozen=True, kw_only=True):
     data: Mapping[str, Any]
 
 
-def told_of(run: Run, end: Finish | End, series: Series | None, mask: Callable[[Any], Any]) -> dict[str, Any]:
+def told_of(
+    run: Run, end: Finish | End, series: Series | None, mask: Callable[[Any], Any], also: str | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Return what is told of an end; `series` are the failures that it ends, where it does; `mask` hides secrets.
+
+    `also` is a line that people are told besides.
 
     What is masked is told and stored so: neither a receiver nor the store learns a secret of the configuration.
     """
@@ -62,6 +66,8 @@ def told_of(run: Run, end: Finish | End, series: Series | None, mask: Callable[[
         lines.append(f"tried {times}, the last time for {format_span(took.total_seconds())}")
     if run.scheduled_for is not None:
         lines.append(f"due at {rfc3339(run.scheduled_for)}")
+    if also is not None:
+        lines.append(also)
     kind, mood, title = f"{TYPE_PREFIX}{state.value}", _MOODS.get(state, Mood.INFO), f"{run.job} {_said(state)}"
     if series is not None:
         failures = "1 failure" if series.count == 1 else f"{series.count} failures"

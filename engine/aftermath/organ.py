@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -43,13 +43,14 @@ class Aftermath:
     """Decides what goes with an end: who is told of it, what its run noted is forgotten; and has it counted.
 
     `jobs` are those that there are, as they are now; `receivers` the tables `[notify.NAME]`. `secrets` are hidden in
-    what is told.
+    what is told. `pausing` says that the trigger of a run is paused for its end, where that is so.
     """
 
     def __init__(
         self, *, notes: RunNotes, jobs: Mapping[str, Job], receivers: Mapping[str, Receiver], line: Line,
-        counts: Counts, secrets: Collection[str] = (),
+        counts: Counts, secrets: Collection[str] = (), pausing: Callable[[Run], str | None] = lambda _: None,
     ) -> None:  # fmt: skip
+        self._pausing = pausing
         self._notes = notes
         self._jobs = jobs
         self._receivers = receivers
@@ -104,7 +105,7 @@ class Aftermath:
         if notify is not None:
             recovered = series if RECOVERED in notify.on else None
             if recovered is not None or state.value in notify.on:
-                told = told_of(run, end, recovered, self._mask)
+                told = told_of(run, end, recovered, self._mask, self._pausing(run))
                 made += [
                     self._delivery(f"{NOTIFY}{name}", run, event_of(state, recovered), told, end.step.at)
                     for name in notify.to

@@ -9,15 +9,13 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.runnotes import SOURCE
-from engine.runs import RunState
+from engine.runs import FAILURES, RunState
 from engine.store.base import Store
 
 PREFIX = "job:"
 """Under this and the name of the job a series is remembered, beside the notes of runs."""
 
 PAGE = 1_000
-
-FAILURES = frozenset({RunState.FAILED, RunState.TIMED_OUT})
 
 
 class Series(Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from engine.alerts.kept import (
 )
 from engine.alerts.looking import IN_STORE, Look
 from engine.alerts.messages import RECOVERED, TEST, event_of, test_of, told_of
-from engine.alerts.telling import Line, Teller
+from engine.alerts.telling import Line, Teller, Unkept
 from engine.alerts.view import alert_view
 from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config.scalars import near
@@ -76,7 +76,7 @@ class Alerts:
         self._clock = clock
         self._store = store
         self._configured = configured
-        self._teller = Teller(store=store, submit=submit, line=line, receivers=receivers)
+        self._teller = Teller(clock=clock, store=store, submit=submit, line=line, receivers=receivers)
         self._counted = Counted(clock=clock, store=store, counts=counts, remember=self._teller.remember)
         self._mask = Masker(secrets).mask
         self._courses: dict[str, Course] = {}
@@ -193,9 +193,12 @@ class Alerts:
             for name in [name for name in self._courses if name not in configured or not configured[name].enabled]:
                 with _noting(away):
                     await self._forget(name)
+            unkept: list[Unkept] = []
             for alert in enabled:
                 with _noting(away):
-                    await self._tell_of(alert)
+                    await self._tell_of(alert, unkept)
+            if unkept:
+                await self._tell_past_store(unkept)
             if away:
                 raise away[0]
             await self._counted.remember()
@@ -232,8 +235,11 @@ class Alerts:
             self._log(alert, turn)
             announce_turn(self.announce, alert, turn, now)
 
-    async def _tell_of(self, alert: Alert) -> None:
-        """Tell what of an alert is to be told now, and drop its course where nothing is left of it."""
+    async def _tell_of(self, alert: Alert, unkept: list[Unkept]) -> None:
+        """Tell what of an alert is to be told now, and drop its course where nothing is left of it.
+
+        What the store can't keep and is told past it comes to what is `unkept`.
+        """
         course, now, now_s = self._courses.get(alert.name), self._clock.now(), self._clock.monotonic()
         if course is None:
             return
@@ -241,13 +247,15 @@ class Alerts:
             alert, now_s, muted=self._is_muted(alert.name, now), acknowledged=alert.name in self._acknowledged
         )  # fmt: skip
         if told is not None:
-            await self._tell(alert, course, told, now, now_s)
+            await self._tell(alert, course, told, now, now_s, unkept)
         if not course.standings:
             del self._courses[alert.name]
             if self._acknowledged.pop(alert.name, None) is not None:
                 await self._teller.remember({f"{ACKNOWLEDGED}{alert.name}": None})
 
-    async def _tell(self, alert: Alert, course: Course, told: Round, now: datetime, now_s: float) -> None:
+    async def _tell(
+        self, alert: Alert, course: Course, told: Round, now: datetime, now_s: float, unkept: list[Unkept]
+    ) -> None:  # fmt: skip
         """Have a round delivered and remembered, in one commit."""
         values: dict[str, Any] = {open_key(alert.name, one.subject): None for one in told.over}
         values |= {
@@ -262,23 +270,21 @@ class Alerts:
             await self._teller.commit(values, deliveries, superseded)
         except StoreUnavailable:
             if targets and told.began:
-                await self._tell_past_store(alert, course, told, now, now_s)
+                unkept.append(Unkept(alert, course, Round(began=told.began, still=told.still), now, now_s))
             raise
         course.told(told, now, now_s)
 
-    async def _tell_past_store(self, alert: Alert, course: Course, told: Round, now: datetime, now_s: float) -> None:
+    async def _tell_past_store(self, unkept: list[Unkept]) -> None:
         """Tell at once what the store can't keep: that it can't may be what is to be told. The rest waits for it."""
-        told = Round(began=told.began, still=told.still)
-        made = await self._teller.at_once(alert, event_of(told), told_of(alert, told, now), now)
-        if not any(one.state is DeliveryState.DELIVERED for one in made):
-            return
-        values = {
-            open_key(alert.name, one.subject): open_value(alert.name, one, now) for one in (*told.began, *told.still)
-        }
-        self._owed.append((values, made))
-        course.told(told, now, now_s)
-        ids = {"action": "alert_told_past_store", "alert": alert.name}
-        log.warning("Alert %s was told at once, as the store can't keep it", alert.name, extra=ids)
+        for (alert, course, told, now, now_s), made in zip(unkept, await self._teller.at_once(unkept), strict=True):
+            if not any(one.state is DeliveryState.DELIVERED for one in made):
+                continue
+            standing = (*told.began, *told.still)
+            values = {open_key(alert.name, one.subject): open_value(alert.name, one, now) for one in standing}
+            self._owed.append((values, made))
+            course.told(told, now, now_s)
+            ids = {"action": "alert_told_past_store", "alert": alert.name}
+            log.warning("Alert %s was told at once, as the store can't keep it", alert.name, extra=ids)
 
     async def _keep_owed(self) -> None:
         """Have it kept what was told past the store, and tell those who were not reached by that."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import anyio
 from msgspec.structs import replace
 
 from engine.alerts.kept import ALERTS_SOURCE
-from engine.alerts.messages import OPENED, REPEATED
-from engine.decide.alerts import Alert
+from engine.alerts.messages import OPENED, REPEATED, event_of, told_of
+from engine.clock import Clock
+from engine.decide.alerts import Alert, Course, Round
 from engine.decide.delivering import given_up
 from engine.deliveries import NOTIFY, Delivery, DeliveryFilter, DeliveryState, Receiver, Tried, of_alert
 from engine.ids import new_id
@@ -23,7 +25,17 @@ MOST_SUPERSEDED = 100
 
 
 AT_ONCE_WITHIN_S = 30.0
-"""So long a receiver has to take what it is told past the store."""
+"""So long all receivers together have to take what they are told past the store, of however many alerts."""
+
+
+class Unkept(NamedTuple):
+    """A round of an alert that the store could not keep, when it was to be told."""
+
+    alert: Alert
+    course: Course
+    told: Round
+    now: datetime
+    now_s: float
 
 
 class Line(Protocol):
@@ -46,9 +58,10 @@ class Teller:
     """Has messages delivered, and things remembered. `submit` makes a change durable."""
 
     def __init__(
-        self, *, store: Store, submit: Callable[[Accept], Awaitable[Any]], line: Line,
+        self, *, clock: Clock, store: Store, submit: Callable[[Accept], Awaitable[Any]], line: Line,
         receivers: Callable[[], Mapping[str, Receiver]],
     ) -> None:  # fmt: skip
+        self._clock = clock
         self._store = store
         self._submit = submit
         self._line = line
@@ -101,21 +114,47 @@ class Teller:
             finished_at=delivery.created_at,
         )  # fmt: skip
 
-    async def at_once(
-        self, alert: Alert, event: str, message: Mapping[str, Any], now: datetime
-    ) -> tuple[Delivery, ...]:
-        """Tell all who are told of an alert past the store, once; return how that went: who was not reached waits."""
-        made = [_delivery(target, alert, event, message, now) for target in self.targets(alert)]
-        receipts = await asyncio.gather(*(self._line.try_at_once(one, AT_ONCE_WITHIN_S) for one in made))
-        return tuple(
-            replace(
-                one, state=DeliveryState.DELIVERED, code="delivered", attempts=1, due_at=None, finished_at=now,
-                reason=f"{receipt.reason}; at once, as the store could not keep it",
-            )
-            if receipt.reception is Reception.TAKEN
-            else one
-            for one, receipt in zip(made, receipts, strict=True)
-        )  # fmt: skip
+    async def at_once(self, rounds: Sequence[Unkept]) -> list[tuple[Delivery, ...]]:
+        """Tell all who are told of alerts past the store, once; return how that went for each round.
+
+        Receivers are told side by side, and each of one alert after the other: one that hangs costs the others
+        nothing. Who was not reached within the time that is for all of them waits.
+        """
+        made = [
+            [
+                _delivery(target, one.alert, event_of(one.told), told_of(one.alert, one.told, one.now), one.now)
+                for target in self.targets(one.alert)
+            ]
+            for one in rounds
+        ]
+        lanes: dict[str, list[Delivery]] = defaultdict(list)
+        for delivery in (each for deliveries in made for each in deliveries):
+            lanes[delivery.target].append(delivery)
+        taken: dict[str, Receipt] = {}
+        until_s = self._clock.monotonic() + AT_ONCE_WITHIN_S
+        async with anyio.create_task_group() as group:
+            for target, lane in lanes.items():
+                group.start_soon(self._try_lane, lane, until_s, taken, name=f"alerts past the store: {target}")
+        return [
+            tuple(_taken(one, taken[one.id]) if one.id in taken else one for one in deliveries) for deliveries in made
+        ]
+
+    async def _try_lane(self, lane: Sequence[Delivery], until_s: float, taken: dict[str, Receipt]) -> None:
+        """Try what is for one receiver, while there is time; note what it took."""
+        for delivery in lane:
+            left_s = until_s - self._clock.monotonic()
+            if left_s <= 0:
+                return
+            receipt = await self._line.try_at_once(delivery, left_s)
+            if receipt.reception is Reception.TAKEN:
+                taken[delivery.id] = receipt
+
+
+def _taken(delivery: Delivery, receipt: Receipt) -> Delivery:
+    return replace(
+        delivery, state=DeliveryState.DELIVERED, code="delivered", attempts=1, due_at=None,
+        finished_at=delivery.created_at, reason=f"{receipt.reason}; at once, as the store could not keep it",
+    )  # fmt: skip
 
 
 def _delivery(target: str, alert: Alert, event: str, message: Mapping[str, Any], now: datetime) -> Delivery:

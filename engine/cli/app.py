@@ -80,6 +80,9 @@ def serve(session: Session) -> None:
 
 
 def _serve(session: Session) -> None:
+    from engine.cli.first_process import stand_beside
+
+    stand_beside()
     from engine.cli.welcome import welcome
     from engine.runtime import serve as run
 

@@ -21,7 +21,10 @@ def backfill(
     session: Session,
     name: Annotated[str, typer.Argument(help="The trigger; it is on a timer.", autocompletion=completing.triggers)],
     start: Annotated[str, typer.Option("--from", metavar="TIME", help="The first instant that may be run.")],
-    end: Annotated[str, typer.Option("--to", metavar="TIME", help="The instant before which the last one lies.")],
+    end: Annotated[
+        str,
+        typer.Option("--to", metavar="TIME", help="Up to this instant, itself not: a date is up to the day before."),
+    ],
     zone: Annotated[str | None, typer.Option(help="Of times without an offset; by default the timer's.")] = None,
     max_parallel: Annotated[int, typer.Option(min=1, help="Runs of it that may be open at once.")] = 1,
     order: Annotated[str, typer.Option(help="What is run first: oldest or newest.")] = "oldest",

@@ -51,6 +51,9 @@ def pause(
         say(f"  It holds for {_named(found['triggers'])}")
     for line in sentences(one for one in pauses if one["scope"] != "trigger"):
         say(f"  Also: {line}")
+    replay = "replay --from TIME" if name is None else f"replay --trigger {name} --outcome paused --from TIME"
+    say("  Events that come meanwhile are recorded, and do not run by themselves afterwards:")
+    say(f"  {replay} runs them then. Due instants go by their misfire rules.")
 
 
 def in_utc(text: str) -> str:

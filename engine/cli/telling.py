@@ -61,7 +61,7 @@ def _say_one(one: Mapping[str, Any]) -> None:
 
 def sentences(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each delivery of a run."""
-    return [f"{one['target']} [{one['event']}]: {one['reason']}" for one in found]
+    return [f"{one['target']} about {one['event']}: {one['reason']}" for one in found]
 
 
 @asks("stats nightly --over 7d", "stats import-csv --job")

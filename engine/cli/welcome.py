@@ -45,7 +45,7 @@ def welcome(runtime: Runtime, config_files: Sequence[str]) -> None:
     lines += ["", "Ctrl-C stops: running work gets time to end, and what waits is there at the next start."]
     if sys.stdout.isatty():
         token = here.path(runtime.config.engine.data / "admin.token")
-        lines.append(f"The admin token, for the API, is in {token}; the command line finds it by itself.")
+        lines.append(f"The admin token, for the page and the API, is in {token}; the command line finds it by itself.")
     try:
         say_lines("\n".join([*lines, ""]))
         sys.stdout.flush()
@@ -63,7 +63,7 @@ def _whereabouts(runtime: Runtime, config_files: Sequence[str]) -> Whereabouts:
 
 
 def _listening(triggers: Sequence[Trigger], here: Whereabouts, secrets: Collection[str]) -> list[str]:
-    lines = [] if here.url is None else [f"{_INDENT}{here.url} for the API, webhooks and probes"]
+    lines = [] if here.url is None else [f"{_INDENT}{here.url} for the page, the API, webhooks and probes"]
     titles: dict[str, str] = {}
     by_source: dict[str, dict[str, None]] = {}
     for trigger in triggers:

@@ -8,12 +8,10 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from engine.runs import RunState
+from engine.runs import FAILURES, RunState
 
 PARTS = 60
 """A time is counted in so many parts: what is too old by less than one of them counts still."""
-
-FAILED = frozenset({RunState.FAILED, RunState.TIMED_OUT})
 
 
 class Count(Struct, kw_only=True):
@@ -32,7 +30,7 @@ class Count(Struct, kw_only=True):
         """Count ends."""
         if state is RunState.SUCCEEDED:
             self.succeeded += count
-        elif state in FAILED:
+        elif state in FAILURES:
             self.failed += count
         elif state is RunState.MISSED:
             self.missed += count
@@ -138,7 +136,7 @@ class Ends:
         """Note an end for what lies in a row, and for the last success."""
         if self.last_at is None or at > self.last_at:
             self.last_at = at
-        if state in FAILED:
+        if state in FAILURES:
             known = self.streaks.get(trigger)
             self.streaks[trigger] = Streak(
                 count=1 if known is None else known.count + 1, since=at if known is None else known.since

@@ -106,9 +106,10 @@ def _replace(limit: int, trigger: str, open_runs: Sequence[OpenRun]) -> Decision
     return Decision(action=Action.REPLACE, run=cancels or leaving or drops[-1], cancels=cancels, drops=drops)
 
 
-def said_of_skip(decision: Decision) -> str:
-    """Say why a run is skipped."""
-    return f"skipped: run {decision.run} is in its way, and the limit of the job is reached"
+def said_of_skip(decision: Decision, key: str | None) -> str:
+    """Say why a run is skipped; `key` is its own where the limit is by key."""
+    of = "the job" if key is None else f"key {key!r}" if key else "its key"
+    return f"skipped: run {decision.run} is in its way, and the limit of {of} is reached"
 
 
 def said_of_place(decision: Decision) -> str:

@@ -152,7 +152,8 @@ class Timing:
         if not has_begun(run):
             met = self._overlaps.decide(run.job, run.trigger, run.origin, key=run.limit_key)
         if met.action is Action.SKIP:
-            self._ways.end(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=said_of_skip(met)))
+            reason = said_of_skip(met, run.limit_key)
+            self._ways.end(run, Step(at=now, state=RunState.SKIPPED, code="overlap", reason=reason))
             return
         if run.code == "throttle" and self._shaper.holds_back(run, now):
             self._moving.add(run.id)

@@ -84,20 +84,25 @@ class Room:
         if least is None:
             return
         free, place = least
-        if self._journal.refusing is None:
-            if free < self._min_free_bytes:
-                said = (
-                    f"only {format_size(free)} are free on the disk of {place}, less than the "
-                    f"{format_size(self._min_free_bytes)} of [store] min_free: no event is taken until there is more"
-                )
-                self._journal.refusing = StoreUnavailable(said)
-                log.error("%s", said[:1].upper() + said[1:], extra={"action": "disk_low", "free": free})
-        elif free >= self._min_free_bytes * ENOUGH:
+        refuses = self._journal.refusing is not None
+        if not refuses and free < self._min_free_bytes:
+            said = self._said(free, place)
+            self._journal.refusing = StoreUnavailable(said)
+            log.error("%s", said[:1].upper() + said[1:], extra={"action": "disk_low", "free": free})
+        elif refuses and free >= self._min_free_bytes * ENOUGH:
             self._journal.refusing = None
             log.info("There is room on the disk again", extra={"action": "disk_room", "free": free})
+        elif refuses:
+            self._journal.refusing = StoreUnavailable(self._said(free, place))  # with what is free now
+
+    def _said(self, free: int, place: Path) -> str:
+        least = f"the {format_size(self._min_free_bytes)} of [store] min_free: no event is taken until there is more"
+        if free < self._min_free_bytes:
+            return f"only {format_size(free)} are free on the disk of {place}, less than {least}"
+        return f"{format_size(free)} are free on the disk of {place}, hardly more than {least}"
 
     def check(self) -> dict[str, Any]:
-        """Return it as one of the engine's checks."""
-        refusing, least = self._journal.refusing, self._least
-        detail = "not looked at" if least is None else f"{format_size(least[0])} free"
+        """Return it as one of the engine's checks, with what is free now; what is refused goes by the last look."""
+        refusing, free = self._journal.refusing, self.free_bytes()
+        detail = "what is free can't be told" if free is None else f"{format_size(free)} free"
         return {"name": "disk", "ok": refusing is None, "detail": detail if refusing is None else str(refusing)}

@@ -14,8 +14,9 @@ from engine.http import shapes
 from engine.http.asked import Because, Paging, Reason
 from engine.http.calls import Call
 from engine.http.described import described
-from engine.http.fields import Fields, idempotency_key
+from engine.http.fields import Fields
 from engine.http.forms import Form, Nothing
+from engine.http.idempotency import request_id_of
 from engine.http.kinds import Flag, Line, OneOf, Schema, Slug, Whole, words_of
 from engine.http.views import list_view
 from engine.plugin import Response
@@ -76,8 +77,7 @@ async def post_backfill(call: Call, query: Nothing, body: Filling) -> Response:
     """Begin a backfill, or with `dry_run` say what it would run. Its answer comes when it is durable."""
     if body.dry_run:
         return Response(body=plan_view(await call.operations.backfills.plan(body.request())))
-    request_id = idempotency_key(call.request.headers)
-    progress = await call.operations.backfills.begin(body.request(), request_id=request_id)
+    progress = await call.operations.backfills.begin(body.request(), request_id=request_id_of(call, "backfill"))
     location = f"/api/v1/backfills/{progress.backfill.id}"
     return Response(status=201, body=backfill_view(progress), headers={"Location": location})
 

@@ -13,8 +13,9 @@ from engine.http import shapes
 from engine.http.asked import Because, Reason
 from engine.http.calls import Call, performer
 from engine.http.described import described
-from engine.http.fields import DEFAULT_LIMIT, Fields, idempotency_key
+from engine.http.fields import DEFAULT_LIMIT, Fields
 from engine.http.forms import Form, Nothing
+from engine.http.idempotency import request_id_of
 from engine.http.kinds import ID_PATTERN, LIMIT, Flag, Line, ListOf, OneOf, Priority, Schema, Slug, words_of
 from engine.http.run_routes import event_ids
 from engine.http.views import accepted_view, list_view, run_summary, run_view
@@ -150,7 +151,7 @@ async def retry_run(call: Call, query: Nothing, body: Because) -> Response:
     """Run once more what an ended run was for. Its answer comes when the new run is durable."""
     run_id = call.id("run")
     accepted = await call.operations.queue.retry(
-        run_id, reason=body.reason, who=performer(call), request_id=idempotency_key(call.request.headers)
+        run_id, reason=body.reason, who=performer(call), request_id=request_id_of(call, "retry")
     )
     return Response(
         status=202, body=accepted_view(accepted), headers={"Location": f"/api/v1/events/{accepted.event}"}

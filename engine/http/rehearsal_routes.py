@@ -15,9 +15,9 @@ from engine.http import shapes
 from engine.http.asked import Reason
 from engine.http.calls import Call
 from engine.http.described import described
-from engine.http.fields import idempotency_key
 from engine.http.forms import Form, Nothing
 from engine.http.gone import not_there
+from engine.http.idempotency import request_id_of
 from engine.http.kinds import Flag, Id, Instant, OneOf, Slug, Whole, words_of
 from engine.http.problems import Problem
 from engine.http.received import ONE_EVENT, read_events
@@ -79,7 +79,7 @@ async def replay_event(call: Call, query: Nothing, body: Again) -> Response:
     if stored is None:
         raise await not_there(call, "event", event_id)
     accepted = await call.operations.replay(
-        stored, trigger=body.trigger, reason=body.reason, request_id=idempotency_key(call.request.headers)
+        stored, trigger=body.trigger, reason=body.reason, request_id=request_id_of(call, "replay")
     )
     return Response(
         status=202,
@@ -100,7 +100,7 @@ async def replay_events(call: Call, query: Nothing, body: Replaying) -> Response
     )  # fmt: skip
     after, before, limit = body.cursor or first_id_at(body.start), first_id_at(body.end), body.limit
     found = await call.operations.store.events_after(which, after=after, before=before, limit=limit + 1)
-    request_id = idempotency_key(call.request.headers)
+    request_id = request_id_of(call, "replay")
     # What was run again is not run again beside what it is a copy of.
     page = [stored for stored in found[:limit] if not is_copy(stored.event, stored.outcomes)]
     items = [

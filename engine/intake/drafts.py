@@ -358,7 +358,7 @@ class Drafting:
         self, draft: Draft, event: Event, rule: Rule, origin: Origin, priority: int, met: Decision
     ) -> Outcome:  # fmt: skip
         """Make a run that is skipped for another one: it begins and ends so, and nothing follows from its end."""
-        now, text = event.received_at, said_of_skip(met)
+        now, text = event.received_at, said_of_skip(met, draft.limit_key)
         step = Step(at=now, state=RunState.SKIPPED, code="overlap", reason=text)
         run = self._run(event, rule, origin, priority, (step,), finished_at=now, limit_key=draft.limit_key)
         draft.in_the_way += [name for name in (met.run,) if name is not None]

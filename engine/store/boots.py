@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.clock import Clock, to_microseconds
 from engine.errors import StoreInUse, StoreLost
-from engine.processes import kernel_start
+from engine.processes import is_at_work, kernel_start
 from engine.store.base import Boot
 
 _MACHINE = Path("/proc/sys/kernel/random/boot_id")
@@ -53,7 +53,7 @@ def refuse_living(raw: sqlite3.Connection, path: Path, boot: Boot) -> None:
     """Raise StoreInUse where one of those before lives, on this machine, though its lock is gone."""
     for _, pid, started, where in raw.execute(QUERIES["open"], (boot.id,)).fetchall():
         mine = (pid, started) == (boot.pid, boot.started)
-        if where and where == boot.machine and started and not mine and kernel_start(pid) == started:
+        if where and where == boot.machine and started and not mine and is_at_work(pid, started):
             raise StoreInUse(
                 f"the store {path} is in use by process {pid}, whose lock is gone: it was removed, or lies elsewhere. "
                 "Stop that engine first.", pid=pid,

@@ -8,6 +8,7 @@ checked before it gets its name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -24,6 +25,10 @@ STEP_PAGES = 512
 
 PAUSE_S = 0.002
 """Between two steps, so that the disk is not one long copy to everybody else."""
+
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems say that know no hard links, as those of memory sticks and of some network drives."""
 
 
 class Copied(Struct, frozen=True, kw_only=True):
@@ -95,6 +100,13 @@ def _finish(partial: Path, to: Path) -> int:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
         size_bytes = os.fstat(file.fileno()).st_size
-    os.link(partial, to)
+    try:
+        os.link(partial, to)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if to.exists():
+            raise FileExistsError from None
+        partial.rename(to)
     sync_directory(to.parent)
     return size_bytes

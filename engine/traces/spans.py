@@ -28,7 +28,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from engine.clock import to_microseconds
 from engine.events import Accepted, Event
 from engine.plugin import Outcome
-from engine.runs import Run, RunState
+from engine.runs import FAILURES, Run
 from engine.traces.contexts import Parent, parse, span_of_attempt, span_of_event, trace_of
 
 log = logging.getLogger("engine.traces")
@@ -44,8 +44,6 @@ MOST_KNOWN = 10_000
 _NO_IDS: tuple[str | None, str | None] = (None, None)
 _IDS: ContextVar[tuple[str | None, str | None]] = ContextVar("span_ids", default=_NO_IDS)
 """The trace and span ids that the next span is to have."""
-
-_BAD = frozenset({RunState.FAILED, RunState.TIMED_OUT})
 
 
 class _Ids(IdGenerator):
@@ -92,7 +90,7 @@ class Attempt:
         self._span.set_attribute("engine.code", outcome.code)
         if outcome.exit_code is not None:
             self._span.set_attribute("process.exit.code", outcome.exit_code)
-        if outcome.state in _BAD:
+        if outcome.state in FAILURES:
             self._span.set_status(Status(StatusCode.ERROR, outcome.reason))
 
 

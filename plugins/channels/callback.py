@@ -63,4 +63,6 @@ class Callback(Channel, frozen=True, kw_only=True):
             return Receipt.taken(line)
         if answer.status == GONE:
             return Receipt.gone(f"{line}: it wants no more of it")
+        if 300 <= answer.status <= 399:
+            line += ": redirects are not followed; set `url` to where it leads"
         return Receipt.not_now(line, retry_after_s=retry_after_s(answer.headers, context.clock.now()))

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -34,12 +35,13 @@ from plugins.runners.launching import (
     Launched,
     Limits,
     Person,
+    check_person,
     check_umask,
     explain_stage,
     find_person,
     launch_program,
 )
-from plugins.runners.outputs import take_outputs
+from plugins.runners.outputs import log_left_out, open_folder, take_outputs
 from plugins.runners.spawning import start
 from plugins.runners.surroundings import (
     inherited,
@@ -122,9 +124,9 @@ class Exec(Runner, frozen=True, kw_only=True):
             )
         if self.umask is not None:
             check_umask(self.umask)
-        for field in ("user", "group"):
-            if getattr(self, field) == "":
-                raise BadSetting(field, "names nobody", "leave it out to run as the engine does")
+        for field, person in (("user", self.user), ("group", self.group)):
+            if person is not None:
+                check_person(field, person)
 
     def programs(self) -> Sequence[str]:
         return self.command[:1]
@@ -195,7 +197,7 @@ class Exec(Runner, frozen=True, kw_only=True):
             context.used(child.cpu_s, child.peak_bytes)
             outputs = None
             if child.ended.is_set():
-                outputs = take_outputs(attempt.outputs, context, remove=context.keep_path is None)
+                outputs = attempt.take_outputs()
                 attempt.forget()
         if context.keep_path is not None:
             return self._recorded(context, outputs, child.exit_code)
@@ -234,7 +236,10 @@ class Exec(Runner, frozen=True, kw_only=True):
         record = read_record(context.keep_path or "", context.attempt)
         if record is None or record.status is None:
             # Its launcher was ended before it could record anything: by a signal, as it has no other end.
-            return self._judge(otherwise if otherwise < 0 else EXIT_UNKNOWN, outputs)
+            if otherwise < 0:
+                return self._judge(otherwise, outputs)
+            reason = "ended, but what would have recorded its exit status was ended first, maybe by hand"
+            return Outcome.failed("exit_unknown", reason, outputs=outputs)
         context.used(record.cpu_s, record.peak_bytes, ended_at=record.ended_at)
         return self._judge(record.exit_code, outputs)
 
@@ -265,7 +270,7 @@ class Exec(Runner, frozen=True, kw_only=True):
 class _Attempt:
     """One attempt of a program, from its start."""
 
-    __slots__ = ("_context", "_private", "_settings", "_told", "child", "launched", "outputs")
+    __slots__ = ("_context", "_private", "_settings", "_told", "_user", "child", "launched", "outputs")
 
     child: Child
 
@@ -276,6 +281,7 @@ class _Attempt:
         self.launched: Launched | None = None
         self._private: str | None = None
         """A folder of the program's user for its outputs: the engine's own is closed to it."""
+        self._user = -1
         self._told: tuple[Sequence[str], Mapping[bytes, bytes], str] = ((), {}, "")
 
     def start(self) -> None:
@@ -327,10 +333,28 @@ class _Attempt:
             raise CannotStart("start_failed", explain(error, arguments, environment, cwd))
         raise CannotStart("start_failed", explain_stage(arguments[0], stage, number))
 
+    def take_outputs(self) -> dict[str, Any] | None:
+        """Read what the program left as outputs; see `take_outputs`."""
+        keeps = self._context.keep_path is not None
+        if self._private is None or keeps:
+            return take_outputs(self.outputs, self._context, remove=not keeps)
+        try:
+            # Its user may have put a link in the place of the folder, to files that are the engine's alone.
+            folder = open_folder(self._private, self._user)
+        except OSError as error:
+            log_left_out(self._context, [f"their folder is not as it was made: {error.strerror}"])
+            return None
+        try:
+            return take_outputs(f"/proc/self/fd/{folder}/{os.path.basename(self.outputs)}", self._context)
+        finally:
+            os.close(folder)
+
     def forget(self) -> None:
-        """Remove the folder that was made for the program's user."""
+        """Remove the folder that was made for the program's user, or the link that is in its place."""
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
+            with suppress(OSError):
+                os.unlink(self._private)
 
     def _render(self, person: Person | None, outputs: str) -> tuple[list[str], dict[bytes, bytes]]:
         settings, context = self._settings, self._context
@@ -366,13 +390,14 @@ class _Attempt:
     def _make_private(self, person: Person) -> str:
         """Make a folder for the outputs of a program that runs as another user; return the path of the file."""
         context = self._context
+        self._user = -1 if person.uid is None else person.uid
         folder = os.path.join(tempfile.gettempdir(), f"engine-{context.run_id}")
         try:
-            if os.path.isdir(folder) and not os.path.islink(folder) and os.stat(folder).st_uid == person.uid:
+            if os.path.isdir(folder) and not os.path.islink(folder) and os.stat(folder).st_uid == self._user:
                 shutil.rmtree(folder)  # of an attempt that the engine did not outlive
             os.mkdir(folder, 0o700)
             self._private = folder
-            os.chown(folder, -1 if person.uid is None else person.uid, -1)
+            os.chown(folder, self._user, -1)
         except OSError as error:
             program = self._settings.command[0] if self._settings.command else self._settings.shell
             hint = "; run the engine as root, or leave `user` out" if error.errno == errno.EPERM else ""

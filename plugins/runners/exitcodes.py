@@ -50,6 +50,8 @@ class ExitCodes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return Outcome.failed("exit_unknown", reason, outputs=outputs)
         if exit_code > 0:
             reason = f"exited with {exit_code}"
+            if final:
+                reason += "; not tried again, as `exit_codes.retry` does not name it"
             return Outcome.failed("exit_code", reason, exit_code=exit_code, outputs=outputs, final=final)
         if exit_code == 0:
             reason = "exited with 0, which is none of its codes of success"

@@ -161,7 +161,8 @@ class Http(Runner, frozen=True, kw_only=True):
             async with open_client(plan.reach, context.clock, keep_alive=False) as client:
                 answer = await polling.follow(
                     client, call, clock=context.clock, timeout_s=self.timeout, max_body_bytes=self.max_body,
-                    most_pause_s=self.retry_after_max, scope=context.scope, told=tell, first_pause_s=first_pause_s,
+                    redirects=self.redirects, most_pause_s=self.retry_after_max, scope=context.scope, told=tell,
+                    first_pause_s=first_pause_s,
                 )  # fmt: skip
             outputs = _outputs(answer, read_body(answer), masker)
             await write_log(context, _transcript(answer, masker))

@@ -14,17 +14,39 @@ import resource
 import sys
 import time
 from contextlib import suppress
-from signal import SIG_DFL, SIG_IGN, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGXFSZ, signal
+from signal import (
+    SIG_DFL,
+    SIG_IGN,
+    SIGALRM,
+    SIGCONT,
+    SIGHUP,
+    SIGINT,
+    SIGKILL,
+    SIGPIPE,
+    SIGQUIT,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGXFSZ,
+    signal,
+)
 from typing import Any, NoReturn
 
 TOLD = 3
 """The descriptor on which is told what can't be done."""
+
+SPOKEN, HELD = b"ENGINE_", b"_"
+"""The program's variables come with `HELD` before their names, but for those that begin with `SPOKEN`: so one that
+steers programs, such as LD_PRELOAD, acts on the program alone, and not on this process while it is another user's."""
 
 RECORD_BYTES = 512
 """So long is a record: its place on the disk is taken before the program runs, so that a full disk keeps none back."""
 
 LARGEST_OUTPUT_FILE_BYTES = 512 * 1024
 LEFTOVER_GRACE_S, LEFTOVER_LONGEST_S = 0.05, 5.0
+
+FOR_THE_PROGRAM = (SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM)
+"""Whoever sends one of these to the group means the program; this process, which is in it, is deaf to them."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -35,7 +57,8 @@ def main(order: str, arguments: list[str]) -> None:
     wanted: dict[str, Any] = marshal.loads(bytes.fromhex(order))  # noqa: S302 - our own engine made it
     # As it was given: Python changes its own copy where the locale is C.
     with open("/proc/self/environ", "rb") as file:
-        environment = dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if b"=" in entry)
+        entries = [entry.split(b"=", 1) for entry in file.read().split(b"\0") if b"=" in entry]
+    environment = {name if name.startswith(SPOKEN) else name[len(HELD) :]: value for name, value in entries}
     if wanted["keep"]:
         _keep(wanted, arguments, environment)
     else:
@@ -45,7 +68,7 @@ def main(order: str, arguments: list[str]) -> None:
 def _become(wanted: dict[str, Any], arguments: list[str], environment: dict[bytes, bytes]) -> NoReturn:
     stage = ""
     try:
-        for number in (SIGPIPE, SIGXFSZ, SIGTERM, SIGINT, SIGHUP):
+        for number in (SIGPIPE, SIGXFSZ, *FOR_THE_PROGRAM):
             signal(number, SIG_DFL)
         with suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
             file.write(str(min(int(file.read()) + wanted["likely_victim"], 1000)))
@@ -81,8 +104,8 @@ def _tell(stage: str, error: Exception) -> None:
 
 def _keep(wanted: dict[str, Any], arguments: list[str], environment: dict[bytes, bytes]) -> None:
     """Have the program run beside this process, in its group, and record how it ended."""
-    for number in (SIGTERM, SIGINT, SIGHUP):
-        signal(number, SIG_IGN)  # they are for the program, which is in the same group
+    for number in FOR_THE_PROGRAM:
+        signal(number, SIG_IGN)
     path = wanted["keep"]
     facts = f'{{"attempt": {wanted["attempt"]}, "boot": "{wanted["boot"]}", "pid": {os.getpid()}'
     facts += f', "started": {_kernel_start()}'
@@ -101,7 +124,8 @@ def _keep(wanted: dict[str, Any], arguments: list[str], environment: dict[bytes,
     floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _, status, used = os.wait4(program, 0)
     if wanted["outputs"]:
-        _hand_over(*wanted["outputs"])
+        source, target = wanted["outputs"]
+        _hand_over(source, target, wanted["uid"])
     facts += f', "status": {status}, "cpu_s": {used.ru_utime + used.ru_stime:.6f}'
     facts += f', "peak_kib": {used.ru_maxrss}, "floor_kib": {floor}, "ended": {time.time():.6f}}}'
     os.pwrite(end, facts.encode().ljust(RECORD_BYTES), 0)
@@ -122,18 +146,22 @@ def _kernel_start() -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-def _hand_over(source: str, target: str) -> None:
+def _hand_over(source: str, target: str, owner: int) -> None:
     """Copy what the program left as outputs, in a folder of its user, to where the engine looks for it."""
+    place, name = os.path.split(source)
     with suppress(OSError):
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        # That user may have put a link in the place of the folder, to files that are the engine's alone.
+        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if os.fstat(folder).st_uid != owner:
+            return
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         with open(descriptor, "rb") as file:
             body = file.read(LARGEST_OUTPUT_FILE_BYTES + 1)
         with open(target, "wb") as file:
             file.write(body)
+        os.unlink(name, dir_fd=folder)
     with suppress(OSError):
-        os.unlink(source)
-    with suppress(OSError):
-        os.rmdir(os.path.dirname(source))
+        os.rmdir(place)
 
 
 def _adopt_orphans() -> None:

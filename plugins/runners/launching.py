@@ -32,6 +32,9 @@ AFTER_CPU_S = 5
 LIKELY_VICTIM = 300
 """Where memory runs out, the kernel is to choose a program before the engine, whose oom_score_adj is so much less."""
 
+LARGEST_ID = 2**32 - 2
+"""Of a user or group; the number after it stands for none: see chown(2)."""
+
 _LAUNCHER = str(Path(launch.__file__).resolve())
 
 
@@ -85,9 +88,9 @@ def find_person(user: str | None, group: str | None) -> Person:
         return Person(None, gid, None if gid is None else [gid], {})
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError):
+    except KeyError:
         if not user.isdecimal() or gid is None:
-            hint = "" if user.isdecimal() is False else "; give its `group` too"
+            hint = "; give its `group` too" if user.isdecimal() else ""
             raise CannotStart("start_failed", f"there is no user {user} on this machine{hint}") from None
         return Person(int(user), gid, [gid], {})
     own = entry.pw_gid if gid is None else gid
@@ -105,6 +108,14 @@ def _group_id(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise CannotStart("start_failed", f"there is no group {group} on this machine") from None
+
+
+def check_person(field: str, text: str) -> None:
+    """Refuse what can be neither the name nor the number of a user or group."""
+    if text == "":
+        raise BadSetting(field, "names nobody", "leave it out to run as the engine does")
+    if text.isdecimal() and int(text) > LARGEST_ID:
+        raise BadSetting(field, f"is no number of a {field}: the largest is {LARGEST_ID}")
 
 
 def check_umask(text: str) -> None:
@@ -150,11 +161,14 @@ def launch_program(
     order: Mapping[str, Any], arguments: Sequence[str], *, stdin: int, output: int, environment: Mapping[bytes, bytes]
 ) -> Launched:
     """Start a launcher in a session of its own; raises OSError and ValueError as `start` does."""
+    held = {
+        name if name.startswith(launch.SPOKEN) else launch.HELD + name: value for name, value in environment.items()
+    }
     told, tell = os.pipe()
     try:
         pid = start_beside(
             [sys.executable, "-I", "-S", _LAUNCHER, marshal.dumps(dict(order)).hex(), *arguments],
-            stdin=stdin, output=output, third=tell, environment=environment,
+            stdin=stdin, output=output, third=tell, environment=held,
         )  # fmt: skip
     except OSError as error:
         os.close(told)

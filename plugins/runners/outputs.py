@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
+from collections.abc import Sequence
 from io import FileIO
 from typing import Any
 
@@ -40,8 +42,22 @@ def take_outputs(path: str, context: RunContext, *, remove: bool = True) -> dict
         except OSError as error:
             problems.append(f"the file can't be removed: {error.strerror}")
     if problems:
-        context.log.warning("outputs left out: %s", "; ".join(problems[:5]), extra={"action": "outputs_left_out"})
+        log_left_out(context, problems)
     return outputs or None
+
+
+def log_left_out(context: RunContext, problems: Sequence[str]) -> None:
+    """Say in the log which outputs were left out."""
+    context.log.warning("outputs left out: %s", "; ".join(problems[:5]), extra={"action": "outputs_left_out"})
+
+
+def open_folder(path: str, owner: int) -> int:
+    """Return a descriptor of a folder of a user's; raise OSError where the path leads to anything else."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if os.fstat(folder).st_uid != owner:
+        os.close(folder)
+        raise OSError(errno.EPERM, "it is somebody else's", path)
+    return folder
 
 
 def _read_outputs(file: FileIO) -> tuple[dict[str, Any], list[str]]:

@@ -113,8 +113,8 @@ class Polling(NamedTuple):
         return url
 
     async def follow(
-        self, client: Client, call: Call, *, clock: Clock, timeout_s: float, max_body_bytes: int, most_pause_s: float,
-        scope: Scope, told: Callable[[str], Any], first_pause_s: float,
+        self, client: Client, call: Call, *, clock: Clock, timeout_s: float, max_body_bytes: int, redirects: int,
+        most_pause_s: float, scope: Scope, told: Callable[[str], Any], first_pause_s: float,
     ) -> Answer:  # fmt: skip
         """Ask until the job is over, and return the answer that says so; `told` gets what changes, in lines.
 
@@ -125,7 +125,9 @@ class Polling(NamedTuple):
             await clock.sleep(pause_s)
             pause_s = self.every_s
             try:
-                answer = await client.send(call, timeout_s=timeout_s, max_body_bytes=max_body_bytes)
+                answer = await client.send(
+                    call, timeout_s=timeout_s, max_body_bytes=max_body_bytes, redirects=redirects
+                )
             except CallFailed as failure:
                 if failure.code in _FATAL:
                     raise PollFailed(str(failure), code=failure.code) from None

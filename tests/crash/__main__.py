@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.crash.audit import Sum
 from tests.crash.steps import CALLS, Step, steps, strace_is_there
@@ -34,18 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--call", choices=list(CALLS), action="append", help="only steps of this kind")
     parser.add_argument("--at", type=int, action="append", help="with --call: only at these numbers")
     given = parser.parse_args(arguments)
-    table = Table("what", "kills", *FIGURES, "seconds", "wrong")
     wrong: list[str] = []
     path = Path(tempfile.mkdtemp(prefix="crash-"))
     if given.kills > 0 and not given.call:
-        wrong += _storm(path / "storm", given.kills, given.seed, given.minutes, table)
+        wrong += _storm(path / "storm", given.kills, given.seed, given.minutes)
     if given.steps or given.call:
         if not strace_is_there():
             console.print("strace is not installed: the steps need it (apt-get install strace)")
             return 1
         for call in given.call or CALLS:
-            wrong += _steps(path, call, given.at, table)
-    console.print(table)
+            wrong += _steps(path, call, given.at)
     for finding in wrong[:MOST_SHOWN]:
         console.print(finding, markup=False, highlight=False)
     console.print(f"sum: {len(wrong)}" + (f"; the sites that don't add up are kept in {path}" if wrong else ""))
@@ -54,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def _storm(path: Path, kills: int, seed: int | None, minutes: float, table: Table) -> list[str]:
+def _storm(path: Path, kills: int, seed: int | None, minutes: float) -> list[str]:
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     path.mkdir()
     begun_s = time.monotonic()
@@ -67,11 +64,11 @@ def _storm(path: Path, kills: int, seed: int | None, minutes: float, table: Tabl
             status.update(f"storm: {number} kills")
 
         result = storm(path, kills=kills, seed=seed, minutes=minutes, tell=tell)
-    _add_row(table, f"storm, seed {seed}", done, [result], time.monotonic() - begun_s)
+    _say(f"storm, seed {seed}", done, [result], time.monotonic() - begun_s)
     return [f"storm, seed {seed}: {finding}" for finding in result.findings]
 
 
-def _steps(path: Path, call: str, numbers: Sequence[int] | None, table: Table) -> list[str]:
+def _steps(path: Path, call: str, numbers: Sequence[int] | None) -> list[str]:
     begun_s = time.monotonic()
     with console.status("") as status:
 
@@ -80,14 +77,16 @@ def _steps(path: Path, call: str, numbers: Sequence[int] | None, table: Table) -
 
         done = list(steps(path, call, numbers=numbers, tell=tell))
     kills = sum(step.died for step in done)
-    _add_row(table, f"step {call}", kills, [step.sum for step in done], time.monotonic() - begun_s)
+    _say(f"step {call}", kills, [step.sum for step in done], time.monotonic() - begun_s)
     return [f"{call} {step.number}: {finding}" for step in done for finding in step.sum.findings]
 
 
-def _add_row(table: Table, what: str, kills: int, sums: Sequence[Sum], seconds: float) -> None:
-    figures = [sum(one.counts.get(name, 0) for one in sums) for name in FIGURES]
+def _say(what: str, kills: int, sums: Sequence[Sum], seconds: float) -> None:
+    """Say what was done, in one line however long: figures are cut from tables where there is no terminal."""
+    figures = [f"{name} {sum(one.counts.get(name, 0) for one in sums):,}" for name in FIGURES]
     findings = sum(len(one.findings) for one in sums)
-    table.add_row(what, str(kills), *map(str, figures), f"{seconds:.0f}", str(findings))
+    line = ", ".join([f"{kills:,} kills in {seconds:,.0f} s", *figures, f"wrong {findings}"])
+    console.print(f"{what}: {line}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

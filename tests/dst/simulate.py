@@ -17,8 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import engine.execution
+import engine.leftovers
 import engine.runtime
-import engine.settlement
 import engine.strays
 from engine.config import Config, load
 from engine.errors import EngineError, StoreLost
@@ -370,7 +370,7 @@ class _no_processes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._modules: tuple[Any, ...] = (engine.settlement, engine.execution)
+        self._modules: tuple[Any, ...] = (engine.leftovers, engine.execution)
         self._strays: Any = engine.strays
 
     def __enter__(self) -> None:

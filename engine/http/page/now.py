@@ -15,12 +15,12 @@ from engine.http.operations import Operations
 from engine.http.page.views import View, is_scoped
 from engine.http.page.waiting import waiting
 from engine.http.views import pause_view
-from engine.runs import Run, RunState
+from engine.runs import FAILURES, Run
 from engine.store.base import RunFilter
 from engine.tallies import Statistics
 from engine.triggers import PauseScope
 
-FAILURES = 8
+MOST_FAILURES = 8
 MOST_RUNNING = 40
 MOST_ALERTS = 6
 SOONEST = 14
@@ -29,7 +29,6 @@ MOST_TICKS = 48
 """So many due instants of one trigger are drawn; one that has more is drawn as a band."""
 
 USUAL_OVER = timedelta(days=7)
-FAILED = frozenset({RunState.FAILED, RunState.TIMED_OUT})
 
 
 class Going(Struct, frozen=True, kw_only=True):
@@ -81,7 +80,7 @@ async def make(call: Call) -> View:
     now = operations.clock.now()
     scoped = is_scoped(call)
     status = None if scoped else await operations.status()
-    failures = await operations.store.runs(RunFilter(states=FAILED), limit=FAILURES)
+    failures = await operations.store.runs(RunFilter(states=FAILURES), limit=MOST_FAILURES)
     return View(
         template="now.html",
         values={
@@ -91,7 +90,7 @@ async def make(call: Call) -> View:
             "coming": coming(operations, now),
             "failures": failures,
             "failed_lately": sum(1 for run in failures if _ended(run) > now - timedelta(hours=1)),
-            "most_failures": FAILURES,
+            "most_failures": MOST_FAILURES,
             "banners": banners(operations, status),
             "is_paused": any(pause.scope is PauseScope.ENGINE for pause in operations.pauses()),
             "hours": [now + timedelta(hours=6 * number) for number in range(5)],

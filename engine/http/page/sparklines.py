@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 
 from engine.http.page.words import plural
-from engine.runs import RunState
+from engine.runs import FAILURES, RunState
 from engine.store.base import Store
 from engine.tallies import Statistics, TallyRow, Width, sum_up
 
@@ -17,8 +17,6 @@ LOWEST = 3.0
 """How high what was at all is at least."""
 
 BARS = {Width.HOUR: 24, Width.DAY: 28}
-
-_BAD = (RunState.FAILED, RunState.TIMED_OUT)
 
 
 class Bar(Struct, frozen=True, kw_only=True):
@@ -55,7 +53,7 @@ def drawn(rows: Sequence[TallyRow], start: datetime, width: Width) -> Sparkline:
         if not 0 <= place < len(counts):
             continue
         for state, count in row.tally.ends.items():
-            counts[place][1 if state in _BAD else 0 if state is RunState.SUCCEEDED else 2] += count
+            counts[place][1 if state in FAILURES else 0 if state is RunState.SUCCEEDED else 2] += count
     highest = max((sum(one) for one in counts), default=0)
     total, failed = sum(sum(one) for one in counts), sum(one[1] for one in counts)
     over = "24 hours" if width is Width.HOUR else "28 days"

@@ -9,12 +9,11 @@ from msgspec import Struct
 
 from engine.clock import rfc3339
 from engine.http.calls import Call
-from engine.http.page.now import FAILED
 from engine.http.page.views import View
 from engine.http.page.words import instant, span
 from engine.http.problems import Problem
 from engine.ids import first_id_at
-from engine.runs import Run, RunState
+from engine.runs import FAILURES, Run, RunState
 from engine.store.base import RunFilter, Store
 from engine.units import parse_duration
 
@@ -109,7 +108,7 @@ def lanes_of(runs: Iterable[Run], start: datetime, end: datetime, now: datetime)
         title = f"{run.job} {run.state.value.replace('_', ' ')}{took}, by {run.trigger}: {run.reason}"
         lane.bars.append(Bar(run=run, x=round(x, 3), width=round(width, 3), y=row * ROW_PX + GAP_PX // 2, title=title))
     for lane in lanes.values():  # what failed lies over what went well, where they are close
-        lane.bars.sort(key=lambda bar: bar.run.state in FAILED)
+        lane.bars.sort(key=lambda bar: bar.run.state in FAILURES)
     return sorted(lanes.values(), key=lambda lane: lane.job)
 
 

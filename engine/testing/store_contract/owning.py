@@ -23,6 +23,12 @@ def a_boot(pid: int = 1, started: int = 0, machine: str = "") -> Boot:
     return Boot(id=new_id(), pid=pid, started=started, machine=machine)
 
 
+def _kill_unseen(process: subprocess.Popen[bytes]) -> None:
+    """Make a zombie of a process: it has ended, but its exit status was not taken."""
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
 class OwningCases(Place):
     """**Owner** of the contract."""
 
@@ -87,7 +93,9 @@ class OwningCases(Place):
                         await store.take_over(living)
                     assert caught.value.pid == other.pid
             finally:
-                other.kill()
+                _kill_unseen(other)
+            async with self.opened() as store:
+                await store.take_over(living)
         async with self.opened() as store:
             # A second life of one process, after the first has ended, is no other one; nor is what has ended.
             mine = Boot(id=new_id(), pid=os.getpid(), started=kernel_start(os.getpid()) or 0, machine=living.machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -33,6 +34,9 @@ CANCEL_WITHIN_S = 8.0
 
 MOST_LOOKED_AT = 5
 """So many of the attempts before this one are looked at for a DAG run that is still there."""
+
+
+_API_PATH = re.compile(r"/api(?:/v\d+)?/?\Z")
 
 
 class Airflow(Runner, frozen=True, kw_only=True):
@@ -135,6 +139,8 @@ class _Plan(NamedTuple):
             base = read_url(text, reach)
             if base.query_string:
                 raise BadSetting("url", "has a query", 'such as "https://airflow.example.com"')
+            if _API_PATH.search(base.path):
+                raise BadSetting("url", "goes on to the API, which is found from there", "leave `/api/…` out")
         except BadSetting as error:
             if isinstance(url, Secret):
                 raise BadSetting("url", "is no URL that may be a target, or has mistakes", error.hint) from None

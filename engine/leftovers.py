@@ -1,4 +1,4 @@
-"""Settlement: what becomes of the runs that were running when the engine died, or let them go on without it.
+"""Leftovers: what becomes of the runs that were running when the engine died, or let them go on without it.
 
 It is done before anything is started. What is to outlive the engine, and does, is adopted: it has its slot from then
 on. The processes of all others are ended, and what becomes of their runs is recorded.
@@ -25,12 +25,12 @@ MOST_NAMED = 5
 
 
 class Writer(Protocol):
-    """What settlement needs of the journal."""
+    """What settling them needs of the journal."""
 
     def submit(self, change: Adopt, /) -> Any: ...
 
 
-async def settle(
+async def settle_leftovers(
     store: Store, *, boot: str, clock: Clock, jobs: Mapping[str, Job], mark: str, ageing_s: float, journal: Writer,
     finish: Callable[[Run, Finish], Any], is_kept: Callable[[Run, Job], bool], adopt: Callable[[Run], None],
     ended: Callable[[str], None],
