@@ -336,7 +336,7 @@ def test_logs_are_printed_as_they_are_when_piped(running: Running) -> None:
 @pytest.mark.parametrize(
     ("state", "started", "said"),
     [
-        (RunState.SUCCEEDED, True, "wrote nothing, or its log was kept long enough"),
+        (RunState.SUCCEEDED, True, "wrote nothing, or its log was removed after its time"),
         (RunState.RUNNING, True, "has written nothing so far"),
         (RunState.QUEUED, False, "has not started, so that it wrote nothing: queued"),
         (RunState.SKIPPED, False, "was never started, so that it wrote nothing: skipped"),

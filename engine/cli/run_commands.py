@@ -108,7 +108,7 @@ def _said_of_silence(run: Mapping[str, Any]) -> str:
         return f"Run {run['id']} {never}, so that it wrote nothing: {state}"
     if run["state"] not in ENDED:
         return f"Run {run['id']} has written nothing so far: {state}"
-    return f"Run {run['id']} wrote nothing, or its log was kept long enough: {state}"
+    return f"Run {run['id']} wrote nothing, or its log was removed after its time: {state}"
 
 
 @asks("events --trigger dropped", "events --type order.created --limit 100")
