@@ -130,6 +130,8 @@ def test_fire_fails_and_tells_the_way_on_where_no_run_comes_of_it(
     result = ask(running, "fire", "nightly")
     assert (result.exit_code, "  nightly: paused: trigger nightly is paused" in result.stdout) == (1, True)
     assert "fire nightly --bypass pause to run it all the same; resume nightly to end it" in result.stderr
+    waited = ask(running, "fire", "nightly", "--wait")
+    assert (waited.exit_code, "--bypass pause" in waited.stderr) == (1, True)
     what = replace(what, outcome=EventOutcome.QUARANTINED)
     assert (
         "--bypass quarantine to run it all the same; release nightly to end it"

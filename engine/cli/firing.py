@@ -41,11 +41,13 @@ def fire(
 
     client = session.client()
     accepted = fire_trigger(client, name, data=data, reason=reason, priority=priority, bypass=bypass or [])
-    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+    well = _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
     outcomes = accepted.get("outcomes", [])
     if not accepted["runs"] and not any(outcome["run"] for outcome in outcomes):
         for way in filter(None, (_way_on(client, outcome) for outcome in outcomes)):
             say(way, error=True)
+        well = False
+    if not well:
         raise typer.Exit(FAILED)
 
 
@@ -66,7 +68,8 @@ def emit(
 
     client = session.client()
     accepted = emit_event(client, kind, data=data, subject=subject, key=key, source=source)
-    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+    if not _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None):
+        raise typer.Exit(FAILED)
 
 
 def _way_on(client: Client, outcome: dict[str, Any]) -> str | None:
@@ -87,8 +90,8 @@ def _resume(pause: dict[str, Any]) -> str:
     return f"resume {which.get(pause['scope'], pause['name'])}"
 
 
-def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]] | None) -> None:
-    """Tell what was accepted, and how its runs ended, where that was waited for; fail where one did not succeed."""
+def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]] | None) -> bool:
+    """Tell what was accepted, and how its runs ended where that was waited for; return whether each did well then."""
     if session.json:
         waited = runs is not None
         say_json({**accepted, "states": {run["id"]: run["state"] for run in runs or ()}} if waited else accepted)
@@ -96,8 +99,7 @@ def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]]
         _say_accepted(accepted)
         for run in runs or ():
             say(f"Run {run['id']} {sentence(run['state'], run['reason'])}")
-    if runs is not None and not (runs and all(run["state"] == "succeeded" for run in runs)):
-        raise typer.Exit(FAILED)
+    return runs is None or (bool(runs) and all(run["state"] == "succeeded" for run in runs))
 
 
 def _say_accepted(accepted: dict[str, Any]) -> None:

@@ -58,10 +58,13 @@ def _are_runs(session: Session, what: list[str]) -> bool:
         return True
     if not all(is_id(one.lower()) or is_tail(one.lower()) for one in what):
         return False
+    if len(what) > 1:
+        return True
     try:
-        return len(what) > 1 or not session.client().get("triggers", what[0])
+        session.client().get("triggers", what[0])
     except NotThere:
         return True
+    return False
 
 
 def _release(client: Client, name: str, body: dict[str, Any]) -> dict[str, Any]:
