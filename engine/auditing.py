@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,11 @@ MOST_KINDS = 100
 """So many kinds of refusals have rows of their own in a minute; the others are counted as one."""
 
 OTHERS = "others"
+
+NO_CALL = "file"
+"""By what means something came to be that no call of the API asked for: a file, or a signal."""
+
+_PLACEHOLDER = re.compile(r"\{[^}]*\}")
 
 log = logging.getLogger("engine.audit")
 
@@ -113,7 +119,7 @@ class AuditLog:
 
     def tell(self, audit: Audit) -> None:
         """Tell of a row in the engine's own log too, which may be kept where nobody here can reach it."""
-        log.info("%s %s: %s", audit.who or "nobody", audit.outcome.value, audit.action, extra=told(audit))
+        log.info("%s: %s, %s", _asked_for(audit), audit.outcome.value, _by(audit), extra=told(audit))
 
     def note(
         self, action: str, *, means: str, reason: str = "", target: str = "", after: Any = None,
@@ -134,9 +140,9 @@ class AuditLog:
             place = f"{first.file}:{first.line}" if first.line else first.file
             place = f"{place}: {first.path}" if first.path else place
             said = f"{why}: {place} is wrong" + (f", the first of {count} mistakes" if count > 1 else "")
-            self.note("configuration reloaded", means="file", reason=said, outcome=AuditOutcome.REFUSED)
+            self.note("configuration reload", means=NO_CALL, reason=said, outcome=AuditOutcome.REFUSED)
         else:
-            self.note("configuration reloaded", means="file", reason=why, after=found)
+            self.note("configuration reload", means=NO_CALL, reason=why, after=found)
 
     def refuse(self, audit: Audit) -> None:
         """Have a refusal written, with those that are alike."""
@@ -180,6 +186,21 @@ class AuditLog:
     async def chain(self) -> Chain:
         """Follow the whole chain; raise StoreUnavailable."""
         return await self._store.audit_chain()
+
+
+def _asked_for(audit: Audit) -> str:
+    """Return what was asked for, with what it was about in its place, where who asked is known."""
+    places = len(_PLACEHOLDER.findall(audit.action))
+    parts = iter([audit.target] if places == 1 else audit.target.split(","))
+    if not audit.who or not audit.target or (places > 1 and places != audit.target.count(",") + 1):
+        return audit.action
+    return _PLACEHOLDER.sub(lambda _: next(parts), audit.action)
+
+
+def _by(audit: Audit) -> str:
+    if audit.who:
+        return f"asked by {audit.who}"
+    return "by no call" if audit.means == NO_CALL else "asked by somebody unknown"
 
 
 def told(audit: Audit) -> dict[str, Any]:

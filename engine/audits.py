@@ -7,7 +7,8 @@ without writing all later ones anew is found out; whoever does write them anew i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from enum import StrEnum
@@ -114,6 +115,17 @@ class Note(Protocol):
 NOTING: ContextVar[Note | None] = ContextVar("engine_audit", default=None)
 """The note of the call that is being answered. The journal asks for it, so that a change and its row are one commit,
 whichever organ makes the change."""
+
+
+@contextmanager
+def beside() -> Iterator[None]:
+    """Have what is stored in this block not be what the call changes, such as that it was refused."""
+    before = NOTING.set(None)
+    try:
+        yield
+    finally:
+        NOTING.reset(before)
+
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder(Audit)

@@ -10,6 +10,7 @@ import uuid_utils
 from engine.clock import EPOCH
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_TAIL = re.compile(r"[0-9a-f-]{0,27}[0-9a-f]{8}\Z")
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 
 
@@ -32,6 +33,11 @@ def made_at(made: str) -> datetime:
 def is_id(text: str) -> bool:
     """Tell whether `text` has the form of an id; ids from outside are checked before they are used."""
     return _UUID.match(text) is not None
+
+
+def is_tail(text: str) -> bool:
+    """Tell whether `text` may be the last digits of an id, eight or more, by which people name what they see."""
+    return _TAIL.match(text) is not None
 
 
 def is_slug(text: str) -> bool:

@@ -632,7 +632,8 @@ class Operations:
             if all(check["ok"] for check in checks)
             else "degraded"
         )
-        return {"status": status, "checks": checks}
+        stopped = next((pause for pause in pauses if pause.scope is PauseScope.ENGINE), None)
+        return {"status": status, "paused": None if stopped is None else stopped.said(), "checks": checks}
 
     def note_refused(self, path: str, *, reason: str, **said: Any) -> None:
         self._routes.note_refused(path, RefusedRequest(reason=self._mask(reason), **said))

@@ -31,7 +31,7 @@ from engine.adaptive import Adaptation
 from engine.aftermath import Aftermath, Counting, Deliverer
 from engine.alerting import facts_of
 from engine.alerts import Alerts
-from engine.auditing import AuditLog
+from engine.auditing import NO_CALL, AuditLog
 from engine.backfill import Backfills
 from engine.backlog import Backlog
 from engine.causing import Causes
@@ -494,7 +494,7 @@ class Runtime:
         self.definitions.force.apply, self.definitions.force.submit = apply, journal.submit
         chronicle.watch(operations.troubles)
         if admin is not None:
-            admin.on_change = lambda: audit_log.note("admin token changed", means="file", target="admin")
+            admin.on_change = lambda: audit_log.note("admin token changed", means=NO_CALL, target="admin")
             self.server = HttpServer(operations, admin, keyring=tokens)
             self.server.bind()
         notifier = Notifier(self._environment)

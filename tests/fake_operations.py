@@ -593,6 +593,7 @@ class FakeOperations:
         self.previewed: list[tuple[str, Any, int]] = []
         self.sources = ["files:inbox/new", "nightly"]
         self.state = "ok"
+        self.standing_still: str | None = None
         self.due_soon: list[tuple[datetime, str]] = []
         self.fires_at: str | None = "2026-11-22T02:00:00Z"
         self.changed = asyncio.Condition()
@@ -913,6 +914,7 @@ class FakeOperations:
     def health(self) -> dict[str, Any]:
         return {
             "status": self.state,
+            "paused": self.standing_still,
             "checks": [{"name": "loop", "ok": self.state == "ok", "detail": "1 ms"}],
         }
 

@@ -688,7 +688,10 @@ async def test_another_admin_token_in_the_file_is_in_the_audit_log(tmp_path: Pat
     }  # fmt: skip
 
 
-async def test_a_reload_that_no_call_asked_for_is_in_the_audit_log(tmp_path: Path) -> None:
+async def test_a_reload_that_no_call_asked_for_is_in_the_audit_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "engine.audit")
     config = configured(tmp_path, CONFIG)
     file, right = tmp_path / "config.toml", (tmp_path / "config.toml").read_text()
     ready = anyio.Event()
@@ -707,9 +710,53 @@ async def test_a_reload_that_no_call_asked_for_is_in_the_audit_log(tmp_path: Pat
                 await anyio.sleep(0.005)
         started.stop()
     wrong, done = (row.audit for row in rows)
-    assert (done.action, done.outcome.value, done.reason) == ("configuration reloaded", "done", "SIGHUP")
+    assert (done.action, done.outcome.value, done.reason) == ("configuration reload", "done", "SIGHUP")
     assert "later" in json.dumps(done.after)
     assert (wrong.outcome.value, wrong.reason.startswith(f"SIGHUP: {file}:")) == ("refused", True)
+    assert [record.getMessage() for record in caplog.records if record.name == "engine.audit"] == [
+        "configuration reload: done, by no call", "configuration reload: refused, by no call",
+    ]  # fmt: skip
+
+
+async def test_a_reload_by_a_call_that_is_wrong_is_told_once_and_as_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "engine.audit")
+    config = configured(tmp_path, CONFIG)
+    file, ready = tmp_path / "config.toml", anyio.Event()
+    started = Runtime(
+        config, registry=a_registry(), environment={"ENGINE_ADMIN_TOKEN": ADMIN}, on_ready=lambda _: ready.set(),
+        read=lambda: load([file], environment={}, registry=a_registry()),
+    )  # fmt: skip
+    async with aiohttp.ClientSession() as session, anyio.create_task_group() as group:
+        group.start_soon(started.run)
+        await ready.wait()
+        assert started.server is not None
+        asker = Asker(session, started.server.url)
+        file.write_text("[jobs.x]\nodd = 1\n")
+        assert (await asker.ask("POST", "/config/reload")).status == 422
+        [row] = await asker.refused(1)
+        assert await asker.audit() == [row], "it is told once"
+        events = (await asker.ask("GET", "/events?type=engine.config.rejected")).json["items"]
+        assert len(events) == 1, "and the event that tells of it is stored all the same"
+        started.stop()
+    assert (row["status"], row["action"]) == (422, "POST /api/v1/config/reload")
+    [record] = [one for one in caplog.records if one.name == "engine.audit"]
+    assert record.getMessage() == "POST /api/v1/config/reload: refused, asked by admin"
+
+
+async def test_the_log_names_what_a_call_was_about_in_its_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO, "engine.audit")
+    async with engine(tmp_path) as (_, asker):
+        await asker.ask("POST", "/triggers/oven/pause", {"reason": "hot"})
+        await asker.ask("POST", "/triggers/oven/resume", token="x" * 40)
+        await asker.refused(1)
+    assert [record.getMessage() for record in caplog.records if record.name == "engine.audit"] == [
+        "POST /api/v1/triggers/oven/pause: done, asked by admin",
+        "POST /api/v1/triggers/{name}/resume: refused, asked by somebody unknown",
+    ]
 
 
 async def test_a_later_token_of_the_same_name_is_not_given_what_the_first_was_answered(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -21,13 +22,15 @@ from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from engine.cli.app import app
+from engine.cli.firing import _resume
 from engine.cli.output import local, say_table, terminal_safe
 from engine.cli.upcoming import local_text
-from engine.events import Accepted, Event
+from engine.events import Accepted, Event, EventOutcome, Outcome
 from engine.http.server import HttpServer
 from engine.http.tokens import token_path
 from engine.ids import new_id
 from engine.runs import RunState
+from engine.store.opening import Lock
 from engine.triggers import PauseScope
 from engine.units import format_span
 from tests.fake_operations import TOKEN, FakeOperations, serving
@@ -112,6 +115,40 @@ def test_fire_hands_over_its_options_and_prints_the_ids(running: Running, here: 
     (run,) = running.operations.memory.kept
     assert run in result.output
     assert json.loads(ask(running, "fire", "nightly", "--json").output)["duplicate"] is False
+
+
+def test_fire_fails_and_tells_the_way_on_where_no_run_comes_of_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    what = Outcome(trigger="nightly", outcome=EventOutcome.PAUSED, code="paused", reason="trigger nightly is paused")
+
+    async def fire(name: str, **given: Any) -> Accepted:
+        return Accepted(event=new_id(), outcomes=(what,))
+
+    monkeypatch.setattr(running.operations, "fire", fire)
+    ask(running, "pause", "nightly")
+    result = ask(running, "fire", "nightly")
+    assert (result.exit_code, "  nightly: paused: trigger nightly is paused" in result.stdout) == (1, True)
+    assert "fire nightly --bypass pause to run it all the same; resume nightly to end it" in result.stderr
+    waited = ask(running, "fire", "nightly", "--wait")
+    assert (waited.exit_code, "--bypass pause" in waited.stderr) == (1, True)
+    what = replace(what, outcome=EventOutcome.QUARANTINED)
+    assert (
+        "--bypass quarantine to run it all the same; release nightly to end it"
+        in ask(running, "fire", "nightly").stderr
+    )
+    what = replace(what, outcome=EventOutcome.FILTERED)
+    result = ask(running, "fire", "nightly", "--json")
+    assert (result.exit_code, result.stderr, json.loads(result.stdout)["runs"]) == (1, "", [])
+
+
+@pytest.mark.parametrize(
+    ("pause", "way"),
+    [({"scope": "engine", "name": ""}, "resume --all"), ({"scope": "tag", "name": "t"}, "resume --tag t"),
+     ({"scope": "trigger", "name": "n"}, "resume n")],
+)  # fmt: skip
+def test_each_pause_is_ended_by_a_command_of_its_own(pause: dict[str, Any], way: str) -> None:
+    assert _resume(pause) == way
 
 
 def test_fire_reads_standard_input(running: Running) -> None:
@@ -307,6 +344,62 @@ def test_logs_are_printed_as_they_are_when_piped(running: Running) -> None:
     assert ask(running, "logs", run.id, "--tail", "1", "-f").stdout_bytes == b"\x1b[31mtwo\n"
     assert json.loads(ask(running, "logs", run.id, "--json").output)["log"].startswith("one")
     assert ask(running, "logs", new_id()).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "started", "said"),
+    [
+        (RunState.SUCCEEDED, True, "wrote nothing, or its log was removed after its time"),
+        (RunState.RUNNING, True, "has written nothing so far"),
+        (RunState.QUEUED, False, "has not started, so that it wrote nothing: queued"),
+        (RunState.SKIPPED, False, "was never started, so that it wrote nothing: skipped"),
+    ],
+)
+def test_of_an_empty_log_it_is_said_why_beside_the_output(
+    running: Running, state: RunState, started: bool, said: str
+) -> None:  # fmt: skip
+    run = running.operations.add_run(state=state)
+    if not started:
+        running.operations.memory.kept[run.id] = replace(run, attempts=(), started_at=None)
+    for arguments in ((), ("--tail", "5")):
+        result = ask(running, "logs", run.id, *arguments)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert said in " ".join(result.stderr.split())
+        assert run.id in result.stderr
+    assert ask(running, "logs", run.id, "--tail", "0").output == "", "nothing was asked for"
+    assert json.loads(ask(running, "logs", run.id, "--json").stdout) == {"run": run.id, "log": ""}
+
+
+def test_a_run_and_an_event_are_named_by_the_last_digits_of_their_ids(running: Running) -> None:
+    run = running.operations.add_run(state=RunState.HELD)
+    running.operations.add_run(state=RunState.SUCCEEDED)
+    event, tail = run.event, run.id[-8:]
+    running.operations.log_path(run.id).write_bytes(b"one\n")
+    assert json.loads(ask(running, "run", tail.upper(), "--json").stdout)["id"] == run.id
+    assert ask(running, "logs", run.id[-20:]).stdout == "one\n"
+    assert json.loads(ask(running, "logs", tail, "--json").stdout)["run"] == run.id
+    assert json.loads(ask(running, "why", tail, "--json").stdout)["run"]["id"] == run.id
+    assert json.loads(ask(running, "why", event[-8:], "--json").stdout)["event"]["id"] == event
+    assert ask(running, "release", tail).exit_code == 0
+    assert ask(running, "cancel", tail, "--detach").exit_code == 0
+    for arguments in (("run", "0" * 8), ("why", "0" * 8), ("cancel", "0" * 8)):
+        result = ask(running, *arguments)
+        assert result.exit_code == 1
+        assert "none of the latest 1,000 runs has an id that ends with 00000000" in " ".join(result.output.split())
+    assert "of that id" in ask(running, "run", tail[-7:]).output, "seven digits are no tail"
+
+
+def test_of_several_ids_that_end_alike_more_is_asked_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    ids = [f"0197a3f4-5b6c-7d8e-9f0{number}-23456789abcd" for number in range(2)]
+    for one in ids:
+        run = running.operations.add_run()
+        running.operations.memory.kept[one] = replace(run, id=one)
+        del running.operations.memory.kept[run.id]
+    result = ask(running, "run", "56789abcd")
+    assert (result.exit_code, all(one in result.output for one in ids)) == (2, True), result.output
+    assert json.loads(ask(running, "run", "1-23456789abcd", "--json").stdout)["id"] == ids[1]
 
 
 def test_followed_logs_end_with_the_run(running: Running) -> None:
@@ -641,13 +734,8 @@ def test_token_tells_where_it_is_shows_it_on_request_and_makes_a_new_one(
     assert (result.exit_code, "change it there" in result.output) == (1, True)
 
 
-def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
+def make_store(here: Path) -> None:
     from engine.store.sqlite import SqliteStore
-
-    configure(here)
-    result = call("doctor", "--json")
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["checks"][-1]["name"] == "store_file"
 
     async def make() -> None:
         store = SqliteStore(here / "data" / "engine.db")
@@ -655,12 +743,80 @@ def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
         await store.close()
 
     asyncio.run(make())
+
+
+def test_doctor_reads_the_store_itself_where_no_engine_runs(here: Path) -> None:
+    configure(here)
+    make_store(here)
     result = call("doctor")
     assert result.exit_code == 0, result.output
     assert "accepted 0  ended 0  waiting 0  purged 0  missing 0" in result.output
-    (here / "data" / "engine.db").write_bytes(b"this is no store" * 1000)
+    file = here / "data" / "engine.db"
+    assert f"note engine: it does not run; the store was read from its file, {file}" in result.output
+    file.write_bytes(b"this is no store" * 1000)
     result = call("doctor")
     assert (result.exit_code, "BAD  integrity:" in result.output) == (1, True), result.output
+    assert "ledger" not in result.output, "a ledger that could not be read is not said to add up"
+
+
+def test_doctor_says_that_there_is_no_store_and_that_nothing_was_read(here: Path) -> None:
+    configure(here)
+    result = call("doctor", "--json")
+    found = json.loads(result.output)
+    assert (result.exit_code, found["ok"], found["ledger"]) == (1, False, None)
+    assert [(one["name"], one["ok"]) for one in found["checks"]] == [("store_file", False), ("engine", True)]
+    text = call("doctor").output
+    assert f"BAD  store_file: there is none in {here / 'data' / 'engine.db'}, and nothing that an engine left" in text
+    assert "note engine: it does not run\n" in text
+    assert ("was read" in text, "whole" in text, "accepted" in text) == (False, False, False)
+
+
+def test_doctor_tells_a_store_that_is_missing_from_one_that_never_was(here: Path) -> None:
+    configure(here)
+    make_store(here)
+    file = here / "data" / "engine.db"
+    (here / "data" / "logs").mkdir()
+    file.rename(here / "engine.db")
+    result = call("doctor")
+    assert result.exit_code == 1
+    assert "but what an engine leaves is there (engine.db.lock, logs): put the file" in result.output
+    Path(f"{file}-wal").write_bytes(b"rows")
+    result = call("doctor")
+    assert (result.exit_code, "its write-ahead log engine.db-wal is there: put it back" in result.output) == (1, True)
+
+
+def test_an_engine_that_runs_at_another_address_is_not_said_to_be_away(here: Path) -> None:
+    timer = '[jobs.j.run.exec]\ncommand = ["true"]\n[triggers.t]\non.interval = "1h"\njob = "j"\n'
+    configure(here, more=timer)
+    make_store(here)
+    token_path(here / "data").write_text(TOKEN)
+    token_path(here / "data").chmod(0o600)
+    lock = Lock(here / "data" / "engine.lock", "the data directory")
+    try:
+        held = f"process {os.getpid()} holds {here / 'data'}, so an engine runs; it has only begun to start or to end"
+        for arguments in (("runs",), ("token", "create", "x"), ("next", "t"), ("why", "t", "--from", "1h")):
+            result = call(*arguments)
+            said = result.output + result.stderr
+            assert held in " ".join(said.split()), arguments
+            assert "start it with python -m engine" not in said
+            assert result.exit_code == (0 if arguments[0] in ("next", "why") else 1), said
+        result = call("doctor", "--json")
+        found = json.loads(result.output)
+        assert (result.exit_code, found["ok"], found["ledger"]["missing"]) == (1, False, 0)
+        engine = found["checks"][-1]
+        assert (engine["name"], engine["ok"]) == ("engine", False)
+        assert engine["detail"].startswith("no engine answers at http://127.0.0.1:1 (")
+        assert held in engine["detail"]
+        token_path(here / "data").unlink()
+        result = call("doctor")
+        assert result.exit_code == 1
+        assert (
+            f"BAD  engine: process {os.getpid()} holds {here / 'data'}, but can't be asked: there is" in result.output
+        )
+    finally:
+        lock.release()
+    result = call("doctor")
+    assert (result.exit_code, "note engine: it does not run;" in result.output) == (0, True), result.output
 
 
 def test_help_starts_without_the_engine_and_the_module_runs(here: Path) -> None:

@@ -216,7 +216,10 @@ T = JOB + "[triggers.t]\njob = 'j'\non.tick = 'x'\n"
 BROKEN = [
     ("a = ", 1, "", "is no TOML: Invalid value"),
     ("[engine]\ndata = 'a'\ndata = 'b'", 3, "", "is no TOML: Cannot overwrite a value"),
-    ("[engine]\n[engine]", 2, "", "is no TOML: Cannot declare"),
+    ("[engine]\n[engine]", 2, "", "is no TOML: Cannot declare [engine] twice"),
+    ("[jobs.c]\n[jobs.c]", 2, "", "is no TOML: Cannot declare [jobs.c] twice"),
+    ('[jobs."it\'s \\\\ a.b"]\n[jobs."it\'s \\\\ a.b"]', 2, "", 'Cannot declare [jobs."it\'s \\\\ a.b"] twice'),
+    ("[a.b]\n[a]\nb.c=1", 3, "", "Cannot redefine namespace [a.b], at the end of the file"),
     ("[engine\n", 1, "", "is no TOML"),
     ("[engine]\ndata = 'a", 2, "", "is no TOML"),
     ("x = '''\n\n", 1, "", "at the end of the file"),

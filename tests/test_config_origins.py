@@ -11,7 +11,8 @@ import pytest
 
 from engine.config import Config, load
 from engine.config.difference import for_running
-from engine.config.origins import MASK, PLAIN, Origins, Setting
+from engine.config.origins import PLAIN, Origins, Setting
+from engine.config.references import MASK
 from engine.http.views import shown
 from engine.registry import Registry
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.config import load
+from engine.config.document import Problems
+from engine.config.references import References
 from engine.errors import ConfigError
 from engine.plugin import Secret
 from tests.test_config_plugins import JOB, Table, load_text, on_table, problems_of
@@ -151,3 +154,36 @@ def test_a_reference_of_a_later_file_replaces_that_of_an_earlier(tmp_path: Path)
 def test_a_main_field_may_be_a_reference(tmp_path: Path) -> None:
     text = f"{JOB}[triggers.t]\njob = 'j'\non.tick = {{ env = 'WHEN' }}\n"
     assert load_text(tmp_path, text, environment={"WHEN": "x"}).triggers["t"].on.expression == "x"
+
+
+@pytest.mark.parametrize("secret", ["short", "than", "24", "bytes", "can", "is", "guessed", "h"])
+def test_a_secret_that_is_a_word_of_the_sentence_leaves_the_sentence_alone(tmp_path: Path, secret: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        f'[jobs.j]\nrun.exec.command = ["true"]\ncallback = {{ url = "https://example.org/", secret = "{secret}" }}\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load([file], environment={})
+    [problem] = caught.value.problems
+    assert problem.message == "is shorter than 24 bytes, which can be guessed"
+    assert "***" not in (problem.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ('found "short", expected shorter', 'found "***", expected shorter'),
+        ('found "a short one", which is short', 'found "a *** one", which is short'),
+        ("is 'short', and can't be short: 'short'", "is '***', and can't be short: '***'"),
+        ("no URL: https://u:short@host/", "no URL: https://u:***@host/"),
+        ("no URL: password=short&x=1", "no URL: password=***&x=1"),
+        ("holds `short`", "holds `***`"),
+        ("short is shorter (short)", "short is shorter (short)"),
+        ("found S3cret-1 and S3cret-1x", "found *** and ***x"),
+    ],
+)
+def test_of_a_sentence_what_is_quoted_is_masked_and_what_is_no_plain_word(sentence: str, told: str) -> None:
+    references = References({}, Problems())
+    references.values |= {"short", "S3cret-1"}
+    assert references.masked_in(sentence) == told
+    assert references.masked("is shorter, S3cret-1") == "is ***er, ***", "of a sentence of others nothing is spared"

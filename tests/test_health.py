@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,38 @@ async def test_details_are_for_viewers_and_have_the_status_of_health(
 def test_the_command_ends_with_1_where_something_is_not_well(served: Running, monkeypatch: Any) -> None:  # noqa: F811
     shown = ask(served, "health")
     assert shown.exit_code == 1
-    assert "Trigger nightly: its last run failed (exit)" in shown.stdout
+    assert "  NOT WELL  trigger nightly: its last run failed (exit)" in shown.stdout
+    assert shown.stdout.startswith("The engine is ok; in trouble: trigger nightly\n")
     assert json.loads(ask(served, "--json", "health").stdout)["next"] is None
+
+
+def test_the_first_line_of_health_says_what_is_not_well_and_that_all_is_paused(
+    served: Running,  # noqa: F811
+    monkeypatch: Any,
+) -> None:
+    async def detailed(_: object, *, triggers: Sequence[str]) -> dict[str, Any]:
+        return {**served.operations.health(), "triggers": []}
+
+    monkeypatch.setattr(type(served.operations.vitals), "detailed", detailed)
+    shown = ask(served, "health")
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, "The engine is ok; no trigger is in trouble")
+    served.operations.standing_still = "the engine is paused: a new version"
+    shown = ask(served, "health")
+    first = "The engine is paused: a new version; nothing starts; it is ok; no trigger is in trouble"
+    assert (shown.exit_code, shown.stdout.splitlines()[0]) == (0, first)
+    served.operations.standing_still, served.operations.state = None, "degraded"
+    shown = ask(served, "health")
+    assert shown.exit_code == 1
+    assert shown.stdout.splitlines()[0] == "The engine is degraded; not well: loop; no trigger is in trouble"
+
+
+async def test_a_pause_of_the_whole_engine_stands_beside_its_status(tmp_path: Path) -> None:
+    async with quiet_end(configured(tmp_path, PARTS), VirtualClock()) as engine:
+        await of(engine).pause(PauseScope.TRIGGER, "held", reason="a test")
+        assert of(engine).health()["paused"] is None
+        await of(engine).pause(PauseScope.ENGINE, "", reason="a new version")
+        found = await of(engine).vitals.detailed(triggers=[])
+        assert (found["status"], found["paused"]) == ("ok", "the engine is paused: a new version")
 
 
 async def test_no_secret_stands_in_metrics_or_details(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_times_without_an_engine_lie_between_those_that_ran() -> None:
     told = periods_of(Noted(lives=lives), trigger="t", on="x", alive=True)
     assert [(period.start, period.end) for period in told] == [(at(10), at(12)), (at(20), at(25))]
     assert "it was stopped at" in told[0].said
-    assert "it was killed, or the machine went down" in told[1].said
+    assert "it was killed (as by a second Ctrl-C), or its machine went down" in told[1].said
     gone = periods_of(Noted(lives=lives), trigger="t", on="x", alive=False)
     assert (gone[-1].start, gone[-1].end) == (at(30), None)
     assert gone[-1].said.endswith("has not been started since")

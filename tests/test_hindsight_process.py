@@ -136,7 +136,7 @@ def test_why_explains_each_due_instant_of_a_night_with_everything_in_it(tmp_path
     assert "was paused: stock-taking" in because["00:01"]
     assert "was paused: stock-taking" in because["00:02"], "what is late says why"
     for killed in ("00:05", "00:07", "00:08"):
-        assert "the engine was not running: it was killed, or the machine went down" in because[killed]
+        assert "the engine was not running: it was killed (as by a second Ctrl-C), or its machine" in because[killed]
         assert "and was started at 2026-07-02T00:08:" in because[killed]
     for stopped in ("00:09", "00:11", "00:12"):
         assert "the engine was not running: it was stopped at 2026-07-02T00:08:" in because[stopped]
@@ -153,7 +153,7 @@ def test_why_explains_each_due_instant_of_a_night_with_everything_in_it(tmp_path
     assert sum(one["count"] for one in off["items"]) == 23
     assert "trigger off was disabled from 2026-07-01T23:5" in off["items"][-1]["reason"]
 
-    assert "The engine was not running: it was killed, or the machine went down" in said
+    assert "The engine was not running: it was killed (as by a second Ctrl-C), or its machine went down" in said
     assert "Trigger minutely was paused: stock-taking" in said
     assert "To run now what did not: python -m engine backfill minutely --from 2026-07-02T00:01:00Z" in said
     # The store alone tells the same.

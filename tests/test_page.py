@@ -61,6 +61,21 @@ async def test_who_is_not_signed_in_is_led_to_where_that_is_done_and_back(client
     assert b'name="next" value="/search?q=nightly"' in form.body
 
 
+async def test_search_finds_a_run_and_an_event_by_the_last_digits_of_their_ids(tmp_path: Path) -> None:
+    operations = FakeOperations(tmp_path)
+    run = operations.add_run()
+    async with serving(operations) as server, asking(server) as client:
+        for sought, place in ((run.id[-8:], f"/runs/{run.id}"), (run.event[-12:].upper(), f"/events/{run.event}")):
+            got = await client.ask("GET", f"/search?q={sought}", headers=PEOPLE)
+            assert (got.status, got.headers["Location"]) == (303, place)
+        got = await client.ask("GET", "/search?q=00000000", headers=PEOPLE)
+        assert (got.status, b"the last 8 digits do" in got.body) == (200, True)
+        other = "1" + run.id[1:]
+        operations.memory.kept[other] = replace(run, id=other)
+        got = await client.ask("GET", f"/search?q={run.id[-8:]}", headers=PEOPLE)
+        assert (got.status, b"give more digits of it" in got.body) == (404, True)
+
+
 @pytest.mark.parametrize(
     "target",
     ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "/a\nb", "/" + "a" * 3000],

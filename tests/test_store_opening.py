@@ -18,7 +18,7 @@ from engine.store import opening
 from engine.store.base import RunFilter
 from engine.store.copying import copy_store
 from engine.store.migrations import APPLICATION_ID, MIGRATIONS
-from engine.store.opening import Lock, prepare
+from engine.store.opening import Lock, holder_of, prepare
 from engine.store.sqlite import SqliteStore
 from engine.testing.store_contract.material import accept_run, make
 from tests.store_files import copy_files, overwrite_page
@@ -369,11 +369,25 @@ def test_a_lock_names_the_process_that_holds_it_and_dies_with_it(path: Path) -> 
         with pytest.raises(StoreInUse, match=f"process {holder.pid}") as refused:
             Lock(path, "the store")
         assert refused.value.pid == holder.pid
+        assert holder_of(path) == holder.pid
     finally:
         holder.kill()
         holder.wait()
         if holder.stdout is not None:
             holder.stdout.close()
+    assert holder_of(path) is None, "it holds it no more, though its id is there"
+    lock = Lock(path, "the store")
+    assert holder_of(path) == os.getpid()
+    lock.release()
+    assert holder_of(path) is None
+
+
+@pytest.mark.parametrize("content", ["", "rubbish", f"{os.getpid()}", "9" * 70, "²", "-1"])
+def test_a_lock_file_that_nobody_holds_names_nobody_whatever_is_in_it(path: Path, content: str) -> None:
+    assert holder_of(path) is None
+    path.write_text(content)
+    assert holder_of(path) is None
+    assert path.read_text() == content
     Lock(path, "the store").release()
 
 

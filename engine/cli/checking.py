@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
 from engine.cli.failures import FAILED, USAGE
@@ -76,9 +79,14 @@ def doctor(
     if session.json:
         say_json(found)
     else:
-        ledger = found["ledger"]
-        say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "purged", "missing")))
+        if (ledger := found["ledger"]) is not None:
+            say("  ".join(f"{name} {ledger[name]}" for name in ("accepted", "ended", "waiting", "purged", "missing")))
         for one in found["checks"]:
-            say(f"{'ok ' if one['ok'] else 'BAD'}  {one['name']}: {one['detail']}")
+            say(f"{_mark(one):4} {one['name']}: {one['detail']}")
     if not found["ok"]:
         raise typer.Exit(FAILED)
+
+
+def _mark(check: Mapping[str, Any]) -> str:
+    """Return what stands before one of doctor's checks; what is neither good nor bad news is a note."""
+    return check.get("level", "ok") if check["ok"] else "BAD"

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
-from engine.cli.failures import USAGE, CommandFailed, Gone, NoEngine, NotThere
+from engine.cli.failures import USAGE, CommandFailed, EngineSilent, Gone, NoEngine, NotThere
 from engine.cli.output import say
 from engine.cli.program import version
-from engine.ids import is_id
+from engine.ids import is_id, is_tail
 from engine.logs import printable
 
 TIMEOUT_S = 60.0
@@ -42,7 +42,8 @@ _NO_ROUTE = "there is nothing here"
 class Client:
     """Asks the engine at `url` with a token; `origin` says in words where the token comes from.
 
-    `ca_file` holds the certificates of who may vouch for it; by default those that the system trusts do.
+    `ca_file` holds the certificates of who may vouch for it; by default those that the system trusts do. `silent` is
+    asked where nothing answers: it says which engine runs all the same, and why it may be silent.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Client:
         ca_file: Path | None = None,
         timeout_s: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        silent: Callable[[], str | None] = lambda: None,
     ) -> None:
         parts = parts_of(url)
         self.url = url.rstrip("/")
@@ -63,14 +65,44 @@ class Client:
         self._connect_s = CONNECT_S if timeout_s is None else timeout_s
         self._timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
         self._sleep, self._left_s = sleep, LONGEST_WAIT_S if timeout_s is None else 0.0
+        self._silent = silent
+        self._named: dict[tuple[str, str], str] = {}
 
     def briefly(self, timeout_s: float) -> Client:
         """Return a client that gives up soon, and waits for nothing."""
-        return Client(self.url, self._token, self._origin, ca_file=self._ca_file, timeout_s=timeout_s)
+        return Client(
+            self.url, self._token, self._origin, ca_file=self._ca_file, timeout_s=timeout_s, silent=self._silent
+        )
 
     def get(self, *path: str, **query: Any) -> Any:
         """Return what is at a path below /api/v1; parameters that are None are left out."""
-        return self._json("GET", _path(path, query), None, {})
+        return self._json("GET", self._to(path, query), None, {})
+
+    def named(self, kind: str, text: str) -> str:
+        """Return the id of one of the `runs` or `events` by its last digits; what is no tail of an id is left as it is.
+
+        The latest of them alone are looked through. Raises NotThere where none of these has such an id, CommandFailed
+        where several have.
+        """
+        tail = text.lower()
+        if is_id(tail) or not is_tail(tail):
+            return text
+        if (kind, tail) not in self._named:
+            latest = self._json("GET", _path((kind,), {"limit": PAGE}), None, {})["items"]
+            found = [one["id"] for one in latest if one["id"].endswith(tail)]
+            if not found:
+                older = "name an older one by its whole id"
+                raise NotThere(f"none of the latest {PAGE:,} {kind} has an id that ends with {tail}: {older}")
+            if len(found) > 1:
+                raise CommandFailed(f"the ids of several {kind} end with {tail}: {', '.join(found)}; name one", USAGE)
+            self._named[kind, tail] = found[0]
+        return self._named[kind, tail]
+
+    def _to(self, path: tuple[str, ...], query: Mapping[str, Any]) -> str:
+        """Return what a request goes to; a run or an event in the path may be named by the last digits of its id."""
+        if len(path) > 1 and path[0] in ("runs", "events"):
+            path = (path[0], self.named(path[0], path[1]), *path[2:])
+        return _path(path, query)
 
     def whole(self, *path: str, **query: Any) -> Any:
         """Return a list whole, as one that has no next page."""
@@ -89,7 +121,7 @@ class Client:
     def send_toml(self, *path: str, content: bytes, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
         """Send a TOML text to a path below /api/v1, and return the answer."""
         sent = {"Content-Type": "application/toml", **(headers or {})}
-        return self._json("POST", _path(path, query), content, sent)
+        return self._json("POST", self._to(path, query), content, sent)
 
     def patch(self, *path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         """Have something changed at a path below /api/v1, and return the answer."""
@@ -98,15 +130,15 @@ class Client:
     def _send_json(self, method: str, path: tuple[str, ...], body: Any, headers: Mapping[str, str] | None) -> Any:
         content = json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **(headers or {})}
-        return self._json(method, _path(path, {}), content, sent)
+        return self._json(method, self._to(path, {}), content, sent)
 
     def delete(self, *path: str, headers: Mapping[str, str] | None = None) -> Any:
         """Delete what is at a path below /api/v1, and return the answer."""
-        return self._json("DELETE", _path(path, {}), None, headers or {})
+        return self._json("DELETE", self._to(path, {}), None, headers or {})
 
     def stream(self, *path: str, **query: Any) -> Iterator[bytes]:
         """Yield an answer piece by piece, for as long as it takes."""
-        connection, answer = self._answer("GET", _path(path, query), None, {}, endless=bool(query.get("follow")))
+        connection, answer = self._answer("GET", self._to(path, query), None, {}, endless=bool(query.get("follow")))
         try:
             while True:
                 try:
@@ -176,7 +208,10 @@ class Client:
             ) from None
         except OSError as error:
             connection.close()
-            raise NoEngine(f"no engine answers at {self.url} ({_words(error)}): {self._way_to_one()}") from None
+            said = f"no engine answers at {self.url} ({_words(error)})"
+            if (running := self._silent()) is not None:
+                raise EngineSilent(f"{said}, but {running}") from None
+            raise NoEngine(f"{said}: {self._way_to_one()}") from None
         return connection
 
     @cached_property

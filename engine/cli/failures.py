@@ -22,6 +22,10 @@ class NoEngine(CommandFailed):
     """No engine answers at the address."""
 
 
+class EngineSilent(NoEngine):
+    """No engine answers at the address, though one works on the data directory."""
+
+
 class NotThere(CommandFailed):
     """The engine has nothing of that name or id."""
 

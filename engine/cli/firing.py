@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,12 @@ from engine.cli.options import asks
 from engine.cli.output import say, say_json, sentence
 from engine.cli.session import Session
 from engine.triggers import GATES
+
+if TYPE_CHECKING:
+    from engine.cli.client import Client
+
+_GATE_OF = {"paused": "pause", "quarantined": "quarantine", "deduplicated": "dedupe", "rate_limited": "rate_limit"}
+"""The gate that an event's outcome comes from, as `--bypass` names it."""
 
 
 @asks(
@@ -30,12 +36,19 @@ def fire(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its runs; fail where one does.")] = False,
 ) -> None:
-    """Fire a trigger by hand."""
+    """Fire a trigger by hand. Ends with 1 where no run comes of it, such as while it is paused."""
     from engine.cli.sending import fire_trigger, wait_for_runs
 
     client = session.client()
     accepted = fire_trigger(client, name, data=data, reason=reason, priority=priority, bypass=bypass or [])
-    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+    well = _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+    outcomes = accepted.get("outcomes", [])
+    if not accepted["runs"] and not any(outcome["run"] for outcome in outcomes):
+        for way in filter(None, (_way_on(client, outcome) for outcome in outcomes)):
+            say(way, error=True)
+        well = False
+    if not well:
+        raise typer.Exit(FAILED)
 
 
 @asks("""emit order.created --data '{"id": 7}' --key order-7""", "emit order.created --data @order.json --wait")
@@ -55,11 +68,30 @@ def emit(
 
     client = session.client()
     accepted = emit_event(client, kind, data=data, subject=subject, key=key, source=source)
-    _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None)
+    if not _tell(session, accepted, wait_for_runs(client, accepted["runs"]) if wait else None):
+        raise typer.Exit(FAILED)
 
 
-def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]] | None) -> None:
-    """Tell what was accepted, and how its runs ended, where that was waited for; fail where one did not succeed."""
+def _way_on(client: Client, outcome: dict[str, Any]) -> str | None:
+    """Say how a trigger runs all the same that a gate kept from it; None where there is no way."""
+    gate, name = _GATE_OF.get(outcome["outcome"]), outcome["trigger"]
+    if gate is None:
+        return None
+    ends = [f"release {name}"] if gate == "quarantine" else []
+    if gate == "pause":
+        ends = [_resume(pause) for pause in client.get("triggers", name)["pauses"]]
+    end = f"; {' and '.join(ends)} to end it" if ends else ""
+    return f"  nothing runs: fire {name} --bypass {gate} to run it all the same{end}"
+
+
+def _resume(pause: dict[str, Any]) -> str:
+    """Return the command that ends a pause."""
+    which = {"engine": "--all", "tag": f"--tag {pause['name']}"}
+    return f"resume {which.get(pause['scope'], pause['name'])}"
+
+
+def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]] | None) -> bool:
+    """Tell what was accepted, and how its runs ended where that was waited for; return whether each did well then."""
     if session.json:
         waited = runs is not None
         say_json({**accepted, "states": {run["id"]: run["state"] for run in runs or ()}} if waited else accepted)
@@ -67,8 +99,7 @@ def _tell(session: Session, accepted: dict[str, Any], runs: list[dict[str, Any]]
         _say_accepted(accepted)
         for run in runs or ():
             say(f"Run {run['id']} {sentence(run['state'], run['reason'])}")
-    if runs is not None and not (runs and all(run["state"] == "succeeded" for run in runs)):
-        raise typer.Exit(FAILED)
+    return runs is None or (bool(runs) and all(run["state"] == "succeeded" for run in runs))
 
 
 def _say_accepted(accepted: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +11,9 @@ from engine.cli.failures import FAILED
 from engine.cli.options import asks
 from engine.cli.output import local, say, say_json
 from engine.cli.session import Session
+
+NAMED = 3
+"""So many triggers in trouble are named in the first line; each has one of its own below."""
 
 
 @asks("health", "health nightly")
@@ -43,13 +46,29 @@ def health(
 
 
 def _say_all(found: Mapping[str, Any]) -> None:
-    say(f"The engine is {found['status']}")
+    say(_headline(found))
     for check in found["checks"]:
         say(f"  {'well' if check['ok'] else 'NOT WELL':8}  {check['name']}: {check['detail']}")
-    if not found["triggers"]:
-        say("No trigger is in trouble")
     for one in found["triggers"]:
-        say(f"Trigger {one['name']}: {'; '.join(one['troubles'])}")
+        say(f"  NOT WELL  trigger {one['name']}: {'; '.join(one['troubles'])}")
+
+
+def _headline(found: Mapping[str, Any]) -> str:
+    """Say in one sentence how all is: that the engine starts nothing, which parts are not well, and which triggers."""
+    paused, status, names = found.get("paused"), found["status"], [one["name"] for one in found["triggers"]]
+    wrong = [check["name"] for check in found["checks"] if not check["ok"]]
+    parts = [f"{paused}; nothing starts; it is {status}" if paused else f"the engine is {status}"]
+    if wrong:
+        parts.append(f"not well: {', '.join(wrong)}")
+    parts.append(f"in trouble: {_several('trigger', names)}" if names else "no trigger is in trouble")
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}"
+
+
+def _several(what: str, names: Sequence[str]) -> str:
+    """Name a few things, and count those that are left out."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{what}{'s' if len(names) > 1 else ''} {', '.join(names[:NAMED])}{more}"
 
 
 def _say_trigger(found: Mapping[str, Any]) -> None:

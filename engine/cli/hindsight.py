@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from engine.cli.failures import USAGE, CommandFailed, NoEngine
+from engine.cli.failures import USAGE, CommandFailed, EngineSilent, NoEngine
 from engine.cli.upcoming import local_text
 from engine.cli.why import gates_seen
 from engine.clock import SystemClock, rfc3339
@@ -37,6 +37,7 @@ def look_back(session: Session, name: str, *, start: str | None, end: str | None
 
     Raises CommandFailed where the trigger is unknown, a time can't be read, or nothing is stored.
     """
+    said = "No engine answers"
     try:
         client = session.client()
         zone = client.get("status").get("timezone") or "UTC"
@@ -51,14 +52,15 @@ def look_back(session: Session, name: str, *, start: str | None, end: str | None
         return _all_pages(ask)
     except ConfigError:
         raise
-    except NoEngine:
+    except NoEngine as error:
         if session.named:
             raise
+        said = str(error) if isinstance(error, EngineSilent) else said
     except (CommandFailed, EngineError):
         # Without a token no engine can be asked; where it never started there is none yet.
         if session.named or session.token or (session.reach().data / "admin.token").exists():
             raise
-    return asyncio.run(_read(session.load(), name, start, end))
+    return asyncio.run(_read(session.load(), name, start, end, said))
 
 
 def _all_pages(ask: Any) -> dict[str, Any]:
@@ -71,8 +73,8 @@ def _all_pages(ask: Any) -> dict[str, Any]:
     return {**found, "remark": None}
 
 
-async def _read(config: Config, name: str, start: str | None, end: str | None) -> dict[str, Any]:
-    """Answer from the store's file, which is only read."""
+async def _read(config: Config, name: str, start: str | None, end: str | None, said: str) -> dict[str, Any]:
+    """Answer from the store's file, which is only read; `said` is why no engine does."""
     from engine.hindsight import inquire
     from engine.store.sqlite import SqliteStore
 
@@ -98,7 +100,7 @@ async def _read(config: Config, name: str, start: str | None, end: str | None) -
             found = page if not number else {**found, "items": [*found["items"], *page["items"]], "next": page["next"]}
             if found["next"] is None:
                 break
-        return {**found, "remark": f"No engine answers; this is what its store, {config.store.path}, tells."}
+        return {**found, "remark": f"{said}; this is what its store, {config.store.path}, tells."}
     finally:
         await store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,19 +30,48 @@ LONGEST_JOIN_S = 5.0
 
 _EMPTY = Ledger(accepted=0, ended=0, waiting=0, missing=())
 
+_LEFT = ("engine.lock", "admin.token", "logs")
+"""What an engine leaves in its data directory."""
 
-def offline_doctor(config: Config) -> shapes.Doctor:
-    """Add up the ledger and check the store's integrity, in its file, which is only read."""
-    checks = [{"name": "engine", "ok": True, "detail": "it does not run; the store was read from its file"}]
-    path = config.store.path
-    if not path.exists():
-        absent = {"name": "store_file", "ok": True, "detail": f"there is none yet in {path}"}
-        return doctor_view(_EMPTY, (), [*checks, absent])
+
+def offline_doctor(config: Config) -> dict[str, Any]:
+    """Add up the ledger and check the store's integrity, in its file, which is only read.
+
+    Where there is no store, or it can't be read, `ledger` is None, and nothing is said of what was not looked at.
+    """
+    if not config.store.path.exists():
+        return _unread({"name": "store_file", "ok": False, "detail": _absence(config)})
     try:
         ledger, damage, found = asyncio.run(_read(config))
     except StoreError as error:
-        return doctor_view(_EMPTY, (str(error),), checks)
-    return doctor_view(ledger, damage, [*(one.check() for one in found), *checks])
+        return _unread({"name": "integrity", "ok": False, "detail": str(error)})
+    if damage:
+        return _unread({"name": "integrity", "ok": False, "detail": "; ".join(damage)})
+    return {**doctor_view(ledger, (), [one.check() for one in found])}
+
+
+def _unread(check: shapes.Check) -> dict[str, Any]:
+    """Return what doctor found where it found no ledger to add up, and why."""
+    return {"ok": False, "ledger": None, "broken": [], "triggers": [], "checks": [check]}
+
+
+def _absence(config: Config) -> str:
+    """Say that there is no store, and what tells that there was one: an engine that starts may not miss it."""
+    path, data = config.store.path, config.engine.data
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size > 0:
+        return f"{path} is missing, but its write-ahead log {log.name} is there: put it back; both belong together"
+    beside = [path.with_name(path.name + ".lock"), *sorted(path.parent.glob(f"{glob.escape(path.name)}.v*.backup"))]
+    left = [one.name for one in (*beside, *(data / name for name in _LEFT)) if one.exists()]
+    if left:
+        return (
+            f"there is none in {path}, but what an engine leaves is there ({', '.join(left)}): put the file back, or a "
+            "backup of it; an engine that is started now begins with an empty store"
+        )
+    return (
+        f"there is none in {path}, and nothing that an engine left: none was started here yet, its disk is not "
+        "mounted, or [engine] data or [store] url name another place than they should"
+    )
 
 
 async def _read(config: Config) -> tuple[Ledger, list[str], tuple[Proof | Chain, ...]]:

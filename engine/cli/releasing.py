@@ -16,7 +16,7 @@ from engine.cli.pausing import claim
 from engine.cli.queueing import Reason, release_runs
 from engine.cli.rehearsing import rate_of, replay_span
 from engine.cli.session import Session
-from engine.ids import is_id
+from engine.ids import is_id, is_tail
 
 Names = Annotated[
     list[str], typer.Argument(metavar="RUN|NAME...", help="Runs, by their ids; or a trigger or source, by its name.")
@@ -34,7 +34,7 @@ def release(
     rate: Annotated[str, typer.Option(help="With --replay: so many events at most, such as 10/s or 90/m.")] = "10/s",
 ) -> None:
     """Release runs that are held by hand, or a trigger or source that is in quarantine, whose count starts anew."""
-    if all(map(is_id, what)):
+    if _are_runs(session, what):
         if replay:
             raise CommandFailed("--replay is for a trigger or source that is in quarantine", USAGE)
         release_runs(session, what, reason)
@@ -50,6 +50,21 @@ def release(
         found["replayed"] = _replay(client, found, reason, per_s, quiet=session.json)
     if session.json:
         say_json(found)
+
+
+def _are_runs(session: Session, what: list[str]) -> bool:
+    """Tell runs, by their ids or the last digits of these, from the name of a trigger or source."""
+    if all(map(is_id, what)):
+        return True
+    if not all(is_id(one.lower()) or is_tail(one.lower()) for one in what):
+        return False
+    if len(what) > 1:
+        return True
+    try:
+        session.client().get("triggers", what[0])
+    except NotThere:
+        return True
+    return False
 
 
 def _release(client: Client, name: str, body: dict[str, Any]) -> dict[str, Any]:

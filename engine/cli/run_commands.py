@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +14,7 @@ from engine.cli import completing, telling
 from engine.cli.options import asks
 from engine.cli.output import local, said_of_usage, say, say_json, say_table, sentence, terminal_safe
 from engine.cli.session import Session
+from engine.runs import ENDED
 
 
 @asks("runs --state failed,timed_out --trigger nightly", "runs --limit 100 --json")
@@ -76,7 +79,13 @@ def logs(
     """Print what a run wrote: as it is where it is piped, with control characters escaped on a terminal."""
     import codecs
 
-    chunks = session.client().stream("runs", run_id, "log", follow=1 if follow else None, tail=tail)
+    client = session.client()
+    run_id = client.named("runs", run_id)
+    chunks = client.stream("runs", run_id, "log", follow=1 if follow else None, tail=tail)
+    first = next(chunks, None)
+    if first is None and tail != 0:
+        say(_said_of_silence(client.get("runs", run_id)), error=True)
+    chunks = itertools.chain([first or b""], chunks)
     if session.json:
         say_json({"run": run_id, "log": b"".join(chunks).decode("utf-8", "replace")})
         return
@@ -89,6 +98,17 @@ def logs(
     for chunk in chunks:
         sys.stdout.write(terminal_safe(decoder.decode(chunk)))
         sys.stdout.flush()
+
+
+def _said_of_silence(run: Mapping[str, Any]) -> str:
+    """Say why a run's log holds nothing."""
+    state = sentence(run["state"], run["reason"])
+    if not run["attempts"] and not run["started_at"]:
+        never = "was never started" if run["state"] in ENDED else "has not started"
+        return f"Run {run['id']} {never}, so that it wrote nothing: {state}"
+    if run["state"] not in ENDED:
+        return f"Run {run['id']} has written nothing so far: {state}"
+    return f"Run {run['id']} wrote nothing, or its log was removed after its time: {state}"
 
 
 @asks("events --trigger dropped", "events --type order.created --limit 100")

@@ -23,6 +23,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str | None, typer.Option("--url", metavar="URL", help="The engine's address (or ENGINE_URL).")]
 Token = Annotated[str | None, typer.Option("--token", metavar="TOKEN", help="A token of the API (or ENGINE_TOKEN).")]
 
+ELSEWHERE = (
+    "it has only begun to start or to end, or its address has been another one since its start: "
+    "name that with --url, or start the engine anew"
+)
+"""Why an engine that runs does not answer where its configuration says, and the way out."""
+
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - never bound here
 
 
@@ -85,6 +91,12 @@ class Session(Struct, frozen=True, kw_only=True):
         engine, http = config.engine, config.http
         return Reach(host=http.host, port=http.port, data=engine.data, plugins=engine.plugins)
 
+    def holder(self) -> int | None:
+        """Return the process of the engine that works on the configured data directory, whether it answers or not."""
+        from engine.store.opening import holder_of
+
+        return holder_of(self.reach().data / "engine.lock")
+
     def client(self) -> Client:
         """Return a client of the engine that the options, a profile, the environment or the configuration name.
 
@@ -116,7 +128,14 @@ class Session(Struct, frozen=True, kw_only=True):
             raise CommandFailed("[http] listen takes any free port: say which with --url", USAGE)
         if not token:
             token, origin, _ = read_admin_token(found.data, os.environ)
-        return Client(url or str(own), token, origin, ca_file=ca_file)
+        if url:
+            return Client(url, token, origin, ca_file=ca_file)
+        return Client(str(own), token, origin, ca_file=ca_file, silent=lambda: self._silent(found))
+
+    def _silent(self, found: Reach) -> str | None:
+        """Say which engine works on the configured directory, though nothing answers at the configured address."""
+        pid = self.holder()
+        return None if pid is None else f"process {pid} holds {found.data}, so an engine runs; {ELSEWHERE}"
 
     def _address(self) -> tuple[str | None, Profile | None]:
         """Return the address that is named, and the profile where that names it: the options go first."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli import completing
-from engine.cli.failures import USAGE, CommandFailed, NoEngine
+from engine.cli.failures import USAGE, CommandFailed, EngineSilent, NoEngine
 from engine.cli.options import asks
 from engine.cli.output import local, say, say_json, say_table
 from engine.cli.pausing import claim
@@ -148,6 +148,8 @@ def _ask(session: Session, client: Callable[[Client], Any], without: Callable[[K
     try:
         return client(session.client())
     except ConfigError:
+        raise
+    except EngineSilent:
         raise
     except NoEngine:
         if session.named:

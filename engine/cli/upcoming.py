@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from engine.cli.failures import USAGE, CommandFailed, NoEngine, NotThere
+from engine.cli.failures import USAGE, CommandFailed, EngineSilent, NoEngine, NotThere
 from engine.cli.output import say, say_table
 from engine.clock import SystemClock, rfc3339
 from engine.config.scalars import near
@@ -69,9 +69,10 @@ def look_ahead(session: Session, name: str, *, count: int, after: str | None) ->
         remark = f"the running engine says: {error}. By the configuration:"
         if session.named:
             raise
-    except NoEngine:
+    except NoEngine as error:
         if session.named:
             raise
+        remark = f"{error}. By the configuration:" if isinstance(error, EngineSilent) else None
     except (CommandFailed, EngineError):
         # Without a token no engine can be asked; where it never started there is none yet.
         if session.named or session.token or (session.reach().data / "admin.token").exists():

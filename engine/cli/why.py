@@ -11,7 +11,7 @@ from engine.cli.failures import Gone, NotThere
 from engine.cli.output import local, sentence
 from engine.cli.pausing import sentences as sentences_of_pauses
 from engine.events import at_first
-from engine.ids import is_id
+from engine.ids import is_id, is_tail
 
 LAST_RUNS = 10
 LAST_EVENTS = 50
@@ -20,8 +20,14 @@ LAST_EVENTS = 50
 def ask(client: Client, what: str) -> dict[str, Any]:
     """Return what the engine knows of a run or an event, by id, or of a trigger, by name."""
     if not is_id(what):
+        try:
+            trigger = client.get("triggers", what)
+        except NotThere:
+            if not is_tail(what.lower()):
+                raise
+            return ask(client, _by_tail(client, what))
         return {
-            "trigger": client.get("triggers", what),
+            "trigger": trigger,
             "runs": client.get("triggers", what, "runs", limit=LAST_RUNS)["items"],
             "events": client.get("events", trigger=what, limit=LAST_EVENTS)["items"],
         }
@@ -41,6 +47,18 @@ def ask(client: Client, what: str) -> dict[str, Any]:
         client, "runs", dict.fromkeys(outcome["run"] for outcome in event["outcomes"] if outcome["run"])
     )
     return {"event": event, "runs": runs, "gone": gone}
+
+
+def _by_tail(client: Client, tail: str) -> str:
+    """Return the id of the run, or of the event, that ends with these digits."""
+    try:
+        return client.named("runs", tail)
+    except NotThere as error:
+        no_run = error
+    try:
+        return client.named("events", tail)
+    except NotThere as error:
+        raise NotThere(f"there is no trigger {tail}; {no_run}; {error}") from None
 
 
 def _those_that_are_there(client: Client, what: str, ids: Iterable[str]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -11,7 +11,7 @@ from engine.cli.failures import USAGE, CommandFailed, NoEngine
 from engine.cli.options import asks
 from engine.cli.output import say, say_json
 from engine.cli.session import Session
-from engine.ids import is_id
+from engine.ids import is_id, is_tail
 
 
 @asks("why nightly", "why nightly --from 2026-11-20 --to 2026-11-22", "why 0197a3f4-5b6c-7d8e-9f01-23456789abcd")
@@ -33,7 +33,7 @@ def why(
         try:
             known = ask(session.client(), what)
         except NoEngine as error:
-            if session.named or is_id(what):
+            if session.named or is_id(what) or is_tail(what):
                 raise
             raise NoEngine(f"{error}; `why {what} --from 1h` tells without it what became of the last hour") from None
         say_all = sentences(known)

@@ -6,6 +6,7 @@ Values and syntax errors come from `tomllib`. It tells no lines, so they come fr
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import tomllib
@@ -29,6 +30,9 @@ REFERENCE_KEYS = frozenset({"env", "file", "generate"})
 
 _PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_toml.language()))
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
+_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_KEYS_IN_PYTHON = re.compile(rf"\({_STRING}(?:, {_STRING})*,?\)")
+"""A table's key as the parser of Python tells it: ('jobs', 'c')."""
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 _AT_END = re.compile(r" \(at end of document\)$")
 _LONGEST_SHOWN = 80
@@ -234,6 +238,8 @@ def printable(text: str) -> str:
 
 def _syntax_error(text: str, message: str) -> tuple[int, str]:
     """Return the line of a syntax error, and the message without it."""
+    if message.startswith("Cannot "):
+        message = _KEYS_IN_PYTHON.sub(lambda keys: f"[{show_path(ast.literal_eval(keys[0]))}]", message)
     if match := _AT_LINE.search(message):
         return int(match[1]), message[: match.start()]
     if match := _AT_END.search(message):

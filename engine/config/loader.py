@@ -221,8 +221,8 @@ def error_of(problems: Problems, references: References) -> ConfigError:
                 file=problem.file,
                 line=problem.line,
                 path=problem.path,
-                message=references.masked(problem.message),
-                hint=references.masked(problem.hint) if problem.hint else None,
+                message=references.masked_in(problem.message),
+                hint=references.masked_in(problem.hint) if problem.hint else None,
             )
             for problem in problems.ordered()
         ]

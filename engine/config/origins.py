@@ -21,6 +21,7 @@ from engine.config.joins import Several
 from engine.config.model import Config, Root
 from engine.config.plugin_tables import as_table, plugins_of
 from engine.config.reader import keys_of, takes
+from engine.config.references import MASK
 from engine.config.schema import written
 from engine.config.shapes import TEXT_KINDS, Field, Shape, fields_of
 from engine.config.writing import toml
@@ -34,8 +35,6 @@ API has put it; what somebody has put in its place while the engine runs."""
 
 API = "api"
 """Where definitions of the API stand, as views and problems say it."""
-
-MASK = "***"
 
 NAMED = tuple(field.key for field in fields_of(Root) if field.shape.kind == "dict" and field.key != "pools")
 """The tables that hold things by name."""

@@ -133,7 +133,9 @@ class Reader:
             self.refuse(error, cls, node, path)
         except Exception as error:  # __post_init__ is plugin code
             _log.debug("settings refused", exc_info=True, extra={"action": "config.refused"})
-            self.problems.at(node, path, str(error) or f"refused with {type(error).__name__}")
+            # A sentence of others may hold what it likes, where it likes.
+            said = self.references.masked(str(error))
+            self.problems.at(node, path, said or f"refused with {type(error).__name__}")
         return BAD
 
     def refuse(self, error: BadSetting, cls: type[Struct], node: Node, path: KeyPath) -> None:

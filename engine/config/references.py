@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from functools import partial
 from pathlib import Path
 
 from engine.config.document import KeyPath, Node, Problems, show_value
@@ -13,6 +15,14 @@ from engine.errors import EngineError
 
 LARGEST_FILE_BYTES = 64 * 1024
 _GENERATED_BYTES = 32
+
+MASK = "***"
+"""Stands for a secret where text is shown."""
+
+_PLAIN = re.compile(r"[a-z]{1,12}|[0-9]{1,12}")
+_QUOTED = r"""(?:"(?:\\.|[^"\\])*"|(?<!\w)'(?:\\.|[^'\\])*')"""
+_NO_WORD_BEFORE = r"(?<!^)(?<![\w (-])"
+_NO_WORD_AFTER = r"(?!$)(?![\w ,.;:)-])(?!'t\b)"
 
 
 class References:
@@ -62,11 +72,20 @@ class References:
 
     def masked(self, text: str) -> str:
         """Return `text` with every secret in it replaced, also as it is written with escapes."""
-        for value in sorted(self.values, key=len, reverse=True):
-            for form in {value, repr(value)[1:-1], show_value(value)[1:-1]}:
-                if form:
-                    text = text.replace(form, "***")
-        return text
+        return _without(self.values, text)
+
+    def masked_in(self, sentence: str) -> str:
+        """Return a sentence of ours as `masked` does, but for words of its own that happen to be somebody's secret.
+
+        Such sentences quote what was found. So a secret that is a plain word is replaced in quotes, and beside what
+        stands beside no word of a sentence, as in `user:word@host`.
+        """
+        words = {value for value in self.values if _PLAIN.fullmatch(value)}
+        sentence = _without(self.values - words, sentence)
+        for value in sorted(words, key=len, reverse=True):
+            found = re.compile(f"{_QUOTED}|{_NO_WORD_BEFORE}{value}|{value}{_NO_WORD_AFTER}")
+            sentence = found.sub(partial(_masked_part, value), sentence)
+        return sentence
 
     def write_generated(self) -> None:
         """Make the files of `generate = true` that are missing: mode 0600, durable, never half-written."""
@@ -140,6 +159,18 @@ class References:
             self._problems.at(node, path, f"{what} holds what is no text (NUL, or bytes that are not UTF-8)")
             return None
         return text
+
+
+def _without(values: Set[str], text: str) -> str:
+    for value in sorted(values, key=len, reverse=True):
+        for form in {value, repr(value)[1:-1], show_value(value)[1:-1]}:
+            if form:
+                text = text.replace(form, MASK)
+    return text
+
+
+def _masked_part(value: str, part: re.Match[str]) -> str:
+    return part[0].replace(value, MASK)
 
 
 def _encodable(text: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 from anyio.to_thread import run_sync
 
+from engine.audits import beside
 from engine.clock import Clock, rfc3339, sleep_or_wake
 from engine.config import Config, Place
 from engine.config.origins import Setting
@@ -33,6 +34,10 @@ from engine.registry import Registry
 log = logging.getLogger("engine.config")
 
 SOURCE = "engine:configuration"
+
+MOST_LOGGED = 20
+"""So many mistakes of a file are told in one line of the log."""
+
 RELOADED, REJECTED = "engine.config.reloaded", "engine.config.rejected"
 INVALID = "engine.definition.invalid"
 
@@ -319,11 +324,15 @@ class Definitions:
 
     async def _note_refused(self, who: str, error: ConfigError) -> None:
         self.last = Reload(at=self._clock.now(), who=who, problems=error.problems)
+        said = [str(problem) for problem in error.problems[:MOST_LOGGED]]
+        if more := len(error.problems) - len(said):
+            said.append(f"and {more} more, which `check` tells")
         log.error(
-            "The configuration is wrong, and the one before it holds on (%s):\n%s", who, error,
+            "The configuration is wrong, and the one before it holds on (%s): %s", who, "; ".join(said),
             extra={"action": "config_rejected", "problems": len(error.problems)},
         )  # fmt: skip
-        await self._tell(REJECTED, {"who": who, "errors": [one.view() for one in error.problems]})
+        with beside():
+            await self._tell(REJECTED, {"who": who, "errors": [one.view() for one in error.problems]})
 
     async def _tell(self, kind: str, data: dict[str, Any]) -> None:
         """Tell of it by an event, for triggers that listen; that it can't be stored now is no reason to fail."""

@@ -110,7 +110,8 @@ def _away(lives: Sequence[Span], *, alive: bool) -> Iterator[Period]:
             "stopped": f"it was stopped at {rfc3339(ended_at)}",
             "failed": f"it ended at {rfc3339(ended_at)}, as something failed: its log says what",
         }.get(life.detail.get("end", ""))
-        how = how or f"it was killed, or the machine went down, and was seen last at {rfc3339(ended_at)}"
+        killed = "it was killed (as by a second Ctrl-C), or its machine went down"
+        how = how or f"{killed}, and was seen last at {rfc3339(ended_at)}"
         again = "has not been started since" if following is None else f"was started at {rfc3339(following.began_at)}"
         yield Period(
             code=AWAY, start=ended_at, end=None if following is None else following.began_at,

@@ -82,9 +82,10 @@ class Check(TypedDict):
 
 
 class Health(TypedDict):
-    """How the engine is."""
+    """How the engine is; `paused` says since why it starts nothing, where all of it is paused."""
 
     status: Literal["ok", "degraded", "failing"]
+    paused: str | None
     checks: list[Check]
 
 
@@ -92,6 +93,7 @@ class Vitals(TypedDict):
     """How each part is."""
 
     status: str
+    paused: str | None
     triggers: NotRequired[list[Any]]
     next: NotRequired[str | None]
 

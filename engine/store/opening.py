@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.errors import StoreDamaged, StoreError, StoreInUse, StoreUnavailable, StoreVersion
+from engine.processes import kernel_start
 from engine.store.connection import is_regular, sync_directory, translate
 from engine.store.migrations import APPLICATION_ID, MIGRATIONS
 
@@ -41,9 +42,8 @@ class Lock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = os.read(self._descriptor, 64).decode("ascii", "replace").strip()
+            pid = _written(self._descriptor)
             os.close(self._descriptor)
-            pid = int(text) if text.isdigit() else None
             owner = f"process {pid}" if pid else "another process"
             raise StoreInUse(
                 f"{what} is in use by {owner}. Stop that engine first, or give this one another directory.",
@@ -56,6 +56,36 @@ class Lock:
         """Give the lock back; its file stays, empty, as removing it could let two in."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def holder_of(path: Path) -> int | None:
+    """Return the process that holds a lock file; None where none does, or that can't be told.
+
+    The lock is tried for, shared and for an instant, only where the process lives whose id is there: so who looks keeps
+    no engine from its lock that starts again after its predecessor was killed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        pid = _written(descriptor)
+        if pid is None or kernel_start(pid) is None:
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return pid
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _written(descriptor: int) -> int | None:
+    """Return the process id in a lock file; an empty one belongs to nobody."""
+    text = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip()
+    return int(text) if text.isdecimal() else None
 
 
 def prepare(path: Path, migrations: Sequence[str] = MIGRATIONS) -> bool:
