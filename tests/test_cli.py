@@ -910,6 +910,7 @@ def test_a_trigger_is_paused_and_resumed(running: Running) -> None:
     assert (result.exit_code, result.output.splitlines()[0]) == (
         0, "Trigger nightly is paused until 2999-01-01 00:00:00+00:00"
     )  # fmt: skip
+    assert "replay --trigger nightly --outcome paused --from TIME runs them then" in result.output
     assert running.operations.paused["nightly"].reason == "stock-taking"
     assert json.loads(ask(running, "pause", "nightly", "--for", "30m", "--json").output)["state"] == "paused"
     assert "until it is resumed" in ask(running, "pause", "nightly").output
