@@ -107,12 +107,13 @@ def span(seconds: float | None) -> str:
     return _two(whole // 86_400, "d", whole % 86_400 // 3600, "h")
 
 
-def about(seconds: float | None) -> str:
-    """Write a time that is known to a twentieth: with as many digits as that bears."""
+def about(seconds: float | None, *, sign: bool = True) -> str:
+    """Write a time that is known to a twentieth, in as many digits as that bears; without `sign` it is not said so."""
     if seconds is None:
         return "–"
     number, unit = two_digits(seconds)
-    return f"≈\u00a0{number}\u00a0{'min' if unit == 'm' else unit}"
+    text = f"{number}\u00a0{'min' if unit == 'm' else unit}"
+    return f"≈\u00a0{text}" if sign else text
 
 
 def _two(many: int, unit: str, few: int, finer: str) -> str:
