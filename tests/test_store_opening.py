@@ -8,12 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from engine.errors import Conflict, StoreDamaged, StoreError, StoreInUse, StoreVersion
+from engine.errors import Conflict, StoreDamaged, StoreError, StoreInUse, StoreUnavailable, StoreVersion
 from engine.store import opening
 from engine.store.base import RunFilter
 from engine.store.copying import copy_store
@@ -423,3 +423,26 @@ async def test_a_copy_can_be_made_where_there_are_no_hard_links_and_nothing_is_c
     with pytest.raises(Conflict):
         copy_store(path, copy)
     assert sorted(one.name for one in path.parent.iterdir() if "copy" in one.name) == ["copy.db"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 64 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+async def test_a_copy_that_finds_no_room_names_itself_and_not_the_store_and_leaves_nothing(
+    path: Path, small_disk: Path
+) -> None:
+    await filled(path, runs=3)
+    with pytest.raises(StoreUnavailable, match=r"the copy \S+copy\.db can't be written: its disk is full"):
+        copy_store(path, small_disk / "copy.db")
+    assert os.listdir(small_disk) == []

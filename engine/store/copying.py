@@ -61,6 +61,8 @@ def copy_store(path: Path, to: Path) -> Copied:
             for leftover in (partial, *(partial.with_name(partial.name + end) for end in ("-wal", "-shm", "-journal"))):
                 leftover.unlink(missing_ok=True)
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:  # the store is only read
+            raise StoreUnavailable(f"the copy {to} can't be written: its disk is full") from error
         raise translate(error) from error
     except FileExistsError:
         raise Conflict(f"{to} is there already; name another file") from None
