@@ -100,6 +100,31 @@ async def test_a_watch_ends_when_its_directory_is_gone_or_another(tmp_path: Path
         await watch(path).run(told)
 
 
+async def test_a_watch_that_was_made_on_another_directory_ends_before_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be deaf for ever, once the directory is back that it is told to be on."""
+    watched, other = tmp_path / "in", tmp_path / "other"
+    watched.mkdir()
+    other.mkdir()
+
+    def swap() -> None:
+        watched.rename(tmp_path / "aside")
+        other.rename(watched)
+        (tmp_path / "aside").rename(other)
+
+    def notify_of_the_other(*arguments: Any) -> RustNotify:
+        swap()
+        return RustNotify(*arguments)
+
+    def tell(_: Collection[str]) -> None:
+        swap()
+
+    monkeypatch.setattr(hints, "RustNotify", notify_of_the_other)
+    with anyio.fail_after(10):
+        await watch(watched).run(tell)
+
+
 async def test_a_name_that_is_not_utf_8_breaks_a_watch_and_that_is_told(tmp_path: Path) -> None:
     told = Told()
 

@@ -67,6 +67,8 @@ class Watch:
     async def _tell_all(self, held: int, stop: Flag, tell: Callable[[Collection[str]], None]) -> None:
         notify = await run_sync(self._begin, limiter=self._limiter)
         try:
+            if not await run_sync(is_held, held, self._path):
+                return  # another took its place before it was watched, and may leave again
             tell(())
             while not stop.is_set():
                 paths = await run_sync(self._next, notify, stop, limiter=self._limiter)
