@@ -19,16 +19,23 @@ from plugins.runners.python.calling import Progress, RunLog, call, raised, retur
 
 
 class Attempt:
-    """What a function in this process is given, and what has to be closed after it."""
+    """What the context of a function in this process leads to, and what has to be closed after it.
 
-    __slots__ = ("_log", "_open_log", "_progress", "cancelled", "context")
+    It does not know that context: a cycle of theirs would live, with the run's events, until the collector comes by.
+    """
 
-    def __init__(self, run: RunContext, is_cancelled: Callable[[], bool] | None = None) -> None:
+    __slots__ = ("_log", "_progress", "_run", "cancelled")
+
+    def __init__(self, run: RunContext) -> None:
         self.cancelled = False
+        self._run = run
         self._log: logging.Logger | None = None
         self._progress: Progress | None = None
-        self._open_log = run.open_log
-        self.context = FunctionContext(
+
+    def context(self, is_cancelled: Callable[[], bool] | None = None) -> FunctionContext:
+        """Return what the function is given; `is_cancelled` where that is not what `cancelled` says."""
+        run = self._run
+        return FunctionContext(
             run.event, events=run.events, run_id=run.run_id, job=run.job, trigger=run.trigger, attempt=run.attempt,
             scheduled_for=run.scheduled_for, traceparent=run.traceparent, log=self.log,
             is_cancelled=is_cancelled or self.is_cancelled, on_progress=self.progress,
@@ -40,7 +47,7 @@ class Attempt:
     def log(self) -> logging.Logger:
         if self._log is None:
             self._log = logging.Logger("run", logging.INFO)
-            self._log.addHandler(RunLog(self._open_log))
+            self._log.addHandler(RunLog(self._run.open_log))
         return self._log
 
     def progress(self, fraction: float, text: str) -> None:
@@ -58,13 +65,14 @@ async def await_function(
     function: Callable[..., Any], run: RunContext, takes_run: bool, arguments: Mapping[str, Any]
 ) -> Outcome:
     """Call an async function on the loop. It is cancelled as the attempt is; what it does instead does not count."""
-    attempt = Attempt(run, _is_being_cancelled)
+    attempt = Attempt(run)
+    context = attempt.context(_is_being_cancelled)
     try:
-        outcome = returned(await call(function, attempt.context, takes_run, arguments), attempt.context)
+        outcome = returned(await call(function, context, takes_run, arguments), context)
     except (asyncio.CancelledError, GeneratorExit):
         raise
     except BaseException as error:  # the user's code: also SystemExit and KeyboardInterrupt, which would end the engine
-        outcome = raised(error, attempt.context)
+        outcome = raised(error, context)
     finally:
         attempt.close()
     task = asyncio.current_task()
@@ -83,14 +91,15 @@ async def call_in_thread(
 ) -> Outcome:
     """Call a plain function in a thread of its own. A thread can't be ended: cancelled, this waits for its end."""
     attempt = Attempt(run)
+    context = attempt.context()
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Outcome] = loop.create_future()
 
     def work() -> None:
         try:
-            outcome = returned(call(function, attempt.context, takes_run, arguments), attempt.context)
+            outcome = returned(call(function, context, takes_run, arguments), context)
         except BaseException as error:  # the user's code
-            outcome = raised(error, attempt.context)
+            outcome = raised(error, context)
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(ended.set_result, outcome)
 
@@ -102,7 +111,7 @@ async def call_in_thread(
         attempt.cancelled = True
         if not ended.done():
             text = "told to end; a thread can't be made to: its run keeps its slot until the function returns"
-            attempt.context.log.warning(text, extra={"action": "thread_lingers"})
+            context.log.warning(text, extra={"action": "thread_lingers"})
             run.log.warning("Run %s: %s", run.run_id, text, extra={"action": "thread_lingers"})
         with CancelScope(shield=True):
             await asyncio.wait([ended])
