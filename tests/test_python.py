@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -61,6 +62,27 @@ async def test_a_function_gets_its_run_and_returns_its_outputs(tmp_path: Path, i
         "data": [{"n": 2}, [{"n": 1}, {"n": 2}]],
         "rows": 2, "kept": True, "cancelled": False, "traceparent": made.traceparent,
     }  # fmt: skip
+
+
+@PLACES
+async def test_what_an_attempt_was_given_is_gone_with_it_and_waits_for_no_collector(
+    tmp_path: Path, isolate: str
+) -> None:
+    async with desk(tmp_path, for_place(isolate, "def work(run):\n    run.log.info('line')")) as at:
+        await at.run(isolate=isolate)  # the first of all makes what stays
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                assert (await at.run(isolate=isolate)).state is RunState.SUCCEEDED
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            of_attempts = [type(one).__name__ for one in gc.garbage if isinstance(one, (FunctionContext, Event))]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert of_attempts == []
 
 
 async def test_what_a_worker_starts_finds_the_trace_of_its_own_run_and_never_that_of_another(tmp_path: Path) -> None:
