@@ -21,6 +21,7 @@ class Active(Struct):
 
     run: Run
     start: asyncio.Future[None] | None = None
+    task: asyncio.Task[None] | None = None
     scope: anyio.CancelScope | None = None
     why: str | None = None
     by: str = ""

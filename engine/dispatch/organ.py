@@ -36,6 +36,7 @@ from engine.dispatch.hands import Places, RunHands
 from engine.dispatch.line import RETRY_READ_S, Line
 from engine.dispatch.moving import Moving
 from engine.dispatch.processes import ProcessNotes
+from engine.dispatch.tasks import RunTasks, run_tasks
 from engine.dispatch.timing import Timing, Ways
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
@@ -130,7 +131,7 @@ class Dispatch:
         """The runs that start also while the engine is paused, with their jobs."""
         self._group: TaskGroup | None = None
         self._new_scope: Callable[[], anyio.CancelScope] = anyio.CancelScope
-        self._runs: asyncio.TaskGroup | None = None
+        self._runs: RunTasks | None = None
         self._idle = asyncio.Event()
         places = Places(
             active=self._active, moving=self._moving, line=self._line, timeline=self._timeline, windows=windows,
@@ -300,8 +301,8 @@ class Dispatch:
         """Start runs until cancelled. Ready when what waits in the store was taken up."""
         # Found once: to find it anew costs as much as the scope itself.
         self._new_scope = type(anyio.CancelScope())
-        # Runs are tasks of asyncio's own: each of anyio's has a scope and an event, which nobody needs here.
-        async with asyncio.TaskGroup() as runs:
+        # Runs are no tasks of anyio's: each of those has a scope and an event, which nobody needs here.
+        async with run_tasks() as runs:
             try:
                 async with anyio.create_task_group() as group:
                     self._group, self._runs = group, runs
@@ -483,7 +484,18 @@ class Dispatch:
                 self._shaper.note_passing(run, start)
             active.start = start
         # The name tells who it is where a runner blocks the event loop.
-        self._runs.create_task(self._live(active, events, start), name=f"run {run.id} {run.job}")
+        runs, name = self._runs, f"run {run.id} {run.job}"
+        active.task = runs.begin(self._be(active, events, start, runs), name=name)
+
+    async def _be(
+        self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None, runs: RunTasks
+    ) -> None:  # fmt: skip
+        try:
+            await self._live(active, events, start)
+        except Exception as error:
+            runs.failed(error)
+        finally:
+            runs.over(active.task)
 
     async def _live(self, active: Active, events: tuple[Event, ...] | None, start: asyncio.Future[None] | None) -> None:
         """Be one attempt of one run: from its start, once that is durable, to its recorded end."""
@@ -520,8 +532,8 @@ class Dispatch:
             self._on_end(run, end)
             if run.origin is Origin.BACKFILL:
                 self._on_backfilled(run, end.step)
-            self._moving.discard(run.id)
             if end.due_at is not None and not self._overlaps.was_replaced(run.id):
+                self._moving.discard(run.id)
                 self.wait(replace(active.run, state=RunState.RETRYING, due_at=end.due_at, boot=None))
         except Conflict as error:
             # It was ended or moved meanwhile: the store's word counts, and nothing was started.
@@ -569,7 +581,8 @@ class Dispatch:
         active.scope = None
         if scope.cancelled_caught:
             await self._end_adopted(active)
-        return (None if scope.cancelled_caught else outcome), started_at
+            return None, started_at
+        return outcome, started_at
 
     async def _end_adopted(self, active: Active) -> None:
         """End an adopted attempt that was cut off, maybe before it was taken up."""

@@ -40,8 +40,9 @@ class ProcessNotes:
     def take(self, active: Active, pid: int) -> None:
         """Take note of the process of a run that has just begun."""
         active.process = pid
+        if not self._waiting:
+            self._wanted.set()
         self._waiting.append((self._clock.monotonic() + NOTE_AFTER_S, active))
-        self._wanted.set()
 
     async def sample(self) -> None:
         """Look at what lasting processes use, until cancelled; ended ones tell it where it is more than ours."""
