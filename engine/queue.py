@@ -170,6 +170,8 @@ class Queue:
         self._is_active = is_active
         self._lanes: dict[str, _Lane] = {}
         self._heads: list[tuple[QueuePlace, str]] = []
+        self._deep: dict[str, None] = {}
+        """The jobs of which the store may hold more than the window: those that are asked whether they run low."""
 
     def __len__(self) -> int:
         """How many runs the windows hold."""
@@ -217,13 +219,14 @@ class Queue:
                 lane.arrived.append(waiting)
             return lane.is_low
         lane.push(waiting)
-        lane.trim()
+        self._trim(run.job, lane)
         return self._announce(run.job, lane) or lane.is_low
 
     def expect(self, job: str) -> None:
         """Note, at the start, that the store may hold queued runs of a job."""
         lane = self._lanes.setdefault(job, _Lane())
         lane.edge = QueuePlace(-(2**62), "")
+        self._deep[job] = None
 
     def remove(self, job: str, run_id: str) -> None:
         """Forget a run that was taken out of the queue in the store."""
@@ -333,7 +336,7 @@ class Queue:
 
     def low(self) -> list[str]:
         """Return the jobs of whose queue more must be read."""
-        return [job for job, lane in self._lanes.items() if lane.is_low]
+        return [job for job in self._deep if self._lanes[job].is_low] if self._deep else []
 
     def is_low(self, job: str) -> bool:
         """Tell whether more of the job's queue must be read."""
@@ -361,6 +364,7 @@ class Queue:
             lane.edge = QueuePlace(last.rank, last.id)
         else:
             lane.edge = None
+            self._deep.pop(job, None)
         for run, event in rows:
             if run.id not in lane.entries and run.id not in lane.taken and not self._is_active(run.id):
                 lane.push(Waiting(run, event))
@@ -369,8 +373,13 @@ class Queue:
             known = waiting.run.id in lane.entries or self._is_active(waiting.run.id)
             if not known and (lane.edge is None or place <= lane.edge):
                 lane.push(waiting)
-        lane.trim()
+        self._trim(job, lane)
         self._announce(job, lane)
+
+    def _trim(self, job: str, lane: _Lane) -> None:
+        lane.trim()
+        if lane.edge is not None:
+            self._deep[job] = None
 
     def _forget_ended(self, lane: _Lane) -> None:
         lane.taken = {run_id for run_id in lane.taken if self._is_active(run_id)}

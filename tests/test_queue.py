@@ -629,6 +629,8 @@ class TimelineMachine(RuleBasedStateMachine):
         self.active: set[str] = set()
         self.committed: list[tuple[Run, datetime]] = []
         self.reading: tuple[Coroutine[Any, Any, None], Any] | None = None
+        self.moved_on: set[str] = set()
+        """What has moved on since it was read: where it is taken as it was read, the store refuses that."""
         self.snapshot: Any = None
         self.count = 0
         self.now_s = 0.0
@@ -657,7 +659,11 @@ class TimelineMachine(RuleBasedStateMachine):
         self.now_s += seconds
         before: datetime | None = None
         for run in self.timeline.take_due(at(self.now_s)):
+            if run.id in self.moved_on and self.shelf.due.get(run.id) is None:
+                continue
             due_at = self.shelf.due[run.id][0]
+            if run.id in self.moved_on and due_at > at(self.now_s):
+                continue
             assert due_at <= at(self.now_s), "it was taken before its time"
             assert before is None or before <= due_at, "it was taken out of order"
             before = due_at
@@ -672,6 +678,8 @@ class TimelineMachine(RuleBasedStateMachine):
         if not any(run.id == run_id for run, _ in self.committed):
             due_at, run = self.shelf.due.pop(run_id)
             self.active.discard(run_id)
+            if self.reading is not None:
+                self.moved_on.add(run_id)
             if again:
                 due_at = at(self.now_s + wait)
                 self.shelf.due[run_id] = (due_at, run)
@@ -695,8 +703,7 @@ class TimelineMachine(RuleBasedStateMachine):
             with pytest.raises(StoreUnavailable):
                 go_on(reading, StoreUnavailable("away"))
         else:
-            # What was read and has moved on since is one that the store refuses: leave it to the store.
-            go_on(reading, [(due, run) for due, run in rows if self.shelf.due.get(run.id, (None,))[0] == due])
+            go_on(reading, rows)
 
     @invariant()
     def memory_is_bounded(self) -> None:

@@ -129,7 +129,7 @@ class Line:
         slots = self.slots
         if slots.taken >= slots.most:
             return None
-        if gone := [run for run, job in slots.kept_for.items() if not self._waits(job, run)]:
+        if (kept := slots.kept_for) and (gone := [run for run, job in kept.items() if not self._waits(job, run)]):
             self._keep_no_more(gone)
         if self._backfills.waiting:
             return self._take_beside_backfills()
