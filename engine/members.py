@@ -32,6 +32,11 @@ class Members:
             if name not in known:
                 self.fault(name, f"unknown {noun} {name!r}{near(name, known)}")
 
+    @property
+    def there(self) -> Collection[str]:
+        """The names that were given."""
+        return self._values
+
     def __contains__(self, name: str) -> bool:
         return name in self._values
 

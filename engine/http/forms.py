@@ -44,12 +44,13 @@ class Nothing(Form, frozen=True, kw_only=True):
 
 
 class Member(Struct, frozen=True, kw_only=True):
-    """One field of a form."""
+    """One field of a form. `may_lack`: it is None where it is not given."""
 
     attribute: str
     name: str
     kind: Kind
     required: bool
+    may_lack: bool
     default: Any
     description: str
 
@@ -71,7 +72,7 @@ def _member(form: type[Form], one: FieldInfo, hint: Any) -> Member:
         raise TypeError(f"{form.__name__}.{one.name} names no kind")
     return Member(
         attribute=one.name, name=one.encode_name, kind=kinds[0], required=one.required,
-        default=None if one.default is NODEFAULT else one.default,
+        may_lack=one.default is None, default=None if one.default is NODEFAULT else one.default,
         description=next((extra for extra in extras if isinstance(extra, str)), ""),
     )  # fmt: skip
 
@@ -98,7 +99,10 @@ def _read(given: Fields, form: type[FormType]) -> FormType:
 def read_members(given: Fields, form: type[FormType]) -> FormType | None:
     """Return a form of the members of an object; None where something is wrong, which is noted in `given`."""
     values: dict[str, Any] = {}
+    there = given.there
     for member in members_of(form):
+        if member.may_lack and member.name not in there:
+            continue  # as most do
         value = member.kind.read(given, member.name)
         if value is not None:
             values[member.attribute] = value

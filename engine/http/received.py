@@ -91,7 +91,9 @@ def _read_event(
     read = read_cloud_event if cloud or "specversion" in entry else _read_plain
     event, wrong = read(entry, place)
     errors.extend(wrong)
-    events.append(replace(event, key=event.key or key, traceparent=traceparent))
+    if key is not None or event.traceparent != traceparent:
+        event = replace(event, key=event.key or key, traceparent=traceparent)
+    events.append(event)
 
 
 _CLOUD: dict[str, Any] = {

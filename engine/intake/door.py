@@ -294,7 +294,7 @@ class Intake:
                 continue
             if accepted:
                 found.extend(self._by_source.get(source_id, ()))
-        return one_each(sorted(found, key=_name_of))
+        return found if len(found) <= 1 else one_each(sorted(found, key=_name_of))
 
     async def fire(
         self, trigger: str, *, data: Any = None, reason: str = "", priority: int | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import ClassVar
 
 import anyio
@@ -48,9 +49,9 @@ class Heard(Source, frozen=True, kw_only=True):
         if event.type.startswith(RESERVED_PREFIX) and not self.type.startswith(RESERVED_PREFIX):
             return False
         return (
-            fnmatchcase(event.type, self.type)
-            and (self.source is None or fnmatchcase(event.source, self.source))
-            and (self.subject is None or fnmatchcase(event.subject or "", self.subject))
+            _matches(event.type, self.type)
+            and (self.source is None or _matches(event.source, self.source))
+            and (self.subject is None or _matches(event.subject or "", self.subject))
         )
 
     def try_it(self, here: Whereabouts) -> str:
@@ -65,3 +66,12 @@ class Heard(Source, frozen=True, kw_only=True):
     async def run(self, context: SourceContext) -> None:
         context.ready()
         await anyio.sleep_forever()
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return text == pattern if _is_literal(pattern) else fnmatchcase(text, pattern)
+
+
+@lru_cache(maxsize=1024)
+def _is_literal(pattern: str) -> bool:
+    return not any(sign in pattern for sign in "*?[")
