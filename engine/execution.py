@@ -228,9 +228,9 @@ class Executor:
     async def execute(self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant) -> Outcome:
         """Execute one attempt; what a runner raises becomes a failed outcome. Cancellation passes through."""
         if self._tracing is None:
-            return self._masked(await self._execute(run, job, events, attendant))
+            return await self._execute(run, job, events, attendant)
         with self._tracing.attempt(run, events) as span:
-            outcome = self._masked(await self._execute(run, job, events, attendant, span))
+            outcome = await self._execute(run, job, events, attendant, span)
             span.ended(outcome)
             return outcome
 
@@ -249,26 +249,21 @@ class Executor:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("Attempt %d of a run of %s begins", run.attempt, run.job, extra={"action": "run_begins"})
         try:
-            return await self._attempt(run, job, events, attendant, None if span is None else span.traceparent)
+            try:
+                event, merged, make_scope = self._merge(run, job, events)
+            except ExpressionError as error:
+                return self._masked(Outcome.failed("data_error", f"failed: {error}"))
+            context = Context(
+                run=run, event=event, events=merged, make_scope=make_scope, base=self._base, clock=self._clock,
+                run_logs=self._run_logs, shared=self._shared, attendant=attendant, notes=self._notes,
+                interrupted=self._interrupted, keeps=job.on_crash is OnCrash.ADOPT, log_bytes=job.log_bytes,
+                traceparent=None if span is None else span.traceparent,
+            )  # fmt: skip
+            if run.attempt > 1:
+                await self._end_strays(run)
+            return await self._follow(run, job, job.runner.run, context)
         finally:
             CURRENT.reset(before)
-
-    async def _attempt(
-        self, run: Run, job: Job, events: tuple[Event, ...], attendant: Attendant, traceparent: str | None
-    ) -> Outcome:
-        try:
-            event, merged, make_scope = self._merge(run, job, events)
-        except ExpressionError as error:
-            return Outcome.failed("data_error", f"failed: {error}")
-        context = Context(
-            run=run, event=event, events=merged, make_scope=make_scope, base=self._base, clock=self._clock,
-            run_logs=self._run_logs, shared=self._shared, attendant=attendant, notes=self._notes,
-            interrupted=self._interrupted, keeps=job.on_crash is OnCrash.ADOPT, log_bytes=job.log_bytes,
-            traceparent=traceparent,
-        )  # fmt: skip
-        if run.attempt > 1:
-            await self._end_strays(run)
-        return await self._follow(run, job, job.runner.run, context)
 
     async def _follow(
         self, run: Run, job: Job, begin: Callable[[Context], Awaitable[Any]], context: Context
@@ -284,14 +279,14 @@ class Executor:
                     await self._end_strays(run)
             if cancellation.is_wanted():
                 raise
-            return _raised(run, job, error)
+            outcome = _raised(run, job, error)
         except BaseException as error:  # also SystemExit, which would end the engine
-            return _raised(run, job, error)
+            outcome = _raised(run, job, error)
         finally:
             context.close()
             if context.started and self._strays is not None and not context.let_go:
                 self._strays(run.id)
-        return _checked(outcome)
+        return self._masked(_checked(outcome))
 
     # Attempts that outlive the engine
 
@@ -317,7 +312,7 @@ class Executor:
             interrupted=self._interrupted, keeps=True, adopted=True,
         )  # fmt: skip
         self._run_logs.watch(run.id, most_bytes=job.log_bytes)
-        return self._masked(await self._follow(run, job, job.runner.take_up, context))
+        return await self._follow(run, job, job.runner.take_up, context)
 
     async def end(self, run: Run) -> None:
         """End all processes of an attempt that an earlier engine process began."""

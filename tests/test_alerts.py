@@ -23,7 +23,7 @@ from engine.feed import Feed, Kind
 from engine.jobs import Job
 from engine.journal import Journal
 from engine.plugin import Channel, ChannelContext, Message, Receipt
-from engine.runs import RunState
+from engine.runs import Run, RunState
 from engine.testing import VirtualClock
 from engine.testing.store_contract.material import a_run, an_event
 from engine.triggers import Trigger
@@ -54,8 +54,8 @@ def _fresh() -> None:
 class Silent:
     """Counts nothing."""
 
-    def ended(self, *args: Any) -> None:
-        pass
+    def ended(self, run: Run, *args: Any) -> int:
+        return run.instants
 
 
 def an_alert(what: What = What.FAILURES, **fields: Any) -> Alert:

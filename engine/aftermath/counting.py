@@ -172,12 +172,13 @@ class Counting:
                 if attempt.finished_at > until:
                     self._begin(run, attempt)
 
-    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
-        """Count the end of a run: one of what is the record of missed instants counts as these."""
+    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> int:
+        """Count the end of a run: one of what is the record of missed instants counts as these; return how many."""
         count = run.instants
         if self._counts is not None:
             self._counts.ended(run.job, state, code, run.origin, duration_s, count)
         self._add(run, state, code, at, duration_s, count)
+        return count
 
     def began(self, run: Run, attempt: Attempt) -> None:
         """Count, at the end of the first attempt of a run, how long after its due instant that began."""

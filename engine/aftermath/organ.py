@@ -34,7 +34,7 @@ class Line(Protocol):
 class Counts(Protocol):
     """What counts the ends of runs."""
 
-    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
+    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> object:
         """Count the end of a run."""
         ...
 

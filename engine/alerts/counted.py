@@ -23,8 +23,8 @@ LONGEST_RECALLED = timedelta(days=1)
 class Counts(Protocol):
     """What counts the ends of runs, besides this."""
 
-    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
-        """Count the end of a run."""
+    def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> int:
+        """Count the end of a run, and return how many it counts as."""
         ...
 
 
@@ -45,11 +45,11 @@ class Counted:
 
     def ended(self, run: Run, state: RunState, code: str, at: datetime, duration_s: float | None) -> None:
         """Count the end of a run, and have it counted elsewhere, too."""
-        self._counts.ended(run, state, code, at, duration_s)
+        count = self._counts.ended(run, state, code, at, duration_s)
         if self._early is not None:
-            self._early.append((run.trigger, run.job, state, at, run.instants))
+            self._early.append((run.trigger, run.job, state, at, count))
         else:
-            self.ends.add(run.trigger, run.job, state, at, run.instants)
+            self.ends.add(run.trigger, run.job, state, at, count)
 
     def watch(self, rates: Collection[float], misses: Collection[float]) -> None:
         """Count all ends over these times, and what was missed over those."""

@@ -30,17 +30,18 @@ class FunctionContext:
     - `outputs`: what `output` was told so far.
 
     The engine makes it; in a test of a function `FunctionContext(Event(type="order", data={…}))` is enough. `log`,
-    `is_cancelled` and `on_progress` say where lines, the flag and progress come from and go to.
+    `is_cancelled` and `on_progress` say where lines, the flag and progress come from and go to; a `traceparent` that
+    has to be made first can be what makes it.
     """
 
     __slots__ = (
-        "_is_cancelled", "_log", "_on_progress", "attempt", "event", "events", "job", "outputs", "run_id",
-        "scheduled_for", "traceparent", "trigger",
+        "_is_cancelled", "_log", "_on_progress", "_traceparent", "attempt", "event", "events", "job", "outputs",
+        "run_id", "scheduled_for", "trigger",
     )  # fmt: skip
 
     def __init__(
         self, event: Event, *, events: tuple[Event, ...] = (), run_id: str = "", job: str = "", trigger: str = "",
-        attempt: int = 1, scheduled_for: datetime | None = None, traceparent: str = "",
+        attempt: int = 1, scheduled_for: datetime | None = None, traceparent: str | Callable[[], str] = "",
         log: Callable[[], logging.Logger] = lambda: _log, is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[float, str], None] | None = None,
     ) -> None:  # fmt: skip
@@ -51,7 +52,7 @@ class FunctionContext:
         self.trigger = trigger
         self.attempt = attempt
         self.scheduled_for = scheduled_for
-        self.traceparent = traceparent
+        self._traceparent = traceparent
         self.outputs: dict[str, Any] = {}
         self._log = log
         self._is_cancelled = is_cancelled
@@ -61,6 +62,12 @@ class FunctionContext:
     def data(self) -> Any:
         """The latest event's data."""
         return self.event.data
+
+    @property
+    def traceparent(self) -> str:
+        """To be sent along with requests to others."""
+        made = self._traceparent
+        return made if isinstance(made, str) else made()
 
     @property
     def log(self) -> logging.Logger:

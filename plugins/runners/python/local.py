@@ -37,12 +37,15 @@ class Attempt:
         run = self._run
         return FunctionContext(
             run.event, events=run.events, run_id=run.run_id, job=run.job, trigger=run.trigger, attempt=run.attempt,
-            scheduled_for=run.scheduled_for, traceparent=run.traceparent, log=self.log,
+            scheduled_for=run.scheduled_for, traceparent=self.traceparent, log=self.log,
             is_cancelled=is_cancelled or self.is_cancelled, on_progress=self.progress,
         )  # fmt: skip
 
     def is_cancelled(self) -> bool:
         return self.cancelled
+
+    def traceparent(self) -> str:
+        return self._run.traceparent
 
     def log(self) -> logging.Logger:
         if self._log is None:
