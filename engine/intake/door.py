@@ -589,10 +589,10 @@ class Intake:
             self._drafting.settle(draft)
         for run, event in draft.runs:
             if run.id not in stored:
-                opened = [window for window in draft.opened if window.run == run.id]
+                opened = tuple([window for window in draft.opened if window.run == run.id])
                 # The marks name the run that was there; they are read when they are asked for.
                 self._drafting.undo(
-                    [replace(draft, runs=[(run, event)], opened=opened, joined=[], parts=[], notes=None)]
+                    [replace(draft, runs=[(run, event)], opened=opened, joined=(), parts=(), notes=None)]
                 )
                 continue
             if draft.past_pause and run.state in WAITING:

@@ -41,28 +41,31 @@ class Notes(Struct):
 
 
 class Draft(Struct):
-    """What an event is to become, until it is durable: also what has to be undone where it does not."""
+    """What an event is to become, until it is durable: also what has to be undone where it does not.
+
+    What most have none of are tuples: a list for each costs more than all that is decided.
+    """
 
     event: Event
     data: bytes
     outcomes: list[Outcome] = field(default_factory=list)
     runs: list[tuple[Run, Event]] = field(default_factory=list)
-    joins: list[Join] = field(default_factory=list)
-    opened: list[Window] = field(default_factory=list)
-    joined: list[tuple[Window, datetime, datetime, int]] = field(default_factory=list)
+    joins: tuple[Join, ...] = ()
+    opened: tuple[Window, ...] = ()
+    joined: tuple[tuple[Window, datetime, datetime, int], ...] = ()
     """The windows that it joins, when they were due before and are with it, and by how many bytes they grow."""
-    parts: list[tuple[JoinWindow, str, str]] = field(default_factory=list)
+    parts: tuple[tuple[JoinWindow, str, str], ...] = ()
     """The joins that it is a part of: by which input, and its own id."""
-    fills: list[Fill] = field(default_factory=list)
-    supersedes: list[Supersede] = field(default_factory=list)
-    filled: list[tuple[str, datetime]] = field(default_factory=list)
+    fills: tuple[Fill, ...] = ()
+    supersedes: tuple[Supersede, ...] = ()
+    filled: tuple[tuple[str, datetime], ...] = ()
     """The runs that are due earlier with it, as their windows are full or the clock was set back, and since when."""
-    claims: list[Claim] = field(default_factory=list)
+    claims: tuple[Claim, ...] = ()
     may_start: bool = True
     """Whether a run of it may take a free slot at once."""
     apart: set[str] | None = None
     """On the last try: runs that may not be there, those that this very change makes among them."""
-    in_the_way: list[str] = field(default_factory=list)
+    in_the_way: tuple[str, ...] = ()
     """The runs for which one of it is skipped, or whose place one takes."""
     caught_up: bool = False
     """Whether it makes up for a missed instant."""
@@ -70,9 +73,9 @@ class Draft(Struct):
     """What went wrong with its priority or its limit's key at the trigger that is decided about."""
     limit_key: str | None = None
     """The value by which the limit of its job holds at the trigger that is decided about."""
-    raised: list[tuple[Window, int]] = field(default_factory=list)
+    raised: tuple[tuple[Window, int], ...] = ()
     """The windows that it joined, with the priorities that they had."""
-    marked: list[tuple[Place, Known | None]] = field(default_factory=list)
+    marked: tuple[tuple[Place, Known | None], ...] = ()
     """What was known of the marks that it changes, before it did."""
     past_pause: bool = False
     """Whether its runs start also while the engine is paused."""
@@ -89,9 +92,9 @@ class Draft(Struct):
         if not (self.joins or self.in_the_way or self.claims or self.fills or self.supersedes) and self.notes is None:
             return Entry(event=self.event, data=self.data, outcomes=outcomes, runs=runs)
         return Entry(
-            event=self.event, data=self.data, outcomes=outcomes, runs=runs, joins=tuple(self.joins),
-            in_the_way=tuple(self.in_the_way), memory=None if self.notes is None else self.notes.memory(),
-            claims=tuple(self.claims), fills=tuple(self.fills), supersedes=tuple(self.supersedes),
+            event=self.event, data=self.data, outcomes=outcomes, runs=runs, joins=self.joins,
+            in_the_way=self.in_the_way, memory=None if self.notes is None else self.notes.memory(),
+            claims=self.claims, fills=self.fills, supersedes=self.supersedes,
         )  # fmt: skip
 
     def noting(self) -> Notes:
@@ -116,7 +119,7 @@ class Draft(Struct):
     def came_by(self, name: str, outcome: Outcome) -> None:
         """Note by which input it came to the run that it is for, where it is one of that's events."""
         if outcome.run is not None and outcome.outcome in (EventOutcome.RUN, EventOutcome.JOINED):
-            self.fills.append(Fill(run=outcome.run, event=self.event.id, input=name))
+            self.fills += (Fill(run=outcome.run, event=self.event.id, input=name),)
 
     def told(self, text: str) -> str:
         """Return a sentence with what went wrong with its priority or its key, where something did."""

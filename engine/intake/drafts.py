@@ -323,7 +323,7 @@ class Drafting:
             code, text = REPLACES, f"{text}; {said_of_place(met)}"
             step = Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass)
             run = self._run(event, rule, origin, priority, (step,), id=run_id, limit_key=key)
-            draft.in_the_way += [name for name in (met.run,) if name is not None]
+            draft.in_the_way += () if met.run is None else (met.run,)
         elif may_start and self._starter.claim(run_id, job, lane_of(origin), key=key, past_pause=draft.past_pause):
             steps = (
                 Step(at=now, state=RunState.QUEUED, code=code, reason=text, bypass=draft.bypass),
@@ -361,7 +361,7 @@ class Drafting:
         now, text = event.received_at, said_of_skip(met, draft.limit_key)
         step = Step(at=now, state=RunState.SKIPPED, code="overlap", reason=text)
         run = self._run(event, rule, origin, priority, (step,), finished_at=now, limit_key=draft.limit_key)
-        draft.in_the_way += [name for name in (met.run,) if name is not None]
+        draft.in_the_way += () if met.run is None else (met.run,)
         draft.runs.append((run, event))
         return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code="overlap", reason=text)
 

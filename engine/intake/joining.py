@@ -97,8 +97,8 @@ class Joinery:
         )
         window = opened(run, event, joining)
         self._windows.open(window)
-        draft.opened.append(window)
-        draft.parts.append((window, event.input or "", event.id))
+        draft.opened += (window,)
+        draft.parts += ((window, event.input or "", event.id),)
         self._backlog.add(name)
         draft.saw("join", "open", key=key, input=event.input, until=rfc3339(ends), missing=missing)
         draft.add(run, event)
@@ -115,7 +115,7 @@ class Joinery:
         if use is Use.ALL and sum(map(len, window.used.values())) >= most:
             draft.saw("join", "drop", key=window.key, input=source, run=window.run, events=most)
             return _full_of(name, f"run {window.run} joins {most:,} events already (max_events = {most})")
-        draft.raised.append((window, window.priority))
+        draft.raised += ((window, window.priority),)
         window.priority = max(window.priority, priority)
         old, was_due = window.add(source, event.id), window.due_at
         window.count += 1
@@ -123,9 +123,9 @@ class Joinery:
         if not missing and ends_complete(joining):
             window.due_at = event.received_at
             self._windows.seal(window)
-            draft.filled.append((window.run, window.due_at))
-        draft.joined.append((window, was_due, window.due_at, 0))
-        draft.parts.append((window, source, event.id))
+            draft.filled += ((window.run, window.due_at),)
+        draft.joined += ((window, was_due, window.due_at, 0),)
+        draft.parts += ((window, source, event.id),)
         first = old is not None and source == window.opened_by
         outcome = EventOutcome.RUN if first else EventOutcome.JOINED
         text = draft.told(_said_of_join(window, missing, ended=window.due_at != was_due))
@@ -134,19 +134,19 @@ class Joinery:
             "join", verdict, key=window.key, input=source, until=rfc3339(window.due_at), missing=missing,
             **({} if old is None else {"event": old}),
         )  # fmt: skip
-        draft.joins.append(
+        draft.joins += (
             Join(
                 run=window.run, event=event.id, due_at=window.due_at, priority=window.priority, reason=text,
                 count=1 if old is None else 0, cause=draft.deepened(window, event),
-            )
+            ),
         )  # fmt: skip
         if old is not None:
             why = f"event {event.id} came after it by input {source} while run {window.run} waited"
-            draft.supersedes.append(
+            draft.supersedes += (
                 Supersede(
                     run=window.run, trigger=name, old=old, event=event.id, code="join_superseded",
                     reason=f"{EventOutcome.DEDUPLICATED}: {why}", first=first,
-                )
+                ),
             )  # fmt: skip
         code = JOIN_WAITS if missing else "join_complete"
         return Outcome(trigger=name, outcome=outcome, run=window.run, code=code, reason=text)
@@ -154,7 +154,7 @@ class Joinery:
     def _keep_first(self, draft: Draft, event: Event, rule: Rule, window: JoinWindow) -> Outcome:
         """Drop an event, as another one came before it by the same input; that has to be durable by then."""
         before = window.parts[event.input or ""][0]
-        draft.in_the_way.append(window.run)
+        draft.in_the_way += (window.run,)
         draft.saw("join", "drop", key=window.key, input=event.input, run=window.run, event=before)
         why = f"event {before} came before it by input {event.input}, and run {window.run} uses the first"
         return Outcome(

@@ -131,7 +131,7 @@ class Shaping:
         now, before, size_bytes = event.received_at, window.due_at, len(draft.data)
         window.count += 1
         window.size_bytes += size_bytes
-        draft.raised.append((window, window.priority))
+        draft.raised += ((window, window.priority),)
         window.priority = max(window.priority, priority)
         cause = draft.deepened(window, event)
         window.due_at = next_due(gathering, now, window.closes_at)
@@ -139,19 +139,19 @@ class Shaping:
         if gathering.is_full(window.count, window.size_bytes):
             window.due_at = min(now, window.due_at)  # its time may have been over already
             self._windows.seal(window)
-            draft.filled.append((window.run, now))
+            draft.filled += ((window.run, now),)
             text = f"joined: run {window.run} has gathered enough with it, {window.count} events"
         elif window.due_at < before:
             # The wall clock was set back: it is due earlier than whoever waits for it knows.
-            draft.filled.append((window.run, window.due_at))
+            draft.filled += ((window.run, window.due_at),)
         text = draft.told(text)
-        draft.joined.append((window, before, window.due_at, size_bytes))
+        draft.joined += ((window, before, window.due_at, size_bytes),)
         draft.saw(gathering.gate, "join", key=window.key, until=rfc3339(window.due_at), events=window.count)
-        draft.joins.append(
+        draft.joins += (
             Join(
                 run=window.run, event=event.id, due_at=window.due_at, priority=window.priority, reason=text,
                 size_bytes=size_bytes, cause=cause,
-            )
+            ),
         )  # fmt: skip
         return Outcome(
             trigger=rule.trigger.name, outcome=EventOutcome.JOINED, run=window.run, code="joined", reason=text
@@ -177,7 +177,7 @@ class Shaping:
             size_bytes=size_bytes, cause=event.cause,
         )  # fmt: skip
         self._windows.open(opened)
-        draft.opened.append(opened)
+        draft.opened += (opened,)
         self._backlog.add(run.trigger)
         draft.add(run, event)
         return Outcome(trigger=run.trigger, outcome=EventOutcome.RUN, run=run.id, code=code, reason=text)
@@ -236,10 +236,10 @@ class Shaping:
         """Drop an event for the run of an earlier one, whose mark must be durable by then; it may move with it."""
         place, seen = (rule.trigger.name, gate, keys.get(gate, "")), seen or mark
         if mark is not seen or not self._marks.is_durable(place):
-            draft.claims.append(
-                Claim(place=place, mark=mark, now=event.received_at, seen=seen.until, extends=True)
+            draft.claims += (
+                Claim(place=place, mark=mark, now=event.received_at, seen=seen.until, extends=True),
             )  # fmt: skip
-            draft.marked.append((place, self._marks.set(place, mark)))
+            draft.marked += ((place, self._marks.set(place, mark)),)
         return Outcome(
             trigger=rule.trigger.name, outcome=EventOutcome.DEDUPLICATED, run=mark.run, code=code,
             reason=f"{EventOutcome.DEDUPLICATED}: {why}",
@@ -266,10 +266,10 @@ class Shaping:
         place, now = (rule.trigger.name, gate, keys.get(gate, "")), event.received_at
         known = self._marks.find(place, now)
         forced = known is not None and draft.apart is not None and known.run in draft.apart
-        draft.claims.append(
-            Claim(place=place, mark=mark, now=now, seen=None if known is None else known.until, forced=forced)
+        draft.claims += (
+            Claim(place=place, mark=mark, now=now, seen=None if known is None else known.until, forced=forced),
         )
-        draft.marked.append((place, self._marks.set(place, mark)))
+        draft.marked += ((place, self._marks.set(place, mark)),)
 
 
 def _of(keys: Mapping[str, str], gate: str) -> str:
