@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -340,26 +341,36 @@ class Executor:
         templates."""
         rule = self._rules.get(run.trigger) or self._retired.get(run.trigger)
         if rule is None:
-            names = {
-                "trigger": {"name": run.trigger, "tags": []},
-                "job": {"name": job.name, "tags": list(job.tags)},
-            }
-            last = events[-1]
-            return last, events, lambda: Scope(
-                {"event": {"id": last.id, "source": last.source, "type": last.type, "subject": last.subject,
-                           "time": last.time, "received_at": last.received_at, "key": last.key,
-                           "priority": last.priority, "input": last.input},
-                 "data": {} if last.data is None else last.data, "now": self._clock.now(), **names}
-            )  # fmt: skip
+            return events[-1], events, partial(_scope_without_rule, run, job, events[-1], self._clock)
         if rule.joining is not None and rule.joining.waits and events[-1].input is not None:
             event = rule.joining.joined(events)
             event = replace(event, data=rule.data_of(event))
-            return event, events, lambda: rule.scope(event, event.data).derive(now=self._clock.now())
-        merged = tuple(
-            [event if (data := rule.data_of(event)) is event.data else replace(event, data=data) for event in events]
-        )
+            return event, events, partial(_scope_of, rule, event, self._clock)
+        merged = tuple([_with_data(event, rule) for event in events])
         event = taken(merged, Take.LAST if rule.gathering is None else rule.gathering.take)
-        return event, merged, lambda: rule.scope(event, event.data).derive(now=self._clock.now())
+        return event, merged, partial(_scope_of, rule, event, self._clock)
+
+
+def _with_data(event: Event, rule: Rule) -> Event:
+    data = rule.data_of(event)
+    return event if data is event.data else replace(event, data=data)
+
+
+def _scope_of(rule: Rule, event: Event, clock: Clock) -> Scope:
+    return rule.scope(event, event.data).derive(now=clock.now())
+
+
+def _scope_without_rule(run: Run, job: Job, event: Event, clock: Clock) -> Scope:
+    return Scope({
+        "event": {
+            "id": event.id, "source": event.source, "type": event.type, "subject": event.subject, "time": event.time,
+            "received_at": event.received_at, "key": event.key, "priority": event.priority, "input": event.input,
+        },
+        "data": {} if event.data is None else event.data,
+        "now": clock.now(),
+        "trigger": {"name": run.trigger, "tags": []},
+        "job": {"name": job.name, "tags": list(job.tags)},
+    })  # fmt: skip
 
 
 def _raised(run: Run, job: Job, error: BaseException) -> Outcome:
