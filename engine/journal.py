@@ -81,8 +81,6 @@ class Journal:
         self._last_size = 0
         self._closing = False
         self._ended = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """Where it runs: to be asked for it costs a system call each time."""
         self._changed = asyncio.Event()
         self.failure: EngineError | None = None
         """Why the store can't write now; None while it can."""
@@ -112,7 +110,7 @@ class Journal:
         The future raises StoreUnavailable where the store refuses an `Accept` now, StoreDamaged when the
         store has failed for good, and Conflict where the change can't be made.
         """
-        loop = self._loop or asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         accept = change if isinstance(change, Accept) else None
         future: asyncio.Future[Any] = loop.create_future() if accept is None else Submitted(loop=loop)
         if self._ended:
@@ -136,7 +134,6 @@ class Journal:
 
         Returns early, with `failure` set, when the store was found damaged.
         """
-        self._loop = asyncio.get_running_loop()
         try:
             await self._see_to_it()
         finally:

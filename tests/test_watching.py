@@ -100,8 +100,9 @@ async def test_a_watch_ends_when_its_directory_is_gone_or_another(tmp_path: Path
         await watch(path).run(told)
 
 
-async def test_a_watch_that_was_made_on_another_directory_ends_before_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("back", ["while it is made", "once it stands"])
+async def test_a_watch_that_was_made_on_another_directory_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: str
 ) -> None:
     """It would be deaf for ever, once the directory is back that it is told to be on."""
     watched, other = tmp_path / "in", tmp_path / "other"
@@ -115,10 +116,14 @@ async def test_a_watch_that_was_made_on_another_directory_ends_before_it_stands(
 
     def notify_of_the_other(*arguments: Any) -> RustNotify:
         swap()
-        return RustNotify(*arguments)
+        made = RustNotify(*arguments)
+        if back == "while it is made":
+            swap()
+        return made
 
     def tell(_: Collection[str]) -> None:
-        swap()
+        if back == "once it stands":
+            swap()
 
     monkeypatch.setattr(hints, "RustNotify", notify_of_the_other)
     with anyio.fail_after(10):

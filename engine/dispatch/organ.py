@@ -36,7 +36,7 @@ from engine.dispatch.hands import Places, RunHands
 from engine.dispatch.line import RETRY_READ_S, Line
 from engine.dispatch.moving import Moving
 from engine.dispatch.processes import ProcessNotes
-from engine.dispatch.tasks import RunTasks, run_tasks
+from engine.dispatch.tasks import RunTasks
 from engine.dispatch.timing import Timing, Ways
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.events import Event
@@ -302,7 +302,7 @@ class Dispatch:
         # Found once: to find it anew costs as much as the scope itself.
         self._new_scope = type(anyio.CancelScope())
         # Runs are no tasks of anyio's: each of those has a scope and an event, which nobody needs here.
-        async with run_tasks() as runs:
+        async with RunTasks().opened() as runs:
             try:
                 async with anyio.create_task_group() as group:
                     self._group, self._runs = group, runs

@@ -69,6 +69,10 @@ class FunctionContext:
         made = self._traceparent
         return made if isinstance(made, str) else made()
 
+    @traceparent.setter
+    def traceparent(self, text: str) -> None:
+        self._traceparent = text
+
     @property
     def log(self) -> logging.Logger:
         """A logger whose lines go to the run's log, from INFO on."""

@@ -25,8 +25,6 @@ def take_outputs(path: str, context: RunContext, *, remove: bool = True) -> dict
     A line that is none, a value that is too long, and what goes beyond `MOST_OUTPUTS` are left out, with a
     note in the log. The last line of a name counts.
     """
-    if not os.access(path, os.F_OK, follow_symlinks=False):
-        return None  # as most leave none: to open it costs an exception more
     outputs: dict[str, Any] = {}
     problems: list[str] = []
     try:

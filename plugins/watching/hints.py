@@ -39,6 +39,7 @@ class Watch:
         self._wants = wants
         self._step_ms = int(1000 * step_s)
         self._recursive = recursive
+        self._has_left = False
         # A thread of its own: many watches would use up those that all share.
         self._limiter = anyio.CapacityLimiter(1)
 
@@ -70,7 +71,7 @@ class Watch:
             if not await run_sync(is_held, held, self._path):
                 return  # another took its place before it was watched, and may leave again
             tell(())
-            while not stop.is_set():
+            while not stop.is_set() and not self._has_left:
                 paths = await run_sync(self._next, notify, stop, limiter=self._limiter)
                 if paths:
                     tell(paths)
@@ -103,6 +104,8 @@ class Watch:
             raise WatchBroken(str(error)) from None
         if isinstance(found, str):
             return None
+        # It was moved or deleted itself; which one is there by now, be it the one that is held, is not to be told.
+        self._has_left = (Change.deleted, str(self._path)) in found
         return {path for change, path in found if self._wants(Change(change), path)}
 
 
