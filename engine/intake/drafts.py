@@ -366,15 +366,16 @@ class Drafting:
         return Outcome(trigger=rule.trigger.name, outcome=EventOutcome.RUN, run=run.id, code="overlap", reason=text)
 
     def _run(
-        self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], **fields: Any
-    ) -> Run:
+        self, event: Event, rule: Rule, origin: Origin, priority: int, steps: tuple[Step, ...], *,
+        id: str | None = None, limit_key: str | None = None, attempt: int = 0, started_at: datetime | None = None,
+        boot: str | None = None, finished_at: datetime | None = None, **shaped: Any,
+    ) -> Run:  # fmt: skip
         now, expires_s = event.received_at, rule.trigger.expires_s
-        run_id = fields.pop("id", None) or new_id()
-        last = steps[-1]
+        last, expires_at = steps[-1], None
         if expires_s is not None and last.state in WAITING and origin is not Origin.BACKFILL:
             # What gathers is not late before its window is over.
-            since = now if fields.get("window") is None else fields["due_at"]
-            fields["expires_at"] = since + timedelta(seconds=expires_s)
+            since = now if shaped.get("window") is None else shaped["due_at"]
+            expires_at = since + timedelta(seconds=expires_s)
         key = event.key
         if key is None:
             key = event.id
@@ -387,12 +388,14 @@ class Drafting:
         ):
             key = f"{event.source} {key}"
         on_time = origin in _ON_TIME or (origin is Origin.REPLAY and event.type == TIMER_TYPE)
-        return Run(
-            id=run_id, job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
+        run = Run(
+            id=id or new_id(), job=rule.job.name, trigger=rule.trigger.name, origin=origin, key=key, event=event.id,
             state=last.state, code=last.code, reason=last.reason, priority=priority,
             rank=rank(now, priority, self._ageing_s), created_at=now, trace=steps,
-            scheduled_for=event.time if on_time else None, cause=event.cause, **fields,
+            scheduled_for=event.time if on_time else None, cause=event.cause, limit_key=limit_key, attempt=attempt,
+            started_at=started_at, boot=boot, finished_at=finished_at, expires_at=expires_at,
         )  # fmt: skip
+        return replace(run, **shaped) if shaped else run
 
     def undo(self, drafts: Sequence[Draft]) -> None:
         """Take back what was reserved for events that were not stored, the last first: each built upon those before."""
