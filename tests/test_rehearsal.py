@@ -185,6 +185,17 @@ async def test_the_same_request_replays_once_and_another_one_again(tmp_path: Pat
         assert desk.dispatch.running == 0
 
 
+async def test_one_request_replays_at_one_trigger_and_says_so_where_it_names_another(tmp_path: Path) -> None:
+    async with bench(tmp_path / "s.db", triggers=[trigger(), trigger("second")]) as desk:
+        event_ = await stored(desk, await desk.emit_one(event()))
+        first = await rehearsal(desk).replay(event_, trigger="on-grain", reason="", request_id="r1")
+        with pytest.raises(Conflict, match="has replayed event"):
+            await rehearsal(desk).replay(event_, trigger="second", reason="", request_id="r1")
+        again = await rehearsal(desk).replay(event_, trigger="on-grain", reason="", request_id="r1")
+        assert (again.runs, again.duplicate) == (first.runs, True)
+        await desk.settle()
+
+
 async def test_a_replay_gathers_nothing_and_obeys_the_filter_as_it_is_now(tmp_path: Path) -> None:
     gathers = trigger(debounce=Debounce(wait_s=10.0), filter="data.n < 5")
     async with bench(tmp_path / "s.db", triggers=[gathers]) as desk:

@@ -86,7 +86,8 @@ class Rehearsal:
         Each new run has the origin `replay` and goes by its own key, so nothing of the first time is in its way. The
         same `request_id` again makes no second one.
 
-        Raises NotFound, Conflict (it met no trigger that is there and works), InvalidEvent and StoreUnavailable.
+        Raises NotFound, Conflict (it met no trigger that is there and works, or the request id was that of a replay
+        at another trigger), InvalidEvent and StoreUnavailable.
         """
         rules = self.met(stored, trigger)
         if not rules:
@@ -96,7 +97,10 @@ class Rehearsal:
         key = f"{REPLAY_KEY}{first.id} {request_id or new_id()}"
         said = f"event {first.id}" + (f": {reason}" if reason else "")
         copy = replace(first, key=key, http=None)
-        return await self._commit(copy, rules, said, _NOT_FOR_REPLAY)
+        answer = await self._commit(copy, rules, said, _NOT_FOR_REPLAY)
+        if answer.duplicate and trigger is not None and all(one.trigger != trigger for one in answer.outcomes):
+            raise Conflict(f"its request id has replayed event {first.id} at another trigger; give each its own")
+        return answer
 
     def met(self, stored: StoredEvent, trigger: str | None) -> list[Rule]:
         """Return the triggers that an event met, or the one that is named of them, as far as they work now."""
