@@ -80,6 +80,20 @@ def test_on_a_very_narrow_terminal_nothing_is_cut_off(
     assert "exited with 3, and no further attempt" in shown(capsys, "failed", "exited with 3, and no further attempt")
 
 
+def test_columns_that_a_narrow_terminal_goes_without_are_named_beside_the_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch)
+    columns, rows = ("run", "state", "key"), [["01a218b0-51e1-73fe-9134-c9d8098f3798", "failed", "k" * 30]]
+    say_table(columns, rows, optional=("key",))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("COLUMNS", "60")
+    say_table(columns, rows, optional=("key",))
+    out, err = capsys.readouterr()
+    assert "kkk" not in out
+    assert err == "Left out, as the terminal is narrow: key\n"
+
+
 def test_a_pipe_may_be_drawn_into_where_that_is_forced(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

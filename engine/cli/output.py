@@ -68,7 +68,8 @@ def say_json(value: Any) -> None:
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, optional: Sequence[str] = ()) -> None:
     """Print a table: drawn on a terminal, in plain aligned columns elsewhere.
 
-    A terminal that is too narrow for all columns goes without the `optional` ones, the first of them first.
+    A terminal that is too narrow for all columns goes without the `optional` ones, the first of them first, and is
+    told so.
     """
     cells = [[printable("-" if value is None else str(value)) for value in row] for row in rows]
     if on_terminal() and shutil.get_terminal_size().columns >= ROOM:
@@ -112,6 +113,9 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], optional: Sequ
         # Text, no markup: brackets are brackets.
         table.add_row(*(Text(line[index], style=_style(columns[index], line[index])) for index in shown))
     console.print(table)
+    if len(shown) < len(columns):
+        left_out = ", ".join(column for index, column in enumerate(columns) if index not in shown)
+        say(f"Left out, as the terminal is narrow: {left_out}", error=True)
 
 
 def _style(column: str, cell: str) -> str:
