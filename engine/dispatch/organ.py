@@ -397,13 +397,16 @@ class Dispatch:
                     self._start(waiting, seen)
 
     def _start_due(self, waiting: Waiting) -> bool:
-        """Start a run whose time has come where its gates let it pass and a slot is free; return whether that is so.
+        """Start a run whose time has come where a slot is free and its gates let it pass; return whether that is so.
 
         Else it has its turn in the queue, and is asked about then.
         """
         run = waiting.run
-        past_pause, seen = run.id in self._let_pass, self._gates.seen(run)
-        if seen is None or not self.claim(run.id, run.job, run.lane, key=run.limit_key, past_pause=past_pause):
+        if not self.claim(run.id, run.job, run.lane, key=run.limit_key, past_pause=run.id in self._let_pass):
+            return False
+        seen = self._gates.seen(run)
+        if seen is None:
+            self._give_slot(run)
             return False
         self._start(waiting, seen)
         return True
